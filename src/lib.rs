@@ -1,0 +1,4 @@
+#![forbid(unsafe_code)]
+//! Tollgate.
+pub mod model;
+pub mod policy;

@@ -1,0 +1,181 @@
+//! The answer: permit or forbid, by which rules, and why.
+
+use std::fmt;
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::uid::EntityUid;
+
+/// What a rule does when it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Effect {
+    /// Lets the request through, unless something forbids it.
+    Permit,
+    /// Refuses the request, whatever permits it.
+    Forbid,
+}
+
+impl Effect {
+    /// `permit` or `forbid`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Forbid => "forbid",
+        }
+    }
+}
+
+/// What was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Let it through.
+    Permit,
+    /// Refuse it.
+    Forbid,
+}
+
+impl Outcome {
+    /// `permit` or `forbid`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Forbid => "forbid",
+        }
+    }
+}
+
+/// Why: a closed set that grows only with a note in the changelog. Order is precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DecisionCode {
+    /// At least one rule permits and none forbids.
+    Permitted,
+    /// The principal, its team or its org is disabled or has expired.
+    PrincipalDisabled,
+    /// No model has this name.
+    ModelUnknown,
+    /// The model is declared with `enabled: false`.
+    ModelDisabled,
+    /// A forbid matched.
+    ForbiddenByRule,
+    /// A forbid raised an error, or nothing permitted and a permit raised one.
+    Error,
+    /// No rule permits this.
+    NoRulePermits,
+}
+
+impl DecisionCode {
+    /// The code as clients see it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Permitted => "permitted",
+            Self::PrincipalDisabled => "principal_disabled",
+            Self::ModelUnknown => "model_unknown",
+            Self::ModelDisabled => "model_disabled",
+            Self::ForbiddenByRule => "forbidden_by_rule",
+            Self::Error => "error",
+            Self::NoRulePermits => "no_rule_permits",
+        }
+    }
+}
+
+/// A rule, by name and place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleReference {
+    /// The rule's id; for native Cedar its `@id`, else file and number.
+    pub id: SmolStr,
+    /// What the rule does.
+    pub effect: Effect,
+    /// The file that holds it, relative to the bundle.
+    pub file: Arc<str>,
+    /// Its first line, from 1.
+    pub line: u32,
+}
+
+impl fmt::Display for RuleReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}:{})", self.id, self.file, self.line)
+    }
+}
+
+/// An error that a rule raised when it was evaluated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvaluationError {
+    /// The rule that raised it.
+    pub rule: RuleReference,
+    /// What went wrong, as Cedar says it.
+    pub message: String,
+}
+
+/// The answer to one request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// Permit or forbid.
+    pub outcome: Outcome,
+    /// Why.
+    pub code: DecisionCode,
+    /// Who was decided about: the owner, where a key asked.
+    pub principal: EntityUid,
+    /// The key that asked, if one did.
+    pub key: Option<EntityUid>,
+    /// The bare name of the action (a uid for one outside the default namespace).
+    pub action: SmolStr,
+    /// What was decided about, under its real name.
+    pub resource: EntityUid,
+    /// The rules that determined the outcome: the forbids that matched, else the permits that did.
+    pub rules: Vec<RuleReference>,
+    /// What rules raised when they were evaluated.
+    pub errors: Vec<EvaluationError>,
+    /// The nearest rule that would have permitted and what it lacked; when asked for and forbidden.
+    pub hint: Option<String>,
+    /// The content of the bundle that decided.
+    pub revision: Arc<str>,
+}
+
+impl Decision {
+    /// Whether the request goes through.
+    #[must_use]
+    pub fn is_permit(&self) -> bool {
+        self.outcome == Outcome::Permit
+    }
+
+    /// The outcome in a sentence that may be shown to the caller.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let first = self.rules.first();
+        let more = match self.rules.len() {
+            0 | 1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        match (self.code, first) {
+            (DecisionCode::Permitted, Some(rule)) => format!("permitted by {rule}{more}"),
+            (DecisionCode::ForbiddenByRule, Some(rule)) => format!("forbidden by {rule}{more}"),
+            (DecisionCode::Permitted, None) => "permitted".to_owned(),
+            (DecisionCode::ForbiddenByRule, None) => "forbidden by a rule".to_owned(),
+            (DecisionCode::PrincipalDisabled, _) => {
+                format!("{} is disabled or has expired, or its team or org is", self.principal)
+            }
+            (DecisionCode::ModelUnknown, _) => format!("no model is called `{}`", self.resource.id().escape_debug()),
+            (DecisionCode::ModelDisabled, _) => format!("the model `{}` is disabled", self.resource.id().escape_debug()),
+            (DecisionCode::Error, _) => match self.errors.first() {
+                Some(error) => format!("{} raised an error: {}", error.rule, error.message),
+                None => "a rule raised an error".to_owned(),
+            },
+            (DecisionCode::NoRulePermits, _) => {
+                format!("no rule permits {} to {} {}", self.principal, self.action, self.resource)
+            }
+        }
+    }
+}
+
+/// The answer about one candidate of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CandidateDecision {
+    /// The candidate, under its real name.
+    pub resource: EntityUid,
+    /// The decision about it alone.
+    pub decision: Decision,
+}

@@ -1,0 +1,11 @@
+//! The words: plain values that the two ways share. No I/O, no async, no clock, no wire format.
+
+pub mod decision;
+pub mod facts;
+pub mod request;
+pub mod uid;
+
+pub use decision::{CandidateDecision, Decision, DecisionCode, Effect, EvaluationError, Outcome, RuleReference};
+pub use facts::{AuthMethod, Budget, Facts, Rate, Timestamp};
+pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
+pub use uid::{EntityUid, NameError, UidError, check_name};

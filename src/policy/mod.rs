@@ -1,0 +1,5 @@
+//! The way of a policy: files become a snapshot, one step after the other. Pure; each step takes what the one before made.
+
+pub mod bundle;
+pub mod problem;
+pub mod syntax;

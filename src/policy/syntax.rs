@@ -1,0 +1,306 @@
+//! What a YAML file says, every value with its place: the syntax tree between `parse` and `check`.
+//!
+//! Kept per file, so that a reload parses only the files that changed; hence compact (a million rules stay resident).
+
+use smol_str::SmolStr;
+
+use crate::model::{Effect, Timestamp};
+
+/// Where a value stands in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Place {
+    /// The line, from 1; 0 where a problem is about the whole file.
+    pub line: u32,
+    /// The column in characters, from 1.
+    pub column: u32,
+    /// How many characters of that line the value covers; at least 1 when underlined.
+    pub length: u32,
+}
+
+/// A value with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub place: Place,
+}
+
+impl<T> Located<T> {
+    /// `value`, standing at `place`.
+    pub const fn new(value: T, place: Place) -> Self {
+        Self { value, place }
+    }
+}
+
+/// A name with its place.
+pub type Name = Located<SmolStr>;
+
+/// A YAML file, parsed. Every list is in the order of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Document {
+    /// `orgs`
+    pub orgs: Vec<GroupDeclaration>,
+    /// `teams`
+    pub teams: Vec<GroupDeclaration>,
+    /// `users`
+    pub users: Vec<MemberDeclaration>,
+    /// `services`
+    pub services: Vec<MemberDeclaration>,
+    /// `keys`
+    pub keys: Vec<KeyDeclaration>,
+    /// `provider_accounts`
+    pub provider_accounts: Vec<AccountDeclaration>,
+    /// `model_groups`
+    pub model_groups: Vec<ModelsDeclaration>,
+    /// `routers`
+    pub routers: Vec<ModelsDeclaration>,
+    /// `authz_rules`
+    pub rules: Vec<RuleDeclaration>,
+}
+
+/// What declarations of people and things may say besides their names; most say none of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// `email`
+    pub email: Option<SmolStr>,
+    /// `external_id`: the id in the company's own directory.
+    pub external_id: Option<SmolStr>,
+    /// `expires_at`: from this instant on it is as if disabled.
+    pub expires_at: Option<Timestamp>,
+    /// `disabled`
+    pub disabled: bool,
+    /// `metadata`: strings by name.
+    pub metadata: Box<[(SmolStr, SmolStr)]>,
+}
+
+/// An org (no `org`, no `parent`) or a team.
+#[derive(Debug, Clone)]
+pub struct GroupDeclaration {
+    /// `id`
+    pub id: Name,
+    /// A team's `org`.
+    pub org: Option<Name>,
+    /// A team's `parent` team.
+    pub parent: Option<Name>,
+    /// `tags`
+    pub tags: Box<[Name]>,
+    /// The rest, if anything is said.
+    pub extras: Option<Box<Extras>>,
+}
+
+/// A membership in a team, with a role there if one is given.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// The team.
+    pub team: Name,
+    /// `role`
+    pub role: Option<SmolStr>,
+}
+
+/// A user or a service.
+#[derive(Debug, Clone)]
+pub struct MemberDeclaration {
+    /// `id`
+    pub id: Name,
+    /// `team` and `teams` together.
+    pub teams: Box<[Membership]>,
+    /// `org` and `orgs` together.
+    pub orgs: Box<[Name]>,
+    /// `roles`
+    pub roles: Box<[Name]>,
+    /// `tags`
+    pub tags: Box<[Name]>,
+    /// The rest, if anything is said.
+    pub extras: Option<Box<Extras>>,
+}
+
+/// An API key that is kept in git, as a hash.
+#[derive(Debug, Clone)]
+pub struct KeyDeclaration {
+    /// `id`
+    pub id: Name,
+    /// `hash`: what the key's secret hashes to; never the secret.
+    pub hash: SmolStr,
+    /// `owner`, a uid such as `Service::"support-bot"`.
+    pub owner: Located<crate::model::EntityUid>,
+    /// `models`: what the key is narrowed to; `None` narrows nothing.
+    pub models: Option<Box<[Name]>>,
+    /// `routers`: likewise.
+    pub routers: Option<Box<[Name]>>,
+    /// `actions`: likewise.
+    pub actions: Option<Box<[Name]>>,
+    /// `tags`
+    pub tags: Box<[Name]>,
+    /// The rest, if anything is said.
+    pub extras: Option<Box<Extras>>,
+}
+
+/// A provider account with the models it lists.
+#[derive(Debug, Clone)]
+pub struct AccountDeclaration {
+    /// `id`
+    pub id: Name,
+    /// `provider`
+    pub provider: Option<SmolStr>,
+    /// `tags`
+    pub tags: Box<[Name]>,
+    /// `models`; `None` where the account lists none and so is open.
+    pub models: Option<Vec<ModelDeclaration>>,
+    /// The rest, if anything is said.
+    pub extras: Option<Box<Extras>>,
+}
+
+/// A model of an account.
+#[derive(Debug, Clone)]
+pub struct ModelDeclaration {
+    /// `name`, without the account.
+    pub name: Name,
+    /// `enabled`
+    pub enabled: bool,
+    /// `tags`
+    pub tags: Box<[Name]>,
+    /// `aliases`
+    pub aliases: Box<[Name]>,
+    /// `max_output_tokens`
+    pub max_output_tokens: Option<u64>,
+    /// `price`
+    pub price: Option<Box<Price>>,
+    /// `metadata`
+    pub metadata: Box<[(SmolStr, SmolStr)]>,
+}
+
+/// Prices in pico-dollars per token: a dollar per million tokens is 1,000,000 of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Price {
+    /// `input`
+    pub input: Option<u64>,
+    /// `output`
+    pub output: Option<u64>,
+    /// `cached_input`
+    pub cached_input: Option<u64>,
+}
+
+/// A model group or a router: a name for a list of models.
+#[derive(Debug, Clone)]
+pub struct ModelsDeclaration {
+    /// `id`
+    pub id: Name,
+    /// `models`: names, aliases and patterns.
+    pub models: Box<[Name]>,
+    /// `tags`
+    pub tags: Box<[Name]>,
+    /// `metadata`
+    pub metadata: Box<[(SmolStr, SmolStr)]>,
+}
+
+/// What kind of thing a selector names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SelectorKind {
+    /// `users`
+    User,
+    /// `services`
+    Service,
+    /// `keys`
+    Key,
+    /// `teams`
+    Team,
+    /// `orgs`
+    Org,
+    /// `tags`
+    Tag,
+    /// `roles`
+    Role,
+    /// `models`
+    Model,
+    /// `model_groups`
+    ModelGroup,
+    /// `provider_accounts`
+    ProviderAccount,
+    /// `routers`
+    Router,
+    /// `model_tags`
+    ModelTag,
+}
+
+impl SelectorKind {
+    /// The key of the rule that holds such selectors.
+    #[must_use]
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::User => "users",
+            Self::Service => "services",
+            Self::Key => "keys",
+            Self::Team => "teams",
+            Self::Org => "orgs",
+            Self::Tag => "tags",
+            Self::Role => "roles",
+            Self::Model => "models",
+            Self::ModelGroup => "model_groups",
+            Self::ProviderAccount => "provider_accounts",
+            Self::Router => "routers",
+            Self::ModelTag => "model_tags",
+        }
+    }
+
+    /// Whether `"*"` may stand for every one of the kind.
+    #[must_use]
+    pub const fn takes_wildcard(self) -> bool {
+        matches!(self, Self::User | Self::Service | Self::Key | Self::Model | Self::Router)
+    }
+}
+
+/// One name in one of a rule's lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selector {
+    /// Which list.
+    pub kind: SelectorKind,
+    /// The name as written; `*` (where [`SelectorKind::takes_wildcard`]) is every one of the kind.
+    pub name: Name,
+}
+
+/// A condition as written: the text that Cedar reads, and where each of its lines stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConditionText {
+    /// The expression.
+    pub text: SmolStr,
+    /// Where it begins.
+    pub place: Place,
+    /// Whether each character of the text stands in the file as it is, from `place` on (a plain or quoted scalar
+    /// on one line), or a line below (a block scalar, whose lines begin at `place.column`).
+    pub layout: TextLayout,
+}
+
+/// How a scalar's text lies in its file, for pointing into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextLayout {
+    /// On one line, character for character from the place on.
+    Inline,
+    /// A literal block (`|`): line n of the text is line n of the block, `place` being that of its first character.
+    Block,
+    /// Folded or escaped: only the beginning is known.
+    Opaque,
+}
+
+/// A rule as written.
+#[derive(Debug, Clone)]
+pub struct RuleDeclaration {
+    /// `id`; without one the rule is named by its file and number.
+    pub id: Option<Name>,
+    /// Where the rule begins.
+    pub place: Place,
+    /// `effect`
+    pub effect: Effect,
+    /// `description`
+    pub description: Option<Box<str>>,
+    /// `users`, `teams`, `orgs`, `services`, `keys`, `tags`, `roles`.
+    pub who: Box<[Selector]>,
+    /// `models`, `model_groups`, `provider_accounts`, `routers`, `model_tags`.
+    pub what: Box<[Selector]>,
+    /// `actions`; empty where the rule says none: every action of `use`.
+    pub actions: Box<[Name]>,
+    /// `when`: all must hold.
+    pub when: Box<[ConditionText]>,
+    /// `unless`: none may hold.
+    pub unless: Box<[ConditionText]>,
+}
