@@ -3,6 +3,7 @@
 pub mod decision;
 pub mod facts;
 pub mod request;
+pub mod strict_json;
 pub mod uid;
 
 pub use decision::{CandidateDecision, Decision, DecisionCode, Effect, EvaluationError, Outcome, RuleReference};

@@ -13,6 +13,8 @@ pub enum Severity {
     Error,
     /// The bundle loads; with `--strict` it does not.
     Warning,
+    /// Worth knowing; the bundle loads, strict or not.
+    Note,
 }
 
 macro_rules! codes {
@@ -205,6 +207,7 @@ impl fmt::Display for Problem {
         let severity = match self.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Note => "note",
         };
         match (self.file.is_empty(), self.place.line) {
             (true, _) => {}

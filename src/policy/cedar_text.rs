@@ -1,0 +1,212 @@
+//! Rules as Cedar text: what `compile` prints and the validator reads, one policy a rule.
+
+use std::fmt::Write as _;
+
+use super::condition::Condition;
+use super::entities::{EntityStore, Kind};
+use super::index::{Key, KeyIndex, ScopeIndex, Scopes};
+use super::schema::{ActionSet, BundleSchema};
+use super::snapshot::{Rule, Snapshot};
+
+/// The two sides of a scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Principal,
+    Resource,
+}
+
+impl Side {
+    const fn variable(self) -> &'static str {
+        match self {
+            Self::Principal => "principal",
+            Self::Resource => "resource",
+        }
+    }
+}
+
+/// What a scope says: in the policy's head where Cedar can say it there, else as a condition before the others.
+struct Written {
+    head: String,
+    condition: Option<String>,
+}
+
+/// Writes rules of one bundle.
+#[derive(Clone, Copy)]
+pub struct Writer<'a> {
+    /// Names of entities.
+    pub store: &'a EntityStore,
+    /// Names of keys.
+    pub scopes: &'a Scopes,
+    /// Names of actions.
+    pub schema: &'a BundleSchema,
+}
+
+/// A policy's text, and where each clause of its condition begins in it.
+pub struct PolicyText {
+    /// The policy.
+    pub text: String,
+    /// Byte offsets of the clauses, in their order.
+    pub clauses: Vec<usize>,
+}
+
+impl Snapshot {
+    /// Every rule as Cedar, in the order of the bundle, each with its id, file and line as annotations.
+    #[must_use]
+    pub fn to_cedar(&self) -> String {
+        let writer = Writer { store: &self.store, scopes: &self.scopes, schema: &self.schema };
+        let mut text = String::new();
+        for rule in &self.rules {
+            let file = self.files.get(rule.file as usize).map_or("", |file| file);
+            let _ = writeln!(
+                text,
+                "@id({})\n@file({})\n@line(\"{}\")",
+                quoted(&rule.id),
+                quoted(file),
+                rule.line
+            );
+            let condition = rule.condition.map(|index| self.condition(index).as_ref());
+            text.push_str(&writer.policy(rule, self.action_set(rule.actions), condition).text);
+            text.push_str("\n\n");
+        }
+        text
+    }
+}
+
+impl Writer<'_> {
+    /// One rule as a policy, without annotations.
+    pub fn policy(self, rule: &Rule, actions: &ActionSet, condition: Option<&Condition>) -> PolicyText {
+        let principal = self.scope(rule.principal, Side::Principal);
+        let resource = self.scope(rule.resource, Side::Resource);
+        let mut text = format!(
+            "{}({}, {}, {})",
+            rule.effect.as_str(),
+            principal.head,
+            self.actions(actions),
+            resource.head
+        );
+        for scope in [principal.condition, resource.condition].into_iter().flatten() {
+            let _ = write!(text, "\nwhen {{ {scope} }}");
+        }
+        let mut clauses = Vec::new();
+        for clause in condition.map_or(&[] as &[_], |condition| &condition.clauses) {
+            let _ = write!(text, "\n{} {{\n", if clause.unless { "unless" } else { "when" });
+            clauses.push(text.len());
+            // On lines of its own, so that a comment at its end ends there.
+            let _ = write!(text, "{}\n}}", clause.text);
+        }
+        text.push(';');
+        PolicyText { text, clauses }
+    }
+
+    /// A resource scope as a condition.
+    pub fn resource_condition(self, index: ScopeIndex) -> String {
+        let clauses = self.scopes.scope_at(index).iter();
+        clauses.map(|clause| self.alternatives(clause, "resource")).collect::<Vec<_>>().join(" && ")
+    }
+
+    fn actions(self, actions: &ActionSet) -> String {
+        let mut left: Vec<_> = actions.iter().collect();
+        if left.len() == self.schema.actions().count() {
+            return "action".to_owned();
+        }
+        // A group says the same as all its members, shorter.
+        let mut names = Vec::new();
+        for (_, action) in self.schema.actions().filter(|(index, _)| actions.contains(*index)) {
+            if action.principals.is_empty() && action.descendants.iter().count() > 1 {
+                let covered = |index: &_| action.descendants.contains(*index);
+                if left.iter().any(covered) {
+                    left.retain(|index| !covered(index));
+                    names.push(action.uid.to_string());
+                }
+            }
+        }
+        names.extend(left.iter().filter_map(|index| Some(self.schema.action_at(*index)?.uid.to_string())));
+        match names.as_slice() {
+            [only] if actions.iter().count() == 1 => format!("action == {only}"),
+            _ => format!("action in [{}]", names.join(", ")),
+        }
+    }
+
+    fn scope(self, index: ScopeIndex, side: Side) -> Written {
+        let variable = side.variable();
+        let scope = self.scopes.scope_at(index);
+        if let [clause] = scope.as_ref()
+            && let [only] = clause.as_ref()
+            && let Some(head) = self.head(*only, variable)
+        {
+            return Written { head, condition: None };
+        }
+        let condition =
+            scope.iter().map(|clause| self.alternatives(clause, variable)).collect::<Vec<_>>().join(" && ");
+        Written { head: variable.to_owned(), condition: (!scope.is_empty()).then_some(condition) }
+    }
+
+    /// A key that a policy's head can say.
+    fn head(self, key: KeyIndex, variable: &str) -> Option<String> {
+        Some(match self.scopes.key_at(key) {
+            Key::Any => variable.to_owned(),
+            Key::Is(kind) => format!("{variable} is {}", self.store.kind_text(*kind)),
+            Key::In(entity) => format!("{variable} {} {}", self.belongs(*entity), self.store.core_uid(*entity)),
+            Key::Eq(entity) => format!("{variable} == {}", self.store.core_uid(*entity)),
+            Key::Tag(_) | Key::Role(_) | Key::Matching(_) | Key::OneOf(_) => return None,
+        })
+    }
+
+    /// Nothing stands in a model or a router, so that being in one is being it.
+    fn belongs(self, entity: super::entities::EntityIndex) -> &'static str {
+        match self.store.record(entity).kind {
+            Kind::MODEL | Kind::ROUTER | Kind::API_KEY => "==",
+            _ => "in",
+        }
+    }
+
+    fn alternatives(self, clause: &[KeyIndex], variable: &str) -> String {
+        let mut parts: Vec<String> = Vec::new();
+        let mut sets: Vec<(Kind, Vec<String>)> = Vec::new();
+        let (mut tags, mut roles) = (Vec::new(), Vec::new());
+        for key in clause {
+            match self.scopes.key_at(*key) {
+                Key::In(entity) => {
+                    let kind = self.store.record(*entity).kind;
+                    let uid = self.store.core_uid(*entity).to_string();
+                    match sets.iter_mut().find(|(known, _)| *known == kind) {
+                        Some((_, uids)) => uids.push(uid),
+                        None => sets.push((kind, vec![uid])),
+                    }
+                }
+                Key::Tag(tag) => tags.push(quoted(tag)),
+                Key::Role(role) => roles.push(quoted(role)),
+                Key::Matching(pattern) => parts.push(pattern_text(pattern.as_str(), variable)),
+                Key::OneOf(_) => {}
+                _ => parts.extend(self.head(*key, variable)),
+            }
+        }
+        for (_, uids) in sets {
+            parts.push(format!("{variable} in [{}]", uids.join(", ")));
+        }
+        for (attribute, names) in [("tags", tags), ("roles", roles)] {
+            if !names.is_empty() {
+                parts.push(format!("{variable}.{attribute}.containsAny([{}])", names.join(", ")));
+            }
+        }
+        match parts.as_slice() {
+            [only] => only.clone(),
+            _ => format!("({})", parts.join(" || ")),
+        }
+    }
+}
+
+/// With one slash more than the pattern, a `*` of Cedar's `like` would have crossed one.
+fn pattern_text(pattern: &str, variable: &str) -> String {
+    let slashes = pattern.matches('/').count();
+    let crossing = format!("*{}", "/*".repeat(slashes + 1));
+    format!(
+        "({variable} is Model && {variable}.name like {} && !({variable}.name like \"{crossing}\"))",
+        quoted(pattern)
+    )
+}
+
+/// A text as a Cedar string. In a `like` pattern `*` stays the wildcard.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.escape_debug())
+}

@@ -1,0 +1,485 @@
+//! Everyone and everything a bundle knows: a compact store of entities, their parents and what conditions read of them.
+//!
+//! Cedar's own `Entities` holds about 3 KiB a user and cannot change one without visiting all. Here a user is a small
+//! record, and Cedar is handed the two or three entities that a condition reads, made when it is evaluated.
+
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use cedar_policy_core::ast::{Eid, Entity, EntityType, EntityUID, PartialValue, Value};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use smol_str::SmolStr;
+
+use super::syntax::Extras;
+use crate::model::{EntityUid, Timestamp};
+
+/// An entity, by its number in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntityIndex(pub(crate) u32);
+
+/// An entity type, by its number in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Kind(pub(crate) u16);
+
+macro_rules! kinds {
+    ($($name:ident = $number:literal $text:literal,)*) => {
+        impl Kind {
+            $(pub(crate) const $name: Self = Self($number);)*
+            const OURS: &'static [&'static str] = &[$($text),*];
+        }
+    };
+}
+
+kinds! {
+    ORG = 0 "Org",
+    TEAM = 1 "Team",
+    USER = 2 "User",
+    SERVICE = 3 "Service",
+    API_KEY = 4 "ApiKey",
+    OWNER_KIND = 5 "OwnerKind",
+    PROVIDER_ACCOUNT = 6 "ProviderAccount",
+    MODEL_GROUP = 7 "ModelGroup",
+    MODEL = 8 "Model",
+    ROUTER = 9 "Router",
+    METADATA = 10 "Metadata",
+}
+
+/// What is said of an entity besides its parents; most say little.
+#[derive(Debug, Clone, Default)]
+pub struct Details {
+    /// Its own tags; with those of its ancestors they are the attribute `tags`.
+    pub tags: Box<[SmolStr]>,
+    /// Its own roles.
+    pub roles: Box<[SmolStr]>,
+    /// Its roles in teams, as `team:role`.
+    pub team_roles: Box<[SmolStr]>,
+    /// Email, expiry, metadata …
+    pub extras: Extras,
+    /// A provider account's provider.
+    pub provider: Option<SmolStr>,
+    /// A model's largest output.
+    pub max_output_tokens: Option<i64>,
+    /// A model that is declared with `enabled: false`.
+    pub switched_off: bool,
+    /// An account that lists its models, and so has no others.
+    pub closed: bool,
+    /// The models that a router reaches: of these entities or their members, or of these patterns.
+    pub reaches: Box<[Reach]>,
+    /// An entity from a JSON file, with its attributes as they stand there.
+    pub native: Option<Arc<Entity>>,
+}
+
+/// What a router or a group names among models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// A model, or every model of an account.
+    In(EntityIndex),
+    /// Every model that the pattern matches.
+    Matching(Pattern),
+    /// Every model.
+    Every,
+}
+
+/// A model name with `*` in it, which never crosses a `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pattern(pub(crate) SmolStr);
+
+impl Pattern {
+    /// Whether the fully qualified `name` is one of those meant.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        // With as many slashes in the name as in the pattern, no `*` is left a slash to cross.
+        let slashes = |text: &str| text.bytes().filter(|byte| *byte == b'/').count();
+        slashes(&self.0) == slashes(name) && wildcard(self.0.as_bytes(), name.as_bytes())
+    }
+
+    /// The pattern as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether `text` matches `pattern`, in which `*` is any run of bytes. Linear in the text for each star.
+fn wildcard(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(&byte) = text.get(t) {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p + 1, t));
+                p += 1;
+            }
+            Some(&wanted) if wanted == byte => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((after, from)) => {
+                    star = Some((after, from + 1));
+                    p = after;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.get(p..).unwrap_or_default().iter().all(|byte| *byte == b'*')
+}
+
+/// One entity.
+#[derive(Debug, Clone)]
+pub struct EntityRecord {
+    /// Its type.
+    pub kind: Kind,
+    /// Whether a file declares it, or it is only referred to.
+    pub declared: bool,
+    /// Its id.
+    pub id: SmolStr,
+    /// Its direct parents.
+    pub parents: Box<[EntityIndex]>,
+    /// The rest, if anything is said.
+    pub details: Option<Box<Details>>,
+}
+
+impl EntityRecord {
+    /// Its own tags.
+    #[must_use]
+    pub fn tags(&self) -> &[SmolStr] {
+        self.details.as_ref().map_or(&[], |details| &details.tags)
+    }
+
+    /// Its own roles.
+    #[must_use]
+    pub fn roles(&self) -> &[SmolStr] {
+        self.details.as_ref().map_or(&[], |details| &details.roles)
+    }
+}
+
+/// A principal or resource of a request: one of the store, or one that only the request names.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// One of the store.
+    Known(EntityIndex),
+    /// Named by the request alone; a model may still have its account as parent.
+    Stranger {
+        /// Its type.
+        kind: Kind,
+        /// Its id.
+        id: SmolStr,
+        /// What it is in.
+        parents: Vec<EntityIndex>,
+    },
+}
+
+#[derive(Debug)]
+struct KindName {
+    text: SmolStr,
+    core: EntityType,
+}
+
+/// All entities of a snapshot.
+#[derive(Debug)]
+pub struct EntityStore {
+    kinds: Vec<KindName>,
+    records: Vec<EntityRecord>,
+    by_uid: HashTable<u32>,
+    hasher: RandomState,
+}
+
+impl Default for EntityStore {
+    fn default() -> Self {
+        let mut store =
+            Self { kinds: Vec::new(), records: Vec::new(), by_uid: HashTable::new(), hasher: RandomState::default() };
+        for text in Kind::OURS {
+            store.kind(text);
+        }
+        store
+    }
+}
+
+impl EntityStore {
+    /// The type called `text`, numbered when it is new. `None` where that is no type.
+    pub fn kind(&mut self, text: &str) -> Option<Kind> {
+        if let Some(kind) = self.kind_of(text) {
+            return Some(kind);
+        }
+        let core: EntityType = text.parse::<cedar_policy::EntityTypeName>().ok()?.as_ref().clone();
+        let number = u16::try_from(self.kinds.len()).ok()?;
+        self.kinds.push(KindName { text: text.into(), core });
+        Some(Kind(number))
+    }
+
+    /// The type called `text`, if the store has one of it.
+    #[must_use]
+    pub fn kind_of(&self, text: &str) -> Option<Kind> {
+        let position = self.kinds.iter().position(|kind| kind.text == text)?;
+        u16::try_from(position).ok().map(Kind)
+    }
+
+    /// How the type is written.
+    #[must_use]
+    pub fn kind_text(&self, kind: Kind) -> &SmolStr {
+        &self.kind_name(kind).text
+    }
+
+    /// The type as Cedar has it.
+    #[must_use]
+    pub fn kind_core(&self, kind: Kind) -> &EntityType {
+        &self.kind_name(kind).core
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "a Kind is only made by this store, which never drops one")]
+    fn kind_name(&self, kind: Kind) -> &KindName {
+        &self.kinds[usize::from(kind.0)]
+    }
+
+    /// How many entities there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Every entity, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (EntityIndex, &EntityRecord)> {
+        self.records.iter().enumerate().filter_map(|(i, record)| Some((EntityIndex(u32::try_from(i).ok()?), record)))
+    }
+
+    /// The entity with this uid.
+    #[must_use]
+    pub fn find(&self, kind: Kind, id: &str) -> Option<EntityIndex> {
+        let hash = self.hasher.hash_one((kind.0, id));
+        self.by_uid
+            .find(hash, |index| {
+                self.records.get(*index as usize).is_some_and(|record| record.kind == kind && record.id == id)
+            })
+            .map(|index| EntityIndex(*index))
+    }
+
+    /// The entity with this uid, made (undeclared) if there is none.
+    pub fn intern(&mut self, kind: Kind, id: &SmolStr) -> EntityIndex {
+        if let Some(index) = self.find(kind, id) {
+            return index;
+        }
+        // INVARIANT: bundles are bounded far below 2^32 entities.
+        let index = u32::try_from(self.records.len()).unwrap_or(u32::MAX);
+        self.records.push(EntityRecord {
+            kind,
+            declared: false,
+            id: id.clone(),
+            parents: Box::default(),
+            details: None,
+        });
+        let (records, hasher) = (&self.records, &self.hasher);
+        self.by_uid.insert_unique(hasher.hash_one((kind.0, id.as_str())), index, |index| {
+            records.get(*index as usize).map_or(0, |record| hasher.hash_one((record.kind.0, record.id.as_str())))
+        });
+        EntityIndex(index)
+    }
+
+    /// Makes room for this many more.
+    pub fn reserve(&mut self, more: usize) {
+        self.records.reserve(more);
+        let (records, hasher) = (&self.records, &self.hasher);
+        self.by_uid.reserve(more, |index| {
+            records.get(*index as usize).map_or(0, |record| hasher.hash_one((record.kind.0, record.id.as_str())))
+        });
+    }
+
+    /// The entity of this number.
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "an EntityIndex is only made by this store, which never drops one")]
+    pub fn record(&self, index: EntityIndex) -> &EntityRecord {
+        &self.records[index.0 as usize]
+    }
+
+    /// The entity of this number, to be filled in.
+    #[expect(clippy::indexing_slicing, reason = "an EntityIndex is only made by this store, which never drops one")]
+    pub(crate) fn record_mut(&mut self, index: EntityIndex) -> &mut EntityRecord {
+        &mut self.records[index.0 as usize]
+    }
+
+    /// The uid of this number.
+    #[must_use]
+    pub fn uid(&self, index: EntityIndex) -> EntityUid {
+        let record = self.record(index);
+        EntityUid::trusted(self.kind_text(record.kind).clone(), record.id.clone())
+    }
+
+    /// The uid as Cedar has it.
+    #[must_use]
+    pub fn core_uid(&self, index: EntityIndex) -> EntityUID {
+        let record = self.record(index);
+        self.core_uid_of(record.kind, &record.id)
+    }
+
+    fn core_uid_of(&self, kind: Kind, id: &SmolStr) -> EntityUID {
+        EntityUID::from_components(self.kind_core(kind).clone(), Eid::new(id.clone()), None)
+    }
+
+    /// Everything above these parents, themselves included, each once.
+    pub fn closure(&self, parents: &[EntityIndex]) -> Vec<EntityIndex> {
+        let mut above: Vec<EntityIndex> = Vec::with_capacity(parents.len() * 2);
+        above.extend(parents);
+        let mut at = 0;
+        let mut seen: Option<HashSet<EntityIndex>> = None;
+        while let Some(&next) = above.get(at) {
+            at += 1;
+            for parent in &self.record(next).parents {
+                let known = match &mut seen {
+                    Some(seen) => !seen.insert(*parent),
+                    None => above.contains(parent),
+                };
+                if !known {
+                    above.push(*parent);
+                }
+            }
+            // A look through the list is the quicker for the few that nearly everyone has.
+            if seen.is_none() && above.len() > 32 {
+                seen = Some(above.iter().copied().collect());
+            }
+        }
+        above
+    }
+
+    /// The direct parents of a subject.
+    #[must_use]
+    pub fn parents<'a>(&'a self, subject: &'a Subject) -> &'a [EntityIndex] {
+        match subject {
+            Subject::Known(index) => &self.record(*index).parents,
+            Subject::Stranger { parents, .. } => parents,
+        }
+    }
+
+    /// The type and id of a subject.
+    #[must_use]
+    pub fn name_of<'a>(&'a self, subject: &'a Subject) -> (Kind, &'a SmolStr) {
+        match subject {
+            Subject::Known(index) => {
+                let record = self.record(*index);
+                (record.kind, &record.id)
+            }
+            Subject::Stranger { kind, id, .. } => (*kind, id),
+        }
+    }
+
+    /// The uid of a subject as Cedar has it.
+    #[must_use]
+    pub fn subject_core_uid(&self, subject: &Subject) -> EntityUID {
+        let (kind, id) = self.name_of(subject);
+        self.core_uid_of(kind, id)
+    }
+
+    /// Whether the principal, or anything it is in, is disabled or has expired at `now`.
+    #[must_use]
+    pub fn is_disabled(&self, subject: &Subject, now: Timestamp) -> bool {
+        let off = |index: EntityIndex| {
+            self.record(index).details.as_ref().is_some_and(|details| {
+                details.extras.disabled || details.extras.expires_at.is_some_and(|expiry| now >= expiry)
+            })
+        };
+        let own = matches!(subject, Subject::Known(index) if off(*index));
+        own || self.closure(self.parents(subject)).into_iter().any(off)
+    }
+
+    /// The subject as a Cedar entity, with every attribute that a condition can read and all its ancestors.
+    #[must_use]
+    pub fn materialize(&self, subject: &Subject) -> Arc<Entity> {
+        if let Subject::Known(index) = subject
+            && let Some(native) = self.record(*index).details.as_ref().and_then(|details| details.native.as_ref())
+        {
+            return Arc::clone(native);
+        }
+        let (kind, id) = self.name_of(subject);
+        let parents = self.parents(subject);
+        let closure = self.closure(parents);
+        let own = match subject {
+            Subject::Known(index) => self.record(*index).details.as_deref(),
+            Subject::Stranger { .. } => None,
+        };
+        let attributes = self.attributes(kind, id, own, &closure);
+        let metadata = own.map_or(&[] as &[_], |details| &details.extras.metadata);
+        let indirect = closure.iter().skip(parents.len()).map(|index| self.core_uid(*index)).collect();
+        let direct = parents.iter().map(|index| self.core_uid(*index)).collect();
+        Arc::new(Entity::new_with_attr_partial_value(
+            self.core_uid_of(kind, id),
+            attributes,
+            indirect,
+            direct,
+            metadata.iter().map(|(name, value)| (name.clone(), text(value))),
+        ))
+    }
+
+    fn attributes(
+        &self,
+        kind: Kind,
+        id: &SmolStr,
+        own: Option<&Details>,
+        closure: &[EntityIndex],
+    ) -> Vec<(SmolStr, PartialValue)> {
+        let mut attributes = Vec::with_capacity(5);
+        let mut put = |name: &'static str, value: PartialValue| attributes.push((SmolStr::new_static(name), value));
+        let above = |pick: fn(&Details) -> &[SmolStr]| {
+            let own = own.map(pick).unwrap_or_default().iter();
+            let inherited =
+                closure.iter().filter_map(|index| self.record(*index).details.as_deref()).flat_map(pick);
+            own.chain(inherited).cloned().collect::<HashSet<_>>()
+        };
+        let has_tags = !matches!(kind, Kind::OWNER_KIND | Kind::MODEL_GROUP | Kind::METADATA) && kind.0 <= 10;
+        if has_tags {
+            put("tags", set(above(|details| &details.tags)));
+        }
+        if matches!(kind, Kind::USER | Kind::SERVICE | Kind::API_KEY) {
+            put("roles", set(above(|details| &details.roles)));
+            put("team_roles", set(above(|details| &details.team_roles)));
+            if let Some(email) = own.and_then(|details| details.extras.email.as_ref()) {
+                put("email", text(email));
+            }
+            if let Some(external) = own.and_then(|details| details.extras.external_id.as_ref()) {
+                put("external_id", text(external));
+            }
+        }
+        if kind == Kind::MODEL {
+            put("name", text(id));
+            if let Some(tokens) = own.and_then(|details| details.max_output_tokens) {
+                put("max_output_tokens", PartialValue::Value(Value::from(tokens)));
+            }
+        }
+        if let Some(provider) = own.and_then(|details| details.provider.as_ref()) {
+            put("provider", text(provider));
+        }
+        attributes
+    }
+}
+
+fn text(value: &SmolStr) -> PartialValue {
+    PartialValue::Value(Value::from(value.clone()))
+}
+
+fn set(values: HashSet<SmolStr>) -> PartialValue {
+    PartialValue::Value(Value::set_of_lits(values.into_iter().map(cedar_policy_core::ast::Literal::from), None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_never_crosses_a_slash() {
+        let matches = |pattern: &str, name: &str| Pattern(pattern.into()).matches(name);
+        assert!(matches("*/llama-*", "meta/llama-3"));
+        assert!(!matches("*/llama-*", "meta/x/llama-3"));
+        assert!(!matches("*/llama-*", "meta/llama-3/x"));
+        assert!(matches("a/*-b-*", "a/x-b-y-b-z"));
+        assert!(!matches("openai/*", "openai-evil/x"));
+        assert!(!matches("a*/b", "a/x/b"));
+    }
+}

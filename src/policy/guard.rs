@@ -1,0 +1,89 @@
+//! What stands before Cedar's parser: it recurses, and text nested too deeply would end the process.
+//! Bounded here, on the bytes: nesting, and how many operators one expression may chain.
+
+/// Deepest nesting of brackets. Cedar's parser takes about 13 KiB of stack a level.
+pub const MAX_NESTING: usize = 64;
+/// Most operators, member accesses and `if`s between two statements. Left-nested chains deepen by one each.
+pub const MAX_CHAIN: usize = 4096;
+/// The way out of both.
+pub const HELP: &str = "write long lists as `resource in [ … ]`, and split what is left into several rules";
+
+/// Text that is not handed to Cedar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}")]
+pub struct TooComplex {
+    /// Where the bound is passed, in bytes.
+    pub offset: usize,
+    kind: Bound,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Bound {
+    #[error("brackets are nested more than {MAX_NESTING} deep")]
+    Nesting,
+    #[error("more than {MAX_CHAIN} operators in one policy")]
+    Chain,
+}
+
+/// Checks policies, an expression or a schema.
+///
+/// # Errors
+/// The first place where the text passes a bound.
+pub fn cedar_text(text: &str) -> Result<(), TooComplex> {
+    let bytes = text.as_bytes();
+    let (mut depth, mut chain, mut at) = (0_usize, 0_usize, 0_usize);
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at = end_of_string(bytes, at);
+                continue;
+            }
+            b'/' if bytes.get(at + 1) == Some(&b'/') => {
+                at = bytes.iter().skip(at).position(|byte| *byte == b'\n').map_or(bytes.len(), |end| at + end);
+                continue;
+            }
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b';' if depth == 0 => chain = 0,
+            b'|' | b'&' | b'!' | b'-' | b'+' | b'*' | b'.' | b'<' => chain += 1,
+            b'i' if bytes.get(at..at + 3).is_some_and(|word| word == b"if ") => chain += 1,
+            _ => {}
+        }
+        if depth > MAX_NESTING {
+            return Err(TooComplex { offset: at, kind: Bound::Nesting });
+        }
+        if chain > MAX_CHAIN {
+            return Err(TooComplex { offset: at, kind: Bound::Chain });
+        }
+        at += 1;
+    }
+    Ok(())
+}
+
+fn end_of_string(bytes: &[u8], quote: usize) -> usize {
+    let mut at = quote + 1;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'\\' => at += 2,
+            b'"' => return at + 1,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deep_and_long_text_is_refused() {
+        assert!(cedar_text(&format!("{}true{}", "(".repeat(64), ")".repeat(64))).is_ok());
+        assert_eq!(cedar_text(&"(".repeat(65)).unwrap_err().offset, 64);
+        assert!(cedar_text(&"true || ".repeat(5000)).is_err());
+        assert!(cedar_text(&"permit(principal, action, resource) when { a.b };\n".repeat(5000)).is_ok());
+        assert!(cedar_text(&format!("\"{}\"", "(((".repeat(100))).is_ok());
+        assert!(cedar_text(&format!("// {}\ntrue", "(((".repeat(100))).is_ok());
+        assert!(cedar_text("\"unended \\").is_ok());
+    }
+}

@@ -1,0 +1,243 @@
+//! Provider accounts, models, aliases, groups and routers.
+
+use std::sync::Arc;
+
+use smol_str::{SmolStr, format_smolstr};
+
+use super::{Linker, ParsedFile};
+use crate::policy::entities::{Details, EntityIndex, Kind, Pattern, Reach};
+use crate::policy::problem::ProblemCode;
+use crate::policy::syntax::{AccountDeclaration, Extras, ModelDeclaration, ModelsDeclaration, Name};
+
+impl Linker<'_> {
+    pub(super) fn declare_models(&mut self, files: &[Arc<ParsedFile>]) {
+        for file in files {
+            self.counts.provider_accounts += file.document.provider_accounts.len();
+            self.counts.model_groups += file.document.model_groups.len();
+            self.counts.routers += file.document.routers.len();
+            for account in &file.document.provider_accounts {
+                self.declare_account(account, file, files);
+            }
+            for group in &file.document.model_groups {
+                if let Some(index) = self.declare(Kind::MODEL_GROUP, &group.id, file, files) {
+                    self.store.record_mut(index).details = list_details(group);
+                }
+            }
+            for router in &file.document.routers {
+                if let Some(index) = self.declare(Kind::ROUTER, &router.id, file, files) {
+                    self.store.record_mut(index).details = list_details(router);
+                }
+            }
+        }
+        for file in files {
+            for account in &file.document.provider_accounts {
+                for model in account.models.iter().flatten() {
+                    self.declare_aliases(account, model, file);
+                }
+            }
+        }
+    }
+
+    fn declare_account(&mut self, account: &AccountDeclaration, file: &Arc<ParsedFile>, files: &[Arc<ParsedFile>]) {
+        if account.id.value.contains('/') {
+            let message = format!("an account's id may not hold a `/`: `{}`", account.id.value);
+            let help = "a model's account is what stands before the first `/` of its name".to_owned();
+            self.error(ProblemCode::InvalidName, &file.path, account.id.place, message, Some(help));
+        }
+        let Some(index) = self.declare(Kind::PROVIDER_ACCOUNT, &account.id, file, files) else { return };
+        self.store.record_mut(index).details = Some(Box::new(Details {
+            tags: account.tags.iter().map(|tag| tag.value.clone()).collect(),
+            extras: account.extras.as_deref().cloned().unwrap_or_default(),
+            provider: account.provider.clone(),
+            closed: account.models.is_some(),
+            ..Details::default()
+        }));
+        for model in account.models.iter().flatten() {
+            self.declare_model(index, account, model, file);
+        }
+    }
+
+    fn declare_model(&mut self, account: EntityIndex, of: &AccountDeclaration, model: &ModelDeclaration, file: &ParsedFile) {
+        self.counts.models += 1;
+        let index = self.store.intern(Kind::MODEL, &qualified(of, model));
+        let twice = self.store.record(index).declared;
+        let record = self.store.record_mut(index);
+        record.declared = true;
+        record.parents = Box::new([account]);
+        record.details = Some(Box::new(Details {
+            tags: model.tags.iter().map(|tag| tag.value.clone()).collect(),
+            extras: Extras { metadata: model.metadata.clone(), ..Extras::default() },
+            max_output_tokens: model.max_output_tokens.and_then(|tokens| i64::try_from(tokens).ok()),
+            switched_off: !model.enabled,
+            ..Details::default()
+        }));
+        if twice {
+            let message = format!("the model `{}` is listed twice", model.name.value);
+            let help = "list it once, with all that there is to say of it".to_owned();
+            self.error(ProblemCode::DuplicateId, &file.path, model.name.place, message, Some(help));
+        }
+    }
+
+    fn declare_aliases(&mut self, account: &AccountDeclaration, model: &ModelDeclaration, file: &ParsedFile) {
+        let Some(index) = self.store.find(Kind::MODEL, &qualified(account, model)) else { return };
+        for alias in &model.aliases {
+            let spellings = [alias.value.clone(), format_smolstr!("{}/{}", account.id.value, alias.value)];
+            for spelling in spellings {
+                let taken = self.store.find(Kind::MODEL, &spelling).is_some_and(|other| self.store.record(other).declared);
+                let other = self.aliases.insert(spelling.clone(), index);
+                let clash = match other {
+                    _ if taken => Some(format!("`{spelling}` is the name of a model, so it cannot be an alias")),
+                    Some(other) if other != index => {
+                        Some(format!("the alias `{spelling}` already stands for `{}`", self.store.record(other).id))
+                    }
+                    Some(_) => Some(format!("the alias `{spelling}` is given twice")),
+                    None => None,
+                };
+                if let Some(message) = clash {
+                    let help = "an alias stands for one model, and is no model's own name".to_owned();
+                    self.error(ProblemCode::AliasClash, &file.path, alias.place, message, Some(help));
+                    break;
+                }
+            }
+        }
+    }
+
+    pub(super) fn link_models(&mut self, files: &[Arc<ParsedFile>]) {
+        for file in files {
+            for group in &file.document.model_groups {
+                let Some(index) = self.store.find(Kind::MODEL_GROUP, &group.id.value) else { continue };
+                for reach in self.reaches(group, file) {
+                    self.put_in_group(reach, index);
+                }
+            }
+            for router in &file.document.routers {
+                let Some(index) = self.store.find(Kind::ROUTER, &router.id.value) else { continue };
+                let reaches = self.reaches(router, file).into();
+                self.store.record_mut(index).details.get_or_insert_with(Box::default).reaches = reaches;
+            }
+        }
+    }
+
+    fn reaches(&mut self, list: &ModelsDeclaration, file: &ParsedFile) -> Vec<Reach> {
+        list.models.iter().filter_map(|name| self.model_name(name, &file.path)).collect()
+    }
+
+    fn put_in_group(&mut self, reach: Reach, group: EntityIndex) {
+        let pattern = match reach {
+            Reach::In(index) => return self.add_parent(index, group),
+            Reach::Matching(pattern) => Some(pattern),
+            Reach::Every => None,
+        };
+        // Models that only requests name are matched when they are asked for; those of the store now.
+        let of_store: Vec<EntityIndex> = self
+            .store
+            .iter()
+            .filter(|(_, record)| record.kind == Kind::MODEL)
+            .filter(|(_, record)| pattern.as_ref().is_none_or(|pattern| pattern.matches(&record.id)))
+            .map(|(index, _)| index)
+            .collect();
+        for index in of_store {
+            self.add_parent(index, group);
+        }
+        self.group_patterns.push((pattern, group));
+    }
+
+    fn add_parent(&mut self, child: EntityIndex, parent: EntityIndex) {
+        let record = self.store.record_mut(child);
+        if !record.parents.contains(&parent) {
+            record.parents = record.parents.iter().copied().chain([parent]).collect();
+        }
+    }
+
+    /// What a name in a list of models stands for; a problem where it stands for nothing.
+    pub(super) fn model_name(&mut self, name: &Name, file: &Arc<str>) -> Option<Reach> {
+        let text = &name.value;
+        if text == "*" {
+            return Some(Reach::Every);
+        }
+        if let Some(account) = text.strip_suffix("/*")
+            && !account.contains(['/', '*'])
+            && !account.is_empty()
+        {
+            let account = Name::new(account.into(), name.place);
+            self.warn_of_near_miss(Kind::PROVIDER_ACCOUNT, &account, file);
+            return Some(Reach::In(self.store.intern(Kind::PROVIDER_ACCOUNT, &account.value)));
+        }
+        if text.contains('*') {
+            return Some(self.model_pattern(name, file));
+        }
+        if let Some(index) = self.aliases.get(text) {
+            return Some(Reach::In(*index));
+        }
+        match text.split_once('/') {
+            Some((account, rest)) if !account.is_empty() && !rest.is_empty() => {
+                Some(Reach::In(self.model_in_account(name, account, file)))
+            }
+            _ => {
+                let known = self.aliases.keys().map(SmolStr::as_str);
+                let near = crate::policy::problem::nearest(text, known).map(|near| format!("did you mean `{near}`?"));
+                let help = near.unwrap_or_else(|| "name a model as account/model, or declare this as an alias of one".to_owned());
+                self.error(ProblemCode::UnknownModel, file, name.place, format!("no model is called `{text}`"), Some(help));
+                None
+            }
+        }
+    }
+
+    fn model_in_account(&mut self, name: &Name, account: &str, file: &Arc<str>) -> EntityIndex {
+        let index = self.store.intern(Kind::MODEL, &name.value);
+        if self.store.record(index).declared {
+            return index;
+        }
+        let account_index = self.store.intern(Kind::PROVIDER_ACCOUNT, &account.into());
+        if self.store.record(index).parents.is_empty() {
+            let groups = self.group_patterns.iter().filter_map(|(pattern, group)| {
+                pattern.as_ref().is_none_or(|pattern| pattern.matches(&name.value)).then_some(*group)
+            });
+            self.store.record_mut(index).parents = [account_index].into_iter().chain(groups).collect();
+        }
+        let closed = self.store.record(account_index).details.as_ref().is_some_and(|details| details.closed);
+        if closed {
+            let near = self.near(Kind::MODEL, &name.value).map(|near| format!("did you mean `{near}`?"));
+            let help = near.unwrap_or_else(|| format!("list it under the account's `models:`, or this names nothing; `{account}` lists its models"));
+            let message = format!("the account `{account}` lists no model `{}`", name.value);
+            self.warn(ProblemCode::UnlistedModel, file, name.place, message, Some(help));
+        } else {
+            let account = Name::new(account.into(), name.place);
+            self.warn_of_near_miss(Kind::PROVIDER_ACCOUNT, &account, file);
+        }
+        index
+    }
+
+    fn model_pattern(&mut self, name: &Name, file: &Arc<str>) -> Reach {
+        let pattern = Pattern(name.value.clone());
+        let account = name.value.split('/').next().unwrap_or_default();
+        let closed = |index| self.store.record(index).details.as_ref().is_some_and(|details| details.closed);
+        let only_listed = if account.contains('*') {
+            false
+        } else {
+            self.store.find(Kind::PROVIDER_ACCOUNT, account).is_some_and(closed)
+        };
+        let matches_some =
+            || self.store.iter().any(|(_, record)| record.kind == Kind::MODEL && pattern.matches(&record.id));
+        if !name.value.contains('/') || (only_listed && !matches_some()) {
+            let message = format!("the pattern `{}` matches no model", name.value);
+            let help = "a `*` never crosses a `/`; a model's name is account/model".to_owned();
+            self.warn(ProblemCode::PatternMatchesNothing, file, name.place, message, Some(help));
+        }
+        Reach::Matching(pattern)
+    }
+}
+
+fn qualified(account: &AccountDeclaration, model: &ModelDeclaration) -> SmolStr {
+    format_smolstr!("{}/{}", account.id.value, model.name.value)
+}
+
+fn list_details(list: &ModelsDeclaration) -> Option<Box<Details>> {
+    (!list.tags.is_empty() || !list.metadata.is_empty()).then(|| {
+        Box::new(Details {
+            tags: list.tags.iter().map(|tag| tag.value.clone()).collect(),
+            extras: Extras { metadata: list.metadata.clone(), ..Extras::default() },
+            ..Details::default()
+        })
+    })
+}

@@ -1,0 +1,345 @@
+//! Rules: who, what and which actions become scopes; `when` and `unless` become conditions.
+
+use std::sync::Arc;
+
+use smol_str::{SmolStr, format_smolstr};
+
+use super::{Linker, ParsedFile};
+use crate::model::Effect;
+use crate::policy::condition::{Condition, ConditionError};
+use crate::policy::entities::{Kind, Reach};
+use crate::policy::guard;
+use crate::policy::index::{Key, KeyIndex, ScopeIndex};
+use crate::policy::problem::{Problem, ProblemCode, Severity, nearest};
+use crate::policy::schema::ActionSet;
+use crate::policy::snapshot::Rule;
+use crate::policy::source;
+use crate::policy::syntax::{ConditionText, Name, Place, RuleDeclaration, Selector, SelectorKind, TextLayout};
+
+/// What applies to the request for a model itself and to what a gateway does with it.
+const DEFAULT_ACTIONS: &str = "use";
+
+impl Linker<'_> {
+    pub(super) fn link_rules(&mut self, file: &Arc<ParsedFile>) {
+        let number = self.file_number(&file.path);
+        for (position, rule) in file.document.rules.iter().enumerate() {
+            let id = match &rule.id {
+                Some(id) => id.value.clone(),
+                None => format_smolstr!("{}#{}", without_ending(&file.path), position + 1),
+            };
+            self.claim_id(&id, rule.id.as_ref().map_or(rule.place, |id| id.place), number, &file.path);
+            if let Some((made, actions)) = self.link_rule(rule, id, number, &file.path) {
+                self.validate(&made, &actions, &rule.when, &rule.unless, &file.path, rule.place);
+                self.rules.push(made);
+            }
+        }
+    }
+
+    /// Takes the id for the rule at this place; a problem where another has it.
+    pub fn claim_id(&mut self, id: &SmolStr, place: Place, number: u32, file: &Arc<str>) {
+        if let Some((first, line)) = self.rule_ids.insert(id.clone(), (number, place.line)) {
+            let path = self.files.get(first as usize).cloned().unwrap_or_else(|| Arc::from(""));
+            let message = format!("two rules are called `{id}`");
+            let help = format!("the other one is at {path}:{line}; give one of them another id");
+            self.error(ProblemCode::DuplicateId, file, place, message, Some(help));
+        }
+    }
+
+    fn link_rule(&mut self, rule: &RuleDeclaration, id: SmolStr, number: u32, file: &Arc<str>) -> Option<(Rule, ActionSet)> {
+        let before = self.problems.len();
+        let principal = self.principal_scope(&rule.who, file);
+        let resource = self.resource_scope(&rule.what, file);
+        let actions = self.actions(&rule.actions, file);
+        let condition = self.condition(&rule.when, &rule.unless, file);
+        let failed = self.problems.get(before..).unwrap_or_default().iter().any(Problem::is_error);
+        let (Some(actions), Ok(condition), false) = (actions, condition, failed) else { return None };
+        self.note_if_always_looked_at(principal, resource, rule.place, &id, file);
+        let condition = condition.map(|condition| self.condition_number(&condition));
+        let set = self.action_set(actions.clone());
+        let made =
+            Rule { id, effect: rule.effect, file: number, line: rule.place.line, principal, resource, actions: set, condition };
+        Some((made, actions))
+    }
+
+    fn principal_scope(&mut self, who: &[Selector], file: &Arc<str>) -> ScopeIndex {
+        let (mut any_of, mut tags, mut roles) = (Vec::new(), Vec::new(), Vec::new());
+        for selector in who {
+            let name = &selector.name;
+            let kind = match selector.kind {
+                SelectorKind::Tag => {
+                    tags.push(self.scopes.key(Key::Tag(name.value.clone())));
+                    continue;
+                }
+                SelectorKind::Role => {
+                    roles.push(self.scopes.key(Key::Role(name.value.clone())));
+                    continue;
+                }
+                SelectorKind::Team | SelectorKind::Org => {
+                    let kind = if selector.kind == SelectorKind::Team { Kind::TEAM } else { Kind::ORG };
+                    if let Some(index) = self.declared(kind, name, file) {
+                        any_of.push(self.scopes.key(Key::In(index)));
+                    }
+                    continue;
+                }
+                SelectorKind::Service => Kind::SERVICE,
+                SelectorKind::Key => Kind::API_KEY,
+                _ => Kind::USER,
+            };
+            if name.value == "*" {
+                self.everyone(kind, &mut any_of);
+            } else {
+                self.warn_of_near_miss(kind, name, file);
+                let index = self.store.intern(kind, &name.value);
+                any_of.push(self.scopes.key(Key::In(index)));
+            }
+        }
+        let clauses = [any_of, tags, roles];
+        self.scopes.scope(clauses.into_iter().filter(|clause| !clause.is_empty()))
+    }
+
+    /// Every one of a kind, and every key of theirs.
+    fn everyone(&mut self, kind: Kind, keys: &mut Vec<KeyIndex>) {
+        keys.push(self.scopes.key(Key::Is(kind)));
+        if kind != Kind::API_KEY {
+            let name = self.store.kind_text(kind).clone();
+            let group = self.store.intern(Kind::OWNER_KIND, &name);
+            keys.push(self.scopes.key(Key::In(group)));
+        }
+    }
+
+    fn resource_scope(&mut self, what: &[Selector], file: &Arc<str>) -> ScopeIndex {
+        let (mut any_of, mut tags) = (Vec::new(), Vec::new());
+        for selector in what {
+            let name = &selector.name;
+            match selector.kind {
+                SelectorKind::ModelTag => tags.push(self.scopes.key(Key::Tag(name.value.clone()))),
+                SelectorKind::ModelGroup => {
+                    if let Some(index) = self.declared(Kind::MODEL_GROUP, name, file) {
+                        any_of.push(self.scopes.key(Key::In(index)));
+                    }
+                }
+                SelectorKind::Router if name.value == "*" => any_of.push(self.scopes.key(Key::Is(Kind::ROUTER))),
+                SelectorKind::Router => {
+                    if let Some(index) = self.declared(Kind::ROUTER, name, file) {
+                        any_of.push(self.scopes.key(Key::In(index)));
+                    }
+                }
+                SelectorKind::ProviderAccount => {
+                    self.warn_of_near_miss(Kind::PROVIDER_ACCOUNT, name, file);
+                    let index = self.store.intern(Kind::PROVIDER_ACCOUNT, &name.value);
+                    any_of.push(self.scopes.key(Key::In(index)));
+                }
+                _ => any_of.extend(self.model_name(name, file).map(|reach| self.reach_key(reach))),
+            }
+        }
+        let models = if tags.is_empty() { Vec::new() } else { vec![self.scopes.key(Key::Is(Kind::MODEL))] };
+        let clauses = [any_of, tags, models];
+        self.scopes.scope(clauses.into_iter().filter(|clause| !clause.is_empty()))
+    }
+
+    fn reach_key(&mut self, reach: Reach) -> KeyIndex {
+        self.scopes.key(match reach {
+            Reach::In(index) => Key::In(index),
+            Reach::Matching(pattern) => Key::Matching(pattern),
+            Reach::Every => Key::Is(Kind::MODEL),
+        })
+    }
+
+    /// The named actions with all below them; every action of `use` where none is named.
+    fn actions(&mut self, names: &[Name], file: &Arc<str>) -> Option<ActionSet> {
+        if names.is_empty() {
+            return self.schema.action(DEFAULT_ACTIONS).and_then(|index| Some(self.schema.action_at(index)?.descendants.clone()));
+        }
+        let mut all = Vec::new();
+        let mut known = true;
+        for name in names {
+            match self.schema.action(&name.value).and_then(|index| self.schema.action_at(index)) {
+                Some(action) => all.extend(action.descendants.iter()),
+                None => {
+                    known = false;
+                    let names: Vec<&str> = self.schema.actions().map(|(_, action)| action.name.as_str()).collect();
+                    let near = nearest(&name.value, names.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+                    let help = near.unwrap_or_else(|| format!("the actions are {}", names.join(", ")));
+                    let message = format!("no action is called `{}`", name.value);
+                    self.error(ProblemCode::UnknownAction, file, name.place, message, Some(help));
+                }
+            }
+        }
+        known.then(|| ActionSet::of(all))
+    }
+
+    fn condition(
+        &mut self,
+        when: &[ConditionText],
+        unless: &[ConditionText],
+        file: &Arc<str>,
+    ) -> Result<Option<Arc<Condition>>, ()> {
+        if when.is_empty() && unless.is_empty() {
+            return Ok(None);
+        }
+        let written = || when.iter().map(|text| (false, text)).chain(unless.iter().map(|text| (true, text)));
+        let key: Vec<(bool, SmolStr)> = written().map(|(unless, text)| (unless, text.text.clone())).collect();
+        if let Some(known) = self.condition_cache.known(&key) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let mut clauses = Vec::new();
+        let mut failed = false;
+        for (unless, text) in written() {
+            match self.condition_cache.clause(&text.text, unless) {
+                Ok(clause) => clauses.push(clause),
+                Err(error) => {
+                    failed = true;
+                    self.problems.push(condition_problem(&error, text, file));
+                }
+            }
+        }
+        if failed {
+            return Err(());
+        }
+        let condition = Condition::new(clauses).map(Arc::new);
+        if let Some(condition) = &condition {
+            self.condition_cache.keep(key, Arc::clone(condition));
+        }
+        Ok(condition)
+    }
+
+    /// What Cedar's validator says of a rule.
+    fn validate(
+        &mut self,
+        rule: &Rule,
+        actions: &ActionSet,
+        when: &[ConditionText],
+        unless: &[ConditionText],
+        file: &Arc<str>,
+        place: Place,
+    ) {
+        let condition = rule.condition.and_then(|index| self.conditions.get(index.0 as usize)).cloned();
+        let found = self.validation.rule(&mut self.scopes, &self.store, rule, actions, condition.as_deref());
+        for problem in found.iter() {
+            let written: Vec<&ConditionText> = when.iter().chain(unless).collect();
+            let at = problem
+                .clause
+                .and_then(|(clause, offset, length)| Some(place_in(written.get(clause)?, offset, length)))
+                .unwrap_or(place);
+            let made = Problem::error(problem.code, file, at, problem.message.clone());
+            self.problems.push(Problem { severity: problem.severity, help: problem.help.clone(), ..made });
+        }
+    }
+
+    /// A rule that names neither a principal nor a resource in particular is a candidate in every decision.
+    pub fn note_if_always_looked_at(
+        &mut self,
+        principal: ScopeIndex,
+        resource: ScopeIndex,
+        place: Place,
+        id: &SmolStr,
+        file: &Arc<str>,
+    ) {
+        let broad = |scope: ScopeIndex| {
+            let narrow = |key: &KeyIndex| !matches!(self.scopes.key_at(*key), Key::Any | Key::Is(_));
+            let owners = |key: &KeyIndex| matches!(self.scopes.key_at(*key), Key::In(index) if self.store.record(*index).kind == Kind::OWNER_KIND);
+            !self.scopes.scope_at(scope).iter().any(|clause| clause.iter().all(|key| narrow(key) && !owners(key)))
+        };
+        if broad(principal) && broad(resource) {
+            let message = format!("`{id}` names nobody and nothing in particular, so it is looked at in every decision");
+            let help = "each such rule costs about 0.1 µs a decision, or 1 µs with a condition; name teams, users, accounts or groups where you can".to_owned();
+            let problem = Problem::error(ProblemCode::AlwaysLookedAt, file, place, message).with_help(help);
+            self.problems.push(Problem { severity: Severity::Note, ..problem });
+        }
+    }
+
+    /// What a key of the bundle is narrowed to: a forbid of everything else.
+    pub(super) fn link_key_restrictions(&mut self, files: &[Arc<ParsedFile>]) {
+        for file in files {
+            let number = self.file_number(&file.path);
+            for key in &file.document.keys {
+                let narrowed = [
+                    (&key.models, SelectorKind::Model, key.routers.is_none().then_some("resource is Router")),
+                    (&key.routers, SelectorKind::Router, None),
+                ];
+                for (names, kind, also) in narrowed {
+                    let Some(names) = names else { continue };
+                    let what: Vec<Selector> =
+                        names.iter().map(|name| Selector { kind, name: name.clone() }).collect();
+                    let allowed = self.resource_scope(&what, &file.path);
+                    let is = if kind == SelectorKind::Model { Kind::MODEL } else { Kind::ROUTER };
+                    self.restrict(&key.id, Restriction::Resources { is, allowed, also_routers: also.is_some() }, number, &file.path);
+                }
+                if let Some(names) = &key.actions {
+                    if let Some(actions) = self.actions(names, &file.path) {
+                        self.restrict(&key.id, Restriction::Actions(actions), number, &file.path);
+                    }
+                }
+            }
+        }
+    }
+
+    fn restrict(&mut self, key: &Name, restriction: Restriction, number: u32, file: &Arc<str>) {
+        let index = self.store.intern(Kind::API_KEY, &key.value);
+        let principal = { let key = self.scopes.key(Key::In(index)); self.scopes.scope([vec![key]]) };
+        let every = ActionSet::of(self.schema.actions().map(|(index, _)| index));
+        let (resource, actions, unless, name) = match restriction {
+            Restriction::Resources { is, allowed, also_routers } => {
+                let mut kinds = vec![self.scopes.key(Key::Is(is))];
+                if also_routers {
+                    kinds.push(self.scopes.key(Key::Is(Kind::ROUTER)));
+                }
+                let resource = self.scopes.scope([kinds]);
+                let writer = crate::policy::cedar_text::Writer { store: &self.store, scopes: &self.scopes, schema: self.schema };
+                let name = if is == Kind::MODEL { "models" } else { "routers" };
+                (resource, every, Some(writer.resource_condition(allowed)), name)
+            }
+            Restriction::Actions(allowed) => {
+                let others = ActionSet::of(self.schema.actions().map(|(index, _)| index).filter(|index| !allowed.contains(*index)));
+                (self.scopes.scope([]), others, None, "actions")
+            }
+        };
+        let unless: Vec<ConditionText> = unless
+            .into_iter()
+            .map(|text| ConditionText { text: text.into(), place: key.place, layout: TextLayout::Opaque })
+            .collect();
+        let Ok(condition) = self.condition(&[], &unless, file) else { return };
+        let condition = condition.map(|condition| self.condition_number(&condition));
+        let id = format_smolstr!("key:{}:{name}", key.value);
+        let actions = self.action_set(actions);
+        self.rules.push(Rule { id, effect: Effect::Forbid, file: number, line: key.place.line, principal, resource, actions, condition });
+    }
+}
+
+enum Restriction {
+    Resources { is: Kind, allowed: ScopeIndex, also_routers: bool },
+    Actions(ActionSet),
+}
+
+fn condition_problem(error: &ConditionError, text: &ConditionText, file: &Arc<str>) -> Problem {
+    match error {
+        ConditionError::TooComplex { offset, message } => {
+            Problem::error(ProblemCode::ConditionTooComplex, file, place_in(text, *offset, 1), message.clone())
+                .with_help(guard::HELP)
+        }
+        ConditionError::Syntax { offset, length, message, help } => {
+            let place = place_in(text, *offset, *length);
+            let problem = Problem::error(ProblemCode::ConditionSyntax, file, place, format!("Cedar cannot read this: {message}"));
+            let fallback = "a condition is a Cedar expression, such as `context.budget.used_percent < 80`";
+            problem.with_help(help.clone().unwrap_or_else(|| fallback.to_owned()))
+        }
+    }
+}
+
+/// Where `length` bytes of a condition's text, from byte `offset` on, stand in the file.
+fn place_in(text: &ConditionText, offset: usize, length: usize) -> Place {
+    let inner = source::place_at(&text.text, offset, length);
+    match text.layout {
+        TextLayout::Inline => Place { line: text.place.line, column: text.place.column + offset_in_characters(text, offset), length: inner.length },
+        TextLayout::Block => Place { line: text.place.line + inner.line - 1, column: text.place.column + inner.column - 1, length: inner.length },
+        TextLayout::Opaque => text.place,
+    }
+}
+
+fn offset_in_characters(text: &ConditionText, offset: usize) -> u32 {
+    source::number(text.text.char_indices().take_while(|(at, _)| *at < offset).count())
+}
+
+fn without_ending(path: &str) -> &str {
+    path.strip_suffix(".yaml").or_else(|| path.strip_suffix(".yml")).unwrap_or(path)
+}

@@ -1,0 +1,450 @@
+//! Native Cedar: policies of `.cedar` files and entities of `.entities.json` files, parsed and validated per file.
+
+use std::sync::Arc;
+
+use cedar_policy_core::ast::{
+    ActionConstraint, AnyId, BinaryOp, Entity, EntityReference, EntityType, EntityUID, Expr, ExprKind, Literal,
+    PartialValue, PolicySet, PrincipalOrResourceConstraint, Template, Value, ValueKind, Var,
+};
+use cedar_policy_core::validator::{ValidationMode, ValidationWarning, Validator};
+use miette::Diagnostic;
+use serde_json::value::RawValue;
+use smol_str::{SmolStr, format_smolstr};
+
+use super::bundle::SourceFile;
+use super::condition::{Clause, Condition, MAX_DEPTH, conjuncts, depth, without_places};
+use super::entities::{Details, EntityIndex, Kind};
+use super::guard;
+use super::index::{Key, KeyIndex, ScopeIndex};
+use super::link::Linker;
+use super::problem::{Problem, ProblemCode, Severity};
+use super::schema::{ActionSet, BundleSchema};
+use super::snapshot::Rule;
+use super::source;
+use super::syntax::Place;
+use super::validate;
+use crate::model::Effect;
+
+/// One alternative of a scope, before entities are numbered.
+#[derive(Debug, Clone)]
+enum Alternative {
+    Is(EntityType),
+    In(Arc<EntityUID>),
+    Eq(Arc<EntityUID>),
+}
+
+type NativeScope = Vec<Vec<Alternative>>;
+
+/// A policy of a `.cedar` file.
+#[derive(Debug)]
+pub struct NativePolicy {
+    id: SmolStr,
+    place: Place,
+    effect: Effect,
+    principal: NativeScope,
+    resource: NativeScope,
+    actions: ActionSet,
+    condition: Option<Arc<Condition>>,
+}
+
+/// A `.cedar` file, parsed and validated.
+#[derive(Debug)]
+pub struct NativeFile {
+    /// Its path in the bundle.
+    pub path: Arc<str>,
+    policies: Vec<NativePolicy>,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
+}
+
+/// An `.entities.json` file, parsed and validated.
+#[derive(Debug)]
+pub struct EntitiesFile {
+    /// Its path in the bundle.
+    pub path: Arc<str>,
+    entities: Vec<(Arc<Entity>, Place)>,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
+}
+
+impl NativeFile {
+    /// Parses and validates a `.cedar` file.
+    #[must_use]
+    pub fn load(file: &SourceFile, schema: &BundleSchema) -> Self {
+        let mut loaded = Self { path: Arc::clone(&file.path), policies: Vec::new(), problems: Vec::new() };
+        match parse(file) {
+            Ok((text, set)) => {
+                loaded.validate(text, &set, schema);
+                loaded.compile(&set, schema, |policy| {
+                    policy.loc().map_or_else(Place::default, |loc| source::place_at(text, loc.start(), 1))
+                });
+                loaded.problems = loaded.problems.drain(..).map(|problem| source::with_line(problem, text)).collect();
+            }
+            Err(problems) => loaded.problems = problems,
+        }
+        loaded
+    }
+
+    /// A set of policies, without validation.
+    #[must_use]
+    pub fn of(path: &Arc<str>, set: &PolicySet, schema: &BundleSchema) -> Self {
+        let mut loaded = Self { path: Arc::clone(path), policies: Vec::new(), problems: Vec::new() };
+        loaded.compile(set, schema, |_| Place::default());
+        loaded
+    }
+
+    fn validate(&mut self, text: &str, set: &PolicySet, schema: &BundleSchema) {
+        let mut put = |severity, place, code, message: String, help| {
+            let problem = Problem::error(code, &self.path, place, message);
+            let problem = Problem { severity, help, ..problem };
+            if !self.problems.iter().any(|known| known.place == problem.place && known.code == problem.code) {
+                self.problems.push(problem);
+            }
+        };
+        for template in set.templates() {
+            let place = template.loc().map_or_else(Place::default, |loc| source::place_at(text, loc.start(), 6));
+            let help = "name the entity instead of `?principal` or `?resource`; nothing links templates here".to_owned();
+            put(Severity::Error, place, ProblemCode::CedarTemplate, "a template is no policy".to_owned(), Some(help));
+        }
+        let result = Validator::new(schema.core().clone()).validate(set, ValidationMode::Strict);
+        for error in result.validation_errors() {
+            let (offset, length) = source::label_of(error).unwrap_or((0, 1));
+            let snippet = text.get(offset..offset + length);
+            let effect = set.policies().find(|policy| policy.id() == error.policy_id()).map_or(Effect::Permit, |policy| effect(policy.effect()));
+            let found = validate::of_error(error, snippet, effect);
+            let code = if found.code == ProblemCode::ConditionType { ProblemCode::CedarValidation } else { found.code };
+            put(Severity::Error, source::place_at(text, offset, length), code, found.message, found.help);
+        }
+        for warning in result.validation_warnings() {
+            let impossible = matches!(
+                warning,
+                ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_)
+            );
+            let (severity, code) = if impossible {
+                (Severity::Error, ProblemCode::NeverMatches)
+            } else {
+                (Severity::Warning, ProblemCode::CedarValidation)
+            };
+            put(severity, source::place_of(warning, text), code, warning.to_string(), warning.help().map(|help| help.to_string()));
+        }
+    }
+
+    fn compile(&mut self, set: &PolicySet, schema: &BundleSchema, place: impl Fn(&Template) -> Place) {
+        let mut numbered: Vec<_> = set.policies().collect();
+        // The parser calls them policy0, policy1 … in the order of the file.
+        numbered.sort_by_key(|policy| {
+            let id = policy.id().to_string();
+            (id.trim_start_matches("policy").parse::<usize>().unwrap_or(usize::MAX), id)
+        });
+        let name: Option<AnyId> = "id".parse().ok();
+        for (position, policy) in numbered.into_iter().enumerate() {
+            let place = place(policy.template());
+            let given = name.as_ref().and_then(|name| policy.annotation(name)).map(|annotation| annotation.val.clone());
+            let stem = self.path.strip_suffix(".cedar").unwrap_or(&self.path);
+            let id = given.filter(|id| !id.is_empty()).unwrap_or_else(|| format_smolstr!("{stem}#{}", position + 1));
+            let (principal, resource, condition) = split(policy.template());
+            if let Some(deep) = condition.iter().map(|clause| depth(&clause.expression)).find(|depth| *depth > MAX_DEPTH) {
+                let message = format!("the condition is {deep} levels deep; {MAX_DEPTH} are evaluated at most");
+                let problem = Problem::error(ProblemCode::ConditionTooComplex, &self.path, place, message);
+                self.problems.push(problem.with_help(guard::HELP));
+                continue;
+            }
+            self.policies.push(NativePolicy {
+                id,
+                place,
+                effect: effect(policy.effect()),
+                principal,
+                resource,
+                actions: actions(policy.action_constraint(), schema),
+                condition: Condition::new(condition).map(Arc::new),
+            });
+        }
+    }
+}
+
+fn effect(effect: cedar_policy_core::ast::Effect) -> Effect {
+    match effect {
+        cedar_policy_core::ast::Effect::Permit => Effect::Permit,
+        cedar_policy_core::ast::Effect::Forbid => Effect::Forbid,
+    }
+}
+
+fn parse(file: &SourceFile) -> Result<(&str, PolicySet), Vec<Problem>> {
+    let text = source::text(file).map_err(|problem| vec![problem])?;
+    guard::cedar_text(text).map_err(|trouble| {
+        let place = source::place_at(text, trouble.offset, 1);
+        let problem = Problem::error(ProblemCode::ConditionTooComplex, &file.path, place, trouble.to_string());
+        vec![source::with_line(problem.with_help(guard::HELP), text)]
+    })?;
+    cedar_policy_core::parser::parse_policyset(text).map(|set| (text, set)).map_err(|errors| {
+        let problem = |error: &cedar_policy_core::parser::err::ParseError| {
+            let place = source::place_of(error, text);
+            let problem = Problem::error(ProblemCode::CedarSyntax, &file.path, place, error.to_string());
+            let help = error.help().map(|help| help.to_string());
+            source::with_line(Problem { help, ..problem }, text)
+        };
+        errors.iter().map(problem).collect()
+    })
+}
+
+fn actions(constraint: &ActionConstraint, schema: &BundleSchema) -> ActionSet {
+    let named = |uids: &mut dyn Iterator<Item = &EntityUID>, below: bool| {
+        let mut all = Vec::new();
+        for uid in uids {
+            let Some(index) = schema.action(&uid.to_string()) else { continue };
+            all.push(index);
+            if below && let Some(action) = schema.action_at(index) {
+                all.extend(action.descendants.iter());
+            }
+        }
+        ActionSet::of(all)
+    };
+    match constraint {
+        ActionConstraint::Any => ActionSet::of(schema.actions().map(|(index, _)| index)),
+        ActionConstraint::In(uids) => named(&mut uids.iter().map(AsRef::as_ref), true),
+        ActionConstraint::Eq(uid) => named(&mut std::iter::once(uid.as_ref()), false),
+    }
+}
+
+/// A policy as scopes and what is left. The first conjuncts that only say who or what belong to the scopes: such a test
+/// raises no error, so that leaving it to the index changes neither the outcome nor the errors.
+fn split(policy: &Template) -> (NativeScope, NativeScope, Vec<Clause>) {
+    let mut principal = head(policy.principal_constraint().as_inner());
+    let mut resource = head(policy.resource_constraint().as_inner());
+    let Some(condition) = policy.non_scope_constraints() else { return (principal, resource, Vec::new()) };
+    let parts = conjuncts(condition);
+    let mut taken = 0;
+    for part in &parts {
+        if let Some(clause) = alternatives(part, Var::Principal) {
+            principal.push(clause);
+        } else if let Some(clause) = alternatives(part, Var::Resource) {
+            resource.push(clause);
+        } else {
+            break;
+        }
+        taken += 1;
+    }
+    let left = parts.iter().skip(taken).map(|part| {
+        let expression = without_places(part);
+        Clause { unless: false, text: expression.to_string().into(), expression }
+    });
+    (principal, resource, left.collect())
+}
+
+fn head(constraint: &PrincipalOrResourceConstraint) -> NativeScope {
+    let uid = |reference: &EntityReference| match reference {
+        EntityReference::EUID(uid) => Some(Arc::clone(uid)),
+        EntityReference::Slot(_) => None,
+    };
+    let one = |alternative: Option<Alternative>| alternative.map(|alternative| vec![alternative]);
+    let clauses = match constraint {
+        PrincipalOrResourceConstraint::Any => vec![],
+        PrincipalOrResourceConstraint::In(reference) => vec![one(uid(reference).map(Alternative::In))],
+        PrincipalOrResourceConstraint::Eq(reference) => vec![one(uid(reference).map(Alternative::Eq))],
+        PrincipalOrResourceConstraint::Is(kind) => vec![one(Some(Alternative::Is(kind.as_ref().clone())))],
+        PrincipalOrResourceConstraint::IsIn(kind, reference) => vec![
+            one(uid(reference).map(Alternative::In)),
+            one(Some(Alternative::Is(kind.as_ref().clone()))),
+        ],
+    };
+    clauses.into_iter().flatten().collect()
+}
+
+/// The alternatives of a test that says who (or what) by entity or type, and nothing else.
+fn alternatives(expression: &Expr, variable: Var) -> Option<Vec<Alternative>> {
+    let is_variable = |expression: &Expr| matches!(expression.expr_kind(), ExprKind::Var(var) if *var == variable);
+    match expression.expr_kind() {
+        ExprKind::Or { left, right } => {
+            let mut both = alternatives(left, variable)?;
+            both.extend(alternatives(right, variable)?);
+            Some(both)
+        }
+        ExprKind::Is { expr, entity_type } if is_variable(expr) => Some(vec![Alternative::Is(entity_type.clone())]),
+        ExprKind::BinaryApp { op: BinaryOp::Eq, arg1, arg2 } => {
+            let other = if is_variable(arg1) { arg2 } else if is_variable(arg2) { arg1 } else { return None };
+            Some(vec![Alternative::Eq(entity(other)?)])
+        }
+        ExprKind::BinaryApp { op: BinaryOp::In, arg1, arg2 } if is_variable(arg1) => match arg2.expr_kind() {
+            ExprKind::Set(elements) if !elements.is_empty() => {
+                elements.iter().map(|element| entity(element).map(Alternative::In)).collect()
+            }
+            _ => Some(vec![Alternative::In(entity(arg2)?)]),
+        },
+        _ => None,
+    }
+}
+
+fn entity(expression: &Expr) -> Option<Arc<EntityUID>> {
+    match expression.expr_kind() {
+        ExprKind::Lit(Literal::EntityUID(uid)) => Some(Arc::clone(uid)),
+        _ => None,
+    }
+}
+
+impl EntitiesFile {
+    /// Parses an `.entities.json` file: a list of entities in Cedar's JSON form, each checked against the schema.
+    #[must_use]
+    pub fn load(file: &SourceFile, schema: &BundleSchema) -> Self {
+        let mut loaded = Self { path: Arc::clone(&file.path), entities: Vec::new(), problems: Vec::new() };
+        let text = match source::text(file) {
+            Ok(text) => text,
+            Err(problem) => {
+                loaded.problems.push(problem);
+                return loaded;
+            }
+        };
+        let items: Vec<&RawValue> = match serde_json::from_str(text) {
+            Ok(items) => items,
+            Err(error) => {
+                let place = Place { line: source::number(error.line()), column: source::number(error.column()), length: 1 };
+                loaded.problem(place, format!("this is no list of entities: {error}"), text);
+                return loaded;
+            }
+        };
+        for item in items {
+            let offset = (item.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+            let place = source::place_at(text, offset, 1);
+            let value = match crate::model::strict_json::from_str(item.get()) {
+                Ok(value) => value,
+                Err(error) => {
+                    loaded.problem(place, error.to_string(), text);
+                    continue;
+                }
+            };
+            match cedar_policy::Entity::from_json_value(value, Some(&schema.schema)) {
+                Ok(entity) => loaded.entities.push((Arc::new(entity.as_ref().clone()), place)),
+                Err(error) => loaded.problem(place, super::schema::describe(&error), text),
+            }
+        }
+        loaded
+    }
+
+    /// Entities as they are, without a file.
+    pub fn of(path: &Arc<str>, entities: impl IntoIterator<Item = Entity>) -> Self {
+        let entities = entities.into_iter().map(|entity| (Arc::new(entity), Place::default())).collect();
+        Self { path: Arc::clone(path), entities, problems: Vec::new() }
+    }
+
+    fn problem(&mut self, place: Place, message: String, text: &str) {
+        let problem = Problem::error(ProblemCode::EntitiesInvalid, &self.path, place, message)
+            .with_help("each entity is `{\"uid\": {\"type\": …, \"id\": …}, \"attrs\": {…}, \"parents\": […]}`, as the schema wants it");
+        self.problems.push(source::with_line(problem, text));
+    }
+}
+
+impl Linker<'_> {
+    /// Adds entities of JSON files; their parents may be entities of any file.
+    pub fn native_entities(&mut self, files: &[Arc<EntitiesFile>]) {
+        for file in files {
+            for (entity, place) in &file.entities {
+                let Some(index) = self.entity_index(entity.uid()) else { continue };
+                if self.store.record(index).declared {
+                    let message = format!("`{}` is declared twice", entity.uid());
+                    let help = "an entity is declared once in the whole bundle, in YAML or in JSON".to_owned();
+                    self.error(ProblemCode::DuplicateId, &file.path, *place, message, Some(help));
+                    continue;
+                }
+                let parents = entity.ancestors().filter_map(|parent| self.entity_index(parent)).collect();
+                let record = self.store.record_mut(index);
+                record.declared = true;
+                record.parents = parents;
+                record.details = Some(Box::new(Details {
+                    tags: strings(entity.get("tags")),
+                    roles: strings(entity.get("roles")),
+                    native: Some(Arc::clone(entity)),
+                    ..Details::default()
+                }));
+            }
+        }
+    }
+
+    /// Gives entities of JSON files all their ancestors, once all parents are known.
+    pub fn close_native_entities(&mut self) {
+        let natives: Vec<(EntityIndex, Arc<Entity>)> = self
+            .store
+            .iter()
+            .filter_map(|(index, record)| Some((index, Arc::clone(record.details.as_ref()?.native.as_ref()?))))
+            .collect();
+        for (index, entity) in natives {
+            let parents = &self.store.record(index).parents;
+            let direct = parents.iter().map(|parent| self.store.core_uid(*parent)).collect();
+            let closure = self.store.closure(parents);
+            if closure.contains(&index) {
+                let message = format!("`{}` is, through its parents, its own parent", entity.uid());
+                self.error(ProblemCode::MembershipCycle, &Arc::from(""), Place::default(), message, None);
+                continue;
+            }
+            let indirect = closure.iter().skip(parents.len()).map(|parent| self.store.core_uid(*parent)).collect();
+            let closed = Entity::new_with_attr_partial_value(
+                entity.uid().clone(),
+                entity.attrs().map(|(name, value)| (name.clone(), value.clone())),
+                indirect,
+                direct,
+                entity.tags().map(|(name, value)| (name.clone(), value.clone())),
+            );
+            if let Some(details) = &mut self.store.record_mut(index).details {
+                details.native = Some(Arc::new(closed));
+            }
+        }
+    }
+
+    /// Adds the policies of `.cedar` files.
+    pub fn native_policies(&mut self, files: &[Arc<NativeFile>]) {
+        for file in files {
+            let number = self.file_number(&file.path);
+            for policy in &file.policies {
+                self.claim_id(&policy.id, policy.place, number, &file.path);
+                let principal = self.native_scope(&policy.principal);
+                let resource = self.native_scope(&policy.resource);
+                if policy.place.line > 0 {
+                    self.note_if_always_looked_at(principal, resource, policy.place, &policy.id, &file.path);
+                }
+                let condition = policy.condition.as_ref().map(|condition| self.condition_number(condition));
+                let actions = self.action_set(policy.actions.clone());
+                self.rules.push(Rule {
+                    id: policy.id.clone(),
+                    effect: policy.effect,
+                    file: number,
+                    line: policy.place.line,
+                    principal,
+                    resource,
+                    actions,
+                    condition,
+                });
+            }
+        }
+    }
+
+    fn native_scope(&mut self, scope: &NativeScope) -> ScopeIndex {
+        let clauses: Vec<Vec<KeyIndex>> =
+            scope.iter().map(|clause| clause.iter().filter_map(|one| self.alternative_key(one)).collect()).collect();
+        self.scopes.scope(clauses)
+    }
+
+    fn alternative_key(&mut self, alternative: &Alternative) -> Option<KeyIndex> {
+        let key = match alternative {
+            Alternative::Is(kind) => Key::Is(self.store.kind(&kind.to_string())?),
+            Alternative::In(uid) => Key::In(self.entity_index(uid)?),
+            Alternative::Eq(uid) => Key::Eq(self.entity_index(uid)?),
+        };
+        Some(self.scopes.key(key))
+    }
+
+    fn entity_index(&mut self, uid: &EntityUID) -> Option<EntityIndex> {
+        let kind: Kind = self.store.kind(&uid.entity_type().to_string())?;
+        let id = SmolStr::new(uid.eid());
+        Some(self.store.intern(kind, &id))
+    }
+}
+
+/// The texts of a set attribute.
+fn strings(value: Option<&PartialValue>) -> Box<[SmolStr]> {
+    let Some(PartialValue::Value(Value { value: ValueKind::Set(set), .. })) = value else { return Box::default() };
+    set.iter()
+        .filter_map(|member| match member.value_kind() {
+            ValueKind::Lit(Literal::String(text)) => Some(text.clone()),
+            _ => None,
+        })
+        .collect()
+}
+

@@ -1,0 +1,230 @@
+//! The schema of a bundle: Tollgate's own, plus the fragments that the bundle adds.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use cedar_policy::{Schema, SchemaFragment};
+use cedar_policy_core::ast::{EntityType, EntityUID};
+use cedar_policy_core::entities::Entities;
+use cedar_policy_core::validator::ValidatorSchema;
+use smol_str::SmolStr;
+
+use super::bundle::SourceFile;
+use super::guard;
+use super::problem::{Problem, ProblemCode};
+use super::source;
+use super::syntax::Place;
+
+/// Tollgate's own schema, in Cedar's schema syntax.
+pub const TOLLGATE_SCHEMA: &str = include_str!("../../schema/tollgate.cedarschema");
+
+/// An action, by its number in the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ActionIndex(pub(crate) u16);
+
+/// What an action takes.
+#[derive(Debug)]
+pub struct Action {
+    /// The uid that Cedar knows.
+    pub uid: Arc<EntityUID>,
+    /// The name as asked and answered: bare in the default namespace, else the uid.
+    pub name: SmolStr,
+    /// Principal types it applies to; empty for a group.
+    pub principals: Vec<EntityType>,
+    /// Resource types it applies to.
+    pub resources: Vec<EntityType>,
+    /// Whether its context is Tollgate's own, to be filled with what Tollgate knows.
+    pub tollgate_context: bool,
+    /// Itself and every action below it, as a set.
+    pub descendants: ActionSet,
+}
+
+/// A set of actions of one schema.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct ActionSet(Box<[u64]>);
+
+impl ActionSet {
+    /// The set of these actions.
+    pub fn of(actions: impl IntoIterator<Item = ActionIndex>) -> Self {
+        let mut bits: Vec<u64> = Vec::new();
+        for ActionIndex(index) in actions {
+            let word = usize::from(index) / 64;
+            if bits.len() <= word {
+                bits.resize(word + 1, 0);
+            }
+            if let Some(bits) = bits.get_mut(word) {
+                *bits |= 1 << (index % 64);
+            }
+        }
+        Self(bits.into())
+    }
+
+    /// Whether `action` is in the set.
+    #[must_use]
+    pub fn contains(&self, ActionIndex(index): ActionIndex) -> bool {
+        self.0.get(usize::from(index) / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
+    }
+
+    /// The actions in the set, in the schema's order.
+    pub fn iter(&self) -> impl Iterator<Item = ActionIndex> + '_ {
+        (0..self.0.len() * 64)
+            .filter_map(|index| u16::try_from(index).ok().map(ActionIndex))
+            .filter(|action| self.contains(*action))
+    }
+}
+
+/// A checked schema with its actions numbered.
+#[derive(Debug)]
+pub struct BundleSchema {
+    /// The schema as Cedar's public interface has it.
+    pub schema: Schema,
+    actions: Vec<Action>,
+    by_name: BTreeMap<SmolStr, ActionIndex>,
+    /// The actions with their groups as parents.
+    pub action_entities: Entities,
+    /// Text that names this schema's content.
+    pub key: u64,
+}
+
+impl BundleSchema {
+    /// Tollgate's schema together with these fragments.
+    ///
+    /// # Errors
+    /// Every fragment that does not parse, or what does not fit together.
+    pub fn load(fragments: &[&SourceFile]) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut parsed = Vec::new();
+        match SchemaFragment::from_str(TOLLGATE_SCHEMA) {
+            Ok(fragment) => parsed.push(fragment),
+            Err(error) => problems.push(whole_bundle(&error.to_string())),
+        }
+        for file in fragments {
+            match parse_fragment(file) {
+                Ok(fragment) => parsed.push(fragment),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let schema = Schema::from_schema_fragments(parsed).map_err(|error| {
+            let file = fragments.first().map_or_else(|| Arc::from(""), |file| Arc::clone(&file.path));
+            vec![
+                Problem::error(ProblemCode::SchemaInvalid, &file, Place::default(), describe(&error)).with_help(
+                    "a fragment adds entity types and actions of your own; Tollgate's types and actions stay as `tollgate schema` prints them",
+                ),
+            ]
+        })?;
+        let mut key = std::hash::DefaultHasher::new();
+        for file in fragments {
+            std::hash::Hash::hash(&file.digest, &mut key);
+        }
+        Self::of(schema, std::hash::Hasher::finish(&key)).map_err(|error| vec![whole_bundle(&error)])
+    }
+
+    /// The actions of `schema`, numbered in the order of their names.
+    pub(crate) fn of(schema: Schema, key: u64) -> Result<Self, String> {
+        let core: &ValidatorSchema = schema.as_ref();
+        let action_entities = core.action_entities().map_err(|error| error.to_string())?;
+        let mut uids: Vec<&EntityUID> = core.action_ids().map(|action| action.name()).collect();
+        uids.sort();
+        let number: BTreeMap<&EntityUID, ActionIndex> =
+            uids.iter().enumerate().filter_map(|(i, uid)| Some((*uid, ActionIndex(u16::try_from(i).ok()?)))).collect();
+        if number.len() < uids.len() {
+            return Err(format!("a schema may have {} actions at most", u16::MAX));
+        }
+        let mut actions = Vec::with_capacity(uids.len());
+        let mut by_name = BTreeMap::new();
+        for (uid, index) in &number {
+            let Some(action) = core.get_action_id(uid) else { continue };
+            let descendants = action.descendants().filter_map(|uid| number.get(uid).copied());
+            let bare = uid.entity_type().to_string() == "Action";
+            let name = if bare { SmolStr::new(uid.eid()) } else { SmolStr::from(uid.to_string()) };
+            by_name.insert(SmolStr::from(uid.to_string()), *index);
+            by_name.insert(name.clone(), *index);
+            actions.push(Action {
+                uid: Arc::new((*uid).clone()),
+                name,
+                principals: action.applies_to_principals().cloned().collect(),
+                resources: action.applies_to_resources().cloned().collect(),
+                tollgate_context: action.context_type().is_some_and(is_tollgate_context),
+                descendants: ActionSet::of(descendants.chain([*index])),
+            });
+        }
+        Ok(Self { schema, actions, by_name, action_entities, key })
+    }
+
+    /// The action of this name or uid.
+    #[must_use]
+    pub fn action(&self, name: &str) -> Option<ActionIndex> {
+        self.by_name.get(name).copied()
+    }
+
+    /// What `index` stands for.
+    #[must_use]
+    pub fn action_at(&self, ActionIndex(index): ActionIndex) -> Option<&Action> {
+        self.actions.get(usize::from(index))
+    }
+
+    /// All actions, in order.
+    pub fn actions(&self) -> impl Iterator<Item = (ActionIndex, &Action)> {
+        self.actions.iter().enumerate().filter_map(|(i, action)| Some((ActionIndex(u16::try_from(i).ok()?), action)))
+    }
+
+    /// The names by which actions can be asked for.
+    pub fn action_names(&self) -> impl Iterator<Item = &str> {
+        self.actions.iter().filter(|action| !action.principals.is_empty()).map(|action| action.name.as_str())
+    }
+
+    /// The schema as the validator has it.
+    #[must_use]
+    pub fn core(&self) -> &ValidatorSchema {
+        self.schema.as_ref()
+    }
+
+    /// Whether the schema has this entity type.
+    #[must_use]
+    pub fn has_type(&self, kind: &EntityType) -> bool {
+        self.core().get_entity_type(kind).is_some()
+    }
+}
+
+/// A context that has what only Tollgate can fill in.
+fn is_tollgate_context(context: &cedar_policy_core::validator::types::Type) -> bool {
+    let text = context.to_string();
+    ["now", "budget", "rate", "auth", "metadata"].iter().all(|member| text.contains(&format!("{member}: ")))
+}
+
+fn parse_fragment(file: &SourceFile) -> Result<SchemaFragment, Problem> {
+    let text = source::text(file)?;
+    guard::cedar_text(text).map_err(|trouble| {
+        let place = source::place_at(text, trouble.offset, 1);
+        source::with_line(
+            Problem::error(ProblemCode::SchemaInvalid, &file.path, place, trouble.to_string()).with_help(guard::HELP),
+            text,
+        )
+    })?;
+    SchemaFragment::from_cedarschema_str(text).map(|(fragment, _)| fragment).map_err(|error| {
+        let place = source::place_of(&error, text);
+        source::with_line(Problem::error(ProblemCode::SchemaInvalid, &file.path, place, describe(&error)), text)
+    })
+}
+
+/// The message of a Cedar error with what caused it.
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+fn whole_bundle(message: &str) -> Problem {
+    Problem::error(ProblemCode::SchemaInvalid, &Arc::from(""), Place::default(), message)
+}

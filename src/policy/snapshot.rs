@@ -1,0 +1,205 @@
+//! A snapshot: everything that decides, compiled and immutable. A request reads one and only one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use smol_str::SmolStr;
+
+use super::condition::{Condition, ConditionIndex};
+use super::entities::{EntityIndex, EntityStore, Kind, Pattern, Reach, Subject};
+use super::index::{Index, RuleIndex, ScopeIndex, Scopes};
+use super::schema::{ActionSet, BundleSchema};
+use crate::model::{Effect, EntityUid, RuleReference};
+
+/// A set of actions, by its number in the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ActionSetIndex(pub(crate) u32);
+
+/// A rule, compiled. A million of them stay in memory, so all that can be shared is.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its id.
+    pub id: SmolStr,
+    /// What it does.
+    pub effect: Effect,
+    /// The number of its file.
+    pub file: u32,
+    /// Its first line.
+    pub line: u32,
+    /// Who.
+    pub principal: ScopeIndex,
+    /// What.
+    pub resource: ScopeIndex,
+    /// Which actions.
+    pub actions: ActionSetIndex,
+    /// What else must hold.
+    pub condition: Option<ConditionIndex>,
+}
+
+/// How many of each a bundle declares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Counts {
+    pub files: usize,
+    pub rules: usize,
+    pub permits: usize,
+    pub forbids: usize,
+    pub conditions: usize,
+    pub orgs: usize,
+    pub teams: usize,
+    pub users: usize,
+    pub services: usize,
+    pub keys: usize,
+    pub provider_accounts: usize,
+    pub models: usize,
+    pub model_groups: usize,
+    pub routers: usize,
+    pub entities: usize,
+}
+
+/// What a model name of a request stands for.
+#[derive(Debug, Clone)]
+pub enum ModelName {
+    /// This model.
+    Model(Subject),
+    /// A model that is declared with `enabled: false`.
+    Disabled(Subject),
+    /// Nothing.
+    Unknown,
+}
+
+/// Everything that decides.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(crate) revision: Arc<str>,
+    pub(crate) schema: Arc<BundleSchema>,
+    pub(crate) store: EntityStore,
+    pub(crate) scopes: Scopes,
+    pub(crate) index: Index,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) files: Vec<Arc<str>>,
+    pub(crate) conditions: Vec<Arc<Condition>>,
+    pub(crate) action_sets: Vec<ActionSet>,
+    pub(crate) aliases: HashMap<SmolStr, EntityIndex, RandomState>,
+    pub(crate) group_patterns: Vec<(Option<Pattern>, EntityIndex)>,
+    pub(crate) counts: Counts,
+}
+
+impl Snapshot {
+    /// The name of the bundle's content.
+    #[must_use]
+    pub fn revision(&self) -> &Arc<str> {
+        &self.revision
+    }
+
+    /// How many of each the bundle declares.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The schema of the bundle.
+    #[must_use]
+    pub fn schema(&self) -> &BundleSchema {
+        &self.schema
+    }
+
+    /// The files that the bundle is made of.
+    #[must_use]
+    pub fn files(&self) -> &[Arc<str>] {
+        &self.files
+    }
+
+    /// The rule of this number.
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "a RuleIndex is only made by this snapshot's index")]
+    pub(crate) fn rule(&self, index: RuleIndex) -> &Rule {
+        &self.rules[index.0 as usize]
+    }
+
+    /// The rule of this number, by name and place.
+    #[must_use]
+    pub(crate) fn reference(&self, index: RuleIndex) -> RuleReference {
+        let rule = self.rule(index);
+        let file = self.files.get(rule.file as usize).cloned().unwrap_or_else(|| Arc::from(""));
+        RuleReference { id: rule.id.clone(), effect: rule.effect, file, line: rule.line }
+    }
+
+    /// The condition of this number.
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "a ConditionIndex is only made with this snapshot")]
+    pub(crate) fn condition(&self, index: ConditionIndex) -> &Arc<Condition> {
+        &self.conditions[index.0 as usize]
+    }
+
+    /// The set of this number.
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "an ActionSetIndex is only made with this snapshot")]
+    pub(crate) fn action_set(&self, index: ActionSetIndex) -> &ActionSet {
+        &self.action_sets[index.0 as usize]
+    }
+
+    /// What the model `name` of a request stands for: its own name, an alias, or a name in an account that is open.
+    pub(crate) fn model(&self, name: &SmolStr) -> ModelName {
+        let known = self.store.find(Kind::MODEL, name).filter(|index| self.is_model(*index));
+        if let Some(index) = known.or_else(|| self.aliases.get(name).copied()) {
+            let off = self.store.record(index).details.as_ref().is_some_and(|details| details.switched_off);
+            let subject = Subject::Known(index);
+            return if off { ModelName::Disabled(subject) } else { ModelName::Model(subject) };
+        }
+        let Some((account, rest)) = name.split_once('/') else { return ModelName::Unknown };
+        if account.is_empty() || rest.is_empty() {
+            return ModelName::Unknown;
+        }
+        let account = self.store.find(Kind::PROVIDER_ACCOUNT, account);
+        if account.is_some_and(|index| self.is_closed(index)) {
+            return ModelName::Unknown;
+        }
+        let matching = |(pattern, group): &(Option<Pattern>, EntityIndex)| {
+            pattern.as_ref().is_none_or(|pattern| pattern.matches(name)).then_some(*group)
+        };
+        let parents = account.into_iter().chain(self.group_patterns.iter().filter_map(matching)).collect();
+        ModelName::Model(Subject::Stranger { kind: Kind::MODEL, id: name.clone(), parents })
+    }
+
+    /// Whether a model of the store may be asked for: declared, or of an account that lists none.
+    fn is_model(&self, index: EntityIndex) -> bool {
+        let record = self.store.record(index);
+        record.declared || !record.parents.iter().any(|parent| self.is_closed(*parent))
+    }
+
+    fn is_closed(&self, account: EntityIndex) -> bool {
+        self.store.record(account).details.as_ref().is_some_and(|details| details.closed)
+    }
+
+    /// Whether `router` leads to `model`.
+    pub(crate) fn reaches(&self, router: EntityIndex, model: &Subject) -> bool {
+        let Some(details) = &self.store.record(router).details else { return false };
+        let (_, name) = self.store.name_of(model);
+        let above = self.store.closure(self.store.parents(model));
+        details.reaches.iter().any(|reach| match reach {
+            Reach::Every => true,
+            Reach::Matching(pattern) => pattern.matches(name),
+            Reach::In(index) => above.contains(index) || matches!(model, Subject::Known(known) if known == index),
+        })
+    }
+
+    /// Who the principal of a request is: itself and, for a key, its owner.
+    pub(crate) fn principal(&self, uid: &EntityUid) -> Option<Subject> {
+        let kind = self.store.kind_of(uid.kind())?;
+        Some(match self.store.find(kind, uid.id()) {
+            Some(index) => Subject::Known(index),
+            None => Subject::Stranger { kind, id: uid.id_smol().clone(), parents: Vec::new() },
+        })
+    }
+
+    /// The owner of a key of the bundle.
+    pub(crate) fn owner(&self, key: &Subject) -> Option<EntityIndex> {
+        let Subject::Known(index) = key else { return None };
+        let record = self.store.record(*index);
+        (record.kind == Kind::API_KEY)
+            .then(|| record.parents.iter().copied().find(|parent| self.store.record(*parent).kind != Kind::OWNER_KIND))
+            .flatten()
+    }
+}

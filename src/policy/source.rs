@@ -1,0 +1,76 @@
+//! From byte offsets in a text to places: what Cedar's errors point at, in lines and columns.
+
+use std::sync::Arc;
+
+use miette::Diagnostic;
+
+use super::bundle::SourceFile;
+use super::problem::{Problem, ProblemCode};
+use super::syntax::Place;
+
+/// Longest line that a problem quotes, in characters.
+const QUOTED: usize = 400;
+
+/// The text of `file`.
+///
+/// # Errors
+/// The problem that its bytes are not UTF-8, with the line of the first that is not.
+pub fn text(file: &SourceFile) -> Result<&str, Problem> {
+    std::str::from_utf8(&file.bytes).map(|text| text.strip_prefix('\u{FEFF}').unwrap_or(text)).map_err(|error| {
+        let valid = file.bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+        let column = 1 + valid.iter().rev().take_while(|byte| **byte != b'\n').count();
+        let place = Place { line: number(line), column: number(column), length: 1 };
+        Problem::error(ProblemCode::NotUtf8, &file.path, place, "the file is not UTF-8 text")
+            .with_help("save the file in UTF-8")
+    })
+}
+
+/// The place of `length` bytes of `text` from byte `offset` on, cut to the first line.
+#[must_use]
+pub fn place_at(text: &str, offset: usize, length: usize) -> Place {
+    let mut offset = offset.min(text.len());
+    while !text.is_char_boundary(offset) {
+        offset -= 1;
+    }
+    let before = text.get(..offset).unwrap_or_default();
+    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+    let rest = text.get(offset..).unwrap_or_default();
+    let line_rest = rest.find('\n').map_or(rest, |end| rest.get(..end).unwrap_or_default());
+    let covered = line_rest.char_indices().take_while(|(at, _)| *at < length.max(1)).count().max(1);
+    Place {
+        line: number(1 + before.matches('\n').count()),
+        column: number(1 + text.get(line_start..offset).unwrap_or_default().chars().count()),
+        length: number(covered),
+    }
+}
+
+/// Where the first label of a Cedar error points, as offset and length.
+#[must_use]
+pub fn label_of(error: &dyn Diagnostic) -> Option<(usize, usize)> {
+    let own = error.labels().and_then(|mut labels| labels.next()).map(|label| (label.offset(), label.len()));
+    own.or_else(|| error.related().and_then(|mut related| related.next().and_then(|inner| label_of(inner))))
+}
+
+/// Where in `text` a Cedar error points.
+#[must_use]
+pub fn place_of(error: &dyn Diagnostic, text: &str) -> Place {
+    label_of(error).map_or_else(Place::default, |(offset, length)| place_at(text, offset, length))
+}
+
+/// The problem with the line that it points at.
+#[must_use]
+pub fn with_line(mut problem: Problem, text: &str) -> Problem {
+    if let Some(index) = (problem.place.line as usize).checked_sub(1)
+        && let Some(line) = text.lines().nth(index)
+    {
+        problem.source_line = Some(Arc::from(line.chars().take(QUOTED).collect::<String>()));
+    }
+    problem
+}
+
+/// A count as places have it.
+#[must_use]
+pub fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
