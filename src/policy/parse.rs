@@ -1,0 +1,107 @@
+//! A YAML file becomes a syntax tree: every value with its place, and every mistake that the file alone shows.
+//!
+//! What takes the whole bundle to know (whether a team is declared, an id comes twice) is for the next step. A value
+//! that is wrong is reported and left out, so that the rest of its declaration is still looked at.
+
+mod fields;
+mod models;
+mod people;
+mod rules;
+
+use std::sync::Arc;
+
+use super::bundle::SourceFile;
+use super::excerpt;
+use super::problem::{Problem, ProblemCode};
+use super::report::sorted;
+use super::syntax::{Document, Place};
+use super::yaml::{self, Node};
+use fields::{Fields, Findings, items};
+
+/// How many problems of one file are shown.
+const MAX_PROBLEMS: usize = 200;
+
+/// A file, parsed.
+#[derive(Debug, Clone, Default)]
+pub struct Parsed {
+    /// What it says, as far as it could be understood.
+    pub document: Document,
+    /// What is wrong with it, in the order of the file.
+    pub problems: Vec<Problem>,
+}
+
+/// Parses a YAML file of a bundle; not a test.
+#[must_use]
+pub fn parse(file: &SourceFile) -> Parsed {
+    let path = &file.path;
+    let text = match std::str::from_utf8(&file.bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let problem = not_utf8(path, &file.bytes, error.valid_up_to());
+            return Parsed { document: Document::default(), problems: vec![problem] };
+        }
+    };
+    let reading = yaml::read(path, text);
+    let findings = Findings::new(path, reading.problems);
+    let document = reading.root.map_or_else(Document::default, |root| document(&root, &findings));
+    Parsed { document, problems: shown(findings, path, text) }
+}
+
+const SECTIONS: &[&str] =
+    &["orgs", "teams", "users", "services", "keys", "provider_accounts", "model_groups", "routers", "authz_rules", "limits"];
+
+fn document(root: &Node, findings: &Findings) -> Document {
+    let Some(fields) = Fields::of_file(root, SECTIONS, findings) else { return Document::default() };
+    if let Some((key, _)) = fields.entry("limits") {
+        let help = "remove the section; without it a rule grants what it grants without limit";
+        findings.error(ProblemCode::NotSupported, key.place, "limits are not enforced by this version").help(help);
+    }
+    Document {
+        orgs: items(&fields, "orgs", people::org),
+        teams: items(&fields, "teams", people::team),
+        users: items(&fields, "users", |node, findings| people::member(node, "a user", findings)),
+        services: items(&fields, "services", |node, findings| people::member(node, "a service", findings)),
+        keys: items(&fields, "keys", people::key),
+        provider_accounts: items(&fields, "provider_accounts", models::account),
+        model_groups: items(&fields, "model_groups", |node, findings| models::models(node, "a model group", findings)),
+        routers: items(&fields, "routers", |node, findings| models::models(node, "a router", findings)),
+        rules: items(&fields, "authz_rules", rules::rule),
+    }
+}
+
+/// The problems in order, each with its line; not more of them than someone reads.
+fn shown(findings: Findings, path: &Arc<str>, text: &str) -> Vec<Problem> {
+    let (found, mut problems) = findings.into_problems();
+    sorted(&mut problems);
+    // What stands behind an alias was looked at once for each time it is used.
+    let kept = problems.len();
+    problems.dedup();
+    let found = found - (kept - problems.len());
+    if found > MAX_PROBLEMS {
+        problems.truncate(MAX_PROBLEMS);
+    }
+    excerpt::fill(&mut problems, text);
+    if let Some(more) = found.checked_sub(MAX_PROBLEMS).filter(|&more| more > 0) {
+        let place = problems.last().map_or_else(Place::default, |last| Place { length: 0, ..last.place });
+        let message = format!("{more} more problems are not shown");
+        let problem = Problem::error(ProblemCode::TooManyProblems, path, place, message);
+        problems.push(problem.with_help("many of them are often one mistake: mend the first and look again"));
+    }
+    problems
+}
+
+fn not_utf8(path: &Arc<str>, bytes: &[u8], valid: usize) -> Problem {
+    let before = String::from_utf8_lossy(bytes.get(..valid).unwrap_or_default());
+    let line = before.split('\n').count();
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
+    let byte = bytes.get(valid).copied().unwrap_or_default();
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let place = Place { line: count(line), column: count(column).saturating_add(1), length: 1 };
+    let message = format!("the byte 0x{byte:02X} is not UTF-8");
+    let mut problem = Problem::error(ProblemCode::NotUtf8, path, place, message).with_help("save the file as UTF-8");
+    let rest = bytes.get(valid..).unwrap_or_default();
+    let end = rest.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |end| valid + end);
+    let text = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default());
+    excerpt::fill(std::slice::from_mut(&mut problem), &text);
+    problem
+}

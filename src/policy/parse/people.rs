@@ -1,0 +1,131 @@
+//! Orgs, teams, users, services, and the keys that are kept in git.
+
+use crate::model::EntityUid;
+use crate::policy::problem::ProblemCode;
+use crate::policy::syntax::{Extras, GroupDeclaration, KeyDeclaration, Located, MemberDeclaration, Membership, Name};
+use crate::policy::yaml::{Kind, Node};
+
+use super::fields::{Fields, Findings, Wildcard};
+
+pub(super) fn org(node: &Node, findings: &Findings) -> Option<GroupDeclaration> {
+    let known = &["id", "tags", "external_id", "expires_at", "disabled", "metadata"];
+    group(&Fields::of(node, "an org", known, findings)?)
+}
+
+pub(super) fn team(node: &Node, findings: &Findings) -> Option<GroupDeclaration> {
+    let known = &["id", "org", "parent", "tags", "external_id", "expires_at", "disabled", "metadata"];
+    group(&Fields::of(node, "a team", known, findings)?)
+}
+
+fn group(fields: &Fields) -> Option<GroupDeclaration> {
+    let id = fields.id("id");
+    let (org, parent) = (fields.name("org"), fields.name("parent"));
+    let tags = fields.names("tags", Wildcard::Never);
+    let extras = extras(fields);
+    Some(GroupDeclaration { id: id?, org, parent, tags, extras })
+}
+
+/// A user or a service, whichever `what` says.
+pub(super) fn member(node: &Node, what: &'static str, findings: &Findings) -> Option<MemberDeclaration> {
+    let known =
+        &["id", "team", "teams", "org", "orgs", "roles", "tags", "email", "external_id", "expires_at", "disabled", "metadata"];
+    let fields = Fields::of(node, what, known, findings)?;
+    let id = fields.id("id");
+    let teams = teams(&fields);
+    let orgs = orgs(&fields);
+    let (roles, tags) = (fields.names("roles", Wildcard::Never), fields.names("tags", Wildcard::Never));
+    let extras = extras(&fields);
+    Some(MemberDeclaration { id: id?, teams, orgs, roles, tags, extras })
+}
+
+/// `team` and `teams` together.
+fn teams(fields: &Fields) -> Box<[Membership]> {
+    let one = fields.get("team").and_then(|node| membership(node, fields.findings));
+    let list = fields.get("teams").and_then(|node| fields.findings.list(node, "teams", "names")).unwrap_or_default();
+    let mut teams: Vec<Membership> = Vec::with_capacity(list.len() + usize::from(one.is_some()));
+    for team in one.into_iter().chain(list.iter().filter_map(|node| membership(node, fields.findings))) {
+        match teams.iter().find(|known| known.team.value == team.team.value) {
+            Some(known) => said_twice(&team.team, &known.team, fields.findings),
+            None => teams.push(team),
+        }
+    }
+    teams.into()
+}
+
+/// A team's name, or `{ id, role }`.
+fn membership(node: &Node, findings: &Findings) -> Option<Membership> {
+    if !matches!(node.kind, Kind::Mapping(_)) {
+        let way_out = || "name the teams; a membership takes no wildcard".to_owned();
+        return Some(Membership { team: findings.name(node, Wildcard::Never, way_out)?, role: None });
+    }
+    let fields = Fields::of(node, "a membership", &["id", "role"], findings)?;
+    let team = fields.id("id");
+    let role = fields.name("role").map(|role| role.value);
+    Some(Membership { team: team?, role })
+}
+
+/// `org` and `orgs` together.
+fn orgs(fields: &Fields) -> Box<[Name]> {
+    let list = fields.names("orgs", Wildcard::Never);
+    let Some(one) = fields.name("org") else { return list };
+    if let Some(again) = list.iter().find(|org| org.value == one.value) {
+        said_twice(again, &one, fields.findings);
+        return list;
+    }
+    std::iter::once(one).chain(list).collect()
+}
+
+fn said_twice(again: &Name, first: &Name, findings: &Findings) {
+    let message = format!("`{}` is named twice", again.value);
+    let help = format!("it stands first in line {}; remove one of the two", first.place.line);
+    findings.warning(ProblemCode::DuplicateName, again.place, message).help(help);
+}
+
+pub(super) fn key(node: &Node, findings: &Findings) -> Option<KeyDeclaration> {
+    let known = &["id", "hash", "owner", "models", "routers", "actions", "tags", "expires_at", "disabled", "metadata"];
+    let fields = Fields::of(node, "a key", known, findings)?;
+    let narrowed = |field, wildcard| fields.has(field).then(|| fields.names(field, wildcard));
+    let id = fields.id("id");
+    let hash = fields.required("hash").and_then(|node| {
+        let scalar = findings.scalar(node, "a hash")?;
+        findings.checked(&scalar.text, node.place)
+    });
+    let owner = owner(&fields);
+    let models = narrowed("models", Wildcard::Pattern);
+    let routers = narrowed("routers", Wildcard::All);
+    let actions = narrowed("actions", Wildcard::Never);
+    let tags = fields.names("tags", Wildcard::Never);
+    let extras = extras(&fields);
+    Some(KeyDeclaration { id: id?, hash: hash?, owner: owner?, models, routers, actions, tags, extras })
+}
+
+/// Whose key it is: a user or a service.
+fn owner(fields: &Fields) -> Option<Located<EntityUid>> {
+    let node = fields.required("owner")?;
+    let scalar = fields.findings.scalar(node, "an entity uid")?;
+    let help = "write `'User::\"alice\"'` or `'Service::\"support-bot\"'`, in single quotes";
+    match scalar.text.parse::<EntityUid>() {
+        Ok(uid) if matches!(uid.kind(), "User" | "Service") => Some(Located::new(uid, node.place)),
+        Ok(uid) => {
+            let message = format!("a key belongs to a User or a Service, not to a {}", uid.kind());
+            fields.findings.error(ProblemCode::InvalidValue, node.place, message).help(help);
+            None
+        }
+        Err(error) => {
+            fields.findings.error(ProblemCode::InvalidValue, node.place, error.to_string()).help(help);
+            None
+        }
+    }
+}
+
+/// What few declarations say; `None` where none of it is said.
+pub(super) fn extras(fields: &Fields) -> Option<Box<Extras>> {
+    let extras = Extras {
+        email: fields.text("email"),
+        external_id: fields.text("external_id"),
+        expires_at: fields.instant("expires_at"),
+        disabled: fields.switch("disabled").unwrap_or(false),
+        metadata: fields.metadata(),
+    };
+    (extras != Extras::default()).then(|| Box::new(extras))
+}

@@ -1,0 +1,80 @@
+//! What people are told about broken bundles: each folder of `tests/cases/diagnostics` is a bundle, and its
+//! `expected.txt` is all that is said about it. `UPDATE_EXPECT=1 cargo test --test diagnostics` writes it anew.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tollgate::policy::bundle::{Bundle, FileKind, SourceFile};
+use tollgate::policy::parse::parse;
+use tollgate::policy::problem::Problem;
+use tollgate::policy::report;
+
+/// Everything that is wrong with the bundle, in order.
+fn problems(bundle: &Bundle) -> Vec<Problem> {
+    let yaml = bundle.files().iter().filter(|file| file.kind == FileKind::Yaml);
+    let mut problems: Vec<Problem> = yaml.flat_map(|file| parse(file).problems).collect();
+    report::sorted(&mut problems);
+    problems
+}
+
+/// Compares what is said about the bundle in `folder` with its `expected.txt`; tells how they differ.
+fn check(folder: &Path) -> Result<(), String> {
+    let bundle = read(folder);
+    let problems = problems(&bundle);
+    let said = match report::text(&problems, false) {
+        text if text.is_empty() => "nothing is wrong\n".to_owned(),
+        text => text,
+    };
+    let path = folder.join("expected.txt");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(&path, said).map_err(|error| error.to_string())?;
+        return Ok(());
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    if said == expected {
+        return Ok(());
+    }
+    Err(format!("=== {}\n--- expected\n{expected}--- said\n{said}", folder.display()))
+}
+
+fn read(folder: &Path) -> Bundle {
+    let file = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.to_owned();
+        SourceFile::new(name, fs::read(&path).ok()?)
+    };
+    Bundle::new(entries(folder).into_iter().filter_map(file).collect())
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    entries
+}
+
+#[test]
+fn every_case_is_told_as_expected() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/diagnostics");
+    let cases = entries(&folder);
+    assert!(cases.len() >= 40, "only {} cases were found", cases.len());
+    let mut failed = String::new();
+    for case in cases.iter().filter(|path| path.is_dir()) {
+        if let Err(difference) = check(case) {
+            let _ = writeln!(failed, "{difference}");
+        }
+    }
+    assert!(failed.is_empty(), "{failed}");
+}
+
+/// Every place that is reported is in the file, and every problem has a line to show.
+#[test]
+fn every_place_is_in_its_file() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/diagnostics");
+    for case in entries(&folder).iter().filter(|path| path.is_dir()) {
+        for problem in problems(&read(case)) {
+            let line = problem.source_line.as_deref().unwrap_or_else(|| panic!("{problem} has no line"));
+            let width = line.chars().count() as u32;
+            assert!(problem.place.column <= width + 1 || width >= 400, "{problem} stands behind its line");
+        }
+    }
+}
