@@ -98,6 +98,33 @@ impl Writer<'_> {
         PolicyText { text, clauses }
     }
 
+    /// The actions of a set that can be asked for, for a reader.
+    pub fn action_names(self, actions: &ActionSet) -> String {
+        let names = actions.iter().filter_map(|index| self.schema.action_at(index));
+        let names: Vec<&str> = names.filter(|action| !action.principals.is_empty()).map(|action| action.name.as_str()).collect();
+        names.join(", ")
+    }
+
+    /// Who a scope means, for a reader.
+    pub fn principal_words(self, index: ScopeIndex) -> String {
+        self.words(index, Side::Principal)
+    }
+
+    /// What a scope means, for a reader.
+    pub fn resource_words(self, index: ScopeIndex) -> String {
+        self.words(index, Side::Resource)
+    }
+
+    fn words(self, index: ScopeIndex, side: Side) -> String {
+        const SHOWN: usize = 300;
+        let Written { head, condition } = self.scope(index, side);
+        let text = condition.unwrap_or(head);
+        match text.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+            None => text,
+        }
+    }
+
     /// A resource scope as a condition.
     pub fn resource_condition(self, index: ScopeIndex) -> String {
         let clauses = self.scopes.scope_at(index).iter();

@@ -80,9 +80,13 @@ pub struct Linker<'a> {
 impl<'a> Linker<'a> {
     /// A linker with nothing linked.
     pub fn new(schema: &'a BundleSchema, cache: &'a mut LinkCache) -> Self {
+        let mut store = EntityStore::default();
+        for kind in schema.core().entity_type_names() {
+            store.kind(&kind.to_string());
+        }
         Self {
             schema,
-            store: EntityStore::default(),
+            store,
             scopes: Scopes::default(),
             rules: Vec::new(),
             files: Vec::new(),

@@ -110,7 +110,10 @@ impl NativeFile {
         for error in result.validation_errors() {
             let (offset, length) = source::label_of(error).unwrap_or((0, 1));
             let snippet = text.get(offset..offset + length);
-            let effect = set.policies().find(|policy| policy.id() == error.policy_id()).map_or(Effect::Permit, |policy| effect(policy.effect()));
+            let effect = set
+                .policies()
+                .find(|policy| policy.loc().is_some_and(|loc| (loc.start()..loc.end()).contains(&offset)))
+                .map_or(Effect::Permit, |policy| effect(policy.effect()));
             let found = validate::of_error(error, snippet, effect);
             let code = if found.code == ProblemCode::ConditionType { ProblemCode::CedarValidation } else { found.code };
             put(Severity::Error, source::place_at(text, offset, length), code, found.message, found.help);

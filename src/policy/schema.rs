@@ -31,9 +31,9 @@ pub struct Action {
     /// The name as asked and answered: bare in the default namespace, else the uid.
     pub name: SmolStr,
     /// Principal types it applies to; empty for a group.
-    pub principals: Vec<EntityType>,
+    pub principals: Vec<SmolStr>,
     /// Resource types it applies to.
-    pub resources: Vec<EntityType>,
+    pub resources: Vec<SmolStr>,
     /// Whether its context is Tollgate's own, to be filled with what Tollgate knows.
     pub tollgate_context: bool,
     /// Itself and every action below it, as a set.
@@ -146,8 +146,8 @@ impl BundleSchema {
             actions.push(Action {
                 uid: Arc::new((*uid).clone()),
                 name,
-                principals: action.applies_to_principals().cloned().collect(),
-                resources: action.applies_to_resources().cloned().collect(),
+                principals: action.applies_to_principals().map(|kind| SmolStr::from(kind.to_string())).collect(),
+                resources: action.applies_to_resources().map(|kind| SmolStr::from(kind.to_string())).collect(),
                 tollgate_context: action.context_type().is_some_and(is_tollgate_context),
                 descendants: ActionSet::of(descendants.chain([*index])),
             });

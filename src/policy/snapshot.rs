@@ -84,6 +84,8 @@ pub struct Snapshot {
     pub(crate) aliases: HashMap<SmolStr, EntityIndex, RandomState>,
     pub(crate) group_patterns: Vec<(Option<Pattern>, EntityIndex)>,
     pub(crate) counts: Counts,
+    /// Whether anyone is disabled or can expire, so that it has to be looked at.
+    pub(crate) may_be_disabled: bool,
 }
 
 impl Snapshot {

@@ -1,15 +1,10 @@
 //! From byte offsets in a text to places: what Cedar's errors point at, in lines and columns.
 
-use std::sync::Arc;
-
 use miette::Diagnostic;
 
 use super::bundle::SourceFile;
 use super::problem::{Problem, ProblemCode};
 use super::syntax::Place;
-
-/// Longest line that a problem quotes, in characters.
-const QUOTED: usize = 400;
 
 /// The text of `file`.
 ///
@@ -60,12 +55,10 @@ pub fn place_of(error: &dyn Diagnostic, text: &str) -> Place {
 
 /// The problem with the line that it points at.
 #[must_use]
-pub fn with_line(mut problem: Problem, text: &str) -> Problem {
-    if let Some(index) = (problem.place.line as usize).checked_sub(1)
-        && let Some(line) = text.lines().nth(index)
-    {
-        problem.source_line = Some(Arc::from(line.chars().take(QUOTED).collect::<String>()));
-    }
+pub fn with_line(problem: Problem, text: &str) -> Problem {
+    let mut one = [problem];
+    super::excerpt::fill(&mut one, text);
+    let [problem] = one;
     problem
 }
 

@@ -9,7 +9,7 @@ use smol_str::{SmolStr, format_smolstr};
 use super::{Linker, ParsedFile, kind_words};
 use crate::policy::entities::{Details, EntityIndex, Kind};
 use crate::policy::problem::ProblemCode;
-use crate::policy::syntax::{Extras, GroupDeclaration, KeyDeclaration, MemberDeclaration, Name};
+use crate::policy::syntax::{Document, Extras, GroupDeclaration, KeyDeclaration, MemberDeclaration, Name};
 
 /// Who may own a key.
 const OWNERS: [&str; 4] = ["User", "Service", "Team", "Org"];
@@ -199,20 +199,17 @@ impl Linker<'_> {
     }
 }
 
-use crate::policy::syntax::Document;
-
 fn declared_names(document: &Document) -> impl Iterator<Item = (Kind, &Name)> {
-    let groups = |kind, list: &'_ [GroupDeclaration]| list.iter().map(move |one| (kind, &one.id)).collect::<Vec<_>>();
-    let members = |kind, list: &'_ [MemberDeclaration]| list.iter().map(move |one| (kind, &one.id)).collect::<Vec<_>>();
-    groups(Kind::ORG, &document.orgs)
-        .into_iter()
-        .chain(groups(Kind::TEAM, &document.teams))
-        .chain(members(Kind::USER, &document.users))
-        .chain(members(Kind::SERVICE, &document.services))
-        .chain(document.keys.iter().map(|one| (Kind::API_KEY, &one.id)))
-        .chain(document.provider_accounts.iter().map(|one| (Kind::PROVIDER_ACCOUNT, &one.id)))
-        .chain(document.model_groups.iter().map(|one| (Kind::MODEL_GROUP, &one.id)))
-        .chain(document.routers.iter().map(|one| (Kind::ROUTER, &one.id)))
+    let of = |kind: Kind| move |name| (kind, name);
+    let orgs = document.orgs.iter().map(|one| &one.id).map(of(Kind::ORG));
+    let teams = document.teams.iter().map(|one| &one.id).map(of(Kind::TEAM));
+    let users = document.users.iter().map(|one| &one.id).map(of(Kind::USER));
+    let services = document.services.iter().map(|one| &one.id).map(of(Kind::SERVICE));
+    let keys = document.keys.iter().map(|one| &one.id).map(of(Kind::API_KEY));
+    let accounts = document.provider_accounts.iter().map(|one| &one.id).map(of(Kind::PROVIDER_ACCOUNT));
+    let groups = document.model_groups.iter().map(|one| &one.id).map(of(Kind::MODEL_GROUP));
+    let routers = document.routers.iter().map(|one| &one.id).map(of(Kind::ROUTER));
+    orgs.chain(teams).chain(users).chain(services).chain(keys).chain(accounts).chain(groups).chain(routers)
 }
 
 fn first_declared<'a>(files: &'a [Arc<ParsedFile>], kind: Kind, id: &str) -> Option<(&'a Arc<str>, u32)> {

@@ -33,6 +33,7 @@ fn severity(problem: &Problem) -> &'static str {
     match problem.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
+        Severity::Note => "note",
     }
 }
 
@@ -93,7 +94,8 @@ pub fn github(problems: &[Problem], root: &str) -> String {
     let mut out = String::new();
     for problem in problems {
         let title = format!("{} ({})", problem.code, page(problem.code));
-        let _ = write!(out, "::{} ", severity(problem));
+        let level = if problem.severity == Severity::Note { "notice" } else { severity(problem) };
+        let _ = write!(out, "::{level} ");
         if !problem.file.is_empty() {
             let _ = write!(out, "file={},", property(&under(root, &problem.file)));
             if problem.place.line > 0 {

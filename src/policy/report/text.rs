@@ -40,6 +40,7 @@ fn one(problem: &Problem, colours: &Colours, out: &mut String) -> std::fmt::Resu
     let (colour, severity) = match problem.severity {
         Severity::Error => (colours.error, "error"),
         Severity::Warning => (colours.warning, "warning"),
+        Severity::Note => (colours.frame, "note"),
     };
     writeln!(out, "{colour}{severity}[{}]{off}: {bold}{}{off}", problem.code, shown(&problem.message))?;
     let line = problem.place.line;

@@ -1,0 +1,241 @@
+//! The context of a request: checked whole when it comes, and handed to Cedar member by member, as conditions read it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
+
+use cedar_policy_core::ast::{
+    Context, Eid, Entity, EntityUID, Name, PartialValue, RestrictedExpr, Value as CedarValue,
+};
+use cedar_policy_core::evaluator::RestrictedEvaluator;
+use cedar_policy_core::extensions::Extensions;
+use serde_json::{Map, Value};
+use smol_str::{SmolStr, ToSmolStr};
+
+use crate::model::{Budget, Facts, Rate, RequestError, RequestErrorCode, check_name};
+use crate::policy::condition::{MEMBERS, Members};
+use crate::policy::entities::Kind;
+use crate::policy::schema::{Action, BundleSchema};
+
+/// What only Tollgate itself sets.
+const RESERVED: [&str; 5] = ["now", "budget", "rate", "auth", "limits"];
+/// Longest text of a member, in bytes.
+const MAX_TEXT_BYTES: usize = 8 * 1024;
+/// Most entries of `metadata`.
+const MAX_METADATA: usize = 64;
+
+/// The context of a request, as checked.
+#[derive(Debug, Clone)]
+pub enum RequestContext {
+    /// For Tollgate's own actions.
+    Tollgate(Told),
+    /// For actions of the bundle's own, as their schema wants it.
+    Native(Context),
+}
+
+/// What the caller told of the request.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    ip: Option<SmolStr>,
+    texts: Vec<(&'static str, SmolStr)>,
+    numbers: Vec<(&'static str, i64)>,
+    stream: Option<bool>,
+    metadata: Vec<(SmolStr, SmolStr)>,
+}
+
+impl RequestContext {
+    /// Checks what a request tells for `action`.
+    ///
+    /// # Errors
+    /// With the member that is unknown, reserved or of the wrong type.
+    pub fn check(told: &Map<String, Value>, action: &Action, schema: &BundleSchema) -> Result<Self, RequestError> {
+        if action.tollgate_context {
+            return Told::check(told).map(Self::Tollgate);
+        }
+        let context = cedar_policy::Context::from_json_value(
+            Value::Object(told.clone()),
+            Some((&schema.schema, &cedar_policy::EntityUid::from(action.uid.as_ref().clone()))),
+        );
+        let refused = |message: String| RequestError::new(RequestErrorCode::InvalidContext, "context", message);
+        let context = context.map_err(|error| refused(error.to_string()))?;
+        let core: &Context = context.as_ref();
+        Ok(Self::Native(core.clone()))
+    }
+
+    /// The context that a condition sees: the members in `members`, or more.
+    #[must_use]
+    pub fn to_cedar(&self, facts: &Facts, members: Members) -> Context {
+        match self {
+            Self::Native(context) => context.clone(),
+            Self::Tollgate(told) => told.to_cedar(facts, members),
+        }
+    }
+
+    /// The entity that stands for the request's metadata.
+    #[must_use]
+    pub fn metadata(&self) -> Option<Arc<Entity>> {
+        let Self::Tollgate(told) = self else { return None };
+        let tags = told.metadata.iter().map(|(name, value)| (name.clone(), PartialValue::Value(value.clone().into())));
+        let uid = EntityUID::clone(&METADATA);
+        Some(Arc::new(Entity::new_with_attr_partial_value(uid, [], Default::default(), Default::default(), tags)))
+    }
+}
+
+/// The uid of the entity that stands for a request's metadata.
+static METADATA: LazyLock<Arc<EntityUID>> = LazyLock::new(|| {
+    let kind = crate::policy::entities::EntityStore::default().kind_core(Kind::METADATA).clone();
+    Arc::new(EntityUID::from_components(kind, Eid::new("request"), None))
+});
+
+impl Told {
+    fn check(members: &Map<String, Value>) -> Result<Self, RequestError> {
+        let mut told = Self::default();
+        for (name, value) in members {
+            if RESERVED.contains(&name.as_str()) {
+                let message = format!("`context.{name}` is what Tollgate itself knows; it cannot be sent");
+                return Err(RequestError::new(RequestErrorCode::ReservedContext, format!("context.{name}"), message));
+            }
+            match MEMBERS.iter().find(|known| *known == name) {
+                Some(known) => told.member(known, value)?,
+                None => {
+                    let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+                    let message = format!("no context member is called `{shown}`; what is your own goes in `context.metadata`, as a text");
+                    return Err(RequestError::new(RequestErrorCode::InvalidContext, format!("context.{shown}"), message));
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    fn member(&mut self, name: &'static str, value: &Value) -> Result<(), RequestError> {
+        let wrong = |expected: &str| {
+            let message = format!("`context.{name}` must be {expected}");
+            RequestError::new(RequestErrorCode::InvalidContext, format!("context.{name}"), message)
+        };
+        match name {
+            "ip" => {
+                let text = value.as_str().filter(|text| is_ip(text));
+                self.ip = Some(text.ok_or_else(|| wrong("an IP address such as \"10.1.2.3\", or a range such as \"10.0.0.0/8\""))?.into());
+            }
+            "stream" => self.stream = Some(value.as_bool().ok_or_else(|| wrong("true or false"))?),
+            "input_tokens" | "max_output_tokens" => {
+                let number = value.as_i64().filter(|number| *number >= 0);
+                self.numbers.push((name, number.ok_or_else(|| wrong("a whole number from 0 to 9223372036854775807"))?));
+            }
+            "metadata" => self.metadata = metadata(value)?,
+            _ => {
+                let text = value.as_str().filter(|text| text.len() <= MAX_TEXT_BYTES);
+                self.texts.push((name, text.ok_or_else(|| wrong("a text of 8192 bytes at most"))?.into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn to_cedar(&self, facts: &Facts, members: Members) -> Context {
+        let mut record: BTreeMap<SmolStr, CedarValue> = BTreeMap::new();
+        let mut put = |name: &'static str, value: CedarValue| drop(record.insert(SmolStr::new_static(name), value));
+        if members.has("now") {
+            if let Some(now) = datetime(facts.now.as_millis()) {
+                put("now", now);
+            }
+        }
+        if members.has("budget") {
+            put("budget", budget(&facts.budget));
+        }
+        if members.has("rate") {
+            put("rate", rate(&facts.rate));
+        }
+        if members.has("auth") {
+            let method = [(SmolStr::new_static("method"), CedarValue::from(SmolStr::new_static(facts.auth.as_str())))];
+            put("auth", CedarValue::record(method, None));
+        }
+        if members.has("metadata") {
+            put("metadata", CedarValue::from(Arc::clone(&METADATA)));
+        }
+        if members.has("ip")
+            && let Some(ip) = self.ip.as_ref().and_then(|ip| extension("ip", ip))
+        {
+            put("ip", ip);
+        }
+        if let Some(stream) = self.stream {
+            put("stream", CedarValue::from(stream));
+        }
+        for (name, number) in self.numbers.iter().filter(|(name, _)| members.has(name)) {
+            put(name, CedarValue::from(*number));
+        }
+        for (name, text) in self.texts.iter().filter(|(name, _)| members.has(name)) {
+            put(name, CedarValue::from(text.clone()));
+        }
+        Context::Value(Arc::new(record))
+    }
+}
+
+fn metadata(value: &Value) -> Result<Vec<(SmolStr, SmolStr)>, RequestError> {
+    let wrong = |param: String, message: String| RequestError::new(RequestErrorCode::InvalidContext, param, message);
+    let object = value.as_object().ok_or_else(|| {
+        wrong("context.metadata".to_owned(), "`context.metadata` must be an object of texts".to_owned())
+    })?;
+    if object.len() > MAX_METADATA {
+        let message = format!("`context.metadata` may have {MAX_METADATA} members at most");
+        return Err(wrong("context.metadata".to_owned(), message));
+    }
+    let entry = |(name, value): (&String, &Value)| {
+        let param = || format!("context.metadata.{}", name.chars().take(80).flat_map(char::escape_debug).collect::<String>());
+        check_name(name).map_err(|error| wrong(param(), error.to_string()))?;
+        let text = value.as_str().filter(|text| text.len() <= MAX_TEXT_BYTES);
+        let text = text.ok_or_else(|| wrong(param(), "a member of `context.metadata` must be a text of 8192 bytes at most".to_owned()))?;
+        Ok((name.to_smolstr(), text.to_smolstr()))
+    };
+    object.iter().map(entry).collect()
+}
+
+/// Whether Cedar takes `text` for an address or range.
+fn is_ip(text: &str) -> bool {
+    let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let Ok(address) = IpAddr::from_str(address) else { return false };
+    let widest = if address.is_ipv4() { 32 } else { 128 };
+    prefix.is_none_or(|prefix| {
+        let plain = prefix == "0" || (!prefix.starts_with('0') && prefix.bytes().all(|byte| byte.is_ascii_digit()));
+        plain && prefix.parse::<u8>().is_ok_and(|prefix| prefix <= widest)
+    }) && extension("ip", text).is_some()
+}
+
+/// The value that a Cedar extension makes of `text`.
+fn extension(function: &str, text: &str) -> Option<CedarValue> {
+    let name: Name = function.parse().ok()?;
+    let call = RestrictedExpr::call_extension_fn(name, [RestrictedExpr::val(text)]);
+    RestrictedEvaluator::new(Extensions::all_available()).interpret(call.as_borrowed()).ok()
+}
+
+fn datetime(millis: i64) -> Option<CedarValue> {
+    static EPOCH: LazyLock<Option<(Name, RestrictedExpr, Name)>> = LazyLock::new(|| {
+        let epoch = RestrictedExpr::call_extension_fn("datetime".parse().ok()?, [RestrictedExpr::val("1970-01-01")]);
+        Some(("offset".parse().ok()?, epoch, "duration".parse().ok()?))
+    });
+    let (offset, epoch, duration) = EPOCH.as_ref()?;
+    let since = RestrictedExpr::call_extension_fn(duration.clone(), [RestrictedExpr::val(format!("{millis}ms"))]);
+    let now = RestrictedExpr::call_extension_fn(offset.clone(), [epoch.clone(), since]);
+    RestrictedEvaluator::new(Extensions::all_available()).interpret(now.as_borrowed()).ok()
+}
+
+fn longs(members: [(&'static str, i64); 2]) -> CedarValue {
+    CedarValue::record(members.map(|(name, number)| (SmolStr::new_static(name), CedarValue::from(number))), None)
+}
+
+/// Nearly every caller is far from any limit, so the record for that is kept.
+fn budget(budget: &Budget) -> CedarValue {
+    static FREE: LazyLock<CedarValue> = LazyLock::new(|| made(&Budget::default()));
+    fn made(budget: &Budget) -> CedarValue {
+        longs([("used_percent", budget.used_percent), ("remaining_micros", budget.remaining_micros)])
+    }
+    if *budget == Budget::default() { FREE.clone() } else { made(budget) }
+}
+
+fn rate(rate: &Rate) -> CedarValue {
+    static FREE: LazyLock<CedarValue> = LazyLock::new(|| made(&Rate::default()));
+    fn made(rate: &Rate) -> CedarValue {
+        longs([("remaining_requests", rate.remaining_requests), ("remaining_tokens", rate.remaining_tokens)])
+    }
+    if *rate == Rate::default() { FREE.clone() } else { made(rate) }
+}

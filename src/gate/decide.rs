@@ -1,0 +1,193 @@
+//! The decision: sync, pure, total over requests that the schema takes. A forbid wins, nothing permitted means forbid, and
+//! a forbid that raises an error forbids (Cedar alone would skip it).
+
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::context::RequestContext;
+use super::evaluate::{Evaluation, Question, evaluate};
+use super::explain;
+use crate::model::{
+    Decision, DecisionCode, Effect, EntityUid, EvaluationError, Facts, Outcome, Request, RequestError, RequestErrorCode,
+    RuleReference,
+};
+use crate::policy::entities::Subject;
+use crate::policy::index::RuleIndex;
+use crate::policy::problem::nearest;
+use crate::policy::schema::{Action, ActionIndex};
+use crate::policy::snapshot::{ModelName, Snapshot};
+
+/// Decides one request.
+///
+/// # Errors
+/// When it is no request that the schema takes: an unknown action or type, or a context that does not fit.
+pub fn decide(snapshot: &Snapshot, facts: &Facts, request: &Request) -> Result<Decision, RequestError> {
+    let (index, action) = action(snapshot, &request.action)?;
+    check_type(&action.principals, &request.principal, action, "principal")?;
+    check_type(&action.resources, &request.resource, action, "resource")?;
+    let context = RequestContext::check(&request.context, action, &snapshot.schema)?;
+    let who = Who::find(snapshot, &request.principal)?;
+    let mut verdict = judge(snapshot, facts, &who.subject, index, &request.resource, &context);
+    let hint = match (&verdict.resource, request.explain && verdict.code == DecisionCode::NoRulePermits) {
+        (Resolved::Subject(resource), true) => {
+            let question = Question { snapshot, principal: &who.subject, action: Some(index), resource, context: &context, facts };
+            explain::hint(&question)
+        }
+        _ => None,
+    };
+    let resource = verdict.resource.uid(snapshot, &request.resource);
+    Ok(Decision {
+        outcome: if verdict.code == DecisionCode::Permitted { Outcome::Permit } else { Outcome::Forbid },
+        code: verdict.code,
+        principal: who.principal,
+        key: who.key,
+        action: action.name.clone(),
+        resource,
+        rules: std::mem::take(&mut verdict.rules),
+        errors: std::mem::take(&mut verdict.errors),
+        hint,
+        revision: Arc::clone(&snapshot.revision),
+    })
+}
+
+/// The action of a request.
+pub(super) fn action<'a>(snapshot: &'a Snapshot, name: &str) -> Result<(ActionIndex, &'a Action), RequestError> {
+    let found = snapshot.schema.action(name).and_then(|index| Some((index, snapshot.schema.action_at(index)?)));
+    let wrong = |message: String| RequestError::new(RequestErrorCode::UnknownAction, "action", message);
+    match found {
+        Some((_, action)) if action.principals.is_empty() => {
+            Err(wrong(format!("`{}` is a group of actions; ask about one of them", action.name)))
+        }
+        Some(found) => Ok(found),
+        None => {
+            let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+            let help = match nearest(name.get(..80).unwrap_or(name), snapshot.schema.action_names()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("the actions are {}", snapshot.schema.action_names().collect::<Vec<_>>().join(", ")),
+            };
+            Err(wrong(format!("no action is called `{shown}`; {help}")))
+        }
+    }
+}
+
+/// Whether the action takes an entity of that type there.
+pub(super) fn check_type(types: &[SmolStr], uid: &EntityUid, action: &Action, param: &str) -> Result<(), RequestError> {
+    if types.iter().any(|kind| kind == uid.kind()) {
+        return Ok(());
+    }
+    let message = format!("`{}` takes a {param} of type {}, not `{}`", action.name, types.join(", "), uid.kind());
+    Err(RequestError::new(RequestErrorCode::UnknownEntityType, param, message))
+}
+
+/// Who asks: the principal that rules see, and how the answer names it.
+pub(super) struct Who {
+    pub(super) subject: Subject,
+    pub(super) principal: EntityUid,
+    pub(super) key: Option<EntityUid>,
+}
+
+impl Who {
+    pub(super) fn find(snapshot: &Snapshot, uid: &EntityUid) -> Result<Self, RequestError> {
+        let Some(subject) = snapshot.principal(uid) else {
+            let message = format!("no entity type is called `{}`", uid.kind());
+            return Err(RequestError::new(RequestErrorCode::UnknownEntityType, "principal", message));
+        };
+        let (principal, key) = match snapshot.owner(&subject) {
+            Some(owner) => (snapshot.store.uid(owner), Some(uid.clone())),
+            None => (uid.clone(), None),
+        };
+        Ok(Self { subject, principal, key })
+    }
+}
+
+/// What was asked about, as far as it is anything.
+pub(super) enum Resolved {
+    Subject(Subject),
+    Nothing,
+}
+
+impl Resolved {
+    /// The real name; the asked one where there is none.
+    pub(super) fn uid(&self, snapshot: &Snapshot, asked: &EntityUid) -> EntityUid {
+        match self {
+            Self::Subject(subject) => {
+                let (kind, id) = snapshot.store.name_of(subject);
+                EntityUid::trusted(snapshot.store.kind_text(kind).clone(), id.clone())
+            }
+            Self::Nothing => asked.clone(),
+        }
+    }
+}
+
+/// A decision before it is worded.
+pub(super) struct Verdict {
+    pub(super) code: DecisionCode,
+    pub(super) resource: Resolved,
+    pub(super) rules: Vec<RuleReference>,
+    pub(super) errors: Vec<EvaluationError>,
+}
+
+/// Judges one resource.
+pub(super) fn judge(
+    snapshot: &Snapshot,
+    facts: &Facts,
+    principal: &Subject,
+    action: ActionIndex,
+    resource: &EntityUid,
+    context: &RequestContext,
+) -> Verdict {
+    let (resolved, refusal) = resolve(snapshot, resource);
+    let refusal = match refusal {
+        _ if snapshot.may_be_disabled && snapshot.store.is_disabled(principal, facts.now) => Some(DecisionCode::PrincipalDisabled),
+        refusal => refusal,
+    };
+    if let (None, Resolved::Subject(subject)) = (refusal, &resolved) {
+        let question = Question { snapshot, principal, action: Some(action), resource: subject, context, facts };
+        let evaluation = evaluate(&question);
+        let (code, rules) = outcome(snapshot, &evaluation);
+        let reference = |index: &RuleIndex| snapshot.reference(*index);
+        let error = |(index, message): &(RuleIndex, String)| EvaluationError { rule: reference(index), message: message.clone() };
+        return Verdict {
+            code,
+            rules: rules.iter().map(reference).collect(),
+            errors: evaluation.errors.iter().map(error).collect(),
+            resource: resolved,
+        };
+    }
+    let code = refusal.unwrap_or(DecisionCode::NoRulePermits);
+    Verdict { code, resource: resolved, rules: Vec::new(), errors: Vec::new() }
+}
+
+/// What an evaluation comes to, and by which rules.
+pub(super) fn outcome<'a>(snapshot: &Snapshot, evaluation: &'a Evaluation) -> (DecisionCode, &'a [RuleIndex]) {
+    let erred = |effect: Effect| evaluation.errors.iter().any(|(index, _)| snapshot.rule(*index).effect == effect);
+    if !evaluation.forbids.is_empty() {
+        (DecisionCode::ForbiddenByRule, &evaluation.forbids)
+    } else if erred(Effect::Forbid) {
+        (DecisionCode::Error, &[])
+    } else if !evaluation.permits.is_empty() {
+        (DecisionCode::Permitted, &evaluation.permits)
+    } else if erred(Effect::Permit) {
+        (DecisionCode::Error, &[])
+    } else {
+        (DecisionCode::NoRulePermits, &[])
+    }
+}
+
+/// What a resource stands for, and why it is refused before any rule is looked at.
+pub(super) fn resolve(snapshot: &Snapshot, uid: &EntityUid) -> (Resolved, Option<DecisionCode>) {
+    if uid.kind() == "Model" {
+        return match snapshot.model(uid.id_smol()) {
+            ModelName::Model(subject) => (Resolved::Subject(subject), None),
+            ModelName::Disabled(subject) => (Resolved::Subject(subject), Some(DecisionCode::ModelDisabled)),
+            ModelName::Unknown => (Resolved::Nothing, Some(DecisionCode::ModelUnknown)),
+        };
+    }
+    let Some(kind) = snapshot.store.kind_of(uid.kind()) else {
+        return (Resolved::Nothing, Some(DecisionCode::NoRulePermits));
+    };
+    let known = snapshot.store.find(kind, uid.id()).map(Subject::Known);
+    let stranger = || Subject::Stranger { kind, id: uid.id_smol().clone(), parents: Vec::new() };
+    (Resolved::Subject(known.unwrap_or_else(stranger)), None)
+}

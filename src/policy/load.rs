@@ -1,0 +1,270 @@
+//! Loading: a bundle becomes a snapshot, or a list of everything that is wrong with it. The one function that `check`,
+//! the watcher, the server and library users all call.
+//!
+//! What did not change since the last load is not parsed, validated or compiled again.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::bundle::{Bundle, FileKind, SourceFile};
+use super::index::{Filed, Index};
+use super::link::{LinkCache, Linker, ParsedFile};
+use super::native::{EntitiesFile, NativeFile};
+use super::parse;
+use super::problem::{Problem, ProblemCode, Severity};
+use super::report;
+use super::schema::BundleSchema;
+use super::snapshot::Snapshot;
+use super::source;
+use super::syntax::Place;
+use crate::model::Effect;
+
+/// Stack for everything that recurses over what people wrote: deep enough for all that the bounds let through.
+const STACK_BYTES: usize = 256 * 1024 * 1024;
+/// Most problems that one load reports.
+const MOST_PROBLEMS: usize = 1_000;
+
+/// A bundle that loads.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What decides.
+    pub snapshot: Arc<Snapshot>,
+    /// Warnings and notes, sorted.
+    pub problems: Vec<Problem>,
+}
+
+/// One file, as far as it can be understood alone.
+#[derive(Debug, Clone)]
+enum Unit {
+    Yaml(Arc<ParsedFile>, Arc<[Problem]>),
+    Policies(Arc<NativeFile>),
+    Entities(Arc<EntitiesFile>),
+    /// Tests and schema fragments, which are read elsewhere.
+    Other,
+}
+
+/// Loads bundles one after the other, keeping what may serve the next.
+#[derive(Debug, Default)]
+pub struct Loader {
+    strict: bool,
+    units: HashMap<Arc<str>, ([u8; 32], u64, Unit)>,
+    links: LinkCache,
+    schema: Option<(Vec<[u8; 32]>, Arc<BundleSchema>)>,
+}
+
+/// Loads one bundle.
+///
+/// # Errors
+/// Every problem of every file, sorted, warnings among them.
+pub fn load(bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
+    Loader::default().load(bundle)
+}
+
+impl Loader {
+    /// A loader; a strict one takes warnings for errors.
+    #[must_use]
+    pub fn new(strict: bool) -> Self {
+        Self { strict, ..Self::default() }
+    }
+
+    /// Loads `bundle`.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(&mut self, bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
+        on_large_stack(|| self.load_here(bundle)).unwrap_or_else(|| {
+            let message = "the bundle could not be compiled: no thread for it could be started, or it ended early";
+            Err(vec![Problem::error(ProblemCode::BundleTooLarge, &Arc::from(""), Place::default(), message)])
+        })
+    }
+
+    fn load_here(&mut self, bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
+        let schema = self.schema(bundle)?;
+        let mut problems = self.read_units(bundle, &schema);
+        self.links.conditions.tidy();
+        let mut linker = Linker::new(&schema, &mut self.links);
+        let units: Vec<&Unit> = bundle.files().iter().filter_map(|file| Some(&self.units.get(&file.path)?.2)).collect();
+        let documents: Vec<_> = units.iter().filter_map(|unit| if let Unit::Yaml(file, _) = unit { Some(Arc::clone(file)) } else { None }).collect();
+        let policies: Vec<_> = units.iter().filter_map(|unit| if let Unit::Policies(file) = unit { Some(Arc::clone(file)) } else { None }).collect();
+        let entities: Vec<_> = units.iter().filter_map(|unit| if let Unit::Entities(file) = unit { Some(Arc::clone(file)) } else { None }).collect();
+        linker.native_entities(&entities);
+        linker.documents(&documents);
+        linker.close_native_entities();
+        linker.native_policies(&policies);
+        problems.append(&mut linker.problems);
+        if linker.rules.is_empty() && !problems.iter().any(Problem::is_error) {
+            problems.push(empty(bundle));
+        }
+        let failed = problems.iter().any(|problem| match problem.severity {
+            Severity::Error => true,
+            Severity::Warning => self.strict,
+            Severity::Note => false,
+        });
+        let problems = finished(problems, bundle);
+        if failed {
+            return Err(problems);
+        }
+        let snapshot = Arc::new(snapshot(linker, Arc::clone(&schema), bundle));
+        Ok(Loaded { snapshot, problems })
+    }
+
+    fn schema(&mut self, bundle: &Bundle) -> Result<Arc<BundleSchema>, Vec<Problem>> {
+        let fragments: Vec<&SourceFile> =
+            bundle.files().iter().filter(|file| file.kind == FileKind::Schema).collect();
+        let digests: Vec<[u8; 32]> = fragments.iter().map(|file| file.digest).collect();
+        if let Some((known, schema)) = &self.schema
+            && *known == digests
+        {
+            return Ok(Arc::clone(schema));
+        }
+        let schema = Arc::new(BundleSchema::load(&fragments)?);
+        self.schema = Some((digests, Arc::clone(&schema)));
+        Ok(schema)
+    }
+
+    /// Parses the files that changed, on as many threads as there are cores, and forgets those that are gone.
+    fn read_units(&mut self, bundle: &Bundle, schema: &BundleSchema) -> Vec<Problem> {
+        let changed: Vec<&SourceFile> = bundle
+            .files()
+            .iter()
+            .filter(|file| {
+                self.units.get(&file.path).is_none_or(|(digest, key, _)| *digest != file.digest || *key != schema.key)
+            })
+            .collect();
+        for (file, unit) in changed.iter().zip(in_parallel(&changed, |file| understand(file, schema))) {
+            self.units.insert(Arc::clone(&file.path), (file.digest, schema.key, unit));
+        }
+        if self.units.len() > bundle.files().len() {
+            let present: std::collections::HashSet<&Arc<str>> = bundle.files().iter().map(|file| &file.path).collect();
+            self.units.retain(|path, _| present.contains(path));
+        }
+        let found = |unit: &Unit| match unit {
+            Unit::Yaml(_, problems) => problems.to_vec(),
+            Unit::Policies(file) => file.problems.clone(),
+            Unit::Entities(file) => file.problems.clone(),
+            Unit::Other => Vec::new(),
+        };
+        self.units.values().flat_map(|(_, _, unit)| found(unit)).collect()
+    }
+}
+
+fn understand(file: &SourceFile, schema: &BundleSchema) -> Unit {
+    match file.kind {
+        FileKind::Yaml => {
+            let parsed = parse::parse(file);
+            let document = ParsedFile { path: Arc::clone(&file.path), document: parsed.document };
+            Unit::Yaml(Arc::new(document), parsed.problems.into())
+        }
+        FileKind::Cedar => Unit::Policies(Arc::new(NativeFile::load(file, schema))),
+        FileKind::Entities => Unit::Entities(Arc::new(EntitiesFile::load(file, schema))),
+        FileKind::Test | FileKind::Schema => Unit::Other,
+    }
+}
+
+/// The snapshot of what was linked.
+pub(crate) fn snapshot(mut linker: Linker<'_>, schema: Arc<BundleSchema>, bundle: &Bundle) -> Snapshot {
+    let filed: Vec<Filed> =
+        linker.rules.iter().map(|rule| Filed { principal: rule.principal, resource: rule.resource }).collect();
+    let index = Index::build(&mut linker.scopes, &linker.store, &filed);
+    let permits = linker.rules.iter().filter(|rule| rule.effect == Effect::Permit).count();
+    linker.counts.files = bundle.files().len();
+    linker.counts.rules = linker.rules.len();
+    linker.counts.permits = permits;
+    linker.counts.forbids = linker.rules.len() - permits;
+    linker.counts.conditions = linker.conditions.len();
+    linker.counts.entities = linker.store.len();
+    linker.rules.shrink_to_fit();
+    let may_be_disabled = linker.store.iter().any(|(_, record)| {
+        record.details.as_ref().is_some_and(|details| details.extras.disabled || details.extras.expires_at.is_some())
+    });
+    Snapshot {
+        revision: bundle.revision(),
+        schema,
+        store: linker.store,
+        scopes: linker.scopes,
+        index,
+        rules: linker.rules,
+        files: linker.files,
+        conditions: linker.conditions,
+        action_sets: linker.action_sets,
+        aliases: linker.aliases,
+        group_patterns: linker.group_patterns,
+        counts: linker.counts,
+        may_be_disabled,
+    }
+}
+
+fn empty(bundle: &Bundle) -> Problem {
+    let message = match bundle.files().len() {
+        0 => "the bundle has no files".to_owned(),
+        count => format!("the bundle has no rule in any of its {count} files"),
+    };
+    Problem::error(ProblemCode::BundleEmpty, &Arc::from(""), Place::default(), message)
+        .with_help("write at least one rule under `authz_rules:`; `tollgate init` writes a bundle to begin with")
+}
+
+/// The problems sorted, each with the line that it points at, not more than can be read.
+fn finished(mut problems: Vec<Problem>, bundle: &Bundle) -> Vec<Problem> {
+    report::sorted(&mut problems);
+    let count = problems.len();
+    if count > MOST_PROBLEMS {
+        // Errors are what must be mended first.
+        problems.sort_by_key(|problem| problem.severity);
+        problems.truncate(MOST_PROBLEMS);
+        report::sorted(&mut problems);
+        let message = format!("{} more problems are not shown", count - MOST_PROBLEMS);
+        problems.push(Problem {
+            severity: Severity::Note,
+            ..Problem::error(ProblemCode::TooManyProblems, &Arc::from(""), Place::default(), message)
+        });
+    }
+    let texts: HashMap<&Arc<str>, &SourceFile> = bundle.files().iter().map(|file| (&file.path, file)).collect();
+    let with_line = |problem: Problem| {
+        if problem.source_line.is_some() {
+            return problem;
+        }
+        match texts.get(&problem.file).and_then(|file| source::text(file).ok()) {
+            Some(text) => source::with_line(problem, text),
+            None => problem,
+        }
+    };
+    problems.into_iter().map(with_line).collect()
+}
+
+/// Runs `work` on a stack of known size, so that what loads does not depend on who loads it.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("load".to_owned()).stack_size(STACK_BYTES);
+        thread.spawn_scoped(scope, work).ok()?.join().ok()
+    })
+}
+
+/// `work` on each of `items`, in their order, on every core.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(items.len());
+    if cores <= 1 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let run = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return done };
+            done.push((at, work(item)));
+        }
+    };
+    let mut all: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let builder = || std::thread::Builder::new().name("parse".to_owned()).stack_size(STACK_BYTES);
+        let others: Vec<_> = (1..cores).filter_map(|_| builder().spawn_scoped(scope, run).ok()).collect();
+        let mut all = run();
+        for other in others {
+            all.extend(other.join().unwrap_or_default());
+        }
+        all
+    });
+    all.sort_by_key(|(at, _)| *at);
+    all.into_iter().map(|(_, result)| result).collect()
+}
