@@ -2,3 +2,4 @@
 //! Tollgate.
 pub mod model;
 pub mod policy;
+pub mod edge;
