@@ -4,7 +4,7 @@
 //! that only grows. `manifest.json.sig` beside it, if there, is the Ed25519 signature of its bytes, in base64.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::Engine;
@@ -228,7 +228,11 @@ fn mismatch(path: &str, message: impl Into<String>) -> Problem {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _written = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[derive(Deserialize)]

@@ -117,9 +117,12 @@ impl Walk {
             Err(error) => return Self::failed(directory, &error),
         };
         let mut walker = Walker { root: &root, limits, walk: Self::default(), trail: Vec::new(), entries: 0, bytes: 0 };
-        // A full bundle has said so among its problems.
-        let _stopped = walker.folder(&root, "");
+        let end = walker.folder(&root, "");
         let mut walk = walker.walk;
+        if let Err(Full) = end {
+            // It has said so among its problems, and is not to be read.
+            walk.files.clear();
+        }
         walk.files.sort_by(|left, right| left.path.cmp(&right.path));
         walk.problems.sort_by(|left, right| (&left.file, left.code).cmp(&(&right.file, right.code)));
         walk
@@ -223,7 +226,7 @@ impl Walker<'_> {
             self.report(not_a_file(&path));
             return Ok(());
         }
-        if self.name_is_fit(name, &path) { self.file(path, real, &metadata) } else { Ok(()) }
+        if self.name_is_fit(name, &path) { self.file(&path, real, &metadata) } else { Ok(()) }
     }
 
     /// Where the thing at `spot` really lies, and what it is.
@@ -247,14 +250,14 @@ impl Walker<'_> {
         Ok((real, metadata))
     }
 
-    fn file(&mut self, path: String, real: PathBuf, metadata: &Metadata) -> Result<(), Full> {
+    fn file(&mut self, path: &str, real: PathBuf, metadata: &Metadata) -> Result<(), Full> {
         let stamp = Stamp::of(metadata);
         if stamp.length > self.limits.max_file_bytes {
-            self.report(too_large(&path, self.limits));
+            self.report(too_large(path, self.limits));
             return Ok(());
         }
-        let found = Found { path: path.as_str().into(), real, stamp };
-        match path.as_str() {
+        let found = Found { path: path.into(), real, stamp };
+        match path {
             MANIFEST => self.walk.manifest = Some(found),
             SIGNATURE => self.walk.signature = Some(found),
             _ => self.walk.files.push(found),

@@ -207,7 +207,7 @@ impl<F: Follower> Watch<F> {
 
     fn run(mut self) {
         // The first look sets the watches, so that nothing that happens while it is read goes unnoticed.
-        self.native.follow(self.reader.directory(), &self.reader.walk());
+        self.follow_events(&self.reader.walk());
         let mut going_on = self.take(false);
         while going_on.is_some() {
             going_on = match self.signals.wait(self.next_look.min(self.next_read)) {
@@ -235,7 +235,7 @@ impl<F: Follower> Watch<F> {
     fn look(&mut self) -> Option<()> {
         let began = Instant::now();
         let walk = self.reader.walk();
-        self.native.follow(self.reader.directory(), &walk);
+        self.follow_events(&walk);
         self.next_look = next(began, self.options.look_every, self.options.look_at_most);
         let mut changed = self.seen.as_ref().is_none_or(|(seen, _)| *seen != walk);
         if !changed && self.next_read <= began {
@@ -247,12 +247,14 @@ impl<F: Follower> Watch<F> {
         if changed {
             return self.take(false);
         }
-        let complaint = self.native.complaint().map(str::to_owned);
-        self.note(|status| {
-            status.without_events = complaint;
-            status.last_looked = Some(began);
-        });
+        self.note(|status| status.last_looked = Some(began));
         Some(())
+    }
+
+    fn follow_events(&mut self, walk: &Walk) {
+        self.native.follow(self.reader.directory(), walk);
+        let complaint = self.native.complaint().map(str::to_owned);
+        self.note(|status| status.without_events = complaint);
     }
 
     /// Waits until the files lie still, and tells the follower if they are others than before, or in any case where it
@@ -283,7 +285,10 @@ impl<F: Follower> Watch<F> {
             Err(problems) => Err(problems.clone()),
         };
         // What never lay still is looked at again at once.
-        self.seen = settled.agreed.then(|| (settled.walk, settled.digest));
+        if settled.agreed {
+            self.note(|status| status.last_looked = Some(began));
+        }
+        self.seen = settled.agreed.then_some((settled.walk, settled.digest));
         if wished || self.told.as_ref() != Some(&told) {
             self.told = Some(told);
             self.follower.take(settled.outcome);
