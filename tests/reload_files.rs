@@ -112,13 +112,13 @@ impl Scene {
         let expected: BTreeMap<String, String> =
             files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
         let what: String = format!("{files:?}").chars().take(120).collect();
-        self.until(&what, |outcome| outcome.as_ref().is_ok_and(|reading| texts(reading) == expected));
+        let _told = self.until(&what, |outcome| outcome.as_ref().is_ok_and(|reading| texts(reading) == expected));
     }
 
     /// Waits until it is told that `file` has a problem of this code.
     #[track_caller]
     fn expect_problem(&mut self, code: ProblemCode, file: &str) {
-        self.until(&format!("{code} of `{file}`"), |outcome| {
+        let _told = self.until(&format!("{code} of `{file}`"), |outcome| {
             outcome.as_ref().is_err_and(|problems| has(problems, code, file))
         });
     }
@@ -715,9 +715,9 @@ fn a_burst_of_five_thousand_files() {
             })
         }
     };
-    scene.until("five thousand files", all_are("n: 1\n"));
+    let _told = scene.until("five thousand files", all_are("n: 1\n"));
     fill(&scene, "n: 2\n");
-    scene.until("five thousand files, changed", all_are("n: 2\n"));
+    let _told = scene.until("five thousand files, changed", all_are("n: 2\n"));
 }
 
 /// More events than the system keeps for us: some are lost, and nothing else is.
@@ -761,7 +761,7 @@ fn files_that_never_lie_still_are_an_error_until_they_do() {
         }
         fs::write(&path, "a: still\n").unwrap();
     });
-    scene.until("never still", |outcome| {
+    let _told = scene.until("never still", |outcome| {
         outcome.as_ref().is_err_and(|problems| problems[0].message.contains("keep changing"))
     });
     stop.send(()).unwrap();

@@ -20,7 +20,7 @@ pub enum Patience {
     Long,
 }
 
-/// The times of [`settle`]. With the defaults, and the watcher's, a change is taken well within a second of its last
+/// The times of [`settle()`]. With the defaults, and the watcher's, a change is taken well within a second of its last
 /// write, and within three where patience is long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettleOptions {

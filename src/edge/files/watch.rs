@@ -30,7 +30,9 @@ pub trait Follower: Send + 'static {
     /// Takes a set of files that is not the one told before, or why there is none.
     fn take(&mut self, outcome: Result<Reading, Vec<Problem>>);
 
-    /// How long this set of files, of which two readings agree, must lie still before it is taken.
+    /// How long this set of files, of which two readings agree, must lie still before it is taken. Not asked about the
+    /// first set, one that a manifest proves whole, or one that [`Watcher::trigger`] asked for: nobody waits for those.
+    /// Who compiles the files to answer may keep the outcome: [`Self::take`] mostly gets the same ones next.
     fn patience(&mut self, _reading: &Reading) -> Patience {
         Patience::Usual
     }
@@ -279,15 +281,15 @@ impl<F: Follower> Watch<F> {
             _ => Wait::Over,
         };
         let settled = settle.run(|reading| follower.patience(reading), wait)?;
-        self.next_read = next(began, self.options.read_every, self.options.read_at_most);
+        self.next_read = Instant::now() + self.options.read_every;
         let told = match &settled.outcome {
             Ok(reading) => Ok(reading.digest()),
             Err(problems) => Err(problems.clone()),
         };
-        // What never lay still is looked at again at once.
         if settled.agreed {
             self.note(|status| status.last_looked = Some(began));
         }
+        // What never lay still counts as not seen, and is taken up again by the next look.
         self.seen = settled.agreed.then_some((settled.walk, settled.digest));
         if wished || self.told.as_ref() != Some(&told) {
             self.told = Some(told);
