@@ -1,0 +1,3 @@
+//! The world: the only code that touches sockets, files, databases and the clock.
+
+pub mod files;
