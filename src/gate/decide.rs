@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 
 use super::context::RequestContext;
 use super::evaluate::{Evaluation, Question, evaluate};
-use super::explain;
+use super::explain::{self, Explanation};
 use crate::model::{
     Decision, DecisionCode, Effect, EntityUid, EvaluationError, Facts, Outcome, Request, RequestError, RequestErrorCode,
     RuleReference,
@@ -49,6 +49,29 @@ pub fn decide(snapshot: &Snapshot, facts: &Facts, request: &Request) -> Result<D
         hint,
         revision: Arc::clone(&snapshot.revision),
     })
+}
+
+/// Decides one request and explains what the rules said to it.
+///
+/// # Errors
+/// As [`decide`].
+pub fn explain_request(snapshot: &Snapshot, facts: &Facts, request: &Request) -> Result<(Decision, Explanation), RequestError> {
+    let decision = decide(snapshot, facts, request)?;
+    let (index, action) = action(snapshot, &request.action)?;
+    let context = RequestContext::check(&request.context, action, &snapshot.schema)?;
+    let who = Who::find(snapshot, &request.principal)?;
+    let explanation = match resolve(snapshot, &request.resource) {
+        (Resolved::Subject(resource), _) => explain::explain(&Question {
+            snapshot,
+            principal: &who.subject,
+            action: Some(index),
+            resource: &resource,
+            context: &context,
+            facts,
+        }),
+        (Resolved::Nothing, _) => Explanation::default(),
+    };
+    Ok((decision, explanation))
 }
 
 /// The action of a request.

@@ -5,9 +5,11 @@ mod context;
 mod decide;
 mod evaluate;
 mod explain;
+mod ports;
 
-pub use candidates::{CandidatesDecision, decide_candidates};
-pub use decide::decide;
-pub use explain::{ClauseTrace, Explanation, RuleTrace, explain};
+pub use candidates::{CandidatesDecision, MAX_CANDIDATES, decide_candidates};
+pub use decide::{decide, explain_request};
+pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use evaluate::{Evaluation, Question, evaluate};
 pub use context::RequestContext;
+pub use ports::Clock;

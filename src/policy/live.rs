@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::problem::Problem;
+use super::problem::{Problem, ProblemCode};
 use super::snapshot::Snapshot;
-use crate::model::Timestamp;
+use super::syntax::Place;
+use crate::model::{Effect, Timestamp};
 
 /// What became of the loads so far.
 #[derive(Debug, Clone, Default)]
@@ -77,4 +78,40 @@ impl Live {
             ..Report::clone(&last)
         }));
     }
+}
+
+/// What would be lost by `after` taking the place of `before`, where that is more than a slip should be able to do:
+/// every forbid, or more than half of the rules.
+#[must_use]
+pub fn loses_much(before: &Snapshot, after: &Snapshot) -> Option<Problem> {
+    let (old, new) = (before.counts(), after.counts());
+    let message = if old.forbids > 0 && new.forbids == 0 {
+        format!("this bundle drops every forbid: there were {}", old.forbids)
+    } else if new.rules * 2 < old.rules {
+        format!("this bundle drops most rules: of {} there are {} left", old.rules, new.rules)
+    } else {
+        return None;
+    };
+    let help = format!(
+        "the bundle before stays in charge; if this is meant, acknowledge it: POST /bundle/reload with {{\"acknowledge\": \"{}\"}}",
+        after.revision()
+    );
+    Some(Problem::error(ProblemCode::ReloadHeld, &Arc::from(""), Place::default(), message).with_help(help))
+}
+
+/// Whether a file that both have holds fewer forbids than before: it may be half written.
+#[must_use]
+pub fn a_file_lost_forbids(before: &Snapshot, after: &Snapshot) -> bool {
+    let forbids = |snapshot: &Snapshot| {
+        let mut by_file: std::collections::HashMap<Arc<str>, usize> =
+            snapshot.files().iter().map(|file| (Arc::clone(file), 0)).collect();
+        for rule in snapshot.rules.iter().filter(|rule| rule.effect == Effect::Forbid) {
+            if let Some(count) = snapshot.files.get(rule.file as usize).and_then(|file| by_file.get_mut(file)) {
+                *count += 1;
+            }
+        }
+        by_file
+    };
+    let after = forbids(after);
+    forbids(before).into_iter().any(|(file, count)| after.get(&file).is_some_and(|left| *left < count))
 }

@@ -207,7 +207,7 @@ pub fn of_error(error: &ValidationError, snippet: Option<&str>, effect: Effect) 
         let fixed = match effect {
             Effect::Permit => format!("ask first: `{owner} has {member} && {snippet} …`"),
             Effect::Forbid => {
-                format!("say what an absent member means; to refuse it: `!({owner} has {member}) || {snippet} …`")
+                format!("say what an absent member means; to refuse it: `if {owner} has {member} then {snippet} … else true`")
             }
         };
         return whole(ProblemCode::UnguardedMember, format!("`{snippet}` may be absent"), Some(fixed));
@@ -257,7 +257,7 @@ fn guarded(clauses: &[Clause]) -> Vec<ShapeProblem> {
                     severity: Severity::Warning,
                     code: ProblemCode::GuardedForbid,
                     message: format!("a request for which `{part}` is false passes this forbid"),
-                    help: Some(format!("to refuse it too, write `!({part}) || …` instead of `{part} && …`")),
+                    help: Some(format!("to refuse it too, write `if {part} then … else true` instead of `{part} && …`")),
                     clause: Some((number, 0, clause.text.len())),
                 });
                 break;

@@ -1,0 +1,367 @@
+//! The face in process: an engine that loads a bundle, keeps it current and decides. The server is a caller of it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::edge::clock::SystemClock;
+use crate::edge::files::{Follower, Patience, Reading, WatchOptions, Watcher, settle};
+use crate::edge::files::{Reader, manifest};
+use crate::gate::{self, CandidatesDecision, Clock, Explanation};
+use crate::model::{CandidatesRequest, Decision, Facts, Request, RequestError};
+use crate::policy::live::{Live, a_file_lost_forbids, loses_much};
+use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
+
+/// Decides. Cheap to clone; every clone decides by the same bundle, and a reload never makes a decision wait.
+///
+/// ```no_run
+/// use tollgate::{Engine, Request};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::load("policies")?;
+/// let request = Request::new(r#"User::"alice""#.parse()?, "chat", r#"Model::"openai-main/gpt-4o""#.parse()?);
+/// let decision = engine.is_authorized(&request)?;
+/// assert!(decision.is_permit());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    live: Arc<Live>,
+    clock: Arc<dyn Clock>,
+    guard: Arc<Mutex<Guard>>,
+    watcher: Option<Watcher>,
+    /// For reloading where nothing watches.
+    source: Option<(PathBuf, WatchOptions, Mutex<Keeper>)>,
+}
+
+/// Why no decision could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No bundle has been loaded yet.
+    #[error("no bundle is active yet")]
+    NoBundle,
+    /// The request is none that the schema takes.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// A bundle that does not load: everything that is wrong with it.
+#[derive(Debug)]
+pub struct LoadError {
+    /// The problems, sorted by place.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&report::text(&self.problems, false))
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+impl Engine {
+    /// Loads the bundle in `directory`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(directory: impl AsRef<Path>) -> Result<Self, LoadError> {
+        Self::builder().policies(directory.as_ref()).build()
+    }
+
+    /// For everything that [`Engine::load`] leaves at its default.
+    #[must_use]
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// Decides one request.
+    ///
+    /// # Errors
+    /// Before the first bundle, and when the schema does not take the request. A forbid is no error.
+    pub fn is_authorized(&self, request: &Request) -> Result<Decision, EngineError> {
+        let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
+        Ok(gate::decide(&snapshot, &self.facts(), request)?)
+    }
+
+    /// Decides about a list of candidates.
+    ///
+    /// # Errors
+    /// As [`Engine::is_authorized`].
+    pub fn candidates(&self, request: &CandidatesRequest) -> Result<CandidatesDecision, EngineError> {
+        let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
+        Ok(gate::decide_candidates(&snapshot, &self.facts(), request)?)
+    }
+
+    /// Decides one request and tells which rules were looked at, and what each part of their conditions came to.
+    ///
+    /// # Errors
+    /// As [`Engine::is_authorized`].
+    pub fn explain(&self, request: &Request) -> Result<(Decision, Explanation), EngineError> {
+        let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
+        Ok(gate::explain_request(&snapshot, &self.facts(), request)?)
+    }
+
+    /// What decides now. Everything asked of one snapshot is answered by one bundle.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.inner.live.current()
+    }
+
+    /// What Tollgate knows of a caller now.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        Facts::at(self.inner.clock.now())
+    }
+
+    /// What became of the loads so far.
+    #[must_use]
+    pub fn report(&self) -> Arc<Report> {
+        self.inner.live.report()
+    }
+
+    /// How the watcher is doing, where one watches.
+    #[must_use]
+    pub fn watch_status(&self) -> Option<crate::edge::files::WatchStatus> {
+        self.inner.watcher.as_ref().map(Watcher::status)
+    }
+
+    /// Reads the bundle again now and returns when it is in charge, or has failed ([`Engine::report`] says which).
+    /// False where that took longer than `timeout`.
+    #[must_use]
+    pub fn reload(&self, timeout: Duration) -> bool {
+        if let Some(watcher) = &self.inner.watcher {
+            let wish = watcher.trigger();
+            return watcher.wait(wish, timeout);
+        }
+        if let Some((directory, options, keeper)) = &self.inner.source {
+            let mut keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);
+            let policy = keeper.manifest_policy(options);
+            let reader = Reader::new(directory, options.limits.clone());
+            keeper.take(settle(&reader, &policy, &options.settle));
+        }
+        true
+    }
+
+    /// Lets the bundle of this revision in, though it drops every forbid or most rules.
+    pub fn acknowledge(&self, revision: &str) {
+        let mut guard = self.inner.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.acknowledged = Some(revision.into());
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let revision = self.snapshot().map(|snapshot| Arc::clone(snapshot.revision()));
+        f.debug_struct("Engine").field("revision", &revision).finish_non_exhaustive()
+    }
+}
+
+/// How an engine is to be set up.
+#[must_use]
+pub struct EngineBuilder {
+    directory: Option<PathBuf>,
+    bundle: Option<Bundle>,
+    watch: bool,
+    wait: bool,
+    strict: bool,
+    guarded: bool,
+    options: WatchOptions,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for EngineBuilder {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            bundle: None,
+            watch: false,
+            wait: true,
+            strict: false,
+            guarded: false,
+            options: WatchOptions::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl EngineBuilder {
+    /// The directory that holds the bundle.
+    pub fn policies(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// A bundle that is in memory; instead of a directory.
+    pub fn bundle(mut self, bundle: Bundle) -> Self {
+        self.bundle = Some(bundle);
+        self
+    }
+
+    /// Whether changes of the directory are taken over while the engine lives. Default: no.
+    pub fn watch(mut self, watch: bool) -> Self {
+        self.watch = watch;
+        self
+    }
+
+    /// Whether building fails where the first bundle does. Default: yes; else a watching engine waits for a good one,
+    /// and decides nothing before.
+    pub fn first_must_load(mut self, must: bool) -> Self {
+        self.wait = must;
+        self
+    }
+
+    /// Whether warnings are errors. Default: no.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// Whether a reload that drops every forbid, or most rules, is held until it is acknowledged. Default: no.
+    pub fn guarded(mut self, guarded: bool) -> Self {
+        self.guarded = guarded;
+        self
+    }
+
+    /// How the directory is read and watched.
+    pub fn watch_options(mut self, options: WatchOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Where `context.now` comes from. Default: the system's clock.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Loads the bundle and starts to watch, as set up.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the bundle.
+    pub fn build(self) -> Result<Engine, LoadError> {
+        let live = Arc::new(Live::default());
+        let guard = Arc::new(Mutex::new(Guard { on: self.guarded, acknowledged: None }));
+        let mut keeper = Keeper {
+            live: Arc::clone(&live),
+            clock: Arc::clone(&self.clock),
+            guard: Arc::clone(&guard),
+            loader: Loader::new(self.strict),
+            ready: None,
+            sequence: 0,
+        };
+        if let Some(bundle) = &self.bundle {
+            let outcome = keeper.loader.load(bundle);
+            keeper.publish(outcome, bundle);
+        }
+        let directory = self.directory.or_else(|| self.bundle.is_none().then(|| PathBuf::from("policies")));
+        let mut inner = Inner { live, clock: self.clock, guard, watcher: None, source: None };
+        if let Some(directory) = directory {
+            if self.wait || !self.watch {
+                let reader = Reader::new(&directory, self.options.limits.clone());
+                let policy = keeper.manifest_policy(&self.options);
+                keeper.take(settle(&reader, &policy, &self.options.settle));
+            }
+            if self.watch && (inner.live.current().is_some() || !self.wait) {
+                inner.watcher = Watcher::start(&directory, self.options, keeper).ok();
+            } else {
+                inner.source = Some((directory, self.options, Mutex::new(keeper)));
+            }
+        }
+        match (inner.live.current(), inner.live.report().failure.as_ref()) {
+            (None, Some(failure)) if self.wait => Err(LoadError { problems: failure.problems.to_vec() }),
+            _ => Ok(Engine { inner: Arc::new(inner) }),
+        }
+    }
+}
+
+/// Whether reloads that lose much are held, and which one is let in all the same.
+struct Guard {
+    on: bool,
+    acknowledged: Option<Box<str>>,
+}
+
+/// Turns readings of the directory into snapshots, and puts them in charge.
+struct Keeper {
+    live: Arc<Live>,
+    clock: Arc<dyn Clock>,
+    guard: Arc<Mutex<Guard>>,
+    loader: Loader,
+    /// What [`Follower::patience`] compiled, for [`Follower::take`] to publish.
+    ready: Option<Loaded>,
+    sequence: u64,
+}
+
+impl Keeper {
+    fn publish(&mut self, outcome: Result<Loaded, Vec<Problem>>, bundle: &Bundle) -> bool {
+        let now = self.clock.now();
+        let loaded = match outcome {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                self.live.fail(problems, Some(bundle.revision()), now);
+                return false;
+            }
+        };
+        if let Some(held) = self.held(&loaded.snapshot) {
+            self.live.fail(vec![held], Some(Arc::clone(loaded.snapshot.revision())), now);
+            return false;
+        }
+        let before = self.live.publish(loaded.snapshot, loaded.problems, now);
+        // Dropping a million rules takes a while; no decision waits for it, nor does the next reload.
+        let _ = std::thread::Builder::new().name("drop".to_owned()).spawn(move || drop(before));
+        true
+    }
+
+    fn held(&self, snapshot: &Snapshot) -> Option<Problem> {
+        let guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        if !guard.on || guard.acknowledged.as_deref() == Some(snapshot.revision()) {
+            return None;
+        }
+        loses_much(self.live.current()?.as_ref(), snapshot)
+    }
+
+    fn manifest_policy(&self, options: &WatchOptions) -> crate::edge::files::ManifestPolicy {
+        let mut policy = options.manifest.clone();
+        policy.minimum_sequence = policy.minimum_sequence.max(self.sequence);
+        policy
+    }
+}
+
+impl Follower for Keeper {
+    fn take(&mut self, outcome: Result<Reading, Vec<Problem>>) {
+        match outcome {
+            Ok(reading) => {
+                let ready = self.ready.take().filter(|ready| *ready.snapshot.revision() == reading.bundle.revision());
+                let outcome = match ready {
+                    Some(loaded) => Ok(loaded),
+                    None => self.loader.load(&reading.bundle),
+                };
+                if self.publish(outcome, &reading.bundle)
+                    && let Some(sequence) = reading.manifest.as_ref().and_then(manifest::sequence)
+                {
+                    self.sequence = sequence;
+                }
+            }
+            Err(problems) => self.live.fail(problems, None, self.clock.now()),
+        }
+    }
+
+    fn patience(&mut self, reading: &Reading) -> Patience {
+        let Some(before) = self.live.current() else { return Patience::Usual };
+        self.ready = self.loader.load(&reading.bundle).ok();
+        match &self.ready {
+            Some(ready) if a_file_lost_forbids(&before, &ready.snapshot) => Patience::Long,
+            _ => Patience::Usual,
+        }
+    }
+
+    fn minimum_sequence(&self) -> u64 {
+        self.sequence
+    }
+}
