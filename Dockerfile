@@ -8,7 +8,8 @@
 # For others to reach it, it has to listen on another address. This version does not yet check who asks on such an
 # address and says so by refusing to start without --insecure: put it behind something that does check, such as a
 # network policy or a mesh with mTLS.
-#   docker run -p 127.0.0.1:8181:8181 -e TOLLGATE_LISTEN=0.0.0.0:8181 -v "$PWD/policies:/policies:ro" tollgate serve --insecure
+#   docker run -p 127.0.0.1:8181:8181 -e TOLLGATE_LISTEN=0.0.0.0:8181 -v "$PWD/policies:/policies:ro" \
+#     tollgate serve --insecure
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
