@@ -1,0 +1,46 @@
+# syntax=docker/dockerfile:1
+#
+#   docker build -t tollgate .
+#
+# Beside the gateway, in one network namespace (a sidecar, or --network host): the server stays on loopback.
+#   docker run --network host -v "$PWD/policies:/policies:ro" -v tollgate-data:/data tollgate
+#
+# For others to reach it, it has to listen on another address. This version does not yet check who asks on such an
+# address and says so by refusing to start without --insecure: put it behind something that does check, such as a
+# network policy or a mesh with mTLS.
+#   docker run -p 127.0.0.1:8181:8181 -e TOLLGATE_LISTEN=0.0.0.0:8181 -v "$PWD/policies:/policies:ro" \
+#     tollgate serve --insecure
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked --bin tollgate \
+    && install -D -m 0755 target/release/tollgate /out/tollgate \
+    && strip /out/tollgate
+
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends curl \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin tollgate \
+    && install -d -o tollgate -g tollgate -m 0750 /data \
+    && install -d -m 0755 /policies
+COPY --from=build /out/tollgate /usr/local/bin/tollgate
+COPY LICENSE /usr/share/doc/tollgate/LICENSE
+
+# The environment beats the config file, and flags beat the environment.
+ENV TOLLGATE_POLICIES=/policies \
+    TOLLGATE_DATA=/data \
+    TOLLGATE_LISTEN=127.0.0.1:8181
+USER 10001:10001
+VOLUME ["/policies", "/data"]
+EXPOSE 8181
+
+# Ready means that a bundle is active; the address is always reachable from inside, whatever the host part says.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD curl -fsS -o /dev/null "http://127.0.0.1:${TOLLGATE_LISTEN##*:}/health/ready" || exit 1
+
+ENTRYPOINT ["/usr/local/bin/tollgate"]
+CMD ["serve"]
