@@ -1,16 +1,16 @@
 #![forbid(unsafe_code)]
 //! Tollgate.
 
-pub mod model;
-pub mod policy;
-pub mod gate;
 pub mod edge;
 pub mod engine;
+pub mod gate;
+pub mod model;
+pub mod policy;
 
 pub use engine::{Engine, EngineBuilder, EngineError, LoadError};
 pub use gate::CandidatesDecision;
 pub use model::{
-    CandidatesRequest, Decision, DecisionCode, Effect, EntityUid, Facts, Outcome, Request, RequestError, RequestErrorCode,
-    RuleReference, Timestamp,
+    CandidatesRequest, Decision, DecisionCode, Effect, EntityUid, Facts, Outcome, Request, RequestError,
+    RequestErrorCode, RuleReference, Timestamp,
 };
 pub use policy::{Bundle, Problem, ProblemCode, Severity, Snapshot, SourceFile};

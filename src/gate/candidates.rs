@@ -8,8 +8,8 @@ use super::context::RequestContext;
 use super::decide::{Resolved, Verdict, Who, action, check_type, judge, outcome, resolve};
 use super::evaluate::{Question, evaluate};
 use crate::model::{
-    CandidateDecision, CandidatesRequest, Decision, DecisionCode, EntityUid, EvaluationError, Facts, Outcome, RequestError,
-    RequestErrorCode, RuleReference,
+    CandidateDecision, CandidatesRequest, Decision, DecisionCode, EntityUid, EvaluationError, Facts, Outcome,
+    RequestError, RequestErrorCode, RuleReference,
 };
 use crate::policy::entities::{EntityIndex, Subject};
 use crate::policy::schema::ActionIndex;
@@ -65,7 +65,11 @@ pub fn decide_candidates(
         check_type(&action.resources, candidate, action, &format!("candidates[{position}]"))?;
         if request.router.is_some() && candidate.kind() != "Model" {
             let message = format!("through a router only models are asked for, not a `{}`", candidate.kind());
-            return Err(RequestError::new(RequestErrorCode::InvalidCandidates, format!("candidates[{position}]"), message));
+            return Err(RequestError::new(
+                RequestErrorCode::InvalidCandidates,
+                format!("candidates[{position}]"),
+                message,
+            ));
         }
     }
     let context = RequestContext::check(&request.context, action, &snapshot.schema)?;
@@ -139,10 +143,10 @@ fn judge_through(
     let question = Question { snapshot, principal, action: Some(action), resource: &subject, context, facts };
     let evaluation = evaluate(&question);
     let (code, rules) = outcome(snapshot, &evaluation);
-    let error = |(index, message): &(_, String)| EvaluationError { rule: snapshot.reference(*index), message: message.clone() };
-    let forbid_erred = code == DecisionCode::Error && evaluation.errors.iter().any(|(index, _)| {
-        snapshot.rule(*index).effect == crate::model::Effect::Forbid
-    });
+    let error =
+        |(index, message): &(_, String)| EvaluationError { rule: snapshot.reference(*index), message: message.clone() };
+    let forbid_erred = code == DecisionCode::Error
+        && evaluation.errors.iter().any(|(index, _)| snapshot.rule(*index).effect == crate::model::Effect::Forbid);
     let (code, rules): (_, Vec<RuleReference>) = if code == DecisionCode::ForbiddenByRule || forbid_erred {
         (code, rules.iter().map(|index| snapshot.reference(*index)).collect())
     } else if router.code != DecisionCode::Permitted {

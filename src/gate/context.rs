@@ -100,8 +100,14 @@ impl Told {
                 Some(known) => told.member(known, value)?,
                 None => {
                     let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
-                    let message = format!("no context member is called `{shown}`; what is your own goes in `context.metadata`, as a text");
-                    return Err(RequestError::new(RequestErrorCode::InvalidContext, format!("context.{shown}"), message));
+                    let message = format!(
+                        "no context member is called `{shown}`; what is your own goes in `context.metadata`, as a text"
+                    );
+                    return Err(RequestError::new(
+                        RequestErrorCode::InvalidContext,
+                        format!("context.{shown}"),
+                        message,
+                    ));
                 }
             }
         }
@@ -116,7 +122,10 @@ impl Told {
         match name {
             "ip" => {
                 let text = value.as_str().filter(|text| is_ip(text));
-                self.ip = Some(text.ok_or_else(|| wrong("an IP address such as \"10.1.2.3\", or a range such as \"10.0.0.0/8\""))?.into());
+                self.ip = Some(
+                    text.ok_or_else(|| wrong("an IP address such as \"10.1.2.3\", or a range such as \"10.0.0.0/8\""))?
+                        .into(),
+                );
             }
             "stream" => self.stream = Some(value.as_bool().ok_or_else(|| wrong("true or false"))?),
             "input_tokens" | "max_output_tokens" => {
@@ -181,10 +190,13 @@ fn metadata(value: &Value) -> Result<Vec<(SmolStr, SmolStr)>, RequestError> {
         return Err(wrong("context.metadata".to_owned(), message));
     }
     let entry = |(name, value): (&String, &Value)| {
-        let param = || format!("context.metadata.{}", name.chars().take(80).flat_map(char::escape_debug).collect::<String>());
+        let param =
+            || format!("context.metadata.{}", name.chars().take(80).flat_map(char::escape_debug).collect::<String>());
         check_name(name).map_err(|error| wrong(param(), error.to_string()))?;
         let text = value.as_str().filter(|text| text.len() <= MAX_TEXT_BYTES);
-        let text = text.ok_or_else(|| wrong(param(), "a member of `context.metadata` must be a text of 8192 bytes at most".to_owned()))?;
+        let text = text.ok_or_else(|| {
+            wrong(param(), "a member of `context.metadata` must be a text of 8192 bytes at most".to_owned())
+        })?;
         Ok((name.to_smolstr(), text.to_smolstr()))
     };
     object.iter().map(entry).collect()

@@ -9,8 +9,8 @@ use super::context::RequestContext;
 use super::evaluate::{Evaluation, Question, evaluate};
 use super::explain::{self, Explanation};
 use crate::model::{
-    Decision, DecisionCode, Effect, EntityUid, EvaluationError, Facts, Outcome, Request, RequestError, RequestErrorCode,
-    RuleReference,
+    Decision, DecisionCode, Effect, EntityUid, EvaluationError, Facts, Outcome, Request, RequestError,
+    RequestErrorCode, RuleReference,
 };
 use crate::policy::entities::Subject;
 use crate::policy::index::RuleIndex;
@@ -31,7 +31,8 @@ pub fn decide(snapshot: &Snapshot, facts: &Facts, request: &Request) -> Result<D
     let mut verdict = judge(snapshot, facts, &who.subject, index, &request.resource, &context);
     let hint = match (&verdict.resource, request.explain && verdict.code == DecisionCode::NoRulePermits) {
         (Resolved::Subject(resource), true) => {
-            let question = Question { snapshot, principal: &who.subject, action: Some(index), resource, context: &context, facts };
+            let question =
+                Question { snapshot, principal: &who.subject, action: Some(index), resource, context: &context, facts };
             explain::hint(&question)
         }
         _ => None,
@@ -55,7 +56,11 @@ pub fn decide(snapshot: &Snapshot, facts: &Facts, request: &Request) -> Result<D
 ///
 /// # Errors
 /// As [`decide`].
-pub fn explain_request(snapshot: &Snapshot, facts: &Facts, request: &Request) -> Result<(Decision, Explanation), RequestError> {
+pub fn explain_request(
+    snapshot: &Snapshot,
+    facts: &Facts,
+    request: &Request,
+) -> Result<(Decision, Explanation), RequestError> {
     let decision = decide(snapshot, facts, request)?;
     let (index, action) = action(snapshot, &request.action)?;
     let context = RequestContext::check(&request.context, action, &snapshot.schema)?;
@@ -162,7 +167,9 @@ pub(super) fn judge(
 ) -> Verdict {
     let (resolved, refusal) = resolve(snapshot, resource);
     let refusal = match refusal {
-        _ if snapshot.may_be_disabled && snapshot.store.is_disabled(principal, facts.now) => Some(DecisionCode::PrincipalDisabled),
+        _ if snapshot.may_be_disabled && snapshot.store.is_disabled(principal, facts.now) => {
+            Some(DecisionCode::PrincipalDisabled)
+        }
         refusal => refusal,
     };
     if let (None, Resolved::Subject(subject)) = (refusal, &resolved) {
@@ -170,7 +177,10 @@ pub(super) fn judge(
         let evaluation = evaluate(&question);
         let (code, rules) = outcome(snapshot, &evaluation);
         let reference = |index: &RuleIndex| snapshot.reference(*index);
-        let error = |(index, message): &(RuleIndex, String)| EvaluationError { rule: reference(index), message: message.clone() };
+        let error = |(index, message): &(RuleIndex, String)| EvaluationError {
+            rule: reference(index),
+            message: message.clone(),
+        };
         return Verdict {
             code,
             rules: rules.iter().map(reference).collect(),

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use cedar_policy_core::ast::{Entity, EntityUID, EntityUIDEntry, Expr, Literal, PartialValue, Request as CedarRequest, SlotEnv, Value, ValueKind};
+use cedar_policy_core::ast::{
+    Entity, EntityUID, EntityUIDEntry, Expr, Literal, PartialValue, Request as CedarRequest, SlotEnv, Value, ValueKind,
+};
 use cedar_policy_core::entities::{Dereference, Entities, NoEntitiesSchema, TCComputation};
 use cedar_policy_core::evaluator::Evaluator;
 use cedar_policy_core::extensions::Extensions;
@@ -167,7 +169,9 @@ impl Scene {
         }
         seen.extend(list.iter().map(|entity| entity.uid().clone()));
         let mut next: Vec<EntityUID> = reads.literals.iter().map(|uid| uid.as_ref().clone()).collect();
-        if let (RequestContext::Native(_), cedar_policy_core::ast::Context::Value(members)) = (question.context, context) {
+        if let (RequestContext::Native(_), cedar_policy_core::ast::Context::Value(members)) =
+            (question.context, context)
+        {
             next.extend(members.values().flat_map(Value::all_literal_uids));
         }
         let mut from = 0;
@@ -189,7 +193,12 @@ impl Scene {
             }
         }
         Entities::new()
-            .add_entities(list, None::<&NoEntitiesSchema>, TCComputation::AssumeAlreadyComputed, Extensions::all_available())
+            .add_entities(
+                list,
+                None::<&NoEntitiesSchema>,
+                TCComputation::AssumeAlreadyComputed,
+                Extensions::all_available(),
+            )
             .unwrap_or_default()
     }
 

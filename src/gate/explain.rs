@@ -176,8 +176,14 @@ fn worded(question: &Question<'_>, distance: Distance, index: RuleIndex) -> Stri
     let names = |subject| snapshot.store.subject_core_uid(subject).to_string();
     match distance {
         Distance::OtherAction => {
-            let action = question.action.and_then(|index| snapshot.schema.action_at(index)).map_or("this", |action| &action.name);
-            format!("{reference} permits {} there, not {action}", writer.action_names(snapshot.action_set(rule.actions)))
+            let action = question
+                .action
+                .and_then(|index| snapshot.schema.action_at(index))
+                .map_or("this", |action| &action.name);
+            format!(
+                "{reference} permits {} there, not {action}",
+                writer.action_names(snapshot.action_set(rule.actions))
+            )
         }
         Distance::OtherPrincipal => format!(
             "{reference} permits this for {}, which {} is not",

@@ -8,8 +8,8 @@ mod explain;
 mod ports;
 
 pub use candidates::{CandidatesDecision, MAX_CANDIDATES, decide_candidates};
-pub use decide::{decide, explain_request};
-pub use explain::{ClauseTrace, Explanation, RuleTrace};
-pub use evaluate::{Evaluation, Question, evaluate};
 pub use context::RequestContext;
+pub use decide::{decide, explain_request};
+pub use evaluate::{Evaluation, Question, evaluate};
+pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use ports::Clock;

@@ -159,7 +159,9 @@ impl Decision {
                 format!("{} is disabled or has expired, or its team or org is", self.principal)
             }
             (DecisionCode::ModelUnknown, _) => format!("no model is called `{}`", self.resource.id().escape_debug()),
-            (DecisionCode::ModelDisabled, _) => format!("the model `{}` is disabled", self.resource.id().escape_debug()),
+            (DecisionCode::ModelDisabled, _) => {
+                format!("the model `{}` is disabled", self.resource.id().escape_debug())
+            }
             (DecisionCode::Error, _) => match self.errors.first() {
                 Some(error) => format!("{} raised an error: {}", error.rule, error.message),
                 None => "a rule raised an error".to_owned(),

@@ -193,7 +193,16 @@ mod tests {
         let uid: EntityUid = r#"Docs::File::"a \"b\" c""#.parse().unwrap();
         assert_eq!((uid.kind(), uid.id()), ("Docs::File", "a \"b\" c"));
         assert_eq!(uid.to_string(), r#"Docs::File::"a \"b\" c""#);
-        for bad in ["", "alice", "User::alice", "User::\"a", "1User::\"a\"", "User::\"\"", "User::\"a\u{200B}\"", "User::\"a\"b\""] {
+        for bad in [
+            "",
+            "alice",
+            "User::alice",
+            "User::\"a",
+            "1User::\"a\"",
+            "User::\"\"",
+            "User::\"a\u{200B}\"",
+            "User::\"a\"b\"",
+        ] {
             assert!(bad.parse::<EntityUid>().is_err(), "{bad} was taken");
         }
     }

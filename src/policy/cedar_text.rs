@@ -57,13 +57,7 @@ impl Snapshot {
         let mut text = String::new();
         for rule in &self.rules {
             let file = self.files.get(rule.file as usize).map_or("", |file| file);
-            let _ = writeln!(
-                text,
-                "@id({})\n@file({})\n@line(\"{}\")",
-                quoted(&rule.id),
-                quoted(file),
-                rule.line
-            );
+            let _ = writeln!(text, "@id({})\n@file({})\n@line(\"{}\")", quoted(&rule.id), quoted(file), rule.line);
             let condition = rule.condition.map(|index| self.condition(index).as_ref());
             text.push_str(&writer.policy(rule, self.action_set(rule.actions), condition).text);
             text.push_str("\n\n");
@@ -77,13 +71,8 @@ impl Writer<'_> {
     pub fn policy(self, rule: &Rule, actions: &ActionSet, condition: Option<&Condition>) -> PolicyText {
         let principal = self.scope(rule.principal, Side::Principal);
         let resource = self.scope(rule.resource, Side::Resource);
-        let mut text = format!(
-            "{}({}, {}, {})",
-            rule.effect.as_str(),
-            principal.head,
-            self.actions(actions),
-            resource.head
-        );
+        let mut text =
+            format!("{}({}, {}, {})", rule.effect.as_str(), principal.head, self.actions(actions), resource.head);
         for scope in [principal.condition, resource.condition].into_iter().flatten() {
             let _ = write!(text, "\nwhen {{ {scope} }}");
         }
@@ -101,7 +90,8 @@ impl Writer<'_> {
     /// The actions of a set that can be asked for, for a reader.
     pub fn action_names(self, actions: &ActionSet) -> String {
         let names = actions.iter().filter_map(|index| self.schema.action_at(index));
-        let names: Vec<&str> = names.filter(|action| !action.principals.is_empty()).map(|action| action.name.as_str()).collect();
+        let names: Vec<&str> =
+            names.filter(|action| !action.principals.is_empty()).map(|action| action.name.as_str()).collect();
         names.join(", ")
     }
 
@@ -163,8 +153,7 @@ impl Writer<'_> {
         {
             return Written { head, condition: None };
         }
-        let condition =
-            scope.iter().map(|clause| self.alternatives(clause, variable)).collect::<Vec<_>>().join(" && ");
+        let condition = scope.iter().map(|clause| self.alternatives(clause, variable)).collect::<Vec<_>>().join(" && ");
         Written { head: variable.to_owned(), condition: (!scope.is_empty()).then_some(condition) }
     }
 
@@ -209,7 +198,10 @@ impl Writer<'_> {
             }
         }
         for (_, uids) in sets {
-            parts.push(format!("{variable} in [{}]", uids.join(", ")));
+            match uids.as_slice() {
+                [only] => parts.push(format!("{variable} in {only}")),
+                _ => parts.push(format!("{variable} in [{}]", uids.join(", "))),
+            }
         }
         for (attribute, names) in [("tags", tags), ("roles", roles)] {
             if !names.is_empty() {

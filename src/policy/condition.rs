@@ -150,13 +150,22 @@ pub fn parse_clause(text: &str, unless: bool) -> Result<Clause, ConditionError> 
     }
     guard::cedar_text(text).map_err(|trouble| too_complex(trouble.offset, trouble.to_string()))?;
     let parsed: Expr = text.parse().map_err(|error: cedar_policy_core::parser::err::ParseErrors| {
-        let first: &dyn Diagnostic = error.iter().next().map_or(&error as &dyn Diagnostic, |first| first as &dyn Diagnostic);
+        let first: &dyn Diagnostic =
+            error.iter().next().map_or(&error as &dyn Diagnostic, |first| first as &dyn Diagnostic);
         let (offset, length) = source::label_of(first).unwrap_or((0, text.len()));
-        ConditionError::Syntax { offset, length, message: first.to_string(), help: first.help().map(|help| help.to_string()) }
+        ConditionError::Syntax {
+            offset,
+            length,
+            message: first.to_string(),
+            help: first.help().map(|help| help.to_string()),
+        }
     })?;
     let depth = depth(&parsed);
     if depth > MAX_DEPTH {
-        return Err(too_complex(0, format!("the expression is {depth} levels deep; {MAX_DEPTH} are evaluated at most")));
+        return Err(too_complex(
+            0,
+            format!("the expression is {depth} levels deep; {MAX_DEPTH} are evaluated at most"),
+        ));
     }
     Ok(Clause { unless, text: text.into(), expression: without_places(&parsed) })
 }
@@ -206,7 +215,9 @@ impl Reads {
             ExprKind::Var(Var::Context) => self.members = Members::ALL,
             ExprKind::Lit(Literal::EntityUID(uid)) => self.literals.push(Arc::clone(uid)),
             // Nothing steps from a set to its elements, so what they name is not read.
-            ExprKind::Set(elements) => elements.iter().filter(|element| !is_literal(element)).for_each(|e| self.visit(e)),
+            ExprKind::Set(elements) => {
+                elements.iter().filter(|element| !is_literal(element)).for_each(|e| self.visit(e))
+            }
             ExprKind::GetAttr { expr, attr } | ExprKind::HasAttr { expr, attr } if is_context(expr) => {
                 self.members = self.members.union(Members::one(attr));
             }
@@ -294,11 +305,9 @@ fn steps(expression: &Expr) -> usize {
 pub fn without_places(expression: &Expr) -> Expr {
     let bare = |inner: &Arc<Expr>| Arc::new(without_places(inner));
     let kind = match expression.expr_kind() {
-        ExprKind::If { test_expr, then_expr, else_expr } => ExprKind::If {
-            test_expr: bare(test_expr),
-            then_expr: bare(then_expr),
-            else_expr: bare(else_expr),
-        },
+        ExprKind::If { test_expr, then_expr, else_expr } => {
+            ExprKind::If { test_expr: bare(test_expr), then_expr: bare(then_expr), else_expr: bare(else_expr) }
+        }
         ExprKind::And { left, right } => ExprKind::And { left: bare(left), right: bare(right) },
         ExprKind::Or { left, right } => ExprKind::Or { left: bare(left), right: bare(right) },
         ExprKind::UnaryApp { op, arg } => ExprKind::UnaryApp { op: *op, arg: bare(arg) },

@@ -429,8 +429,7 @@ impl EntityStore {
         let mut put = |name: &'static str, value: PartialValue| attributes.push((SmolStr::new_static(name), value));
         let above = |pick: fn(&Details) -> &[SmolStr]| {
             let own = own.map(pick).unwrap_or_default().iter();
-            let inherited =
-                closure.iter().filter_map(|index| self.record(*index).details.as_deref()).flat_map(pick);
+            let inherited = closure.iter().filter_map(|index| self.record(*index).details.as_deref()).flat_map(pick);
             own.chain(inherited).cloned().collect::<HashSet<_>>()
         };
         let has_tags = !matches!(kind, Kind::OWNER_KIND | Kind::MODEL_GROUP | Kind::METADATA) && kind.0 <= 10;

@@ -63,12 +63,8 @@ pub struct Scopes {
 
 impl Default for Scopes {
     fn default() -> Self {
-        let mut scopes = Self {
-            keys: Vec::new(),
-            by_key: HashMap::default(),
-            scopes: Vec::new(),
-            by_scope: HashMap::default(),
-        };
+        let mut scopes =
+            Self { keys: Vec::new(), by_key: HashMap::default(), scopes: Vec::new(), by_scope: HashMap::default() };
         scopes.key(Key::Any);
         scopes
     }
@@ -304,12 +300,8 @@ fn one_of(
 
 impl Used {
     fn of(scopes: &Scopes, store: &EntityStore, groups: HashMap<KeyIndex, Vec<KeyIndex>, RandomState>) -> Self {
-        let mut used = Self {
-            inside: vec![None; store.len()],
-            equal: vec![None; store.len()],
-            groups,
-            ..Self::default()
-        };
+        let mut used =
+            Self { inside: vec![None; store.len()], equal: vec![None; store.len()], groups, ..Self::default() };
         let set = |list: &mut Vec<Option<KeyIndex>>, at: usize, index: KeyIndex| {
             if list.len() <= at {
                 list.resize(at + 1, None);
@@ -372,7 +364,9 @@ impl Used {
         let mut kept = from;
         for index in from..keys.len() {
             let key = keys.get(index).copied();
-            if key != last && let (Some(key), Some(slot)) = (key, keys.get_mut(kept)) {
+            if key != last
+                && let (Some(key), Some(slot)) = (key, keys.get_mut(kept))
+            {
                 *slot = key;
                 kept += 1;
             }

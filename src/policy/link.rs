@@ -129,12 +129,26 @@ impl<'a> Linker<'a> {
         u32::try_from(self.files.len().saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn error(&mut self, code: ProblemCode, file: &Arc<str>, place: Place, message: String, help: Option<String>) {
+    pub(crate) fn error(
+        &mut self,
+        code: ProblemCode,
+        file: &Arc<str>,
+        place: Place,
+        message: String,
+        help: Option<String>,
+    ) {
         let problem = Problem::error(code, file, place, message);
         self.problems.push(Problem { help, ..problem });
     }
 
-    pub(crate) fn warn(&mut self, code: ProblemCode, file: &Arc<str>, place: Place, message: String, help: Option<String>) {
+    pub(crate) fn warn(
+        &mut self,
+        code: ProblemCode,
+        file: &Arc<str>,
+        place: Place,
+        message: String,
+        help: Option<String>,
+    ) {
         let problem = Problem::warning(code, file, place, message);
         self.problems.push(Problem { help, ..problem });
     }

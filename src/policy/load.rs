@@ -86,9 +86,18 @@ impl Loader {
         self.links.conditions.tidy();
         let mut linker = Linker::new(&schema, &mut self.links);
         let units: Vec<&Unit> = bundle.files().iter().filter_map(|file| Some(&self.units.get(&file.path)?.2)).collect();
-        let documents: Vec<_> = units.iter().filter_map(|unit| if let Unit::Yaml(file, _) = unit { Some(Arc::clone(file)) } else { None }).collect();
-        let policies: Vec<_> = units.iter().filter_map(|unit| if let Unit::Policies(file) = unit { Some(Arc::clone(file)) } else { None }).collect();
-        let entities: Vec<_> = units.iter().filter_map(|unit| if let Unit::Entities(file) = unit { Some(Arc::clone(file)) } else { None }).collect();
+        let documents: Vec<_> = units
+            .iter()
+            .filter_map(|unit| if let Unit::Yaml(file, _) = unit { Some(Arc::clone(file)) } else { None })
+            .collect();
+        let policies: Vec<_> = units
+            .iter()
+            .filter_map(|unit| if let Unit::Policies(file) = unit { Some(Arc::clone(file)) } else { None })
+            .collect();
+        let entities: Vec<_> = units
+            .iter()
+            .filter_map(|unit| if let Unit::Entities(file) = unit { Some(Arc::clone(file)) } else { None })
+            .collect();
         linker.native_entities(&entities);
         linker.documents(&documents);
         linker.close_native_entities();
@@ -111,8 +120,7 @@ impl Loader {
     }
 
     fn schema(&mut self, bundle: &Bundle) -> Result<Arc<BundleSchema>, Vec<Problem>> {
-        let fragments: Vec<&SourceFile> =
-            bundle.files().iter().filter(|file| file.kind == FileKind::Schema).collect();
+        let fragments: Vec<&SourceFile> = bundle.files().iter().filter(|file| file.kind == FileKind::Schema).collect();
         let digests: Vec<[u8; 32]> = fragments.iter().map(|file| file.digest).collect();
         if let Some((known, schema)) = &self.schema
             && *known == digests

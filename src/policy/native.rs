@@ -103,7 +103,8 @@ impl NativeFile {
         };
         for template in set.templates() {
             let place = template.loc().map_or_else(Place::default, |loc| source::place_at(text, loc.start(), 6));
-            let help = "name the entity instead of `?principal` or `?resource`; nothing links templates here".to_owned();
+            let help =
+                "name the entity instead of `?principal` or `?resource`; nothing links templates here".to_owned();
             put(Severity::Error, place, ProblemCode::CedarTemplate, "a template is no policy".to_owned(), Some(help));
         }
         let result = Validator::new(schema.core().clone()).validate(set, ValidationMode::Strict);
@@ -128,7 +129,13 @@ impl NativeFile {
             } else {
                 (Severity::Warning, ProblemCode::CedarValidation)
             };
-            put(severity, source::place_of(warning, text), code, warning.to_string(), warning.help().map(|help| help.to_string()));
+            put(
+                severity,
+                source::place_of(warning, text),
+                code,
+                warning.to_string(),
+                warning.help().map(|help| help.to_string()),
+            );
         }
     }
 
@@ -146,7 +153,9 @@ impl NativeFile {
             let stem = self.path.strip_suffix(".cedar").unwrap_or(&self.path);
             let id = given.filter(|id| !id.is_empty()).unwrap_or_else(|| format_smolstr!("{stem}#{}", position + 1));
             let (principal, resource, condition) = split(policy.template());
-            if let Some(deep) = condition.iter().map(|clause| depth(&clause.expression)).find(|depth| *depth > MAX_DEPTH) {
+            if let Some(deep) =
+                condition.iter().map(|clause| depth(&clause.expression)).find(|depth| *depth > MAX_DEPTH)
+            {
                 let message = format!("the condition is {deep} levels deep; {MAX_DEPTH} are evaluated at most");
                 let problem = Problem::error(ProblemCode::ConditionTooComplex, &self.path, place, message);
                 self.problems.push(problem.with_help(guard::HELP));
@@ -245,10 +254,9 @@ fn head(constraint: &PrincipalOrResourceConstraint) -> NativeScope {
         PrincipalOrResourceConstraint::In(reference) => vec![one(uid(reference).map(Alternative::In))],
         PrincipalOrResourceConstraint::Eq(reference) => vec![one(uid(reference).map(Alternative::Eq))],
         PrincipalOrResourceConstraint::Is(kind) => vec![one(Some(Alternative::Is(kind.as_ref().clone())))],
-        PrincipalOrResourceConstraint::IsIn(kind, reference) => vec![
-            one(uid(reference).map(Alternative::In)),
-            one(Some(Alternative::Is(kind.as_ref().clone()))),
-        ],
+        PrincipalOrResourceConstraint::IsIn(kind, reference) => {
+            vec![one(uid(reference).map(Alternative::In)), one(Some(Alternative::Is(kind.as_ref().clone())))]
+        }
     };
     clauses.into_iter().flatten().collect()
 }
@@ -264,7 +272,13 @@ fn alternatives(expression: &Expr, variable: Var) -> Option<Vec<Alternative>> {
         }
         ExprKind::Is { expr, entity_type } if is_variable(expr) => Some(vec![Alternative::Is(entity_type.clone())]),
         ExprKind::BinaryApp { op: BinaryOp::Eq, arg1, arg2 } => {
-            let other = if is_variable(arg1) { arg2 } else if is_variable(arg2) { arg1 } else { return None };
+            let other = if is_variable(arg1) {
+                arg2
+            } else if is_variable(arg2) {
+                arg1
+            } else {
+                return None;
+            };
             Some(vec![Alternative::Eq(entity(other)?)])
         }
         ExprKind::BinaryApp { op: BinaryOp::In, arg1, arg2 } if is_variable(arg1) => match arg2.expr_kind() {
@@ -299,7 +313,8 @@ impl EntitiesFile {
         let items: Vec<&RawValue> = match serde_json::from_str(text) {
             Ok(items) => items,
             Err(error) => {
-                let place = Place { line: source::number(error.line()), column: source::number(error.column()), length: 1 };
+                let place =
+                    Place { line: source::number(error.line()), column: source::number(error.column()), length: 1 };
                 loaded.problem(place, format!("this is no list of entities: {error}"), text);
                 return loaded;
             }
@@ -450,4 +465,3 @@ fn strings(value: Option<&PartialValue>) -> Box<[SmolStr]> {
         })
         .collect()
 }
-

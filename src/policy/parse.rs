@@ -47,8 +47,18 @@ pub fn parse(file: &SourceFile) -> Parsed {
     Parsed { document, problems: shown(findings, path, text) }
 }
 
-const SECTIONS: &[&str] =
-    &["orgs", "teams", "users", "services", "keys", "provider_accounts", "model_groups", "routers", "authz_rules", "limits"];
+const SECTIONS: &[&str] = &[
+    "orgs",
+    "teams",
+    "users",
+    "services",
+    "keys",
+    "provider_accounts",
+    "model_groups",
+    "routers",
+    "authz_rules",
+    "limits",
+];
 
 fn document(root: &Node, findings: &Findings) -> Document {
     let Some(fields) = Fields::of_file(root, SECTIONS, findings) else { return Document::default() };

@@ -175,7 +175,8 @@ impl<'a> Validation<'a> {
         let mut found: Vec<ShapeProblem> = Vec::new();
         for error in result.validation_errors() {
             let place = locate(error);
-            let snippet = place.and_then(|(clause, offset, length)| clauses.get(clause)?.text.get(offset..offset + length));
+            let snippet =
+                place.and_then(|(clause, offset, length)| clauses.get(clause)?.text.get(offset..offset + length));
             let problem = ShapeProblem { clause: place, ..of_error(error, snippet, rule.effect) };
             // The same mistake is found once for each type that a principal or resource may have.
             if !found.iter().any(|known| known.clause == problem.clause && known.code == problem.code) {
@@ -207,7 +208,9 @@ pub fn of_error(error: &ValidationError, snippet: Option<&str>, effect: Effect) 
         let fixed = match effect {
             Effect::Permit => format!("ask first: `{owner} has {member} && {snippet} …`"),
             Effect::Forbid => {
-                format!("say what an absent member means; to refuse it: `if {owner} has {member} then {snippet} … else true`")
+                format!(
+                    "say what an absent member means; to refuse it: `if {owner} has {member} then {snippet} … else true`"
+                )
             }
         };
         return whole(ProblemCode::UnguardedMember, format!("`{snippet}` may be absent"), Some(fixed));
@@ -257,7 +260,9 @@ fn guarded(clauses: &[Clause]) -> Vec<ShapeProblem> {
                     severity: Severity::Warning,
                     code: ProblemCode::GuardedForbid,
                     message: format!("a request for which `{part}` is false passes this forbid"),
-                    help: Some(format!("to refuse it too, write `if {part} then … else true` instead of `{part} && …`")),
+                    help: Some(format!(
+                        "to refuse it too, write `if {part} then … else true` instead of `{part} && …`"
+                    )),
                     clause: Some((number, 0, clause.text.len())),
                 });
                 break;

@@ -156,7 +156,9 @@ where
                 Event::DocumentStart(..) if documents == 1 => {
                     let place = self.place(&span);
                     let problem = self.error(ProblemCode::SeveralDocuments, place, "a second document begins here");
-                    self.report(problem.with_help("a file holds one document: move what follows into a file of its own"));
+                    self.report(
+                        problem.with_help("a file holds one document: move what follows into a file of its own"),
+                    );
                     break;
                 }
                 Event::DocumentStart(..) => documents += 1,
@@ -257,10 +259,16 @@ where
                 "write the keys out, so that a rule says all that it says where it stands",
             ),
             Kind::Scalar(Scalar { text, .. }) => return Some(Key { text, place }),
-            Kind::Null => (ProblemCode::NullValue, "a key is missing here", "write `key: value`; quote a key that is `null` or `~`"),
-            Kind::Sequence(_) | Kind::Mapping(_) => {
-                (ProblemCode::WrongType, "a key must be a text", "write `key: value`; quote a text that begins with `[` or `{`")
-            }
+            Kind::Null => (
+                ProblemCode::NullValue,
+                "a key is missing here",
+                "write `key: value`; quote a key that is `null` or `~`",
+            ),
+            Kind::Sequence(_) | Kind::Mapping(_) => (
+                ProblemCode::WrongType,
+                "a key must be a text",
+                "write `key: value`; quote a text that begins with `[` or `{`",
+            ),
         };
         let problem = self.error(code, place, message).with_help(help);
         self.report(problem);
@@ -279,7 +287,8 @@ where
             }
         }
         let raw = span.slice(self.text).unwrap_or_default();
-        let null = matches!(style, ScalarStyle::Plain) && (raw.is_empty() || matches!(raw, "~" | "null" | "Null" | "NULL"));
+        let null =
+            matches!(style, ScalarStyle::Plain) && (raw.is_empty() || matches!(raw, "~" | "null" | "Null" | "NULL"));
         if null {
             return Node { place, kind: Kind::Null };
         }
@@ -320,7 +329,11 @@ where
 
     fn duplicate(&mut self, key: &Key, first: Place) {
         let problem = self
-            .error(ProblemCode::DuplicateKey, key.place, format!("the key `{}` stands here for the second time", key.text))
+            .error(
+                ProblemCode::DuplicateKey,
+                key.place,
+                format!("the key `{}` stands here for the second time", key.text),
+            )
             .with_help(format!("it stands first in line {}; keep one of the two", first.line));
         self.report(problem);
     }
@@ -439,7 +452,8 @@ where
 
     /// The tabs that indent something else than lines within a quoted or block scalar.
     fn misused_tabs(&self, stopped_at: Option<&ScanError>) -> Vec<Place> {
-        let within = |place: &&Place| self.scalar_lines.iter().any(|(first, last)| (*first..=*last).contains(&place.line));
+        let within =
+            |place: &&Place| self.scalar_lines.iter().any(|(first, last)| (*first..=*last).contains(&place.line));
         let free = self.tabs.iter().filter(|place| !within(place));
         let Some(error) = stopped_at else { return free.copied().collect() };
         // Of what stands behind the error, nothing is known; but of the tab that it is about, the reader may give the
@@ -448,7 +462,8 @@ where
         let about_tab = wording::is_about_tabs(error.kind());
         let mut behind = false;
         free.take_while(|place| {
-            let taken = place.line <= at || (!behind && (about_tab || place.line == at + 1) && !wording::is_about_quotes(error.kind()));
+            let taken = place.line <= at
+                || (!behind && (about_tab || place.line == at + 1) && !wording::is_about_quotes(error.kind()));
             behind |= place.line > at;
             taken
         })
@@ -480,7 +495,11 @@ fn tab_indentations(text: &str) -> Vec<Place> {
         let before = indentation.find('\t')?;
         let counts = !content.trim_end().is_empty() && !content.starts_with('#');
         let length = indentation.bytes().skip(before).take_while(|&byte| byte == b'\t').count();
-        counts.then(|| Place { line: number_from(number), column: number_from(before), length: u32::try_from(length).unwrap_or(1) })
+        counts.then(|| Place {
+            line: number_from(number),
+            column: number_from(before),
+            length: u32::try_from(length).unwrap_or(1),
+        })
     };
     text.split('\n').enumerate().filter_map(place).collect()
 }

@@ -57,7 +57,13 @@ impl Linker<'_> {
         }
     }
 
-    fn declare_model(&mut self, account: EntityIndex, of: &AccountDeclaration, model: &ModelDeclaration, file: &ParsedFile) {
+    fn declare_model(
+        &mut self,
+        account: EntityIndex,
+        of: &AccountDeclaration,
+        model: &ModelDeclaration,
+        file: &ParsedFile,
+    ) {
         self.counts.models += 1;
         let index = self.store.intern(Kind::MODEL, &qualified(of, model));
         let twice = self.store.record(index).declared;
@@ -83,7 +89,8 @@ impl Linker<'_> {
         for alias in &model.aliases {
             let spellings = [alias.value.clone(), format_smolstr!("{}/{}", account.id.value, alias.value)];
             for spelling in spellings {
-                let taken = self.store.find(Kind::MODEL, &spelling).is_some_and(|other| self.store.record(other).declared);
+                let taken =
+                    self.store.find(Kind::MODEL, &spelling).is_some_and(|other| self.store.record(other).declared);
                 let other = self.aliases.insert(spelling.clone(), index);
                 let clash = match other {
                     _ if taken => Some(format!("`{spelling}` is the name of a model, so it cannot be an alias")),
@@ -176,8 +183,15 @@ impl Linker<'_> {
             _ => {
                 let known = self.aliases.keys().map(SmolStr::as_str);
                 let near = crate::policy::problem::nearest(text, known).map(|near| format!("did you mean `{near}`?"));
-                let help = near.unwrap_or_else(|| "name a model as account/model, or declare this as an alias of one".to_owned());
-                self.error(ProblemCode::UnknownModel, file, name.place, format!("no model is called `{text}`"), Some(help));
+                let help = near
+                    .unwrap_or_else(|| "name a model as account/model, or declare this as an alias of one".to_owned());
+                self.error(
+                    ProblemCode::UnknownModel,
+                    file,
+                    name.place,
+                    format!("no model is called `{text}`"),
+                    Some(help),
+                );
                 None
             }
         }
@@ -198,7 +212,9 @@ impl Linker<'_> {
         let closed = self.store.record(account_index).details.as_ref().is_some_and(|details| details.closed);
         if closed {
             let near = self.near(Kind::MODEL, &name.value).map(|near| format!("did you mean `{near}`?"));
-            let help = near.unwrap_or_else(|| format!("list it under the account's `models:`, or this names nothing; `{account}` lists its models"));
+            let help = near.unwrap_or_else(|| {
+                format!("list it under the account's `models:`, or this names nothing; `{account}` lists its models")
+            });
             let message = format!("the account `{account}` lists no model `{}`", name.value);
             self.warn(ProblemCode::UnlistedModel, file, name.place, message, Some(help));
         } else {

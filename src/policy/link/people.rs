@@ -53,13 +53,25 @@ impl Linker<'_> {
         None
     }
 
-    fn declare_group(&mut self, kind: Kind, group: &GroupDeclaration, file: &Arc<ParsedFile>, files: &[Arc<ParsedFile>]) {
+    fn declare_group(
+        &mut self,
+        kind: Kind,
+        group: &GroupDeclaration,
+        file: &Arc<ParsedFile>,
+        files: &[Arc<ParsedFile>],
+    ) {
         if let Some(index) = self.declare(kind, &group.id, file, files) {
             self.store.record_mut(index).details = details(&group.tags, &[], group.extras.as_deref());
         }
     }
 
-    fn declare_member(&mut self, kind: Kind, member: &MemberDeclaration, file: &Arc<ParsedFile>, files: &[Arc<ParsedFile>]) {
+    fn declare_member(
+        &mut self,
+        kind: Kind,
+        member: &MemberDeclaration,
+        file: &Arc<ParsedFile>,
+        files: &[Arc<ParsedFile>],
+    ) {
         let Some(index) = self.declare(kind, &member.id, file, files) else { return };
         let mut made = details(&member.tags, &member.roles, member.extras.as_deref());
         let team_roles: Box<[SmolStr]> = member
@@ -184,7 +196,9 @@ impl Linker<'_> {
         for file in files {
             for (kind, name) in declared_names(&file.document) {
                 match seen.get(&(kind, skeleton(&name.value))) {
-                    Some(first) if look_alike(first, &name.value) => found.push((kind, name, first.clone(), &file.path)),
+                    Some(first) if look_alike(first, &name.value) => {
+                        found.push((kind, name, first.clone(), &file.path))
+                    }
                     Some(_) => {}
                     None => drop(seen.insert((kind, skeleton(&name.value)), name.value.clone())),
                 }
@@ -230,11 +244,14 @@ fn look_alike(left: &str, right: &str) -> bool {
 fn skeleton(name: &str) -> String {
     if name.is_ascii() {
         // What the skeleton comes to for ASCII, quicker.
-        return name.bytes().map(|byte| match byte {
-            b'0' => 'o',
-            b'1' | b'|' | b'I' | b'i' => 'l',
-            other => char::from(other.to_ascii_lowercase()),
-        }).collect();
+        return name
+            .bytes()
+            .map(|byte| match byte {
+                b'0' => 'o',
+                b'1' | b'|' | b'I' | b'i' => 'l',
+                other => char::from(other.to_ascii_lowercase()),
+            })
+            .collect();
     }
     unicode_security::skeleton(&name.to_lowercase())
         .flat_map(char::to_lowercase)

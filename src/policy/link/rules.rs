@@ -45,7 +45,13 @@ impl Linker<'_> {
         }
     }
 
-    fn link_rule(&mut self, rule: &RuleDeclaration, id: SmolStr, number: u32, file: &Arc<str>) -> Option<(Rule, ActionSet)> {
+    fn link_rule(
+        &mut self,
+        rule: &RuleDeclaration,
+        id: SmolStr,
+        number: u32,
+        file: &Arc<str>,
+    ) -> Option<(Rule, ActionSet)> {
         let before = self.problems.len();
         let principal = self.principal_scope(&rule.who, file);
         let resource = self.resource_scope(&rule.what, file);
@@ -56,8 +62,16 @@ impl Linker<'_> {
         self.note_if_always_looked_at(principal, resource, rule.place, &id, file);
         let condition = condition.map(|condition| self.condition_number(&condition));
         let set = self.action_set(actions.clone());
-        let made =
-            Rule { id, effect: rule.effect, file: number, line: rule.place.line, principal, resource, actions: set, condition };
+        let made = Rule {
+            id,
+            effect: rule.effect,
+            file: number,
+            line: rule.place.line,
+            principal,
+            resource,
+            actions: set,
+            condition,
+        };
         Some((made, actions))
     }
 
@@ -148,7 +162,10 @@ impl Linker<'_> {
     /// The named actions with all below them; every action of `use` where none is named.
     fn actions(&mut self, names: &[Name], file: &Arc<str>) -> Option<ActionSet> {
         if names.is_empty() {
-            return self.schema.action(DEFAULT_ACTIONS).and_then(|index| Some(self.schema.action_at(index)?.descendants.clone()));
+            return self
+                .schema
+                .action(DEFAULT_ACTIONS)
+                .and_then(|index| Some(self.schema.action_at(index)?.descendants.clone()));
         }
         let mut all = Vec::new();
         let mut known = true;
@@ -158,7 +175,8 @@ impl Linker<'_> {
                 None => {
                     known = false;
                     let names: Vec<&str> = self.schema.actions().map(|(_, action)| action.name.as_str()).collect();
-                    let near = nearest(&name.value, names.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+                    let near =
+                        nearest(&name.value, names.iter().copied()).map(|near| format!("did you mean `{near}`?"));
                     let help = near.unwrap_or_else(|| format!("the actions are {}", names.join(", ")));
                     let message = format!("no action is called `{}`", name.value);
                     self.error(ProblemCode::UnknownAction, file, name.place, message, Some(help));
@@ -241,7 +259,8 @@ impl Linker<'_> {
             !self.scopes.scope_at(scope).iter().any(|clause| clause.iter().all(|key| narrow(key) && !owners(key)))
         };
         if broad(principal) && broad(resource) {
-            let message = format!("`{id}` names nobody and nothing in particular, so it is looked at in every decision");
+            let message =
+                format!("`{id}` names nobody and nothing in particular, so it is looked at in every decision");
             let help = "each such rule costs about 0.1 µs a decision, or 1 µs with a condition; name teams, users, accounts or groups where you can".to_owned();
             let problem = Problem::error(ProblemCode::AlwaysLookedAt, file, place, message).with_help(help);
             self.problems.push(Problem { severity: Severity::Note, ..problem });
@@ -259,11 +278,15 @@ impl Linker<'_> {
                 ];
                 for (names, kind, also) in narrowed {
                     let Some(names) = names else { continue };
-                    let what: Vec<Selector> =
-                        names.iter().map(|name| Selector { kind, name: name.clone() }).collect();
+                    let what: Vec<Selector> = names.iter().map(|name| Selector { kind, name: name.clone() }).collect();
                     let allowed = self.resource_scope(&what, &file.path);
                     let is = if kind == SelectorKind::Model { Kind::MODEL } else { Kind::ROUTER };
-                    self.restrict(&key.id, Restriction::Resources { is, allowed, also_routers: also.is_some() }, number, &file.path);
+                    self.restrict(
+                        &key.id,
+                        Restriction::Resources { is, allowed, also_routers: also.is_some() },
+                        number,
+                        &file.path,
+                    );
                 }
                 if let Some(names) = &key.actions {
                     if let Some(actions) = self.actions(names, &file.path) {
@@ -276,7 +299,10 @@ impl Linker<'_> {
 
     fn restrict(&mut self, key: &Name, restriction: Restriction, number: u32, file: &Arc<str>) {
         let index = self.store.intern(Kind::API_KEY, &key.value);
-        let principal = { let key = self.scopes.key(Key::In(index)); self.scopes.scope([vec![key]]) };
+        let principal = {
+            let key = self.scopes.key(Key::In(index));
+            self.scopes.scope([vec![key]])
+        };
         let every = ActionSet::of(self.schema.actions().map(|(index, _)| index));
         let (resource, actions, unless, name) = match restriction {
             Restriction::Resources { is, allowed, also_routers } => {
@@ -285,12 +311,15 @@ impl Linker<'_> {
                     kinds.push(self.scopes.key(Key::Is(Kind::ROUTER)));
                 }
                 let resource = self.scopes.scope([kinds]);
-                let writer = crate::policy::cedar_text::Writer { store: &self.store, scopes: &self.scopes, schema: self.schema };
+                let writer =
+                    crate::policy::cedar_text::Writer { store: &self.store, scopes: &self.scopes, schema: self.schema };
                 let name = if is == Kind::MODEL { "models" } else { "routers" };
                 (resource, every, Some(writer.resource_condition(allowed)), name)
             }
             Restriction::Actions(allowed) => {
-                let others = ActionSet::of(self.schema.actions().map(|(index, _)| index).filter(|index| !allowed.contains(*index)));
+                let others = ActionSet::of(
+                    self.schema.actions().map(|(index, _)| index).filter(|index| !allowed.contains(*index)),
+                );
                 (self.scopes.scope([]), others, None, "actions")
             }
         };
@@ -302,7 +331,16 @@ impl Linker<'_> {
         let condition = condition.map(|condition| self.condition_number(&condition));
         let id = format_smolstr!("key:{}:{name}", key.value);
         let actions = self.action_set(actions);
-        self.rules.push(Rule { id, effect: Effect::Forbid, file: number, line: key.place.line, principal, resource, actions, condition });
+        self.rules.push(Rule {
+            id,
+            effect: Effect::Forbid,
+            file: number,
+            line: key.place.line,
+            principal,
+            resource,
+            actions,
+            condition,
+        });
     }
 }
 
@@ -319,7 +357,8 @@ fn condition_problem(error: &ConditionError, text: &ConditionText, file: &Arc<st
         }
         ConditionError::Syntax { offset, length, message, help } => {
             let place = place_in(text, *offset, *length);
-            let problem = Problem::error(ProblemCode::ConditionSyntax, file, place, format!("Cedar cannot read this: {message}"));
+            let problem =
+                Problem::error(ProblemCode::ConditionSyntax, file, place, format!("Cedar cannot read this: {message}"));
             let fallback = "a condition is a Cedar expression, such as `context.budget.used_percent < 80`";
             problem.with_help(help.clone().unwrap_or_else(|| fallback.to_owned()))
         }
@@ -330,8 +369,16 @@ fn condition_problem(error: &ConditionError, text: &ConditionText, file: &Arc<st
 fn place_in(text: &ConditionText, offset: usize, length: usize) -> Place {
     let inner = source::place_at(&text.text, offset, length);
     match text.layout {
-        TextLayout::Inline => Place { line: text.place.line, column: text.place.column + offset_in_characters(text, offset), length: inner.length },
-        TextLayout::Block => Place { line: text.place.line + inner.line - 1, column: text.place.column + inner.column - 1, length: inner.length },
+        TextLayout::Inline => Place {
+            line: text.place.line,
+            column: text.place.column + offset_in_characters(text, offset),
+            length: inner.length,
+        },
+        TextLayout::Block => Place {
+            line: text.place.line + inner.line - 1,
+            column: text.place.column + inner.column - 1,
+            length: inner.length,
+        },
         TextLayout::Opaque => text.place,
     }
 }

@@ -285,7 +285,9 @@ impl Findings {
             kind => {
                 let message = format!("`{field}` is a list of {what}, found {}", describe(node));
                 let help = match kind {
-                    Kind::Scalar(scalar) if what == "names" => format!("write `{field}: [{}]`", shortened(&scalar.text)),
+                    Kind::Scalar(scalar) if what == "names" => {
+                        format!("write `{field}: [{}]`", shortened(&scalar.text))
+                    }
                     _ => format!("begin each of the {what} with `- `"),
                 };
                 self.error(ProblemCode::WrongType, node.place, message).help(help);
@@ -369,7 +371,9 @@ pub(super) fn describe(node: &Node) -> &'static str {
 /// How a declaration is written, for one who wrote something else.
 fn form(node: &Node, known: &[&str]) -> String {
     match (&node.kind, known.first()) {
-        (Kind::Scalar(scalar), Some(&first @ ("id" | "name"))) => format!("write `{first}: {}`", shortened(&scalar.text)),
+        (Kind::Scalar(scalar), Some(&first @ ("id" | "name"))) => {
+            format!("write `{first}: {}`", shortened(&scalar.text))
+        }
         _ => format!("write a mapping of {}", listed(known)),
     }
 }
@@ -377,7 +381,9 @@ fn form(node: &Node, known: &[&str]) -> String {
 fn wildcard_help(field: &str, wildcard: Wildcard) -> String {
     match (field, wildcard) {
         (_, Wildcard::All) => format!("write `{field}: \"*\"` for every one, or list names without `*`"),
-        (_, Wildcard::Pattern) => format!("write `{field}: \"*\"` for every one, or list names and patterns such as `account/*`"),
+        (_, Wildcard::Pattern) => {
+            format!("write `{field}: \"*\"` for every one, or list names and patterns such as `account/*`")
+        }
         ("actions", _) => "leave `actions` out for every action of `use`, or list actions".to_owned(),
         ("tags" | "roles" | "model_tags", _) => format!("list {field}; leave the key out where none is asked for"),
         _ => format!("list {field} by name; only users, services, keys, models and routers take `*`"),
@@ -415,7 +421,8 @@ pub(super) fn shortened(text: &str) -> String {
 
 /// Whether the text has the form `2027-01-01T00:00:00Z`; whether it is an instant too is for the calendar to say.
 fn has_rfc3339_form(text: &str) -> bool {
-    let shape: String = text.chars().map(|character| if character.is_ascii_digit() { '0' } else { character }).collect();
+    let shape: String =
+        text.chars().map(|character| if character.is_ascii_digit() { '0' } else { character }).collect();
     let Some(rest) = shape.strip_prefix("0000-00-00T00:00:00") else { return false };
     let rest = match rest.strip_prefix('.') {
         Some(fraction) if fraction.starts_with('0') => fraction.trim_start_matches('0'),

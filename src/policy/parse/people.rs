@@ -27,8 +27,20 @@ fn group(fields: &Fields) -> Option<GroupDeclaration> {
 
 /// A user or a service, whichever `what` says.
 pub(super) fn member(node: &Node, what: &'static str, findings: &Findings) -> Option<MemberDeclaration> {
-    let known =
-        &["id", "team", "teams", "org", "orgs", "roles", "tags", "email", "external_id", "expires_at", "disabled", "metadata"];
+    let known = &[
+        "id",
+        "team",
+        "teams",
+        "org",
+        "orgs",
+        "roles",
+        "tags",
+        "email",
+        "external_id",
+        "expires_at",
+        "disabled",
+        "metadata",
+    ];
     let fields = Fields::of(node, what, known, findings)?;
     let id = fields.id("id");
     let teams = teams(&fields);

@@ -76,7 +76,9 @@ fn words(kind: &ErrorKind) -> (String, &'static str) {
         ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => ("a key without its `:`", "write `key: value`"),
         ErrorKind::ExpectedBlockMappingKey | ErrorKind::MappingKeyNotAllowed => ("a key is expected here", ALIGN),
         ErrorKind::ExpectedBlockSequenceEntry => ("a `- ` is expected here", ALIGN),
-        ErrorKind::BlockSequenceEntryNotAllowed => ("a list cannot begin here", "begin the list, `- `, on a line of its own"),
+        ErrorKind::BlockSequenceEntryNotAllowed => {
+            ("a list cannot begin here", "begin the list, `- `, on a line of its own")
+        }
         ErrorKind::InvalidIndentation | ErrorKind::InvalidFlowScalarIndent => ("the indentation does not fit", ALIGN),
         ErrorKind::InvalidQuotedScalarIndent | ErrorKind::InvalidBlockScalarIndent => {
             ("this line of the text is indented too little", "indent it further than its key")
@@ -86,16 +88,21 @@ fn words(kind: &ErrorKind) -> (String, &'static str) {
         ErrorKind::UnclosedQuotedScalar | ErrorKind::DocumentIndicatorInQuotedScalar => {
             ("the quote that begins here is not closed", "close it; within single quotes a quote is written twice")
         }
-        ErrorKind::InvalidTrailingSingleQuotedScalar | ErrorKind::InvalidTrailingDoubleQuotedScalar => {
-            ("something follows the closing quote", "put the whole text into one pair of quotes, '…' around a text that holds \"…\"")
-        }
+        ErrorKind::InvalidTrailingSingleQuotedScalar | ErrorKind::InvalidTrailingDoubleQuotedScalar => (
+            "something follows the closing quote",
+            "put the whole text into one pair of quotes, '…' around a text that holds \"…\"",
+        ),
         ErrorKind::UnknownQuotedScalarEscape
         | ErrorKind::InvalidQuotedScalarHexEscape
         | ErrorKind::InvalidUnicodeEscape => {
             ("this text in double quotes holds an unknown escape", "write `\\\\` for a backslash, or use single quotes")
         }
-        ErrorKind::CommentNotSeparated => ("a comment needs a space before its `#`", "put a space before it, or quote the text"),
-        ErrorKind::UndeclaredTagHandle => ("a tag that is nowhere declared", "leave the tag out; quote a text that begins with `!`"),
+        ErrorKind::CommentNotSeparated => {
+            ("a comment needs a space before its `#`", "put a space before it, or quote the text")
+        }
+        ErrorKind::UndeclaredTagHandle => {
+            ("a tag that is nowhere declared", "leave the tag out; quote a text that begins with `!`")
+        }
         ErrorKind::BomInsideDocument => ("a byte order mark stands within the text", "take it out"),
         _ => return (unworded(kind), ""),
     };
