@@ -3,6 +3,8 @@
 
 pub mod edge;
 pub mod engine;
+#[cfg(feature = "server")]
+pub mod cli;
 pub mod gate;
 pub mod model;
 pub mod policy;

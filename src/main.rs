@@ -1,0 +1,5 @@
+//! The binary: arguments, a command, an exit code.
+
+fn main() -> std::process::ExitCode {
+    tollgate::cli::run()
+}
