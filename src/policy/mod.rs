@@ -12,6 +12,7 @@ pub mod link;
 pub mod live;
 pub mod load;
 pub mod native;
+mod parallel;
 pub mod parse;
 pub mod problem;
 pub mod report;
