@@ -50,8 +50,8 @@ pub struct RuleIndex(pub(crate) u32);
 
 /// Rules of up to this many pairs are filed under each pair; a longer list becomes a key of its own.
 const MOST_PAIRS: usize = 64;
-/// Ranges up to this long are looked through; in longer ones each resource key is searched for.
-const SCANNED: usize = 24;
+/// Ranges up to this long are looked through; in longer ones each key of the other side is searched for.
+const SCANNED: usize = 64;
 
 /// The keys and scopes that rules use, numbered.
 ///
@@ -347,9 +347,18 @@ impl Table {
         for key in first {
             let range = self.range(*key);
             if range.len() <= SCANNED {
+                // Both are sorted, so neither is gone through twice.
+                let mut rest = second;
                 for (wanted, rule) in range {
-                    if second.binary_search(wanted).is_ok() {
-                        visit(*rule);
+                    while let [first, behind @ ..] = rest
+                        && first < wanted
+                    {
+                        rest = behind;
+                    }
+                    match rest.first() {
+                        Some(first) if first == wanted => visit(*rule),
+                        Some(_) => {}
+                        None => break,
                     }
                 }
                 continue;
