@@ -6,6 +6,8 @@
 //! being read is reported and read over, so that one run shows all of it. Every amount that a file could drive up
 //! (depth, values, copies through aliases) has a limit.
 
+#[cfg(test)]
+mod tests;
 mod wording;
 
 use std::collections::{HashMap, HashSet};
@@ -91,14 +93,19 @@ pub(crate) struct Reading {
 pub(crate) fn read(file: &Arc<str>, text: &str) -> Reading {
     let text = without_bom(text);
     // Far enough above MAX_DEPTH that our own limit, with its place, is met first.
-    let options = granit_parser::options! { flow_nesting_limit: 2 * MAX_DEPTH, block_nesting_limit: 2 * MAX_DEPTH };
+    let options = granit_parser::options! {
+        flow_nesting_limit: 2 * MAX_DEPTH,
+        block_nesting_limit: 2 * MAX_DEPTH,
+        block_scalar_eof_without_line_feed: true,
+    };
     let mut reader = Reader {
         file,
         text,
         events: Parser::new_from_str_with_options(text, options),
         problems: Vec::new(),
         anchors: HashMap::new(),
-        depth: 0,
+        open: Vec::new(),
+        end: None,
         nodes: 0,
         copied: 0,
         tabs: tab_indentations(text),
@@ -134,7 +141,10 @@ struct Reader<'a, E> {
     problems: Vec<Problem>,
     /// What anchors name, with the number of values in it; `None` while it is being read.
     anchors: HashMap<usize, (Option<Node>, usize)>,
-    depth: usize,
+    /// The lists and mappings that are being read, by where they begin, with whether they are in brackets.
+    open: Vec<(Place, bool)>,
+    /// Where the list or mapping that was read last ends.
+    end: Option<Marker>,
     nodes: usize,
     copied: usize,
     /// Tabs in the indentation of lines, by line.
@@ -183,11 +193,11 @@ where
             Event::Alias(anchor) => return self.alias(anchor, span),
             Event::Scalar(text, style, anchor, _) => (self.scalar(&text, style, span), anchor),
             Event::SequenceStart(style, anchor, _) => {
-                self.open(anchor, span)?;
+                self.open(anchor, style, span)?;
                 (self.sequence(style, span)?, anchor)
             }
             Event::MappingStart(style, anchor, _) => {
-                self.open(anchor, span)?;
+                self.open(anchor, style, span)?;
                 (self.mapping(style, span)?, anchor)
             }
             _ => (Node { place: self.place(span), kind: Kind::Null }, 0),
@@ -200,7 +210,11 @@ where
     fn item(&mut self) -> Result<Option<(Event<'a>, Span)>, Stop> {
         loop {
             match self.events.next().transpose()? {
-                None | Some((Event::SequenceEnd | Event::MappingEnd | Event::StreamEnd, _)) => return Ok(None),
+                None => return Ok(None),
+                Some((Event::SequenceEnd | Event::MappingEnd | Event::StreamEnd, span)) => {
+                    self.end = Some(span.end);
+                    return Ok(None);
+                }
                 Some((event, span)) if event.is_node() => return Ok(Some((event, span))),
                 Some(_) => {}
             }
@@ -212,7 +226,7 @@ where
         while let Some((event, span)) = self.item()? {
             items.push(self.node(event, &span)?);
         }
-        self.depth -= 1;
+        self.open.pop();
         let place = self.collection_place(style, span, None);
         Ok(Node { place, kind: Kind::Sequence(items) })
     }
@@ -242,7 +256,7 @@ where
                 }
             }
         }
-        self.depth -= 1;
+        self.open.pop();
         let place = self.collection_place(style, span, first);
         Ok(Node { place, kind: Kind::Mapping(entries) })
     }
@@ -320,18 +334,18 @@ where
 
     fn duplicate(&mut self, key: &Key, first: Place) {
         let problem = self
-            .error(ProblemCode::DuplicateKey, key.place, format!("the key `{}` stands here for the second time", key.text))
+            .error(ProblemCode::DuplicateKey, key.place, format!("the key `{}` stands here again", key.text))
             .with_help(format!("it stands first in line {}; keep one of the two", first.line));
         self.report(problem);
     }
 
     /// Goes one level down, into a list or mapping that may be named by an anchor.
-    fn open(&mut self, anchor: usize, span: &Span) -> Result<(), Stop> {
+    fn open(&mut self, anchor: usize, style: StructureStyle, span: &Span) -> Result<(), Stop> {
         if anchor != 0 {
             self.anchors.insert(anchor, (None, 0));
         }
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
+        self.open.push((self.place(span), style == StructureStyle::Flow));
+        if self.open.len() > MAX_DEPTH {
             let message = format!("lists and mappings are nested more than {MAX_DEPTH} deep here");
             return Err(self.limit(ProblemCode::TooDeep, span, &message, "a policy needs no more than five levels"));
         }
@@ -350,7 +364,10 @@ where
     /// What an alias stands for: at the alias' place, its parts where they were written.
     fn alias(&mut self, anchor: usize, span: &Span) -> Result<Node, Stop> {
         let place = self.place(span);
-        self.copy(self.anchors.get(&anchor).map_or(0, |(_, size)| *size), span)?;
+        let size = self.anchors.get(&anchor).map_or(0, |(_, size)| *size);
+        self.copy(size, span)?;
+        // What is copied counts for whatever holds it, which may have an anchor of its own.
+        self.nodes += size.saturating_sub(1);
         let Some((Some(node), _)) = self.anchors.get(&anchor) else {
             let message = "an alias stands inside of what it names";
             return Err(self.limit(ProblemCode::AliasBomb, span, message, "write out what is meant"));
@@ -398,11 +415,14 @@ where
         Place { line: line(&span.start), column: column(&span.start), length }
     }
 
-    /// Where a list or mapping stands: one in brackets at its bracket, another where its first key or dash is.
+    /// Where a list or mapping stands that was just read: one in brackets as far as these go, another where its first key or dash is.
     fn collection_place(&self, style: StructureStyle, span: &Span, first: Option<Place>) -> Place {
         let place = self.place(span);
-        match (style, first) {
-            (StructureStyle::Block, Some(first)) => first,
+        match (style, first, self.end) {
+            (StructureStyle::Block, Some(first), _) => first,
+            (StructureStyle::Flow, _, Some(end)) if line(&end) == place.line => {
+                Place { length: column(&end).saturating_sub(place.column).max(1), ..place }
+            }
             _ => Place { length: place.length.max(1), ..place },
         }
     }
@@ -428,13 +448,18 @@ where
             }
             Err(Stop::Scan(error)) => {
                 if !explained {
-                    let problem = wording::of(&error, self.file, self.text);
+                    let problem = wording::of(&error, self.file, self.text, self.open_bracket());
                     self.report(problem);
                 }
                 None
             }
         };
         Reading { root, problems: self.problems }
+    }
+
+    /// The line of the innermost bracket that is still open.
+    fn open_bracket(&self) -> Option<u32> {
+        self.open.iter().rev().find(|(_, flow)| *flow).map(|(place, _)| place.line)
     }
 
     /// The tabs that indent something else than lines within a quoted or block scalar.

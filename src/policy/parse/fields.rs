@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use crate::model::{Timestamp, check_name};
+use crate::model::{NameError, Timestamp, check_name};
 use crate::policy::problem::{Problem, ProblemCode, nearest};
 use crate::policy::syntax::{Located, Name, Place};
 use crate::policy::yaml::{Key, Kind, MAX_KEPT_PROBLEMS, Node, Scalar, Style};
@@ -81,24 +81,26 @@ pub(super) struct Fields<'a> {
     pub(super) place: Place,
     what: &'static str,
     entries: &'a [(Key, Node)],
+    /// The known keys that the unknown ones were probably meant to be.
+    guesses: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
     /// The fields of `what`, which knows the keys `known`; `None` where `node` is no mapping.
-    pub(super) fn of(node: &'a Node, what: &'static str, known: &[&str], findings: &'a Findings) -> Option<Self> {
+    pub(super) fn of(node: &'a Node, what: &'static str, known: &[&'static str], findings: &'a Findings) -> Option<Self> {
         let Kind::Mapping(entries) = &node.kind else {
             let message = format!("expected {what}, found {}", describe(node));
             let code = if node.kind == Kind::Null { ProblemCode::NullValue } else { ProblemCode::WrongType };
             findings.error(code, node.place, message).help(form(node, known));
             return None;
         };
-        let fields = Self { findings, place: node.place, what, entries };
+        let mut fields = Self { findings, place: node.place, what, entries, guesses: Vec::new() };
         fields.refuse_unknown(known);
         Some(fields)
     }
 
     /// The sections of a file.
-    pub(super) fn of_file(node: &'a Node, known: &[&str], findings: &'a Findings) -> Option<Self> {
+    pub(super) fn of_file(node: &'a Node, known: &[&'static str], findings: &'a Findings) -> Option<Self> {
         if matches!(node.kind, Kind::Mapping(_)) {
             return Self::of(node, "a file", known, findings);
         }
@@ -108,10 +110,11 @@ impl<'a> Fields<'a> {
         None
     }
 
-    fn refuse_unknown(&self, known: &[&str]) {
+    fn refuse_unknown(&mut self, known: &[&'static str]) {
         for (key, _) in self.entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
             let message = format!("{} has no `{}`", self.what, shortened(&key.text));
             let near = synonym(&key.text, known).or_else(|| nearest(&key.text, known.iter().copied()));
+            self.guesses.extend(near);
             let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
             let help = match (self.what, key.text.as_str()) {
                 ("a file", "tests") => "tests stand in a file of their own, whose name ends in `_test.yaml`".to_owned(),
@@ -123,6 +126,11 @@ impl<'a> Fields<'a> {
 
     pub(super) fn entry(&self, name: &str) -> Option<(&'a Key, &'a Node)> {
         self.entries.iter().find(|(key, _)| key.text == name).map(|(key, node)| (key, node))
+    }
+
+    /// Whether the key is there, or another was probably meant to be it.
+    pub(super) fn is_meant(&self, name: &str) -> bool {
+        self.has(name) || self.guesses.contains(&name)
     }
 
     /// Whether the key is there, whatever its value.
@@ -144,7 +152,7 @@ impl<'a> Fields<'a> {
 
     /// The value of a key that must be there.
     pub(super) fn required(&self, name: &str) -> Option<&'a Node> {
-        if !self.has(name) {
+        if !self.is_meant(name) {
             let message = format!("{} needs `{name}`", self.what);
             self.findings.error(ProblemCode::MissingField, self.place, message).help(format!("add `{name}:`"));
         }
@@ -216,7 +224,7 @@ impl<'a> Fields<'a> {
             self.findings.error(ProblemCode::WrongType, node.place, message).help("write `{ region: eu }`");
             return Box::default();
         };
-        let values = Fields { findings: self.findings, place: node.place, what: "metadata", entries };
+        let values = Fields { findings: self.findings, place: node.place, what: "metadata", entries, guesses: Vec::new() };
         let text = |(key, _): &(Key, Node)| {
             let value = self.findings.scalar(values.get(&key.text)?, "a text")?;
             self.findings.checked(&key.text, key.place)?;
@@ -305,10 +313,10 @@ impl Findings {
         }
         let text = self.checked(&scalar.text, node.place)?;
         if text.contains('*') && (wildcard != Wildcard::Pattern || text == "*") {
-            let message = if text == "*" {
-                "`*` stands for every one, so it stands alone".to_owned()
-            } else {
-                format!("`{}` holds a `*`, which is no pattern here", shortened(&text))
+            let message = match (text.as_str(), wildcard) {
+                ("*", Wildcard::Never) => "`*` may not stand here".to_owned(),
+                ("*", _) => "`*` stands for every one, so it stands alone".to_owned(),
+                _ => format!("`{}` holds a `*`, which is no pattern here", shortened(&text)),
             };
             self.error(ProblemCode::WildcardNotAllowed, node.place, message).help(way_out());
             return None;
@@ -321,11 +329,14 @@ impl Findings {
         match check_name(text) {
             Ok(()) => Some(text.clone()),
             Err(error) => {
-                let help = "type the name anew; characters that cannot be seen often come along when text is copied";
-                let finding = self.error(ProblemCode::InvalidName, place, error.to_string());
-                if matches!(error, crate::model::NameError::Character { .. }) {
-                    finding.help(help);
-                }
+                let help = match error {
+                    NameError::Empty => "name what is meant, or remove it",
+                    NameError::TooLong { .. } => "shorten it",
+                    NameError::Character { .. } => {
+                        "type the name anew; characters that cannot be seen often come along when text is copied"
+                    }
+                };
+                self.error(ProblemCode::InvalidName, place, error.to_string()).help(help);
                 None
             }
         }
@@ -339,9 +350,9 @@ impl Findings {
             Kind::Sequence(_) | Kind::Mapping(_) => ProblemCode::WrongType,
         };
         let help = match &node.kind {
-            Kind::Null if node.place.length > 0 => format!("write {what}; put it in quotes if it is really called so"),
+            Kind::Null if node.place.length > 0 && what == "a name" => format!("write {what}; put it in quotes if it is really called so"),
             Kind::Mapping(_) => format!("write {what}; put a text that holds `: ` in quotes"),
-            Kind::Sequence(_) => format!("write one, without brackets or `- `; {what} is not a list"),
+            Kind::Sequence(_) => format!("write {what}, without brackets and without `- `"),
             _ => format!("write {what}, or remove the item"),
         };
         self.error(code, node.place, format!("expected {what}, found {}", describe(node))).help(help);
@@ -369,7 +380,9 @@ pub(super) fn describe(node: &Node) -> &'static str {
 /// How a declaration is written, for one who wrote something else.
 fn form(node: &Node, known: &[&str]) -> String {
     match (&node.kind, known.first()) {
-        (Kind::Scalar(scalar), Some(&first @ ("id" | "name"))) => format!("write `{first}: {}`", shortened(&scalar.text)),
+        (Kind::Scalar(scalar), Some(&first @ ("id" | "name"))) if !known.contains(&"effect") => {
+            format!("write `{first}: {}`", shortened(&scalar.text))
+        }
         _ => format!("write a mapping of {}", listed(known)),
     }
 }
