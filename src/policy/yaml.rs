@@ -8,9 +8,11 @@
 
 #[cfg(test)]
 mod tests;
+mod tabs;
 mod wording;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use serde_saphyr::granit_parser::{self, Event, Marker, Parser, ScalarStyle, ScanError, Span, StructureStyle};
@@ -18,16 +20,17 @@ use smol_str::SmolStr;
 
 use super::problem::{Problem, ProblemCode};
 use super::syntax::{Place, TextLayout};
+use tabs::Tabs;
 
 /// How deep lists and mappings may be nested; a policy needs five.
 const MAX_DEPTH: usize = 32;
 /// How many values a file may hold. A file of 16 MiB full of rules has less than half of them.
-const MAX_NODES: usize = 4_000_000;
+const MAX_NODES: usize = 3_000_000;
 /// How many values anchors and aliases may copy.
 const MAX_COPIED_NODES: usize = 200_000;
 /// How many problems are kept of a file; what comes after them is read over in silence.
 pub(super) const MAX_KEPT_PROBLEMS: usize = 1_000;
-/// Above so many keys a set finds the one that comes twice.
+/// From so many keys on a map finds the one that comes twice.
 const FEW_KEYS: usize = 16;
 
 /// A value with its place.
@@ -108,8 +111,7 @@ pub(crate) fn read(file: &Arc<str>, text: &str) -> Reading {
         end: None,
         nodes: 0,
         copied: 0,
-        tabs: tab_indentations(text),
-        scalar_lines: Vec::new(),
+        tabs: Tabs::of(text),
     };
     let outcome = reader.document();
     reader.finish(outcome)
@@ -147,10 +149,7 @@ struct Reader<'a, E> {
     end: Option<Marker>,
     nodes: usize,
     copied: usize,
-    /// Tabs in the indentation of lines, by line.
-    tabs: Vec<Place>,
-    /// First and last line of each scalar in which tabs are text; kept only where there are tabs.
-    scalar_lines: Vec<(u32, u32)>,
+    tabs: Tabs,
 }
 
 impl<'a, E> Reader<'a, E>
@@ -233,7 +232,7 @@ where
 
     fn mapping(&mut self, style: StructureStyle, span: &Span) -> Result<Node, Stop> {
         let mut entries: Vec<(Key, Node)> = Vec::new();
-        let mut seen = HashSet::new();
+        let mut seen = HashMap::new();
         let mut first = None;
         while let Some((event, span)) = self.item()? {
             let node = self.node(event, &span)?;
@@ -242,18 +241,10 @@ where
             let Some((event, span)) = self.item()? else { break };
             let value = self.node(event, &span)?;
             let Some(key) = key else { continue };
-            if entries.len() == FEW_KEYS {
-                seen.extend(entries.iter().map(|(key, _)| key.text.clone()));
-            }
-            let known = entries.len() < FEW_KEYS || seen.contains(&key.text);
-            match entries.iter().find(|(other, _)| known && other.text == key.text) {
-                Some((other, _)) => self.duplicate(&key, other.place),
-                None => {
-                    if entries.len() >= FEW_KEYS {
-                        seen.insert(key.text.clone());
-                    }
-                    entries.push((key, value));
-                }
+            if let Some(place) = place_of(&key, &entries, &mut seen) {
+                self.duplicate(&key, place);
+            } else {
+                entries.push((key, value));
             }
         }
         self.open.pop();
@@ -284,13 +275,11 @@ where
     fn scalar(&mut self, text: &str, style: ScalarStyle, span: &Span) -> Node {
         let place = self.place(span);
         let lines = (line(&span.start), line(&span.end));
-        if !self.tabs.is_empty() {
-            match style {
-                ScalarStyle::Plain => {}
-                ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => self.scalar_lines.push((lines.0 + 1, lines.1)),
-                // Such a span ends where the line after the block begins, unless the file ends first.
-                _ => self.scalar_lines.push((lines.0, if span.end.col() == 0 { lines.1 - 1 } else { lines.1 })),
-            }
+        match style {
+            ScalarStyle::Plain => {}
+            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => self.tabs.text_in(lines.0 + 1, lines.1),
+            // Such a span ends where the line after the block begins, unless the file ends first.
+            _ => self.tabs.text_in(lines.0, if span.end.col() == 0 { lines.1 - 1 } else { lines.1 }),
         }
         let raw = span.slice(self.text).unwrap_or_default();
         let null = matches!(style, ScalarStyle::Plain) && (raw.is_empty() || matches!(raw, "~" | "null" | "Null" | "NULL"));
@@ -432,7 +421,7 @@ where
             Err(Stop::Scan(error)) => Some(error),
             _ => None,
         };
-        let tabs = self.misused_tabs(stopped_at);
+        let tabs = self.tabs.misused(stopped_at);
         let explained = !tabs.is_empty();
         for place in tabs {
             let problem = self
@@ -461,24 +450,22 @@ where
     fn open_bracket(&self) -> Option<u32> {
         self.open.iter().rev().find(|(_, flow)| *flow).map(|(place, _)| place.line)
     }
+}
 
-    /// The tabs that indent something else than lines within a quoted or block scalar.
-    fn misused_tabs(&self, stopped_at: Option<&ScanError>) -> Vec<Place> {
-        let within = |place: &&Place| self.scalar_lines.iter().any(|(first, last)| (*first..=*last).contains(&place.line));
-        let free = self.tabs.iter().filter(|place| !within(place));
-        let Some(error) = stopped_at else { return free.copied().collect() };
-        // Of what stands behind the error, nothing is known; but of the tab that it is about, the reader may give the
-        // beginning of the scalar before it.
-        let at = line(error.marker());
-        let about_tab = wording::is_about_tabs(error.kind());
-        let mut behind = false;
-        free.take_while(|place| {
-            let taken = place.line <= at || (!behind && (about_tab || place.line == at + 1) && !wording::is_about_quotes(error.kind()));
-            behind |= place.line > at;
-            taken
-        })
-        .copied()
-        .collect()
+/// Where the key stands already; a set helps where there are many.
+fn place_of(key: &Key, entries: &[(Key, Node)], seen: &mut HashMap<SmolStr, Place>) -> Option<Place> {
+    if entries.len() < FEW_KEYS {
+        return entries.iter().find(|(other, _)| other.text == key.text).map(|(other, _)| other.place);
+    }
+    if seen.is_empty() {
+        seen.extend(entries.iter().map(|(key, _)| (key.text.clone(), key.place)));
+    }
+    match seen.entry(key.text.clone()) {
+        Entry::Occupied(entry) => Some(*entry.get()),
+        Entry::Vacant(entry) => {
+            entry.insert(key.place);
+            None
+        }
     }
 }
 
@@ -492,22 +479,6 @@ fn stands_as_written(text: &str, raw: &str, indent: usize) -> bool {
         let cut = if number == 0 { indent } else { spaces };
         raw.get(spaces..) == Some(line) && (cut == indent || line.is_empty())
     })
-}
-
-/// The tabs in the indentation of lines that hold more than white space and a comment.
-fn tab_indentations(text: &str) -> Vec<Place> {
-    if !text.contains('\t') {
-        return Vec::new();
-    }
-    let place = |(number, line): (usize, &str)| {
-        let content = line.trim_start_matches([' ', '\t']);
-        let indentation = line.strip_suffix(content)?;
-        let before = indentation.find('\t')?;
-        let counts = !content.trim_end().is_empty() && !content.starts_with('#');
-        let length = indentation.bytes().skip(before).take_while(|&byte| byte == b'\t').count();
-        counts.then(|| Place { line: number_from(number), column: number_from(before), length: u32::try_from(length).unwrap_or(1) })
-    };
-    text.split('\n').enumerate().filter_map(place).collect()
 }
 
 fn line(marker: &Marker) -> u32 {

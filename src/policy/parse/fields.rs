@@ -1,6 +1,7 @@
 //! What all declarations have in common: known keys, and values that are names, texts, lists, switches or instants.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use smol_str::SmolStr;
@@ -33,6 +34,11 @@ impl Findings {
 
     fn add(&self, problem: Problem) -> Finding<'_> {
         Finding { findings: self, problem: Some(problem) }
+    }
+
+    /// Whether what is found from now on is only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.get() >= MAX_KEPT_PROBLEMS
     }
 
     /// How many were found, and those of them that were kept.
@@ -112,6 +118,10 @@ impl<'a> Fields<'a> {
 
     fn refuse_unknown(&mut self, known: &[&'static str]) {
         for (key, _) in self.entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
+            // Looking for near names takes time.
+            if self.findings.is_full() {
+                return;
+            }
             let message = format!("{} has no `{}`", self.what, shortened(&key.text));
             let near = synonym(&key.text, known).or_else(|| nearest(&key.text, known.iter().copied()));
             self.guesses.extend(near);
@@ -138,16 +148,10 @@ impl<'a> Fields<'a> {
         self.entry(name).is_some()
     }
 
-    /// The value of a key; nothing at all is reported where the key is there.
+    /// The value of a key, if it is there; that it is null is reported.
     pub(super) fn get(&self, name: &str) -> Option<&'a Node> {
         let (key, node) = self.entry(name)?;
-        if node.kind != Kind::Null {
-            return Some(node);
-        }
-        let place = if node.place.length == 0 { key.place } else { node.place };
-        let message = format!("`{name}` has no value");
-        self.findings.error(ProblemCode::NullValue, place, message).help("give it a value, or remove the key");
-        None
+        self.findings.value(key, node)
     }
 
     /// The value of a key that must be there.
@@ -224,9 +228,8 @@ impl<'a> Fields<'a> {
             self.findings.error(ProblemCode::WrongType, node.place, message).help("write `{ region: eu }`");
             return Box::default();
         };
-        let values = Fields { findings: self.findings, place: node.place, what: "metadata", entries, guesses: Vec::new() };
-        let text = |(key, _): &(Key, Node)| {
-            let value = self.findings.scalar(values.get(&key.text)?, "a text")?;
+        let text = |(key, node): &(Key, Node)| {
+            let value = self.findings.scalar(self.findings.value(key, node)?, "a text")?;
             self.findings.checked(&key.text, key.place)?;
             Some((key.text.clone(), value.text.clone()))
         };
@@ -235,6 +238,17 @@ impl<'a> Fields<'a> {
 }
 
 impl Findings {
+    /// The value of `key`, which must not be null.
+    fn value<'a>(&self, key: &Key, node: &'a Node) -> Option<&'a Node> {
+        if node.kind != Kind::Null {
+            return Some(node);
+        }
+        let place = if node.place.length == 0 { key.place } else { node.place };
+        let message = format!("`{}` has no value", shortened(&key.text));
+        self.error(ProblemCode::NullValue, place, message).help("give it a value, or remove the key");
+        None
+    }
+
     /// The names of a list; each once.
     pub(super) fn names(&self, node: &Node, field: &str, wildcard: Wildcard) -> Box<[Name]> {
         if let Some(all) = self.every(node, field, wildcard) {
@@ -242,7 +256,7 @@ impl Findings {
         }
         let Some(items) = self.list(node, field, "names") else { return Box::default() };
         let mut names: Vec<Name> = Vec::with_capacity(items.len());
-        let mut seen = std::collections::HashMap::with_capacity(items.len());
+        let mut seen = HashMap::with_capacity(items.len());
         for item in items {
             let way_out = || wildcard_help(field, wildcard);
             let Some(name) = self.name(item, wildcard, way_out) else { continue };
@@ -364,7 +378,7 @@ impl Findings {
 pub(super) fn items<T>(fields: &Fields, section: &str, read: impl Fn(&Node, &Findings) -> Option<T>) -> Vec<T> {
     let Some(node) = fields.get(section) else { return Vec::new() };
     let list = fields.findings.list(node, section, "declarations").unwrap_or_default();
-    list.iter().filter_map(|item| read(item, fields.findings)).collect()
+    list.iter().take_while(|_| !fields.findings.is_full()).filter_map(|item| read(item, fields.findings)).collect()
 }
 
 pub(super) fn describe(node: &Node) -> &'static str {
