@@ -87,16 +87,18 @@ fn shown(findings: Findings, path: &Arc<str>, text: &str) -> Vec<Problem> {
     let kept = problems.len();
     problems.dedup();
     let found = found - (kept - problems.len());
+    // Past that limit not all of the file was looked at.
+    let least = if kept >= yaml::MAX_KEPT_PROBLEMS { "at least " } else { "" };
     if found > MAX_PROBLEMS {
         problems.truncate(MAX_PROBLEMS);
     }
-    excerpt::fill(&mut problems, text);
     if let Some(more) = found.checked_sub(MAX_PROBLEMS).filter(|&more| more > 0) {
         let place = problems.last().map_or_else(Place::default, |last| Place { length: 0, ..last.place });
-        let message = format!("{more} more problems are not shown");
+        let message = format!("{least}{more} more problems are not shown");
         let problem = Problem::error(ProblemCode::TooManyProblems, path, place, message);
         problems.push(problem.with_help("many of them are often one mistake: mend the first and look again"));
     }
+    excerpt::fill(&mut problems, text);
     problems
 }
 

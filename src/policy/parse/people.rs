@@ -1,8 +1,12 @@
 //! Orgs, teams, users, services, and the keys that are kept in git.
 
+use std::collections::HashMap;
+
 use crate::model::EntityUid;
 use crate::policy::problem::ProblemCode;
-use crate::policy::syntax::{Extras, GroupDeclaration, KeyDeclaration, Located, MemberDeclaration, Membership, Name};
+use crate::policy::syntax::{
+    Extras, GroupDeclaration, KeyDeclaration, Located, MemberDeclaration, Membership, Name, Place,
+};
 use crate::policy::yaml::{Kind, Node};
 
 use super::fields::{Fields, Findings, Wildcard};
@@ -55,10 +59,14 @@ fn teams(fields: &Fields) -> Box<[Membership]> {
     let one = fields.get("team").and_then(|node| membership(node, fields.findings));
     let list = fields.get("teams").and_then(|node| fields.findings.list(node, "teams", "names")).unwrap_or_default();
     let mut teams: Vec<Membership> = Vec::with_capacity(list.len() + usize::from(one.is_some()));
-    for team in one.into_iter().chain(list.iter().filter_map(|node| membership(node, fields.findings))) {
-        match teams.iter().find(|known| known.team.value == team.team.value) {
-            Some(known) => said_twice(&team.team, &known.team, fields.findings),
-            None => teams.push(team),
+    let mut seen = HashMap::new();
+    for membership in one.into_iter().chain(list.iter().filter_map(|node| membership(node, fields.findings))) {
+        let team = &membership.team;
+        if let Some(first) = seen.get(&team.value) {
+            said_twice(team, *first, fields.findings);
+        } else {
+            seen.insert(team.value.clone(), team.place);
+            teams.push(membership);
         }
     }
     teams.into()
@@ -81,15 +89,15 @@ fn orgs(fields: &Fields) -> Box<[Name]> {
     let list = fields.names("orgs", Wildcard::Never);
     let Some(one) = fields.name("org") else { return list };
     if let Some(again) = list.iter().find(|org| org.value == one.value) {
-        said_twice(again, &one, fields.findings);
+        said_twice(again, one.place, fields.findings);
         return list;
     }
     std::iter::once(one).chain(list).collect()
 }
 
-fn said_twice(again: &Name, first: &Name, findings: &Findings) {
+fn said_twice(again: &Name, first: Place, findings: &Findings) {
     let message = format!("`{}` is named twice", again.value);
-    let help = format!("it stands first in line {}; remove one of the two", first.place.line);
+    let help = format!("it stands first in line {}; remove one of the two", first.line);
     findings.warning(ProblemCode::DuplicateName, again.place, message).help(help);
 }
 
