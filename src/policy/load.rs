@@ -81,7 +81,10 @@ impl Loader {
     }
 
     fn load_here(&mut self, bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
-        let schema = self.schema(bundle)?;
+        let schema = match self.schema(bundle) {
+            Ok(schema) => schema,
+            Err(problems) => return Err(finished(without_schema(problems, bundle), bundle)),
+        };
         let mut problems = self.read_units(bundle, &schema);
         self.links.conditions.tidy();
         let mut linker = Linker::new(&schema, &mut self.links);
@@ -158,6 +161,13 @@ impl Loader {
     }
 }
 
+/// What can be said of a bundle whose schema is broken: what is wrong with its YAML files, each by itself.
+fn without_schema(mut problems: Vec<Problem>, bundle: &Bundle) -> Vec<Problem> {
+    let yaml: Vec<&SourceFile> = bundle.files().iter().filter(|file| file.kind == FileKind::Yaml).collect();
+    problems.extend(in_parallel(&yaml, |file| parse::parse(file).problems).into_iter().flatten());
+    problems
+}
+
 fn understand(file: &SourceFile, schema: &BundleSchema) -> Unit {
     match file.kind {
         FileKind::Yaml => {
@@ -207,7 +217,7 @@ pub(crate) fn snapshot(mut linker: Linker<'_>, schema: Arc<BundleSchema>, bundle
 fn empty(bundle: &Bundle) -> Problem {
     let message = match bundle.files().len() {
         0 => "the bundle has no files".to_owned(),
-        count => format!("the bundle has no rule in any of its {count} files"),
+        count => format!("the bundle has no rule in any of its files ({count})"),
     };
     Problem::error(ProblemCode::BundleEmpty, &Arc::from(""), Place::default(), message)
         .with_help("write at least one rule under `authz_rules:`; `tollgate init` writes a bundle to begin with")

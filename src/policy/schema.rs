@@ -45,6 +45,12 @@ pub struct Action {
 pub struct ActionSet(Box<[u64]>);
 
 impl ActionSet {
+    /// Those of the set for which `keep` is true.
+    #[must_use]
+    pub fn filter(&self, keep: impl Fn(&ActionIndex) -> bool) -> Self {
+        Self::of(self.iter().filter(keep))
+    }
+
     /// The set of these actions.
     pub fn of(actions: impl IntoIterator<Item = ActionIndex>) -> Self {
         let mut bits: Vec<u64> = Vec::new();
@@ -109,12 +115,10 @@ impl BundleSchema {
             return Err(problems);
         }
         let schema = Schema::from_schema_fragments(parsed).map_err(|error| {
-            let file = fragments.first().map_or_else(|| Arc::from(""), |file| Arc::clone(&file.path));
-            vec![
-                Problem::error(ProblemCode::SchemaInvalid, &file, Place::default(), describe(&error)).with_help(
-                    "a fragment adds entity types and actions of your own; Tollgate's types and actions stay as `tollgate schema` prints them",
-                ),
-            ]
+            let message = describe(&error);
+            let (file, place) = blamed(&message, fragments);
+            let help = "a fragment adds entity types and actions of your own; Tollgate's stay as `tollgate schema` prints them";
+            vec![Problem::error(ProblemCode::SchemaInvalid, &file, place, message).with_help(help)]
         })?;
         let mut key = std::hash::DefaultHasher::new();
         for file in fragments {
@@ -194,6 +198,28 @@ impl BundleSchema {
 fn is_tollgate_context(context: &cedar_policy_core::validator::types::Type) -> bool {
     let text = context.to_string();
     ["now", "budget", "rate", "auth", "metadata"].iter().all(|member| text.contains(&format!("{member}: ")))
+}
+
+/// Where a fragment says what the message is about: Cedar names it, and gives no place.
+fn blamed(message: &str, fragments: &[&SourceFile]) -> (Arc<str>, Place) {
+    let words: Vec<&str> =
+        message.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect();
+    for word in words.into_iter().rev().filter(|word| word.starts_with(char::is_uppercase)) {
+        for file in fragments {
+            let Ok(text) = source::text(file) else { continue };
+            let whole = |at: &usize| {
+                let apart = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+                let (before, after) = (text.get(..*at), text.get(at + word.len()..));
+                apart(before.and_then(|text| text.chars().next_back()))
+                    && apart(after.and_then(|text| text.chars().next()))
+            };
+            if let Some(at) = text.match_indices(word).map(|(at, _)| at).find(whole) {
+                return (Arc::clone(&file.path), source::place_at(text, at, word.len()));
+            }
+        }
+    }
+    let first = fragments.first().map_or_else(|| Arc::from(""), |file| Arc::clone(&file.path));
+    (first, Place { line: 1, column: 1, length: 1 })
 }
 
 fn parse_fragment(file: &SourceFile) -> Result<SchemaFragment, Problem> {

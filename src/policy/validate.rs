@@ -172,19 +172,20 @@ impl<'a> Validation<'a> {
             Err(error) => return vec![whole(ProblemCode::CedarSyntax, error.to_string(), None)],
         }
         let result = self.validator.validate(&set, ValidationMode::Strict);
-        let mut found: Vec<ShapeProblem> = Vec::new();
+        // Cedar tells the same mistake once for each type that a principal or resource may have, in no fixed order.
+        let mut told: Vec<ShapeProblem> = Vec::new();
         for error in result.validation_errors() {
             let place = locate(error);
-            let snippet =
-                place.and_then(|(clause, offset, length)| clauses.get(clause)?.text.get(offset..offset + length));
-            let problem = ShapeProblem { clause: place, ..of_error(error, snippet, rule.effect) };
-            // The same mistake is found once for each type that a principal or resource may have.
-            if !found.iter().any(|known| known.clause == problem.clause && known.code == problem.code) {
-                found.push(problem);
-            }
+            let clause = place.and_then(|(clause, ..)| clauses.get(clause));
+            let snippet = place.zip(clause).and_then(|((_, at, length), clause)| clause.text.get(at..at + length));
+            let text = clause.map(|clause| clause.text.as_str());
+            told.push(ShapeProblem { clause: place, ..of_error(error, snippet, text, rule.effect) });
         }
+        told.sort_by(|left, right| (left.clause, &left.message).cmp(&(right.clause, &right.message)));
+        told.dedup_by(|right, left| left.clause == right.clause && left.code == right.code);
+        let mut found = told;
         if found.is_empty() {
-            found.extend(result.validation_warnings().filter_map(of_warning));
+            found.extend(result.validation_warnings().filter_map(of_warning).next());
         }
         if found.is_empty() && rule.effect == Effect::Forbid {
             found.extend(guarded(clauses));
@@ -197,34 +198,57 @@ fn whole(code: ProblemCode, message: String, help: Option<String>) -> ShapeProbl
     ShapeProblem { severity: Severity::Error, code, message, help, clause: None }
 }
 
-/// A validation error in our words.
+/// A validation error in our words. `snippet` is what it points at, `clause` the whole condition that holds it.
 #[must_use]
-pub fn of_error(error: &ValidationError, snippet: Option<&str>, effect: Effect) -> ShapeProblem {
-    let cedar_help = error.help().map(|help| help.to_string());
+pub fn of_error(error: &ValidationError, snippet: Option<&str>, clause: Option<&str>, effect: Effect) -> ShapeProblem {
+    let message = bare(&error.to_string());
     if matches!(error, ValidationError::UnsafeOptionalAttributeAccess(_))
-        && let Some(snippet) = snippet
-        && let Some((owner, member)) = snippet.rsplit_once('.')
+        && let Some((owner, member)) = snippet.and_then(|snippet| optional_member(snippet, &message))
     {
-        let fixed = match effect {
-            Effect::Permit => format!("ask first: `{owner} has {member} && {snippet} …`"),
-            Effect::Forbid => {
-                format!(
-                    "say what an absent member means; to refuse it: `if {owner} has {member} then {snippet} … else true`"
-                )
-            }
+        let rest = match clause.map(str::trim) {
+            Some(clause) if clause.contains("||") || clause.starts_with("if ") => format!("({clause})"),
+            Some(clause) => clause.to_owned(),
+            None => "…".to_owned(),
         };
-        return whole(ProblemCode::UnguardedMember, format!("`{snippet}` may be absent"), Some(fixed));
+        let fixed = match effect {
+            Effect::Permit => format!("ask first: `{owner} has {member} && {rest}`"),
+            Effect::Forbid => format!(
+                "say what an absent member means; to refuse it: `if {owner} has {member} then {rest} else true`"
+            ),
+        };
+        return whole(ProblemCode::UnguardedMember, format!("`{owner}.{member}` may be absent"), Some(fixed));
     }
     if matches!(error, ValidationError::UnsafeTagAccess(_)) {
         let help = "ask first: `context.metadata.hasTag(\"env\") && context.metadata.getTag(\"env\") == \"prod\"`";
-        return whole(ProblemCode::UnguardedMember, bare(&error.to_string()), Some(help.to_owned()));
+        return whole(ProblemCode::UnguardedMember, message, Some(help.to_owned()));
     }
-    whole(ProblemCode::ConditionType, bare(&error.to_string()), cedar_help)
+    whole(ProblemCode::ConditionType, message, error.help().map(|help| help.to_string()))
 }
 
-/// Cedar's message without the name of our representative.
-fn bare(message: &str) -> String {
-    ["for policy `rule`, ", "in policy `rule`, "].iter().fold(message.to_owned(), |text, part| text.replace(part, ""))
+/// What is read of what: Cedar's message names the member, and the text before it is its owner.
+fn optional_member<'a>(snippet: &'a str, message: &'a str) -> Option<(&'a str, &'a str)> {
+    let named = message.split('`').nth(1)?;
+    let member = named.rsplit('.').next()?;
+    let at = snippet
+        .match_indices(member)
+        .map(|(at, _)| at)
+        .find(|at| snippet.get(..*at).is_some_and(|before| before.ends_with('.')))?;
+    Some((snippet.get(..at - 1)?, member))
+}
+
+/// Cedar's message without the names of our representative and of whichever action it came to first.
+pub fn bare(message: &str) -> String {
+    let message = match message.split_once("`, ") {
+        Some((policy, rest)) if policy.starts_with("for policy `") => rest,
+        _ => message,
+    };
+    match message.split_once(" in context for Action::\"") {
+        Some((before, after)) => {
+            let after = after.split_once('"').map_or("", |(_, after)| after);
+            format!("{before} in context{after}")
+        }
+        None => message.to_owned(),
+    }
 }
 
 fn of_warning(warning: &ValidationWarning) -> Option<ShapeProblem> {

@@ -6,7 +6,7 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::{Linker, ParsedFile};
 use crate::policy::entities::{Details, EntityIndex, Kind, Pattern, Reach};
-use crate::policy::problem::ProblemCode;
+use crate::policy::problem::{ProblemCode, nearest};
 use crate::policy::syntax::{AccountDeclaration, Extras, ModelDeclaration, ModelsDeclaration, Name};
 
 impl Linker<'_> {
@@ -181,10 +181,10 @@ impl Linker<'_> {
                 Some(Reach::In(self.model_in_account(name, account, file)))
             }
             _ => {
-                let known = self.aliases.keys().map(SmolStr::as_str);
-                let near = crate::policy::problem::nearest(text, known).map(|near| format!("did you mean `{near}`?"));
-                let help = near
-                    .unwrap_or_else(|| "name a model as account/model, or declare this as an alias of one".to_owned());
+                let help = self.near_model(text).map_or_else(
+                    || "name a model as account/model, or declare this as an alias of one".to_owned(),
+                    |near| format!("did you mean `{near}`?"),
+                );
                 self.error(
                     ProblemCode::UnknownModel,
                     file,
@@ -195,6 +195,17 @@ impl Linker<'_> {
                 None
             }
         }
+    }
+
+    /// A declared model that goes by `name` in its account, or an alias near to it.
+    fn near_model(&self, name: &str) -> Option<SmolStr> {
+        let declared = self.store.iter().filter(|(_, record)| record.kind == Kind::MODEL && record.declared);
+        let mut same = declared.filter(|(_, record)| record.id.split_once('/').is_some_and(|(_, rest)| rest == name));
+        same.next().map(|(_, record)| record.id.clone()).or_else(|| {
+            let mut known: Vec<&str> = self.aliases.keys().map(SmolStr::as_str).collect();
+            known.sort_unstable();
+            nearest(name, known).map(SmolStr::from)
+        })
     }
 
     fn model_in_account(&mut self, name: &Name, account: &str, file: &Arc<str>) -> EntityIndex {

@@ -119,15 +119,15 @@ pub(super) fn key(node: &Node, findings: &Findings) -> Option<KeyDeclaration> {
     Some(KeyDeclaration { id: id?, hash: hash?, owner: owner?, models, routers, actions, tags, extras })
 }
 
-/// Whose key it is: a user or a service.
+/// Whose key it is: a user's, a service's, a team's or an org's.
 fn owner(fields: &Fields) -> Option<Located<EntityUid>> {
     let node = fields.required("owner")?;
     let scalar = fields.findings.scalar(node, "an entity uid")?;
     let help = "write `'User::\"alice\"'` or `'Service::\"support-bot\"'`, in single quotes";
     match scalar.text.parse::<EntityUid>() {
-        Ok(uid) if matches!(uid.kind(), "User" | "Service") => Some(Located::new(uid, node.place)),
+        Ok(uid) if matches!(uid.kind(), "User" | "Service" | "Team" | "Org") => Some(Located::new(uid, node.place)),
         Ok(uid) => {
-            let message = format!("a key belongs to a User or a Service, not to a {}", uid.kind());
+            let message = format!("a key belongs to a User, Service, Team or Org, not to a {}", uid.kind());
             fields.findings.error(ProblemCode::InvalidValue, node.place, message).help(help);
             None
         }

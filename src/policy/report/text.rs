@@ -29,8 +29,7 @@ pub fn text(problems: &[Problem], colour: bool) -> String {
         let _ = one(problem, colours, &mut out);
     }
     if !problems.is_empty() {
-        let errors = problems.iter().filter(|problem| problem.is_error()).count();
-        let _ = writeln!(out, "{}", counts(errors, problems.len() - errors));
+        let _ = writeln!(out, "{}", counts(problems));
     }
     out
 }
@@ -140,11 +139,11 @@ fn cells(character: char) -> usize {
     }
 }
 
-fn counts(errors: usize, warnings: usize) -> String {
-    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-    match (errors, warnings) {
-        (_, 0) => count(errors, "error"),
-        (0, _) => count(warnings, "warning"),
-        _ => format!("{}, {}", count(errors, "error"), count(warnings, "warning")),
-    }
+fn counts(problems: &[Problem]) -> String {
+    let count = |severity, what: &str| {
+        let number = problems.iter().filter(|problem| problem.severity == severity).count();
+        (number > 0).then(|| format!("{number} {what}{}", if number == 1 { "" } else { "s" }))
+    };
+    let counts = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")];
+    counts.into_iter().filter_map(|(severity, what)| count(severity, what)).collect::<Vec<_>>().join(", ")
 }
