@@ -133,10 +133,6 @@ impl EntityUid {
     pub(crate) fn id_smol(&self) -> &SmolStr {
         &self.id
     }
-
-    pub(crate) fn kind_smol(&self) -> &SmolStr {
-        &self.kind
-    }
 }
 
 fn is_type(kind: &str) -> bool {

@@ -87,6 +87,7 @@ impl Loader {
         };
         let mut problems = self.read_units(bundle, &schema);
         self.links.conditions.tidy();
+        self.links.validation.tidy();
         let mut linker = Linker::new(&schema, &mut self.links);
         let units: Vec<&Unit> = bundle.files().iter().filter_map(|file| Some(&self.units.get(&file.path)?.2)).collect();
         let documents: Vec<_> = units

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::bundle::SourceFile;
-use super::condition::{Clause, Condition, MAX_DEPTH, conjuncts, depth, without_places};
+use super::condition::{Clause, Condition, MAX_DEPTH, bare, conjuncts, depth};
 use super::entities::{Details, EntityIndex, Kind};
 use super::guard;
 use super::index::{Key, KeyIndex, ScopeIndex};
@@ -243,7 +243,7 @@ fn split(policy: &Template) -> (NativeScope, NativeScope, Vec<Clause>) {
         taken += 1;
     }
     let left = parts.iter().skip(taken).map(|part| {
-        let expression = without_places(part);
+        let expression = bare(part);
         Clause { unless: false, text: expression.to_string().into(), expression }
     });
     (principal, resource, left.collect())

@@ -66,6 +66,16 @@ pub struct ValidationCache {
     known: HashMap<Shape, Arc<[ShapeProblem]>>,
 }
 
+impl ValidationCache {
+    /// Forgets everything once it has become much: texts that are edited leave theirs behind.
+    pub fn tidy(&mut self) {
+        const KEPT: usize = 100_000;
+        if self.known.len() > KEPT {
+            self.known.clear();
+        }
+    }
+}
+
 /// Validates rules of one bundle.
 pub struct Validation<'a> {
     cache: &'a mut ValidationCache,
