@@ -117,7 +117,7 @@ pub(super) struct Who {
 
 impl Who {
     pub(super) fn find(snapshot: &Snapshot, uid: &EntityUid) -> Result<Self, RequestError> {
-        let Some(subject) = snapshot.principal(uid) else {
+        let Some(subject) = snapshot.subject(uid) else {
             let message = format!("no entity type is called `{}`", uid.kind());
             return Err(RequestError::new(RequestErrorCode::UnknownEntityType, "principal", message));
         };
