@@ -86,7 +86,8 @@ fn post(stream: &mut BufReader<TcpStream>, path: &str, body: &str) -> (u16, Stri
 fn write_bundle(folder: &Path, version: usize) {
     let mut text = String::from("authz_rules:\n");
     for rule in 0..200 {
-        let _ = writeln!(text, "  - id: v{version}-{rule}\n    users: [user-{rule}]\n    models: [account/model-{rule}]");
+        let _ =
+            writeln!(text, "  - id: v{version}-{rule}\n    users: [user-{rule}]\n    models: [account/model-{rule}]");
         if rule % 10 == 0 {
             text.push_str("    when: context.budget.used_percent < 80\n");
         }

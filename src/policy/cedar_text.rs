@@ -53,16 +53,24 @@ impl Snapshot {
     /// Every rule as Cedar, in the order of the bundle, each with its id, file and line as annotations.
     #[must_use]
     pub fn to_cedar(&self) -> String {
-        let writer = Writer { store: &self.store, scopes: &self.scopes, schema: &self.schema };
         let mut text = String::new();
-        for rule in &self.rules {
-            let file = self.files.get(rule.file as usize).map_or("", |file| file);
-            let _ = writeln!(text, "@id({})\n@file({})\n@line(\"{}\")", quoted(&rule.id), quoted(file), rule.line);
-            let condition = rule.condition.map(|index| self.condition(index).as_ref());
-            text.push_str(&writer.policy(rule, self.action_set(rule.actions), condition).text);
+        for policy in (0..self.rules.len()).filter_map(|number| self.policy_text(number)) {
+            text.push_str(&policy);
             text.push_str("\n\n");
         }
         text
+    }
+
+    /// The rule of this number (they count from 0, in the order of the bundle) as Cedar, with its annotations.
+    #[must_use]
+    pub fn policy_text(&self, number: usize) -> Option<String> {
+        let rule = self.rules.get(number)?;
+        let writer = Writer { store: &self.store, scopes: &self.scopes, schema: &self.schema };
+        let file = self.files.get(rule.file as usize).map_or("", |file| file);
+        let condition = rule.condition.map(|index| self.condition(index).as_ref());
+        let policy = writer.policy(rule, self.action_set(rule.actions), condition).text;
+        let (id, file) = (quoted(&rule.id), quoted(file));
+        Some(format!("@id({id})\n@file({file})\n@line(\"{}\")\n{policy}", rule.line))
     }
 }
 
@@ -226,6 +234,6 @@ fn pattern_text(pattern: &str, variable: &str) -> String {
 }
 
 /// A text as a Cedar string. In a `like` pattern `*` stays the wildcard.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
 }

@@ -117,3 +117,52 @@ fn not_utf8(path: &Arc<str>, bytes: &[u8], valid: usize) -> Problem {
     excerpt::fill(std::slice::from_mut(&mut problem), &text);
     problem
 }
+
+/// Every declaration under its name in `schema/rules.schema.json`, with the keys that are read of it.
+#[cfg(test)]
+fn known_fields() -> [(&'static str, &'static [&'static str]); 13] {
+    [
+        ("", SECTIONS),
+        ("org", people::ORG),
+        ("team", people::TEAM),
+        ("user", people::MEMBER),
+        ("service", people::MEMBER),
+        ("membership", people::MEMBERSHIP),
+        ("key", people::KEY),
+        ("provider_account", models::ACCOUNT),
+        ("model", models::MODEL),
+        ("price", models::PRICE),
+        ("model_group", models::MODELS),
+        ("router", models::MODELS),
+        ("rule", rules::KNOWN),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::known_fields;
+
+    /// What people's editors know is what the parser reads, no key more and none less.
+    #[test]
+    fn the_json_schema_has_the_keys_that_are_read() {
+        let schema: Value = serde_json::from_str(include_str!("../../schema/rules.schema.json")).unwrap();
+        for (name, known) in known_fields() {
+            let definition = if name.is_empty() { &schema } else { &schema["$defs"][name] };
+            let alternatives = definition["anyOf"].as_array();
+            let object = alternatives.and_then(|all| all.iter().find(|one| one["type"] == "object"));
+            let object = object.unwrap_or(definition);
+            let said: BTreeSet<&str> = object["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(said, known.iter().copied().collect(), "{name}");
+            assert_eq!(object["additionalProperties"], false, "{name}");
+        }
+        let known = known_fields();
+        let objects = schema["$defs"].as_object().unwrap().iter().filter(|(_, one)| one["properties"].is_object());
+        for (name, _) in objects {
+            assert!(known.iter().any(|(known, _)| known == name), "`{name}` is nowhere read");
+        }
+    }
+}

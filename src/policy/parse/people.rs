@@ -11,14 +11,33 @@ use crate::policy::yaml::{Kind, Node};
 
 use super::fields::{Fields, Findings, Wildcard};
 
+// The keys of each declaration; `schema/rules.schema.json` has the same.
+pub(super) const ORG: &[&str] = &["id", "tags", "external_id", "expires_at", "disabled", "metadata"];
+pub(super) const TEAM: &[&str] = &["id", "org", "parent", "tags", "external_id", "expires_at", "disabled", "metadata"];
+pub(super) const MEMBER: &[&str] = &[
+    "id",
+    "team",
+    "teams",
+    "org",
+    "orgs",
+    "roles",
+    "tags",
+    "email",
+    "external_id",
+    "expires_at",
+    "disabled",
+    "metadata",
+];
+pub(super) const MEMBERSHIP: &[&str] = &["id", "role"];
+pub(super) const KEY: &[&str] =
+    &["id", "hash", "owner", "models", "routers", "actions", "tags", "expires_at", "disabled", "metadata"];
+
 pub(super) fn org(node: &Node, findings: &Findings) -> Option<GroupDeclaration> {
-    let known = &["id", "tags", "external_id", "expires_at", "disabled", "metadata"];
-    group(&Fields::of(node, "an org", known, findings)?)
+    group(&Fields::of(node, "an org", ORG, findings)?)
 }
 
 pub(super) fn team(node: &Node, findings: &Findings) -> Option<GroupDeclaration> {
-    let known = &["id", "org", "parent", "tags", "external_id", "expires_at", "disabled", "metadata"];
-    group(&Fields::of(node, "a team", known, findings)?)
+    group(&Fields::of(node, "a team", TEAM, findings)?)
 }
 
 fn group(fields: &Fields) -> Option<GroupDeclaration> {
@@ -31,21 +50,7 @@ fn group(fields: &Fields) -> Option<GroupDeclaration> {
 
 /// A user or a service, whichever `what` says.
 pub(super) fn member(node: &Node, what: &'static str, findings: &Findings) -> Option<MemberDeclaration> {
-    let known = &[
-        "id",
-        "team",
-        "teams",
-        "org",
-        "orgs",
-        "roles",
-        "tags",
-        "email",
-        "external_id",
-        "expires_at",
-        "disabled",
-        "metadata",
-    ];
-    let fields = Fields::of(node, what, known, findings)?;
+    let fields = Fields::of(node, what, MEMBER, findings)?;
     let id = fields.id("id");
     let teams = teams(&fields);
     let orgs = orgs(&fields);
@@ -78,7 +83,7 @@ fn membership(node: &Node, findings: &Findings) -> Option<Membership> {
         let way_out = || "name the teams; a membership takes no wildcard".to_owned();
         return Some(Membership { team: findings.name(node, Wildcard::Never, way_out)?, role: None });
     }
-    let fields = Fields::of(node, "a membership", &["id", "role"], findings)?;
+    let fields = Fields::of(node, "a membership", MEMBERSHIP, findings)?;
     let team = fields.id("id");
     let role = fields.name("role").map(|role| role.value);
     Some(Membership { team: team?, role })
@@ -102,8 +107,7 @@ fn said_twice(again: &Name, first: Place, findings: &Findings) {
 }
 
 pub(super) fn key(node: &Node, findings: &Findings) -> Option<KeyDeclaration> {
-    let known = &["id", "hash", "owner", "models", "routers", "actions", "tags", "expires_at", "disabled", "metadata"];
-    let fields = Fields::of(node, "a key", known, findings)?;
+    let fields = Fields::of(node, "a key", KEY, findings)?;
     let narrowed = |field, wildcard| fields.has(field).then(|| fields.names(field, wildcard));
     let id = fields.id("id");
     let hash = fields.required("hash").and_then(|node| {

@@ -25,7 +25,7 @@ const WHAT: &[SelectorKind] = &[
     SelectorKind::ModelTag,
 ];
 
-const KNOWN: &[&str] = &[
+pub(super) const KNOWN: &[&str] = &[
     "id",
     "description",
     "effect",

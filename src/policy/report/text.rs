@@ -89,7 +89,8 @@ fn draw(source: &str, column: usize, length: usize) -> (String, usize, usize) {
 }
 
 /// `text` on one line, with nothing in it that a terminal would act upon.
-pub(super) fn shown(text: &str) -> String {
+#[must_use]
+pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -140,10 +141,10 @@ fn cells(character: char) -> usize {
 }
 
 fn counts(problems: &[Problem]) -> String {
-    let count = |severity, what: &str| {
+    let each = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")];
+    let count = |(severity, what)| {
         let number = problems.iter().filter(|problem| problem.severity == severity).count();
         (number > 0).then(|| format!("{number} {what}{}", if number == 1 { "" } else { "s" }))
     };
-    let counts = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")];
-    counts.into_iter().filter_map(|(severity, what)| count(severity, what)).collect::<Vec<_>>().join(", ")
+    each.into_iter().filter_map(count).collect::<Vec<_>>().join(", ")
 }
