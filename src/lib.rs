@@ -3,6 +3,8 @@
 
 #[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "server")]
+pub mod config;
 pub mod edge;
 pub mod engine;
 pub mod gate;

@@ -22,6 +22,7 @@ mod output;
 mod progress;
 mod question;
 mod schema;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ use output::Exit;
 
 const EXAMPLE: &str = "\
 Examples:
+  tollgate serve                serve policies/ on 127.0.0.1:8181
   tollgate init                 write a bundle to begin with, in policies/
   tollgate check                tell everything that is wrong with policies/
   tollgate decide --principal 'User::\"alice\"' --action chat --resource 'Model::\"openai-main/gpt-4o\"'
@@ -47,6 +49,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::ServeArguments),
     Check(check::CheckArguments),
     Decide(decide::DecideArguments),
     Explain(explain::ExplainArguments),
@@ -72,6 +75,7 @@ pub fn run() -> ExitCode {
         }
     };
     match command {
+        Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Decide(arguments) => decide::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

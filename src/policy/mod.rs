@@ -21,7 +21,7 @@ pub mod snapshot;
 pub mod source;
 pub mod syntax;
 mod validate;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use bundle::{Bundle, FileKind, SourceFile};
 pub use live::{Live, Report};
