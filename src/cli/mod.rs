@@ -33,7 +33,8 @@ const EXAMPLE: &str = "\
 Examples:
   tollgate init                 write a bundle to begin with, in policies/
   tollgate check                tell everything that is wrong with policies/
-  tollgate decide --principal 'User::\"alice\"' --action chat --resource 'Model::\"openai-main/gpt-4o\"'
+  tollgate decide --principal 'User::\"alice\"' --action chat \\
+    --resource 'Model::\"openai-main/gpt-4o\"'
 
 Directories default to policies/, or to what TOLLGATE_POLICIES says.";
 

@@ -323,6 +323,10 @@ impl Linker<'_> {
                 (self.scopes.scope([]), others, None, "actions")
             }
         };
+        let asked_for = |index| self.schema.action_at(index).is_some_and(|action| !action.principals.is_empty());
+        if !actions.iter().any(asked_for) {
+            return;
+        }
         let unless: Vec<ConditionText> = unless
             .into_iter()
             .map(|text| ConditionText { text: text.into(), place: key.place, layout: TextLayout::Opaque })
