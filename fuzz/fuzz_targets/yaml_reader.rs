@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let text = report::text(problems, false);
     assert!(!text.chars().any(|one| one.is_control() && one != '\n'), "a control character would reach a terminal");
-    report::json(problems);
-    report::sarif(problems, "policies");
-    report::github(problems, "policies");
+    let _ = report::json(problems);
+    let _ = report::sarif(problems, "policies");
+    let _ = report::github(problems, "policies");
 });

@@ -45,7 +45,8 @@ struct Answer<'a> {
 
 #[derive(Serialize)]
 struct Clause<'a> {
-    clause: &'static str,
+    #[serde(rename = "clause")]
+    word: &'static str,
     text: &'a str,
     /// Null where a part before it had decided already, or it raised an error.
     holds: Option<bool>,
@@ -107,7 +108,7 @@ fn answer<'a>(decision: &'a Decision, hint: Option<&'a str>) -> Answer<'a> {
 
 fn clause(trace: &ClauseTrace) -> Clause<'_> {
     Clause {
-        clause: if trace.unless { "unless" } else { "when" },
+        word: if trace.unless { "unless" } else { "when" },
         text: &trace.text,
         holds: trace.holds.as_ref().and_then(|holds| holds.as_ref().ok().copied()),
         error: trace.holds.as_ref().and_then(|holds| holds.as_ref().err().map(String::as_str)),

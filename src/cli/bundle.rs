@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::load::{self, Directory};
-use super::output::{self, Exit};
+use super::output::{self, Exit, number};
 use crate::edge::files::walk::{MANIFEST, SIGNATURE};
 use crate::edge::files::{ManifestPolicy, PublicKey, SigningKey, manifest};
 use crate::policy::report;
@@ -100,9 +100,9 @@ fn write(directory: &Path, sequence: Option<u64>, sign: Option<&Path>) -> Result
     }
     replace(directory, MANIFEST, &text)?;
     let signed = if signature.is_some() { ", signed" } else { "" };
-    let count = reading.bundle.files().len();
+    let count = number(reading.bundle.files().len(), "file");
     output::note(output::shown(&format!(
-        "{}: {count} files, sequence {sequence}{signed}",
+        "{}: {count}, sequence {sequence}{signed}",
         directory.join(MANIFEST).display()
     )));
     Ok(Exit::Fine.into())
@@ -150,8 +150,8 @@ fn verify(directory: &Path, keys: &[PublicKey], minimum_sequence: u64) -> ExitCo
             let sequence = reading.manifest.as_ref().and_then(manifest::sequence).unwrap_or_default();
             let problems = manifest::verify(&reading.bundle, reading.manifest.as_ref(), &policy);
             let signed = if keys.is_empty() { "its signature was not looked at" } else { "signed by a key that may" };
-            let count = reading.bundle.files().len();
-            (problems, format!("{count} files as the manifest names them, sequence {sequence}; {signed}"))
+            let count = number(reading.bundle.files().len(), "file");
+            (problems, format!("{count} as the manifest says, sequence {sequence}; {signed}"))
         }
         Err(problems) => (problems.clone(), String::new()),
     };

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::load::{self, Directory};
-use super::output::{self, Exit};
+use super::output::{self, Exit, number};
 use crate::policy::problem::{Problem, Severity};
 use crate::policy::snapshot::Counts;
 use crate::policy::{Loaded, report};
@@ -107,8 +107,4 @@ fn failed(problems: &[Problem], strict: bool) -> String {
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let strictly = if strict && errors == 0 { " (--strict takes warnings for errors)" } else { "" };
     format!("{}, {}: it does not load{strictly}", number(errors, "error"), number(warnings, "warning"))
-}
-
-fn number(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -12,9 +12,11 @@ use crate::gate;
 
 const EXAMPLE: &str = "\
 Examples:
-  tollgate decide --principal 'User::\"alice\"' --action chat --resource 'Model::\"openai-main/gpt-4o\"'
-  tollgate decide --principal 'User::\"alice\"' --action chat --resource 'Model::\"openai-main/gpt-4o\"' \\
-    --context '{\"ip\": \"10.1.2.3\"}' --assume '{\"now\": \"2026-03-01T09:00:00Z\", \"budget\": {\"used_percent\": 85}}'
+  tollgate decide --principal 'User::\"alice\"' --action chat \\
+    --resource 'Model::\"openai-main/gpt-4o\"'
+  tollgate decide --principal 'User::\"alice\"' --action chat \\
+    --resource 'Model::\"azure-dev/gpt-4o\"' --context '{\"ip\": \"10.1.2.3\"}' \\
+    --assume '{\"now\": \"2026-03-01T09:00:00Z\", \"budget\": {\"used_percent\": 85}}'
 
 Exit codes: 0 permit, 3 forbid, 1 a bundle or a request that is wrong, 2 usage.";
 

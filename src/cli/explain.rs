@@ -14,9 +14,10 @@ use crate::model::{Decision, DecisionCode, Effect};
 
 const EXAMPLE: &str = "\
 Examples:
-  tollgate explain --principal 'User::\"ian\"' --action chat --resource 'Model::\"azure-dev/gpt-4o\"' \\
-    --assume '{\"now\": \"2026-03-01T22:00:00Z\"}'
-  tollgate explain --principal 'User::\"ian\"' --action chat --resource 'Model::\"azure-dev/gpt-4o\"' --format json
+  tollgate explain --principal 'User::\"ian\"' --action chat \\
+    --resource 'Model::\"azure-dev/gpt-4o\"' --assume '{\"now\": \"2026-03-01T22:00:00Z\"}'
+  tollgate explain --principal 'User::\"ian\"' --action chat \\
+    --resource 'Model::\"azure-dev/gpt-4o\"' --format json
 
 Exit codes: 0 permit, 3 forbid, 1 a bundle or a request that is wrong, 2 usage.";
 

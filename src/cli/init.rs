@@ -36,11 +36,8 @@ pub(super) fn run(arguments: &InitArguments) -> ExitCode {
     if let Err(message) = write(directory) {
         return output::fail(message, Exit::Error);
     }
-    let mut said = String::new();
-    for (name, _) in FILES {
-        said.push_str(&format!("{}\n", directory.join(name).display()));
-    }
-    let code = output::data(&output::shown(&said), Exit::Fine, Exit::Error);
+    let written = FILES.map(|(name, _)| directory.join(name).display().to_string() + "\n");
+    let code = output::data(&output::shown(&written.concat()), Exit::Fine, Exit::Error);
     let shown = output::shown(&directory.display().to_string());
     output::note(format_args!(
         "Next:\n  tollgate check {shown}\n  tollgate decide --policies {shown} --principal 'User::\"bob\"' --action chat --resource 'Model::\"mini\"'"

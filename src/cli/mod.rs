@@ -35,7 +35,8 @@ Examples:
   tollgate serve                serve policies/ on 127.0.0.1:8181
   tollgate init                 write a bundle to begin with, in policies/
   tollgate check                tell everything that is wrong with policies/
-  tollgate decide --principal 'User::\"alice\"' --action chat --resource 'Model::\"openai-main/gpt-4o\"'
+  tollgate decide --principal 'User::\"alice\"' --action chat \\
+    --resource 'Model::\"openai-main/gpt-4o\"'
 
 Directories default to policies/, or to what TOLLGATE_POLICIES says.";
 

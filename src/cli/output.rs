@@ -81,6 +81,11 @@ pub(super) fn coloured(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// `1 rule`, `2 rules`.
+pub(super) fn number(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// `text` with nothing in it that a terminal would act upon; its lines stay.
 pub(super) fn shown(text: &str) -> String {
     text.split('\n').map(report::shown).collect::<Vec<_>>().join("\n")

@@ -1,6 +1,7 @@
 //! `schema`: what policies are checked against, and what editors complete the YAML with.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -46,7 +47,7 @@ pub(super) fn run(arguments: &SchemaArguments) -> ExitCode {
         return output::data(YAML_SCHEMA, Exit::Fine, Exit::Error);
     }
     if arguments.config {
-        return output::fail("this build has no schema of the configuration file", Exit::Error);
+        return output::data(&crate::config::schema_json(), Exit::Fine, Exit::Error);
     }
     let text = match &arguments.directory {
         Some(directory) => of(directory),
@@ -72,7 +73,8 @@ pub(super) fn of(directory: &Path) -> Result<String, Vec<Problem>> {
     for file in &fragments {
         let fragment = String::from_utf8_lossy(&file.bytes);
         let fragment = fragment.strip_prefix('\u{FEFF}').unwrap_or(&fragment);
-        text.push_str(&format!("\n// ---- {} ----\n\n{}\n", output::shown(&file.path), fragment.trim_end()));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\n// ---- {} ----\n\n{}", output::shown(&file.path), fragment.trim_end());
     }
     // Two fragments may both have a part of one namespace; one text may not.
     if SchemaFragment::from_cedarschema_str(&text).is_ok() { Ok(text) } else { Ok(merged(&fragments).unwrap_or(text)) }

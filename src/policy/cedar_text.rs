@@ -134,15 +134,17 @@ impl Writer<'_> {
         if left.len() == self.schema.actions().count() {
             return "action".to_owned();
         }
-        // A group says the same as all its members, shorter.
+        // A group says the same as all its members, shorter. One of which a member is missing would say too much; and
+        // it cannot be asked for itself.
         let mut names = Vec::new();
-        for (_, action) in self.schema.actions().filter(|(index, _)| actions.contains(*index)) {
-            if action.principals.is_empty() && action.descendants.iter().count() > 1 {
-                let covered = |index: &_| action.descendants.contains(*index);
-                if left.iter().any(covered) {
-                    left.retain(|index| !covered(index));
+        for (group, action) in self.schema.actions().filter(|(_, action)| action.principals.is_empty()) {
+            if action.descendants.iter().all(|index| actions.contains(index)) {
+                if action.descendants.iter().any(|index| left.contains(&index)) {
+                    left.retain(|index| !action.descendants.contains(*index));
                     names.push(action.uid.to_string());
                 }
+            } else {
+                left.retain(|index| *index != group);
             }
         }
         names.extend(left.iter().filter_map(|index| Some(self.schema.action_at(*index)?.uid.to_string())));

@@ -30,6 +30,8 @@ keys:
   - { id: k1, hash: x, owner: 'User::"alice"', models: ["a/*"] }
   - { id: k2, hash: x, owner: 'Service::"bot"', routers: [r], actions: [chat] }
   - { id: k3, hash: x, owner: 'User::"bob"', tags: [t] }
+  - { id: k4, hash: x, owner: 'User::"alice"', actions: [use, admin] }
+  - { id: k5, hash: x, owner: 'User::"alice"', actions: [use], models: "*" }
 "#,
     ),
     (
@@ -144,6 +146,8 @@ fn requests(snapshot: &Snapshot, strangers: bool) -> Vec<Request> {
 fn rules(decision: &tollgate::Decision) -> Vec<&str> {
     let mut rules: Vec<&str> = decision.rules.iter().map(|rule| rule.id.as_str()).collect();
     rules.sort_unstable();
+    // What narrows a key stands in the output, and is made of the key beside it again.
+    rules.dedup();
     rules
 }
 
@@ -179,16 +183,16 @@ fn check_elsewhere(files: &[(&str, &str)]) {
     let snapshot = load(files);
     let (requests, contexts) = (requests(&snapshot, false), contexts());
     let mut permits = 0;
-    for facts in facts() {
-        for context in &contexts {
-            let entities = with_metadata(&entities, context, &schema);
-            for request in &requests {
-                let told = request.clone().with_context(context.clone());
-                let expected = gate::decide(&snapshot, &facts, &told).unwrap();
-                let made = elsewhere(&told, &facts, &policies, &entities);
-                assert_eq!(made, expected.outcome, "{told:?} {expected:?}");
-                permits += usize::from(expected.is_permit());
-            }
+    // Cedar looks at every policy for every request: not each context at each time, then.
+    for (facts, told) in facts().iter().zip(&contexts) {
+        let entities = with_metadata(&entities, told, &schema);
+        let context = context_elsewhere(told, facts);
+        for request in &requests {
+            let request = request.clone().with_context(told.clone());
+            let expected = gate::decide(&snapshot, facts, &request).unwrap();
+            let made = elsewhere(&request, context.clone(), &policies, &entities);
+            assert_eq!(made, expected.outcome, "{request:?} {expected:?}");
+            permits += usize::from(expected.is_permit());
         }
     }
     assert!(permits > 50, "only {permits} permits");
@@ -202,21 +206,25 @@ fn with_metadata(entities: &str, context: &Map<String, Value>, schema: &Schema) 
     Entities::from_json_value(Value::Array(list), Some(schema)).unwrap()
 }
 
-fn elsewhere(request: &Request, facts: &Facts, policies: &PolicySet, entities: &Entities) -> Outcome {
-    let mut context = request.context.clone();
+/// What Tollgate would have put into the context.
+fn context_elsewhere(told: &Map<String, Value>, facts: &Facts) -> Context {
+    let mut context = told.clone();
     if let Some(ip) = context.remove("ip") {
         context.insert("ip".to_owned(), json!({"__extn": {"fn": "ip", "arg": ip}}));
     }
-    let now = facts.now.to_string();
-    context.insert("now".to_owned(), json!({"__extn": {"fn": "datetime", "arg": now}}));
-    let budget = json!({"used_percent": facts.budget.used_percent, "remaining_micros": facts.budget.remaining_micros});
-    context.insert("budget".to_owned(), budget);
-    let rate =
-        json!({"remaining_requests": facts.rate.remaining_requests, "remaining_tokens": facts.rate.remaining_tokens});
-    context.insert("rate".to_owned(), rate);
-    context.insert("auth".to_owned(), json!({"method": facts.auth.as_str()}));
-    context.insert("metadata".to_owned(), json!({"__entity": {"type": "Metadata", "id": "request"}}));
-    let context = Context::from_json_value(Value::Object(context), None).unwrap();
+    let (budget, rate) = (facts.budget, facts.rate);
+    let known = json!({
+        "now": {"__extn": {"fn": "datetime", "arg": facts.now.to_string()}},
+        "budget": {"used_percent": budget.used_percent, "remaining_micros": budget.remaining_micros},
+        "rate": {"remaining_requests": rate.remaining_requests, "remaining_tokens": rate.remaining_tokens},
+        "auth": {"method": facts.auth.as_str()},
+        "metadata": {"__entity": {"type": "Metadata", "id": "request"}},
+    });
+    context.extend(known.as_object().unwrap().clone());
+    Context::from_json_value(Value::Object(context), None).unwrap()
+}
+
+fn elsewhere(request: &Request, context: Context, policies: &PolicySet, entities: &Entities) -> Outcome {
     let uid = |uid: &tollgate::EntityUid| CedarUid::from_str(&uid.to_string()).unwrap();
     let action = CedarUid::from_str(&format!("Action::\"{}\"", request.action)).unwrap();
     let asked = cedar_policy::Request::new(uid(&request.principal), action, uid(&request.resource), context, None);

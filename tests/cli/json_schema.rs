@@ -9,7 +9,6 @@ use super::{entries, root};
 /// Where `value` does not fit `schema`; of the keywords only those that the schema uses.
 fn misfits(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let mut fail = |what: &str| found.push(format!("{path}: {what}"));
     let fits = |schema: &Value| misfits(root, schema, value, path).is_empty();
     let Some(keywords) = schema.as_object() else { return found };
     for (keyword, said) in keywords {
@@ -68,9 +67,8 @@ fn misfits(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Strin
             _ => true,
         };
         if !ok {
-            fail(keyword);
+            found.push(format!("{path}: {keyword}"));
         }
-        let _ = &mut fail;
     }
     found
 }

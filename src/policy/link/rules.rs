@@ -326,6 +326,10 @@ impl Linker<'_> {
             Restriction::Actions(allowed) => every.filter(|index| !allowed.contains(*index)),
             _ => every,
         };
+        let asked_for = |index| self.schema.action_at(index).is_some_and(|action| !action.principals.is_empty());
+        if !actions.iter().any(asked_for) {
+            return;
+        }
         let writer = Writer { store: &self.store, scopes: &self.scopes, schema: self.schema };
         let unless = allowed.map(|allowed| writer.resource_condition(allowed));
         let unless: Vec<ConditionText> = unless
