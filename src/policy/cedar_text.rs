@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::condition::Condition;
 use super::entities::{EntityStore, Kind};
 use super::index::{Key, KeyIndex, ScopeIndex, Scopes};
-use super::schema::{ActionSet, BundleSchema};
+use super::schema::{Action, ActionSet, BundleSchema};
 use super::snapshot::{Rule, Snapshot};
 
 /// The two sides of a scope.
@@ -71,9 +71,9 @@ impl Writer<'_> {
     pub fn policy(self, rule: &Rule, actions: &ActionSet, condition: Option<&Condition>) -> PolicyText {
         let principal = self.scope(rule.principal, Side::Principal);
         let resource = self.scope(rule.resource, Side::Resource);
-        let mut text =
-            format!("{}({}, {}, {})", rule.effect.as_str(), principal.head, self.actions(actions), resource.head);
-        for scope in [principal.condition, resource.condition].into_iter().flatten() {
+        let actions = self.actions(actions);
+        let mut text = format!("{}({}, {}, {})", rule.effect.as_str(), principal.head, actions.head, resource.head);
+        for scope in [principal.condition, actions.condition, resource.condition].into_iter().flatten() {
             let _ = write!(text, "\nwhen {{ {scope} }}");
         }
         let mut clauses = Vec::new();
@@ -121,14 +121,22 @@ impl Writer<'_> {
         clauses.map(|clause| self.alternatives(clause, "resource")).collect::<Vec<_>>().join(" && ")
     }
 
-    fn actions(self, actions: &ActionSet) -> String {
-        let mut left: Vec<_> = actions.iter().collect();
-        if left.len() == self.schema.actions().count() {
-            return "action".to_owned();
+    fn actions(self, actions: &ActionSet) -> Written {
+        let in_head = |head: String| Written { head, condition: None };
+        if actions.iter().count() == self.schema.actions().count() {
+            return in_head("action".to_owned());
         }
+        let named = || actions.iter().filter_map(|index| Some((index, self.schema.action_at(index)?)));
+        let mut all = named();
+        if let (Some((_, only)), None) = (all.next(), all.next()) {
+            return in_head(format!("action == {}", only.uid));
+        }
+        // `in` takes along all that is below: of an action without some of that, only `==` says no more than is meant.
+        let whole = |action: &Action| action.descendants.iter().all(|index| actions.contains(index));
+        let mut left: Vec<_> = named().filter(|(_, action)| whole(action)).map(|(index, _)| index).collect();
         // A group says the same as all its members, shorter.
         let mut names = Vec::new();
-        for (_, action) in self.schema.actions().filter(|(index, _)| actions.contains(*index)) {
+        for (_, action) in named().filter(|(_, action)| whole(action)) {
             if action.principals.is_empty() && action.descendants.iter().count() > 1 {
                 let covered = |index: &_| action.descendants.contains(*index);
                 if left.iter().any(covered) {
@@ -138,10 +146,13 @@ impl Writer<'_> {
             }
         }
         names.extend(left.iter().filter_map(|index| Some(self.schema.action_at(*index)?.uid.to_string())));
-        match names.as_slice() {
-            [only] if actions.iter().count() == 1 => format!("action == {only}"),
-            _ => format!("action in [{}]", names.join(", ")),
+        let within = format!("action in [{}]", names.join(", "));
+        let alone = named().filter(|(_, action)| !whole(action) && !action.principals.is_empty());
+        let alone: Vec<String> = alone.map(|(_, action)| format!(" || action == {}", action.uid)).collect();
+        if alone.is_empty() {
+            return in_head(within);
         }
+        Written { head: "action".to_owned(), condition: Some(format!("{within}{}", alone.concat())) }
     }
 
     fn scope(self, index: ScopeIndex, side: Side) -> Written {

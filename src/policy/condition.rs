@@ -174,10 +174,19 @@ impl Condition {
     /// All of `clauses`, which must not be empty; `None` where they are.
     #[must_use]
     pub fn new(clauses: Vec<Clause>) -> Option<Self> {
-        let expression = clauses.iter().map(Clause::required).reduce(Expr::and)?;
+        let expression = conjunction(clauses.iter().map(Clause::required).collect())?;
         let reads = Reads::of(&expression);
         Some(Self { clauses: clauses.into(), expression, reads })
     }
+}
+
+/// All of `parts`, in their order. Halved and not chained, so that many parts are not many levels deep.
+fn conjunction(mut parts: Vec<Expr>) -> Option<Expr> {
+    let second = parts.split_off(parts.len() / 2);
+    if parts.is_empty() {
+        return second.into_iter().next();
+    }
+    Some(Expr::and(conjunction(parts)?, conjunction(second)?))
 }
 
 impl Reads {

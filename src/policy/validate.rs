@@ -15,7 +15,7 @@ use super::cedar_text::Writer;
 use super::condition::{Clause, Condition, conjuncts};
 use super::entities::{EntityStore, Kind};
 use super::index::{Key, KeyIndex, ScopeIndex, Scopes};
-use super::problem::{ProblemCode, Severity};
+use super::problem::{ProblemCode, Severity, nearest};
 use super::schema::{ActionSet, BundleSchema};
 use super::snapshot::Rule;
 use super::source;
@@ -177,7 +177,7 @@ impl<'a> Validation<'a> {
             let place = locate(error);
             let snippet =
                 place.and_then(|(clause, offset, length)| clauses.get(clause)?.text.get(offset..offset + length));
-            let problem = ShapeProblem { clause: place, ..of_error(error, snippet, rule.effect) };
+            let problem = ShapeProblem { clause: place, ..of_error(error, snippet, rule.effect, self.schema) };
             // The same mistake is found once for each type that a principal or resource may have.
             if !found.iter().any(|known| known.clause == problem.clause && known.code == problem.code) {
                 found.push(problem);
@@ -199,8 +199,19 @@ fn whole(code: ProblemCode, message: String, help: Option<String>) -> ShapeProbl
 
 /// A validation error in our words.
 #[must_use]
-pub fn of_error(error: &ValidationError, snippet: Option<&str>, effect: Effect) -> ShapeProblem {
-    let cedar_help = error.help().map(|help| help.to_string());
+pub fn of_error(error: &ValidationError, snippet: Option<&str>, effect: Effect, schema: &BundleSchema) -> ShapeProblem {
+    let cedar_help = match error {
+        // Of names that are equally far, or far from all, Cedar proposes whichever it comes upon first.
+        ValidationError::UnrecognizedActionId(unknown) => {
+            let known: Vec<String> = schema.actions().map(|(_, action)| action.uid.to_string()).collect();
+            did_you_mean(&unknown.actual_action_id, &known)
+        }
+        ValidationError::UnrecognizedEntityType(unknown) => {
+            let known: Vec<String> = schema.core().entity_type_names().map(ToString::to_string).collect();
+            did_you_mean(&unknown.actual_entity_type, &known)
+        }
+        _ => error.help().map(|help| help.to_string()),
+    };
     if matches!(error, ValidationError::UnsafeOptionalAttributeAccess(_))
         && let Some(snippet) = snippet
         && let Some((owner, member)) = snippet.rsplit_once('.')
@@ -222,9 +233,15 @@ pub fn of_error(error: &ValidationError, snippet: Option<&str>, effect: Effect) 
     whole(ProblemCode::ConditionType, bare(&error.to_string()), cedar_help)
 }
 
-/// Cedar's message without the name of our representative.
-fn bare(message: &str) -> String {
-    ["for policy `rule`, ", "in policy `rule`, "].iter().fold(message.to_owned(), |text, part| text.replace(part, ""))
+fn did_you_mean(name: &str, known: &[String]) -> Option<String> {
+    nearest(name, known.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"))
+}
+
+/// Cedar's message without its name for the policy, which is none that a person gave it.
+pub(super) fn bare(message: &str) -> String {
+    let rest = message.strip_prefix("for policy `").and_then(|rest| rest.split_once('`'));
+    let rest = rest.and_then(|(_, rest)| rest.strip_prefix(", ").or_else(|| rest.strip_prefix(": ")));
+    rest.unwrap_or(message).to_owned()
 }
 
 fn of_warning(warning: &ValidationWarning) -> Option<ShapeProblem> {
