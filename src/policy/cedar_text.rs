@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::condition::Condition;
 use super::entities::{EntityStore, Kind};
 use super::index::{Key, KeyIndex, ScopeIndex, Scopes};
-use super::schema::{ActionSet, BundleSchema};
+use super::schema::{Action, ActionSet, BundleSchema};
 use super::snapshot::{Rule, Snapshot};
 
 /// The two sides of a scope.
@@ -79,9 +79,9 @@ impl Writer<'_> {
     pub fn policy(self, rule: &Rule, actions: &ActionSet, condition: Option<&Condition>) -> PolicyText {
         let principal = self.scope(rule.principal, Side::Principal);
         let resource = self.scope(rule.resource, Side::Resource);
-        let mut text =
-            format!("{}({}, {}, {})", rule.effect.as_str(), principal.head, self.actions(actions), resource.head);
-        for scope in [principal.condition, resource.condition].into_iter().flatten() {
+        let actions = self.actions(actions);
+        let mut text = format!("{}({}, {}, {})", rule.effect.as_str(), principal.head, actions.head, resource.head);
+        for scope in [principal.condition, actions.condition, resource.condition].into_iter().flatten() {
             let _ = write!(text, "\nwhen {{ {scope} }}");
         }
         let mut clauses = Vec::new();
@@ -129,18 +129,26 @@ impl Writer<'_> {
         clauses.map(|clause| self.alternatives(clause, "resource")).collect::<Vec<_>>().join(" && ")
     }
 
-    fn actions(self, actions: &ActionSet) -> String {
-        let mut left: Vec<_> = actions.iter().collect();
-        if left.len() == self.schema.actions().count() {
-            return "action".to_owned();
+    fn actions(self, actions: &ActionSet) -> Written {
+        let in_head = |head: String| Written { head, condition: None };
+        if actions.iter().count() == self.schema.actions().count() {
+            return in_head("action".to_owned());
         }
-        // A group says the same as all its members, shorter. One of which a member is missing would say too much; and
-        // it cannot be asked for itself.
+        let named = || actions.iter().filter_map(|index| Some((index, self.schema.action_at(index)?)));
+        let mut all = named();
+        if let (Some((_, only)), None) = (all.next(), all.next()) {
+            return in_head(format!("action == {}", only.uid));
+        }
+        // `in` takes along all that is below: of an action without some of that, only `==` says no more than is meant.
+        let whole = |action: &Action| action.descendants.iter().all(|index| actions.contains(index));
+        let mut left: Vec<_> = named().filter(|(_, action)| whole(action)).map(|(index, _)| index).collect();
+        // A group says the same as all its members, shorter.
         let mut names = Vec::new();
-        for (group, action) in self.schema.actions().filter(|(_, action)| action.principals.is_empty()) {
-            if action.descendants.iter().all(|index| actions.contains(index)) {
-                if action.descendants.iter().any(|index| left.contains(&index)) {
-                    left.retain(|index| !action.descendants.contains(*index));
+        for (_, action) in named().filter(|(_, action)| whole(action)) {
+            if action.principals.is_empty() && action.descendants.iter().count() > 1 {
+                let covered = |index: &_| action.descendants.contains(*index);
+                if left.iter().any(covered) {
+                    left.retain(|index| !covered(index));
                     names.push(action.uid.to_string());
                 }
             } else {
@@ -148,10 +156,13 @@ impl Writer<'_> {
             }
         }
         names.extend(left.iter().filter_map(|index| Some(self.schema.action_at(*index)?.uid.to_string())));
-        match names.as_slice() {
-            [only] if actions.iter().count() == 1 => format!("action == {only}"),
-            _ => format!("action in [{}]", names.join(", ")),
+        let within = format!("action in [{}]", names.join(", "));
+        let alone = named().filter(|(_, action)| !whole(action) && !action.principals.is_empty());
+        let alone: Vec<String> = alone.map(|(_, action)| format!(" || action == {}", action.uid)).collect();
+        if alone.is_empty() {
+            return in_head(within);
         }
+        Written { head: "action".to_owned(), condition: Some(format!("{within}{}", alone.concat())) }
     }
 
     fn scope(self, index: ScopeIndex, side: Side) -> Written {

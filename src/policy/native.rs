@@ -112,7 +112,7 @@ impl NativeFile {
                 .policies()
                 .find(|policy| policy.loc().is_some_and(|loc| (loc.start()..loc.end()).contains(&offset)))
                 .map_or(Effect::Permit, |policy| effect(policy.effect()));
-            let found = validate::of_error(error, snippet, None, effect);
+            let found = validate::of_error(error, snippet, None, effect, schema);
             let code = if found.code == ProblemCode::ConditionType { ProblemCode::CedarValidation } else { found.code };
             put(Severity::Error, source::place_at(text, offset, length), code, found.message, found.help);
         }
@@ -336,6 +336,10 @@ impl EntitiesFile {
                 }
             };
             match cedar_policy::Entity::from_json_value(value, Some(&schema.schema)) {
+                Ok(entity) if misnamed(entity.as_ref()) => {
+                    let message = format!("the `name` of `{}` is not its id", entity.uid());
+                    loaded.problem(place, message, text);
+                }
                 Ok(entity) => loaded.entities.push((Arc::new(entity.as_ref().clone()), place)),
                 Err(error) => loaded.problem(place, super::schema::describe(&error), text),
             }
@@ -378,6 +382,9 @@ impl Linker<'_> {
                     native: Some(Arc::clone(entity)),
                     ..Details::default()
                 }));
+                if self.store.record(index).kind == Kind::MODEL {
+                    self.place_model(index);
+                }
             }
         }
     }
@@ -457,7 +464,11 @@ impl Linker<'_> {
     fn entity_index(&mut self, uid: &EntityUID) -> Option<EntityIndex> {
         let kind: Kind = self.store.kind(&uid.entity_type().to_string())?;
         let id = SmolStr::new(uid.eid());
-        Some(self.store.intern(kind, &id))
+        let index = self.store.intern(kind, &id);
+        if kind == Kind::MODEL && !self.store.record(index).declared {
+            self.place_model(index);
+        }
+        Some(index)
     }
 }
 
@@ -465,6 +476,12 @@ impl Linker<'_> {
 fn without_place(error: &serde_json::Error) -> String {
     let message = error.to_string();
     message.rsplit_once(" at line ").map_or(message.clone(), |(before, _)| before.to_owned())
+}
+
+/// Whether it is a model whose name would differ from what rules and requests call it.
+fn misnamed(entity: &Entity) -> bool {
+    let name = Value::from(SmolStr::new(entity.uid().eid()));
+    entity.uid().entity_type().to_string() == "Model" && entity.get("name") != Some(&PartialValue::Value(name))
 }
 
 /// The texts of a set attribute.

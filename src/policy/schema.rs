@@ -19,6 +19,9 @@ use super::syntax::Place;
 /// Tollgate's own schema, in Cedar's schema syntax.
 pub const TOLLGATE_SCHEMA: &str = include_str!("../../schema/tollgate.cedarschema");
 
+/// An action of Tollgate's own.
+const TOLLGATE_ACTION: &str = "Action::\"chat\"";
+
 /// An action, by its number in the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ActionIndex(pub(crate) u16);
@@ -138,6 +141,9 @@ impl BundleSchema {
         if number.len() < uids.len() {
             return Err(format!("a schema may have {} actions at most", u16::MAX));
         }
+        // Every action with the context of `chat`: what Tollgate fills in is filled in for these alone.
+        let told = number.keys().find(|uid| uid.to_string() == TOLLGATE_ACTION).and_then(|uid| core.get_action_id(uid));
+        let told = told.and_then(|action| action.context_type());
         let mut actions = Vec::with_capacity(uids.len());
         let mut by_name = BTreeMap::new();
         for (uid, index) in &number {
@@ -152,7 +158,7 @@ impl BundleSchema {
                 name,
                 principals: action.applies_to_principals().map(|kind| SmolStr::from(kind.to_string())).collect(),
                 resources: action.applies_to_resources().map(|kind| SmolStr::from(kind.to_string())).collect(),
-                tollgate_context: action.context_type().is_some_and(is_tollgate_context),
+                tollgate_context: told.is_some() && action.context_type() == told,
                 descendants: ActionSet::of(descendants.chain([*index])),
             });
         }
@@ -192,12 +198,6 @@ impl BundleSchema {
     pub fn has_type(&self, kind: &EntityType) -> bool {
         self.core().get_entity_type(kind).is_some()
     }
-}
-
-/// A context that has what only Tollgate can fill in.
-fn is_tollgate_context(context: &cedar_policy_core::validator::types::Type) -> bool {
-    let text = context.to_string();
-    ["now", "budget", "rate", "auth", "metadata"].iter().all(|member| text.contains(&format!("{member}: ")))
 }
 
 /// Where a fragment says what the message is about: Cedar names it, and gives no place.

@@ -144,7 +144,7 @@ impl Snapshot {
     }
 
     /// What the model `name` of a request stands for: its own name, an alias, or a name in an account that is open.
-    pub(crate) fn model(&self, name: &SmolStr) -> ModelName {
+    pub fn model(&self, name: &SmolStr) -> ModelName {
         let known = self.store.find(Kind::MODEL, name).filter(|index| self.is_model(*index));
         if let Some(index) = known.or_else(|| self.aliases.get(name).copied()) {
             let off = self.store.record(index).details.as_ref().is_some_and(|details| details.switched_off);
@@ -188,9 +188,10 @@ impl Snapshot {
         })
     }
 
-    /// Every entity that the bundle declares or refers to, with the attributes and ancestors that conditions see.
+    /// Every entity that the bundle declares, with the attributes and ancestors that conditions see.
     pub fn entities(&self) -> impl Iterator<Item = Arc<Entity>> {
-        self.store.iter().map(|(index, _)| self.store.materialize(&Subject::Known(index)))
+        let declared = self.store.iter().filter(|(_, record)| record.declared);
+        declared.map(|(index, _)| self.store.materialize(&Subject::Known(index)))
     }
 
     /// `subject` with the attributes and ancestors that conditions see.

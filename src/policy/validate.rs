@@ -15,7 +15,7 @@ use super::cedar_text::Writer;
 use super::condition::{Clause, Condition, conjuncts};
 use super::entities::{EntityStore, Kind};
 use super::index::{Key, KeyIndex, ScopeIndex, Scopes};
-use super::problem::{ProblemCode, Severity};
+use super::problem::{ProblemCode, Severity, nearest};
 use super::schema::{ActionSet, BundleSchema};
 use super::snapshot::Rule;
 use super::source;
@@ -189,7 +189,7 @@ impl<'a> Validation<'a> {
             let clause = place.and_then(|(clause, ..)| clauses.get(clause));
             let snippet = place.zip(clause).and_then(|((_, at, length), clause)| clause.text.get(at..at + length));
             let text = clause.map(|clause| clause.text.as_str());
-            told.push(ShapeProblem { clause: place, ..of_error(error, snippet, text, rule.effect) });
+            told.push(ShapeProblem { clause: place, ..of_error(error, snippet, text, rule.effect, self.schema) });
         }
         told.sort_by(|left, right| (left.clause, &left.message).cmp(&(right.clause, &right.message)));
         told.dedup_by(|right, left| left.clause == right.clause && left.code == right.code);
@@ -210,8 +210,26 @@ fn whole(code: ProblemCode, message: String, help: Option<String>) -> ShapeProbl
 
 /// A validation error in our words. `snippet` is what it points at, `clause` the whole condition that holds it.
 #[must_use]
-pub fn of_error(error: &ValidationError, snippet: Option<&str>, clause: Option<&str>, effect: Effect) -> ShapeProblem {
+pub fn of_error(
+    error: &ValidationError,
+    snippet: Option<&str>,
+    clause: Option<&str>,
+    effect: Effect,
+    schema: &BundleSchema,
+) -> ShapeProblem {
     let message = bare(&error.to_string());
+    let cedar_help = match error {
+        // Of names that are equally far, or far from all, Cedar proposes whichever it comes upon first.
+        ValidationError::UnrecognizedActionId(unknown) => {
+            let known: Vec<String> = schema.actions().map(|(_, action)| action.uid.to_string()).collect();
+            did_you_mean(&unknown.actual_action_id, &known)
+        }
+        ValidationError::UnrecognizedEntityType(unknown) => {
+            let known: Vec<String> = schema.core().entity_type_names().map(ToString::to_string).collect();
+            did_you_mean(&unknown.actual_entity_type, &known)
+        }
+        _ => error.help().map(|help| help.to_string()),
+    };
     if matches!(error, ValidationError::UnsafeOptionalAttributeAccess(_))
         && let Some((owner, member)) = snippet.and_then(|snippet| optional_member(snippet, &message))
     {
@@ -232,7 +250,7 @@ pub fn of_error(error: &ValidationError, snippet: Option<&str>, clause: Option<&
         let help = "ask first: `context.metadata.hasTag(\"env\") && context.metadata.getTag(\"env\") == \"prod\"`";
         return whole(ProblemCode::UnguardedMember, message, Some(help.to_owned()));
     }
-    whole(ProblemCode::ConditionType, message, error.help().map(|help| help.to_string()))
+    whole(ProblemCode::ConditionType, message, cedar_help)
 }
 
 /// What is read of what: Cedar's message names the member, and the text before it is its owner.
@@ -246,12 +264,16 @@ fn optional_member<'a>(snippet: &'a str, message: &'a str) -> Option<(&'a str, &
     Some((snippet.get(..at - 1)?, member))
 }
 
-/// Cedar's message without the names of our representative and of whichever action it came to first.
-pub fn bare(message: &str) -> String {
-    let message = match message.split_once("`, ") {
-        Some((policy, rest)) if policy.starts_with("for policy `") => rest,
-        _ => message,
-    };
+fn did_you_mean(name: &str, known: &[String]) -> Option<String> {
+    nearest(name, known.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"))
+}
+
+/// Cedar's message without its name for the policy, which is none that a person gave it, and without whichever action it
+/// came to first.
+pub(super) fn bare(message: &str) -> String {
+    let rest = message.strip_prefix("for policy `").and_then(|rest| rest.split_once('`'));
+    let rest = rest.and_then(|(_, rest)| rest.strip_prefix(", ").or_else(|| rest.strip_prefix(": ")));
+    let message = rest.unwrap_or(message);
     match message.split_once(" in context for Action::\"") {
         Some((before, after)) => {
             let after = after.split_once('"').map_or("", |(_, after)| after);

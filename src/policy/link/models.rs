@@ -19,13 +19,12 @@ impl Linker<'_> {
                 self.declare_account(account, file, files);
             }
             for group in &file.document.model_groups {
-                if let Some(index) = self.declare(Kind::MODEL_GROUP, &group.id, file, files) {
-                    self.store.record_mut(index).details = list_details(group);
-                }
+                // A group's tags label the group; what narrows by `model_tags` are those of models and accounts.
+                self.declare(Kind::MODEL_GROUP, &group.id, file, files);
             }
             for router in &file.document.routers {
                 if let Some(index) = self.declare(Kind::ROUTER, &router.id, file, files) {
-                    self.store.record_mut(index).details = list_details(router);
+                    self.store.record_mut(index).details = router_details(router);
                 }
             }
         }
@@ -214,12 +213,7 @@ impl Linker<'_> {
             return index;
         }
         let account_index = self.store.intern(Kind::PROVIDER_ACCOUNT, &account.into());
-        if self.store.record(index).parents.is_empty() {
-            let groups = self.group_patterns.iter().filter_map(|(pattern, group)| {
-                pattern.as_ref().is_none_or(|pattern| pattern.matches(&name.value)).then_some(*group)
-            });
-            self.store.record_mut(index).parents = [account_index].into_iter().chain(groups).collect();
-        }
+        self.place_model(index);
         let closed = self.store.record(account_index).details.as_ref().is_some_and(|details| details.closed);
         if closed {
             let near = self.near(Kind::MODEL, &name.value).map(|near| format!("did you mean `{near}`?"));
@@ -233,6 +227,20 @@ impl Linker<'_> {
             self.warn_of_near_miss(Kind::PROVIDER_ACCOUNT, &account, file);
         }
         index
+    }
+
+    /// Puts a model that no account lists into its account, and into the groups whose patterns match it.
+    pub(crate) fn place_model(&mut self, index: EntityIndex) {
+        let id = self.store.record(index).id.clone();
+        let account = id.split_once('/').filter(|(account, rest)| !account.is_empty() && !rest.is_empty());
+        let account = account.map(|(account, _)| self.store.intern(Kind::PROVIDER_ACCOUNT, &account.into()));
+        let matching = |(pattern, group): &(Option<Pattern>, EntityIndex)| {
+            pattern.as_ref().is_none_or(|pattern| pattern.matches(&id)).then_some(*group)
+        };
+        let groups: Vec<EntityIndex> = self.group_patterns.iter().filter_map(matching).collect();
+        for parent in account.into_iter().chain(groups) {
+            self.add_parent(index, parent);
+        }
     }
 
     fn model_pattern(&mut self, name: &Name, file: &Arc<str>) -> Reach {
@@ -259,7 +267,7 @@ fn qualified(account: &AccountDeclaration, model: &ModelDeclaration) -> SmolStr 
     format_smolstr!("{}/{}", account.id.value, model.name.value)
 }
 
-fn list_details(list: &ModelsDeclaration) -> Option<Box<Details>> {
+fn router_details(list: &ModelsDeclaration) -> Option<Box<Details>> {
     (!list.tags.is_empty() || !list.metadata.is_empty()).then(|| {
         Box::new(Details {
             tags: list.tags.iter().map(|tag| tag.value.clone()).collect(),
