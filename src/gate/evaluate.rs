@@ -11,6 +11,7 @@ use cedar_policy_core::evaluator::Evaluator;
 use cedar_policy_core::extensions::Extensions;
 use smol_str::SmolStr;
 
+use super::additional::Additional;
 use super::context::RequestContext;
 use crate::model::{Effect, Facts};
 use crate::policy::condition::Reads;
@@ -39,6 +40,8 @@ pub struct Question<'a> {
     pub context: &'a RequestContext,
     /// What Tollgate knows.
     pub facts: &'a Facts,
+    /// Entities that the request brought along.
+    pub additional: Option<&'a Additional>,
 }
 
 /// What the rules say to a request.
@@ -183,7 +186,7 @@ impl Scene {
                 if seen.contains(&uid) {
                     continue;
                 }
-                if let Some(entity) = find(snapshot, &uid) {
+                if let Some(entity) = find(question, &uid) {
                     list.push(entity);
                 }
                 seen.insert(uid);
@@ -239,7 +242,11 @@ fn may_name(value: &Value) -> bool {
     }
 }
 
-fn find(snapshot: &Snapshot, uid: &EntityUID) -> Option<Arc<Entity>> {
+fn find(question: &Question<'_>, uid: &EntityUID) -> Option<Arc<Entity>> {
+    let snapshot = question.snapshot;
+    if let Some(entity) = question.additional.and_then(|additional| additional.entity(snapshot, uid)) {
+        return Some(entity);
+    }
     let kind = snapshot.store.kind_of(&uid.entity_type().to_string())?;
     let id = SmolStr::new(uid.eid());
     let index = snapshot.store.find(kind, &id)?;
