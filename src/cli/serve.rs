@@ -20,6 +20,8 @@ use crate::policy::{Report, report};
 
 /// Cedar wants much stack for deep conditions; with this much it never has to look for more.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
+/// For which the first load is waited for, before it listens.
+const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
 /// For which SIGHUP waits, before it lets the reload finish by itself.
 const RELOAD_WAIT: Duration = Duration::from_secs(30);
 
@@ -87,6 +89,7 @@ fn say(text: &str) {
 }
 
 fn serve(settings: &Settings) -> ExitCode {
+    let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let built = Engine::builder()
         .policies(&settings.policies)
         .watch(true)
@@ -94,12 +97,18 @@ fn serve(settings: &Settings) -> ExitCode {
         .strict(settings.strict)
         .guarded(settings.guard)
         .watch_options(settings.watch_options())
-        .on_load(tell_load)
+        .on_load(move |live| {
+            tell_load(live);
+            // Only the first is waited for.
+            let _ = loaded.try_send(());
+        })
         .build();
     let engine = match built {
         Ok(engine) => engine,
         Err(error) => return usage(&error),
     };
+    // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
+    let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);
     match runtime(settings.workers) {
         Ok(runtime) => runtime.block_on(listen(engine, settings)),
         Err(error) => usage(&error),

@@ -11,6 +11,7 @@ use cedar_policy_core::evaluator::Evaluator;
 use cedar_policy_core::extensions::Extensions;
 use smol_str::SmolStr;
 
+use super::additional::Additional;
 use super::context::RequestContext;
 use crate::model::{Effect, Facts};
 use crate::policy::condition::Reads;
@@ -39,6 +40,8 @@ pub struct Question<'a> {
     pub context: &'a RequestContext,
     /// What Tollgate knows.
     pub facts: &'a Facts,
+    /// Entities that the request brought along.
+    pub additional: Option<&'a Additional>,
 }
 
 /// What the rules say to a request.
@@ -243,6 +246,9 @@ fn may_name(value: &Value) -> bool {
 /// another rule reads the principal must not change what this one sees of it.
 fn find(question: &Question<'_>, uid: &EntityUID) -> Option<Arc<Entity>> {
     let Question { snapshot, principal, resource, context, .. } = question;
+    if let Some(entity) = question.additional.and_then(|additional| additional.entity(snapshot, uid)) {
+        return Some(entity);
+    }
     if uid.is_action() {
         return match snapshot.schema.action_entities.entity(uid) {
             Dereference::Data(entity) => Some(Arc::new(entity.clone())),

@@ -151,8 +151,6 @@ impl Writer<'_> {
                     left.retain(|index| !covered(index));
                     names.push(action.uid.to_string());
                 }
-            } else {
-                left.retain(|index| *index != group);
             }
         }
         names.extend(left.iter().filter_map(|index| Some(self.schema.action_at(*index)?.uid.to_string())));

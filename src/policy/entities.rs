@@ -171,7 +171,23 @@ pub enum Subject {
         id: SmolStr,
         /// What it is in.
         parents: Vec<EntityIndex>,
+        /// What the request says of it, if it does.
+        given: Option<Arc<Given>>,
     },
+}
+
+/// What a request itself says of an entity that no file declares. As of an entity of a JSON file, this is all that
+/// Cedar sees of it.
+#[derive(Debug)]
+pub struct Given {
+    /// Its number, where a rule names it.
+    pub own: Option<EntityIndex>,
+    /// Its tags.
+    pub tags: Box<[SmolStr]>,
+    /// Its roles.
+    pub roles: Box<[SmolStr]>,
+    /// Its attributes, and all that it is in.
+    pub entity: Arc<Entity>,
 }
 
 #[derive(Debug)]
@@ -397,6 +413,9 @@ impl EntityStore {
             && let Some(native) = self.record(*index).details.as_ref().and_then(|details| details.native.as_ref())
         {
             return Arc::clone(native);
+        }
+        if let Subject::Stranger { given: Some(given), .. } = subject {
+            return Arc::clone(&given.entity);
         }
         let (kind, id) = self.name_of(subject);
         let parents = self.parents(subject);

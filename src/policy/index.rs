@@ -348,6 +348,14 @@ impl Used {
             // What a JSON file says of an entity's tags is all that Cedar sees of them.
             inherits = store.record(*index).details.as_ref().is_none_or(|details| details.native.is_none());
         }
+        if let Subject::Stranger { given: Some(given), .. } = subject {
+            let own = given.own.map_or(usize::MAX, |own| own.0 as usize);
+            keys.extend(at(&self.inside, own));
+            keys.extend(at(&self.equal, own));
+            keys.extend(given.tags.iter().filter_map(|tag| self.tags.get(tag)));
+            keys.extend(given.roles.iter().filter_map(|role| self.roles.get(role)));
+            inherits = false;
+        }
         for above in store.closure(store.parents(subject)) {
             keys.extend(at(&self.inside, above.0 as usize));
             if inherits {

@@ -485,7 +485,7 @@ fn misnamed(entity: &Entity) -> bool {
 }
 
 /// The texts of a set attribute.
-fn strings(value: Option<&PartialValue>) -> Box<[SmolStr]> {
+pub(crate) fn strings(value: Option<&PartialValue>) -> Box<[SmolStr]> {
     let Some(PartialValue::Value(Value { value: ValueKind::Set(set), .. })) = value else { return Box::default() };
     set.iter()
         .filter_map(|member| match member.value_kind() {

@@ -238,7 +238,7 @@ fn parse_fragment(file: &SourceFile) -> Result<SchemaFragment, Problem> {
 }
 
 /// The message of a Cedar error with what caused it.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

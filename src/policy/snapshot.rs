@@ -163,7 +163,7 @@ impl Snapshot {
             pattern.as_ref().is_none_or(|pattern| pattern.matches(name)).then_some(*group)
         };
         let parents = account.into_iter().chain(self.group_patterns.iter().filter_map(matching)).collect();
-        ModelName::Model(Subject::Stranger { kind: Kind::MODEL, id: name.clone(), parents })
+        ModelName::Model(Subject::Stranger { kind: Kind::MODEL, id: name.clone(), parents, given: None })
     }
 
     /// Whether a model of the store may be asked for: declared, or of an account that lists none.
@@ -207,7 +207,7 @@ impl Snapshot {
         let kind = self.store.kind_of(uid.kind())?;
         Some(match self.store.find(kind, uid.id()) {
             Some(index) => Subject::Known(index),
-            None => Subject::Stranger { kind, id: uid.id_smol().clone(), parents: Vec::new() },
+            None => Subject::Stranger { kind, id: uid.id_smol().clone(), parents: Vec::new(), given: None },
         })
     }
 

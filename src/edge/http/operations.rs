@@ -1,5 +1,6 @@
 //! The server's own endpoints: how it is, what it decides by, and what it offers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -106,8 +107,8 @@ fn describe(snapshot: Option<&Snapshot>, report: &Report) -> impl serde::Seriali
             "problems": problems(&failure.problems),
         })
     });
-    let files: Vec<&str> =
-        snapshot.map(|snapshot| snapshot.files().iter().map(|file| &**file).collect()).unwrap_or_default();
+    let files: BTreeSet<&str> =
+        snapshot.into_iter().flat_map(|snapshot| snapshot.files()).map(|file| &**file).collect();
     object!({
         "revision": snapshot.map(|snapshot| &**snapshot.revision()),
         "loaded_at": report.loaded_at.map(|at| at.to_string()),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
 use super::errors::{ApiError, ErrorCode, joined};
-use crate::gate::MAX_CANDIDATES;
+use crate::gate::{MAX_ADDITIONAL_ENTITIES, MAX_CANDIDATES};
 use crate::model::strict_json::Strict;
 use crate::model::{CandidatesRequest, EntityUid, Request, RequestErrorCode};
 use crate::policy::problem::nearest;
@@ -479,11 +479,13 @@ struct CedarAgent<'t> {
     action: Option<SmolStr>,
     resource: Option<EntityUid>,
     context: Map<String, Value>,
+    additional_entities: Vec<Value>,
 }
 
 impl<'t> CedarAgent<'t> {
     fn new(trail: &'t Trail) -> Self {
-        Self { trail, principal: None, action: None, resource: None, context: Map::new() }
+        let (principal, action, resource) = (None, None, None);
+        Self { trail, principal, action, resource, context: Map::new(), additional_entities: Vec::new() }
     }
 }
 
@@ -504,6 +506,14 @@ impl<'de, 't> Members<'de, 't> for CedarAgent<'t> {
             "action" => self.action = Some(map.next_value_seed(action(trail))?),
             "resource" => self.resource = Some(map.next_value_seed(uid_text(trail))?),
             "context" => self.context = map.next_value_seed(Context)?,
+            "additional_entities" => {
+                let too_many = |most| {
+                    let code = ErrorCode::Request(RequestErrorCode::InvalidEntities);
+                    ApiError::new(code, format!("a request may bring {most} entities at most"))
+                };
+                let list = List { trail, most: MAX_ADDITIONAL_ENTITIES, too_many, item: || Strict };
+                self.additional_entities = map.next_value_seed(list)?;
+            }
             _ => return Err(trail.fail(not_supported(name))),
         }
         Ok(())
@@ -513,7 +523,8 @@ impl<'de, 't> Members<'de, 't> for CedarAgent<'t> {
         let principal = self.principal.ok_or_else(|| missing("principal"))?;
         let action = self.action.ok_or_else(|| missing("action"))?;
         let resource = self.resource.ok_or_else(|| missing("resource"))?;
-        Ok(Request::new(principal, action, resource).with_context(self.context))
+        let request = Request::new(principal, action, resource).with_context(self.context);
+        Ok(request.with_additional_entities(self.additional_entities))
     }
 }
 
