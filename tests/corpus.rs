@@ -208,6 +208,7 @@ fn through_index(snapshot: &Snapshot, ask: &Ask, schema: &Schema) -> Result<Opti
         resource: &subject(&ask.resource)?,
         context: &RequestContext::Native(AsRef::<cedar_policy_core::ast::Context>::as_ref(&context).clone()),
         facts: &Facts::at(Timestamp::from_millis(0)),
+        additional: None,
     })))
 }
 

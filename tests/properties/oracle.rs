@@ -100,6 +100,7 @@ impl<'a> Oracle<'a> {
             resource: &asked.resource,
             context: &context,
             facts: asked.facts,
+            additional: None,
         });
         assert!(permits.iter().all(|index| snapshot.reference(*index).effect == Effect::Permit));
         Some(Verdict {
