@@ -215,12 +215,15 @@ impl<V, F: Fn(&str) -> Result<V, ApiError>> Visitor<'_> for Text<'_, F> {
     }
 }
 
+/// How a text becomes what it stands for.
+type Reading<V> = fn(&str) -> Result<V, ApiError>;
+
 /// Any text as it is.
-fn text<'t>(trail: &'t Trail, what: &'static str) -> Text<'t, fn(&str) -> Result<SmolStr, ApiError>> {
+fn text<'t>(trail: &'t Trail, what: &'static str) -> Text<'t, Reading<SmolStr>> {
     Text { what, trail, read: |text| Ok(SmolStr::new(text)) }
 }
 
-fn action(trail: &Trail) -> Text<'_, fn(&str) -> Result<SmolStr, ApiError>> {
+fn action(trail: &Trail) -> Text<'_, Reading<SmolStr>> {
     let read = |text: &str| match text.len() {
         1..=MAX_ACTION_BYTES => Ok(SmolStr::new(text)),
         _ => Err(ApiError::invalid("", format!("an action is a text of 1 to {MAX_ACTION_BYTES} bytes"))),
@@ -229,7 +232,7 @@ fn action(trail: &Trail) -> Text<'_, fn(&str) -> Result<SmolStr, ApiError>> {
 }
 
 /// A uid as a text, `User::"alice"`.
-fn uid_text(trail: &Trail) -> Text<'_, fn(&str) -> Result<EntityUid, ApiError>> {
+fn uid_text(trail: &Trail) -> Text<'_, Reading<EntityUid>> {
     let what = "an entity uid such as \"User::\\\"alice\\\"\"";
     Text { what, trail, read: |text| text.parse::<EntityUid>().map_err(ApiError::from) }
 }
