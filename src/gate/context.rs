@@ -6,12 +6,11 @@ use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
 use cedar_policy_core::ast::{
-    Context, Eid, Entity, EntityUID, Name, PartialValue, RestrictedExpr, Value as CedarValue,
+    Context, Eid, Entity, EntityUID, ExtensionFunction, Name, PartialValue, Value as CedarValue,
 };
-use cedar_policy_core::evaluator::RestrictedEvaluator;
 use cedar_policy_core::extensions::Extensions;
 use serde_json::{Map, Value};
-use smol_str::{SmolStr, ToSmolStr};
+use smol_str::{SmolStr, ToSmolStr, format_smolstr};
 
 use crate::model::{Budget, Facts, Rate, RequestError, RequestErrorCode, check_name};
 use crate::policy::condition::{MEMBERS, Members};
@@ -163,7 +162,7 @@ impl Told {
             put("metadata", CedarValue::from(Arc::clone(&METADATA)));
         }
         if members.has("ip")
-            && let Some(ip) = self.ip.as_ref().and_then(|ip| extension("ip", ip))
+            && let Some(ip) = self.ip.as_ref().and_then(ip)
         {
             put("ip", ip);
         }
@@ -207,28 +206,43 @@ fn is_ip(text: &str) -> bool {
     let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
     let Ok(address) = IpAddr::from_str(address) else { return false };
     let widest = if address.is_ipv4() { 32 } else { 128 };
-    prefix.is_none_or(|prefix| {
-        let plain = prefix == "0" || (!prefix.starts_with('0') && prefix.bytes().all(|byte| byte.is_ascii_digit()));
-        plain && prefix.parse::<u8>().is_ok_and(|prefix| prefix <= widest)
-    }) && extension("ip", text).is_some()
+    let embedded = address.is_ipv6() && text.matches('.').count() > 1;
+    !embedded
+        && prefix.is_none_or(|prefix| {
+            let plain = prefix == "0" || (!prefix.starts_with('0') && prefix.bytes().all(|byte| byte.is_ascii_digit()));
+            plain && prefix.parse::<u8>().is_ok_and(|prefix| prefix <= widest)
+        })
 }
 
-/// The value that a Cedar extension makes of `text`.
-fn extension(function: &str, text: &str) -> Option<CedarValue> {
-    let name: Name = function.parse().ok()?;
-    let call = RestrictedExpr::call_extension_fn(name, [RestrictedExpr::val(text)]);
-    RestrictedEvaluator::new(Extensions::all_available()).interpret(call.as_borrowed()).ok()
+/// The functions of Cedar's extensions that members are made with. To find one by its name takes longer than to call it.
+struct Functions {
+    ip: &'static ExtensionFunction,
+    duration: &'static ExtensionFunction,
+    offset: &'static ExtensionFunction,
+    epoch: CedarValue,
+}
+
+static FUNCTIONS: LazyLock<Option<Functions>> = LazyLock::new(|| {
+    let function = |name: &str| Extensions::all_available().func(&name.parse::<Name>().ok()?).ok();
+    let epoch = called(function("datetime")?, &["1970-01-01".into()])?;
+    Some(Functions { ip: function("ip")?, duration: function("duration")?, offset: function("offset")?, epoch })
+});
+
+fn called(function: &ExtensionFunction, arguments: &[CedarValue]) -> Option<CedarValue> {
+    match function.call(arguments) {
+        Ok(PartialValue::Value(value)) => Some(value),
+        _ => None,
+    }
+}
+
+fn ip(text: &SmolStr) -> Option<CedarValue> {
+    called(FUNCTIONS.as_ref()?.ip, &[text.clone().into()])
 }
 
 fn datetime(millis: i64) -> Option<CedarValue> {
-    static EPOCH: LazyLock<Option<(Name, RestrictedExpr, Name)>> = LazyLock::new(|| {
-        let epoch = RestrictedExpr::call_extension_fn("datetime".parse().ok()?, [RestrictedExpr::val("1970-01-01")]);
-        Some(("offset".parse().ok()?, epoch, "duration".parse().ok()?))
-    });
-    let (offset, epoch, duration) = EPOCH.as_ref()?;
-    let since = RestrictedExpr::call_extension_fn(duration.clone(), [RestrictedExpr::val(format!("{millis}ms"))]);
-    let now = RestrictedExpr::call_extension_fn(offset.clone(), [epoch.clone(), since]);
-    RestrictedEvaluator::new(Extensions::all_available()).interpret(now.as_borrowed()).ok()
+    let Functions { duration, offset, epoch, .. } = FUNCTIONS.as_ref()?;
+    let since = called(duration, &[format_smolstr!("{millis}ms").into()])?;
+    called(offset, &[epoch.clone(), since])
 }
 
 fn longs(members: [(&'static str, i64); 2]) -> CedarValue {
@@ -250,4 +264,40 @@ fn rate(rate: &Rate) -> CedarValue {
         longs([("remaining_requests", rate.remaining_requests), ("remaining_tokens", rate.remaining_tokens)])
     }
     if *rate == Rate::default() { FREE.clone() } else { made(rate) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_what_cedar_takes_for_one() {
+        for (text, taken) in [
+            ("10.1.2.3", true),
+            ("10.0.0.0/8", true),
+            ("0.0.0.0/0", true),
+            ("::1", true),
+            ("fe80::/10", true),
+            ("ABCD:EF01:2345:6789:ABCD:EF01:2345:6789/128", true),
+            ("::ffff:1.2.3.4", false),
+            ("::ffff:1.2.3.4/96", false),
+            ("10.1.2.3/33", false),
+            ("10.1.2.3/032", false),
+            ("10.1.2.3/", false),
+            ("10.1.2.3/+8", false),
+            ("fe80::/129", false),
+            ("010.1.2.3", false),
+            ("10.1.2", false),
+            ("", false),
+        ] {
+            assert_eq!(is_ip(text), taken, "{text}");
+            assert_eq!(ip(&text.into()).is_some(), taken, "Cedar on {text}");
+        }
+    }
+
+    #[test]
+    fn an_instant_is_the_one_that_was_given() {
+        assert_eq!(datetime(86_400_000).unwrap().to_string(), "datetime(\"1970-01-02\")");
+        assert!(datetime(-1).is_some() && datetime(i64::MAX).is_some());
+    }
 }

@@ -133,7 +133,7 @@ impl Who {
             let kind = snapshot.store.kind_of(uid.kind())?;
             additional.subject(snapshot, kind, uid.id()).cloned()
         });
-        let Some(subject) = given.or_else(|| snapshot.principal(uid)) else {
+        let Some(subject) = given.or_else(|| snapshot.subject(uid)) else {
             let message = format!("no entity type is called `{}`", uid.kind());
             return Err(RequestError::new(RequestErrorCode::UnknownEntityType, "principal", message));
         };

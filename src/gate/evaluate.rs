@@ -242,13 +242,28 @@ fn may_name(value: &Value) -> bool {
     }
 }
 
+/// The entity that a condition reaches under this uid: a declared one, or one that the request itself brings. Whether
+/// another rule reads the principal must not change what this one sees of it.
 fn find(question: &Question<'_>, uid: &EntityUID) -> Option<Arc<Entity>> {
-    let snapshot = question.snapshot;
+    let Question { snapshot, principal, resource, context, .. } = question;
     if let Some(entity) = question.additional.and_then(|additional| additional.entity(snapshot, uid)) {
         return Some(entity);
     }
+    if uid.is_action() {
+        return match snapshot.schema.action_entities.entity(uid) {
+            Dereference::Data(entity) => Some(Arc::new(entity.clone())),
+            _ => None,
+        };
+    }
     let kind = snapshot.store.kind_of(&uid.entity_type().to_string())?;
     let id = SmolStr::new(uid.eid());
-    let index = snapshot.store.find(kind, &id)?;
-    snapshot.store.record(index).declared.then(|| snapshot.store.materialize(&Subject::Known(index)))
+    if let Some(index) = snapshot.store.find(kind, &id)
+        && snapshot.store.record(index).declared
+    {
+        return Some(snapshot.store.materialize(&Subject::Known(index)));
+    }
+    let asked = [principal, resource].into_iter().find(|subject| snapshot.store.name_of(subject) == (kind, &id));
+    asked
+        .map(|subject| snapshot.store.materialize(subject))
+        .or_else(|| context.metadata().filter(|metadata| metadata.uid() == uid))
 }

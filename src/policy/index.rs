@@ -47,6 +47,14 @@ pub struct ScopeIndex(pub(crate) u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleIndex(pub(crate) u32);
 
+impl RuleIndex {
+    /// The rule's position in the snapshot, from 0.
+    #[must_use]
+    pub const fn position(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Rules of up to this many pairs are filed under each pair; a longer list becomes a key of its own.
 const MOST_PAIRS: usize = 64;
 /// Ranges up to this long are looked through; in longer ones each resource key is searched for.

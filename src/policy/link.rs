@@ -68,6 +68,7 @@ pub struct Linker<'a> {
     pub counts: Counts,
     /// What is wrong so far.
     pub problems: Vec<Problem>,
+    file_numbers: HashMap<Arc<str>, u32, RandomState>,
     /// Where each rule stands, for finding ids that are there twice.
     pub(crate) rule_ids: HashMap<SmolStr, (u32, u32), RandomState>,
     pub(crate) validation: Validation<'a>,
@@ -96,6 +97,7 @@ impl<'a> Linker<'a> {
             group_patterns: Vec::new(),
             counts: Counts::default(),
             problems: Vec::new(),
+            file_numbers: HashMap::default(),
             rule_ids: HashMap::default(),
             validation: Validation::new(&mut cache.validation, schema),
             condition_cache: &mut cache.conditions,
@@ -123,10 +125,12 @@ impl<'a> Linker<'a> {
 
     /// The number of the file at `path`.
     pub fn file_number(&mut self, path: &Arc<str>) -> u32 {
-        if self.files.last() != Some(path) {
+        let next = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
+        let number = *self.file_numbers.entry(Arc::clone(path)).or_insert(next);
+        if number == next {
             self.files.push(Arc::clone(path));
         }
-        u32::try_from(self.files.len().saturating_sub(1)).unwrap_or(u32::MAX)
+        number
     }
 
     pub(crate) fn error(

@@ -6,6 +6,7 @@ pub mod condition;
 mod condition_cache;
 pub mod entities;
 mod excerpt;
+mod export;
 pub mod guard;
 pub mod index;
 pub mod link;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cedar_policy_core::ast::Entity;
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
@@ -122,7 +123,7 @@ impl Snapshot {
 
     /// The rule of this number, by name and place.
     #[must_use]
-    pub(crate) fn reference(&self, index: RuleIndex) -> RuleReference {
+    pub fn reference(&self, index: RuleIndex) -> RuleReference {
         let rule = self.rule(index);
         let file = self.files.get(rule.file as usize).cloned().unwrap_or_else(|| Arc::from(""));
         RuleReference { id: rule.id.clone(), effect: rule.effect, file, line: rule.line }
@@ -143,7 +144,7 @@ impl Snapshot {
     }
 
     /// What the model `name` of a request stands for: its own name, an alias, or a name in an account that is open.
-    pub(crate) fn model(&self, name: &SmolStr) -> ModelName {
+    pub fn model(&self, name: &SmolStr) -> ModelName {
         let known = self.store.find(Kind::MODEL, name).filter(|index| self.is_model(*index));
         if let Some(index) = known.or_else(|| self.aliases.get(name).copied()) {
             let off = self.store.record(index).details.as_ref().is_some_and(|details| details.switched_off);
@@ -187,8 +188,22 @@ impl Snapshot {
         })
     }
 
-    /// Who the principal of a request is: itself and, for a key, its owner.
-    pub(crate) fn principal(&self, uid: &EntityUid) -> Option<Subject> {
+    /// Every entity that the bundle declares, with the attributes and ancestors that conditions see.
+    pub fn entities(&self) -> impl Iterator<Item = Arc<Entity>> {
+        let declared = self.store.iter().filter(|(_, record)| record.declared);
+        declared.map(|(index, _)| self.store.materialize(&Subject::Known(index)))
+    }
+
+    /// `subject` with the attributes and ancestors that conditions see.
+    #[must_use]
+    pub fn entity(&self, subject: &Subject) -> Arc<Entity> {
+        self.store.materialize(subject)
+    }
+
+    /// The entity that `uid` names, known or not; `None` for a type that nobody has heard of. A model of a request has
+    /// more to it (aliases, its account): that is the gate's to find out.
+    #[must_use]
+    pub fn subject(&self, uid: &EntityUid) -> Option<Subject> {
         let kind = self.store.kind_of(uid.kind())?;
         Some(match self.store.find(kind, uid.id()) {
             Some(index) => Subject::Known(index),

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Tollgate over HTTP beside a bare server (benches/floor.rs), in alternating rounds: benches/http.sh > http.md
+#
+# The server has core 0 to itself and wrk core 1, so at 16 connections and more it is wrk that limits the bare server:
+# compare the CPU time of a request, which is what the server itself used. Ratios are taken round by round.
+#   RULES="10000 1000000"  CONNECTIONS="1 16 64"  ROUNDS=5  SECONDS_EACH=5
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+rules=${RULES:-10000 1000000}
+connections=${CONNECTIONS:-1 16 64}
+rounds=${ROUNDS:-5}
+seconds=${SECONDS_EACH:-5}
+for tool in wrk jq taskset curl; do
+  command -v "$tool" >/dev/null || { echo "error: $tool is missing; apt-get install wrk jq util-linux curl" >&2; exit 2; }
+done
+
+built() { # the executable of a bench
+  cargo bench --no-run --bench "$1" --message-format=json 2>/dev/null |
+    jq -r "select(.executable and .target.name == \"$1\") | .executable"
+}
+floor=$(built floor)
+scale=$(built scale)
+cargo build --profile dist --bin tollgate
+tollgate=$(cargo metadata --format-version 1 --no-deps | jq -r .target_directory)/dist/tollgate
+
+scratch=$(mktemp -d)
+servers=()
+finish() {
+  for pid in "${servers[@]}"; do kill "$pid" 2>/dev/null || true; done
+  rm -rf "$scratch"
+}
+trap finish EXIT
+
+# What the process has used so far, in µs (user and system).
+cpu_us() { sed 's/.*) //' "/proc/$1/stat" | awk -v tick="$(getconf CLK_TCK)" '{ print ($12 + $13) * 1000000 / tick }'; }
+
+run() { # name pid port rules connections bodies
+  local before after
+  before=$(cpu_us "$2")
+  taskset -c 1 wrk -t 1 -c "$5" -d "${seconds}s" --latency -s benches/http.lua "http://127.0.0.1:$3/is_authorized" -- "$6" |
+    tail -1 >"$scratch/line"
+  after=$(cpu_us "$2")
+  jq -c --arg peer "$1" --argjson rules "$4" --argjson connections "$5" --argjson round "$round" \
+    --argjson cpu "$(awk "BEGIN { print $after - $before }")" \
+    '. + { peer: $peer, rules: $rules, connections: $connections, round: $round,
+           rate: (.requests / .duration_us * 1e6), cpu_us: ($cpu / .requests) }' "$scratch/line" >>"$scratch/results"
+}
+
+taskset -c 0 "$floor" --listen 127.0.0.1:18182 &
+floor_pid=$!
+servers+=("$floor_pid")
+
+for count in $rules; do
+  echo "$count rules …" >&2
+  "$scale" --write "$scratch/$count" "$count"
+  bodies=$scratch/$count/bodies.jsonl
+  # The load takes both cores; deciding has core 0.
+  "$tollgate" serve --policies "$scratch/$count/policies" --listen 127.0.0.1:18181 >"$scratch/log" 2>&1 &
+  pid=$!
+  servers+=("$pid")
+  until curl -sf http://127.0.0.1:18181/health/ready >/dev/null; do
+    kill -0 "$pid" 2>/dev/null || { cat "$scratch/log" >&2; exit 1; }
+    sleep 0.2
+  done
+  taskset -a -p -c 0 "$pid" >/dev/null
+  for ((round = 1; round <= rounds; round++)); do
+    for clients in $connections; do
+      run floor "$floor_pid" 18182 "$count" "$clients" "$bodies"
+      run tollgate "$pid" 18181 "$count" "$clients" "$bodies"
+    done
+  done
+  kill "$pid"
+  wait "$pid" 2>/dev/null || true
+done
+
+cp "$scratch/results" "${RESULTS:-/dev/null}" 2>/dev/null || true
+jq -rs '
+  def median: sort | .[length / 2 | floor];
+  def shown: . * 100 | round / 100;
+  "| rules | connections | req/s | of the floor | CPU µs/request | floor | p50 µs | to the floor | p99 µs | to the floor | failed |",
+  "|---|---|---|---|---|---|---|---|---|---|---|",
+  (group_by([.rules, .connections])[] | . as $all
+    | [group_by(.round)[] | { t: map(select(.peer == "tollgate"))[0], f: map(select(.peer == "floor"))[0] }] as $rounds
+    | "| \($all[0].rules) | \($all[0].connections) | \([$rounds[].t.rate] | median | round) | \([$rounds[] | .t.rate / .f.rate] | median | shown) | \([$rounds[].t.cpu_us] | median | shown) | \([$rounds[].f.cpu_us] | median | shown) | \([$rounds[].t.p50_us] | median) | \([$rounds[] | .t.p50_us / .f.p50_us] | median | shown) | \([$rounds[].t.p99_us] | median) | \([$rounds[] | .t.p99_us / .f.p99_us] | median | shown) | \([$all[].failed] | add) |")
+' "$scratch/results"

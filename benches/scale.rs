@@ -1,0 +1,303 @@
+//! Every number of BENCHMARKS.md about loading and deciding, as tables: `cargo bench --bench scale`.
+//!
+//! Each size runs in a process of its own, so that its memory is its own. `BENCH_SIZES=1000,10000` takes fewer sizes;
+//! a million rules need about 2 GB. `-- --write DIRECTORY RULES` writes a bundle for `benches/http.sh`.
+
+#![allow(clippy::disallowed_methods, reason = "a bench reads the clock, and of /proc what a process uses")]
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a bench that goes wrong stops")]
+#![allow(clippy::cast_precision_loss, reason = "what is shown has three digits")]
+
+mod common;
+
+use std::collections::HashMap;
+use std::fmt::{Display, Write as _};
+use std::hint::black_box;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::cedar::Plain;
+use common::{Size, facts};
+use serde_json::json;
+use tollgate::gate::decide;
+use tollgate::policy::{Loader, load, parse};
+use tollgate::{Bundle, EntityUid, Facts, Request, Snapshot};
+
+/// Different requests of each kind, so that a large bundle is not measured on what happens to be in the cache.
+const REQUESTS: usize = 4_096;
+/// How often each of them is decided.
+const ROUNDS: usize = 25;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let after = |flag: &str, count: usize| {
+        let at = arguments.iter().position(|argument| argument == flag)?;
+        arguments.get(at + count).map(String::as_str)
+    };
+    if let Some(rules) = after("--size", 1) {
+        measure(Size::of(rules.parse().expect("it is a number")));
+    } else if let Some(directory) = after("--write", 1) {
+        let rules = after("--write", 2).and_then(|rules| rules.parse().ok()).expect("--write DIRECTORY RULES");
+        write(directory, Size::of(rules));
+    } else if arguments.iter().any(|argument| argument == "--bench") {
+        tables();
+    }
+}
+
+fn tables() {
+    let sizes = std::env::var("BENCH_SIZES").unwrap_or_else(|_| "1000,10000,100000,1000000".to_owned());
+    let this = std::env::current_exe().expect("the program has a path");
+    let runs: Vec<Run> = sizes
+        .split(',')
+        .map(|size| {
+            eprintln!("{size} rules …");
+            let output = Command::new(&this).args(["--size", size]).output().expect("the program starts again");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let text = String::from_utf8(output.stdout).expect("it prints text");
+            let values = text.lines().filter_map(|line| line.split_once('='));
+            Run(values.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        })
+        .collect();
+    let table = |title: &str, rows: &[(&str, &str)]| {
+        println!("\n{title}\n");
+        println!("| |{}", runs.iter().map(|run| format!(" {} rules |", run.get("rules"))).collect::<String>());
+        println!("|---|{}", "---|".repeat(runs.len()));
+        for (words, name) in rows {
+            println!("| {words} |{}", runs.iter().map(|run| format!(" {} |", run.get(name))).collect::<String>());
+        }
+    };
+    table(
+        "Loading",
+        &[
+            ("text of the bundle, MB", "text_mb"),
+            ("entities", "entities"),
+            ("parse alone, one thread, s", "parse_s"),
+            ("**first load: parse, check, validate, compile, index**, s", "load_s"),
+            ("the same, CPU s of both cores", "load_cpu_s"),
+            ("reload, nothing changed, ms", "unchanged_ms"),
+            ("**reload, one file changed**, ms (median)", "reload_ms"),
+            ("the same, least, ms", "reload_least_ms"),
+            ("resident after the load, MB", "rss_mb"),
+            ("**resident bytes a rule**", "rss_per_rule"),
+            ("resident at most, MB", "peak_mb"),
+        ],
+    );
+    table(
+        "Deciding (median / 99th percentile of single calls, ns)",
+        &[
+            ("**no rule with a condition fits**", "plain"),
+            ("the same, request without context", "plain_bare"),
+            ("**a condition is evaluated**", "conditional"),
+            ("a user in fifty teams", "crowd"),
+            ("+ 1 rule that names nobody and nothing, other action", "bare_1"),
+            ("+ 10 such rules", "bare_10"),
+            ("+ 1 such rule, conditional", "everyone_1"),
+            ("+ 10 such rules, conditional", "everyone_10"),
+            ("plain Cedar, the same requests", "cedar"),
+        ],
+    );
+    table(
+        "Allocations of a decision (mean number / bytes)",
+        &[
+            ("no rule with a condition fits", "plain_allocations"),
+            ("a condition is evaluated", "conditional_allocations"),
+            ("a user in fifty teams", "crowd_allocations"),
+        ],
+    );
+}
+
+/// What one run printed.
+struct Run(HashMap<String, String>);
+
+impl Run {
+    fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("–", String::as_str)
+    }
+}
+
+fn say(name: &str, value: impl Display) {
+    println!("{name}={value}");
+}
+
+fn measure(size: Size) {
+    let bundle = common::bundle(size);
+    let bytes: usize = bundle.files().iter().map(|file| file.bytes.len()).sum();
+    say("rules", size.rules);
+    say("text_mb", format!("{:.1}", bytes as f64 / 1e6));
+    let (mut loader, snapshot) = measure_loading(size, bundle);
+    let bundle = common::bundle(size);
+    measure_reloads(size, &bundle, &mut loader);
+    measure_decisions(size, &snapshot);
+    measure_extras(size, &bundle, &mut loader);
+    if size.rules <= 10_000 {
+        measure_plain_cedar(size, &snapshot);
+    }
+    parse_alone(&bundle);
+}
+
+fn measure_loading(size: Size, bundle: Bundle) -> (Loader, std::sync::Arc<Snapshot>) {
+    let mut loader = Loader::default();
+    let (cpu, start) = (process_cpu(), Instant::now());
+    let loaded = loader.load(&bundle).expect("the bundle is right");
+    say("load_s", format!("{:.2}", start.elapsed().as_secs_f64()));
+    say("load_cpu_s", format!("{:.2}", (process_cpu() - cpu).as_secs_f64()));
+    say("entities", loaded.snapshot.counts().entities);
+    drop(bundle);
+    let resident = status("VmRSS:");
+    say("rss_mb", resident / 1_000_000);
+    say("rss_per_rule", resident / size.rules);
+    say("peak_mb", status("VmHWM:") / 1_000_000);
+    (loader, loaded.snapshot)
+}
+
+fn measure_reloads(size: Size, bundle: &Bundle, loader: &mut Loader) {
+    let rounds = if size.rules > 100_000 { 3 } else { 9 };
+    let timed = |bundle: &Bundle, loader: &mut Loader| {
+        let start = Instant::now();
+        let loaded = loader.load(bundle).expect("the bundle is right");
+        (start.elapsed().as_secs_f64() * 1e3, loaded)
+    };
+    let unchanged = sorted((0..rounds).map(|_| timed(bundle, loader).0));
+    say("unchanged_ms", format!("{:.0}", unchanged[rounds / 2]));
+    let reloads = sorted((0..rounds).map(|round| {
+        let changed = common::changed(bundle, size, round * 7);
+        timed(&changed, loader).0
+    }));
+    say("reload_ms", format!("{:.0}", reloads[rounds / 2]));
+    say("reload_least_ms", format!("{:.0}", reloads[0]));
+}
+
+fn parse_alone(bundle: &Bundle) {
+    let start = Instant::now();
+    for file in bundle.files() {
+        black_box(parse::parse(file));
+    }
+    say("parse_s", format!("{:.2}", start.elapsed().as_secs_f64()));
+}
+
+fn measure_decisions(size: Size, snapshot: &Snapshot) {
+    let facts = facts();
+    let requests = common::requests(snapshot, size, REQUESTS);
+    let bare: Vec<Request> =
+        requests.plain.iter().cloned().map(|request| request.with_context(serde_json::Map::new())).collect();
+    say("plain", times(snapshot, &facts, &requests.plain));
+    say("plain_bare", times(snapshot, &facts, &bare));
+    say("conditional", times(snapshot, &facts, &requests.conditional));
+    say("plain_allocations", allocations(snapshot, &facts, &requests.plain));
+    say("conditional_allocations", allocations(snapshot, &facts, &requests.conditional));
+}
+
+/// The same with files more: a user in fifty teams, and rules that are looked at in every decision.
+fn measure_extras(size: Size, bundle: &Bundle, loader: &mut Loader) {
+    let facts = facts();
+    let mut load = |file| loader.load(&common::with(bundle, file)).expect("the bundle is right").snapshot;
+    let crowd = load(common::crowd(size));
+    let requests = common::crowd_requests(size);
+    say("crowd", times(&crowd, &facts, &requests));
+    say("crowd_allocations", allocations(&crowd, &facts, &requests));
+    drop(crowd);
+    for (conditional, count) in [(false, 1), (false, 10), (true, 1), (true, 10)] {
+        let snapshot = load(common::for_everyone(count, conditional));
+        let requests = common::requests(&snapshot, size, REQUESTS);
+        let (name, requests) =
+            if conditional { ("everyone", &requests.conditional) } else { ("bare", &requests.plain) };
+        say(&format!("{name}_{count}"), times(&snapshot, &facts, requests));
+    }
+}
+
+/// Decides the same requests with plain Cedar, which must come to the same outcomes.
+fn measure_plain_cedar(size: Size, snapshot: &Snapshot) {
+    let facts = facts();
+    let plain = Plain::new(size);
+    let asked = common::requests(snapshot, size, REQUESTS);
+    let requests: Vec<&Request> = asked.plain.iter().step_by(41).chain(asked.conditional.iter().step_by(41)).collect();
+    let mut samples = Vec::new();
+    for request in requests {
+        let for_cedar = Plain::request(request, &facts);
+        for _ in 0..3 {
+            let start = Instant::now();
+            let permits = black_box(plain.permits(&for_cedar));
+            samples.push(start.elapsed());
+            let decision = decide(snapshot, &facts, request).expect("the schema takes it");
+            assert_eq!(permits, decision.is_permit(), "Cedar decides otherwise about {request:?}");
+        }
+    }
+    say("cedar", percentiles(samples));
+}
+
+/// Median and 99th percentile of single decisions, without what reading the clock takes.
+fn times(snapshot: &Snapshot, facts: &Facts, requests: &[Request]) -> String {
+    let mut samples = Vec::with_capacity(requests.len() * ROUNDS);
+    for round in 0..=ROUNDS {
+        for request in requests {
+            let start = Instant::now();
+            let decision = decide(snapshot, facts, request);
+            let taken = start.elapsed();
+            drop(black_box(decision));
+            // The first round brings into the cache what fits there.
+            if round > 0 {
+                samples.push(taken);
+            }
+        }
+    }
+    percentiles(samples)
+}
+
+fn percentiles(mut samples: Vec<Duration>) -> String {
+    let mut clock: Vec<Duration> = (0..10_000).map(|_| Instant::now().elapsed()).collect();
+    clock.sort_unstable();
+    samples.sort_unstable();
+    let at = |share: usize| samples[samples.len() * share / 100].saturating_sub(clock[clock.len() / 2]).as_nanos();
+    format!("{} / {}", at(50), at(99))
+}
+
+fn allocations(snapshot: &Snapshot, facts: &Facts, requests: &[Request]) -> String {
+    let counted = allocation_counter::measure(|| {
+        for request in requests {
+            drop(black_box(decide(snapshot, facts, request)));
+        }
+    });
+    let mean = |count: u64| count as f64 / requests.len() as f64;
+    format!("{:.1} / {:.0}", mean(counted.count_total), mean(counted.bytes_total))
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// What the process has used of both cores, in hundredths of a second.
+fn process_cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux has it");
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11);
+    Duration::from_millis(fields.take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10)
+}
+
+/// A line of `/proc/self/status`, in bytes.
+fn status(name: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<usize>().ok()).unwrap_or_default() * 1024
+}
+
+/// A bundle, and requests for it as `POST /is_authorized` has them.
+fn write(directory: &str, size: Size) {
+    let directory = std::path::Path::new(directory);
+    let bundle = common::bundle(size);
+    for file in bundle.files() {
+        let path = directory.join("policies").join(&*file.path);
+        std::fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("the folder can be made");
+        std::fs::write(path, &file.bytes).expect("the file can be written");
+    }
+    let snapshot = load(&bundle).expect("the bundle is right").snapshot;
+    let common::Requests { plain, conditional } = common::requests(&snapshot, size, REQUESTS);
+    let uid = |uid: &EntityUid| json!({ "type": uid.kind(), "id": uid.id() });
+    let mut bodies = String::new();
+    for Request { principal, action, resource, context, .. } in plain.iter().chain(&conditional) {
+        let body = json!({
+            "principal": uid(principal), "action": action.as_str(), "resource": uid(resource), "context": context
+        });
+        writeln!(bodies, "{body}").expect("a string takes all");
+    }
+    std::fs::write(directory.join("bodies.jsonl"), bodies).expect("the file can be written");
+}
