@@ -25,6 +25,7 @@ const USUAL_FILE: &str = "tollgate.yaml";
 
 /// Everything that can be set, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch that somebody sets")]
 pub struct Settings {
     /// The directory of the bundle.
     pub policies: PathBuf,

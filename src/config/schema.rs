@@ -10,15 +10,20 @@ use super::table::{ENTRIES, Field};
 pub fn schema_json() -> String {
     let mut root = section();
     for entry in ENTRIES {
-        let mut value = describe(&entry.field);
-        value["description"] = Value::from(entry.about);
-        insert(&mut root, entry.name, value);
+        insert(&mut root, entry.name, with(describe(&entry.field), "description", entry.about));
     }
-    root["$schema"] = Value::from("https://json-schema.org/draft/2020-12/schema");
-    root["title"] = Value::from("tollgate.yaml");
-    root["description"] = Value::from("How `tollgate serve` is set up. Flags and the environment beat it.");
+    let root = with(root, "$schema", "https://json-schema.org/draft/2020-12/schema");
+    let root = with(root, "title", "tollgate.yaml");
+    let root = with(root, "description", "How `tollgate serve` is set up. Flags and the environment beat it.");
     // The alternate form of a JSON value is its indented text.
     format!("{root:#}\n")
+}
+
+fn with(mut schema: Value, name: &str, text: &str) -> Value {
+    if let Some(members) = schema.as_object_mut() {
+        members.insert(name.to_owned(), Value::from(text));
+    }
+    schema
 }
 
 fn section() -> Value {
@@ -54,6 +59,7 @@ fn integer(least: u64, most: u64, default: u64) -> Value {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

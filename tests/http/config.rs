@@ -100,3 +100,18 @@ fn the_schema_names_every_setting() {
             .is_string()
     );
 }
+
+#[test]
+fn the_documents_show_the_defaults() {
+    let page = std::fs::read_to_string("docs/http.md").unwrap();
+    let (_, settings) = page.split_once("## Settings").unwrap();
+    let (_, example) = settings.split_once("```yaml").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    assert_eq!(load(Some(example), &[], Flags::default()).unwrap(), Settings::default());
+    // Each of them is there.
+    let schema = schema_json();
+    let names = schema.lines().filter_map(|line| line.trim().strip_suffix("\": {")?.strip_prefix('"'));
+    for name in names.filter(|name| !["properties", "items"].contains(name)) {
+        assert!(example.contains(&format!("{name}:")), "{name}");
+    }
+}

@@ -163,7 +163,7 @@ fn other_machines_are_only_let_in_where_that_was_asked_for() {
         assert!(said.contains("--insecure") && said.contains(address), "{said}");
     }
     let server = Setup::new().argument("--listen").argument("0.0.0.0:0").argument("--insecure").start();
-    assert!(server.log().contains("--insecure"));
+    server.until("it says who may ask", |server| server.log().contains("--insecure"));
     let loopback = Server::start();
     assert!(loopback.log().contains("loaded revision"), "{}", loopback.log());
     loopback.until("it says who may ask", |server| {

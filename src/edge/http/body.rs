@@ -1,6 +1,6 @@
 //! Bodies: read within limits of size and time, and written as JSON.
 //!
-//! Not axum's or anybody's JSON extractor: what is wrong with a body is a 400 that says where, not a 415 or a 422.
+//! What is wrong with a body is a 400 that says where, never a 415 or a 422.
 
 use std::time::Duration;
 
@@ -13,7 +13,10 @@ use serde::Serialize;
 use super::errors::{ApiError, ErrorCode, Response};
 
 /// Room for a usual answer, so that writing it allocates once.
-const USUAL_ANSWER_BYTES: usize = 640;
+pub(super) const USUAL_ANSWER_BYTES: usize = 640;
+
+/// The type of every answer that is no page and no metric.
+pub(super) const JSON: &str = "application/json";
 
 /// What a body may take.
 #[derive(Debug, Clone, Copy)]
@@ -51,13 +54,11 @@ pub(super) async fn read(body: Incoming, limits: BodyLimits) -> Result<Bytes, Ap
     if body.size_hint().lower() > u64::try_from(limits.bytes).unwrap_or(u64::MAX) {
         return Err(too_large(limits));
     }
-    match tokio::time::timeout(limits.timeout, collect(body, limits)).await {
-        Ok(read) => read,
-        Err(_) => {
-            let message = format!("the body did not come within {} ms", limits.timeout.as_millis());
-            Err(ApiError::new(ErrorCode::BodyTimeout, message))
-        }
-    }
+    let late = |_| {
+        let message = format!("the body did not come within {} ms", limits.timeout.as_millis());
+        ApiError::new(ErrorCode::BodyTimeout, message)
+    };
+    tokio::time::timeout(limits.timeout, collect(body, limits)).await.map_err(late)?
 }
 
 async fn collect(mut body: Incoming, limits: BodyLimits) -> Result<Bytes, ApiError> {
@@ -90,7 +91,7 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
     // Only a map with keys that are no texts, or a type that refuses, can fail; there is neither.
     let _written = serde_json::to_writer(&mut text, value);
-    of_type(status, "application/json", text)
+    of_type(status, JSON, text)
 }
 
 /// An answer of any type.

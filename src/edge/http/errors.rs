@@ -94,10 +94,6 @@ impl ApiError {
         self
     }
 
-    pub(super) fn status(&self) -> StatusCode {
-        self.code.entry().0
-    }
-
     pub(super) fn response(&self) -> Response {
         let (status, code) = self.code.entry();
         let param = Some(self.param.as_str()).filter(|param| !param.is_empty());

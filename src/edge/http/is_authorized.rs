@@ -4,16 +4,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde_json::value::RawValue;
 
 use super::answer::{Answer, CandidatesAnswer, telling};
 use super::app::App;
-use super::body::json;
+use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::wire::{self, Asked};
-use crate::gate;
-use crate::gate::CandidatesDecision;
-use crate::model::{CandidatesRequest, Decision, Facts, Request};
+use crate::gate::{self, CandidatesDecision};
+use crate::model::{CandidatesRequest, Decision, Facts, Outcome, Request};
 use crate::policy::Snapshot;
 
 /// Answers one question. With `status_tells`, a forbid is a 403.
@@ -35,29 +33,27 @@ impl Decided {
     fn is_permit(&self) -> bool {
         match self {
             Self::One(decision) => decision.is_permit(),
-            Self::Candidates(decision, _) => decision.outcome == crate::model::Outcome::Permit,
+            Self::Candidates(decision, _) => decision.outcome == Outcome::Permit,
         }
     }
 
     fn response(&self, app: &App, status_tells: bool) -> Response {
         let status = if status_tells && !self.is_permit() { StatusCode::FORBIDDEN } else { StatusCode::OK };
-        match self {
-            Self::One(decision) => json(status, &Answer::new(app.next_id(), decision)),
-            Self::Candidates(decision, hint) => {
-                json(status, &CandidatesAnswer::new(app.next_id(), decision, hint.as_deref()))
-            }
-        }
+        let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
+        self.write(app, &mut text);
+        of_type(status, JSON, text)
     }
 
-    /// The answer as part of another.
-    pub(super) fn text(&self, app: &App) -> Option<Box<RawValue>> {
-        let text = match self {
-            Self::One(decision) => serde_json::to_string(&Answer::new(app.next_id(), decision)),
+    /// Writes the answer, under a name of its own.
+    pub(super) fn write(&self, app: &App, out: &mut Vec<u8>) {
+        let id = app.next_id();
+        // Only a map with keys that are no texts, or a type that refuses, can fail; there is neither.
+        let _written = match self {
+            Self::One(decision) => serde_json::to_writer(out, &Answer::new(id, decision)),
             Self::Candidates(decision, hint) => {
-                serde_json::to_string(&CandidatesAnswer::new(app.next_id(), decision, hint.as_deref()))
+                serde_json::to_writer(out, &CandidatesAnswer::new(id, decision, hint.as_deref()))
             }
         };
-        RawValue::from_string(text.ok()?).ok()
     }
 }
 

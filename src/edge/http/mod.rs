@@ -10,6 +10,7 @@ mod batch;
 mod body;
 mod cedar_agent;
 mod errors;
+mod grammar;
 mod is_authorized;
 mod metrics;
 mod operations;

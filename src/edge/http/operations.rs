@@ -25,17 +25,12 @@ pub(super) fn live() -> Response {
 pub(super) fn ready(app: &App) -> Response {
     let report = app.engine.report();
     let degraded = report.failure.is_some();
-    match app.engine.snapshot() {
-        Some(snapshot) => {
-            let status = if degraded { "degraded" } else { "ready" };
-            let body = object!({ "status": status, "degraded": degraded, "revision": &**snapshot.revision() });
-            json(StatusCode::OK, &body)
-        }
-        None => {
-            let body = object!({ "status": "no_bundle", "degraded": degraded, "revision": null });
-            json(StatusCode::SERVICE_UNAVAILABLE, &body)
-        }
-    }
+    let Some(snapshot) = app.engine.snapshot() else {
+        let body = object!({ "status": "no_bundle", "degraded": degraded, "revision": null });
+        return json(StatusCode::SERVICE_UNAVAILABLE, &body);
+    };
+    let status = if degraded { "degraded" } else { "ready" };
+    json(StatusCode::OK, &object!({ "status": status, "degraded": degraded, "revision": &**snapshot.revision() }))
 }
 
 /// `GET /metrics`.
@@ -107,8 +102,7 @@ fn describe(snapshot: Option<&Snapshot>, report: &Report) -> impl serde::Seriali
             "problems": problems(&failure.problems),
         })
     });
-    let files: BTreeSet<&str> =
-        snapshot.into_iter().flat_map(|snapshot| snapshot.files()).map(|file| &**file).collect();
+    let files: BTreeSet<&str> = snapshot.into_iter().flat_map(Snapshot::files).map(|file| &**file).collect();
     object!({
         "revision": snapshot.map(|snapshot| &**snapshot.revision()),
         "loaded_at": report.loaded_at.map(|at| at.to_string()),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::HOST;
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
@@ -77,7 +77,7 @@ async fn dispatch(app: &Arc<App>, head: &Parts, body: Incoming) -> Result<Respon
             body
         }
         _ if !body.is_end_stream() => return Err(ApiError::invalid("", "a GET request has no body")),
-        _ => Default::default(),
+        _ => Bytes::new(),
     };
     match route {
         Route::IsAuthorized => is_authorized::answer(app, &body, status_tells).await,
@@ -121,6 +121,7 @@ fn query(route: Route, query: Option<&str>) -> Result<bool, ApiError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::collections::BTreeSet;
 
