@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cedar_policy_core::ast::{BinaryOp, ExprKind, PolicyID, PolicySet};
+use cedar_policy_core::validator::validation_errors::AttributeAccess;
 use cedar_policy_core::validator::{ValidationError, ValidationMode, ValidationWarning};
 use miette::Diagnostic;
 use smol_str::SmolStr;
@@ -201,9 +202,9 @@ fn whole(code: ProblemCode, message: String, help: Option<String>) -> ShapeProbl
 #[must_use]
 pub fn of_error(error: &ValidationError, snippet: Option<&str>, effect: Effect) -> ShapeProblem {
     let cedar_help = error.help().map(|help| help.to_string());
-    if matches!(error, ValidationError::UnsafeOptionalAttributeAccess(_))
+    if let ValidationError::UnsafeOptionalAttributeAccess(unsafe_access) = error
         && let Some(snippet) = snippet
-        && let Some((owner, member)) = snippet.rsplit_once('.')
+        && let Some((owner, member)) = owner_of(&unsafe_access.attribute_access, snippet)
     {
         let fixed = match effect {
             Effect::Permit => format!("ask first: `{owner} has {member} && {snippet} …`"),
@@ -213,13 +214,28 @@ pub fn of_error(error: &ValidationError, snippet: Option<&str>, effect: Effect) 
                 )
             }
         };
-        return whole(ProblemCode::UnguardedMember, format!("`{snippet}` may be absent"), Some(fixed));
+        return whole(ProblemCode::UnguardedMember, format!("`{owner}.{member}` may be absent"), Some(fixed));
     }
     if matches!(error, ValidationError::UnsafeTagAccess(_)) {
         let help = "ask first: `context.metadata.hasTag(\"env\") && context.metadata.getTag(\"env\") == \"prod\"`";
         return whole(ProblemCode::UnguardedMember, bare(&error.to_string()), Some(help.to_owned()));
     }
     whole(ProblemCode::ConditionType, bare(&error.to_string()), cedar_help)
+}
+
+/// What is read without asking, as the owner and the name of its member. `snippet` may go on behind the member: Cedar
+/// points at a chain of members and calls as a whole.
+fn owner_of<'a>(access: &'a AttributeAccess, snippet: &'a str) -> Option<(&'a str, &'a str)> {
+    let (AttributeAccess::EntityLUB(_, chain) | AttributeAccess::Context(_, chain) | AttributeAccess::Other(chain)) =
+        access;
+    let member = chain.first()?.as_str();
+    let dotted = format!(".{member}");
+    let in_a_name = |next: char| next.is_alphanumeric() || next == '_';
+    let (at, _) = snippet.match_indices(&dotted).find(|(at, found)| {
+        let behind = snippet.get(at + found.len()..).unwrap_or_default();
+        !behind.starts_with(in_a_name)
+    })?;
+    Some((snippet.get(..at)?, member))
 }
 
 /// Cedar's message without the name of our representative.
