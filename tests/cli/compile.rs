@@ -45,7 +45,7 @@ routers: [{ id: r, models: [a/m], tags: [t] }]
 "#,
     ),
 ];
-const RULES: &str = r##"
+const RULES: &str = r#"
 authz_rules:
   - { users: "*", models: ["a/*"], actions: [chat] }
   - { id: "odd \" \\ id", services: "*", tags: [t], model_groups: [g], routers: "*" }
@@ -62,7 +62,7 @@ authz_rules:
       || context.budget.used_percent < 50
   - { id: no, effect: forbid, keys: ["k1"], models: ["a/n/*", "*/x*"], unless: [context has ip, "context.rate.remaining_requests > 3"] }
   - { id: open, users: [stranger], models: ["c/d", "c/*"] }
-"##;
+"#;
 
 fn load(files: &[(&str, &str)]) -> Arc<Snapshot> {
     let files = files.iter().map(|(path, text)| SourceFile::new(*path, text.as_bytes()).unwrap()).collect();

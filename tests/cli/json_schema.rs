@@ -17,60 +17,72 @@ fn misfits(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Strin
             ("$ref", _) => {
                 let target = root.pointer(said.as_str().unwrap().trim_start_matches('#')).unwrap();
                 found.extend(misfits(root, target, value, path));
-                continue;
+                true
             }
-            ("type", _) => {
-                let is = |kind: &str| match kind {
-                    "integer" => value.is_i64() || value.is_u64(),
-                    kind => kind == type_of(value),
-                };
-                said.as_str().map_or_else(|| list().any(|kind| is(kind.as_str().unwrap())), is)
-            }
-            ("const", _) => value == said,
-            ("enum", _) => list().any(|one| one == value),
             ("not", _) => !fits(said),
             ("anyOf", _) => list().any(fits),
             ("oneOf", _) => list().filter(|one| fits(one)).count() == 1,
             ("allOf", _) => list().all(fits),
-            ("required", Value::Object(members)) => list().all(|name| members.contains_key(name.as_str().unwrap())),
-            ("minItems", Value::Array(items)) => items.len() as u64 >= said.as_u64().unwrap(),
-            ("maxItems", Value::Array(items)) => items.len() as u64 <= said.as_u64().unwrap(),
-            ("minLength", Value::String(text)) => text.chars().count() as u64 >= said.as_u64().unwrap(),
-            ("maxLength", Value::String(text)) => text.chars().count() as u64 <= said.as_u64().unwrap(),
-            ("minimum", Value::Number(number)) => number.as_f64() >= said.as_f64(),
-            ("maximum", Value::Number(number)) => number.as_f64() <= said.as_f64(),
-            ("exclusiveMaximum", Value::Number(number)) => number.as_f64() < said.as_f64(),
-            // The one pattern that says more than how a text looks: no `*` in names.
-            ("pattern", Value::String(text)) if said == "\\*" => text.contains('*'),
             ("items", Value::Array(items)) => {
-                for (number, item) in items.iter().enumerate() {
-                    found.extend(misfits(root, said, item, &format!("{path}[{number}]")));
-                }
-                continue;
+                let of_item = |(number, item)| misfits(root, said, item, &format!("{path}[{number}]"));
+                found.extend(items.iter().enumerate().flat_map(of_item));
+                true
             }
             ("properties", Value::Object(members)) => {
-                for (name, member) in members {
-                    match said.get(name) {
-                        Some(schema) => found.extend(misfits(root, schema, member, &format!("{path}.{name}"))),
-                        None if keywords.get("additionalProperties") == Some(&Value::Bool(false)) => {
-                            found.push(format!("{path}: no `{name}`"));
-                        }
-                        None => {}
+                let known = members.iter().filter_map(|(name, member)| Some((name, member, said.get(name)?)));
+                found.extend(
+                    known.flat_map(|(name, member, schema)| misfits(root, schema, member, &format!("{path}.{name}"))),
+                );
+                true
+            }
+            ("additionalProperties", Value::Object(members)) => {
+                let properties = schema.get("properties");
+                let others =
+                    members.iter().filter(|(name, _)| properties.is_none_or(|known| known.get(name).is_none()));
+                match said {
+                    Value::Bool(allowed) => {
+                        found.extend(others.filter(|_| !allowed).map(|(name, _)| format!("{path}: no `{name}`")));
                     }
+                    _ => found.extend(others.flat_map(|(_, member)| misfits(root, said, member, path))),
                 }
-                continue;
+                true
             }
-            ("additionalProperties", Value::Object(members)) if said.is_object() => {
-                found.extend(members.values().flat_map(|member| misfits(root, said, member, path)));
-                continue;
-            }
-            _ => true,
+            _ => fits_alone(keyword, said, value),
         };
         if !ok {
             found.push(format!("{path}: {keyword}"));
         }
     }
     found
+}
+
+/// Whether `value` fits a keyword that holds no schema.
+fn fits_alone(keyword: &str, said: &Value, value: &Value) -> bool {
+    let length = |text: &str| text.chars().count() as u64;
+    match (keyword, value) {
+        ("type", _) => {
+            let is = |kind: &Value| match kind.as_str().unwrap() {
+                "integer" => value.is_i64() || value.is_u64(),
+                kind => kind == type_of(value),
+            };
+            said.as_array().map_or_else(|| is(said), |kinds| kinds.iter().any(is))
+        }
+        ("const", _) => value == said,
+        ("enum", _) => said.as_array().unwrap().contains(value),
+        ("required", Value::Object(members)) => {
+            said.as_array().unwrap().iter().all(|name| members.contains_key(name.as_str().unwrap()))
+        }
+        ("minItems", Value::Array(items)) => items.len() as u64 >= said.as_u64().unwrap(),
+        ("maxItems", Value::Array(items)) => items.len() as u64 <= said.as_u64().unwrap(),
+        ("minLength", Value::String(text)) => length(text) >= said.as_u64().unwrap(),
+        ("maxLength", Value::String(text)) => length(text) <= said.as_u64().unwrap(),
+        ("minimum", Value::Number(number)) => number.as_f64() >= said.as_f64(),
+        ("maximum", Value::Number(number)) => number.as_f64() <= said.as_f64(),
+        ("exclusiveMaximum", Value::Number(number)) => number.as_f64() < said.as_f64(),
+        // The one pattern that says more than how a text looks: no `*` in names.
+        ("pattern", Value::String(text)) if said == "\\*" => text.contains('*'),
+        _ => true,
+    }
 }
 
 fn type_of(value: &Value) -> &'static str {

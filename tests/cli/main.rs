@@ -1,5 +1,13 @@
 //! The command line from the outside: transcripts of the binary, what `compile` writes, and the JSON Schema.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test sets up files, and ends where something is not as it must be"
+)]
+
 mod compile;
 mod json_schema;
 mod terminal;

@@ -57,12 +57,18 @@ fn colours_are_for_terminals() {
     );
     let on_terminal = |no_color: Option<&str>| {
         let mut script = Command::new("script");
-        script.args(["-qec", &line, "/dev/null"]).current_dir(root()).stdin(Stdio::null());
+        script.args(["-qec", &line, "/dev/null"]).current_dir(root());
+        script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         script.env_remove("NO_COLOR").env("TERM", "xterm");
         if let Some(value) = no_color {
             script.env("NO_COLOR", value);
         }
-        script.output().ok().map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        let mut child = script.spawn().ok()?;
+        // Where its input ends, `script` ends as well and leaves the rest unsaid.
+        let input = child.stdin.take();
+        let output = child.wait_with_output().ok()?;
+        drop(input);
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let Some(coloured) = on_terminal(None) else { return };
     assert!(coloured.contains("\x1b["), "{coloured}");

@@ -24,7 +24,7 @@ fn run(case: &Path) -> Output {
 
 /// What was said, with the revision of a bundle replaced: it changes with every letter of it.
 fn transcript(output: &Output) -> String {
-    let text = |bytes: &[u8]| without_revisions(&String::from_utf8(bytes.to_vec()).unwrap());
+    let text = |bytes: &[u8]| without_revisions(std::str::from_utf8(bytes).unwrap());
     let mut transcript = format!("exit {}\n", output.status.code().unwrap());
     for (name, text) in [("stdout", text(&output.stdout)), ("stderr", text(&output.stderr))] {
         if !text.is_empty() {

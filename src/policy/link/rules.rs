@@ -60,11 +60,14 @@ impl Linker<'_> {
         let before = self.problems.len();
         let principal = self.principal_scope(&rule.who, file);
         let resource = self.resource_scope(&rule.what, file);
-        let actions = self.actions(&rule.actions, file);
+        // An unknown action keeps the bundle from loading; with others in its place the rest is still looked at.
+        let actions = self.actions(&rule.actions, file).or_else(|| self.actions(&[], file));
         let condition = self.condition(&rule.when, &rule.unless, file);
         let failed = self.problems.get(before..).unwrap_or_default().iter().any(Problem::is_error);
-        let (Some(actions), Ok(condition), false) = (actions, condition, failed) else { return None };
-        self.note_if_always_looked_at(principal, resource, rule.place, &id, file);
+        let (Some(actions), Ok(condition)) = (actions, condition) else { return None };
+        if !failed {
+            self.note_if_always_looked_at(principal, resource, rule.place, &id, file);
+        }
         let condition = condition.map(|condition| self.condition_number(&condition));
         let set = self.action_set(actions.clone());
         let made = Rule {
@@ -95,9 +98,7 @@ impl Linker<'_> {
                 }
                 SelectorKind::Team | SelectorKind::Org => {
                     let kind = if selector.kind == SelectorKind::Team { Kind::TEAM } else { Kind::ORG };
-                    if let Some(index) = self.declared(kind, name, file) {
-                        any_of.push(self.scopes.key(Key::In(index)));
-                    }
+                    any_of.push(self.group_key(kind, name, file));
                     continue;
                 }
                 SelectorKind::Service => Kind::SERVICE,
@@ -132,28 +133,31 @@ impl Linker<'_> {
             let name = &selector.name;
             match selector.kind {
                 SelectorKind::ModelTag => tags.push(self.scopes.key(Key::Tag(name.value.clone()))),
-                SelectorKind::ModelGroup => {
-                    if let Some(index) = self.declared(Kind::MODEL_GROUP, name, file) {
-                        any_of.push(self.scopes.key(Key::In(index)));
-                    }
-                }
+                SelectorKind::ModelGroup => any_of.push(self.group_key(Kind::MODEL_GROUP, name, file)),
                 SelectorKind::Router if name.value == "*" => any_of.push(self.scopes.key(Key::Is(Kind::ROUTER))),
-                SelectorKind::Router => {
-                    if let Some(index) = self.declared(Kind::ROUTER, name, file) {
-                        any_of.push(self.scopes.key(Key::In(index)));
-                    }
-                }
+                SelectorKind::Router => any_of.push(self.group_key(Kind::ROUTER, name, file)),
                 SelectorKind::ProviderAccount => {
                     self.warn_of_near_miss(Kind::PROVIDER_ACCOUNT, name, file);
                     let index = self.store.intern(Kind::PROVIDER_ACCOUNT, &name.value);
                     any_of.push(self.scopes.key(Key::In(index)));
                 }
-                _ => any_of.extend(self.model_name(name, file).map(|reach| self.reach_key(reach))),
+                _ => {
+                    let reach = self.model_name(name, file).unwrap_or(Reach::Every);
+                    any_of.push(self.reach_key(reach));
+                }
             }
         }
         let models = if tags.is_empty() { Vec::new() } else { vec![self.scopes.key(Key::Is(Kind::MODEL))] };
         let clauses = [any_of, tags, models];
         self.scopes.scope(clauses.into_iter().filter(|clause| !clause.is_empty()))
+    }
+
+    /// Whoever or whatever is in the group of this name. Where nobody declares it that is a problem, and the group is
+    /// made up: the bundle will not load, and the rest of the rule can still be looked at.
+    fn group_key(&mut self, kind: Kind, name: &Name, file: &Arc<str>) -> KeyIndex {
+        let declared = self.declared(kind, name, file);
+        let index = declared.unwrap_or_else(|| self.store.intern(kind, &name.value));
+        self.scopes.key(Key::In(index))
     }
 
     fn reach_key(&mut self, reach: Reach) -> KeyIndex {
