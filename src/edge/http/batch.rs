@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hyper::StatusCode;
+use axum::http::StatusCode;
 
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};

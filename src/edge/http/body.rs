@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use hyper::{Response as HttpResponse, StatusCode};
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http_body_util::BodyExt as _;
 use serde::Serialize;
 
 use super::errors::{ApiError, ErrorCode, Response};
@@ -50,7 +50,7 @@ fn is_json(value: &[u8]) -> bool {
 }
 
 /// Reads the body.
-pub(super) async fn read(body: Incoming, limits: BodyLimits) -> Result<Bytes, ApiError> {
+pub(super) async fn read(body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > u64::try_from(limits.bytes).unwrap_or(u64::MAX) {
         return Err(too_large(limits));
     }
@@ -61,7 +61,7 @@ pub(super) async fn read(body: Incoming, limits: BodyLimits) -> Result<Bytes, Ap
     tokio::time::timeout(limits.timeout, collect(body, limits)).await.map_err(late)?
 }
 
-async fn collect(mut body: Incoming, limits: BodyLimits) -> Result<Bytes, ApiError> {
+async fn collect(mut body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
     let mut first: Option<Bytes> = None;
     let mut more: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -96,7 +96,7 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
 
 /// An answer of any type.
 pub(super) fn of_type(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response {
-    let mut response = HttpResponse::new(Full::new(text.into()));
+    let mut response = Response::new(Body::from(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response

@@ -1,17 +1,13 @@
 //! Errors as clients see them: one table from what went wrong to status and code.
 
-use http_body_util::Full;
-use hyper::StatusCode;
-use hyper::body::Bytes;
-use hyper::header::{ALLOW, HeaderValue};
+use axum::http::StatusCode;
+use axum::http::header::{ALLOW, HeaderValue};
+pub(super) use axum::response::Response;
 use serde::Serialize;
 
 use super::body::json;
 use crate::engine::EngineError;
 use crate::model::{RequestError, RequestErrorCode, UidError};
-
-/// A response with its body in memory.
-pub(super) type Response = hyper::Response<Full<Bytes>>;
 
 /// Everything that can be wrong with what was sent, or with the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

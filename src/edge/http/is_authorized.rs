@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use hyper::StatusCode;
+use axum::http::StatusCode;
 
 use super::answer::{Answer, CandidatesAnswer, telling};
 use super::app::App;

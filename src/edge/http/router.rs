@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
-use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::HOST;
-use hyper::http::request::Parts;
-use hyper::{Method, Request};
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::http::header::HOST;
+use axum::http::request::Parts;
+use axum::routing::any;
 
 use super::app::App;
 use super::errors::{ApiError, ErrorCode, Response};
@@ -47,10 +50,24 @@ pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
     ROUTES.iter().map(|(path, method, _)| (*path, *method))
 }
 
-/// Answers any request.
-pub(super) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
+/// What answers any request.
+pub(super) fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for (path, method, route) in ROUTES {
+        // Any method, so that a wrong one is told in our own form.
+        let handler = move |State(app): State<Arc<App>>, request: Request| async move {
+            answer(&app, Some((route, method)), request).await
+        };
+        router = router.route(path, any(handler));
+    }
+    router
+        .fallback(|State(app): State<Arc<App>>, request: Request| async move { answer(&app, None, request).await })
+        .with_state(app)
+}
+
+async fn answer(app: &Arc<App>, found: Option<(Route, &'static str)>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let response = match dispatch(app, &head, body).await {
+    let response = match dispatch(app, found, &head, body).await {
         Ok(response) => response,
         Err(error) => error.response(),
     };
@@ -58,8 +75,16 @@ pub(super) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Respon
     response
 }
 
-async fn dispatch(app: &Arc<App>, head: &Parts, body: Incoming) -> Result<Response, ApiError> {
-    let route = route(&head.method, head.uri.path())?;
+async fn dispatch(
+    app: &Arc<App>,
+    found: Option<(Route, &'static str)>,
+    head: &Parts,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let Some((route, wanted)) = found else {
+        return Err(ApiError::new(ErrorCode::NotFound, "no such path; GET /openapi.json lists those there are"));
+    };
+    check_method(&head.method, wanted)?;
     if head.headers.get_all(HOST).iter().nth(1).is_some() {
         return Err(ApiError::invalid("", "a request has one `Host`"));
     }
@@ -94,14 +119,11 @@ async fn dispatch(app: &Arc<App>, head: &Parts, body: Incoming) -> Result<Respon
     }
 }
 
-fn route(method: &Method, path: &str) -> Result<Route, ApiError> {
-    let Some((_, wanted, route)) = ROUTES.iter().find(|(known, _, _)| *known == path) else {
-        return Err(ApiError::new(ErrorCode::NotFound, "no such path; GET /openapi.json lists those there are"));
-    };
-    if method.as_str() == *wanted || (*wanted == "GET" && method == Method::HEAD) {
-        return Ok(*route);
+fn check_method(method: &Method, wanted: &'static str) -> Result<(), ApiError> {
+    if method.as_str() == wanted || (wanted == "GET" && method == Method::HEAD) {
+        return Ok(());
     }
-    let allowed = if *wanted == "GET" { "GET, HEAD" } else { wanted };
+    let allowed = if wanted == "GET" { "GET, HEAD" } else { wanted };
     Err(ApiError::new(ErrorCode::MethodNotAllowed(allowed), format!("this path takes {allowed}")))
 }
 
