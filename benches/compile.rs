@@ -31,7 +31,11 @@ fn compile(criterion: &mut Criterion) {
                 round += 1;
                 common::changed(&bundle, size, round)
             };
-            bencher.iter_batched(next, |changed| loader.load(&changed).expect("the bundle is right"), BatchSize::PerIteration);
+            bencher.iter_batched(
+                next,
+                |changed| loader.load(&changed).expect("the bundle is right"),
+                BatchSize::PerIteration,
+            );
         });
     }
 }

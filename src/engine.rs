@@ -174,7 +174,11 @@ pub struct EngineBuilder {
     guarded: bool,
     options: WatchOptions,
     clock: Arc<dyn Clock>,
+    told: Option<Told>,
 }
+
+/// Who is told of each load.
+type Told = Arc<dyn Fn(&Live) + Send + Sync>;
 
 impl Default for EngineBuilder {
     fn default() -> Self {
@@ -187,6 +191,7 @@ impl Default for EngineBuilder {
             guarded: false,
             options: WatchOptions::default(),
             clock: Arc::new(SystemClock),
+            told: None,
         }
     }
 }
@@ -241,6 +246,12 @@ impl EngineBuilder {
         self
     }
 
+    /// Who is told of each load, whether it worked or not, on the thread that loads. Default: nobody.
+    pub fn on_load(mut self, told: impl Fn(&Live) + Send + Sync + 'static) -> Self {
+        self.told = Some(Arc::new(told));
+        self
+    }
+
     /// Loads the bundle and starts to watch, as set up.
     ///
     /// # Errors
@@ -255,6 +266,7 @@ impl EngineBuilder {
             loader: Loader::new(self.strict),
             ready: None,
             sequence: 0,
+            told: self.told,
         };
         if let Some(bundle) = &self.bundle {
             let outcome = keeper.loader.load(bundle);
@@ -296,23 +308,33 @@ struct Keeper {
     /// What [`Follower::patience`] compiled, for [`Follower::take`] to publish.
     ready: Option<Loaded>,
     sequence: u64,
+    told: Option<Told>,
 }
 
 impl Keeper {
+    fn tell(&self) {
+        if let Some(told) = &self.told {
+            told(&self.live);
+        }
+    }
+
     fn publish(&mut self, outcome: Result<Loaded, Vec<Problem>>, bundle: &Bundle) -> bool {
         let now = self.clock.now();
         let loaded = match outcome {
             Ok(loaded) => loaded,
             Err(problems) => {
                 self.live.fail(problems, Some(bundle.revision()), now);
+                self.tell();
                 return false;
             }
         };
         if let Some(held) = self.held(&loaded.snapshot) {
             self.live.fail(vec![held], Some(Arc::clone(loaded.snapshot.revision())), now);
+            self.tell();
             return false;
         }
         let before = self.live.publish(loaded.snapshot, loaded.problems, now);
+        self.tell();
         // Dropping a million rules takes a while; no decision waits for it, nor does the next reload.
         let _ = std::thread::Builder::new().name("drop".to_owned()).spawn(move || drop(before));
         true
@@ -348,7 +370,10 @@ impl Follower for Keeper {
                     self.sequence = sequence;
                 }
             }
-            Err(problems) => self.live.fail(problems, None, self.clock.now()),
+            Err(problems) => {
+                self.live.fail(problems, None, self.clock.now());
+                self.tell();
+            }
         }
     }
 

@@ -1,10 +1,12 @@
 #![forbid(unsafe_code)]
 //! Tollgate.
 
-pub mod edge;
-pub mod engine;
 #[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "server")]
+pub mod config;
+pub mod edge;
+pub mod engine;
 pub mod gate;
 pub mod model;
 pub mod policy;

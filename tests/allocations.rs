@@ -25,13 +25,15 @@ fn allocations(snapshot: &Snapshot, requests: &[Request]) -> (f64, f64) {
 #[test]
 fn no_allocation_grows_with_the_rules() {
     let mut least: Option<[(f64, f64); 2]> = None;
-    for rules in [1_000, 20_000] {
+    for rules in [1_000, 10_000] {
         let size = Size::of(rules);
         let snapshot = load(&common::bundle(size)).unwrap().snapshot;
-        let Requests { plain, conditional } = common::requests(&snapshot, size, 256);
+        let Requests { plain, conditional } = common::requests(&snapshot, size, 128);
         let found = [&plain, &conditional].map(|requests| allocations(&snapshot, requests));
         let [(count, bytes), (with_condition, bytes_with_condition)] = found;
-        println!("{rules} rules: {count:.1} / {bytes:.0}, {with_condition:.1} / {bytes_with_condition:.0} with a condition");
+        println!(
+            "{rules} rules: {count:.1} / {bytes:.0}, {with_condition:.1} / {bytes_with_condition:.0} with a condition"
+        );
         for ((count, bytes), (least_count, least_bytes)) in found.iter().zip(least.unwrap_or(found)) {
             // The requests are others, and so are the lengths of names.
             assert!(*count <= least_count * 1.3, "{count} allocations, {least_count} with fewer rules");

@@ -2,3 +2,5 @@
 
 pub mod clock;
 pub mod files;
+#[cfg(feature = "server")]
+pub mod http;

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::context::RequestContext;
-use super::decide::{Resolved, Verdict, Who, action, check_type, judge, outcome, resolve};
-use super::evaluate::{Question, evaluate};
+use super::decide::{Case, Resolved, Verdict, Who, action, check_type, outcome};
+use super::evaluate::evaluate;
 use crate::model::{
     CandidateDecision, CandidatesRequest, Decision, DecisionCode, EntityUid, EvaluationError, Facts, Outcome,
     RequestError, RequestErrorCode, RuleReference,
 };
 use crate::policy::entities::{EntityIndex, Subject};
-use crate::policy::schema::ActionIndex;
 use crate::policy::snapshot::Snapshot;
 
 /// Most candidates of one request.
@@ -73,7 +72,8 @@ pub fn decide_candidates(
         }
     }
     let context = RequestContext::check(&request.context, action, &snapshot.schema)?;
-    let who = Who::find(snapshot, &request.principal)?;
+    let who = Who::find(snapshot, None, &request.principal)?;
+    let case = Case { snapshot, facts, principal: &who.subject, action: index, context: &context, additional: None };
     let worded = |verdict: Verdict, asked: &EntityUid| Decision {
         outcome: if verdict.code == DecisionCode::Permitted { Outcome::Permit } else { Outcome::Forbid },
         code: verdict.code,
@@ -92,14 +92,14 @@ pub fn decide_candidates(
                 let message = format!("beside `candidates` a resource is a Router, not a `{}`", uid.kind());
                 return Err(RequestError::new(RequestErrorCode::InvalidCandidates, "resource", message));
             }
-            Some((uid, judge(snapshot, facts, &who.subject, index, uid, &context)))
+            Some((uid, case.judge(uid)))
         }
         None => None,
     };
     let each = request.candidates.iter().map(|uid| {
         let verdict = match &router {
-            None => judge(snapshot, facts, &who.subject, index, uid, &context),
-            Some((_, through)) => judge_through(snapshot, facts, &who.subject, index, uid, &context, through),
+            None => case.judge(uid),
+            Some((_, through)) => judge_through(&case, uid, through),
         };
         let decision = worded(verdict, uid);
         CandidateDecision { resource: decision.resource.clone(), decision }
@@ -122,16 +122,9 @@ pub fn decide_candidates(
 }
 
 /// Judges a model that is reached through a router: the router must be permitted and lead there, and no forbid match.
-fn judge_through(
-    snapshot: &Snapshot,
-    facts: &Facts,
-    principal: &Subject,
-    action: ActionIndex,
-    model: &EntityUid,
-    context: &RequestContext,
-    router: &Verdict,
-) -> Verdict {
-    let (resolved, refusal) = resolve(snapshot, model);
+fn judge_through(case: &Case<'_>, model: &EntityUid, router: &Verdict) -> Verdict {
+    let snapshot = case.snapshot;
+    let (resolved, refusal) = case.resolve(model);
     let nothing = |code, resource| Verdict { code, resource, rules: Vec::new(), errors: Vec::new() };
     if router.code == DecisionCode::PrincipalDisabled {
         return nothing(router.code, resolved);
@@ -140,8 +133,7 @@ fn judge_through(
         (Resolved::Subject(subject), None) => subject.clone(),
         (_, refusal) => return nothing(refusal.unwrap_or(DecisionCode::ModelUnknown), resolved),
     };
-    let question = Question { snapshot, principal, action: Some(action), resource: &subject, context, facts };
-    let evaluation = evaluate(&question);
+    let evaluation = evaluate(&Case { ..*case }.question(&subject));
     let (code, rules) = outcome(snapshot, &evaluation);
     let error =
         |(index, message): &(_, String)| EvaluationError { rule: snapshot.reference(*index), message: message.clone() };

@@ -117,7 +117,8 @@ impl Told {
             "input_tokens" | "max_output_tokens" => {
                 let number = value.as_i64().filter(|number| *number >= 0);
                 let number = number.ok_or_else(|| wrong("a whole number from 0 to 9223372036854775807"))?;
-                *(if name == "input_tokens" { &mut self.input_tokens } else { &mut self.max_output_tokens }) = Some(number);
+                *(if name == "input_tokens" { &mut self.input_tokens } else { &mut self.max_output_tokens }) =
+                    Some(number);
             }
             "metadata" => self.metadata = metadata(value)?,
             "method" | "path" | "end_user" | "team" => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
+use super::additional::Additional;
 use super::context::RequestContext;
 use super::evaluate::{Evaluation, Question, evaluate};
 use super::explain::{self, Explanation};
@@ -12,7 +13,7 @@ use crate::model::{
     Decision, DecisionCode, Effect, EntityUid, EvaluationError, Facts, Outcome, Request, RequestError,
     RequestErrorCode, RuleReference,
 };
-use crate::policy::entities::Subject;
+use crate::policy::entities::{Kind, Subject};
 use crate::policy::index::RuleIndex;
 use crate::policy::problem::nearest;
 use crate::policy::schema::{Action, ActionIndex};
@@ -27,14 +28,19 @@ pub fn decide(snapshot: &Snapshot, facts: &Facts, request: &Request) -> Result<D
     check_type(&action.principals, &request.principal, action, "principal")?;
     check_type(&action.resources, &request.resource, action, "resource")?;
     let context = RequestContext::check(&request.context, action, &snapshot.schema)?;
-    let who = Who::find(snapshot, &request.principal)?;
-    let mut verdict = judge(snapshot, facts, &who.subject, index, &request.resource, &context);
+    let additional = Additional::check(snapshot, &request.additional_entities)?;
+    let who = Who::find(snapshot, additional.as_ref(), &request.principal)?;
+    let case = Case {
+        snapshot,
+        facts,
+        principal: &who.subject,
+        action: index,
+        context: &context,
+        additional: additional.as_ref(),
+    };
+    let mut verdict = case.judge(&request.resource);
     let hint = match (&verdict.resource, request.explain && verdict.code == DecisionCode::NoRulePermits) {
-        (Resolved::Subject(resource), true) => {
-            let question =
-                Question { snapshot, principal: &who.subject, action: Some(index), resource, context: &context, facts };
-            explain::hint(&question)
-        }
+        (Resolved::Subject(resource), true) => explain::hint(&case.question(resource)),
         _ => None,
     };
     let resource = verdict.resource.uid(snapshot, &request.resource);
@@ -64,16 +70,18 @@ pub fn explain_request(
     let decision = decide(snapshot, facts, request)?;
     let (index, action) = action(snapshot, &request.action)?;
     let context = RequestContext::check(&request.context, action, &snapshot.schema)?;
-    let who = Who::find(snapshot, &request.principal)?;
-    let explanation = match resolve(snapshot, &request.resource) {
-        (Resolved::Subject(resource), _) => explain::explain(&Question {
-            snapshot,
-            principal: &who.subject,
-            action: Some(index),
-            resource: &resource,
-            context: &context,
-            facts,
-        }),
+    let additional = Additional::check(snapshot, &request.additional_entities)?;
+    let who = Who::find(snapshot, additional.as_ref(), &request.principal)?;
+    let case = Case {
+        snapshot,
+        facts,
+        principal: &who.subject,
+        action: index,
+        context: &context,
+        additional: additional.as_ref(),
+    };
+    let explanation = match case.resolve(&request.resource) {
+        (Resolved::Subject(resource), _) => explain::explain(&case.question(&resource)),
         (Resolved::Nothing, _) => Explanation::default(),
     };
     Ok((decision, explanation))
@@ -116,8 +124,16 @@ pub(super) struct Who {
 }
 
 impl Who {
-    pub(super) fn find(snapshot: &Snapshot, uid: &EntityUid) -> Result<Self, RequestError> {
-        let Some(subject) = snapshot.principal(uid) else {
+    pub(super) fn find(
+        snapshot: &Snapshot,
+        additional: Option<&Additional>,
+        uid: &EntityUid,
+    ) -> Result<Self, RequestError> {
+        let given = additional.and_then(|additional| {
+            let kind = snapshot.store.kind_of(uid.kind())?;
+            additional.subject(snapshot, kind, uid.id()).cloned()
+        });
+        let Some(subject) = given.or_else(|| snapshot.subject(uid)) else {
             let message = format!("no entity type is called `{}`", uid.kind());
             return Err(RequestError::new(RequestErrorCode::UnknownEntityType, "principal", message));
         };
@@ -156,40 +172,70 @@ pub(super) struct Verdict {
     pub(super) errors: Vec<EvaluationError>,
 }
 
-/// Judges one resource.
-pub(super) fn judge(
-    snapshot: &Snapshot,
-    facts: &Facts,
-    principal: &Subject,
-    action: ActionIndex,
-    resource: &EntityUid,
-    context: &RequestContext,
-) -> Verdict {
-    let (resolved, refusal) = resolve(snapshot, resource);
-    let refusal = match refusal {
-        _ if snapshot.may_be_disabled && snapshot.store.is_disabled(principal, facts.now) => {
-            Some(DecisionCode::PrincipalDisabled)
-        }
-        refusal => refusal,
-    };
-    if let (None, Resolved::Subject(subject)) = (refusal, &resolved) {
-        let question = Question { snapshot, principal, action: Some(action), resource: subject, context, facts };
-        let evaluation = evaluate(&question);
-        let (code, rules) = outcome(snapshot, &evaluation);
-        let reference = |index: &RuleIndex| snapshot.reference(*index);
-        let error = |(index, message): &(RuleIndex, String)| EvaluationError {
-            rule: reference(index),
-            message: message.clone(),
-        };
-        return Verdict {
-            code,
-            rules: rules.iter().map(reference).collect(),
-            errors: evaluation.errors.iter().map(error).collect(),
-            resource: resolved,
-        };
+/// Everything of a request but its resource.
+pub(super) struct Case<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) facts: &'a Facts,
+    pub(super) principal: &'a Subject,
+    pub(super) action: ActionIndex,
+    pub(super) context: &'a RequestContext,
+    pub(super) additional: Option<&'a Additional>,
+}
+
+impl<'a> Case<'a> {
+    /// The question about `resource`.
+    pub(super) fn question(&self, resource: &'a Subject) -> Question<'a> {
+        let Self { snapshot, facts, principal, action, context, additional } = *self;
+        Question { snapshot, principal, action: Some(action), resource, context, facts, additional }
     }
-    let code = refusal.unwrap_or(DecisionCode::NoRulePermits);
-    Verdict { code, resource: resolved, rules: Vec::new(), errors: Vec::new() }
+
+    /// Judges one resource.
+    pub(super) fn judge(&self, resource: &EntityUid) -> Verdict {
+        let snapshot = self.snapshot;
+        let (resolved, refusal) = self.resolve(resource);
+        let refusal = match refusal {
+            _ if snapshot.may_be_disabled && snapshot.store.is_disabled(self.principal, self.facts.now) => {
+                Some(DecisionCode::PrincipalDisabled)
+            }
+            refusal => refusal,
+        };
+        if let (None, Resolved::Subject(subject)) = (refusal, &resolved) {
+            let evaluation = evaluate(&Case { ..*self }.question(subject));
+            let (code, rules) = outcome(snapshot, &evaluation);
+            let reference = |index: &RuleIndex| snapshot.reference(*index);
+            let error = |(index, message): &(RuleIndex, String)| EvaluationError {
+                rule: reference(index),
+                message: message.clone(),
+            };
+            return Verdict {
+                code,
+                rules: rules.iter().map(reference).collect(),
+                errors: evaluation.errors.iter().map(error).collect(),
+                resource: resolved,
+            };
+        }
+        let code = refusal.unwrap_or(DecisionCode::NoRulePermits);
+        Verdict { code, resource: resolved, rules: Vec::new(), errors: Vec::new() }
+    }
+
+    /// What a resource stands for, and why it is refused before any rule is looked at.
+    pub(super) fn resolve(&self, uid: &EntityUid) -> (Resolved, Option<DecisionCode>) {
+        let snapshot = self.snapshot;
+        let Some(kind) = snapshot.store.kind_of(uid.kind()) else {
+            return (Resolved::Nothing, Some(DecisionCode::NoRulePermits));
+        };
+        let given = || self.additional?.subject(snapshot, kind, uid.id()).cloned();
+        if kind == Kind::MODEL {
+            return match snapshot.model(uid.id_smol()) {
+                ModelName::Model(subject) => (Resolved::Subject(given().unwrap_or(subject)), None),
+                ModelName::Disabled(subject) => (Resolved::Subject(subject), Some(DecisionCode::ModelDisabled)),
+                ModelName::Unknown => (Resolved::Nothing, Some(DecisionCode::ModelUnknown)),
+            };
+        }
+        let known = || snapshot.store.find(kind, uid.id()).map(Subject::Known);
+        let stranger = || Subject::Stranger { kind, id: uid.id_smol().clone(), parents: Vec::new(), given: None };
+        (Resolved::Subject(given().or_else(known).unwrap_or_else(stranger)), None)
+    }
 }
 
 /// What an evaluation comes to, and by which rules.
@@ -206,21 +252,4 @@ pub(super) fn outcome<'a>(snapshot: &Snapshot, evaluation: &'a Evaluation) -> (D
     } else {
         (DecisionCode::NoRulePermits, &[])
     }
-}
-
-/// What a resource stands for, and why it is refused before any rule is looked at.
-pub(super) fn resolve(snapshot: &Snapshot, uid: &EntityUid) -> (Resolved, Option<DecisionCode>) {
-    if uid.kind() == "Model" {
-        return match snapshot.model(uid.id_smol()) {
-            ModelName::Model(subject) => (Resolved::Subject(subject), None),
-            ModelName::Disabled(subject) => (Resolved::Subject(subject), Some(DecisionCode::ModelDisabled)),
-            ModelName::Unknown => (Resolved::Nothing, Some(DecisionCode::ModelUnknown)),
-        };
-    }
-    let Some(kind) = snapshot.store.kind_of(uid.kind()) else {
-        return (Resolved::Nothing, Some(DecisionCode::NoRulePermits));
-    };
-    let known = snapshot.store.find(kind, uid.id()).map(Subject::Known);
-    let stranger = || Subject::Stranger { kind, id: uid.id_smol().clone(), parents: Vec::new() };
-    (Resolved::Subject(known.unwrap_or_else(stranger)), None)
 }

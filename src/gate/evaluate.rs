@@ -11,6 +11,7 @@ use cedar_policy_core::evaluator::Evaluator;
 use cedar_policy_core::extensions::Extensions;
 use smol_str::SmolStr;
 
+use super::additional::Additional;
 use super::context::RequestContext;
 use crate::model::{Effect, Facts};
 use crate::policy::condition::Reads;
@@ -39,6 +40,8 @@ pub struct Question<'a> {
     pub context: &'a RequestContext,
     /// What Tollgate knows.
     pub facts: &'a Facts,
+    /// Entities that the request brought along.
+    pub additional: Option<&'a Additional>,
 }
 
 /// What the rules say to a request.
@@ -188,7 +191,7 @@ impl Scene {
                 if seen.contains(&uid) {
                     continue;
                 }
-                if let Some(entity) = find(snapshot, &uid) {
+                if let Some(entity) = find(question, &uid) {
                     list.push(entity);
                 }
                 seen.insert(uid);
@@ -244,9 +247,28 @@ fn may_name(value: &Value) -> bool {
     }
 }
 
-fn find(snapshot: &Snapshot, uid: &EntityUID) -> Option<Arc<Entity>> {
+/// The entity that a condition reaches under this uid: a declared one, or one that the request itself brings. Whether
+/// another rule reads the principal must not change what this one sees of it.
+fn find(question: &Question<'_>, uid: &EntityUID) -> Option<Arc<Entity>> {
+    let Question { snapshot, principal, resource, context, .. } = question;
+    if let Some(entity) = question.additional.and_then(|additional| additional.entity(snapshot, uid)) {
+        return Some(entity);
+    }
+    if uid.is_action() {
+        return match snapshot.schema.action_entities.entity(uid) {
+            Dereference::Data(entity) => Some(Arc::new(entity.clone())),
+            _ => None,
+        };
+    }
     let kind = snapshot.store.kind_of(&uid.entity_type().to_string())?;
     let id = SmolStr::new(uid.eid());
-    let index = snapshot.store.find(kind, &id)?;
-    snapshot.store.record(index).declared.then(|| snapshot.store.materialize(&Subject::Known(index)))
+    if let Some(index) = snapshot.store.find(kind, &id)
+        && snapshot.store.record(index).declared
+    {
+        return Some(snapshot.store.materialize(&Subject::Known(index)));
+    }
+    let asked = [principal, resource].into_iter().find(|subject| snapshot.store.name_of(subject) == (kind, &id));
+    asked
+        .map(|subject| snapshot.store.materialize(subject))
+        .or_else(|| context.metadata().filter(|metadata| metadata.uid() == uid))
 }

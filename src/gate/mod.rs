@@ -1,5 +1,6 @@
 //! The way of a request: a request and what is known become a decision. Owns no socket, file or clock.
 
+mod additional;
 mod candidates;
 mod context;
 mod decide;
@@ -7,6 +8,7 @@ mod evaluate;
 mod explain;
 mod ports;
 
+pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
 pub use candidates::{CandidatesDecision, MAX_CANDIDATES, decide_candidates};
 pub use context::RequestContext;
 pub use decide::{decide, explain_request};

@@ -16,6 +16,9 @@ pub struct Request {
     pub resource: EntityUid,
     /// What the caller tells of the request; checked against the schema before anything is decided.
     pub context: Map<String, Value>,
+    /// Entities that hold for this request alone, in Cedar's JSON form: they may add to what the bundle declares, never
+    /// redefine it.
+    pub additional_entities: Vec<Value>,
     /// Whether the decision should say what a forbidden request lacked.
     pub explain: bool,
 }
@@ -23,13 +26,27 @@ pub struct Request {
 impl Request {
     /// A request without context.
     pub fn new(principal: EntityUid, action: impl Into<SmolStr>, resource: EntityUid) -> Self {
-        Self { principal, action: action.into(), resource, context: Map::new(), explain: false }
+        Self {
+            principal,
+            action: action.into(),
+            resource,
+            context: Map::new(),
+            additional_entities: Vec::new(),
+            explain: false,
+        }
     }
 
     /// The same request with this context (a JSON object as in `POST /is_authorized`).
     #[must_use]
     pub fn with_context(mut self, context: Map<String, Value>) -> Self {
         self.context = context;
+        self
+    }
+
+    /// The same request with these entities beside those of the bundle.
+    #[must_use]
+    pub fn with_additional_entities(mut self, entities: Vec<Value>) -> Self {
+        self.additional_entities = entities;
         self
     }
 

@@ -118,6 +118,13 @@ impl EntityUid {
         Self { kind: kind.into(), id: id.into() }
     }
 
+    /// The uid of an entity as Cedar names it. Its id may hold what [`check_name`] refuses: an entity of a JSON file is
+    /// called what the file calls it.
+    #[must_use]
+    pub fn of_native(uid: &cedar_policy::EntityUid) -> Self {
+        Self::trusted(uid.type_name().to_string(), uid.id().unescaped())
+    }
+
     /// The entity type, `User` or `Docs::File`.
     #[must_use]
     pub fn kind(&self) -> &str {
@@ -132,10 +139,6 @@ impl EntityUid {
 
     pub(crate) fn id_smol(&self) -> &SmolStr {
         &self.id
-    }
-
-    pub(crate) fn kind_smol(&self) -> &SmolStr {
-        &self.kind
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::condition::Condition;
 use super::entities::{EntityStore, Kind};
 use super::index::{Key, KeyIndex, ScopeIndex, Scopes};
-use super::schema::{ActionSet, BundleSchema};
+use super::schema::{Action, ActionSet, BundleSchema};
 use super::snapshot::{Rule, Snapshot};
 
 /// The two sides of a scope.
@@ -53,16 +53,24 @@ impl Snapshot {
     /// Every rule as Cedar, in the order of the bundle, each with its id, file and line as annotations.
     #[must_use]
     pub fn to_cedar(&self) -> String {
-        let writer = Writer { store: &self.store, scopes: &self.scopes, schema: &self.schema };
         let mut text = String::new();
-        for rule in &self.rules {
-            let file = self.files.get(rule.file as usize).map_or("", |file| file);
-            let _ = writeln!(text, "@id({})\n@file({})\n@line(\"{}\")", quoted(&rule.id), quoted(file), rule.line);
-            let condition = rule.condition.map(|index| self.condition(index).as_ref());
-            text.push_str(&writer.policy(rule, self.action_set(rule.actions), condition).text);
+        for policy in (0..self.rules.len()).filter_map(|number| self.policy_text(number)) {
+            text.push_str(&policy);
             text.push_str("\n\n");
         }
         text
+    }
+
+    /// The rule of this number (they count from 0, in the order of the bundle) as Cedar, with its annotations.
+    #[must_use]
+    pub fn policy_text(&self, number: usize) -> Option<String> {
+        let rule = self.rules.get(number)?;
+        let writer = Writer { store: &self.store, scopes: &self.scopes, schema: &self.schema };
+        let file = self.files.get(rule.file as usize).map_or("", |file| file);
+        let condition = rule.condition.map(|index| self.condition(index).as_ref());
+        let policy = writer.policy(rule, self.action_set(rule.actions), condition).text;
+        let (id, file) = (quoted(&rule.id), quoted(file));
+        Some(format!("@id({id})\n@file({file})\n@line(\"{}\")\n{policy}", rule.line))
     }
 }
 
@@ -71,9 +79,9 @@ impl Writer<'_> {
     pub fn policy(self, rule: &Rule, actions: &ActionSet, condition: Option<&Condition>) -> PolicyText {
         let principal = self.scope(rule.principal, Side::Principal);
         let resource = self.scope(rule.resource, Side::Resource);
-        let mut text =
-            format!("{}({}, {}, {})", rule.effect.as_str(), principal.head, self.actions(actions), resource.head);
-        for scope in [principal.condition, resource.condition].into_iter().flatten() {
+        let actions = self.actions(actions);
+        let mut text = format!("{}({}, {}, {})", rule.effect.as_str(), principal.head, actions.head, resource.head);
+        for scope in [principal.condition, actions.condition, resource.condition].into_iter().flatten() {
             let _ = write!(text, "\nwhen {{ {scope} }}");
         }
         let mut clauses = Vec::new();
@@ -121,14 +129,22 @@ impl Writer<'_> {
         clauses.map(|clause| self.alternatives(clause, "resource")).collect::<Vec<_>>().join(" && ")
     }
 
-    fn actions(self, actions: &ActionSet) -> String {
-        let mut left: Vec<_> = actions.iter().collect();
-        if left.len() == self.schema.actions().count() {
-            return "action".to_owned();
+    fn actions(self, actions: &ActionSet) -> Written {
+        let in_head = |head: String| Written { head, condition: None };
+        if actions.iter().count() == self.schema.actions().count() {
+            return in_head("action".to_owned());
         }
+        let named = || actions.iter().filter_map(|index| Some((index, self.schema.action_at(index)?)));
+        let mut all = named();
+        if let (Some((_, only)), None) = (all.next(), all.next()) {
+            return in_head(format!("action == {}", only.uid));
+        }
+        // `in` takes along all that is below: of an action without some of that, only `==` says no more than is meant.
+        let whole = |action: &Action| action.descendants.iter().all(|index| actions.contains(index));
+        let mut left: Vec<_> = named().filter(|(_, action)| whole(action)).map(|(index, _)| index).collect();
         // A group says the same as all its members, shorter.
         let mut names = Vec::new();
-        for (_, action) in self.schema.actions().filter(|(index, _)| actions.contains(*index)) {
+        for (_, action) in named().filter(|(_, action)| whole(action)) {
             if action.principals.is_empty() && action.descendants.iter().count() > 1 {
                 let covered = |index: &_| action.descendants.contains(*index);
                 if left.iter().any(covered) {
@@ -138,10 +154,13 @@ impl Writer<'_> {
             }
         }
         names.extend(left.iter().filter_map(|index| Some(self.schema.action_at(*index)?.uid.to_string())));
-        match names.as_slice() {
-            [only] if actions.iter().count() == 1 => format!("action == {only}"),
-            _ => format!("action in [{}]", names.join(", ")),
+        let within = format!("action in [{}]", names.join(", "));
+        let alone = named().filter(|(_, action)| !whole(action) && !action.principals.is_empty());
+        let alone: Vec<String> = alone.map(|(_, action)| format!(" || action == {}", action.uid)).collect();
+        if alone.is_empty() {
+            return in_head(within);
         }
+        Written { head: "action".to_owned(), condition: Some(format!("{within}{}", alone.concat())) }
     }
 
     fn scope(self, index: ScopeIndex, side: Side) -> Written {
@@ -227,6 +246,6 @@ fn pattern_text(pattern: &str, variable: &str) -> String {
 }
 
 /// A text as a Cedar string. In a `like` pattern `*` stays the wildcard.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
 }

@@ -160,21 +160,22 @@ pub fn parse_clause(text: &str, unless: bool) -> Result<Clause, ConditionError> 
             help: first.help().map(|help| help.to_string()),
         }
     })?;
-    let depth = depth(&parsed);
+    let expression = bare(&parsed);
+    let depth = depth(&expression);
     if depth > MAX_DEPTH {
         return Err(too_complex(
             0,
             format!("the expression is {depth} levels deep; {MAX_DEPTH} are evaluated at most"),
         ));
     }
-    Ok(Clause { unless, text: text.into(), expression: without_places(&parsed) })
+    Ok(Clause { unless, text: text.into(), expression })
 }
 
 impl Condition {
     /// All of `clauses`, which must not be empty; `None` where they are.
     #[must_use]
     pub fn new(clauses: Vec<Clause>) -> Option<Self> {
-        let expression = clauses.iter().map(Clause::required).reduce(Expr::and)?;
+        let expression = balanced(&clauses.iter().map(Clause::required).collect::<Vec<_>>(), Expr::and)?;
         let reads = Reads::of(&expression);
         Some(Self { clauses: clauses.into(), expression, reads })
     }
@@ -300,31 +301,54 @@ fn steps(expression: &Expr) -> usize {
     below + own
 }
 
-/// The same expression without the places in its text: evaluating would count references to the text at each step.
+/// The same expression as it is evaluated: without the places in its text, to which evaluating would count references
+/// at each step, and with long chains of `&&` and `||` as balanced trees, which need no deep stack.
 #[must_use]
-pub fn without_places(expression: &Expr) -> Expr {
-    let bare = |inner: &Arc<Expr>| Arc::new(without_places(inner));
+pub fn bare(expression: &Expr) -> Expr {
+    let chain = |join: fn(Expr, Expr) -> Expr, parts: Vec<&Expr>| {
+        balanced(&parts.into_iter().map(bare).collect::<Vec<_>>(), join)
+    };
+    let joined = match expression.expr_kind() {
+        ExprKind::And { .. } => chain(Expr::and, conjuncts(expression)),
+        ExprKind::Or { .. } => chain(Expr::or, disjuncts(expression)),
+        _ => None,
+    };
+    joined.unwrap_or_else(|| bare_node(expression))
+}
+
+/// The parts joined in their order, as a tree as deep as the logarithm of their number. `&&` and `||` are associative,
+/// also in what they do not evaluate and in which error comes first.
+fn balanced(parts: &[Expr], join: fn(Expr, Expr) -> Expr) -> Option<Expr> {
+    match parts {
+        [] => None,
+        [only] => Some(only.clone()),
+        _ => {
+            let (left, right) = parts.split_at(parts.len() / 2);
+            Some(join(balanced(left, join)?, balanced(right, join)?))
+        }
+    }
+}
+
+fn bare_node(expression: &Expr) -> Expr {
+    let inner = |part: &Arc<Expr>| Arc::new(bare(part));
     let kind = match expression.expr_kind() {
         ExprKind::If { test_expr, then_expr, else_expr } => {
-            ExprKind::If { test_expr: bare(test_expr), then_expr: bare(then_expr), else_expr: bare(else_expr) }
+            ExprKind::If { test_expr: inner(test_expr), then_expr: inner(then_expr), else_expr: inner(else_expr) }
         }
-        ExprKind::And { left, right } => ExprKind::And { left: bare(left), right: bare(right) },
-        ExprKind::Or { left, right } => ExprKind::Or { left: bare(left), right: bare(right) },
-        ExprKind::UnaryApp { op, arg } => ExprKind::UnaryApp { op: *op, arg: bare(arg) },
-        ExprKind::BinaryApp { op, arg1, arg2 } => ExprKind::BinaryApp { op: *op, arg1: bare(arg1), arg2: bare(arg2) },
-        ExprKind::GetAttr { expr, attr } => ExprKind::GetAttr { expr: bare(expr), attr: attr.clone() },
-        ExprKind::HasAttr { expr, attr } => ExprKind::HasAttr { expr: bare(expr), attr: attr.clone() },
-        ExprKind::ExtHasAttr { expr, attrs } => ExprKind::ExtHasAttr { expr: bare(expr), attrs: attrs.clone() },
-        ExprKind::Like { expr, pattern } => ExprKind::Like { expr: bare(expr), pattern: pattern.clone() },
-        ExprKind::Is { expr, entity_type } => ExprKind::Is { expr: bare(expr), entity_type: entity_type.clone() },
-        ExprKind::ExtensionFunctionApp { fn_name, args } => ExprKind::ExtensionFunctionApp {
-            fn_name: fn_name.clone(),
-            args: Arc::new(args.iter().map(without_places).collect()),
-        },
-        ExprKind::Set(elements) => ExprKind::Set(Arc::new(elements.iter().map(without_places).collect())),
-        ExprKind::Record(members) => ExprKind::Record(Arc::new(
-            members.iter().map(|(name, value)| (name.clone(), without_places(value))).collect(),
-        )),
+        ExprKind::UnaryApp { op, arg } => ExprKind::UnaryApp { op: *op, arg: inner(arg) },
+        ExprKind::BinaryApp { op, arg1, arg2 } => ExprKind::BinaryApp { op: *op, arg1: inner(arg1), arg2: inner(arg2) },
+        ExprKind::GetAttr { expr, attr } => ExprKind::GetAttr { expr: inner(expr), attr: attr.clone() },
+        ExprKind::HasAttr { expr, attr } => ExprKind::HasAttr { expr: inner(expr), attr: attr.clone() },
+        ExprKind::ExtHasAttr { expr, attrs } => ExprKind::ExtHasAttr { expr: inner(expr), attrs: attrs.clone() },
+        ExprKind::Like { expr, pattern } => ExprKind::Like { expr: inner(expr), pattern: pattern.clone() },
+        ExprKind::Is { expr, entity_type } => ExprKind::Is { expr: inner(expr), entity_type: entity_type.clone() },
+        ExprKind::ExtensionFunctionApp { fn_name, args } => {
+            ExprKind::ExtensionFunctionApp { fn_name: fn_name.clone(), args: Arc::new(args.iter().map(bare).collect()) }
+        }
+        ExprKind::Set(elements) => ExprKind::Set(Arc::new(elements.iter().map(bare).collect())),
+        ExprKind::Record(members) => {
+            ExprKind::Record(Arc::new(members.iter().map(|(name, value)| (name.clone(), bare(value))).collect()))
+        }
         other => other.clone(),
     };
     ExprBuilder::with_data(()).with_expr_kind(kind)
@@ -338,6 +362,19 @@ pub fn conjuncts(expression: &Expr) -> Vec<&Expr> {
     while let Some(next) = stack.pop() {
         match next.expr_kind() {
             ExprKind::And { left, right } => stack.extend([right.as_ref(), left.as_ref()]),
+            _ => parts.push(next),
+        }
+    }
+    parts
+}
+
+/// The parts of a disjunction, in the order in which they are evaluated.
+fn disjuncts(expression: &Expr) -> Vec<&Expr> {
+    let mut parts = Vec::new();
+    let mut stack = vec![expression];
+    while let Some(next) = stack.pop() {
+        match next.expr_kind() {
+            ExprKind::Or { left, right } => stack.extend([right.as_ref(), left.as_ref()]),
             _ => parts.push(next),
         }
     }

@@ -3,7 +3,7 @@
 //! Cedar's own `Entities` holds about 3 KiB a user and cannot change one without visiting all. Here a user is a small
 //! record, and Cedar is handed the two or three entities that a condition reads, made when it is evaluated.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -102,6 +102,49 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// What the names that it matches have before the first slash; `None` where a `*` stands there.
+    fn account(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(account, _)| account).filter(|account| !account.contains('*'))
+    }
+}
+
+/// Patterns with what each stands for. Of many, those of a model's account are looked at, and those of every account.
+#[derive(Debug)]
+pub struct Patterns<T> {
+    of_accounts: HashMap<SmolStr, Vec<(Pattern, T)>, RandomState>,
+    /// `None` matches every model.
+    others: Vec<(Option<Pattern>, T)>,
+}
+
+impl<T> Default for Patterns<T> {
+    fn default() -> Self {
+        Self { of_accounts: HashMap::default(), others: Vec::new() }
+    }
+}
+
+impl<T: Copy> Patterns<T> {
+    /// Adds a pattern, or what stands for every model.
+    pub fn add(&mut self, pattern: Option<Pattern>, of: T) {
+        match pattern {
+            Some(pattern) if pattern.account().is_some() => {
+                let account = pattern.account().unwrap_or_default().into();
+                self.of_accounts.entry(account).or_default().push((pattern, of));
+            }
+            pattern => self.others.push((pattern, of)),
+        }
+    }
+
+    /// What those stand for that match `name`.
+    pub fn matching(&self, name: &str) -> impl Iterator<Item = T> {
+        let account = name.split_once('/').map_or("", |(account, _)| account);
+        let of_account = self.of_accounts.get(account).map_or(&[] as &[_], Vec::as_slice);
+        let of_account = of_account.iter().filter(move |(pattern, _)| pattern.matches(name)).map(|(_, of)| *of);
+        let matches = move |pattern: &Option<Pattern>| pattern.as_ref().is_none_or(|pattern| pattern.matches(name));
+        of_account.chain(self.others.iter().filter(move |(pattern, _)| matches(pattern)).map(|(_, of)| *of))
+    }
+}
+
 /// Whether `text` matches `pattern`, in which `*` is any run of bytes. Linear in the text for each star.
 fn wildcard(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
@@ -171,7 +214,23 @@ pub enum Subject {
         id: SmolStr,
         /// What it is in.
         parents: Vec<EntityIndex>,
+        /// What the request says of it, if it does.
+        given: Option<Arc<Given>>,
     },
+}
+
+/// What a request itself says of an entity that no file declares. As of an entity of a JSON file, this is all that
+/// Cedar sees of it.
+#[derive(Debug)]
+pub struct Given {
+    /// Its number, where a rule names it.
+    pub own: Option<EntityIndex>,
+    /// Its tags.
+    pub tags: Box<[SmolStr]>,
+    /// Its roles.
+    pub roles: Box<[SmolStr]>,
+    /// Its attributes, and all that it is in.
+    pub entity: Arc<Entity>,
 }
 
 #[derive(Debug)]
@@ -187,12 +246,19 @@ pub struct EntityStore {
     records: Vec<EntityRecord>,
     by_uid: HashTable<u32>,
     hasher: RandomState,
+    /// The models by what stands before the first slash of their names.
+    models: HashMap<SmolStr, Vec<EntityIndex>, RandomState>,
 }
 
 impl Default for EntityStore {
     fn default() -> Self {
-        let mut store =
-            Self { kinds: Vec::new(), records: Vec::new(), by_uid: HashTable::new(), hasher: RandomState::default() };
+        let mut store = Self {
+            kinds: Vec::new(),
+            records: Vec::new(),
+            by_uid: HashTable::new(),
+            hasher: RandomState::default(),
+            models: HashMap::default(),
+        };
         for text in Kind::OURS {
             store.kind(text);
         }
@@ -278,11 +344,27 @@ impl EntityStore {
             parents: Box::default(),
             details: None,
         });
+        if kind == Kind::MODEL {
+            let account = id.split_once('/').map_or("", |(account, _)| account);
+            match self.models.get_mut(account) {
+                Some(models) => models.push(EntityIndex(index)),
+                None => drop(self.models.insert(account.into(), vec![EntityIndex(index)])),
+            }
+        }
         let (records, hasher) = (&self.records, &self.hasher);
         self.by_uid.insert_unique(hasher.hash_one((kind.0, id.as_str())), index, |index| {
             records.get(*index as usize).map_or(0, |record| hasher.hash_one((record.kind.0, record.id.as_str())))
         });
         EntityIndex(index)
+    }
+
+    /// The models that the pattern matches, in no order; every model without one.
+    pub fn models(&self, pattern: Option<&Pattern>) -> impl Iterator<Item = EntityIndex> {
+        let account = pattern.and_then(Pattern::account);
+        let of_account = account.and_then(|account| self.models.get(account));
+        let others = self.models.values().filter(move |_| account.is_none());
+        let matches = move |index: &EntityIndex| pattern.is_none_or(|pattern| pattern.matches(&self.record(*index).id));
+        of_account.into_iter().chain(others).flatten().copied().filter(matches)
     }
 
     /// Makes room for this many more.
@@ -403,6 +485,9 @@ impl EntityStore {
             && let Some(native) = self.record(*index).details.as_ref().and_then(|details| details.native.as_ref())
         {
             return Arc::clone(native);
+        }
+        if let Subject::Stranger { given: Some(given), .. } = subject {
+            return Arc::clone(&given.entity);
         }
         let (kind, id) = self.name_of(subject);
         let parents = self.parents(subject);

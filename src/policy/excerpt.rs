@@ -19,23 +19,56 @@ pub(crate) fn fill(problems: &mut [Problem], text: &str) {
         return;
     }
     let lines: Vec<&str> = super::yaml::without_bom(text).split('\n').collect();
+    let mut cursor = Cursor::default();
     for problem in problems.iter_mut().filter(|problem| problem.source_line.is_none()) {
         let line = (problem.place.line as usize).checked_sub(1).and_then(|index| lines.get(index));
-        problem.source_line = line.map(|line| excerpt(line.trim_end_matches('\r'), problem.place.column as usize));
+        problem.source_line = line.map(|line| {
+            let line = line.trim_end_matches('\r');
+            let long = line.chars().nth(MAX_CHARACTERS).is_some();
+            let first = if long { first_shown(problem.place.column as usize) } else { 0 };
+            excerpt(cursor.from(line, problem.place.line, first), first > 0)
+        });
     }
 }
 
-fn excerpt(line: &str, column: usize) -> Arc<str> {
-    if line.chars().nth(MAX_CHARACTERS).is_none() {
-        return line.into();
+/// How many characters of a long line stand before those that are shown.
+fn first_shown(column: usize) -> usize {
+    if column > CUT_FROM { column - 1 - KEPT_BEFORE } else { 0 }
+}
+
+/// Where counting got to: a file may be one line of many megabytes, with all its problems at the end.
+#[derive(Default)]
+struct Cursor {
+    line: u32,
+    characters: usize,
+    bytes: usize,
+}
+
+impl Cursor {
+    /// `text`, which is line `line`, without its first `skipped` characters.
+    fn from<'a>(&mut self, text: &'a str, line: u32, skipped: usize) -> &'a str {
+        if skipped == 0 {
+            return text;
+        }
+        if self.line != line || self.characters > skipped {
+            *self = Self { line, ..Self::default() };
+        }
+        let rest = text.get(self.bytes..).unwrap_or_default();
+        let further = rest.char_indices().nth(skipped - self.characters).map_or(rest.len(), |(bytes, _)| bytes);
+        (self.characters, self.bytes) = (skipped, self.bytes + further);
+        text.get(self.bytes..).unwrap_or_default()
     }
-    let first = if column > CUT_FROM { column - 1 - KEPT_BEFORE } else { 0 };
+}
+
+/// As much of `rest` as is shown.
+fn excerpt(rest: &str, cut: bool) -> Arc<str> {
+    let end = rest.char_indices().nth(MAX_CHARACTERS).map(|(end, _)| end);
     let mut shown = String::new();
-    if first > 0 {
+    if cut {
         shown.push(CUT);
     }
-    shown.extend(line.chars().skip(first).take(MAX_CHARACTERS));
-    if line.chars().nth(first + MAX_CHARACTERS).is_some() {
+    shown.push_str(end.and_then(|end| rest.get(..end)).unwrap_or(rest));
+    if end.is_some() {
         shown.push(CUT);
     }
     shown.into()

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use smol_str::SmolStr;
 
-use super::entities::{EntityIndex, EntityStore, Kind, Pattern, Subject};
+use super::entities::{EntityIndex, EntityStore, Kind, Pattern, Patterns, Subject};
 use super::parallel;
 
 /// What an entity can match.
@@ -47,6 +47,14 @@ pub struct ScopeIndex(pub(crate) u32);
 /// A rule, by its number in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleIndex(pub(crate) u32);
+
+impl RuleIndex {
+    /// The rule's position in the snapshot, from 0.
+    #[must_use]
+    pub const fn position(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// Rules of up to this many pairs are filed under each pair; a longer list becomes a key of its own.
 const MOST_PAIRS: usize = 64;
@@ -246,7 +254,7 @@ struct Used {
     kinds: Vec<Option<KeyIndex>>,
     tags: HashMap<SmolStr, KeyIndex, RandomState>,
     roles: HashMap<SmolStr, KeyIndex, RandomState>,
-    patterns: Vec<(Pattern, KeyIndex)>,
+    patterns: Patterns<KeyIndex>,
     groups: HashMap<KeyIndex, Vec<KeyIndex>, RandomState>,
 }
 
@@ -419,11 +427,7 @@ fn filing(scopes: &Scopes, index: ScopeIndex, keys: &mut Vec<KeyIndex>) {
 }
 
 /// Makes one key of a list of keys.
-fn one_of(
-    scopes: &mut Scopes,
-    groups: &mut HashMap<KeyIndex, Vec<KeyIndex>, RandomState>,
-    keys: &mut Vec<KeyIndex>,
-) {
+fn one_of(scopes: &mut Scopes, groups: &mut HashMap<KeyIndex, Vec<KeyIndex>, RandomState>, keys: &mut Vec<KeyIndex>) {
     if keys.len() == 1 {
         return;
     }
@@ -453,7 +457,7 @@ impl Used {
                 Key::Eq(entity) => drop(used.equal.insert(*entity, index)),
                 Key::Tag(tag) => drop(used.tags.insert(tag.clone(), index)),
                 Key::Role(role) => drop(used.roles.insert(role.clone(), index)),
-                Key::Matching(pattern) => used.patterns.push((pattern.clone(), index)),
+                Key::Matching(pattern) => used.patterns.add(Some(pattern.clone()), index),
             }
         }
         used
@@ -481,6 +485,15 @@ impl Used {
             // What a JSON file says of an entity's tags is all that Cedar sees of them.
             inherits = store.record(*index).details.as_ref().is_none_or(|details| details.native.is_none());
         }
+        if let Subject::Stranger { given: Some(given), .. } = subject {
+            if let Some(own) = given.own {
+                keys.extend(scopes.inside(own));
+                keys.extend(self.equal.get(&own));
+            }
+            keys.extend(given.tags.iter().filter_map(|tag| self.tags.get(tag)));
+            keys.extend(given.roles.iter().filter_map(|role| self.roles.get(role)));
+            inherits = false;
+        }
         store.close(store.parents(subject), above);
         for one in above.iter() {
             keys.extend(scopes.inside(*one));
@@ -489,7 +502,7 @@ impl Used {
             }
         }
         if kind == Kind::MODEL {
-            keys.extend(self.patterns.iter().filter(|(pattern, _)| pattern.matches(id)).map(|(_, key)| *key));
+            keys.extend(self.patterns.matching(id));
         }
         if !self.groups.is_empty() {
             for index in from..keys.len() {

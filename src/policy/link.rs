@@ -15,7 +15,7 @@ use smol_str::SmolStr;
 
 use super::condition::{Condition, ConditionIndex};
 use super::condition_cache::ConditionCache;
-use super::entities::{EntityIndex, EntityStore, Kind, Pattern};
+use super::entities::{EntityIndex, EntityStore, Kind, Patterns};
 use super::index::Scopes;
 use super::parallel;
 use super::problem::{Problem, ProblemCode, nearest};
@@ -66,11 +66,12 @@ pub struct Linker<'a> {
     /// Aliases of models.
     pub aliases: HashMap<SmolStr, EntityIndex, RandomState>,
     /// Groups that name models by pattern (`None`: every model).
-    pub group_patterns: Vec<(Option<Pattern>, EntityIndex)>,
+    pub group_patterns: Patterns<EntityIndex>,
     /// How many of each.
     pub counts: Counts,
     /// What is wrong so far.
     pub problems: Vec<Problem>,
+    file_numbers: HashMap<Arc<str>, u32, RandomState>,
     /// Where each rule stands, for finding ids that are there twice.
     pub(crate) rule_ids: HashMap<SmolStr, (u32, u32), RandomState>,
     pub(crate) validation: Validation<'a>,
@@ -96,9 +97,10 @@ impl<'a> Linker<'a> {
             conditions: Vec::new(),
             action_sets: Vec::new(),
             aliases: HashMap::default(),
-            group_patterns: Vec::new(),
+            group_patterns: Patterns::default(),
             counts: Counts::default(),
             problems: Vec::new(),
+            file_numbers: HashMap::default(),
             rule_ids: HashMap::default(),
             validation: Validation::new(&mut cache.validation, schema),
             condition_cache: &mut cache.conditions,
@@ -134,10 +136,12 @@ impl<'a> Linker<'a> {
 
     /// The number of the file at `path`.
     pub fn file_number(&mut self, path: &Arc<str>) -> u32 {
-        if self.files.last() != Some(path) {
+        let next = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
+        let number = *self.file_numbers.entry(Arc::clone(path)).or_insert(next);
+        if number == next {
             self.files.push(Arc::clone(path));
         }
-        u32::try_from(self.files.len().saturating_sub(1)).unwrap_or(u32::MAX)
+        number
     }
 
     pub(crate) fn error(
@@ -179,13 +183,17 @@ impl<'a> Linker<'a> {
 
     /// The declared name of `kind` that is nearest to `name`.
     pub(crate) fn near(&mut self, kind: Kind, name: &str) -> Option<SmolStr> {
-        self.near_searches += 1;
-        // The first search is done whatever the number of names.
-        if self.near_searches > MOST_NEAR_SEARCHES || (self.near_searches - 1) * self.store.len() > MOST_NEAR_LOOKS {
+        if !self.may_search() {
             return None;
         }
         let declared = self.store.iter().filter(|(_, record)| record.kind == kind && record.declared);
         nearest(name, declared.map(|(_, record)| record.id.as_str())).map(SmolStr::from)
+    }
+
+    /// Whether one more search through all names is not too much. The first is done whatever their number.
+    pub(crate) fn may_search(&mut self) -> bool {
+        self.near_searches += 1;
+        self.near_searches <= MOST_NEAR_SEARCHES && (self.near_searches - 1) * self.store.len() <= MOST_NEAR_LOOKS
     }
 
     /// The number of a set of actions.

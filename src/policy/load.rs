@@ -59,6 +59,41 @@ pub fn load(bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
     Loader::default().load(bundle)
 }
 
+/// Compiles policies that need not fit their schema, as they stand: the way of [`load`] without its checks, for comparing
+/// decisions with Cedar's own. Rules keep the order in which Cedar names the policies, `policy0`, `policy1` …
+///
+/// # Errors
+/// Where a policy is more than is evaluated at all: too deep, or a template.
+pub fn unchecked(
+    policies: &cedar_policy::PolicySet,
+    schema: &cedar_policy::Schema,
+    entities: &cedar_policy::Entities,
+) -> Result<Snapshot, Vec<Problem>> {
+    let compile = || {
+        let schema = BundleSchema::of(schema.clone(), 0).map_err(|error| vec![refused(error)])?;
+        let (schema, path) = (Arc::new(schema), Arc::from("policy"));
+        let policies = Arc::new(NativeFile::of(&path, policies.as_ref(), &schema));
+        if !policies.problems.is_empty() {
+            return Err(policies.problems.clone());
+        }
+        let known = |entity: &&cedar_policy_core::ast::Entity| !entity.uid().is_action();
+        let entities: &cedar_policy_core::entities::Entities = entities.as_ref();
+        let entities = Arc::new(EntitiesFile::of(&path, entities.iter().filter(known).cloned()));
+        let mut links = LinkCache::default();
+        let mut linker = Linker::new(&schema, &mut links);
+        linker.native_entities(&[entities]);
+        linker.close_native_entities();
+        linker.native_policies(&[policies]);
+        Ok(snapshot(linker, Arc::clone(&schema), &Bundle::default()))
+    };
+    parallel::on_large_stack(compile)
+        .unwrap_or_else(|| Err(vec![refused("the policies could not be compiled".to_owned())]))
+}
+
+fn refused(message: String) -> Problem {
+    Problem::error(ProblemCode::BundleTooLarge, &Arc::from(""), Place::default(), message)
+}
+
 impl Loader {
     /// A loader; a strict one takes warnings for errors.
     #[must_use]
@@ -73,14 +108,18 @@ impl Loader {
     pub fn load(&mut self, bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
         parallel::on_large_stack(|| self.load_here(bundle)).unwrap_or_else(|| {
             let message = "the bundle could not be compiled: no thread for it could be started, or it ended early";
-            Err(vec![Problem::error(ProblemCode::BundleTooLarge, &Arc::from(""), Place::default(), message)])
+            Err(vec![refused(message.to_owned())])
         })
     }
 
     fn load_here(&mut self, bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
-        let schema = self.schema(bundle)?;
+        let schema = match self.schema(bundle) {
+            Ok(schema) => schema,
+            Err(problems) => return Err(finished(without_schema(problems, bundle), bundle)),
+        };
         let mut problems = self.read_units(bundle, &schema);
         self.links.conditions.tidy();
+        self.links.validation.tidy();
         let mut linker = Linker::new(&schema, &mut self.links);
         let units: Vec<&Unit> = bundle.files().iter().filter_map(|file| Some(&self.units.get(&file.path)?.2)).collect();
         let documents: Vec<_> = units
@@ -155,6 +194,13 @@ impl Loader {
     }
 }
 
+/// What can be said of a bundle whose schema is broken: what is wrong with its YAML files, each by itself.
+fn without_schema(mut problems: Vec<Problem>, bundle: &Bundle) -> Vec<Problem> {
+    let yaml: Vec<&SourceFile> = bundle.files().iter().filter(|file| file.kind == FileKind::Yaml).collect();
+    problems.extend(parallel::each(&yaml, |file| parse::parse(file).problems).into_iter().flatten());
+    problems
+}
+
 fn understand(file: &SourceFile, schema: &BundleSchema) -> Unit {
     match file.kind {
         FileKind::Yaml => {
@@ -204,7 +250,7 @@ pub(crate) fn snapshot(mut linker: Linker<'_>, schema: Arc<BundleSchema>, bundle
 fn empty(bundle: &Bundle) -> Problem {
     let message = match bundle.files().len() {
         0 => "the bundle has no files".to_owned(),
-        count => format!("the bundle has no rule in any of its {count} files"),
+        count => format!("the bundle has no rule in any of its files ({count})"),
     };
     Problem::error(ProblemCode::BundleEmpty, &Arc::from(""), Place::default(), message)
         .with_help("write at least one rule under `authz_rules:`; `tollgate init` writes a bundle to begin with")

@@ -6,6 +6,7 @@ pub mod condition;
 mod condition_cache;
 pub mod entities;
 mod excerpt;
+mod export;
 pub mod guard;
 pub mod index;
 pub mod link;
@@ -21,7 +22,7 @@ pub mod snapshot;
 pub mod source;
 pub mod syntax;
 mod validate;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use bundle::{Bundle, FileKind, SourceFile};
 pub use live::{Live, Report};

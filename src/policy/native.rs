@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::bundle::SourceFile;
-use super::condition::{Clause, Condition, MAX_DEPTH, conjuncts, depth, without_places};
+use super::condition::{Clause, Condition, MAX_DEPTH, bare, conjuncts, depth};
 use super::entities::{Details, EntityIndex, Kind};
 use super::guard;
 use super::index::{Key, KeyIndex, ScopeIndex};
@@ -96,10 +96,7 @@ impl NativeFile {
     fn validate(&mut self, text: &str, set: &PolicySet, schema: &BundleSchema) {
         let mut put = |severity, place, code, message: String, help| {
             let problem = Problem::error(code, &self.path, place, message);
-            let problem = Problem { severity, help, ..problem };
-            if !self.problems.iter().any(|known| known.place == problem.place && known.code == problem.code) {
-                self.problems.push(problem);
-            }
+            self.problems.push(Problem { severity, help, ..problem });
         };
         for template in set.templates() {
             let place = template.loc().map_or_else(Place::default, |loc| source::place_at(text, loc.start(), 6));
@@ -115,15 +112,20 @@ impl NativeFile {
                 .policies()
                 .find(|policy| policy.loc().is_some_and(|loc| (loc.start()..loc.end()).contains(&offset)))
                 .map_or(Effect::Permit, |policy| effect(policy.effect()));
-            let found = validate::of_error(error, snippet, effect);
+            let found = validate::of_error(error, snippet, None, effect, schema);
             let code = if found.code == ProblemCode::ConditionType { ProblemCode::CedarValidation } else { found.code };
             put(Severity::Error, source::place_at(text, offset, length), code, found.message, found.help);
         }
+        let has_errors = result.validation_errors().next().is_some();
         for warning in result.validation_warnings() {
             let impossible = matches!(
                 warning,
                 ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_)
             );
+            // What a policy with a mistake in it can match is not known.
+            if impossible && has_errors {
+                continue;
+            }
             let (severity, code) = if impossible {
                 (Severity::Error, ProblemCode::NeverMatches)
             } else {
@@ -133,10 +135,14 @@ impl NativeFile {
                 severity,
                 source::place_of(warning, text),
                 code,
-                warning.to_string(),
+                validate::bare(&warning.to_string()),
                 warning.help().map(|help| help.to_string()),
             );
         }
+        // Cedar tells the same mistake once for each type that a principal or resource may have, in no fixed order.
+        let key = |problem: &Problem| (problem.place, problem.code, problem.message.clone());
+        self.problems.sort_by_key(key);
+        self.problems.dedup_by(|right, left| right.place == left.place && right.code == left.code);
     }
 
     fn compile(&mut self, set: &PolicySet, schema: &BundleSchema, place: impl Fn(&Template) -> Place) {
@@ -237,7 +243,7 @@ fn split(policy: &Template) -> (NativeScope, NativeScope, Vec<Clause>) {
         taken += 1;
     }
     let left = parts.iter().skip(taken).map(|part| {
-        let expression = without_places(part);
+        let expression = bare(part);
         Clause { unless: false, text: expression.to_string().into(), expression }
     });
     (principal, resource, left.collect())
@@ -313,9 +319,9 @@ impl EntitiesFile {
         let items: Vec<&RawValue> = match serde_json::from_str(text) {
             Ok(items) => items,
             Err(error) => {
-                let place =
-                    Place { line: source::number(error.line()), column: source::number(error.column()), length: 1 };
-                loaded.problem(place, format!("this is no list of entities: {error}"), text);
+                let (line, column) = (error.line().max(1), error.column().max(1));
+                let place = Place { line: source::number(line), column: source::number(column), length: 1 };
+                loaded.problem(place, format!("this is no list of entities: {}", without_place(&error)), text);
                 return loaded;
             }
         };
@@ -325,11 +331,15 @@ impl EntitiesFile {
             let value = match crate::model::strict_json::from_str(item.get()) {
                 Ok(value) => value,
                 Err(error) => {
-                    loaded.problem(place, error.to_string(), text);
+                    loaded.problem(place, without_place(&error), text);
                     continue;
                 }
             };
             match cedar_policy::Entity::from_json_value(value, Some(&schema.schema)) {
+                Ok(entity) if misnamed(entity.as_ref()) => {
+                    let message = format!("the `name` of `{}` is not its id", entity.uid());
+                    loaded.problem(place, message, text);
+                }
                 Ok(entity) => loaded.entities.push((Arc::new(entity.as_ref().clone()), place)),
                 Err(error) => loaded.problem(place, super::schema::describe(&error), text),
             }
@@ -372,6 +382,9 @@ impl Linker<'_> {
                     native: Some(Arc::clone(entity)),
                     ..Details::default()
                 }));
+                if self.store.record(index).kind == Kind::MODEL {
+                    self.place_model(index);
+                }
             }
         }
     }
@@ -452,12 +465,28 @@ impl Linker<'_> {
     fn entity_index(&mut self, uid: &EntityUID) -> Option<EntityIndex> {
         let kind: Kind = self.store.kind(&uid.entity_type().to_string())?;
         let id = SmolStr::new(uid.eid());
-        Some(self.store.intern(kind, &id))
+        let index = self.store.intern(kind, &id);
+        if kind == Kind::MODEL && !self.store.record(index).declared {
+            self.place_model(index);
+        }
+        Some(index)
     }
 }
 
+/// A JSON error's message without its own place, which is told apart.
+fn without_place(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    message.rsplit_once(" at line ").map_or(message.clone(), |(before, _)| before.to_owned())
+}
+
+/// Whether it is a model whose name would differ from what rules and requests call it.
+fn misnamed(entity: &Entity) -> bool {
+    let name = Value::from(SmolStr::new(entity.uid().eid()));
+    entity.uid().entity_type().to_string() == "Model" && entity.get("name") != Some(&PartialValue::Value(name))
+}
+
 /// The texts of a set attribute.
-fn strings(value: Option<&PartialValue>) -> Box<[SmolStr]> {
+pub(crate) fn strings(value: Option<&PartialValue>) -> Box<[SmolStr]> {
     let Some(PartialValue::Value(Value { value: ValueKind::Set(set), .. })) = value else { return Box::default() };
     set.iter()
         .filter_map(|member| match member.value_kind() {

@@ -87,16 +87,18 @@ fn shown(findings: Findings, path: &Arc<str>, text: &str) -> Vec<Problem> {
     let kept = problems.len();
     problems.dedup();
     let found = found - (kept - problems.len());
+    // Past that limit not all of the file was looked at.
+    let least = if kept >= yaml::MAX_KEPT_PROBLEMS { "at least " } else { "" };
     if found > MAX_PROBLEMS {
         problems.truncate(MAX_PROBLEMS);
     }
-    excerpt::fill(&mut problems, text);
     if let Some(more) = found.checked_sub(MAX_PROBLEMS).filter(|&more| more > 0) {
         let place = problems.last().map_or_else(Place::default, |last| Place { length: 0, ..last.place });
-        let message = format!("{more} more problems are not shown");
+        let message = format!("{least}{more} more problems are not shown");
         let problem = Problem::error(ProblemCode::TooManyProblems, path, place, message);
         problems.push(problem.with_help("many of them are often one mistake: mend the first and look again"));
     }
+    excerpt::fill(&mut problems, text);
     problems
 }
 
@@ -114,4 +116,53 @@ fn not_utf8(path: &Arc<str>, bytes: &[u8], valid: usize) -> Problem {
     let text = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default());
     excerpt::fill(std::slice::from_mut(&mut problem), &text);
     problem
+}
+
+/// Every declaration under its name in `schema/rules.schema.json`, with the keys that are read of it.
+#[cfg(test)]
+fn known_fields() -> [(&'static str, &'static [&'static str]); 13] {
+    [
+        ("", SECTIONS),
+        ("org", people::ORG),
+        ("team", people::TEAM),
+        ("user", people::MEMBER),
+        ("service", people::MEMBER),
+        ("membership", people::MEMBERSHIP),
+        ("key", people::KEY),
+        ("provider_account", models::ACCOUNT),
+        ("model", models::MODEL),
+        ("price", models::PRICE),
+        ("model_group", models::MODELS),
+        ("router", models::MODELS),
+        ("rule", rules::KNOWN),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::known_fields;
+
+    /// What people's editors know is what the parser reads, no key more and none less.
+    #[test]
+    fn the_json_schema_has_the_keys_that_are_read() {
+        let schema: Value = serde_json::from_str(include_str!("../../schema/rules.schema.json")).unwrap();
+        for (name, known) in known_fields() {
+            let definition = if name.is_empty() { &schema } else { &schema["$defs"][name] };
+            let alternatives = definition["anyOf"].as_array();
+            let object = alternatives.and_then(|all| all.iter().find(|one| one["type"] == "object"));
+            let object = object.unwrap_or(definition);
+            let said: BTreeSet<&str> = object["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(said, known.iter().copied().collect(), "{name}");
+            assert_eq!(object["additionalProperties"], false, "{name}");
+        }
+        let known = known_fields();
+        let objects = schema["$defs"].as_object().unwrap().iter().filter(|(_, one)| one["properties"].is_object());
+        for (name, _) in objects {
+            assert!(known.iter().any(|(known, _)| known == name), "`{name}` is nowhere read");
+        }
+    }
 }

@@ -221,7 +221,8 @@ impl fmt::Display for Problem {
 /// The name among `names` that is nearest to `name`, if any is near enough to be meant.
 pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let bound = match name.chars().count() {
-        0..=2 => 1,
+        0 | 1 => 0,
+        2 => 1,
         3..=5 => 2,
         _ => 3,
     };

@@ -8,7 +8,7 @@ mod machine;
 mod text;
 
 pub use machine::{github, json, sarif};
-pub use text::text;
+pub use text::{shown, text};
 
 use super::problem::{Problem, ProblemCode};
 

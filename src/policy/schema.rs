@@ -19,6 +19,9 @@ use super::syntax::Place;
 /// Tollgate's own schema, in Cedar's schema syntax.
 pub const TOLLGATE_SCHEMA: &str = include_str!("../../schema/tollgate.cedarschema");
 
+/// An action of Tollgate's own.
+const TOLLGATE_ACTION: &str = "Action::\"chat\"";
+
 /// An action, by its number in the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ActionIndex(pub(crate) u16);
@@ -45,6 +48,12 @@ pub struct Action {
 pub struct ActionSet(Box<[u64]>);
 
 impl ActionSet {
+    /// Those of the set for which `keep` is true.
+    #[must_use]
+    pub fn filter(&self, keep: impl Fn(&ActionIndex) -> bool) -> Self {
+        Self::of(self.iter().filter(keep))
+    }
+
     /// The set of these actions.
     pub fn of(actions: impl IntoIterator<Item = ActionIndex>) -> Self {
         let mut bits: Vec<u64> = Vec::new();
@@ -118,12 +127,10 @@ impl BundleSchema {
             return Err(problems);
         }
         let schema = Schema::from_schema_fragments(parsed).map_err(|error| {
-            let file = fragments.first().map_or_else(|| Arc::from(""), |file| Arc::clone(&file.path));
-            vec![
-                Problem::error(ProblemCode::SchemaInvalid, &file, Place::default(), describe(&error)).with_help(
-                    "a fragment adds entity types and actions of your own; Tollgate's types and actions stay as `tollgate schema` prints them",
-                ),
-            ]
+            let message = describe(&error);
+            let (file, place) = blamed(&message, fragments);
+            let help = "a fragment adds entity types and actions of your own; Tollgate's stay as `tollgate schema` prints them";
+            vec![Problem::error(ProblemCode::SchemaInvalid, &file, place, message).with_help(help)]
         })?;
         let mut key = std::hash::DefaultHasher::new();
         for file in fragments {
@@ -143,6 +150,9 @@ impl BundleSchema {
         if number.len() < uids.len() {
             return Err(format!("a schema may have {} actions at most", u16::MAX));
         }
+        // Every action with the context of `chat`: what Tollgate fills in is filled in for these alone.
+        let told = number.keys().find(|uid| uid.to_string() == TOLLGATE_ACTION).and_then(|uid| core.get_action_id(uid));
+        let told = told.and_then(|action| action.context_type());
         let mut actions = Vec::with_capacity(uids.len());
         let mut by_name = BTreeMap::new();
         for (uid, index) in &number {
@@ -157,7 +167,7 @@ impl BundleSchema {
                 name,
                 principals: action.applies_to_principals().map(|kind| SmolStr::from(kind.to_string())).collect(),
                 resources: action.applies_to_resources().map(|kind| SmolStr::from(kind.to_string())).collect(),
-                tollgate_context: action.context_type().is_some_and(is_tollgate_context),
+                tollgate_context: told.is_some() && action.context_type() == told,
                 descendants: ActionSet::of(descendants.chain([*index])),
             });
         }
@@ -199,10 +209,26 @@ impl BundleSchema {
     }
 }
 
-/// A context that has what only Tollgate can fill in.
-fn is_tollgate_context(context: &cedar_policy_core::validator::types::Type) -> bool {
-    let text = context.to_string();
-    ["now", "budget", "rate", "auth", "metadata"].iter().all(|member| text.contains(&format!("{member}: ")))
+/// Where a fragment says what the message is about: Cedar names it, and gives no place.
+fn blamed(message: &str, fragments: &[&SourceFile]) -> (Arc<str>, Place) {
+    let words: Vec<&str> =
+        message.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect();
+    for word in words.into_iter().rev().filter(|word| word.starts_with(char::is_uppercase)) {
+        for file in fragments {
+            let Ok(text) = source::text(file) else { continue };
+            let whole = |at: &usize| {
+                let apart = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+                let (before, after) = (text.get(..*at), text.get(at + word.len()..));
+                apart(before.and_then(|text| text.chars().next_back()))
+                    && apart(after.and_then(|text| text.chars().next()))
+            };
+            if let Some(at) = text.match_indices(word).map(|(at, _)| at).find(whole) {
+                return (Arc::clone(&file.path), source::place_at(text, at, word.len()));
+            }
+        }
+    }
+    let first = fragments.first().map_or_else(|| Arc::from(""), |file| Arc::clone(&file.path));
+    (first, Place { line: 1, column: 1, length: 1 })
 }
 
 fn parse_fragment(file: &SourceFile) -> Result<SchemaFragment, Problem> {
@@ -221,7 +247,7 @@ fn parse_fragment(file: &SourceFile) -> Result<SchemaFragment, Problem> {
 }
 
 /// The message of a Cedar error with what caused it.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cedar_policy_core::ast::Entity;
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
 use super::condition::{Condition, ConditionIndex};
-use super::entities::{EntityIndex, EntityStore, Kind, Pattern, Reach, Subject};
+use super::entities::{EntityIndex, EntityStore, Kind, Patterns, Reach, Subject};
 use super::index::{Index, RuleIndex, ScopeIndex, Scopes};
 use super::schema::{ActionSet, BundleSchema};
 use crate::model::{Effect, EntityUid, RuleReference};
@@ -84,7 +85,7 @@ pub struct Snapshot {
     pub(crate) conditions: Vec<Arc<Condition>>,
     pub(crate) action_sets: Vec<ActionSet>,
     pub(crate) aliases: HashMap<SmolStr, EntityIndex, RandomState>,
-    pub(crate) group_patterns: Vec<(Option<Pattern>, EntityIndex)>,
+    pub(crate) group_patterns: Patterns<EntityIndex>,
     pub(crate) counts: Counts,
     /// Whether anyone is disabled or can expire, so that it has to be looked at.
     pub(crate) may_be_disabled: bool,
@@ -124,7 +125,7 @@ impl Snapshot {
 
     /// The rule of this number, by name and place.
     #[must_use]
-    pub(crate) fn reference(&self, index: RuleIndex) -> RuleReference {
+    pub fn reference(&self, index: RuleIndex) -> RuleReference {
         let rule = self.rule(index);
         let file = self.files.get(rule.file as usize).cloned().unwrap_or_else(|| Arc::from(""));
         RuleReference { id: rule.id.clone(), effect: rule.effect, file, line: rule.line }
@@ -145,7 +146,7 @@ impl Snapshot {
     }
 
     /// What the model `name` of a request stands for: its own name, an alias, or a name in an account that is open.
-    pub(crate) fn model(&self, name: &SmolStr) -> ModelName {
+    pub fn model(&self, name: &SmolStr) -> ModelName {
         let known = self.store.find(Kind::MODEL, name).filter(|index| self.is_model(*index));
         if let Some(index) = known.or_else(|| self.aliases.get(name).copied()) {
             let off = self.store.record(index).details.as_ref().is_some_and(|details| details.switched_off);
@@ -160,11 +161,8 @@ impl Snapshot {
         if account.is_some_and(|index| self.is_closed(index)) {
             return ModelName::Unknown;
         }
-        let matching = |(pattern, group): &(Option<Pattern>, EntityIndex)| {
-            pattern.as_ref().is_none_or(|pattern| pattern.matches(name)).then_some(*group)
-        };
-        let parents = account.into_iter().chain(self.group_patterns.iter().filter_map(matching)).collect();
-        ModelName::Model(Subject::Stranger { kind: Kind::MODEL, id: name.clone(), parents })
+        let parents = account.into_iter().chain(self.group_patterns.matching(name)).collect();
+        ModelName::Model(Subject::Stranger { kind: Kind::MODEL, id: name.clone(), parents, given: None })
     }
 
     /// Whether a model of the store may be asked for: declared, or of an account that lists none.
@@ -189,12 +187,26 @@ impl Snapshot {
         })
     }
 
-    /// Who the principal of a request is: itself and, for a key, its owner.
-    pub(crate) fn principal(&self, uid: &EntityUid) -> Option<Subject> {
+    /// Every entity that the bundle declares, with the attributes and ancestors that conditions see.
+    pub fn entities(&self) -> impl Iterator<Item = Arc<Entity>> {
+        let declared = self.store.iter().filter(|(_, record)| record.declared);
+        declared.map(|(index, _)| self.store.materialize(&Subject::Known(index)))
+    }
+
+    /// `subject` with the attributes and ancestors that conditions see.
+    #[must_use]
+    pub fn entity(&self, subject: &Subject) -> Arc<Entity> {
+        self.store.materialize(subject)
+    }
+
+    /// The entity that `uid` names, known or not; `None` for a type that nobody has heard of. A model of a request has
+    /// more to it (aliases, its account): that is the gate's to find out.
+    #[must_use]
+    pub fn subject(&self, uid: &EntityUid) -> Option<Subject> {
         let kind = self.store.kind_of(uid.kind())?;
         Some(match self.store.find(kind, uid.id()) {
             Some(index) => Subject::Known(index),
-            None => Subject::Stranger { kind, id: uid.id_smol().clone(), parents: Vec::new() },
+            None => Subject::Stranger { kind, id: uid.id_smol().clone(), parents: Vec::new(), given: None },
         })
     }
 

@@ -16,7 +16,7 @@ use super::cedar_text::Writer;
 use super::condition::{Clause, Condition, conjuncts};
 use super::entities::{EntityStore, Kind};
 use super::index::{Key, KeyIndex, ScopeIndex, Scopes};
-use super::problem::{ProblemCode, Severity};
+use super::problem::{ProblemCode, Severity, nearest};
 use super::schema::{ActionSet, BundleSchema};
 use super::snapshot::Rule;
 use super::source;
@@ -67,6 +67,16 @@ pub struct ValidationCache {
     known: HashMap<Shape, Arc<[ShapeProblem]>>,
 }
 
+impl ValidationCache {
+    /// Forgets everything once it has become much: texts that are edited leave theirs behind.
+    pub fn tidy(&mut self) {
+        const KEPT: usize = 100_000;
+        if self.known.len() > KEPT {
+            self.known.clear();
+        }
+    }
+}
+
 /// Validates rules of one bundle.
 pub struct Validation<'a> {
     cache: &'a mut ValidationCache,
@@ -84,14 +94,7 @@ impl<'a> Validation<'a> {
     /// A validation against `schema`.
     pub fn new(cache: &'a mut ValidationCache, schema: &'a BundleSchema) -> Self {
         let validator = cedar_policy_core::validator::Validator::new(schema.core().clone());
-        Self {
-            cache,
-            schema,
-            validator,
-            local: HashMap::default(),
-            shapes: HashMap::default(),
-            of_scopes: Vec::new(),
-        }
+        Self { cache, schema, validator, local: HashMap::default(), shapes: HashMap::default(), of_scopes: Vec::new() }
     }
 
     /// What is wrong with `rule`, which has these actions and this condition.
@@ -177,19 +180,20 @@ impl<'a> Validation<'a> {
             Err(error) => return vec![whole(ProblemCode::CedarSyntax, error.to_string(), None)],
         }
         let result = self.validator.validate(&set, ValidationMode::Strict);
-        let mut found: Vec<ShapeProblem> = Vec::new();
+        // Cedar tells the same mistake once for each type that a principal or resource may have, in no fixed order.
+        let mut told: Vec<ShapeProblem> = Vec::new();
         for error in result.validation_errors() {
             let place = locate(error);
-            let snippet =
-                place.and_then(|(clause, offset, length)| clauses.get(clause)?.text.get(offset..offset + length));
-            let problem = ShapeProblem { clause: place, ..of_error(error, snippet, rule.effect) };
-            // The same mistake is found once for each type that a principal or resource may have.
-            if !found.iter().any(|known| known.clause == problem.clause && known.code == problem.code) {
-                found.push(problem);
-            }
+            let clause = place.and_then(|(clause, ..)| clauses.get(clause));
+            let snippet = place.zip(clause).and_then(|((_, at, length), clause)| clause.text.get(at..at + length));
+            let text = clause.map(|clause| clause.text.as_str());
+            told.push(ShapeProblem { clause: place, ..of_error(error, snippet, text, rule.effect, self.schema) });
         }
+        told.sort_by(|left, right| (left.clause, &left.message).cmp(&(right.clause, &right.message)));
+        told.dedup_by(|right, left| left.clause == right.clause && left.code == right.code);
+        let mut found = told;
         if found.is_empty() {
-            found.extend(result.validation_warnings().filter_map(of_warning));
+            found.extend(result.validation_warnings().filter_map(of_warning).next());
         }
         if found.is_empty() && rule.effect == Effect::Forbid {
             found.extend(guarded(clauses));
@@ -202,34 +206,79 @@ fn whole(code: ProblemCode, message: String, help: Option<String>) -> ShapeProbl
     ShapeProblem { severity: Severity::Error, code, message, help, clause: None }
 }
 
-/// A validation error in our words.
+/// A validation error in our words. `snippet` is what it points at, `clause` the whole condition that holds it.
 #[must_use]
-pub fn of_error(error: &ValidationError, snippet: Option<&str>, effect: Effect) -> ShapeProblem {
-    let cedar_help = error.help().map(|help| help.to_string());
+pub fn of_error(
+    error: &ValidationError,
+    snippet: Option<&str>,
+    clause: Option<&str>,
+    effect: Effect,
+    schema: &BundleSchema,
+) -> ShapeProblem {
+    let message = bare(&error.to_string());
+    let cedar_help = match error {
+        // Of names that are equally far, or far from all, Cedar proposes whichever it comes upon first.
+        ValidationError::UnrecognizedActionId(unknown) => {
+            let known: Vec<String> = schema.actions().map(|(_, action)| action.uid.to_string()).collect();
+            did_you_mean(&unknown.actual_action_id, &known)
+        }
+        ValidationError::UnrecognizedEntityType(unknown) => {
+            let known: Vec<String> = schema.core().entity_type_names().map(ToString::to_string).collect();
+            did_you_mean(&unknown.actual_entity_type, &known)
+        }
+        _ => error.help().map(|help| help.to_string()),
+    };
     if matches!(error, ValidationError::UnsafeOptionalAttributeAccess(_))
-        && let Some(snippet) = snippet
-        && let Some((owner, member)) = snippet.rsplit_once('.')
+        && let Some((owner, member)) = snippet.and_then(|snippet| optional_member(snippet, &message))
     {
-        let fixed = match effect {
-            Effect::Permit => format!("ask first: `{owner} has {member} && {snippet} …`"),
-            Effect::Forbid => {
-                format!(
-                    "say what an absent member means; to refuse it: `if {owner} has {member} then {snippet} … else true`"
-                )
-            }
+        let rest = match clause.map(str::trim) {
+            Some(clause) if clause.contains("||") || clause.starts_with("if ") => format!("({clause})"),
+            Some(clause) => clause.to_owned(),
+            None => "…".to_owned(),
         };
-        return whole(ProblemCode::UnguardedMember, format!("`{snippet}` may be absent"), Some(fixed));
+        let fixed = match effect {
+            Effect::Permit => format!("ask first: `{owner} has {member} && {rest}`"),
+            Effect::Forbid => format!(
+                "say what an absent member means; to refuse it: `if {owner} has {member} then {rest} else true`"
+            ),
+        };
+        return whole(ProblemCode::UnguardedMember, format!("`{owner}.{member}` may be absent"), Some(fixed));
     }
     if matches!(error, ValidationError::UnsafeTagAccess(_)) {
         let help = "ask first: `context.metadata.hasTag(\"env\") && context.metadata.getTag(\"env\") == \"prod\"`";
-        return whole(ProblemCode::UnguardedMember, bare(&error.to_string()), Some(help.to_owned()));
+        return whole(ProblemCode::UnguardedMember, message, Some(help.to_owned()));
     }
-    whole(ProblemCode::ConditionType, bare(&error.to_string()), cedar_help)
+    whole(ProblemCode::ConditionType, message, cedar_help)
 }
 
-/// Cedar's message without the name of our representative.
-fn bare(message: &str) -> String {
-    ["for policy `rule`, ", "in policy `rule`, "].iter().fold(message.to_owned(), |text, part| text.replace(part, ""))
+/// What is read of what: Cedar's message names the member, and the text before it is its owner.
+fn optional_member<'a>(snippet: &'a str, message: &'a str) -> Option<(&'a str, &'a str)> {
+    let named = message.split('`').nth(1)?;
+    let member = named.rsplit('.').next()?;
+    let at = snippet
+        .match_indices(member)
+        .map(|(at, _)| at)
+        .find(|at| snippet.get(..*at).is_some_and(|before| before.ends_with('.')))?;
+    Some((snippet.get(..at - 1)?, member))
+}
+
+fn did_you_mean(name: &str, known: &[String]) -> Option<String> {
+    nearest(name, known.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"))
+}
+
+/// Cedar's message without its name for the policy, which is none that a person gave it, and without whichever action it
+/// came to first.
+pub(super) fn bare(message: &str) -> String {
+    let rest = message.strip_prefix("for policy `").and_then(|rest| rest.split_once('`'));
+    let rest = rest.and_then(|(_, rest)| rest.strip_prefix(", ").or_else(|| rest.strip_prefix(": ")));
+    let message = rest.unwrap_or(message);
+    match message.split_once(" in context for Action::\"") {
+        Some((before, after)) => {
+            let after = after.split_once('"').map_or("", |(_, after)| after);
+            format!("{before} in context{after}")
+        }
+        None => message.to_owned(),
+    }
 }
 
 fn of_warning(warning: &ValidationWarning) -> Option<ShapeProblem> {

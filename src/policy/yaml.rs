@@ -6,9 +6,13 @@
 //! being read is reported and read over, so that one run shows all of it. Every amount that a file could drive up
 //! (depth, values, copies through aliases) has a limit.
 
+mod tabs;
+#[cfg(test)]
+mod tests;
 mod wording;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use serde_saphyr::granit_parser::{self, Event, Marker, Parser, ScalarStyle, ScanError, Span, StructureStyle};
@@ -16,16 +20,17 @@ use smol_str::SmolStr;
 
 use super::problem::{Problem, ProblemCode};
 use super::syntax::{Place, TextLayout};
+use tabs::Tabs;
 
 /// How deep lists and mappings may be nested; a policy needs five.
 const MAX_DEPTH: usize = 32;
 /// How many values a file may hold. A file of 16 MiB full of rules has less than half of them.
-const MAX_NODES: usize = 4_000_000;
+const MAX_NODES: usize = 3_000_000;
 /// How many values anchors and aliases may copy.
 const MAX_COPIED_NODES: usize = 200_000;
 /// How many problems are kept of a file; what comes after them is read over in silence.
 pub(super) const MAX_KEPT_PROBLEMS: usize = 1_000;
-/// Above so many keys a set finds the one that comes twice.
+/// From so many keys on a map finds the one that comes twice.
 const FEW_KEYS: usize = 16;
 
 /// A value with its place.
@@ -91,18 +96,22 @@ pub(crate) struct Reading {
 pub(crate) fn read(file: &Arc<str>, text: &str) -> Reading {
     let text = without_bom(text);
     // Far enough above MAX_DEPTH that our own limit, with its place, is met first.
-    let options = granit_parser::options! { flow_nesting_limit: 2 * MAX_DEPTH, block_nesting_limit: 2 * MAX_DEPTH };
+    let options = granit_parser::options! {
+        flow_nesting_limit: 2 * MAX_DEPTH,
+        block_nesting_limit: 2 * MAX_DEPTH,
+        block_scalar_eof_without_line_feed: true,
+    };
     let mut reader = Reader {
         file,
         text,
         events: Parser::new_from_str_with_options(text, options),
         problems: Vec::new(),
         anchors: HashMap::new(),
-        depth: 0,
+        open: Vec::new(),
+        end: None,
         nodes: 0,
         copied: 0,
-        tabs: tab_indentations(text),
-        scalar_lines: Vec::new(),
+        tabs: Tabs::of(text),
     };
     let outcome = reader.document();
     reader.finish(outcome)
@@ -134,13 +143,13 @@ struct Reader<'a, E> {
     problems: Vec<Problem>,
     /// What anchors name, with the number of values in it; `None` while it is being read.
     anchors: HashMap<usize, (Option<Node>, usize)>,
-    depth: usize,
+    /// The lists and mappings that are being read, by where they begin, with whether they are in brackets.
+    open: Vec<(Place, bool)>,
+    /// Where the list or mapping that was read last ends.
+    end: Option<Marker>,
     nodes: usize,
     copied: usize,
-    /// Tabs in the indentation of lines, by line.
-    tabs: Vec<Place>,
-    /// First and last line of each scalar in which tabs are text; kept only where there are tabs.
-    scalar_lines: Vec<(u32, u32)>,
+    tabs: Tabs,
 }
 
 impl<'a, E> Reader<'a, E>
@@ -185,11 +194,11 @@ where
             Event::Alias(anchor) => return self.alias(anchor, span),
             Event::Scalar(text, style, anchor, _) => (self.scalar(&text, style, span), anchor),
             Event::SequenceStart(style, anchor, _) => {
-                self.open(anchor, span)?;
+                self.open(anchor, style, span)?;
                 (self.sequence(style, span)?, anchor)
             }
             Event::MappingStart(style, anchor, _) => {
-                self.open(anchor, span)?;
+                self.open(anchor, style, span)?;
                 (self.mapping(style, span)?, anchor)
             }
             _ => (Node { place: self.place(span), kind: Kind::Null }, 0),
@@ -202,7 +211,11 @@ where
     fn item(&mut self) -> Result<Option<(Event<'a>, Span)>, Stop> {
         loop {
             match self.events.next().transpose()? {
-                None | Some((Event::SequenceEnd | Event::MappingEnd | Event::StreamEnd, _)) => return Ok(None),
+                None => return Ok(None),
+                Some((Event::SequenceEnd | Event::MappingEnd | Event::StreamEnd, span)) => {
+                    self.end = Some(span.end);
+                    return Ok(None);
+                }
                 Some((event, span)) if event.is_node() => return Ok(Some((event, span))),
                 Some(_) => {}
             }
@@ -214,14 +227,14 @@ where
         while let Some((event, span)) = self.item()? {
             items.push(self.node(event, &span)?);
         }
-        self.depth -= 1;
+        self.open.pop();
         let place = self.collection_place(style, span, None);
         Ok(Node { place, kind: Kind::Sequence(items) })
     }
 
     fn mapping(&mut self, style: StructureStyle, span: &Span) -> Result<Node, Stop> {
         let mut entries: Vec<(Key, Node)> = Vec::new();
-        let mut seen = HashSet::new();
+        let mut seen = HashMap::new();
         let mut first = None;
         while let Some((event, span)) = self.item()? {
             let node = self.node(event, &span)?;
@@ -230,21 +243,13 @@ where
             let Some((event, span)) = self.item()? else { break };
             let value = self.node(event, &span)?;
             let Some(key) = key else { continue };
-            if entries.len() == FEW_KEYS {
-                seen.extend(entries.iter().map(|(key, _)| key.text.clone()));
-            }
-            let known = entries.len() < FEW_KEYS || seen.contains(&key.text);
-            match entries.iter().find(|(other, _)| known && other.text == key.text) {
-                Some((other, _)) => self.duplicate(&key, other.place),
-                None => {
-                    if entries.len() >= FEW_KEYS {
-                        seen.insert(key.text.clone());
-                    }
-                    entries.push((key, value));
-                }
+            if let Some(place) = place_of(&key, &entries, &mut seen) {
+                self.duplicate(&key, place);
+            } else {
+                entries.push((key, value));
             }
         }
-        self.depth -= 1;
+        self.open.pop();
         let place = self.collection_place(style, span, first);
         Ok(Node { place, kind: Kind::Mapping(entries) })
     }
@@ -278,13 +283,11 @@ where
     fn scalar(&mut self, text: &str, style: ScalarStyle, span: &Span) -> Node {
         let place = self.place(span);
         let lines = (line(&span.start), line(&span.end));
-        if !self.tabs.is_empty() {
-            match style {
-                ScalarStyle::Plain => {}
-                ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => self.scalar_lines.push((lines.0 + 1, lines.1)),
-                // Such a span ends where the line after the block begins, unless the file ends first.
-                _ => self.scalar_lines.push((lines.0, if span.end.col() == 0 { lines.1 - 1 } else { lines.1 })),
-            }
+        match style {
+            ScalarStyle::Plain => {}
+            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => self.tabs.text_in(lines.0 + 1, lines.1),
+            // Such a span ends where the line after the block begins, unless the file ends first.
+            _ => self.tabs.text_in(lines.0, if span.end.col() == 0 { lines.1 - 1 } else { lines.1 }),
         }
         let raw = span.slice(self.text).unwrap_or_default();
         let null =
@@ -329,22 +332,18 @@ where
 
     fn duplicate(&mut self, key: &Key, first: Place) {
         let problem = self
-            .error(
-                ProblemCode::DuplicateKey,
-                key.place,
-                format!("the key `{}` stands here for the second time", key.text),
-            )
+            .error(ProblemCode::DuplicateKey, key.place, format!("the key `{}` stands here again", key.text))
             .with_help(format!("it stands first in line {}; keep one of the two", first.line));
         self.report(problem);
     }
 
     /// Goes one level down, into a list or mapping that may be named by an anchor.
-    fn open(&mut self, anchor: usize, span: &Span) -> Result<(), Stop> {
+    fn open(&mut self, anchor: usize, style: StructureStyle, span: &Span) -> Result<(), Stop> {
         if anchor != 0 {
             self.anchors.insert(anchor, (None, 0));
         }
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
+        self.open.push((self.place(span), style == StructureStyle::Flow));
+        if self.open.len() > MAX_DEPTH {
             let message = format!("lists and mappings are nested more than {MAX_DEPTH} deep here");
             return Err(self.limit(ProblemCode::TooDeep, span, &message, "a policy needs no more than five levels"));
         }
@@ -363,7 +362,10 @@ where
     /// What an alias stands for: at the alias' place, its parts where they were written.
     fn alias(&mut self, anchor: usize, span: &Span) -> Result<Node, Stop> {
         let place = self.place(span);
-        self.copy(self.anchors.get(&anchor).map_or(0, |(_, size)| *size), span)?;
+        let size = self.anchors.get(&anchor).map_or(0, |(_, size)| *size);
+        self.copy(size, span)?;
+        // What is copied counts for whatever holds it, which may have an anchor of its own.
+        self.nodes += size.saturating_sub(1);
         let Some((Some(node), _)) = self.anchors.get(&anchor) else {
             let message = "an alias stands inside of what it names";
             return Err(self.limit(ProblemCode::AliasBomb, span, message, "write out what is meant"));
@@ -411,11 +413,14 @@ where
         Place { line: line(&span.start), column: column(&span.start), length }
     }
 
-    /// Where a list or mapping stands: one in brackets at its bracket, another where its first key or dash is.
+    /// Where a list or mapping stands that was just read: one in brackets as far as these go, another where its first key or dash is.
     fn collection_place(&self, style: StructureStyle, span: &Span, first: Option<Place>) -> Place {
         let place = self.place(span);
-        match (style, first) {
-            (StructureStyle::Block, Some(first)) => first,
+        match (style, first, self.end) {
+            (StructureStyle::Block, Some(first), _) => first,
+            (StructureStyle::Flow, _, Some(end)) if line(&end) == place.line => {
+                Place { length: column(&end).saturating_sub(place.column).max(1), ..place }
+            }
             _ => Place { length: place.length.max(1), ..place },
         }
     }
@@ -425,7 +430,7 @@ where
             Err(Stop::Scan(error)) => Some(error),
             _ => None,
         };
-        let tabs = self.misused_tabs(stopped_at);
+        let tabs = self.tabs.misused(stopped_at);
         let explained = !tabs.is_empty();
         for place in tabs {
             let problem = self
@@ -441,7 +446,7 @@ where
             }
             Err(Stop::Scan(error)) => {
                 if !explained {
-                    let problem = wording::of(&error, self.file, self.text);
+                    let problem = wording::of(&error, self.file, self.text, self.open_bracket());
                     self.report(problem);
                 }
                 None
@@ -450,25 +455,26 @@ where
         Reading { root, problems: self.problems }
     }
 
-    /// The tabs that indent something else than lines within a quoted or block scalar.
-    fn misused_tabs(&self, stopped_at: Option<&ScanError>) -> Vec<Place> {
-        let within =
-            |place: &&Place| self.scalar_lines.iter().any(|(first, last)| (*first..=*last).contains(&place.line));
-        let free = self.tabs.iter().filter(|place| !within(place));
-        let Some(error) = stopped_at else { return free.copied().collect() };
-        // Of what stands behind the error, nothing is known; but of the tab that it is about, the reader may give the
-        // beginning of the scalar before it.
-        let at = line(error.marker());
-        let about_tab = wording::is_about_tabs(error.kind());
-        let mut behind = false;
-        free.take_while(|place| {
-            let taken = place.line <= at
-                || (!behind && (about_tab || place.line == at + 1) && !wording::is_about_quotes(error.kind()));
-            behind |= place.line > at;
-            taken
-        })
-        .copied()
-        .collect()
+    /// The line of the innermost bracket that is still open.
+    fn open_bracket(&self) -> Option<u32> {
+        self.open.iter().rev().find(|(_, flow)| *flow).map(|(place, _)| place.line)
+    }
+}
+
+/// Where the key stands already; a set helps where there are many.
+fn place_of(key: &Key, entries: &[(Key, Node)], seen: &mut HashMap<SmolStr, Place>) -> Option<Place> {
+    if entries.len() < FEW_KEYS {
+        return entries.iter().find(|(other, _)| other.text == key.text).map(|(other, _)| other.place);
+    }
+    if seen.is_empty() {
+        seen.extend(entries.iter().map(|(key, _)| (key.text.clone(), key.place)));
+    }
+    match seen.entry(key.text.clone()) {
+        Entry::Occupied(entry) => Some(*entry.get()),
+        Entry::Vacant(entry) => {
+            entry.insert(key.place);
+            None
+        }
     }
 }
 
@@ -482,26 +488,6 @@ fn stands_as_written(text: &str, raw: &str, indent: usize) -> bool {
         let cut = if number == 0 { indent } else { spaces };
         raw.get(spaces..) == Some(line) && (cut == indent || line.is_empty())
     })
-}
-
-/// The tabs in the indentation of lines that hold more than white space and a comment.
-fn tab_indentations(text: &str) -> Vec<Place> {
-    if !text.contains('\t') {
-        return Vec::new();
-    }
-    let place = |(number, line): (usize, &str)| {
-        let content = line.trim_start_matches([' ', '\t']);
-        let indentation = line.strip_suffix(content)?;
-        let before = indentation.find('\t')?;
-        let counts = !content.trim_end().is_empty() && !content.starts_with('#');
-        let length = indentation.bytes().skip(before).take_while(|&byte| byte == b'\t').count();
-        counts.then(|| Place {
-            line: number_from(number),
-            column: number_from(before),
-            length: u32::try_from(length).unwrap_or(1),
-        })
-    };
-    text.split('\n').enumerate().filter_map(place).collect()
 }
 
 fn line(marker: &Marker) -> u32 {

@@ -6,7 +6,7 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::{Linker, ParsedFile};
 use crate::policy::entities::{Details, EntityIndex, Kind, Pattern, Reach};
-use crate::policy::problem::ProblemCode;
+use crate::policy::problem::{ProblemCode, nearest};
 use crate::policy::syntax::{AccountDeclaration, Extras, ModelDeclaration, ModelsDeclaration, Name};
 
 impl Linker<'_> {
@@ -19,13 +19,12 @@ impl Linker<'_> {
                 self.declare_account(account, file, files);
             }
             for group in &file.document.model_groups {
-                if let Some(index) = self.declare(Kind::MODEL_GROUP, &group.id, file, files) {
-                    self.store.record_mut(index).details = list_details(group);
-                }
+                // A group's tags label the group; what narrows by `model_tags` are those of models and accounts.
+                self.declare(Kind::MODEL_GROUP, &group.id, file, files);
             }
             for router in &file.document.routers {
                 if let Some(index) = self.declare(Kind::ROUTER, &router.id, file, files) {
-                    self.store.record_mut(index).details = list_details(router);
+                    self.store.record_mut(index).details = router_details(router);
                 }
             }
         }
@@ -136,17 +135,11 @@ impl Linker<'_> {
             Reach::Every => None,
         };
         // Models that only requests name are matched when they are asked for; those of the store now.
-        let of_store: Vec<EntityIndex> = self
-            .store
-            .iter()
-            .filter(|(_, record)| record.kind == Kind::MODEL)
-            .filter(|(_, record)| pattern.as_ref().is_none_or(|pattern| pattern.matches(&record.id)))
-            .map(|(index, _)| index)
-            .collect();
+        let of_store: Vec<EntityIndex> = self.store.models(pattern.as_ref()).collect();
         for index in of_store {
             self.add_parent(index, group);
         }
-        self.group_patterns.push((pattern, group));
+        self.group_patterns.add(pattern, group);
     }
 
     fn add_parent(&mut self, child: EntityIndex, parent: EntityIndex) {
@@ -180,10 +173,10 @@ impl Linker<'_> {
                 Some(Reach::In(self.model_in_account(name, account, file)))
             }
             _ => {
-                let known = self.aliases.keys().map(SmolStr::as_str);
-                let near = crate::policy::problem::nearest(text, known).map(|near| format!("did you mean `{near}`?"));
-                let help = near
-                    .unwrap_or_else(|| "name a model as account/model, or declare this as an alias of one".to_owned());
+                let help = self.near_model(text).map_or_else(
+                    || "name a model as account/model, or declare this as an alias of one".to_owned(),
+                    |near| format!("did you mean `{near}`?"),
+                );
                 self.error(
                     ProblemCode::UnknownModel,
                     file,
@@ -196,18 +189,29 @@ impl Linker<'_> {
         }
     }
 
+    /// A declared model that goes by `name` in its account, or an alias near to it.
+    fn near_model(&mut self, name: &str) -> Option<SmolStr> {
+        if !self.may_search() {
+            return None;
+        }
+        let same = self.store.models(None).filter(|index| {
+            let record = self.store.record(*index);
+            record.declared && record.id.split_once('/').is_some_and(|(_, rest)| rest == name)
+        });
+        same.min().map(|index| self.store.record(index).id.clone()).or_else(|| {
+            let mut known: Vec<&str> = self.aliases.keys().map(SmolStr::as_str).collect();
+            known.sort_unstable();
+            nearest(name, known).map(SmolStr::from)
+        })
+    }
+
     fn model_in_account(&mut self, name: &Name, account: &str, file: &Arc<str>) -> EntityIndex {
         let index = self.store.intern(Kind::MODEL, &name.value);
         if self.store.record(index).declared {
             return index;
         }
         let account_index = self.store.intern(Kind::PROVIDER_ACCOUNT, &account.into());
-        if self.store.record(index).parents.is_empty() {
-            let groups = self.group_patterns.iter().filter_map(|(pattern, group)| {
-                pattern.as_ref().is_none_or(|pattern| pattern.matches(&name.value)).then_some(*group)
-            });
-            self.store.record_mut(index).parents = [account_index].into_iter().chain(groups).collect();
-        }
+        self.place_model(index);
         let closed = self.store.record(account_index).details.as_ref().is_some_and(|details| details.closed);
         if closed {
             let near = self.near(Kind::MODEL, &name.value).map(|near| format!("did you mean `{near}`?"));
@@ -223,6 +227,17 @@ impl Linker<'_> {
         index
     }
 
+    /// Puts a model that no account lists into its account, and into the groups whose patterns match it.
+    pub(crate) fn place_model(&mut self, index: EntityIndex) {
+        let id = self.store.record(index).id.clone();
+        let account = id.split_once('/').filter(|(account, rest)| !account.is_empty() && !rest.is_empty());
+        let account = account.map(|(account, _)| self.store.intern(Kind::PROVIDER_ACCOUNT, &account.into()));
+        let groups: Vec<EntityIndex> = self.group_patterns.matching(&id).collect();
+        for parent in account.into_iter().chain(groups) {
+            self.add_parent(index, parent);
+        }
+    }
+
     fn model_pattern(&mut self, name: &Name, file: &Arc<str>) -> Reach {
         let pattern = Pattern(name.value.clone());
         let account = name.value.split('/').next().unwrap_or_default();
@@ -232,8 +247,7 @@ impl Linker<'_> {
         } else {
             self.store.find(Kind::PROVIDER_ACCOUNT, account).is_some_and(closed)
         };
-        let matches_some =
-            || self.store.iter().any(|(_, record)| record.kind == Kind::MODEL && pattern.matches(&record.id));
+        let matches_some = || self.store.models(Some(&pattern)).next().is_some();
         if !name.value.contains('/') || (only_listed && !matches_some()) {
             let message = format!("the pattern `{}` matches no model", name.value);
             let help = "a `*` never crosses a `/`; a model's name is account/model".to_owned();
@@ -247,7 +261,7 @@ fn qualified(account: &AccountDeclaration, model: &ModelDeclaration) -> SmolStr 
     format_smolstr!("{}/{}", account.id.value, model.name.value)
 }
 
-fn list_details(list: &ModelsDeclaration) -> Option<Box<Details>> {
+fn router_details(list: &ModelsDeclaration) -> Option<Box<Details>> {
     (!list.tags.is_empty() || !list.metadata.is_empty()).then(|| {
         Box::new(Details {
             tags: list.tags.iter().map(|tag| tag.value.clone()).collect(),

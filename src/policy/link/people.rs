@@ -52,8 +52,13 @@ impl Linker<'_> {
             return Some(index);
         }
         let (what, _) = kind_words(kind);
-        let first = first_declared(files, kind, &name.value);
-        let help = first.map(|(path, line)| format!("it is first declared at {path}:{line}; one of the two has to go"));
+        let native = record.details.as_ref().is_some_and(|details| details.native.is_some());
+        let help = if native {
+            Some("an `.entities.json` file declares it too; one of the two has to go".to_owned())
+        } else {
+            let first = first_declared(files, kind, &name.value);
+            first.map(|(path, line)| format!("it is first declared at {path}:{line}; one of the two has to go"))
+        };
         let message = format!("the {what} `{}` is declared twice", name.value);
         self.error(ProblemCode::DuplicateId, &file.path, name.place, message, help);
         None
@@ -193,7 +198,6 @@ impl Linker<'_> {
             }
         }
     }
-
 }
 
 /// Ids of a kind that differ only by case or by characters that look alike.
@@ -254,26 +258,25 @@ fn first_declared<'a>(files: &'a [Arc<ParsedFile>], kind: Kind, id: &str) -> Opt
     })
 }
 
-/// Whether two names with the same skeleton differ by case or look-alikes, not just by an `i` and an `l`.
+/// Whether two names of the same skeleton differ by case or look-alikes, not just by an `i` and an `l`.
 fn look_alike(left: &str, right: &str) -> bool {
-    let strict = |name: &str| skeleton(&name.replace('i', "\u{1}"));
+    let strict = |name: &str| skeleton(&unicode_security::skeleton(name).collect::<String>().replace('i', "\u{1}"));
     left != right && (left.to_lowercase() == right.to_lowercase() || strict(left) == strict(right))
 }
 
-/// What two names share that a reader takes for the same: Unicode's confusable skeleton, without case.
+/// What two names share that a reader may take for the same: Unicode's confusable skeleton, without case, and with `i`
+/// as `l` because `I` looks like it.
 fn skeleton(name: &str) -> String {
+    let folded = |character: char| match character {
+        '0' => 'o',
+        '1' | '|' | 'I' | 'i' => 'l',
+        other => other,
+    };
     if name.is_ascii() {
         // What the skeleton comes to for ASCII, quicker.
         return name.bytes().map(|byte| char::from(ascii_skeleton(byte))).collect();
     }
-    unicode_security::skeleton(&name.to_lowercase())
-        .flat_map(char::to_lowercase)
-        .map(|character| match character {
-            '0' => 'o',
-            '1' | '|' | 'i' => 'l',
-            other => other,
-        })
-        .collect()
+    unicode_security::skeleton(name).flat_map(char::to_lowercase).map(folded).collect()
 }
 
 fn ascii_skeleton(byte: u8) -> u8 {

@@ -6,6 +6,7 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::{Linker, ParsedFile};
 use crate::model::Effect;
+use crate::policy::cedar_text::Writer;
 use crate::policy::condition::{Condition, ConditionError};
 use crate::policy::entities::{Kind, Reach};
 use crate::policy::guard;
@@ -52,14 +53,21 @@ impl Linker<'_> {
         number: u32,
         file: &Arc<str>,
     ) -> Option<(Rule, ActionSet)> {
+        // Left without either by mistakes that are reported already; read as it stands it would mean everyone.
+        if rule.who.is_empty() || rule.what.is_empty() {
+            return None;
+        }
         let before = self.problems.len();
         let principal = self.principal_scope(&rule.who, file);
         let resource = self.resource_scope(&rule.what, file);
-        let actions = self.actions(&rule.actions, file);
+        // An unknown action keeps the bundle from loading; with others in its place the rest is still looked at.
+        let actions = self.actions(&rule.actions, file).or_else(|| self.actions(&[], file));
         let condition = self.condition(&rule.when, &rule.unless, file);
         let failed = self.problems.get(before..).unwrap_or_default().iter().any(Problem::is_error);
-        let (Some(actions), Ok(condition), false) = (actions, condition, failed) else { return None };
-        self.note_if_always_looked_at(principal, resource, rule.place, &id, file);
+        let (Some(actions), Ok(condition)) = (actions, condition) else { return None };
+        if !failed {
+            self.note_if_always_looked_at(principal, resource, rule.place, &id, file);
+        }
         let condition = condition.map(|condition| self.condition_number(&condition));
         let set = self.action_set(actions.clone());
         let made = Rule {
@@ -91,9 +99,7 @@ impl Linker<'_> {
                 }
                 SelectorKind::Team | SelectorKind::Org => {
                     let kind = if selector.kind == SelectorKind::Team { Kind::TEAM } else { Kind::ORG };
-                    if let Some(index) = self.declared(kind, name, file) {
-                        any_of.push(self.scopes.key(Key::In(index)));
-                    }
+                    any_of.push(self.group_key(kind, name, file));
                     continue;
                 }
                 SelectorKind::Service => Kind::SERVICE,
@@ -127,27 +133,30 @@ impl Linker<'_> {
             let name = &selector.name;
             match selector.kind {
                 SelectorKind::ModelTag => tags.push(self.scopes.key(Key::Tag(name.value.clone()))),
-                SelectorKind::ModelGroup => {
-                    if let Some(index) = self.declared(Kind::MODEL_GROUP, name, file) {
-                        any_of.push(self.scopes.key(Key::In(index)));
-                    }
-                }
+                SelectorKind::ModelGroup => any_of.push(self.group_key(Kind::MODEL_GROUP, name, file)),
                 SelectorKind::Router if name.value == "*" => any_of.push(self.scopes.key(Key::Is(Kind::ROUTER))),
-                SelectorKind::Router => {
-                    if let Some(index) = self.declared(Kind::ROUTER, name, file) {
-                        any_of.push(self.scopes.key(Key::In(index)));
-                    }
-                }
+                SelectorKind::Router => any_of.push(self.group_key(Kind::ROUTER, name, file)),
                 SelectorKind::ProviderAccount => {
                     let index = self.referred(Kind::PROVIDER_ACCOUNT, name, file);
                     any_of.push(self.scopes.key(Key::In(index)));
                 }
-                _ => any_of.extend(self.model_name(name, file).map(|reach| self.reach_key(reach))),
+                _ => {
+                    let reach = self.model_name(name, file).unwrap_or(Reach::Every);
+                    any_of.push(self.reach_key(reach));
+                }
             }
         }
         let models = if tags.is_empty() { Vec::new() } else { vec![self.scopes.key(Key::Is(Kind::MODEL))] };
         let clauses = [any_of, tags, models];
         self.scopes.scope(clauses.into_iter().filter(|clause| !clause.is_empty()))
+    }
+
+    /// Whoever or whatever is in the group of this name. Where nobody declares it that is a problem, and the group is
+    /// made up: the bundle will not load, and the rest of the rule can still be looked at.
+    fn group_key(&mut self, kind: Kind, name: &Name, file: &Arc<str>) -> KeyIndex {
+        let declared = self.declared(kind, name, file);
+        let index = declared.unwrap_or_else(|| self.store.intern(kind, &name.value));
+        self.scopes.key(Key::In(index))
     }
 
     fn reach_key(&mut self, reach: Reach) -> KeyIndex {
@@ -270,29 +279,32 @@ impl Linker<'_> {
         for file in files {
             let number = self.file_number(&file.path);
             for key in &file.document.keys {
-                let narrowed = [
-                    (&key.models, SelectorKind::Model, key.routers.is_none().then_some("resource is Router")),
-                    (&key.routers, SelectorKind::Router, None),
-                ];
-                for (names, kind, also) in narrowed {
-                    let Some(names) = names else { continue };
-                    let what: Vec<Selector> = names.iter().map(|name| Selector { kind, name: name.clone() }).collect();
-                    let allowed = self.resource_scope(&what, &file.path);
-                    let is = if kind == SelectorKind::Model { Kind::MODEL } else { Kind::ROUTER };
-                    self.restrict(
-                        &key.id,
-                        Restriction::Resources { is, allowed, also_routers: also.is_some() },
-                        number,
-                        &file.path,
-                    );
+                let before = self.problems.len();
+                let mut restrictions = Vec::new();
+                if let Some(names) = &key.models {
+                    let allowed = self.named(names, SelectorKind::Model, &file.path);
+                    restrictions.push(Restriction::Models { allowed, also_routers: key.routers.is_none() });
+                }
+                if let Some(names) = &key.routers {
+                    restrictions
+                        .push(Restriction::Routers { allowed: self.named(names, SelectorKind::Router, &file.path) });
                 }
                 if let Some(names) = &key.actions {
-                    if let Some(actions) = self.actions(names, &file.path) {
-                        self.restrict(&key.id, Restriction::Actions(actions), number, &file.path);
-                    }
+                    restrictions.extend(self.actions(names, &file.path).map(Restriction::Actions));
+                }
+                if self.problems.get(before..).unwrap_or_default().iter().any(Problem::is_error) {
+                    continue;
+                }
+                for restriction in restrictions {
+                    self.restrict(&key.id, restriction, number, &file.path);
                 }
             }
         }
+    }
+
+    fn named(&mut self, names: &[Name], kind: SelectorKind, file: &Arc<str>) -> ScopeIndex {
+        let what: Vec<Selector> = names.iter().map(|name| Selector { kind, name: name.clone() }).collect();
+        self.resource_scope(&what, file)
     }
 
     fn restrict(&mut self, key: &Name, restriction: Restriction, number: u32, file: &Arc<str>) {
@@ -302,25 +314,26 @@ impl Linker<'_> {
             self.scopes.scope([vec![key]])
         };
         let every = ActionSet::of(self.schema.actions().map(|(index, _)| index));
-        let (resource, actions, unless, name) = match restriction {
-            Restriction::Resources { is, allowed, also_routers } => {
-                let mut kinds = vec![self.scopes.key(Key::Is(is))];
-                if also_routers {
-                    kinds.push(self.scopes.key(Key::Is(Kind::ROUTER)));
-                }
-                let resource = self.scopes.scope([kinds]);
-                let writer =
-                    crate::policy::cedar_text::Writer { store: &self.store, scopes: &self.scopes, schema: self.schema };
-                let name = if is == Kind::MODEL { "models" } else { "routers" };
-                (resource, every, Some(writer.resource_condition(allowed)), name)
+        let (kinds, allowed, name) = match &restriction {
+            Restriction::Models { allowed, also_routers: true } => {
+                (vec![Kind::MODEL, Kind::ROUTER], Some(*allowed), "models")
             }
-            Restriction::Actions(allowed) => {
-                let others = ActionSet::of(
-                    self.schema.actions().map(|(index, _)| index).filter(|index| !allowed.contains(*index)),
-                );
-                (self.scopes.scope([]), others, None, "actions")
-            }
+            Restriction::Models { allowed, .. } => (vec![Kind::MODEL], Some(*allowed), "models"),
+            Restriction::Routers { allowed } => (vec![Kind::ROUTER], Some(*allowed), "routers"),
+            Restriction::Actions(_) => (vec![], None, "actions"),
         };
+        let kinds: Vec<KeyIndex> = kinds.into_iter().map(|kind| self.scopes.key(Key::Is(kind))).collect();
+        let resource = self.scopes.scope([kinds].into_iter().filter(|kinds| !kinds.is_empty()));
+        let actions = match restriction {
+            Restriction::Actions(allowed) => every.filter(|index| !allowed.contains(*index)),
+            _ => every,
+        };
+        let asked_for = |index| self.schema.action_at(index).is_some_and(|action| !action.principals.is_empty());
+        if !actions.iter().any(asked_for) {
+            return;
+        }
+        let writer = Writer { store: &self.store, scopes: &self.scopes, schema: self.schema };
+        let unless = allowed.map(|allowed| writer.resource_condition(allowed));
         let unless: Vec<ConditionText> = unless
             .into_iter()
             .map(|text| ConditionText { text: text.into(), place: key.place, layout: TextLayout::Opaque })
@@ -343,8 +356,13 @@ impl Linker<'_> {
     }
 }
 
+/// What a key is narrowed to.
 enum Restriction {
-    Resources { is: Kind, allowed: ScopeIndex, also_routers: bool },
+    /// These models, and no routers unless they are named too.
+    Models { allowed: ScopeIndex, also_routers: bool },
+    /// These routers.
+    Routers { allowed: ScopeIndex },
+    /// These actions.
     Actions(ActionSet),
 }
 

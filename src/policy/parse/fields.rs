@@ -1,11 +1,12 @@
 //! What all declarations have in common: known keys, and values that are names, texts, lists, switches or instants.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use crate::model::{Timestamp, check_name};
+use crate::model::{NameError, Timestamp, check_name};
 use crate::policy::problem::{Problem, ProblemCode, nearest};
 use crate::policy::syntax::{Located, Name, Place};
 use crate::policy::yaml::{Key, Kind, MAX_KEPT_PROBLEMS, Node, Scalar, Style};
@@ -33,6 +34,11 @@ impl Findings {
 
     fn add(&self, problem: Problem) -> Finding<'_> {
         Finding { findings: self, problem: Some(problem) }
+    }
+
+    /// Whether what is found from now on is only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.get() >= MAX_KEPT_PROBLEMS
     }
 
     /// How many were found, and those of them that were kept.
@@ -81,24 +87,31 @@ pub(super) struct Fields<'a> {
     pub(super) place: Place,
     what: &'static str,
     entries: &'a [(Key, Node)],
+    /// The known keys that the unknown ones were probably meant to be.
+    guesses: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
     /// The fields of `what`, which knows the keys `known`; `None` where `node` is no mapping.
-    pub(super) fn of(node: &'a Node, what: &'static str, known: &[&str], findings: &'a Findings) -> Option<Self> {
+    pub(super) fn of(
+        node: &'a Node,
+        what: &'static str,
+        known: &[&'static str],
+        findings: &'a Findings,
+    ) -> Option<Self> {
         let Kind::Mapping(entries) = &node.kind else {
             let message = format!("expected {what}, found {}", describe(node));
             let code = if node.kind == Kind::Null { ProblemCode::NullValue } else { ProblemCode::WrongType };
             findings.error(code, node.place, message).help(form(node, known));
             return None;
         };
-        let fields = Self { findings, place: node.place, what, entries };
+        let mut fields = Self { findings, place: node.place, what, entries, guesses: Vec::new() };
         fields.refuse_unknown(known);
         Some(fields)
     }
 
     /// The sections of a file.
-    pub(super) fn of_file(node: &'a Node, known: &[&str], findings: &'a Findings) -> Option<Self> {
+    pub(super) fn of_file(node: &'a Node, known: &[&'static str], findings: &'a Findings) -> Option<Self> {
         if matches!(node.kind, Kind::Mapping(_)) {
             return Self::of(node, "a file", known, findings);
         }
@@ -108,10 +121,15 @@ impl<'a> Fields<'a> {
         None
     }
 
-    fn refuse_unknown(&self, known: &[&str]) {
+    fn refuse_unknown(&mut self, known: &[&'static str]) {
         for (key, _) in self.entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
+            // Looking for near names takes time.
+            if self.findings.is_full() {
+                return;
+            }
             let message = format!("{} has no `{}`", self.what, shortened(&key.text));
             let near = synonym(&key.text, known).or_else(|| nearest(&key.text, known.iter().copied()));
+            self.guesses.extend(near);
             let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
             let help = match (self.what, key.text.as_str()) {
                 ("a file", "tests") => "tests stand in a file of their own, whose name ends in `_test.yaml`".to_owned(),
@@ -125,26 +143,25 @@ impl<'a> Fields<'a> {
         self.entries.iter().find(|(key, _)| key.text == name).map(|(key, node)| (key, node))
     }
 
+    /// Whether the key is there, or another was probably meant to be it.
+    pub(super) fn is_meant(&self, name: &str) -> bool {
+        self.has(name) || self.guesses.contains(&name)
+    }
+
     /// Whether the key is there, whatever its value.
     pub(super) fn has(&self, name: &str) -> bool {
         self.entry(name).is_some()
     }
 
-    /// The value of a key; nothing at all is reported where the key is there.
+    /// The value of a key, if it is there; that it is null is reported.
     pub(super) fn get(&self, name: &str) -> Option<&'a Node> {
         let (key, node) = self.entry(name)?;
-        if node.kind != Kind::Null {
-            return Some(node);
-        }
-        let place = if node.place.length == 0 { key.place } else { node.place };
-        let message = format!("`{name}` has no value");
-        self.findings.error(ProblemCode::NullValue, place, message).help("give it a value, or remove the key");
-        None
+        self.findings.value(key, node)
     }
 
     /// The value of a key that must be there.
     pub(super) fn required(&self, name: &str) -> Option<&'a Node> {
-        if !self.has(name) {
+        if !self.is_meant(name) {
             let message = format!("{} needs `{name}`", self.what);
             self.findings.error(ProblemCode::MissingField, self.place, message).help(format!("add `{name}:`"));
         }
@@ -216,9 +233,8 @@ impl<'a> Fields<'a> {
             self.findings.error(ProblemCode::WrongType, node.place, message).help("write `{ region: eu }`");
             return Box::default();
         };
-        let values = Fields { findings: self.findings, place: node.place, what: "metadata", entries };
-        let text = |(key, _): &(Key, Node)| {
-            let value = self.findings.scalar(values.get(&key.text)?, "a text")?;
+        let text = |(key, node): &(Key, Node)| {
+            let value = self.findings.scalar(self.findings.value(key, node)?, "a text")?;
             self.findings.checked(&key.text, key.place)?;
             Some((key.text.clone(), value.text.clone()))
         };
@@ -227,6 +243,17 @@ impl<'a> Fields<'a> {
 }
 
 impl Findings {
+    /// The value of `key`, which must not be null.
+    fn value<'a>(&self, key: &Key, node: &'a Node) -> Option<&'a Node> {
+        if node.kind != Kind::Null {
+            return Some(node);
+        }
+        let place = if node.place.length == 0 { key.place } else { node.place };
+        let message = format!("`{}` has no value", shortened(&key.text));
+        self.error(ProblemCode::NullValue, place, message).help("give it a value, or remove the key");
+        None
+    }
+
     /// The names of a list; each once.
     pub(super) fn names(&self, node: &Node, field: &str, wildcard: Wildcard) -> Box<[Name]> {
         if let Some(all) = self.every(node, field, wildcard) {
@@ -304,10 +331,10 @@ impl Findings {
         }
         let text = self.checked(&scalar.text, node.place)?;
         if text.contains('*') && (wildcard != Wildcard::Pattern || text == "*") {
-            let message = if text == "*" {
-                "`*` stands for every one, so it stands alone".to_owned()
-            } else {
-                format!("`{}` holds a `*`, which is no pattern here", shortened(&text))
+            let message = match (text.as_str(), wildcard) {
+                ("*", Wildcard::Never) => "`*` may not stand here".to_owned(),
+                ("*", _) => "`*` stands for every one, so it stands alone".to_owned(),
+                _ => format!("`{}` holds a `*`, which is no pattern here", shortened(&text)),
             };
             self.error(ProblemCode::WildcardNotAllowed, node.place, message).help(way_out());
             return None;
@@ -320,11 +347,14 @@ impl Findings {
         match check_name(text) {
             Ok(()) => Some(text.clone()),
             Err(error) => {
-                let help = "type the name anew; characters that cannot be seen often come along when text is copied";
-                let finding = self.error(ProblemCode::InvalidName, place, error.to_string());
-                if matches!(error, crate::model::NameError::Character { .. }) {
-                    finding.help(help);
-                }
+                let help = match error {
+                    NameError::Empty => "name what is meant, or remove it",
+                    NameError::TooLong { .. } => "shorten it",
+                    NameError::Character { .. } => {
+                        "type the name anew; characters that cannot be seen often come along when text is copied"
+                    }
+                };
+                self.error(ProblemCode::InvalidName, place, error.to_string()).help(help);
                 None
             }
         }
@@ -338,9 +368,11 @@ impl Findings {
             Kind::Sequence(_) | Kind::Mapping(_) => ProblemCode::WrongType,
         };
         let help = match &node.kind {
-            Kind::Null if node.place.length > 0 => format!("write {what}; put it in quotes if it is really called so"),
+            Kind::Null if node.place.length > 0 && what == "a name" => {
+                format!("write {what}; put it in quotes if it is really called so")
+            }
             Kind::Mapping(_) => format!("write {what}; put a text that holds `: ` in quotes"),
-            Kind::Sequence(_) => format!("write one, without brackets or `- `; {what} is not a list"),
+            Kind::Sequence(_) => format!("write {what}, without brackets and without `- `"),
             _ => format!("write {what}, or remove the item"),
         };
         self.error(code, node.place, format!("expected {what}, found {}", describe(node))).help(help);
@@ -351,7 +383,7 @@ impl Findings {
 /// Which names of a list have come already. Most lists are short, and are looked through.
 #[derive(Default)]
 struct Seen {
-    lines: std::collections::HashMap<SmolStr, u32>,
+    lines: HashMap<SmolStr, u32>,
 }
 
 impl Seen {
@@ -371,7 +403,7 @@ impl Seen {
 pub(super) fn items<T>(fields: &Fields, section: &str, read: impl Fn(&Node, &Findings) -> Option<T>) -> Vec<T> {
     let Some(node) = fields.get(section) else { return Vec::new() };
     let list = fields.findings.list(node, section, "declarations").unwrap_or_default();
-    list.iter().filter_map(|item| read(item, fields.findings)).collect()
+    list.iter().take_while(|_| !fields.findings.is_full()).filter_map(|item| read(item, fields.findings)).collect()
 }
 
 pub(super) fn describe(node: &Node) -> &'static str {
@@ -387,7 +419,7 @@ pub(super) fn describe(node: &Node) -> &'static str {
 /// How a declaration is written, for one who wrote something else.
 fn form(node: &Node, known: &[&str]) -> String {
     match (&node.kind, known.first()) {
-        (Kind::Scalar(scalar), Some(&first @ ("id" | "name"))) => {
+        (Kind::Scalar(scalar), Some(&first @ ("id" | "name"))) if !known.contains(&"effect") => {
             format!("write `{first}: {}`", shortened(&scalar.text))
         }
         _ => format!("write a mapping of {}", listed(known)),

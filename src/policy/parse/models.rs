@@ -12,8 +12,14 @@ const MAX_PRICE_USD: u64 = 1_000_000_000;
 /// Pico-dollars per token that a dollar per million tokens is.
 const PICO_PER_USD_PER_MILLION: u64 = 1_000_000;
 
+// The keys of each declaration; `schema/rules.schema.json` has the same.
+pub(super) const ACCOUNT: &[&str] = &["id", "provider", "tags", "models", "metadata"];
+pub(super) const MODEL: &[&str] = &["name", "enabled", "tags", "aliases", "max_output_tokens", "price", "metadata"];
+pub(super) const PRICE: &[&str] = &["input", "output", "cached_input"];
+pub(super) const MODELS: &[&str] = &["id", "models", "tags", "metadata"];
+
 pub(super) fn account(node: &Node, findings: &Findings) -> Option<AccountDeclaration> {
-    let fields = Fields::of(node, "a provider account", &["id", "provider", "tags", "models", "metadata"], findings)?;
+    let fields = Fields::of(node, "a provider account", ACCOUNT, findings)?;
     let id = fields.id("id");
     let provider = fields.text("provider");
     let tags = fields.names("tags", Wildcard::Never);
@@ -40,8 +46,7 @@ fn model(node: &Node, findings: &Findings) -> Option<ModelDeclaration> {
             metadata: Box::default(),
         });
     }
-    let known = &["name", "enabled", "tags", "aliases", "max_output_tokens", "price", "metadata"];
-    let fields = Fields::of(node, "a model", known, findings)?;
+    let fields = Fields::of(node, "a model", MODEL, findings)?;
     let name = fields.id("name");
     let enabled = fields.switch("enabled").unwrap_or(true);
     let (tags, aliases) = (fields.names("tags", Wildcard::Never), fields.names("aliases", Wildcard::Never));
@@ -74,7 +79,7 @@ fn whole_number(text: &str) -> Option<u64> {
 
 fn price(fields: &Fields) -> Option<Box<Price>> {
     let node = fields.get("price")?;
-    let fields = Fields::of(node, "a price", &["input", "output", "cached_input"], fields.findings)?;
+    let fields = Fields::of(node, "a price", PRICE, fields.findings)?;
     let amount = |field| fields.get(field).and_then(|node| amount(node, field, fields.findings));
     let price = Price { input: amount("input"), output: amount("output"), cached_input: amount("cached_input") };
     Some(Box::new(price))
@@ -136,7 +141,7 @@ fn shown(node: &Node) -> String {
 
 /// A model group or a router, whichever `what` says.
 pub(super) fn models(node: &Node, what: &'static str, findings: &Findings) -> Option<ModelsDeclaration> {
-    let fields = Fields::of(node, what, &["id", "models", "tags", "metadata"], findings)?;
+    let fields = Fields::of(node, what, MODELS, findings)?;
     let id = fields.id("id");
     let models = fields.required("models").map(|node| findings.names(node, "models", Wildcard::Pattern));
     let tags = fields.names("tags", Wildcard::Never);

@@ -1,20 +1,43 @@
 //! Orgs, teams, users, services, and the keys that are kept in git.
 
+use std::collections::HashMap;
+
 use crate::model::EntityUid;
 use crate::policy::problem::ProblemCode;
-use crate::policy::syntax::{Extras, GroupDeclaration, KeyDeclaration, Located, MemberDeclaration, Membership, Name};
+use crate::policy::syntax::{
+    Extras, GroupDeclaration, KeyDeclaration, Located, MemberDeclaration, Membership, Name, Place,
+};
 use crate::policy::yaml::{Kind, Node};
 
 use super::fields::{Fields, Findings, Wildcard};
 
+// The keys of each declaration; `schema/rules.schema.json` has the same.
+pub(super) const ORG: &[&str] = &["id", "tags", "external_id", "expires_at", "disabled", "metadata"];
+pub(super) const TEAM: &[&str] = &["id", "org", "parent", "tags", "external_id", "expires_at", "disabled", "metadata"];
+pub(super) const MEMBER: &[&str] = &[
+    "id",
+    "team",
+    "teams",
+    "org",
+    "orgs",
+    "roles",
+    "tags",
+    "email",
+    "external_id",
+    "expires_at",
+    "disabled",
+    "metadata",
+];
+pub(super) const MEMBERSHIP: &[&str] = &["id", "role"];
+pub(super) const KEY: &[&str] =
+    &["id", "hash", "owner", "models", "routers", "actions", "tags", "expires_at", "disabled", "metadata"];
+
 pub(super) fn org(node: &Node, findings: &Findings) -> Option<GroupDeclaration> {
-    let known = &["id", "tags", "external_id", "expires_at", "disabled", "metadata"];
-    group(&Fields::of(node, "an org", known, findings)?)
+    group(&Fields::of(node, "an org", ORG, findings)?)
 }
 
 pub(super) fn team(node: &Node, findings: &Findings) -> Option<GroupDeclaration> {
-    let known = &["id", "org", "parent", "tags", "external_id", "expires_at", "disabled", "metadata"];
-    group(&Fields::of(node, "a team", known, findings)?)
+    group(&Fields::of(node, "a team", TEAM, findings)?)
 }
 
 fn group(fields: &Fields) -> Option<GroupDeclaration> {
@@ -27,21 +50,7 @@ fn group(fields: &Fields) -> Option<GroupDeclaration> {
 
 /// A user or a service, whichever `what` says.
 pub(super) fn member(node: &Node, what: &'static str, findings: &Findings) -> Option<MemberDeclaration> {
-    let known = &[
-        "id",
-        "team",
-        "teams",
-        "org",
-        "orgs",
-        "roles",
-        "tags",
-        "email",
-        "external_id",
-        "expires_at",
-        "disabled",
-        "metadata",
-    ];
-    let fields = Fields::of(node, what, known, findings)?;
+    let fields = Fields::of(node, what, MEMBER, findings)?;
     let id = fields.id("id");
     let teams = teams(&fields);
     let orgs = orgs(&fields);
@@ -55,10 +64,14 @@ fn teams(fields: &Fields) -> Box<[Membership]> {
     let one = fields.get("team").and_then(|node| membership(node, fields.findings));
     let list = fields.get("teams").and_then(|node| fields.findings.list(node, "teams", "names")).unwrap_or_default();
     let mut teams: Vec<Membership> = Vec::with_capacity(list.len() + usize::from(one.is_some()));
-    for team in one.into_iter().chain(list.iter().filter_map(|node| membership(node, fields.findings))) {
-        match teams.iter().find(|known| known.team.value == team.team.value) {
-            Some(known) => said_twice(&team.team, &known.team, fields.findings),
-            None => teams.push(team),
+    let mut seen = HashMap::new();
+    for membership in one.into_iter().chain(list.iter().filter_map(|node| membership(node, fields.findings))) {
+        let team = &membership.team;
+        if let Some(first) = seen.get(&team.value) {
+            said_twice(team, *first, fields.findings);
+        } else {
+            seen.insert(team.value.clone(), team.place);
+            teams.push(membership);
         }
     }
     teams.into()
@@ -70,7 +83,7 @@ fn membership(node: &Node, findings: &Findings) -> Option<Membership> {
         let way_out = || "name the teams; a membership takes no wildcard".to_owned();
         return Some(Membership { team: findings.name(node, Wildcard::Never, way_out)?, role: None });
     }
-    let fields = Fields::of(node, "a membership", &["id", "role"], findings)?;
+    let fields = Fields::of(node, "a membership", MEMBERSHIP, findings)?;
     let team = fields.id("id");
     let role = fields.name("role").map(|role| role.value);
     Some(Membership { team: team?, role })
@@ -81,21 +94,20 @@ fn orgs(fields: &Fields) -> Box<[Name]> {
     let list = fields.names("orgs", Wildcard::Never);
     let Some(one) = fields.name("org") else { return list };
     if let Some(again) = list.iter().find(|org| org.value == one.value) {
-        said_twice(again, &one, fields.findings);
+        said_twice(again, one.place, fields.findings);
         return list;
     }
     std::iter::once(one).chain(list).collect()
 }
 
-fn said_twice(again: &Name, first: &Name, findings: &Findings) {
+fn said_twice(again: &Name, first: Place, findings: &Findings) {
     let message = format!("`{}` is named twice", again.value);
-    let help = format!("it stands first in line {}; remove one of the two", first.place.line);
+    let help = format!("it stands first in line {}; remove one of the two", first.line);
     findings.warning(ProblemCode::DuplicateName, again.place, message).help(help);
 }
 
 pub(super) fn key(node: &Node, findings: &Findings) -> Option<KeyDeclaration> {
-    let known = &["id", "hash", "owner", "models", "routers", "actions", "tags", "expires_at", "disabled", "metadata"];
-    let fields = Fields::of(node, "a key", known, findings)?;
+    let fields = Fields::of(node, "a key", KEY, findings)?;
     let narrowed = |field, wildcard| fields.has(field).then(|| fields.names(field, wildcard));
     let id = fields.id("id");
     let hash = fields.required("hash").and_then(|node| {
@@ -111,15 +123,15 @@ pub(super) fn key(node: &Node, findings: &Findings) -> Option<KeyDeclaration> {
     Some(KeyDeclaration { id: id?, hash: hash?, owner: owner?, models, routers, actions, tags, extras })
 }
 
-/// Whose key it is: a user or a service.
+/// Whose key it is: a user's, a service's, a team's or an org's.
 fn owner(fields: &Fields) -> Option<Located<EntityUid>> {
     let node = fields.required("owner")?;
     let scalar = fields.findings.scalar(node, "an entity uid")?;
     let help = "write `'User::\"alice\"'` or `'Service::\"support-bot\"'`, in single quotes";
     match scalar.text.parse::<EntityUid>() {
-        Ok(uid) if matches!(uid.kind(), "User" | "Service") => Some(Located::new(uid, node.place)),
+        Ok(uid) if matches!(uid.kind(), "User" | "Service" | "Team" | "Org") => Some(Located::new(uid, node.place)),
         Ok(uid) => {
-            let message = format!("a key belongs to a User or a Service, not to a {}", uid.kind());
+            let message = format!("a key belongs to a User, Service, Team or Org, not to a {}", uid.kind());
             fields.findings.error(ProblemCode::InvalidValue, node.place, message).help(help);
             None
         }

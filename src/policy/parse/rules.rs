@@ -25,7 +25,7 @@ const WHAT: &[SelectorKind] = &[
     SelectorKind::ModelTag,
 ];
 
-const KNOWN: &[&str] = &[
+pub(super) const KNOWN: &[&str] = &[
     "id",
     "description",
     "effect",
@@ -68,7 +68,7 @@ pub(super) fn rule(node: &Node, findings: &Findings) -> Option<RuleDeclaration> 
 
 /// Reports a rule in which none of `kinds` is spoken of.
 fn require(fields: &Fields, kinds: &[SelectorKind], code: ProblemCode, message: &str) {
-    if kinds.iter().any(|kind| fields.has(kind.field())) {
+    if kinds.iter().any(|kind| fields.is_meant(kind.field())) {
         return;
     }
     let names = kinds.iter().map(|kind| format!("`{}`", kind.field())).collect::<Vec<_>>().join(", ");

@@ -66,26 +66,30 @@ fn sarif_result(problem: &Problem, codes: &[ProblemCode], root: &str) -> Value {
         Some(help) => format!("{} ({help})", problem.message),
         None => problem.message.clone(),
     };
-    let mut result = json!({
+    json!({
         "ruleId": problem.code.as_str(),
         "ruleIndex": codes.binary_search(&problem.code).unwrap_or_default(),
         "level": severity(problem),
         "message": { "text": message },
-    });
+        "locations": sarif_locations(problem, root),
+    })
+}
+
+fn sarif_locations(problem: &Problem, root: &str) -> Value {
     if problem.file.is_empty() {
-        return result;
+        return json!([]);
     }
-    let mut location = json!({ "artifactLocation": { "uri": uri(&under(root, &problem.file)) } });
-    if problem.place.line > 0 {
-        let column = problem.place.column.max(1);
-        location["region"] = json!({
-            "startLine": problem.place.line,
-            "startColumn": column,
-            "endColumn": column.saturating_add(problem.place.length.max(1)),
-        });
+    let artifact = json!({ "uri": uri(&under(root, &problem.file)) });
+    if problem.place.line == 0 {
+        return json!([{ "physicalLocation": { "artifactLocation": artifact } }]);
     }
-    result["locations"] = json!([{ "physicalLocation": location }]);
-    result
+    let column = problem.place.column.max(1);
+    let region = json!({
+        "startLine": problem.place.line,
+        "startColumn": column,
+        "endColumn": column.saturating_add(problem.place.length.max(1)),
+    });
+    json!([{ "physicalLocation": { "artifactLocation": artifact, "region": region } }])
 }
 
 /// Commands that make GitHub show each problem at its line of a pull request. `root` as in [`sarif`].

@@ -29,8 +29,7 @@ pub fn text(problems: &[Problem], colour: bool) -> String {
         let _ = one(problem, colours, &mut out);
     }
     if !problems.is_empty() {
-        let errors = problems.iter().filter(|problem| problem.is_error()).count();
-        let _ = writeln!(out, "{}", counts(errors, problems.len() - errors));
+        let _ = writeln!(out, "{}", counts(problems));
     }
     out
 }
@@ -90,7 +89,8 @@ fn draw(source: &str, column: usize, length: usize) -> (String, usize, usize) {
 }
 
 /// `text` on one line, with nothing in it that a terminal would act upon.
-pub(super) fn shown(text: &str) -> String {
+#[must_use]
+pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -140,11 +140,11 @@ fn cells(character: char) -> usize {
     }
 }
 
-fn counts(errors: usize, warnings: usize) -> String {
-    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-    match (errors, warnings) {
-        (_, 0) => count(errors, "error"),
-        (0, _) => count(warnings, "warning"),
-        _ => format!("{}, {}", count(errors, "error"), count(warnings, "warning")),
-    }
+fn counts(problems: &[Problem]) -> String {
+    let each = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")];
+    let count = |(severity, what)| {
+        let number = problems.iter().filter(|problem| problem.severity == severity).count();
+        (number > 0).then(|| format!("{number} {what}{}", if number == 1 { "" } else { "s" }))
+    };
+    each.into_iter().filter_map(count).collect::<Vec<_>>().join(", ")
 }

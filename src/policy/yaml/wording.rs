@@ -7,11 +7,16 @@ use serde_saphyr::granit_parser::{ErrorKind, ScanError};
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::syntax::Place;
 
-/// The problem that `error` is about.
-pub(super) fn of(error: &ScanError, file: &Arc<str>, text: &str) -> Problem {
+/// The problem that `error` is about; `bracket` is the line of the bracket that was open.
+pub(super) fn of(error: &ScanError, file: &Arc<str>, text: &str, bracket: Option<u32>) -> Problem {
     let (line, column) = (super::line(error.marker()), super::column(error.marker()));
-    let place = within(text, Place { line, column, length: 1 });
     let kind = error.kind();
+    let place = match kind {
+        ErrorKind::UnexpectedCharacter { character } => {
+            Place { line, column: column + before(error, text, *character), length: 1 }
+        }
+        _ => within(text, Place { line, column, length: 1 }),
+    };
     if is_about_tabs(kind) {
         return Problem::error(ProblemCode::TabIndentation, file, place, "a tab stands where YAML takes only spaces")
             .with_help("replace the tab by spaces");
@@ -22,7 +27,11 @@ pub(super) fn of(error: &ScanError, file: &Arc<str>, text: &str) -> Problem {
     }
     let (message, help) = words(kind);
     let problem = Problem::error(ProblemCode::YamlSyntax, file, place, message);
-    if help.is_empty() { problem } else { problem.with_help(help) }
+    match (help, bracket) {
+        ("", _) => problem,
+        (CLOSE_LIST | CLOSE_MAPPING, Some(line)) => problem.with_help(format!("{help}; it begins in line {line}")),
+        (help, _) => problem.with_help(help),
+    }
 }
 
 pub(super) fn is_about_tabs(kind: &ErrorKind) -> bool {
@@ -33,11 +42,20 @@ pub(super) fn is_about_tabs(kind: &ErrorKind) -> bool {
             | ErrorKind::TabAtBlockScalarStart
             | ErrorKind::TabInIndentation
             | ErrorKind::TabInPlainScalar
+            // Said of a tab between two dashes.
+            | ErrorKind::InvalidBlockEntryWhitespace
     )
 }
 
 pub(super) fn is_about_quotes(kind: &ErrorKind) -> bool {
     matches!(kind, ErrorKind::UnclosedQuotedScalar)
+}
+
+/// How many characters stand between the scalar that the reader points at and the `character` that it means.
+fn before(error: &ScanError, text: &str, character: char) -> u32 {
+    let rest = error.marker().byte_offset().and_then(|start| text.get(start..)).unwrap_or_default();
+    let line = rest.split('\n').next().unwrap_or_default();
+    line.chars().position(|other| other == character).and_then(|count| u32::try_from(count).ok()).unwrap_or_default()
 }
 
 /// `place`, drawn back into the text where the reader gives the end of a file that ends with a line break.
@@ -51,6 +69,8 @@ fn within(text: &str, place: Place) -> Place {
     Place { line: last, column: u32::try_from(width).unwrap_or(u32::MAX).saturating_add(1), length: 1 }
 }
 
+const CLOSE_LIST: &str = "put a `,` between the items, or close the list by `]`";
+const CLOSE_MAPPING: &str = "put a `,` between the keys, or close the mapping by `}`";
 const ALIGN: &str = "check the indentation: what belongs together begins in the same column";
 const QUOTE: &str = "quote a text that holds `: `, `#`, or begins with one of - ? : , [ ] { } # & * ! | > @ % `";
 
@@ -116,14 +136,10 @@ fn words_for_brackets(kind: &ErrorKind) -> Option<(String, &'static str)> {
             (format!("`{open}` is closed by `{close}`"), "close each bracket by its own kind")
         }
         ErrorKind::MisplacedFlowCollectionEnd => ("a bracket is closed that was not opened".to_owned(), QUOTE),
-        ErrorKind::InvalidColonPlacement | ErrorKind::ExpectedFlowSequenceSeparator => (
-            "a `,` or `]` is expected in the list that began before".to_owned(),
-            "close the list by `]`, or put a `,` between its items",
-        ),
-        ErrorKind::ExpectedFlowMappingSeparator => (
-            "a `,` or `}` is expected in the mapping that began before".to_owned(),
-            "close the mapping by `}`, or put a `,` between its keys",
-        ),
+        ErrorKind::InvalidColonPlacement | ErrorKind::ExpectedFlowSequenceSeparator => {
+            ("a `,` or `]` is expected here".to_owned(), CLOSE_LIST)
+        }
+        ErrorKind::ExpectedFlowMappingSeparator => ("a `,` or `}` is expected here".to_owned(), CLOSE_MAPPING),
         ErrorKind::UnexpectedEofFlowSequence => ("the file ends before a `]`".to_owned(), "close the list"),
         ErrorKind::UnexpectedEofFlowMapping | ErrorKind::UnexpectedEofImplicitFlowMapping => {
             ("the file ends before a `}`".to_owned(), "close the mapping")

@@ -1,0 +1,50 @@
+//! What nearly every command begins with: a directory becomes a bundle, and the bundle a snapshot.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::progress::Progress;
+use crate::edge::files::{ManifestPolicy, ReadLimits, Reading, manifest, read};
+use crate::policy::problem::{Problem, ProblemCode};
+use crate::policy::{Loaded, Loader, report};
+
+/// The bundle of a command.
+#[derive(Debug, Args)]
+pub(super) struct Directory {
+    /// The bundle's directory
+    #[arg(value_name = "DIR", env = "TOLLGATE_POLICIES", default_value = "policies", hide_env_values = true)]
+    pub(super) directory: PathBuf,
+}
+
+/// Reads a bundle once: whoever runs a command has finished writing.
+///
+/// # Errors
+/// Everything that is wrong with the directory and its files; what is in the files is not looked at.
+pub(super) fn reading(directory: &Path) -> Result<Reading, Vec<Problem>> {
+    let _progress = Progress::of("reading the bundle");
+    read(directory, &ReadLimits::default())
+}
+
+/// Loads a bundle as the server would: a manifest that lies beside it must fit.
+///
+/// # Errors
+/// Everything that is wrong with it, sorted.
+pub(super) fn load(directory: &Path, strict: bool) -> Result<Loaded, Vec<Problem>> {
+    let reading = reading(directory)?;
+    let mut unfit = manifest::verify(&reading.bundle, reading.manifest.as_ref(), &ManifestPolicy::default());
+    let _progress = Progress::of("compiling the bundle");
+    match Loader::new(strict).load(&reading.bundle) {
+        Ok(loaded) if unfit.is_empty() => Ok(loaded),
+        Ok(Loaded { mut problems, .. }) | Err(mut problems) => {
+            problems.append(&mut unfit);
+            report::sorted(&mut problems);
+            Err(problems)
+        }
+    }
+}
+
+/// Whether files could not be read, rather than said something wrong.
+pub(super) fn unreadable(problems: &[Problem]) -> bool {
+    problems.iter().any(|problem| problem.code == ProblemCode::FileUnreadable)
+}

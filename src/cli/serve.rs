@@ -1,0 +1,236 @@
+//! `tollgate serve`: the one place that wires bundle, engine and server together.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Flags, Settings};
+use crate::edge::http::{Server, Stopped};
+use crate::engine::Engine;
+use crate::policy::live::Live;
+use crate::policy::snapshot::Counts;
+use crate::policy::{Report, report};
+
+/// Cedar wants much stack for deep conditions; with this much it never has to look for more.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
+/// For which the first load is waited for, before it listens.
+const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
+/// For which SIGHUP waits, before it lets the reload finish by itself.
+const RELOAD_WAIT: Duration = Duration::from_secs(30);
+
+/// Serves decisions over HTTP.
+///
+/// Settings come from flags, then the environment (`TOLLGATE_POLICIES`, `TOLLGATE_LISTEN`, …), then tollgate.yaml.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  tollgate serve --policies policies
+  curl -s http://127.0.0.1:8181/is_authorized -H 'Content-Type: application/json' \\
+    -d '{\"principal\": \"User::\\\"alice\\\"\", \"action\": \"chat\", \"resource\": \"Model::\\\"openai-main/gpt-4o\\\"\"}'")]
+pub struct ServeArguments {
+    /// The directory of the bundle [default: policies]
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
+    /// Address and port to listen on; port 0 takes any that is free [default: 127.0.0.1:8181]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where what must last is kept [default: tollgate-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The config file [default: tollgate.yaml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen where other machines reach it, though callers cannot prove who they are
+    #[arg(long)]
+    insecure: bool,
+    /// Take warnings about the bundle for errors
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Serves until the process is told to end.
+#[must_use]
+pub fn run(arguments: ServeArguments) -> ExitCode {
+    let flags = Flags {
+        config: arguments.config,
+        policies: arguments.policies,
+        listen: arguments.listen,
+        data: arguments.data,
+        insecure: arguments.insecure,
+        strict: arguments.strict,
+    };
+    let settings = match Settings::load(&flags) {
+        Ok(settings) => settings,
+        Err(error) => return usage(&error),
+    };
+    // On a thread of its own, since nobody knows how much stack the first one has.
+    let serving = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || serve(&settings));
+    match serving.map(std::thread::JoinHandle::join) {
+        Ok(Ok(code)) => code,
+        Ok(Err(_panicked)) => ExitCode::FAILURE,
+        Err(error) => usage(&error),
+    }
+}
+
+fn usage(error: &dyn std::error::Error) -> ExitCode {
+    say(&format!("error: {error}"));
+    ExitCode::from(2)
+}
+
+/// A message for people, whole lines at a time. That nobody reads it is no reason to stop.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+fn serve(settings: &Settings) -> ExitCode {
+    let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
+    let built = Engine::builder()
+        .policies(&settings.policies)
+        .watch(true)
+        .first_must_load(false)
+        .strict(settings.strict)
+        .guarded(settings.guard)
+        .watch_options(settings.watch_options())
+        .on_load(move |live| {
+            tell_load(live);
+            // Only the first is waited for.
+            let _ = loaded.try_send(());
+        })
+        .build();
+    let engine = match built {
+        Ok(engine) => engine,
+        Err(error) => return usage(&error),
+    };
+    // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
+    let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);
+    match runtime(settings.workers) {
+        Ok(runtime) => runtime.block_on(listen(engine, settings)),
+        Err(error) => usage(&error),
+    }
+}
+
+fn runtime(workers: usize) -> std::io::Result<Runtime> {
+    let workers = match workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let mut builder = if workers == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    if workers > 1 {
+        builder.worker_threads(workers);
+    }
+    builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
+}
+
+async fn listen(engine: Engine, settings: &Settings) -> ExitCode {
+    let server = match Server::bind(engine.clone(), settings.http).await {
+        Ok(server) => server,
+        Err(error) => {
+            say(&format!("error: cannot listen on {}: {error}", settings.http.listen));
+            return ExitCode::from(2);
+        }
+    };
+    let (ends, reloads) = match (Ends::new(), signal(SignalKind::hangup())) {
+        (Ok(ends), Ok(reloads)) => (ends, reloads),
+        (Err(error), _) | (_, Err(error)) => return usage(&error),
+    };
+    match server.address() {
+        Ok(address) => tell_start(address, settings),
+        Err(error) => return usage(&error),
+    }
+    tokio::spawn(follow_hangups(engine, reloads));
+    match server.run(ends.wait()).await {
+        Stopped::Finished => {
+            say("stopped; every request was answered");
+            ExitCode::SUCCESS
+        }
+        Stopped::Cut => {
+            say("stopped; some requests took too long and were cut off");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Ends {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Ends {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(mut self) {
+        std::future::poll_fn(|cx| {
+            let ended = self.terminate.poll_recv(cx).is_ready() || self.interrupt.poll_recv(cx).is_ready();
+            if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+        say("stopping: nobody new is let in, requests in flight finish");
+    }
+}
+
+/// SIGHUP reads the bundle again.
+async fn follow_hangups(engine: Engine, mut hangups: tokio::signal::unix::Signal) {
+    while hangups.recv().await.is_some() {
+        let engine = engine.clone();
+        // What came of it is told as of any load.
+        let _told = tokio::task::spawn_blocking(move || engine.reload(RELOAD_WAIT)).await;
+    }
+}
+
+fn tell_start(address: SocketAddr, settings: &Settings) {
+    let open = if address.ip().is_loopback() {
+        "on loopback decisions are open: every process of this machine may ask and reload"
+    } else {
+        "--insecure: whoever reaches this address may ask and reload"
+    };
+    say(&format!(
+        "tollgate {} listens on http://{address}, serving {}
+{open}
+try: curl -s http://{address}/is_authorized -H 'Content-Type: application/json' \\
+  -d '{{\"principal\": \"User::\\\"alice\\\"\", \"action\": \"chat\", \"resource\": \"Model::\\\"openai-main/gpt-4o\\\"\"}}'",
+        env!("CARGO_PKG_VERSION"),
+        settings.policies.display(),
+    ));
+}
+
+/// One line about a load that worked, the whole report about one that did not.
+fn tell_load(live: &Live) {
+    let state: Arc<Report> = live.report();
+    let colour = std::io::stderr().is_terminal();
+    match (&state.failure, live.current()) {
+        (Some(failure), current) => {
+            let staying = match current {
+                Some(snapshot) => format!("revision {} goes on deciding", snapshot.revision()),
+                None => "nothing decides yet".to_owned(),
+            };
+            say(&format!("{}the bundle does not load; {staying}", report::text(&failure.problems, colour)));
+        }
+        (None, Some(snapshot)) => {
+            let warnings = report::text(&state.warnings, colour);
+            say(&format!("{warnings}loaded revision {}: {}", snapshot.revision(), counted(snapshot.counts())));
+        }
+        (None, None) => {}
+    }
+}
+
+fn counted(counts: Counts) -> String {
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let parts = [
+        count(counts.rules, "rule"),
+        count(counts.forbids, "forbid"),
+        count(counts.users, "user"),
+        count(counts.teams, "team"),
+        count(counts.models, "model"),
+        count(counts.files, "file"),
+    ];
+    parts.join(", ")
+}

@@ -1,0 +1,206 @@
+//! How the server is set up: `tollgate.yaml`, the environment and flags become checked [`Settings`]. The only reader of
+//! the environment.
+#![allow(clippy::disallowed_methods, reason = "the environment and the config file are read here and nowhere else")]
+
+mod file;
+mod schema;
+mod table;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use schema::schema_json;
+
+use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
+use crate::edge::http::HttpOptions;
+use crate::policy::Problem;
+
+/// Largest config file that is read.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// The config file that is read, if it is there, where none is named.
+const USUAL_FILE: &str = "tollgate.yaml";
+
+/// Everything that can be set, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch that somebody sets")]
+pub struct Settings {
+    /// The directory of the bundle.
+    pub policies: PathBuf,
+    /// Where what must last is kept.
+    pub data: PathBuf,
+    /// Whether other addresses than loopback may be listened on, though callers cannot prove who they are.
+    pub insecure: bool,
+    /// Whether warnings about a bundle are errors.
+    pub strict: bool,
+    /// Whether a reload that loses every forbid, or most rules, is held.
+    pub guard: bool,
+    /// How often the bundle's directory is looked at.
+    pub look_every: Duration,
+    /// Whether a bundle must have a manifest.
+    pub manifest_required: bool,
+    /// Who may sign it.
+    pub public_keys: Vec<PublicKey>,
+    /// Threads that serve; 0 for one a core.
+    pub workers: usize,
+    /// How to serve.
+    pub http: HttpOptions,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            policies: PathBuf::from("policies"),
+            data: PathBuf::from("tollgate-data"),
+            insecure: false,
+            strict: false,
+            guard: false,
+            look_every: WatchOptions::default().look_every,
+            manifest_required: false,
+            public_keys: Vec::new(),
+            workers: 0,
+            http: HttpOptions::default(),
+        }
+    }
+}
+
+/// What flags say; each beats the environment, which beats the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--policies`.
+    pub policies: Option<PathBuf>,
+    /// `--listen`.
+    pub listen: Option<SocketAddr>,
+    /// `--data`.
+    pub data: Option<PathBuf>,
+    /// `--insecure`.
+    pub insecure: bool,
+    /// `--strict`.
+    pub strict: bool,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The config file cannot be read.
+    #[error("the config file {} cannot be read: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It says what cannot be.
+    #[error("{}", crate::policy::report::text(problems, false).trim_end())]
+    File {
+        /// Everything that is wrong with it.
+        problems: Vec<Problem>,
+    },
+    /// A variable of the environment says what cannot be.
+    #[error("{name}: {message}")]
+    Variable {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Settings that do not go together.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Settings {
+    /// The settings of this process.
+    ///
+    /// # Errors
+    /// With everything that is wrong with the config file, or the first thing that is wrong elsewhere.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        Self::from(flags, |name| std::env::var_os(name))
+    }
+
+    /// The settings of these flags and this environment.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn from(flags: &Flags, environment: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+        let mut settings = Self::default();
+        let named = flags.config.clone().or_else(|| environment("TOLLGATE_CONFIG").map(PathBuf::from));
+        let path = named.clone().unwrap_or_else(|| PathBuf::from(USUAL_FILE));
+        if let Some(text) = read(&path, named.is_some())? {
+            let name: Arc<str> = path.to_string_lossy().into();
+            let problems = file::apply(&name, &text, &mut settings);
+            if problems.iter().any(Problem::is_error) {
+                return Err(ConfigError::File { problems });
+            }
+        }
+        settings.take_environment(environment)?;
+        settings.take_flags(flags);
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn take_environment(&mut self, environment: impl Fn(&str) -> Option<OsString>) -> Result<(), ConfigError> {
+        for (name, entry) in table::VARIABLES {
+            let Some(value) = environment(name) else { continue };
+            let wrong = |message: String| ConfigError::Variable { name, message };
+            let Some(entry) = table::ENTRIES.iter().find(|known| known.name == *entry) else { continue };
+            let text = value.into_string().map_err(|_| wrong("the value is not UTF-8".to_owned()))?;
+            entry.field.set(self, &text).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    fn take_flags(&mut self, flags: &Flags) {
+        if let Some(policies) = &flags.policies {
+            self.policies.clone_from(policies);
+        }
+        if let Some(data) = &flags.data {
+            self.data.clone_from(data);
+        }
+        self.http.listen = flags.listen.unwrap_or(self.http.listen);
+        self.insecure |= flags.insecure;
+        self.strict |= flags.strict;
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let listen = self.http.listen;
+        if listen.ip().is_loopback() || self.insecure {
+            return Ok(());
+        }
+        Err(ConfigError::Refused(format!(
+            "{listen} can be reached from other machines, and this version cannot tell callers apart: whoever \
+             reaches it may ask and reload. Listen on 127.0.0.1, or pass --insecure if something in front of it \
+             lets only the gateway through"
+        )))
+    }
+
+    /// How the bundle is watched.
+    #[must_use]
+    pub fn watch_options(&self) -> WatchOptions {
+        let manifest = ManifestPolicy {
+            required: self.manifest_required,
+            public_keys: self.public_keys.clone(),
+            ..ManifestPolicy::default()
+        };
+        WatchOptions { look_every: self.look_every, manifest, ..WatchOptions::default() }
+    }
+}
+
+/// The text of the config file; `None` where there need not be one and is none.
+fn read(path: &Path, named: bool) -> Result<Option<Vec<u8>>, ConfigError> {
+    let unreadable = |error| ConfigError::Unreadable { path: path.to_owned(), error };
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+        Ok(metadata) if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES => {
+            let message = format!("it is no file of {MAX_FILE_BYTES} bytes at most");
+            return Err(unreadable(std::io::Error::other(message)));
+        }
+        Ok(_) => {}
+    }
+    std::fs::read(path).map(Some).map_err(unreadable)
+}

@@ -1,0 +1,77 @@
+//! The JSON Schema of `tollgate.yaml`, for editors that complete and check.
+
+use serde_json::{Value, json};
+
+use super::Settings;
+use super::table::{ENTRIES, Field};
+
+/// The JSON Schema of `tollgate.yaml`, with every default in it.
+#[must_use]
+pub fn schema_json() -> String {
+    let mut root = section();
+    for entry in ENTRIES {
+        insert(&mut root, entry.name, with(describe(&entry.field), "description", entry.about));
+    }
+    let root = with(root, "$schema", "https://json-schema.org/draft/2020-12/schema");
+    let root = with(root, "title", "tollgate.yaml");
+    let root = with(root, "description", "How `tollgate serve` is set up. Flags and the environment beat it.");
+    // The alternate form of a JSON value is its indented text.
+    format!("{root:#}\n")
+}
+
+fn with(mut schema: Value, name: &str, text: &str) -> Value {
+    if let Some(members) = schema.as_object_mut() {
+        members.insert(name.to_owned(), Value::from(text));
+    }
+    schema
+}
+
+fn section() -> Value {
+    json!({ "type": "object", "additionalProperties": false, "properties": {} })
+}
+
+fn insert(section_of: &mut Value, name: &str, value: Value) {
+    let Some(properties) = section_of.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    match name.split_once('.') {
+        None => drop(properties.insert(name.to_owned(), value)),
+        Some((outer, rest)) => insert(properties.entry(outer).or_insert_with(section), rest, value),
+    }
+}
+
+fn describe(field: &Field) -> Value {
+    let mut defaults = Settings::default();
+    match field {
+        Field::Path(at) => json!({ "type": "string", "minLength": 1, "default": at(&mut defaults).to_string_lossy() }),
+        Field::Address(at) => json!({ "type": "string", "default": at(&mut defaults).to_string() }),
+        Field::Switch(at) => json!({ "type": "boolean", "default": *at(&mut defaults) }),
+        Field::Number { least, most, at } => {
+            integer(*least, *most, u64::try_from(*at(&mut defaults)).unwrap_or_default())
+        }
+        Field::Millis { least, most, at } => {
+            integer(*least, *most, u64::try_from(at(&mut defaults).as_millis()).unwrap_or_default())
+        }
+        Field::Keys(_) => json!({ "type": "array", "items": { "type": "string" }, "default": [] }),
+    }
+}
+
+fn integer(least: u64, most: u64, default: u64) -> Value {
+    json!({ "type": "integer", "minimum": least, "maximum": most, "default": default })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_described_with_its_default() {
+        let schema: Value = serde_json::from_str(&schema_json()).unwrap();
+        let limits = &schema["properties"]["limits"]["properties"];
+        assert_eq!(limits["body_bytes"]["default"], 2 * 1024 * 1024);
+        assert_eq!(
+            schema["properties"]["reload"]["properties"]["manifest"]["properties"]["required"]["default"],
+            false
+        );
+        assert_eq!(schema["properties"]["listen"]["default"], "127.0.0.1:8181");
+    }
+}

@@ -1,0 +1,188 @@
+//! Every setting, once: its name, what it is about, what values it takes, and where it goes. The reader of
+//! `tollgate.yaml`, that of the environment, and the JSON Schema are all made of this table.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Settings;
+use crate::edge::files::PublicKey;
+
+/// A setting.
+pub(super) struct Entry {
+    /// Its name, with a dot between section and key.
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) field: Field,
+}
+
+/// What values a setting takes, and where they go.
+pub(super) enum Field {
+    Path(fn(&mut Settings) -> &mut PathBuf),
+    Address(fn(&mut Settings) -> &mut SocketAddr),
+    Switch(fn(&mut Settings) -> &mut bool),
+    Number {
+        least: u64,
+        most: u64,
+        at: fn(&mut Settings) -> &mut usize,
+    },
+    Millis {
+        least: u64,
+        most: u64,
+        at: fn(&mut Settings) -> &mut Duration,
+    },
+    /// A list of Ed25519 public keys.
+    Keys(fn(&mut Settings) -> &mut Vec<PublicKey>),
+}
+
+const MINUTE: u64 = 60_000;
+
+/// Every setting there is.
+pub(super) const ENTRIES: &[Entry] = &[
+    Entry { name: "policies", about: "The directory of the bundle.", field: Field::Path(|s| &mut s.policies) },
+    Entry {
+        name: "listen",
+        about: "Address and port to listen on; other than loopback only with `insecure`.",
+        field: Field::Address(|s| &mut s.http.listen),
+    },
+    Entry { name: "data", about: "Where what must last is kept.", field: Field::Path(|s| &mut s.data) },
+    Entry {
+        name: "strict",
+        about: "Whether warnings about a bundle are errors.",
+        field: Field::Switch(|s| &mut s.strict),
+    },
+    Entry {
+        name: "insecure",
+        about: "Whether to listen where other machines reach it, though callers cannot prove who they are.",
+        field: Field::Switch(|s| &mut s.insecure),
+    },
+    Entry {
+        name: "limits.body_bytes",
+        about: "Longest body of a request.",
+        field: Field::Number { least: 1024, most: 1 << 30, at: |s| &mut s.http.body_bytes },
+    },
+    Entry {
+        name: "limits.batch",
+        about: "Most requests of a batch.",
+        field: Field::Number { least: 1, most: 1_000_000, at: |s| &mut s.http.batch },
+    },
+    Entry {
+        name: "limits.header_bytes",
+        about: "Longest head of a request.",
+        field: Field::Number { least: 1024, most: 1 << 20, at: |s| &mut s.http.header_bytes },
+    },
+    Entry {
+        name: "limits.connections",
+        about: "Most connections; others wait to be accepted.",
+        field: Field::Number { least: 1, most: 1_000_000, at: |s| &mut s.http.connections },
+    },
+    Entry {
+        name: "limits.header_timeout_ms",
+        about: "For the head of a request to come.",
+        field: Field::Millis { least: 10, most: 10 * MINUTE, at: |s| &mut s.http.header_timeout },
+    },
+    Entry {
+        name: "limits.body_timeout_ms",
+        about: "For the body of a request to come.",
+        field: Field::Millis { least: 10, most: 10 * MINUTE, at: |s| &mut s.http.body_timeout },
+    },
+    Entry {
+        name: "limits.idle_timeout_ms",
+        about: "For which a connection may lie idle.",
+        field: Field::Millis { least: 10, most: 24 * 60 * MINUTE, at: |s| &mut s.http.idle_timeout },
+    },
+    Entry {
+        name: "limits.shutdown_ms",
+        about: "For requests in flight to finish when the server stops.",
+        field: Field::Millis { least: 0, most: 10 * MINUTE, at: |s| &mut s.http.shutdown_timeout },
+    },
+    Entry {
+        name: "reload.guard",
+        about: "Whether a reload that loses every forbid, or most rules, waits until it is acknowledged.",
+        field: Field::Switch(|s| &mut s.guard),
+    },
+    Entry {
+        name: "reload.look_every_ms",
+        about: "How often the bundle's directory is looked at.",
+        field: Field::Millis { least: 50, most: MINUTE, at: |s| &mut s.look_every },
+    },
+    Entry {
+        name: "reload.manifest.required",
+        about: "Whether a bundle must have a manifest.",
+        field: Field::Switch(|s| &mut s.manifest_required),
+    },
+    Entry {
+        name: "reload.manifest.public_keys",
+        about: "Ed25519 public keys in base64; with any, a bundle must be signed by one of them.",
+        field: Field::Keys(|s| &mut s.public_keys),
+    },
+    Entry {
+        name: "server.workers",
+        about: "Threads that serve; 0 for one a core.",
+        field: Field::Number { least: 0, most: 1024, at: |s| &mut s.workers },
+    },
+];
+
+/// Variables of the environment, and the settings that they are.
+pub(super) const VARIABLES: &[(&str, &str)] = &[
+    ("TOLLGATE_POLICIES", "policies"),
+    ("TOLLGATE_LISTEN", "listen"),
+    ("TOLLGATE_DATA", "data"),
+    ("TOLLGATE_STRICT", "strict"),
+    ("TOLLGATE_INSECURE", "insecure"),
+    ("TOLLGATE_WORKERS", "server.workers"),
+];
+
+impl Field {
+    /// Takes the value that `text` says; for a list, one of its items.
+    ///
+    /// The error tells what was expected.
+    pub(super) fn set(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
+        let expected = || self.expected();
+        match self {
+            Self::Path(at) if !text.is_empty() => *at(settings) = PathBuf::from(text),
+            Self::Path(_) => return Err(expected()),
+            Self::Address(at) => *at(settings) = text.parse().map_err(|_| expected())?,
+            Self::Switch(at) => match text {
+                "true" => *at(settings) = true,
+                "false" => *at(settings) = false,
+                _ => return Err(expected()),
+            },
+            Self::Number { least, most, at } => {
+                let number = number(text, *least, *most).ok_or_else(expected)?;
+                *at(settings) = usize::try_from(number).map_err(|_| expected())?;
+            }
+            Self::Millis { least, most, at } => {
+                *at(settings) = Duration::from_millis(number(text, *least, *most).ok_or_else(expected)?);
+            }
+            Self::Keys(at) => at(settings).push(PublicKey::parse(text).map_err(|error| error.to_string())?),
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self, Self::Keys(_))
+    }
+
+    /// Whether a value in quotes is not one.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self, Self::Switch(_) | Self::Number { .. } | Self::Millis { .. })
+    }
+
+    /// What the setting takes, in words.
+    pub(super) fn expected(&self) -> String {
+        match self {
+            Self::Path(_) => "expected a path".to_owned(),
+            Self::Address(_) => "expected an address and port such as 127.0.0.1:8181".to_owned(),
+            Self::Switch(_) => "expected true or false".to_owned(),
+            Self::Number { least, most, .. } => format!("expected a whole number from {least} to {most}"),
+            Self::Millis { least, most, .. } => format!("expected milliseconds, from {least} to {most}"),
+            Self::Keys(_) => "expected a list of Ed25519 public keys in base64".to_owned(),
+        }
+    }
+}
+
+fn number(text: &str, least: u64, most: u64) -> Option<u64> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| plain && (least..=most).contains(number))
+}

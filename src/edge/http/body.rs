@@ -1,0 +1,125 @@
+//! Bodies: read within limits of size and time, and written as JSON.
+//!
+//! What is wrong with a body is a 400 that says where, never a 415 or a 422.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http_body_util::BodyExt as _;
+use serde::Serialize;
+
+use super::errors::{ApiError, ErrorCode, Response};
+
+/// Room for a usual answer, so that writing it allocates once.
+pub(super) const USUAL_ANSWER_BYTES: usize = 640;
+
+/// The type of every answer that is no page and no metric.
+pub(super) const JSON: &str = "application/json";
+
+/// What a body may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimits {
+    pub(super) bytes: usize,
+    pub(super) timeout: Duration,
+}
+
+/// Refuses a body that does not say it is JSON. A page in a browser can send anything else to this address unasked.
+pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let said = match (values.next(), values.next()) {
+        (Some(value), None) => value.as_bytes(),
+        _ => b"",
+    };
+    if said == b"application/json" || is_json(said) {
+        return Ok(());
+    }
+    Err(ApiError::invalid("", "the body must be JSON: send it with `Content-Type: application/json`"))
+}
+
+fn is_json(value: &[u8]) -> bool {
+    let Ok(value) = std::str::from_utf8(value) else { return false };
+    let mut parts = value.split(';').map(str::trim);
+    let charset = |part: &str| {
+        let value = part.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+        value.is_some_and(|(_, charset)| charset.trim().trim_matches('"').eq_ignore_ascii_case("utf-8"))
+    };
+    parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
+        && parts.all(|part| part.is_empty() || charset(part))
+}
+
+/// Reads the body.
+pub(super) async fn read(body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
+    if body.size_hint().lower() > u64::try_from(limits.bytes).unwrap_or(u64::MAX) {
+        return Err(too_large(limits));
+    }
+    let late = |_| {
+        let message = format!("the body did not come within {} ms", limits.timeout.as_millis());
+        ApiError::new(ErrorCode::BodyTimeout, message)
+    };
+    tokio::time::timeout(limits.timeout, collect(body, limits)).await.map_err(late)?
+}
+
+async fn collect(mut body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
+    let mut first: Option<Bytes> = None;
+    let mut more: Vec<u8> = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::invalid("", "the body ended before it was complete"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        match &first {
+            // Nearly every body comes in one piece, which is handed on as it is.
+            None if more.is_empty() => first = Some(data),
+            _ => {
+                more.extend_from_slice(&first.take().unwrap_or_default());
+                more.extend_from_slice(&data);
+            }
+        }
+        if more.len().max(first.as_ref().map_or(0, Bytes::len)) > limits.bytes {
+            return Err(too_large(limits));
+        }
+    }
+    Ok(first.unwrap_or_else(|| more.into()))
+}
+
+fn too_large(limits: BodyLimits) -> ApiError {
+    ApiError::new(ErrorCode::BodyTooLarge, format!("a body may be {} bytes long at most", limits.bytes))
+}
+
+/// An answer in JSON.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
+    // Only a map with keys that are no texts, or a type that refuses, can fail; there is neither.
+    let _written = serde_json::to_writer(&mut text, value);
+    of_type(status, JSON, text)
+}
+
+/// An answer of any type.
+pub(super) fn of_type(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Body::from(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_json_in_utf_8_is_json() {
+        for good in [
+            "application/json",
+            "Application/JSON",
+            "application/json; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+        ] {
+            assert!(is_json(good.as_bytes()), "{good}");
+        }
+        for bad in
+            ["", "text/plain", "application/json; charset=latin1", "application/jsonx", "application/json, text/plain"]
+        {
+            assert!(!is_json(bad.as_bytes()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `POST /v1/is_authorized`: what users of cedar-agent send, answered in its form.
+
+use axum::http::StatusCode;
+use serde::Serialize;
+
+use super::app::App;
+use super::body::json;
+use super::errors::{ApiError, Response};
+use super::is_authorized::guarded;
+use super::wire;
+use crate::gate;
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    decision: &'static str,
+    diagnostics: Diagnostics<'a>,
+}
+
+#[derive(Serialize)]
+struct Diagnostics<'a> {
+    reason: Vec<&'a str>,
+    errors: Vec<String>,
+}
+
+/// Answers one question.
+pub(super) fn answer(app: &App, body: &[u8]) -> Result<Response, ApiError> {
+    let request = wire::cedar_agent(body)?;
+    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+    let facts = app.engine.facts();
+    let decision = guarded(app, || Ok(gate::decide(&snapshot, &facts, &request)?))?;
+    app.metrics.decided(decision.code, &decision.rules);
+    let errors = decision.errors.iter().map(|error| format!("{}: {}", error.rule, error.message)).collect();
+    let reason = decision.rules.iter().map(|rule| rule.id.as_str()).collect();
+    let answer = Answer {
+        decision: if decision.is_permit() { "Allow" } else { "Deny" },
+        diagnostics: Diagnostics { reason, errors },
+    };
+    Ok(json(StatusCode::OK, &answer))
+}

@@ -1,0 +1,138 @@
+//! Errors as clients see them: one table from what went wrong to status and code.
+
+use axum::http::StatusCode;
+use axum::http::header::{ALLOW, HeaderValue};
+pub(super) use axum::response::Response;
+use serde::Serialize;
+
+use super::body::json;
+use crate::engine::EngineError;
+use crate::model::{RequestError, RequestErrorCode, UidError};
+
+/// Everything that can be wrong with what was sent, or with the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorCode {
+    /// The request is none that the schema takes.
+    Request(RequestErrorCode),
+    /// Something of a later version.
+    NotSupported,
+    NotFound,
+    MethodNotAllowed(&'static str),
+    BodyTimeout,
+    BodyTooLarge,
+    BatchTooLarge,
+    ReloadFailed,
+    ReloadHeld,
+    NoBundle,
+    Unavailable,
+}
+
+impl ErrorCode {
+    /// The table.
+    fn entry(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Request(code) => (StatusCode::BAD_REQUEST, code.as_str()),
+            Self::NotSupported => (StatusCode::BAD_REQUEST, "not_supported"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+            Self::ReloadFailed => (StatusCode::CONFLICT, "reload_failed"),
+            Self::ReloadHeld => (StatusCode::CONFLICT, "reload_held"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::BatchTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large"),
+            Self::NoBundle => (StatusCode::SERVICE_UNAVAILABLE, "no_bundle"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        }
+    }
+}
+
+/// Why there is no answer. Never a decision: whoever gets one must not let the request through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ApiError {
+    pub(super) code: ErrorCode,
+    pub(super) message: String,
+    /// The member that is wrong; empty where none is.
+    pub(super) param: String,
+}
+
+#[derive(Serialize)]
+struct Wire<'a> {
+    error: WireError<'a>,
+}
+
+#[derive(Serialize)]
+struct WireError<'a> {
+    code: &'static str,
+    message: &'a str,
+    param: Option<&'a str>,
+}
+
+impl ApiError {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), param: String::new() }
+    }
+
+    /// What is no request at all.
+    pub(super) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let code = ErrorCode::Request(RequestErrorCode::InvalidRequest);
+        Self { code, message: message.into(), param: param.into() }
+    }
+
+    /// Before the first bundle.
+    pub(super) fn no_bundle() -> Self {
+        let message = "no bundle is active yet; GET /bundle tells what is wrong with the newest files";
+        Self::new(ErrorCode::NoBundle, message)
+    }
+
+    /// The same error of a member of `outer`: `requests[3]` makes `action` into `requests[3].action`.
+    pub(super) fn within(mut self, outer: &str) -> Self {
+        self.param = joined(outer, &self.param);
+        self
+    }
+
+    pub(super) fn response(&self) -> Response {
+        let (status, code) = self.code.entry();
+        let param = Some(self.param.as_str()).filter(|param| !param.is_empty());
+        let mut response = json(status, &Wire { error: WireError { code, message: &self.message, param } });
+        if let ErrorCode::MethodNotAllowed(allowed) = self.code {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        response
+    }
+}
+
+/// A member within another, as `param` names it.
+pub(super) fn joined(outer: &str, inner: &str) -> String {
+    match (outer.is_empty(), inner.is_empty()) {
+        (true, _) => inner.to_owned(),
+        (_, true) => outer.to_owned(),
+        _ if inner.starts_with('[') => format!("{outer}{inner}"),
+        _ => format!("{outer}.{inner}"),
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        Self { code: ErrorCode::Request(error.code), message: error.message, param: error.param }
+    }
+}
+
+impl From<UidError> for ApiError {
+    fn from(error: UidError) -> Self {
+        let code = match &error {
+            UidError::Form { .. } => RequestErrorCode::InvalidRequest,
+            UidError::Type { .. } => RequestErrorCode::UnknownEntityType,
+            UidError::Name(_) => RequestErrorCode::InvalidName,
+        };
+        Self { code: ErrorCode::Request(code), message: error.to_string(), param: String::new() }
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::NoBundle => Self::no_bundle(),
+            EngineError::Request(error) => error.into(),
+        }
+    }
+}

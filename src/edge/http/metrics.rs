@@ -1,0 +1,185 @@
+//! What is counted, and Prometheus' text of it. Counting is a few atomic additions; the text is written when it is
+//! asked for. A dozen families need no library.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use axum::http::StatusCode;
+use foldhash::fast::RandomState;
+use smol_str::SmolStr;
+
+use crate::engine::Engine;
+use crate::model::{DecisionCode, RuleReference};
+
+/// Most rules that are counted by name; what comes after them is counted together.
+const MOST_RULES: u64 = 1_000;
+/// Parts of the table of rules, so that threads seldom meet.
+const PARTS: usize = 16;
+/// Every code of a decision, in the order of [`DecisionCode`].
+const CODES: [DecisionCode; 7] = [
+    DecisionCode::Permitted,
+    DecisionCode::PrincipalDisabled,
+    DecisionCode::ModelUnknown,
+    DecisionCode::ModelDisabled,
+    DecisionCode::ForbiddenByRule,
+    DecisionCode::Error,
+    DecisionCode::NoRulePermits,
+];
+/// Every status that is answered.
+const STATUSES: [u16; 9] = [200, 202, 400, 403, 404, 405, 408, 409, 413];
+
+/// The counters.
+#[derive(Debug, Default)]
+pub(super) struct Metrics {
+    decisions: [AtomicU64; CODES.len()],
+    responses: [AtomicU64; STATUSES.len()],
+    /// Answers of any other status: 503.
+    unavailable: AtomicU64,
+    panics: AtomicU64,
+    rules: Rules,
+}
+
+#[derive(Debug, Default)]
+struct Rules {
+    hasher: RandomState,
+    parts: [RwLock<HashMap<SmolStr, AtomicU64, RandomState>>; PARTS],
+    named: AtomicU64,
+    others: AtomicU64,
+}
+
+impl Metrics {
+    /// A decision was made, by these rules.
+    pub(super) fn decided(&self, code: DecisionCode, rules: &[RuleReference]) {
+        if let Some(at) = CODES.iter().position(|known| *known == code) {
+            add(self.decisions.get(at));
+        }
+        for rule in rules {
+            self.rules.count(&rule.id);
+        }
+    }
+
+    /// A response was sent.
+    pub(super) fn responded(&self, status: StatusCode) {
+        let at = STATUSES.iter().position(|known| *known == status.as_u16());
+        add(Some(at.and_then(|at| self.responses.get(at)).unwrap_or(&self.unavailable)));
+    }
+
+    /// Something that should never happen.
+    pub(super) fn panicked(&self) {
+        add(Some(&self.panics));
+    }
+
+    /// All of it as Prometheus reads it.
+    pub(super) fn text(&self, engine: &Engine) -> String {
+        let mut out = Text(String::with_capacity(4 * 1024));
+        self.decisions_text(&mut out);
+        let codes = STATUSES.iter().map(u16::to_string).chain(["503".to_owned()]);
+        let counts = self.responses.iter().chain([&self.unavailable]);
+        out.family("tollgate_http_responses_total", "counter", "Responses by status.");
+        for (status, count) in codes.zip(counts) {
+            out.line("tollgate_http_responses_total", &[("status", &status)], load(count));
+        }
+        out.single("tollgate_panics_total", "counter", "Decisions that ended in a panic.", load(&self.panics));
+        engine_text(engine, &mut out);
+        out.0
+    }
+
+    fn decisions_text(&self, out: &mut Text) {
+        let name = "tollgate_decisions_total";
+        out.family(name, "counter", "Decisions by outcome and code.");
+        for (code, count) in CODES.iter().zip(&self.decisions) {
+            let decision = if *code == DecisionCode::Permitted { "permit" } else { "forbid" };
+            out.line(name, &[("decision", decision), ("code", code.as_str())], load(count));
+        }
+        let name = "tollgate_rule_decisions_total";
+        out.family(name, "counter", "Decisions that a rule determined.");
+        let mut rules = self.rules.counts();
+        rules.sort_unstable();
+        for (rule, count) in &rules {
+            out.line(name, &[("rule", rule)], *count);
+        }
+        let help = "Decisions determined by rules beyond the thousand that are counted by name.";
+        out.single("tollgate_rule_decisions_other_total", "counter", help, load(&self.rules.others));
+    }
+}
+
+fn engine_text(engine: &Engine, out: &mut Text) {
+    let report = engine.report();
+    let name = "tollgate_reload_total";
+    out.family(name, "counter", "Loads of the bundle by outcome.");
+    out.line(name, &[("outcome", "success")], report.loads);
+    out.line(name, &[("outcome", "failure")], report.failures);
+    let failed = u64::from(report.failure.is_some());
+    out.single("tollgate_reload_failed", "gauge", "Whether the newest files did not load.", failed);
+    let millis = report.loaded_at.map_or(0, crate::model::Timestamp::as_millis);
+    let name = "tollgate_reload_last_success_timestamp_seconds";
+    out.family(name, "gauge", "When the bundle that decides was loaded.");
+    let _ = writeln!(out.0, "{name} {}.{:03}", millis / 1000, millis.rem_euclid(1000));
+    if let Some(snapshot) = engine.snapshot() {
+        let name = "tollgate_bundle_info";
+        out.family(name, "gauge", "The bundle that decides.");
+        out.line(name, &[("revision", snapshot.revision())], 1);
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let rules = count(snapshot.counts().rules);
+        out.single("tollgate_bundle_rules", "gauge", "Rules of the bundle that decides.", rules);
+    }
+}
+
+impl Rules {
+    fn count(&self, rule: &SmolStr) {
+        let part = usize::try_from(self.hasher.hash_one(rule) % PARTS as u64).unwrap_or_default();
+        let Some(part) = self.parts.get(part) else { return };
+        if let Some(count) = part.read().unwrap_or_else(PoisonError::into_inner).get(rule) {
+            return add(Some(count));
+        }
+        if self.named.fetch_add(1, Ordering::Relaxed) >= MOST_RULES {
+            self.named.fetch_sub(1, Ordering::Relaxed);
+            return add(Some(&self.others));
+        }
+        let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
+        add(Some(part.entry(rule.clone()).or_default()));
+    }
+
+    fn counts(&self) -> Vec<(SmolStr, u64)> {
+        let parts = self.parts.iter().map(|part| part.read().unwrap_or_else(PoisonError::into_inner));
+        parts
+            .flat_map(|part| part.iter().map(|(rule, count)| (rule.clone(), load(count))).collect::<Vec<_>>())
+            .collect()
+    }
+}
+
+fn add(counter: Option<&AtomicU64>) {
+    if let Some(counter) = counter {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// Prometheus' text format. Writing to a String cannot fail.
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.family(name, kind, help);
+        self.line(name, &[], value);
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.0.push_str(name);
+        for (number, (label, text)) in labels.iter().enumerate() {
+            let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.0, "{}{label}=\"{escaped}\"", if number == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+}

@@ -1,0 +1,133 @@
+//! The server's own endpoints: how it is, what it decides by, and what it offers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use serde_json::{Value, json as object};
+
+use super::app::App;
+use super::body::{json, of_type};
+use super::errors::{ApiError, ErrorCode, Response};
+use super::wire;
+use crate::policy::problem::{Problem, ProblemCode};
+use crate::policy::{Report, Snapshot, report};
+
+const OPEN_API: &str = include_str!("openapi.json");
+const PAGE: &str = include_str!("page.html");
+
+/// `GET /health/live`.
+pub(super) fn live() -> Response {
+    json(StatusCode::OK, &object!({ "status": "live" }))
+}
+
+/// `GET /health/ready`.
+pub(super) fn ready(app: &App) -> Response {
+    let report = app.engine.report();
+    let degraded = report.failure.is_some();
+    let Some(snapshot) = app.engine.snapshot() else {
+        let body = object!({ "status": "no_bundle", "degraded": degraded, "revision": null });
+        return json(StatusCode::SERVICE_UNAVAILABLE, &body);
+    };
+    let status = if degraded { "degraded" } else { "ready" };
+    json(StatusCode::OK, &object!({ "status": status, "degraded": degraded, "revision": &**snapshot.revision() }))
+}
+
+/// `GET /metrics`.
+pub(super) fn metrics(app: &App) -> Response {
+    of_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", app.metrics.text(&app.engine))
+}
+
+/// `GET /bundle`.
+pub(super) fn bundle(app: &App) -> Response {
+    json(StatusCode::OK, &describe(app.engine.snapshot().as_deref(), &app.engine.report()))
+}
+
+/// `POST /bundle/reload`.
+pub(super) async fn reload(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
+    let acknowledged = if body.is_empty() { None } else { wire::reload(body)? };
+    let engine = app.engine.clone();
+    if let Some(revision) = acknowledged {
+        engine.acknowledge(&revision);
+    }
+    let timeout = app.reload_timeout;
+    let read = tokio::task::spawn_blocking(move || engine.reload(timeout)).await.unwrap_or(false);
+    let report = app.engine.report();
+    match &report.failure {
+        _ if !read => Ok(json(StatusCode::ACCEPTED, &describe(app.engine.snapshot().as_deref(), &report))),
+        None => Ok(bundle(app)),
+        Some(failure) => Err(not_loaded(&failure.problems)),
+    }
+}
+
+fn not_loaded(problems: &[Problem]) -> ApiError {
+    let first = problems.iter().find(|problem| problem.is_error()).or_else(|| problems.first());
+    let held = first.is_some_and(|problem| problem.code == ProblemCode::ReloadHeld);
+    let code = if held { ErrorCode::ReloadHeld } else { ErrorCode::ReloadFailed };
+    let errors = problems.iter().filter(|problem| problem.is_error()).count();
+    let first = first.map(ToString::to_string).unwrap_or_default();
+    let help = problems.iter().filter(|_| held).find_map(|problem| problem.help.clone());
+    let message = match help {
+        Some(help) => format!("{first}; {help}"),
+        None => format!("the files do not load ({errors} errors; GET /bundle lists them): {first}"),
+    };
+    ApiError::new(code, message)
+}
+
+/// `GET /version`.
+pub(super) fn version() -> Response {
+    json(StatusCode::OK, &object!({ "name": "tollgate", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+/// `GET /openapi.json`.
+pub(super) fn open_api() -> Response {
+    of_type(StatusCode::OK, "application/json", OPEN_API)
+}
+
+/// `GET /docs`.
+pub(super) fn page() -> Response {
+    let mut response = of_type(StatusCode::OK, "text/html; charset=utf-8", PAGE);
+    let policy = "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
+    let policy = axum::http::header::HeaderValue::from_static(policy);
+    response.headers_mut().insert(axum::http::header::CONTENT_SECURITY_POLICY, policy);
+    response
+}
+
+/// Everything about the bundle: what decides, and what did not load.
+fn describe(snapshot: Option<&Snapshot>, report: &Report) -> impl serde::Serialize {
+    let failure = report.failure.as_ref().map(|failure| {
+        object!({
+            "at": failure.at.to_string(),
+            "revision": failure.revision.as_deref(),
+            "problems": problems(&failure.problems),
+        })
+    });
+    let files: BTreeSet<&str> = snapshot.into_iter().flat_map(Snapshot::files).map(|file| &**file).collect();
+    object!({
+        "revision": snapshot.map(|snapshot| &**snapshot.revision()),
+        "loaded_at": report.loaded_at.map(|at| at.to_string()),
+        "degraded": report.failure.is_some(),
+        "counts": snapshot.map(counts),
+        "files": files,
+        "warnings": problems(&report.warnings),
+        "failure": failure,
+        "loads": report.loads,
+        "failures": report.failures,
+    })
+}
+
+/// The problems in the form that `tollgate check --format json` prints.
+fn problems(problems: &[Problem]) -> Value {
+    serde_json::from_str(&report::json(problems)).unwrap_or_default()
+}
+
+fn counts(snapshot: &Snapshot) -> Value {
+    let counts = snapshot.counts();
+    object!({
+        "files": counts.files, "rules": counts.rules, "permits": counts.permits, "forbids": counts.forbids,
+        "conditions": counts.conditions, "orgs": counts.orgs, "teams": counts.teams, "users": counts.users,
+        "services": counts.services, "keys": counts.keys, "provider_accounts": counts.provider_accounts,
+        "models": counts.models, "model_groups": counts.model_groups, "routers": counts.routers,
+        "entities": counts.entities,
+    })
+}

@@ -1,0 +1,165 @@
+//! From a method and a path to what answers. A fixed table: a path is compared as it was sent, byte for byte, so there
+//! is no second reading of it (`//`, `%2F`, `..`) that could differ from anybody else's.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::http::header::HOST;
+use axum::http::request::Parts;
+use axum::routing::any;
+
+use super::app::App;
+use super::errors::{ApiError, ErrorCode, Response};
+use super::{batch, body, cedar_agent, is_authorized, operations};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    IsAuthorized,
+    Batch,
+    CedarAgent,
+    Live,
+    Ready,
+    Metrics,
+    Bundle,
+    Reload,
+    OpenApi,
+    Page,
+    Version,
+}
+
+/// Every route there is, the one of nearly all requests first.
+const ROUTES: [(&str, &str, Route); 11] = [
+    ("/is_authorized", "POST", Route::IsAuthorized),
+    ("/is_authorized/batch", "POST", Route::Batch),
+    ("/v1/is_authorized", "POST", Route::CedarAgent),
+    ("/health/live", "GET", Route::Live),
+    ("/health/ready", "GET", Route::Ready),
+    ("/metrics", "GET", Route::Metrics),
+    ("/bundle", "GET", Route::Bundle),
+    ("/bundle/reload", "POST", Route::Reload),
+    ("/openapi.json", "GET", Route::OpenApi),
+    ("/docs", "GET", Route::Page),
+    ("/version", "GET", Route::Version),
+];
+
+/// The path and method of every route.
+pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().map(|(path, method, _)| (*path, *method))
+}
+
+/// What answers any request.
+pub(super) fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for (path, method, route) in ROUTES {
+        // Any method, so that a wrong one is told in our own form.
+        let handler = move |State(app): State<Arc<App>>, request: Request| async move {
+            answer(&app, Some((route, method)), request).await
+        };
+        router = router.route(path, any(handler));
+    }
+    router
+        .fallback(|State(app): State<Arc<App>>, request: Request| async move { answer(&app, None, request).await })
+        .with_state(app)
+}
+
+async fn answer(app: &Arc<App>, found: Option<(Route, &'static str)>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let response = match dispatch(app, found, &head, body).await {
+        Ok(response) => response,
+        Err(error) => error.response(),
+    };
+    app.metrics.responded(response.status());
+    response
+}
+
+async fn dispatch(
+    app: &Arc<App>,
+    found: Option<(Route, &'static str)>,
+    head: &Parts,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let Some((route, wanted)) = found else {
+        return Err(ApiError::new(ErrorCode::NotFound, "no such path; GET /openapi.json lists those there are"));
+    };
+    check_method(&head.method, wanted)?;
+    if head.headers.get_all(HOST).iter().nth(1).is_some() {
+        return Err(ApiError::invalid("", "a request has one `Host`"));
+    }
+    let status_tells = query(route, head.uri.query())?;
+    let body = match route {
+        Route::IsAuthorized | Route::Batch | Route::CedarAgent => {
+            body::check_content_type(&head.headers)?;
+            body::read(body, app.body).await?
+        }
+        Route::Reload => {
+            let body = body::read(body, app.body).await?;
+            if !body.is_empty() {
+                body::check_content_type(&head.headers)?;
+            }
+            body
+        }
+        _ if !body.is_end_stream() => return Err(ApiError::invalid("", "a GET request has no body")),
+        _ => Bytes::new(),
+    };
+    match route {
+        Route::IsAuthorized => is_authorized::answer(app, &body, status_tells).await,
+        Route::Batch => batch::answer(app, &body).await,
+        Route::CedarAgent => cedar_agent::answer(app, &body),
+        Route::Live => Ok(operations::live()),
+        Route::Ready => Ok(operations::ready(app)),
+        Route::Metrics => Ok(operations::metrics(app)),
+        Route::Bundle => Ok(operations::bundle(app)),
+        Route::Reload => operations::reload(app, &body).await,
+        Route::OpenApi => Ok(operations::open_api()),
+        Route::Page => Ok(operations::page()),
+        Route::Version => Ok(operations::version()),
+    }
+}
+
+fn check_method(method: &Method, wanted: &'static str) -> Result<(), ApiError> {
+    if method.as_str() == wanted || (wanted == "GET" && method == Method::HEAD) {
+        return Ok(());
+    }
+    let allowed = if wanted == "GET" { "GET, HEAD" } else { wanted };
+    Err(ApiError::new(ErrorCode::MethodNotAllowed(allowed), format!("this path takes {allowed}")))
+}
+
+/// Whether the status is to tell a forbid. A query that says it wrongly must not be passed over: its sender would take
+/// a forbid's 200 for a permit.
+fn query(route: Route, query: Option<&str>) -> Result<bool, ApiError> {
+    let asks = matches!(route, Route::IsAuthorized | Route::Batch | Route::CedarAgent);
+    match query {
+        None | Some("") => Ok(false),
+        Some("status=map") if route == Route::IsAuthorized => Ok(true),
+        Some(_) if !asks => Ok(false),
+        Some(_) if route == Route::IsAuthorized => {
+            Err(ApiError::invalid("status", "the only query that this path takes is `status=map`"))
+        }
+        Some(_) => Err(ApiError::invalid("", "this path takes no query")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_description_lists_exactly_the_routes() {
+        let description: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+        let paths = description["paths"].as_object().unwrap();
+        let described: BTreeSet<(String, String)> = paths
+            .iter()
+            .flat_map(|(path, methods)| {
+                methods.as_object().unwrap().keys().map(move |method| (path.clone(), method.to_uppercase()))
+            })
+            .collect();
+        let known = routes().map(|(path, method)| (path.to_owned(), method.to_owned())).collect();
+        assert_eq!(described, known);
+    }
+}

@@ -1,0 +1,193 @@
+//! The accept loop: as many connections as are allowed, each within its times, until somebody says stop.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tower_service::Service;
+
+use super::app::App;
+use super::body::BodyLimits;
+use super::pace::{Pace, Paced, Times};
+use super::router;
+use crate::engine::Engine;
+
+/// After an error that will not go away by itself (no file descriptors left), so as not to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The least that hyper takes for a connection's buffer.
+const LEAST_BUFFER_BYTES: usize = 64 * 1024;
+
+/// How to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// Where to listen; port 0 for any that is free.
+    pub listen: SocketAddr,
+    /// Longest body.
+    pub body_bytes: usize,
+    /// Most requests of a batch.
+    pub batch: usize,
+    /// Longest head of a request.
+    pub header_bytes: usize,
+    /// Most connections; others wait to be accepted.
+    pub connections: usize,
+    /// For the head of a request to come.
+    pub header_timeout: Duration,
+    /// For its body.
+    pub body_timeout: Duration,
+    /// For which a connection may lie idle.
+    pub idle_timeout: Duration,
+    /// For requests in flight to finish when the server stops.
+    pub shutdown_timeout: Duration,
+    /// For which `POST /bundle/reload` waits.
+    pub reload_timeout: Duration,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8181)),
+            body_bytes: 2 * 1024 * 1024,
+            batch: 1_000,
+            header_bytes: 32 * 1024,
+            connections: 10_000,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            shutdown_timeout: Duration::from_secs(10),
+            reload_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Every request in flight was answered.
+    Finished,
+    /// Some were not, in the time there was.
+    Cut,
+}
+
+/// A server that listens.
+pub struct Server {
+    listener: TcpListener,
+    router: Router,
+    options: HttpOptions,
+}
+
+impl Server {
+    /// Listens. What an `engine` decides is answered from [`Server::run`] on.
+    ///
+    /// # Errors
+    /// Where the address cannot be listened on.
+    pub async fn bind(engine: Engine, options: HttpOptions) -> io::Result<Self> {
+        let listener = TcpListener::bind(options.listen).await?;
+        let body = BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout };
+        let app = Arc::new(App::new(engine, body, options.batch, options.reload_timeout));
+        Ok(Self { listener, router: router::router(app), options })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` is ready; then nobody new is let in, and those in flight finish.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Stopped {
+        let room = Arc::new(Semaphore::new(self.options.connections));
+        let (stopping, told) = watch::channel(false);
+        let mut stop = pin!(stop);
+        loop {
+            let next = next(&self.listener, &room);
+            let mut next = pin!(next);
+            let accepted = poll_fn(|cx| {
+                if stop.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                next.as_mut().poll(cx).map(Some)
+            });
+            let Some((stream, permit)) = accepted.await else { break };
+            let (router, options, told) = (self.router.clone(), self.options, told.clone());
+            tokio::spawn(async move {
+                connection(stream, router, &options, told).await;
+                drop(permit);
+            });
+        }
+        drop(self.listener);
+        let _nobody_left = stopping.send(true);
+        drop(told);
+        match timeout(self.options.shutdown_timeout, stopping.closed()).await {
+            Ok(()) => Stopped::Finished,
+            Err(_) => Stopped::Cut,
+        }
+    }
+}
+
+/// The next connection, once there is room for it.
+async fn next(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    loop {
+        let Ok(permit) = Arc::clone(room).acquire_owned().await else {
+            // The semaphore is never closed.
+            std::future::pending::<()>().await;
+            continue;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, permit),
+            Err(_) => sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection(stream: TcpStream, router: Router, options: &HttpOptions, mut told: watch::Receiver<bool>) {
+    let _slower_without = stream.set_nodelay(true);
+    let pace = Pace::new(Times { head: options.header_timeout, idle: options.idle_timeout });
+    let service = service_fn(|request: Request<Incoming>| {
+        pace.request_began();
+        let (pace, answer) = (&pace, router.clone().call(request.map(Body::new)));
+        async move {
+            let response = answer.await;
+            pace.answered();
+            response
+        }
+    });
+    let io = TokioIo::new(Paced { stream, pace: &pace });
+    let mut builder = http1::Builder::new();
+    builder
+        .max_header_size(options.header_bytes)
+        .max_buf_size(options.header_bytes.max(LEAST_BUFFER_BYTES))
+        .header_read_timeout(None);
+    let mut serving = pin!(builder.serve_connection(io, service));
+    let mut stopping = pin!(told.wait_for(|stopping| *stopping));
+    let mut timer = pin!(sleep(options.header_timeout));
+    let mut ending = false;
+    poll_fn(|cx| {
+        if !ending && stopping.as_mut().poll(cx).is_ready() {
+            ending = true;
+            serving.as_mut().graceful_shutdown();
+        }
+        // However it ends, there is nobody left to tell.
+        if serving.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        pace.poll_late(timer.as_mut(), cx)
+    })
+    .await;
+}

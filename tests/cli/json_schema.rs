@@ -1,0 +1,186 @@
+//! The JSON Schema of the YAML files takes what the parser takes. What it says of texts by patterns is not looked at.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{entries, root};
+
+/// Where `value` does not fit `schema`; of the keywords only those that the schema uses.
+fn misfits(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let fits = |schema: &Value| misfits(root, schema, value, path).is_empty();
+    let Some(keywords) = schema.as_object() else { return found };
+    for (keyword, said) in keywords {
+        let list = || said.as_array().unwrap().iter();
+        let ok = match (keyword.as_str(), value) {
+            ("$ref", _) => {
+                let target = root.pointer(said.as_str().unwrap().trim_start_matches('#')).unwrap();
+                found.extend(misfits(root, target, value, path));
+                true
+            }
+            ("not", _) => !fits(said),
+            ("anyOf", _) => list().any(fits),
+            ("oneOf", _) => list().filter(|one| fits(one)).count() == 1,
+            ("allOf", _) => list().all(fits),
+            ("items", Value::Array(items)) => {
+                let of_item = |(number, item)| misfits(root, said, item, &format!("{path}[{number}]"));
+                found.extend(items.iter().enumerate().flat_map(of_item));
+                true
+            }
+            ("properties", Value::Object(members)) => {
+                let known = members.iter().filter_map(|(name, member)| Some((name, member, said.get(name)?)));
+                found.extend(
+                    known.flat_map(|(name, member, schema)| misfits(root, schema, member, &format!("{path}.{name}"))),
+                );
+                true
+            }
+            ("additionalProperties", Value::Object(members)) => {
+                let properties = schema.get("properties");
+                let others =
+                    members.iter().filter(|(name, _)| properties.is_none_or(|known| known.get(name).is_none()));
+                match said {
+                    Value::Bool(allowed) => {
+                        found.extend(others.filter(|_| !allowed).map(|(name, _)| format!("{path}: no `{name}`")));
+                    }
+                    _ => found.extend(others.flat_map(|(_, member)| misfits(root, said, member, path))),
+                }
+                true
+            }
+            _ => fits_alone(keyword, said, value),
+        };
+        if !ok {
+            found.push(format!("{path}: {keyword}"));
+        }
+    }
+    found
+}
+
+/// Whether `value` fits a keyword that holds no schema.
+fn fits_alone(keyword: &str, said: &Value, value: &Value) -> bool {
+    let length = |text: &str| text.chars().count() as u64;
+    match (keyword, value) {
+        ("type", _) => {
+            let is = |kind: &Value| match kind.as_str().unwrap() {
+                "integer" => value.is_i64() || value.is_u64(),
+                kind => kind == type_of(value),
+            };
+            said.as_array().map_or_else(|| is(said), |kinds| kinds.iter().any(is))
+        }
+        ("const", _) => value == said,
+        ("enum", _) => said.as_array().unwrap().contains(value),
+        ("required", Value::Object(members)) => {
+            said.as_array().unwrap().iter().all(|name| members.contains_key(name.as_str().unwrap()))
+        }
+        ("minItems", Value::Array(items)) => items.len() as u64 >= said.as_u64().unwrap(),
+        ("maxItems", Value::Array(items)) => items.len() as u64 <= said.as_u64().unwrap(),
+        ("minLength", Value::String(text)) => length(text) >= said.as_u64().unwrap(),
+        ("maxLength", Value::String(text)) => length(text) <= said.as_u64().unwrap(),
+        ("minimum", Value::Number(number)) => number.as_f64() >= said.as_f64(),
+        ("maximum", Value::Number(number)) => number.as_f64() <= said.as_f64(),
+        ("exclusiveMaximum", Value::Number(number)) => number.as_f64() < said.as_f64(),
+        // The one pattern that says more than how a text looks: no `*` in names.
+        ("pattern", Value::String(text)) if said == "\\*" => text.contains('*'),
+        _ => true,
+    }
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn schema() -> Value {
+    serde_json::from_str(include_str!("../../schema/rules.schema.json")).unwrap()
+}
+
+fn check(text: &str) -> Vec<String> {
+    let schema = schema();
+    misfits(&schema, &schema, &serde_yaml::from_str(text).unwrap(), "")
+}
+
+#[test]
+fn the_examples_fit() {
+    let mut texts = 0;
+    for folder in ["policies", "policies/eu", "src/cli/init"] {
+        for path in entries(&root().join(folder)) {
+            if path.extension().is_some_and(|ending| ending == "yaml") {
+                texts += 1;
+                assert_eq!(check(&fs::read_to_string(&path).unwrap()), [""; 0], "{}", path.display());
+            }
+        }
+    }
+    assert!(texts >= 7, "only {texts} files were found");
+}
+
+/// Everything that a declaration may say, in all its forms.
+#[test]
+fn every_form_fits() {
+    let text = r#"
+orgs: [{ id: acme, tags: [a], external_id: x, expires_at: 2027-01-01T00:00:00Z, disabled: false, metadata: { a: 1 } }]
+teams: [{ id: research, org: acme, parent: science, tags: [gpu] }]
+users:
+  - { id: 17, teams: [research, { id: ops, role: admin }], orgs: [acme], roles: [r], tags: [t], email: a@b.example }
+  - { id: bob, team: { id: ops }, org: acme }
+services: [{ id: bot, team: ops }]
+keys:
+  - { id: ci, hash: "x", owner: 'Service::"bot"', models: ["openai-main/*"], routers: "*", actions: [chat] }
+provider_accounts:
+  - id: openai-main
+    provider: openai
+    models:
+      - gpt-4o
+      - { name: ada, enabled: false, tags: [e], aliases: [x], max_output_tokens: 0, price: { input: 0.10, output: 0, cached_input: "0.05" } }
+  - id: open
+model_groups: [{ id: frontier, models: [openai-main/gpt-4o, "a/*", "*/llama-*"], tags: [t] }]
+routers: [{ id: chat-prod, models: "*" }]
+authz_rules:
+  - { users: "*", models: "*" }
+  - { services: ["*"], models: ["*"], effect: forbid, when: "true", unless: [a, b] }
+  - { tags: [a], model_tags: [b], actions: [use, list], description: text, id: x }
+"#;
+    assert_eq!(check(text), [""; 0]);
+}
+
+#[test]
+fn what_does_not_load_does_not_fit() {
+    for text in [
+        "rules: []",
+        "limits: [{ id: a }]",
+        "authz_rules: []",
+        "authz_rules: [{ users: [a] }]",
+        "authz_rules: [{ models: [a/b] }]",
+        "authz_rules: [{ users: [], models: [a/b] }]",
+        "authz_rules: [{ users: alice, models: [a/b] }]",
+        "authz_rules: [{ users: [a, '*'], models: [a/b] }]",
+        "authz_rules: [{ teams: '*', models: [a/b] }]",
+        "authz_rules: [{ users: ['a*'], models: [a/b] }]",
+        "authz_rules: [{ users: [a], models: [a/b, '*'] }]",
+        "authz_rules: [{ users: [null], models: [a/b] }]",
+        "authz_rules: [{ users: [a], models: [a/b], effect: allow }]",
+        "authz_rules: [{ users: [a], models: [a/b], when: [] }]",
+        "authz_rules: [{ users: [a], models: [a/b], condition: x }]",
+        "users: [{ name: alice }]",
+        "users: [alice]",
+        "users: [{ id: a, disabled: 'true' }]",
+        "users: [{ id: a, teams: [{ id: b, rôle: c }] }]",
+        "orgs: [{ id: a, org: b }]",
+        "orgs: [{ id: a, metadata: [b] }]",
+        "orgs: [{ id: a, metadata: { b: [c] } }]",
+        "keys: [{ id: a, hash: b }]",
+        "provider_accounts: [{ id: a, models: [] }]",
+        "provider_accounts: [{ id: a, models: [{ name: b, price: { input: -1 } }] }]",
+        "provider_accounts: [{ id: a, models: [{ name: b, max_output_tokens: -1 }] }]",
+        "provider_accounts: [{ id: a, models: [{ name: b, max_output_tokens: 1.5 }] }]",
+        "model_groups: [{ id: a }]",
+        "[]",
+    ] {
+        assert_ne!(check(text), [""; 0], "{text} fits");
+    }
+}

@@ -1,0 +1,45 @@
+//! The command line from the outside: transcripts of the binary, what `compile` writes, and the JSON Schema.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test sets up files, and ends where something is not as it must be"
+)]
+
+mod compile;
+mod json_schema;
+mod terminal;
+mod transcripts;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The folder of the binary.
+fn binaries() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_tollgate")).parent().unwrap()
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    entries
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in entries(from) {
+        let target = to.join(entry.file_name().unwrap());
+        if entry.is_dir() {
+            copy(&entry, &target);
+        } else {
+            fs::copy(&entry, &target).unwrap();
+        }
+    }
+}

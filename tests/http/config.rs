@@ -1,0 +1,117 @@
+//! `tollgate.yaml`, the environment and flags: which beats which, and what is wrong with them.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tollgate::config::{ConfigError, Flags, Settings, schema_json};
+
+fn load(file: Option<&str>, environment: &[(&str, &str)], mut flags: Flags) -> Result<Settings, String> {
+    let temp = tempfile::TempDir::new().unwrap();
+    let path = temp.path().join("t.yaml");
+    if let Some(text) = file {
+        std::fs::write(&path, text).unwrap();
+        flags.config.get_or_insert(path);
+    }
+    let variable =
+        |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
+    Settings::from(&flags, variable)
+        .map_err(|error: ConfigError| error.to_string().replace(&format!("{}/", temp.path().display()), ""))
+}
+
+#[test]
+fn flags_beat_the_environment_which_beats_the_file() {
+    let file = "policies: from-file\ndata: from-file\nlisten: 127.0.0.1:1\nserver: { workers: 3 }\n";
+    let environment = [("TOLLGATE_POLICIES", "from-environment"), ("TOLLGATE_LISTEN", "127.0.0.1:2")];
+    let flags = Flags { policies: Some(PathBuf::from("from-flag")), ..Flags::default() };
+    let settings = load(Some(file), &environment, flags).unwrap();
+    assert_eq!(settings.policies, Path::new("from-flag"));
+    assert_eq!(settings.http.listen.port(), 2);
+    assert_eq!((settings.data.as_path(), settings.workers), (Path::new("from-file"), 3));
+    let none = load(Some("# nothing\n"), &[], Flags::default()).unwrap();
+    assert_eq!(none, Settings::default());
+}
+
+#[test]
+fn everything_can_be_set() {
+    let file = r#"
+policies: p
+strict: true
+insecure: true
+listen: "0.0.0.0:80"
+limits: { body_bytes: 4096, batch: 2, header_bytes: 2048, connections: 3, header_timeout_ms: 20, body_timeout_ms: 30, idle_timeout_ms: 40, shutdown_ms: 0 }
+reload:
+  guard: true
+  look_every_ms: 100
+  manifest: { required: true, public_keys: ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="] }
+"#;
+    let settings = load(Some(file), &[], Flags::default()).unwrap();
+    assert!(settings.strict && settings.insecure && settings.guard && settings.manifest_required);
+    assert_eq!((settings.http.body_bytes, settings.http.batch, settings.http.connections), (4096, 2, 3));
+    assert_eq!(settings.http.idle_timeout, Duration::from_millis(40));
+    assert_eq!(settings.watch_options().manifest.public_keys.len(), 1);
+    assert_eq!(settings.watch_options().look_every, Duration::from_millis(100));
+}
+
+#[test]
+fn every_mistake_is_told_with_its_place() {
+    let file = "policy: x\nlimits:\n  batch: 0\n  body_byte: 1\n  header_timeout_ms: 10s\nreload: true\nstrict: \"true\"\ndata:\nstrict: true\n";
+    let said = load(Some(file), &[], Flags::default()).unwrap_err();
+    for expected in [
+        "t.yaml:1:1",
+        "did you mean `policies`?",
+        "t.yaml:3:10",
+        "from 1 to 1000000",
+        "t.yaml:4:3",
+        "did you mean `body_bytes`?",
+        "t.yaml:5:22",
+        "expected milliseconds",
+        "t.yaml:6:9",
+        "t.yaml:7:9",
+        "expected true or false",
+        "t.yaml:8:",
+        "`data` has no value",
+        "t.yaml:9:1",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    for file in ["- a\n", "a: b: c\n", "policies: [a]\n", "listen: 8181\n", "listen: localhost\n", "\tpolicies: x\n"] {
+        assert!(load(Some(file), &[], Flags::default()).unwrap_err().contains("t.yaml:1:"), "{file}");
+    }
+    let said = load(None, &[("TOLLGATE_LISTEN", "8181")], Flags::default()).unwrap_err();
+    assert!(said.contains("TOLLGATE_LISTEN") && said.contains("127.0.0.1:8181"), "{said}");
+    let said = load(None, &[("TOLLGATE_INSECURE", "yes")], Flags::default()).unwrap_err();
+    assert!(said.contains("TOLLGATE_INSECURE") && said.contains("true or false"), "{said}");
+    let said = load(None, &[("TOLLGATE_CONFIG", "nowhere.yaml")], Flags::default()).unwrap_err();
+    assert!(said.contains("nowhere.yaml"), "{said}");
+    let said = load(None, &[("TOLLGATE_LISTEN", "0.0.0.0:1")], Flags::default()).unwrap_err();
+    assert!(said.contains("--insecure"), "{said}");
+}
+
+#[test]
+fn the_schema_names_every_setting() {
+    let schema: serde_json::Value = serde_json::from_str(&schema_json()).unwrap();
+    assert_eq!(schema["additionalProperties"], false);
+    for section in ["limits", "reload", "server"] {
+        assert_eq!(schema["properties"][section]["additionalProperties"], false, "{section}");
+    }
+    assert!(
+        schema["properties"]["reload"]["properties"]["manifest"]["properties"]["public_keys"]["description"]
+            .is_string()
+    );
+}
+
+#[test]
+fn the_documents_show_the_defaults() {
+    let page = std::fs::read_to_string("docs/http.md").unwrap();
+    let (_, settings) = page.split_once("## Settings").unwrap();
+    let (_, example) = settings.split_once("```yaml").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    assert_eq!(load(Some(example), &[], Flags::default()).unwrap(), Settings::default());
+    // Each of them is there.
+    let schema = schema_json();
+    let names = schema.lines().filter_map(|line| line.trim().strip_suffix("\": {")?.strip_prefix('"'));
+    for name in names.filter(|name| !["properties", "items"].contains(name)) {
+        assert!(example.contains(&format!("{name}:")), "{name}");
+    }
+}

@@ -1,0 +1,294 @@
+//! A server of its own for each test, and a client that sends exactly what it is told.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Only a hang takes this long, also on a machine that does much else.
+pub const DEADLINE: Duration = Duration::from_mins(1);
+
+pub const BUNDLE: &str = r#"
+orgs: [{ id: acme }]
+teams:
+  - { id: research, org: acme, tags: [gpu] }
+  - { id: gone, org: acme, disabled: true }
+users:
+  - { id: alice, team: research }
+  - { id: ian, team: gone }
+services: [{ id: bot, team: research }]
+provider_accounts:
+  - id: openai-main
+    provider: openai
+    models:
+      - { name: gpt-4o, aliases: [best] }
+      - gpt-4o-mini
+      - { name: old, enabled: false }
+routers: [{ id: chat-prod, models: [openai-main/gpt-4o, openai-main/gpt-4o-mini] }]
+authz_rules:
+  - { id: research-chat, teams: [research], models: ["openai-main/*"], actions: [chat] }
+  - { id: alice-router, users: [alice], routers: [chat-prod], actions: [chat] }
+  - { id: no-mini, effect: forbid, users: [alice], models: [openai-main/gpt-4o-mini] }
+  - { id: small-only, users: [eve], models: ["open/*"], when: "context has input_tokens && context.input_tokens < 10" }
+  - { id: overflow, effect: forbid, users: [erin], models: "*", when: "context.budget.remaining_micros + 1 < 0" }
+  - { id: gpu, tags: [gpu], models: ["labs/*"] }
+"#;
+
+/// A running server with a bundle of its own.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    log: Arc<Mutex<String>>,
+    pub temp: TempDir,
+}
+
+/// How a server is started.
+pub struct Setup {
+    files: Vec<(String, String)>,
+    config: String,
+    arguments: Vec<String>,
+}
+
+impl Setup {
+    pub fn new() -> Self {
+        Self {
+            files: vec![("bundle.yaml".to_owned(), BUNDLE.to_owned())],
+            config: String::new(),
+            arguments: Vec::new(),
+        }
+    }
+
+    pub fn file(mut self, name: &str, text: &str) -> Self {
+        self.files.retain(|(known, _)| known != name);
+        self.files.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    pub fn config(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.config);
+        self
+    }
+
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    fn command(&self, temp: &Path) -> Command {
+        std::fs::create_dir_all(temp.join("policies")).unwrap();
+        for (name, text) in &self.files {
+            std::fs::write(temp.join("policies").join(name), text).unwrap();
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.current_dir(temp).arg("serve").env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+        if !self.arguments.iter().any(|argument| argument == "--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        if !self.config.is_empty() {
+            std::fs::write(temp.join("tollgate.yaml"), &self.config).unwrap();
+        }
+        command.args(&self.arguments);
+        command
+    }
+
+    pub fn start(self) -> Server {
+        self.start_in(TempDir::new().unwrap())
+    }
+
+    pub fn start_in(self, temp: TempDir) -> Server {
+        let mut child = self.command(temp.path()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut address = None;
+        for line in lines.by_ref() {
+            let line = line.unwrap();
+            let _ = writeln!(log.lock().unwrap(), "{line}");
+            if let Some((_, rest)) = line.split_once("listens on http://") {
+                address = Some(rest.split(',').next().unwrap().parse().unwrap());
+                break;
+            }
+        }
+        let shared = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = writeln!(shared.lock().unwrap(), "{line}");
+            }
+        });
+        let address = address.unwrap_or_else(|| panic!("the server did not start: {}", log.lock().unwrap()));
+        Server { child, address, log, temp }
+    }
+
+    /// Starts what is expected not to start; its exit code and what it said.
+    pub fn fail(self) -> (Option<i32>, String) {
+        let temp = TempDir::new().unwrap();
+        let output = self.command(temp.path()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Setup::new().start()
+    }
+
+    pub fn policies(&self) -> PathBuf {
+        self.temp.path().join("policies")
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    pub fn post(&self, path: &str, body: &str) -> Answer {
+        self.connect().post(path, body)
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.connect().request("GET", path, &[], b"")
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < DEADLINE, "the server does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !condition(self) {
+            assert!(began.elapsed() < DEADLINE, "not in time: {what}; {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One connection.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+/// One response.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.try_send(bytes).unwrap();
+    }
+
+    pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    pub fn finish_sending(&mut self) {
+        self.stream.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
+    pub fn post(&mut self, path: &str, body: &str) -> Answer {
+        self.request("POST", path, &["Content-Type: application/json"], body.as_bytes())
+    }
+
+    pub fn request(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: tollgate\r\n");
+        for header in headers {
+            let _ = write!(head, "{header}\r\n");
+        }
+        if !body.is_empty() || method == "POST" {
+            let _ = write!(head, "Content-Length: {}\r\n", body.len());
+        }
+        let mut bytes = format!("{head}\r\n").into_bytes();
+        bytes.extend_from_slice(body);
+        // A server may refuse what it has not read to its end.
+        let _ = self.try_send(&bytes);
+        self.read_to(method).expect("an answer")
+    }
+
+    /// The next response; `None` where the connection is closed instead.
+    pub fn read(&mut self) -> Option<Answer> {
+        self.read_to("")
+    }
+
+    fn read_to(&mut self, method: &str) -> Option<Answer> {
+        let mut head = String::new();
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            if line == "\r\n" {
+                break;
+            }
+            head.push_str(&line);
+        }
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().unwrap())
+        });
+        let length = length.filter(|_| method != "HEAD");
+        let mut body = vec![0; length.unwrap_or(0)];
+        self.stream.read_exact(&mut body).ok()?;
+        Some(Answer { status, head, body: String::from_utf8(body).unwrap() })
+    }
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Whether this is the error of `code` about `param` (empty for none).
+    pub fn is_error(&self, status: u16, code: &str, param: &str) -> bool {
+        let Ok(body) = serde_json::from_str::<Value>(&self.body) else { return false };
+        let error = &body["error"];
+        let told = error["message"].as_str().is_some_and(|message| !message.is_empty());
+        let members = body.as_object().is_some_and(|body| body.len() == 1);
+        let about = if param.is_empty() { error["param"].is_null() } else { error["param"] == param };
+        self.status == status && error["code"] == code && about && told && members
+    }
+}
+
+/// The body of a question about a model.
+pub fn question(principal: &str, model: &str) -> String {
+    format!(
+        r#"{{"principal": {{"type": "User", "id": "{principal}"}}, "action": "chat", "resource": {{"type": "Model", "id": "{model}"}}}}"#
+    )
+}
