@@ -3,7 +3,7 @@
 #
 # The server has core 0 to itself and wrk core 1, so at 16 connections and more it is wrk that limits the bare server:
 # compare the CPU time of a request, which is what the server itself used. Ratios are taken round by round.
-#   RULES="10000 1000000"  CONNECTIONS="1 16 64"  ROUNDS=5  SECONDS_EACH=5
+#   RULES="10000 1000000"  CONNECTIONS="1 16 64"  ROUNDS=5  SECONDS_EACH=5  PROFILE=dist  RESULTS=file
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,14 +15,11 @@ for tool in wrk jq taskset curl; do
   command -v "$tool" >/dev/null || { echo "error: $tool is missing; apt-get install wrk jq util-linux curl" >&2; exit 2; }
 done
 
-built() { # the executable of a bench
-  cargo bench --no-run --bench "$1" --message-format=json 2>/dev/null |
-    jq -r "select(.executable and .target.name == \"$1\") | .executable"
-}
-floor=$(built floor)
-scale=$(built scale)
-cargo build --profile dist --bin tollgate
-tollgate=$(cargo metadata --format-version 1 --no-deps | jq -r .target_directory)/dist/tollgate
+built=$(cargo build --profile "${PROFILE:-dist}" --bin tollgate --bench floor --bench scale --message-format=json)
+executable() { jq -rs "map(select(.executable and .target.name == \"$1\"))[0].executable" <<<"$built"; }
+tollgate=$(executable tollgate)
+floor=$(executable floor)
+scale=$(executable scale)
 
 scratch=$(mktemp -d)
 servers=()

@@ -1,7 +1,7 @@
 //! Every number of BENCHMARKS.md about loading and deciding, as tables: `cargo bench --bench scale`.
 //!
 //! Each size runs in a process of its own, so that its memory is its own. `BENCH_SIZES=1000,10000` takes fewer sizes;
-//! a million rules need about 2 GB. `BENCH_ONLY=reload` (decide, extras, cedar, parse) measures one part of it. `-- --write DIRECTORY RULES` writes a bundle for `benches/http.sh`.
+//! a million rules need about 2 GB. `BENCH_ONLY=reload` (decide, flat, extras, cedar, parse) measures one part of it. `-- --write DIRECTORY RULES` writes a bundle for `benches/http.sh`.
 
 #![allow(clippy::disallowed_methods, reason = "a bench reads the clock, and of /proc what a process uses")]
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a bench that goes wrong stops")]
@@ -95,6 +95,17 @@ fn tables() {
             ("plain Cedar, the same requests", "cedar"),
         ],
     );
+    table(
+        "Median of a decision, to that with 1,000 rules in the same process and in turns",
+        &[
+            ("without a condition, 64 different requests", "plain_growth_64"),
+            ("512", "plain_growth_512"),
+            ("2,048", "plain_growth_2048"),
+            ("with a condition, 64 different requests", "conditional_growth_64"),
+            ("512", "conditional_growth_512"),
+            ("2,048", "conditional_growth_2048"),
+        ],
+    );
 }
 
 /// What one run printed.
@@ -126,13 +137,8 @@ fn measure(size: Size) {
     if wanted("decide") {
         measure_decisions(size, &snapshot);
     }
-    if only.as_deref() == Some("flat") {
-        let requests = common::requests(&snapshot, size, REQUESTS);
-        for count in [64, 512, 2048] {
-            for kind in [&requests.plain, &requests.conditional] {
-                say(&format!("flat_{count}"), times(&snapshot, &facts(), &kind[..count.min(kind.len())]));
-            }
-        }
+    if wanted("flat") {
+        measure_growth(size, &snapshot);
     }
     if wanted("extras") {
         measure_extras(size, &bundle, &mut loader);
@@ -195,6 +201,45 @@ fn measure_decisions(size: Size, snapshot: &Snapshot) {
     say("conditional", times(snapshot, &facts, &requests.conditional));
 }
 
+/// How much longer a decision takes than with a thousand rules, both measured in turns: whatever else the machine does
+/// meanwhile, it does to both.
+fn measure_growth(size: Size, snapshot: &Snapshot) {
+    let small = Size::of(1_000);
+    let reference = load(&common::bundle(small)).expect("the bundle is right").snapshot;
+    let (few, many) = (common::requests(&reference, small, REQUESTS), common::requests(snapshot, size, REQUESTS));
+    for (name, few, many) in [("plain", &few.plain, &many.plain), ("conditional", &few.conditional, &many.conditional)]
+    {
+        for count in [64, 512, REQUESTS] {
+            let ratio = ratio(&reference, snapshot, few, many, count);
+            say(&format!("{name}_growth_{count}"), format!("{ratio:.2}"));
+        }
+    }
+}
+
+fn ratio(reference: &Snapshot, snapshot: &Snapshot, few: &[Request], many: &[Request], count: usize) -> f64 {
+    let facts = facts();
+    // As many decisions, however few requests they are about.
+    let turns = (REQUESTS / count).max(1);
+    let median = |on: &Snapshot, requests: &[Request]| {
+        let requests = &requests[..count.min(requests.len())];
+        let mut samples = Vec::with_capacity(turns * count);
+        for turn in 0..=turns {
+            for request in requests {
+                let taken = one(on, &facts, request);
+                samples.extend((turn > 0).then_some(taken));
+            }
+        }
+        samples.sort_unstable();
+        samples[samples.len() / 2].saturating_sub(clock()).as_secs_f64()
+    };
+    let ratios = (0..15).map(|_| {
+        let before = median(reference, few);
+        let taken = median(snapshot, many);
+        taken * 2.0 / (before + median(reference, few))
+    });
+    sorted(ratios)[7]
+}
+
 /// The same with files more: a user in fifty teams, and rules that are looked at in every decision.
 fn measure_extras(size: Size, bundle: &Bundle, loader: &mut Loader) {
     let facts = facts();
@@ -240,12 +285,7 @@ fn times(snapshot: &Snapshot, facts: &Facts, requests: &[Request]) -> String {
     let mut samples = Vec::with_capacity(requests.len() * ROUNDS);
     for round in 0..=ROUNDS {
         for request in requests {
-            // As a server has it: just made, so that it is in the cache, whatever of the rules is not.
-            let request = black_box(request.clone());
-            let start = Instant::now();
-            let decision = decide(snapshot, facts, &request);
-            let taken = start.elapsed();
-            drop(black_box(decision));
+            let taken = one(snapshot, facts, request);
             // The first round brings into the cache what fits there.
             if round > 0 {
                 samples.push(taken);
@@ -255,11 +295,27 @@ fn times(snapshot: &Snapshot, facts: &Facts, requests: &[Request]) -> String {
     percentiles(samples)
 }
 
-fn percentiles(mut samples: Vec<Duration>) -> String {
-    let mut clock: Vec<Duration> = (0..10_000).map(|_| Instant::now().elapsed()).collect();
-    clock.sort_unstable();
+/// One decision about a request that was just made, as a server has it: it is in the cache, whatever of the rules is not.
+fn one(snapshot: &Snapshot, facts: &Facts, request: &Request) -> Duration {
+    let request = black_box(request.clone());
+    let start = Instant::now();
+    let decision = decide(snapshot, facts, &request);
+    let taken = start.elapsed();
+    drop(black_box(decision));
+    taken
+}
+
+/// What reading the clock takes.
+fn clock() -> Duration {
+    let mut samples: Vec<Duration> = (0..1_000).map(|_| Instant::now().elapsed()).collect();
     samples.sort_unstable();
-    let at = |share: usize| samples[samples.len() * share / 100].saturating_sub(clock[clock.len() / 2]).as_nanos();
+    samples[samples.len() / 2]
+}
+
+fn percentiles(mut samples: Vec<Duration>) -> String {
+    let clock = clock();
+    samples.sort_unstable();
+    let at = |share: usize| samples[samples.len() * share / 100].saturating_sub(clock).as_nanos();
     format!("{} / {}", at(50), at(99))
 }
 

@@ -40,7 +40,7 @@ impl Snapshot {
         let details = |index: &EntityIndex| self.store.record(*index).details.as_ref();
         let all: Vec<EntityIndex> = self.store.iter().map(|(index, _)| index).collect();
         let disabled = all.iter().filter(|index| details(index).is_some_and(|details| details.extras.disabled));
-        let off = all.iter().filter(|index| details(index).is_some_and(|details| details.switched_off));
+        let off = all.iter().filter(|index| self.store.record(**index).switched_off);
         let mut text = self.forbids("disabled", "principal", disabled);
         text.push_str(&self.forbids("model-disabled", "resource", off));
         for index in &all {

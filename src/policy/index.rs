@@ -261,6 +261,8 @@ struct Used {
 /// Rules under a key of one side, each with its key of the other side; by the first and then by the second key.
 #[derive(Debug)]
 struct Table {
+    /// A bit for each key that has entries: of a million rules it stays in the cache, as `starts` does not.
+    used: Vec<u64>,
     starts: Vec<u32>,
     entries: Vec<(KeyIndex, RuleIndex)>,
 }
@@ -342,12 +344,16 @@ impl Index {
 impl Table {
     fn of(mut pairs: Vec<(KeyIndex, KeyIndex, RuleIndex)>, keys: usize) -> Self {
         pairs.sort_unstable();
+        let mut used = vec![0_u64; keys / 64 + 1];
+        for (KeyIndex(key), _, _) in &pairs {
+            used.iter_mut().skip(*key as usize / 64).take(1).for_each(|word| *word |= 1 << (key % 64));
+        }
         let mut starts = Vec::with_capacity(keys + 1);
         for (at, (first, _, _)) in pairs.iter().enumerate() {
             starts.resize(starts.len().max(first.0 as usize + 1), number(at));
         }
         starts.resize(keys + 1, number(pairs.len()));
-        Self { starts, entries: pairs.into_iter().map(|(_, second, rule)| (second, rule)).collect() }
+        Self { used, starts, entries: pairs.into_iter().map(|(_, second, rule)| (second, rule)).collect() }
     }
 
     /// Hands every rule under one of `first` and one of `second` to `visit`.
@@ -383,6 +389,9 @@ impl Table {
 
     fn range(&self, key: KeyIndex) -> &[(KeyIndex, RuleIndex)] {
         let at = key.0 as usize;
+        if self.used.get(at / 64).is_none_or(|word| word & (1 << (at % 64)) == 0) {
+            return &[];
+        }
         let (Some(start), Some(end)) = (self.starts.get(at), self.starts.get(at + 1)) else { return &[] };
         self.entries.get(*start as usize..*end as usize).unwrap_or_default()
     }

@@ -69,13 +69,16 @@ impl Linker<'_> {
         let record = self.store.record_mut(index);
         record.declared = true;
         record.parents = Box::new([account]);
-        record.details = Some(Box::new(Details {
-            tags: model.tags.iter().map(|tag| tag.value.clone()).collect(),
-            extras: Extras { metadata: model.metadata.clone(), ..Extras::default() },
-            max_output_tokens: model.max_output_tokens.and_then(|tokens| i64::try_from(tokens).ok()),
-            switched_off: !model.enabled,
-            ..Details::default()
-        }));
+        record.switched_off = !model.enabled;
+        let bare = model.tags.is_empty() && model.metadata.is_empty() && model.max_output_tokens.is_none();
+        record.details = (!bare).then(|| {
+            Box::new(Details {
+                tags: model.tags.iter().map(|tag| tag.value.clone()).collect(),
+                extras: Extras { metadata: model.metadata.clone(), ..Extras::default() },
+                max_output_tokens: model.max_output_tokens.and_then(|tokens| i64::try_from(tokens).ok()),
+                ..Details::default()
+            })
+        });
         if twice {
             let message = format!("the model `{}` is listed twice", model.name.value);
             let help = "list it once, with all that there is to say of it".to_owned();
