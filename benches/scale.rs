@@ -1,7 +1,7 @@
 //! Every number of BENCHMARKS.md about loading and deciding, as tables: `cargo bench --bench scale`.
 //!
 //! Each size runs in a process of its own, so that its memory is its own. `BENCH_SIZES=1000,10000` takes fewer sizes;
-//! a million rules need about 2 GB. `-- --write DIRECTORY RULES` writes a bundle for `benches/http.sh`.
+//! a million rules need about 2 GB. `BENCH_ONLY=reload` (decide, extras, cedar, parse) measures one part of it. `-- --write DIRECTORY RULES` writes a bundle for `benches/http.sh`.
 
 #![allow(clippy::disallowed_methods, reason = "a bench reads the clock, and of /proc what a process uses")]
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a bench that goes wrong stops")]
@@ -23,7 +23,7 @@ use tollgate::policy::{Loader, load, parse};
 use tollgate::{Bundle, EntityUid, Facts, Request, Snapshot};
 
 /// Different requests of each kind, so that a large bundle is not measured on what happens to be in the cache.
-const REQUESTS: usize = 4_096;
+const REQUESTS: usize = 2_048;
 /// How often each of them is decided.
 const ROUNDS: usize = 25;
 
@@ -125,13 +125,24 @@ fn measure(size: Size) {
     say("text_mb", format!("{:.1}", bytes as f64 / 1e6));
     let (mut loader, snapshot) = measure_loading(size, bundle);
     let bundle = common::bundle(size);
-    measure_reloads(size, &bundle, &mut loader);
-    measure_decisions(size, &snapshot);
-    measure_extras(size, &bundle, &mut loader);
-    if size.rules <= 10_000 {
+    // One part of it, for a profiler.
+    let only = std::env::var("BENCH_ONLY").ok();
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    if wanted("reload") {
+        measure_reloads(size, &bundle, &mut loader);
+    }
+    if wanted("decide") {
+        measure_decisions(size, &snapshot);
+    }
+    if wanted("extras") {
+        measure_extras(size, &bundle, &mut loader);
+    }
+    if wanted("cedar") && size.rules <= 10_000 {
         measure_plain_cedar(size, &snapshot);
     }
-    parse_alone(&bundle);
+    if wanted("parse") {
+        parse_alone(&bundle);
+    }
 }
 
 fn measure_loading(size: Size, bundle: Bundle) -> (Loader, std::sync::Arc<Snapshot>) {
@@ -195,6 +206,9 @@ fn measure_extras(size: Size, bundle: &Bundle, loader: &mut Loader) {
     say("crowd", times(&crowd, &facts, &requests));
     say("crowd_allocations", allocations(&crowd, &facts, &requests));
     drop(crowd);
+    if size.rules > 10_000 {
+        return;
+    }
     for (conditional, count) in [(false, 1), (false, 10), (true, 1), (true, 10)] {
         let snapshot = load(common::for_everyone(count, conditional));
         let requests = common::requests(&snapshot, size, REQUESTS);

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use smol_str::{SmolStr, ToSmolStr, format_smolstr};
 
 use crate::model::{Budget, Facts, Rate, RequestError, RequestErrorCode, check_name};
-use crate::policy::condition::{MEMBERS, Members};
+use crate::policy::condition::Members;
 use crate::policy::entities::Kind;
 use crate::policy::schema::{Action, BundleSchema};
 
@@ -37,8 +37,12 @@ pub enum RequestContext {
 #[derive(Debug, Clone, Default)]
 pub struct Told {
     ip: Option<SmolStr>,
-    texts: Vec<(&'static str, SmolStr)>,
-    numbers: Vec<(&'static str, i64)>,
+    method: Option<SmolStr>,
+    path: Option<SmolStr>,
+    end_user: Option<SmolStr>,
+    team: Option<SmolStr>,
+    input_tokens: Option<i64>,
+    max_output_tokens: Option<i64>,
     stream: Option<bool>,
     metadata: Vec<(SmolStr, SmolStr)>,
 }
@@ -91,29 +95,12 @@ impl Told {
     fn check(members: &Map<String, Value>) -> Result<Self, RequestError> {
         let mut told = Self::default();
         for (name, value) in members {
-            if RESERVED.contains(&name.as_str()) {
-                let message = format!("`context.{name}` is what Tollgate itself knows; it cannot be sent");
-                return Err(RequestError::new(RequestErrorCode::ReservedContext, format!("context.{name}"), message));
-            }
-            match MEMBERS.iter().find(|known| *known == name) {
-                Some(known) => told.member(known, value)?,
-                None => {
-                    let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
-                    let message = format!(
-                        "no context member is called `{shown}`; what is your own goes in `context.metadata`, as a text"
-                    );
-                    return Err(RequestError::new(
-                        RequestErrorCode::InvalidContext,
-                        format!("context.{shown}"),
-                        message,
-                    ));
-                }
-            }
+            told.member(name, value)?;
         }
         Ok(told)
     }
 
-    fn member(&mut self, name: &'static str, value: &Value) -> Result<(), RequestError> {
+    fn member(&mut self, name: &str, value: &Value) -> Result<(), RequestError> {
         let wrong = |expected: &str| {
             let message = format!("`context.{name}` must be {expected}");
             RequestError::new(RequestErrorCode::InvalidContext, format!("context.{name}"), message)
@@ -129,13 +116,23 @@ impl Told {
             "stream" => self.stream = Some(value.as_bool().ok_or_else(|| wrong("true or false"))?),
             "input_tokens" | "max_output_tokens" => {
                 let number = value.as_i64().filter(|number| *number >= 0);
-                self.numbers.push((name, number.ok_or_else(|| wrong("a whole number from 0 to 9223372036854775807"))?));
+                let number = number.ok_or_else(|| wrong("a whole number from 0 to 9223372036854775807"))?;
+                *(if name == "input_tokens" { &mut self.input_tokens } else { &mut self.max_output_tokens }) =
+                    Some(number);
             }
             "metadata" => self.metadata = metadata(value)?,
-            _ => {
+            "method" | "path" | "end_user" | "team" => {
                 let text = value.as_str().filter(|text| text.len() <= MAX_TEXT_BYTES);
-                self.texts.push((name, text.ok_or_else(|| wrong("a text of 8192 bytes at most"))?.into()));
+                let text = text.ok_or_else(|| wrong("a text of 8192 bytes at most"))?.into();
+                let slot = match name {
+                    "method" => &mut self.method,
+                    "path" => &mut self.path,
+                    "end_user" => &mut self.end_user,
+                    _ => &mut self.team,
+                };
+                *slot = Some(text);
             }
+            _ => return Err(refused(name)),
         }
         Ok(())
     }
@@ -166,17 +163,36 @@ impl Told {
         {
             put("ip", ip);
         }
-        if let Some(stream) = self.stream {
+        if let (true, Some(stream)) = (members.has("stream"), self.stream) {
             put("stream", CedarValue::from(stream));
         }
-        for (name, number) in self.numbers.iter().filter(|(name, _)| members.has(name)) {
-            put(name, CedarValue::from(*number));
+        let numbers = [("input_tokens", self.input_tokens), ("max_output_tokens", self.max_output_tokens)];
+        for (name, number) in numbers {
+            if let (true, Some(number)) = (members.has(name), number) {
+                put(name, CedarValue::from(number));
+            }
         }
-        for (name, text) in self.texts.iter().filter(|(name, _)| members.has(name)) {
-            put(name, CedarValue::from(text.clone()));
+        let texts =
+            [("method", &self.method), ("path", &self.path), ("end_user", &self.end_user), ("team", &self.team)];
+        for (name, text) in texts {
+            if let (true, Some(text)) = (members.has(name), text) {
+                put(name, CedarValue::from(text.clone()));
+            }
         }
         Context::Value(Arc::new(record))
     }
+}
+
+/// A member that may not be sent, or that there is not.
+fn refused(name: &str) -> RequestError {
+    if RESERVED.contains(&name) {
+        let message = format!("`context.{name}` is what Tollgate itself knows; it cannot be sent");
+        return RequestError::new(RequestErrorCode::ReservedContext, format!("context.{name}"), message);
+    }
+    let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    let message =
+        format!("no context member is called `{shown}`; what is your own goes in `context.metadata`, as a text");
+    RequestError::new(RequestErrorCode::InvalidContext, format!("context.{shown}"), message)
 }
 
 fn metadata(value: &Value) -> Result<Vec<(SmolStr, SmolStr)>, RequestError> {

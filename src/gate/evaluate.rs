@@ -102,14 +102,15 @@ impl Evaluation {
 /// The rules whose scope and actions fit, each once, in the order of the bundle.
 pub(super) fn matching(question: &Question<'_>) -> Vec<RuleIndex> {
     let Question { snapshot, principal, resource, action, .. } = question;
-    let principal = snapshot.index.keys_of(&snapshot.store, principal);
-    let resource = snapshot.index.keys_of(&snapshot.store, resource);
+    let principal = snapshot.index.keys_of(&snapshot.scopes, &snapshot.store, principal);
+    let resource = snapshot.index.keys_of(&snapshot.scopes, &snapshot.store, resource);
     let mut found = Vec::with_capacity(8);
     snapshot.index.candidates(&principal, &resource, |index| {
         let rule = snapshot.rule(index);
         if action.is_some_and(|action| snapshot.action_set(rule.actions).contains(action))
-            && snapshot.scopes.contains(rule.principal, &principal)
-            && snapshot.scopes.contains(rule.resource, &resource)
+            && (rule.exact
+                || snapshot.scopes.contains(rule.principal, &principal)
+                    && snapshot.scopes.contains(rule.resource, &resource))
         {
             found.push(index);
         }

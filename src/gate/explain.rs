@@ -138,8 +138,8 @@ enum Distance {
 
 fn by_scope(question: &Question<'_>) -> Option<String> {
     let snapshot = question.snapshot;
-    let principal = snapshot.index.keys_of(&snapshot.store, question.principal);
-    let resource = snapshot.index.keys_of(&snapshot.store, question.resource);
+    let principal = snapshot.index.keys_of(&snapshot.scopes, &snapshot.store, question.principal);
+    let resource = snapshot.index.keys_of(&snapshot.scopes, &snapshot.store, question.resource);
     let action = question.action?;
     let mut best: Option<(Distance, RuleIndex)> = None;
     let mut seen = |index: RuleIndex| {
@@ -160,8 +160,8 @@ fn by_scope(question: &Question<'_>) -> Option<String> {
             best = Some((distance, index));
         }
     };
-    let of_principal = snapshot.index.of_principal(&principal).take(MOST_LOOKED_THROUGH);
-    of_principal.for_each(&mut seen);
+    let of_either = snapshot.index.of_either(&principal, &resource).take(MOST_LOOKED_THROUGH);
+    of_either.for_each(&mut seen);
     let every = (0..snapshot.rules.len()).take(MOST_LOOKED_THROUGH);
     every.filter_map(|index| u32::try_from(index).ok()).map(RuleIndex).for_each(&mut seen);
     let (distance, index) = best?;

@@ -125,7 +125,7 @@ impl Writer<'_> {
 
     /// A resource scope as a condition.
     pub fn resource_condition(self, index: ScopeIndex) -> String {
-        let clauses = self.scopes.scope_at(index).iter();
+        let clauses = self.scopes.scope_at(index);
         clauses.map(|clause| self.alternatives(clause, "resource")).collect::<Vec<_>>().join(" && ")
     }
 
@@ -166,14 +166,15 @@ impl Writer<'_> {
     fn scope(self, index: ScopeIndex, side: Side) -> Written {
         let variable = side.variable();
         let scope = self.scopes.scope_at(index);
-        if let [clause] = scope.as_ref()
-            && let [only] = clause.as_ref()
+        let mut clauses = scope.clone();
+        if let (Some([only]), None) = (clauses.next(), clauses.next())
             && let Some(head) = self.head(*only, variable)
         {
             return Written { head, condition: None };
         }
-        let condition = scope.iter().map(|clause| self.alternatives(clause, variable)).collect::<Vec<_>>().join(" && ");
-        Written { head: variable.to_owned(), condition: (!scope.is_empty()).then_some(condition) }
+        let empty = scope.len() == 0;
+        let condition = scope.map(|clause| self.alternatives(clause, variable)).collect::<Vec<_>>().join(" && ");
+        Written { head: variable.to_owned(), condition: (!empty).then_some(condition) }
     }
 
     /// A key that a policy's head can say.

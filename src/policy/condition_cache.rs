@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
 use super::condition::{Clause, Condition, ConditionError, parse_clause};
@@ -10,8 +11,8 @@ use super::condition::{Clause, Condition, ConditionError, parse_clause};
 /// Parsed clauses and conditions, by text.
 #[derive(Debug, Default)]
 pub struct ConditionCache {
-    clauses: HashMap<(bool, SmolStr), Result<Clause, Arc<ConditionError>>>,
-    conditions: HashMap<Vec<(bool, SmolStr)>, Arc<Condition>>,
+    clauses: HashMap<(bool, SmolStr), Result<Clause, Arc<ConditionError>>, RandomState>,
+    conditions: HashMap<Vec<(bool, SmolStr)>, Arc<Condition>, RandomState>,
 }
 
 impl ConditionCache {

@@ -343,7 +343,14 @@ impl EntityStore {
 
     /// Everything above these parents, themselves included, each once.
     pub fn closure(&self, parents: &[EntityIndex]) -> Vec<EntityIndex> {
-        let mut above: Vec<EntityIndex> = Vec::with_capacity(parents.len() * 2);
+        let mut above = Vec::with_capacity(parents.len() * 2);
+        self.close(parents, &mut above);
+        above
+    }
+
+    /// Puts into `above` what [`EntityStore::closure`] gives.
+    pub fn close(&self, parents: &[EntityIndex], above: &mut Vec<EntityIndex>) {
+        above.clear();
         above.extend(parents);
         let mut at = 0;
         let mut seen: Option<HashSet<EntityIndex>> = None;
@@ -363,7 +370,6 @@ impl EntityStore {
                 seen = Some(above.iter().copied().collect());
             }
         }
-        above
     }
 
     /// The direct parents of a subject.

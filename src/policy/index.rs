@@ -5,11 +5,14 @@
 //! resource key, and of an exact match only the condition is left to evaluate.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use smol_str::SmolStr;
 
 use super::entities::{EntityIndex, EntityStore, Kind, Pattern, Subject};
+use super::parallel;
 
 /// What an entity can match.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,10 +39,8 @@ pub enum Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyIndex(pub(crate) u32);
 
-/// Alternatives, all of which must hold in one member at least; sorted. Without any, everything matches.
-pub type Scope = Box<[Box<[KeyIndex]>]>;
-
-/// A scope, by its number.
+/// A scope, by its number: lists of alternatives, of each of which one key at least must match. Without any list,
+/// everything is in the scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ScopeIndex(pub(crate) u32);
 
@@ -61,52 +62,106 @@ const MOST_PAIRS: usize = 64;
 const SCANNED: usize = 24;
 
 /// The keys and scopes that rules use, numbered.
+///
+/// A million rules have about as many scopes, so these are slices of one list and not lists of their own.
 #[derive(Debug)]
 pub struct Scopes {
     keys: Vec<Key>,
+    /// Every key but those of [`Key::In`], which are many.
     by_key: HashMap<Key, KeyIndex, RandomState>,
-    scopes: Vec<Scope>,
-    by_scope: HashMap<Scope, ScopeIndex, RandomState>,
+    /// The keys of [`Key::In`] by entity; `ANY` where there is none.
+    inside: Vec<KeyIndex>,
+    /// The alternatives of every scope.
+    alternatives: Vec<KeyIndex>,
+    /// Where the alternatives of each clause end.
+    clause_ends: Vec<u32>,
+    /// Where the clauses of each scope end.
+    scope_ends: Vec<u32>,
+    by_scope: HashTable<u32>,
+    hasher: RandomState,
 }
+
+/// The number of [`Key::Any`].
+const ANY: KeyIndex = KeyIndex(0);
 
 impl Default for Scopes {
     fn default() -> Self {
-        let mut scopes =
-            Self { keys: Vec::new(), by_key: HashMap::default(), scopes: Vec::new(), by_scope: HashMap::default() };
-        scopes.key(Key::Any);
-        scopes
+        Self {
+            keys: vec![Key::Any],
+            by_key: HashMap::from_iter([(Key::Any, ANY)]),
+            inside: Vec::new(),
+            alternatives: Vec::new(),
+            clause_ends: Vec::new(),
+            scope_ends: Vec::new(),
+            by_scope: HashTable::new(),
+            hasher: RandomState::default(),
+        }
     }
 }
 
 impl Scopes {
     /// The number of `key`, given when it is new.
     pub fn key(&mut self, key: Key) -> KeyIndex {
-        if let Some(index) = self.by_key.get(&key) {
-            return *index;
+        let next = KeyIndex(number(self.keys.len()));
+        let index = if let Key::In(entity) = key {
+            let at = entity.0 as usize;
+            if self.inside.len() <= at {
+                self.inside.resize(at + 1, ANY);
+            }
+            let Some(slot) = self.inside.get_mut(at) else { return ANY };
+            if *slot == ANY {
+                *slot = next;
+            }
+            *slot
+        } else if let Some(known) = self.by_key.get(&key) {
+            *known
+        } else {
+            self.by_key.insert(key.clone(), next);
+            next
+        };
+        if index == next {
+            self.keys.push(key);
         }
-        let index = KeyIndex(u32::try_from(self.keys.len()).unwrap_or(u32::MAX));
-        self.keys.push(key.clone());
-        self.by_key.insert(key, index);
         index
+    }
+
+    /// The number of [`Key::In`] for `entity`, if a rule uses it.
+    fn inside(&self, entity: EntityIndex) -> Option<KeyIndex> {
+        self.inside.get(entity.0 as usize).copied().filter(|key| *key != ANY)
     }
 
     /// The number of the scope made of these alternatives.
     pub fn scope(&mut self, clauses: impl IntoIterator<Item = Vec<KeyIndex>>) -> ScopeIndex {
-        let scope: Scope = clauses
-            .into_iter()
-            .map(|mut clause| {
-                clause.sort_unstable();
-                clause.dedup();
-                clause.into_boxed_slice()
-            })
-            .collect();
-        if let Some(index) = self.by_scope.get(&scope) {
-            return *index;
+        // Put in place as if it were new, and taken away again where it is not.
+        let (alternatives, ends) = (self.alternatives.len(), self.clause_ends.len());
+        for mut clause in clauses {
+            clause.sort_unstable();
+            clause.dedup();
+            self.alternatives.extend(clause);
+            self.clause_ends.push(number(self.alternatives.len()));
         }
-        let index = ScopeIndex(u32::try_from(self.scopes.len()).unwrap_or(u32::MAX));
-        self.scopes.push(scope.clone());
-        self.by_scope.insert(scope, index);
-        index
+        let index = number(self.scope_ends.len());
+        self.scope_ends.push(number(self.clause_ends.len()));
+        let hash = self.hash(index);
+        if let Some(known) = self.by_scope.find(hash, |known| self.clauses(*known).eq(self.clauses(index))) {
+            let known = ScopeIndex(*known);
+            self.alternatives.truncate(alternatives);
+            self.clause_ends.truncate(ends);
+            self.scope_ends.pop();
+            return known;
+        }
+        let mut by_scope = std::mem::take(&mut self.by_scope);
+        by_scope.insert_unique(hash, index, |other| self.hash(*other));
+        self.by_scope = by_scope;
+        ScopeIndex(index)
+    }
+
+    fn hash(&self, scope: u32) -> u64 {
+        let mut all: u64 = 0;
+        for clause in self.clauses(scope) {
+            all = self.hasher.hash_one((all, clause));
+        }
+        all
     }
 
     /// What a key stands for.
@@ -116,18 +171,58 @@ impl Scopes {
         &self.keys[index.0 as usize]
     }
 
-    /// What a scope stands for.
-    #[must_use]
+    /// What a scope stands for: its lists of alternatives, each sorted.
+    pub fn scope_at(&self, index: ScopeIndex) -> impl ExactSizeIterator<Item = &[KeyIndex]> + Clone {
+        self.clauses(index.0)
+    }
+
     #[expect(clippy::indexing_slicing, reason = "a ScopeIndex is only made by this table, which never drops one")]
-    pub fn scope_at(&self, index: ScopeIndex) -> &Scope {
-        &self.scopes[index.0 as usize]
+    fn clauses(&self, scope: u32) -> impl ExactSizeIterator<Item = &[KeyIndex]> + Clone {
+        let from = |ends: &[u32], at: usize| if at == 0 { 0 } else { ends[at - 1] as usize };
+        let scope = scope as usize;
+        let clauses = from(&self.scope_ends, scope)..self.scope_ends[scope] as usize;
+        clauses.map(move |at| &self.alternatives[from(&self.clause_ends, at)..self.clause_ends[at] as usize])
+    }
+
+    /// How many scopes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.scope_ends.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.scope_ends.is_empty()
     }
 
     /// Whether whatever has these keys (sorted) is in the scope.
     #[must_use]
     pub fn contains(&self, index: ScopeIndex, keys: &[KeyIndex]) -> bool {
-        self.scope_at(index).iter().all(|clause| intersects(clause, keys))
+        self.scope_at(index).all(|clause| intersects(clause, keys))
     }
+
+    /// Whether the index alone tells that both scopes match: it goes by one list of alternatives of each.
+    #[must_use]
+    pub fn are_exact(&self, principal: ScopeIndex, resource: ScopeIndex) -> bool {
+        self.scope_at(principal).len() <= 1 && self.scope_at(resource).len() <= 1
+    }
+
+    fn shrink_to_fit(&mut self) {
+        self.keys.shrink_to_fit();
+        self.inside.shrink_to_fit();
+        self.alternatives.shrink_to_fit();
+        self.clause_ends.shrink_to_fit();
+        self.scope_ends.shrink_to_fit();
+        // Only for making more of them.
+        self.by_scope = HashTable::new();
+    }
+}
+
+/// A count as the tables have it.
+// INVARIANT: bundles are bounded far below 2^32 of anything.
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Whether two sorted lists share a member; quick where one is short.
@@ -155,8 +250,7 @@ struct Memberships {
 /// Numbers of keys by what they are about, for making memberships quickly.
 #[derive(Debug, Default)]
 struct Used {
-    inside: Vec<Option<KeyIndex>>,
-    equal: Vec<Option<KeyIndex>>,
+    equal: HashMap<EntityIndex, KeyIndex, RandomState>,
     kinds: Vec<Option<KeyIndex>>,
     tags: HashMap<SmolStr, KeyIndex, RandomState>,
     roles: HashMap<SmolStr, KeyIndex, RandomState>,
@@ -164,11 +258,19 @@ struct Used {
     groups: HashMap<KeyIndex, Vec<KeyIndex>, RandomState>,
 }
 
+/// Rules under a key of one side, each with its key of the other side; by the first and then by the second key.
+#[derive(Debug)]
+struct Table {
+    starts: Vec<u32>,
+    entries: Vec<(KeyIndex, RuleIndex)>,
+}
+
 /// Rules by scope.
 #[derive(Debug)]
 pub struct Index {
-    starts: Vec<u32>,
-    entries: Vec<(KeyIndex, RuleIndex)>,
+    by_principal: Table,
+    /// Rules that name no principal in particular: many would stand under one key otherwise.
+    by_resource: Table,
     memberships: Memberships,
     used: Used,
 }
@@ -177,47 +279,43 @@ impl Index {
     /// Files `rules` and works out which keys each entity of `store` matches.
     pub fn build(scopes: &mut Scopes, store: &EntityStore, rules: &[Filed]) -> Self {
         let mut groups = HashMap::default();
-        let mut pairs: Vec<(KeyIndex, KeyIndex, RuleIndex)> = Vec::with_capacity(rules.len());
-        for (number, rule) in rules.iter().enumerate() {
-            let rule_index = RuleIndex(u32::try_from(number).unwrap_or(u32::MAX));
-            let principals = filing(scopes, rule.principal);
-            let resources = filing(scopes, rule.resource);
-            let (principals, resources) = if principals.len() * resources.len() > MOST_PAIRS {
-                (one_of(scopes, &mut groups, principals), one_of(scopes, &mut groups, resources))
+        let mut by_principal: Vec<(KeyIndex, KeyIndex, RuleIndex)> = Vec::with_capacity(rules.len());
+        let mut by_resource: Vec<(KeyIndex, KeyIndex, RuleIndex)> = Vec::new();
+        let (mut principals, mut resources) = (Vec::new(), Vec::new());
+        for (at, rule) in rules.iter().enumerate() {
+            let rule_index = RuleIndex(number(at));
+            filing(scopes, rule.principal, &mut principals);
+            filing(scopes, rule.resource, &mut resources);
+            if principals.len() * resources.len() > MOST_PAIRS {
+                one_of(scopes, &mut groups, &mut principals);
+                one_of(scopes, &mut groups, &mut resources);
+            }
+            let broad = |keys: &[KeyIndex]| keys.iter().any(|key| is_broad(scopes, store, *key));
+            let pairs = principals.iter().flat_map(|principal| resources.iter().map(move |one| (*principal, *one)));
+            if broad(&principals) && !broad(&resources) {
+                by_resource.extend(pairs.map(|(principal, resource)| (resource, principal, rule_index)));
             } else {
-                (principals, resources)
-            };
-            for principal in &principals {
-                pairs.extend(resources.iter().map(|resource| (*principal, *resource, rule_index)));
+                by_principal.extend(pairs.map(|(principal, resource)| (principal, resource, rule_index)));
             }
         }
-        pairs.sort_unstable();
-        let mut starts = vec![0_u32; scopes.keys.len() + 1];
-        for (principal, _, _) in &pairs {
-            if let Some(count) = starts.get_mut(principal.0 as usize + 1) {
-                *count += 1;
-            }
-        }
-        for at in 1..starts.len() {
-            let before = starts.get(at - 1).copied().unwrap_or_default();
-            if let Some(start) = starts.get_mut(at) {
-                *start += before;
-            }
-        }
-        let entries = pairs.into_iter().map(|(_, resource, rule)| (resource, rule)).collect();
-        let used = Used::of(scopes, store, groups);
-        let memberships = Memberships::of(store, &used);
-        Self { starts, entries, memberships, used }
+        scopes.shrink_to_fit();
+        let scopes = &*scopes;
+        let used = Used::of(scopes, groups);
+        let (memberships, (by_principal, by_resource)) = parallel::both(
+            || Memberships::of(scopes, store, &used),
+            || (Table::of(by_principal, scopes.keys.len()), Table::of(by_resource, scopes.keys.len())),
+        );
+        Self { by_principal, by_resource, memberships, used }
     }
 
     /// The keys that a subject matches, sorted.
     #[must_use]
-    pub fn keys_of(&self, store: &EntityStore, subject: &Subject) -> SubjectKeys<'_> {
+    pub fn keys_of(&self, scopes: &Scopes, store: &EntityStore, subject: &Subject) -> SubjectKeys<'_> {
         match subject {
             Subject::Known(index) => SubjectKeys::Kept(self.memberships.of_entity(*index)),
             Subject::Stranger { .. } => {
                 let mut keys = Vec::new();
-                self.used.collect(store, subject, &mut keys);
+                self.used.collect(scopes, store, subject, &mut keys, &mut Vec::new());
                 SubjectKeys::Made(keys)
             }
         }
@@ -225,17 +323,46 @@ impl Index {
 
     /// Hands every rule filed under a pair of these keys to `visit`; a rule may come more than once.
     pub fn candidates(&self, principal: &[KeyIndex], resource: &[KeyIndex], mut visit: impl FnMut(RuleIndex)) {
-        for key in principal {
+        self.by_principal.pairs(principal, resource, &mut visit);
+        self.by_resource.pairs(resource, principal, &mut visit);
+    }
+
+    /// Every rule filed under one of these principal keys, whatever its resource, or that names no principal and is
+    /// filed under one of these resource keys.
+    pub fn of_either<'a>(
+        &'a self,
+        principal: &'a [KeyIndex],
+        resource: &'a [KeyIndex],
+    ) -> impl Iterator<Item = RuleIndex> + 'a {
+        let of = |table: &'a Table, keys: &'a [KeyIndex]| keys.iter().flat_map(|key| table.range(*key));
+        of(&self.by_principal, principal).chain(of(&self.by_resource, resource)).map(|(_, rule)| *rule)
+    }
+}
+
+impl Table {
+    fn of(mut pairs: Vec<(KeyIndex, KeyIndex, RuleIndex)>, keys: usize) -> Self {
+        pairs.sort_unstable();
+        let mut starts = Vec::with_capacity(keys + 1);
+        for (at, (first, _, _)) in pairs.iter().enumerate() {
+            starts.resize(starts.len().max(first.0 as usize + 1), number(at));
+        }
+        starts.resize(keys + 1, number(pairs.len()));
+        Self { starts, entries: pairs.into_iter().map(|(_, second, rule)| (second, rule)).collect() }
+    }
+
+    /// Hands every rule under one of `first` and one of `second` to `visit`.
+    fn pairs(&self, first: &[KeyIndex], second: &[KeyIndex], visit: &mut impl FnMut(RuleIndex)) {
+        for key in first {
             let range = self.range(*key);
             if range.len() <= SCANNED {
                 for (wanted, rule) in range {
-                    if resource.binary_search(wanted).is_ok() {
+                    if second.binary_search(wanted).is_ok() {
                         visit(*rule);
                     }
                 }
                 continue;
             }
-            for wanted in resource {
+            for wanted in second {
                 let from = range.partition_point(|(key, _)| key < wanted);
                 let rest = range.get(from..).unwrap_or_default();
                 for (_, rule) in rest.iter().take_while(|(key, _)| key == wanted) {
@@ -245,15 +372,19 @@ impl Index {
         }
     }
 
-    /// Every rule filed under one of these principal keys, whatever its resource.
-    pub fn of_principal<'a>(&'a self, principal: &'a [KeyIndex]) -> impl Iterator<Item = RuleIndex> + 'a {
-        principal.iter().flat_map(|key| self.range(*key)).map(|(_, rule)| *rule)
-    }
-
     fn range(&self, key: KeyIndex) -> &[(KeyIndex, RuleIndex)] {
         let at = key.0 as usize;
         let (Some(start), Some(end)) = (self.starts.get(at), self.starts.get(at + 1)) else { return &[] };
         self.entries.get(*start as usize..*end as usize).unwrap_or_default()
+    }
+}
+
+/// Whether nearly everyone has the key.
+pub(super) fn is_broad(scopes: &Scopes, store: &EntityStore, key: KeyIndex) -> bool {
+    match scopes.key_at(key) {
+        Key::Any | Key::Is(_) => true,
+        Key::In(entity) => store.record(*entity).kind == Kind::OWNER_KIND,
+        _ => false,
     }
 }
 
@@ -276,55 +407,45 @@ impl std::ops::Deref for SubjectKeys<'_> {
     }
 }
 
-/// The keys to file a scope under: its narrowest alternatives, which are those of the first clause that is not just types.
-fn filing(scopes: &Scopes, index: ScopeIndex) -> Vec<KeyIndex> {
-    let scope = scopes.scope_at(index);
-    let narrow = |clause: &&Box<[KeyIndex]>| !clause.iter().any(|key| matches!(scopes.key_at(*key), Key::Is(_)));
-    match scope.iter().find(narrow).or_else(|| scope.first()) {
-        Some(clause) => clause.to_vec(),
-        None => vec![KeyIndex(0)],
-    }
+/// Puts into `keys` what to file a scope under: its narrowest alternatives, which are those of the first list that is not
+/// just types.
+fn filing(scopes: &Scopes, index: ScopeIndex, keys: &mut Vec<KeyIndex>) {
+    let mut clauses = scopes.scope_at(index);
+    let narrow = |clause: &&[KeyIndex]| !clause.iter().any(|key| matches!(scopes.key_at(*key), Key::Is(_)));
+    let first = clauses.clone().next();
+    keys.clear();
+    keys.extend_from_slice(clauses.find(narrow).or(first).unwrap_or(&[ANY]));
 }
 
-/// A list of keys as one key.
-fn one_of(
-    scopes: &mut Scopes,
-    groups: &mut HashMap<KeyIndex, Vec<KeyIndex>, RandomState>,
-    keys: Vec<KeyIndex>,
-) -> Vec<KeyIndex> {
+/// Makes one key of a list of keys.
+fn one_of(scopes: &mut Scopes, groups: &mut HashMap<KeyIndex, Vec<KeyIndex>, RandomState>, keys: &mut Vec<KeyIndex>) {
     if keys.len() == 1 {
-        return keys;
+        return;
     }
     let list = scopes.scope([keys.clone()]);
     let known = scopes.by_key.contains_key(&Key::OneOf(list.0));
     let group = scopes.key(Key::OneOf(list.0));
     if !known {
-        for key in keys {
-            groups.entry(key).or_insert_with(Vec::new).push(group);
+        for key in &*keys {
+            groups.entry(*key).or_insert_with(Vec::new).push(group);
         }
     }
-    vec![group]
+    *keys = vec![group];
 }
 
 impl Used {
-    fn of(scopes: &Scopes, store: &EntityStore, groups: HashMap<KeyIndex, Vec<KeyIndex>, RandomState>) -> Self {
-        let mut used =
-            Self { inside: vec![None; store.len()], equal: vec![None; store.len()], groups, ..Self::default() };
-        let set = |list: &mut Vec<Option<KeyIndex>>, at: usize, index: KeyIndex| {
-            if list.len() <= at {
-                list.resize(at + 1, None);
-            }
-            if let Some(slot) = list.get_mut(at) {
-                *slot = Some(index);
-            }
-        };
-        for (number, key) in scopes.keys.iter().enumerate() {
-            let index = KeyIndex(u32::try_from(number).unwrap_or(u32::MAX));
+    fn of(scopes: &Scopes, groups: HashMap<KeyIndex, Vec<KeyIndex>, RandomState>) -> Self {
+        let mut used = Self { groups, ..Self::default() };
+        for (at, key) in scopes.keys.iter().enumerate() {
+            let index = KeyIndex(number(at));
             match key {
-                Key::Any | Key::OneOf(_) => {}
-                Key::Is(kind) => set(&mut used.kinds, usize::from(kind.0), index),
-                Key::In(entity) => set(&mut used.inside, entity.0 as usize, index),
-                Key::Eq(entity) => set(&mut used.equal, entity.0 as usize, index),
+                Key::Any | Key::OneOf(_) | Key::In(_) => {}
+                Key::Is(Kind(kind)) => {
+                    let at = usize::from(*kind);
+                    used.kinds.resize(used.kinds.len().max(at + 1), None);
+                    used.kinds.iter_mut().skip(at).take(1).for_each(|slot| *slot = Some(index));
+                }
+                Key::Eq(entity) => drop(used.equal.insert(*entity, index)),
                 Key::Tag(tag) => drop(used.tags.insert(tag.clone(), index)),
                 Key::Role(role) => drop(used.roles.insert(role.clone(), index)),
                 Key::Matching(pattern) => used.patterns.push((pattern.clone(), index)),
@@ -334,32 +455,39 @@ impl Used {
     }
 
     /// The keys that `subject` matches, sorted, appended to `keys`.
-    fn collect(&self, store: &EntityStore, subject: &Subject, keys: &mut Vec<KeyIndex>) {
+    /// `above` is only there to be used again.
+    fn collect(
+        &self,
+        scopes: &Scopes,
+        store: &EntityStore,
+        subject: &Subject,
+        keys: &mut Vec<KeyIndex>,
+        above: &mut Vec<EntityIndex>,
+    ) {
         let from = keys.len();
-        let at = |list: &[Option<KeyIndex>], index: usize| list.get(index).copied().flatten();
         let (kind, id) = store.name_of(subject);
-        keys.push(KeyIndex(0));
-        keys.extend(at(&self.kinds, usize::from(kind.0)));
+        keys.push(ANY);
+        keys.extend(self.kinds.get(usize::from(kind.0)).copied().flatten());
         let mut inherits = true;
         if let Subject::Known(index) = subject {
-            keys.extend(at(&self.inside, index.0 as usize));
-            keys.extend(at(&self.equal, index.0 as usize));
+            keys.extend(scopes.inside(*index));
+            keys.extend(self.equal.get(index));
             self.collect_labels(store, *index, keys);
             // What a JSON file says of an entity's tags is all that Cedar sees of them.
             inherits = store.record(*index).details.as_ref().is_none_or(|details| details.native.is_none());
         }
         if let Subject::Stranger { given: Some(given), .. } = subject {
-            let own = given.own.map_or(usize::MAX, |own| own.0 as usize);
-            keys.extend(at(&self.inside, own));
-            keys.extend(at(&self.equal, own));
+            keys.extend(given.own.and_then(|own| scopes.inside(own)));
+            keys.extend(given.own.and_then(|own| self.equal.get(&own)));
             keys.extend(given.tags.iter().filter_map(|tag| self.tags.get(tag)));
             keys.extend(given.roles.iter().filter_map(|role| self.roles.get(role)));
             inherits = false;
         }
-        for above in store.closure(store.parents(subject)) {
-            keys.extend(at(&self.inside, above.0 as usize));
+        store.close(store.parents(subject), above);
+        for one in above.iter() {
+            keys.extend(scopes.inside(*one));
             if inherits {
-                self.collect_labels(store, above, keys);
+                self.collect_labels(store, *one, keys);
             }
         }
         if kind == Kind::MODEL {
@@ -367,7 +495,7 @@ impl Used {
         }
         if !self.groups.is_empty() {
             for index in from..keys.len() {
-                let key = keys.get(index).copied().unwrap_or(KeyIndex(0));
+                let key = keys.get(index).copied().unwrap_or(ANY);
                 if let Some(groups) = self.groups.get(&key) {
                     keys.extend(groups);
                 }
@@ -402,14 +530,15 @@ impl Used {
 }
 
 impl Memberships {
-    fn of(store: &EntityStore, used: &Used) -> Self {
+    fn of(scopes: &Scopes, store: &EntityStore, used: &Used) -> Self {
         let mut starts = Vec::with_capacity(store.len() + 1);
         let mut keys = Vec::with_capacity(store.len() * 4);
+        let mut above = Vec::new();
         for (index, _) in store.iter() {
-            starts.push(u32::try_from(keys.len()).unwrap_or(u32::MAX));
-            used.collect(store, &Subject::Known(index), &mut keys);
+            starts.push(number(keys.len()));
+            used.collect(scopes, store, &Subject::Known(index), &mut keys, &mut above);
         }
-        starts.push(u32::try_from(keys.len()).unwrap_or(u32::MAX));
+        starts.push(number(keys.len()));
         keys.shrink_to_fit();
         Self { starts, keys }
     }

@@ -4,14 +4,13 @@
 //! What did not change since the last load is not parsed, validated or compiled again.
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::bundle::{Bundle, FileKind, SourceFile};
 use super::index::{Filed, Index};
 use super::link::{LinkCache, Linker, ParsedFile};
 use super::native::{EntitiesFile, NativeFile};
+use super::parallel;
 use super::parse;
 use super::problem::{Problem, ProblemCode, Severity};
 use super::report;
@@ -21,8 +20,6 @@ use super::source;
 use super::syntax::Place;
 use crate::model::Effect;
 
-/// Stack for everything that recurses over what people wrote: deep enough for all that the bounds let through.
-const STACK_BYTES: usize = 256 * 1024 * 1024;
 /// Most problems that one load reports.
 const MOST_PROBLEMS: usize = 1_000;
 
@@ -89,7 +86,8 @@ pub fn unchecked(
         linker.native_policies(&[policies]);
         Ok(snapshot(linker, Arc::clone(&schema), &Bundle::default()))
     };
-    on_large_stack(compile).unwrap_or_else(|| Err(vec![refused("the policies could not be compiled".to_owned())]))
+    parallel::on_large_stack(compile)
+        .unwrap_or_else(|| Err(vec![refused("the policies could not be compiled".to_owned())]))
 }
 
 fn refused(message: String) -> Problem {
@@ -108,7 +106,7 @@ impl Loader {
     /// # Errors
     /// As [`load`].
     pub fn load(&mut self, bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
-        on_large_stack(|| self.load_here(bundle)).unwrap_or_else(|| {
+        parallel::on_large_stack(|| self.load_here(bundle)).unwrap_or_else(|| {
             let message = "the bundle could not be compiled: no thread for it could be started, or it ended early";
             Err(vec![refused(message.to_owned())])
         })
@@ -179,7 +177,7 @@ impl Loader {
                 self.units.get(&file.path).is_none_or(|(digest, key, _)| *digest != file.digest || *key != schema.key)
             })
             .collect();
-        for (file, unit) in changed.iter().zip(in_parallel(&changed, |file| understand(file, schema))) {
+        for (file, unit) in changed.iter().zip(parallel::each(&changed, |file| understand(file, schema))) {
             self.units.insert(Arc::clone(&file.path), (file.digest, schema.key, unit));
         }
         if self.units.len() > bundle.files().len() {
@@ -199,7 +197,7 @@ impl Loader {
 /// What can be said of a bundle whose schema is broken: what is wrong with its YAML files, each by itself.
 fn without_schema(mut problems: Vec<Problem>, bundle: &Bundle) -> Vec<Problem> {
     let yaml: Vec<&SourceFile> = bundle.files().iter().filter(|file| file.kind == FileKind::Yaml).collect();
-    problems.extend(in_parallel(&yaml, |file| parse::parse(file).problems).into_iter().flatten());
+    problems.extend(parallel::each(&yaml, |file| parse::parse(file).problems).into_iter().flatten());
     problems
 }
 
@@ -284,40 +282,4 @@ fn finished(mut problems: Vec<Problem>, bundle: &Bundle) -> Vec<Problem> {
         }
     };
     problems.into_iter().map(with_line).collect()
-}
-
-/// Runs `work` on a stack of known size, so that what loads does not depend on who loads it.
-fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("load".to_owned()).stack_size(STACK_BYTES);
-        thread.spawn_scoped(scope, work).ok()?.join().ok()
-    })
-}
-
-/// `work` on each of `items`, in their order, on every core.
-fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(items.len());
-    if cores <= 1 {
-        return items.iter().map(work).collect();
-    }
-    let next = AtomicUsize::new(0);
-    let run = || {
-        let mut done = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(at) else { return done };
-            done.push((at, work(item)));
-        }
-    };
-    let mut all: Vec<(usize, R)> = std::thread::scope(|scope| {
-        let builder = || std::thread::Builder::new().name("parse".to_owned()).stack_size(STACK_BYTES);
-        let others: Vec<_> = (1..cores).filter_map(|_| builder().spawn_scoped(scope, run).ok()).collect();
-        let mut all = run();
-        for other in others {
-            all.extend(other.join().unwrap_or_default());
-        }
-        all
-    });
-    all.sort_by_key(|(at, _)| *at);
-    all.into_iter().map(|(_, result)| result).collect()
 }

@@ -13,6 +13,7 @@ pub mod link;
 pub mod live;
 pub mod load;
 pub mod native;
+pub(crate) mod parallel;
 pub mod parse;
 pub mod problem;
 pub mod report;

@@ -440,6 +440,7 @@ impl Linker<'_> {
                     principal,
                     resource,
                     actions,
+                    exact: self.scopes.are_exact(principal, resource),
                     condition,
                 });
             }

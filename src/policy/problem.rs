@@ -226,10 +226,13 @@ pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Opti
         3..=5 => 2,
         _ => 3,
     };
+    let lower = name.to_lowercase();
+    // A character has up to four bytes; where each has one, a difference in length is a lower bound of the distance.
+    let widest = |candidate: &str| if name.is_ascii() && candidate.is_ascii() { bound } else { 4 * bound };
     names
         .into_iter()
-        .filter(|candidate| candidate.len().abs_diff(name.len()) <= 4 * bound)
-        .map(|candidate| (edit_distance(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|candidate| candidate.len().abs_diff(name.len()) <= widest(candidate))
+        .map(|candidate| (edit_distance(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= bound)
         .min()
         .map(|(_, candidate)| candidate)

@@ -34,6 +34,8 @@ pub struct Rule {
     pub resource: ScopeIndex,
     /// Which actions.
     pub actions: ActionSetIndex,
+    /// Whether the index alone tells that its scopes match: each is one list of alternatives at most.
+    pub exact: bool,
     /// What else must hold.
     pub condition: Option<ConditionIndex>,
 }

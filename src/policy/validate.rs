@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use cedar_policy_core::ast::{BinaryOp, ExprKind, PolicyID, PolicySet};
 use cedar_policy_core::validator::{ValidationError, ValidationMode, ValidationWarning};
+use foldhash::fast::RandomState;
 use miette::Diagnostic;
 use smol_str::SmolStr;
 
@@ -81,16 +82,19 @@ pub struct Validation<'a> {
     cache: &'a mut ValidationCache,
     schema: &'a BundleSchema,
     validator: cedar_policy_core::validator::Validator,
-    /// Within this load, shapes by the numbers of their parts.
-    local: HashMap<(Effect, ScopeIndex, ScopeIndex, u32, u32), Arc<[ShapeProblem]>>,
-    reduced: HashMap<ScopeIndex, ScopeIndex>,
+    /// Within this load, findings by the numbers of what makes a shape.
+    local: HashMap<(Effect, u32, u32, u32, u32), Arc<[ShapeProblem]>, RandomState>,
+    /// The numbers of the shapes of scopes, in this load.
+    shapes: HashMap<ScopeShape, u32, RandomState>,
+    /// The number of each scope's shape, once it is known.
+    of_scopes: Vec<Option<u32>>,
 }
 
 impl<'a> Validation<'a> {
     /// A validation against `schema`.
     pub fn new(cache: &'a mut ValidationCache, schema: &'a BundleSchema) -> Self {
         let validator = cedar_policy_core::validator::Validator::new(schema.core().clone());
-        Self { cache, schema, validator, local: HashMap::new(), reduced: HashMap::new() }
+        Self { cache, schema, validator, local: HashMap::default(), shapes: HashMap::default(), of_scopes: Vec::new() }
     }
 
     /// What is wrong with `rule`, which has these actions and this condition.
@@ -102,21 +106,23 @@ impl<'a> Validation<'a> {
         actions: &ActionSet,
         condition: Option<&Condition>,
     ) -> Arc<[ShapeProblem]> {
-        let reduced = Rule {
-            principal: self.reduce(scopes, store, rule.principal),
-            resource: self.reduce(scopes, store, rule.resource),
-            ..rule.clone()
-        };
         let number = condition.and(rule.condition).map_or(u32::MAX, |index| index.0);
-        let key = (rule.effect, reduced.principal, reduced.resource, rule.actions.0, number);
+        let principal = self.shape_number(scopes, store, rule.principal);
+        let resource = self.shape_number(scopes, store, rule.resource);
+        let key = (rule.effect, principal, resource, rule.actions.0, number);
         if let Some(known) = self.local.get(&key) {
             return Arc::clone(known);
         }
+        let reduced = Rule {
+            principal: reduce(scopes, store, rule.principal),
+            resource: reduce(scopes, store, rule.resource),
+            ..rule.clone()
+        };
         let shape = Shape {
             schema: self.schema.key,
             effect: rule.effect,
-            principal: shape_of(scopes, store, reduced.principal),
-            resource: shape_of(scopes, store, reduced.resource),
+            principal: shape_of(scopes, store, rule.principal),
+            resource: shape_of(scopes, store, rule.resource),
             actions: actions.clone(),
             clauses: condition
                 .map_or(&[] as &[Clause], |condition| &condition.clauses)
@@ -137,25 +143,17 @@ impl<'a> Validation<'a> {
         found
     }
 
-    /// The scope with one entity of each type instead of all: the representative of its shape.
-    fn reduce(&mut self, scopes: &mut Scopes, store: &EntityStore, index: ScopeIndex) -> ScopeIndex {
-        if let Some(known) = self.reduced.get(&index) {
+    /// The number of the scope's shape.
+    fn shape_number(&mut self, scopes: &Scopes, store: &EntityStore, index: ScopeIndex) -> u32 {
+        let at = index.0 as usize;
+        if let Some(Some(known)) = self.of_scopes.get(at) {
             return *known;
         }
-        let mut clauses: Vec<Vec<KeyIndex>> = Vec::new();
-        for clause in scopes.scope_at(index) {
-            let mut kept: Vec<(KeyShape, KeyIndex)> = Vec::new();
-            for key in clause {
-                let shape = key_shape(scopes, store, *key);
-                if !kept.iter().any(|(known, _)| *known == shape) {
-                    kept.push((shape, *key));
-                }
-            }
-            clauses.push(kept.into_iter().map(|(_, key)| key).collect());
-        }
-        let reduced = scopes.scope(clauses);
-        self.reduced.insert(index, reduced);
-        reduced
+        let next = source::number(self.shapes.len());
+        let found = *self.shapes.entry(shape_of(scopes, store, index)).or_insert(next);
+        self.of_scopes.resize(self.of_scopes.len().max(scopes.len()), None);
+        self.of_scopes.iter_mut().skip(at).take(1).for_each(|slot| *slot = Some(found));
+        found
     }
 
     fn validate(
@@ -328,16 +326,31 @@ fn guarded(clauses: &[Clause]) -> Vec<ShapeProblem> {
     found
 }
 
+/// The scope with one entity of each type instead of all: the representative of its shape.
+fn reduce(scopes: &mut Scopes, store: &EntityStore, index: ScopeIndex) -> ScopeIndex {
+    let mut clauses: Vec<Vec<KeyIndex>> = Vec::new();
+    for clause in scopes.scope_at(index) {
+        let mut kept: Vec<(KeyShape, KeyIndex)> = Vec::new();
+        for key in clause {
+            let shape = key_shape(scopes, store, *key);
+            if !kept.iter().any(|(known, _)| *known == shape) {
+                kept.push((shape, *key));
+            }
+        }
+        clauses.push(kept.into_iter().map(|(_, key)| key).collect());
+    }
+    scopes.scope(clauses)
+}
+
+/// What alternatives of each kind there are, each kind once.
 fn shape_of(scopes: &Scopes, store: &EntityStore, index: ScopeIndex) -> ScopeShape {
-    scopes
-        .scope_at(index)
-        .iter()
-        .map(|clause| {
-            let mut shapes: Vec<_> = clause.iter().map(|key| key_shape(scopes, store, *key)).collect();
-            shapes.sort_unstable();
-            shapes
-        })
-        .collect()
+    let shape_of = |clause: &[KeyIndex]| {
+        let mut shapes: Vec<_> = clause.iter().map(|key| key_shape(scopes, store, *key)).collect();
+        shapes.sort_unstable();
+        shapes.dedup();
+        shapes
+    };
+    scopes.scope_at(index).map(shape_of).collect()
 }
 
 fn key_shape(scopes: &Scopes, store: &EntityStore, key: KeyIndex) -> KeyShape {

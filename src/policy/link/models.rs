@@ -166,8 +166,7 @@ impl Linker<'_> {
             && !account.is_empty()
         {
             let account = Name::new(account.into(), name.place);
-            self.warn_of_near_miss(Kind::PROVIDER_ACCOUNT, &account, file);
-            return Some(Reach::In(self.store.intern(Kind::PROVIDER_ACCOUNT, &account.value)));
+            return Some(Reach::In(self.referred(Kind::PROVIDER_ACCOUNT, &account, file)));
         }
         if text.contains('*') {
             return Some(self.model_pattern(name, file));
@@ -224,7 +223,7 @@ impl Linker<'_> {
             self.warn(ProblemCode::UnlistedModel, file, name.place, message, Some(help));
         } else {
             let account = Name::new(account.into(), name.place);
-            self.warn_of_near_miss(Kind::PROVIDER_ACCOUNT, &account, file);
+            self.referred(Kind::PROVIDER_ACCOUNT, &account, file);
         }
         index
     }

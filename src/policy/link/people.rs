@@ -1,14 +1,16 @@
 //! Orgs, teams, users, services and keys.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::{Linker, ParsedFile, kind_words};
 use crate::policy::entities::{Details, EntityIndex, Kind};
-use crate::policy::problem::ProblemCode;
+use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::syntax::{Document, Extras, GroupDeclaration, KeyDeclaration, MemberDeclaration, Name};
 
 /// Who may own a key.
@@ -25,6 +27,10 @@ impl Linker<'_> {
             self.counts.keys += keys.len();
             orgs.iter().for_each(|org| self.declare_group(Kind::ORG, org, file, files));
             teams.iter().for_each(|team| self.declare_group(Kind::TEAM, team, file, files));
+        }
+        // What a member is in has been declared by now, so that each is looked up once.
+        for file in files {
+            let Document { users, services, keys, .. } = &file.document;
             users.iter().for_each(|user| self.declare_member(Kind::USER, user, file, files));
             services.iter().for_each(|service| self.declare_member(Kind::SERVICE, service, file, files));
             keys.iter().for_each(|key| self.declare_key(key, file, files));
@@ -88,6 +94,11 @@ impl Linker<'_> {
             made.get_or_insert_with(Box::default).team_roles = team_roles;
         }
         self.store.record_mut(index).details = made;
+        let teams = member.teams.iter().map(|membership| (Kind::TEAM, &membership.team));
+        let orgs = member.orgs.iter().map(|org| (Kind::ORG, org));
+        let mut parents = Vec::with_capacity(member.teams.len() + member.orgs.len());
+        parents.extend(teams.chain(orgs).filter_map(|(kind, name)| self.declared(kind, name, &file.path)));
+        self.set_parents(index, parents);
     }
 
     fn declare_key(&mut self, key: &KeyDeclaration, file: &Arc<ParsedFile>, files: &[Arc<ParsedFile>]) {
@@ -101,19 +112,8 @@ impl Linker<'_> {
             for team in &file.document.teams {
                 let org = team.org.as_ref().and_then(|org| self.declared(Kind::ORG, org, &file.path));
                 let parent = team.parent.as_ref().and_then(|parent| self.declared(Kind::TEAM, parent, &file.path));
-                self.set_parents(Kind::TEAM, &team.id, parent.into_iter().chain(org).collect());
-            }
-            for (kind, members) in [(Kind::USER, &file.document.users), (Kind::SERVICE, &file.document.services)] {
-                for member in members {
-                    let mut parents = Vec::with_capacity(member.teams.len() + member.orgs.len());
-                    for membership in &member.teams {
-                        parents.extend(self.declared(Kind::TEAM, &membership.team, &file.path));
-                    }
-                    for org in &member.orgs {
-                        parents.extend(self.declared(Kind::ORG, org, &file.path));
-                    }
-                    self.set_parents(kind, &member.id, parents);
-                }
+                let index = self.store.intern(Kind::TEAM, &team.id.value);
+                self.set_parents(index, parent.into_iter().chain(org).collect());
             }
             for key in &file.document.keys {
                 self.link_owner(key, file);
@@ -122,8 +122,7 @@ impl Linker<'_> {
         self.find_cycles(files);
     }
 
-    fn set_parents(&mut self, kind: Kind, name: &Name, mut parents: Vec<EntityIndex>) {
-        let index = self.store.intern(kind, &name.value);
+    fn set_parents(&mut self, index: EntityIndex, mut parents: Vec<EntityIndex>) {
         parents.sort_unstable();
         parents.dedup();
         self.store.record_mut(index).parents = parents.into();
@@ -143,21 +142,27 @@ impl Linker<'_> {
             let Some(index) = self.declared(kind, &name, &file.path) else { return };
             index
         } else {
-            self.warn_of_near_miss(kind, &name, &file.path);
-            self.store.intern(kind, &name.value)
+            self.referred(kind, &name, &file.path)
         };
         let owners = self.store.kind_text(kind).clone();
         let group = self.store.intern(Kind::OWNER_KIND, &owners);
-        self.set_parents(Kind::API_KEY, &key.id, vec![index, group]);
+        let key = self.store.intern(Kind::API_KEY, &key.id.value);
+        self.set_parents(key, vec![index, group]);
     }
 
-    /// A name that nobody declares is allowed; one that is a slip away from a declared one is worth a word.
-    pub(super) fn warn_of_near_miss(&mut self, kind: Kind, name: &Name, file: &Arc<str>) {
+    /// The entity called `name`, declared or not.
+    pub(super) fn referred(&mut self, kind: Kind, name: &Name, file: &Arc<str>) -> EntityIndex {
         if let Some(index) = self.store.find(kind, &name.value)
             && self.store.record(index).declared
         {
-            return;
+            return index;
         }
+        self.warn_of_near_miss(kind, name, file);
+        self.store.intern(kind, &name.value)
+    }
+
+    /// A name that nobody declares is allowed; one that is a slip away from a declared one is worth a word.
+    fn warn_of_near_miss(&mut self, kind: Kind, name: &Name, file: &Arc<str>) {
         let declared = match kind {
             Kind::USER => self.counts.users,
             Kind::SERVICE => self.counts.services,
@@ -193,29 +198,43 @@ impl Linker<'_> {
             }
         }
     }
+}
 
-    /// Ids of a kind that differ only by case or by characters that look alike.
-    pub(super) fn warn_of_look_alikes(&mut self, files: &[Arc<ParsedFile>]) {
-        let mut seen: HashMap<(Kind, String), SmolStr, RandomState> = HashMap::default();
-        let mut found = Vec::new();
-        for file in files {
-            for (kind, name) in declared_names(&file.document) {
-                match seen.get(&(kind, skeleton(&name.value))) {
-                    Some(first) if look_alike(first, &name.value) => {
-                        found.push((kind, name, first.clone(), &file.path))
-                    }
-                    Some(_) => {}
-                    None => drop(seen.insert((kind, skeleton(&name.value)), name.value.clone())),
+/// Ids of a kind that differ only by case or by characters that look alike.
+pub(super) fn look_alikes(files: &[Arc<ParsedFile>]) -> Vec<Problem> {
+    let names = || files.iter().flat_map(|file| declared_names(&file.document).map(move |name| (&file.path, name)));
+    // By the hash of kind and skeleton alone: whether two names look alike is looked at for each pair.
+    let hasher = RandomState::default();
+    let mut first: HashTable<(u64, &SmolStr)> = HashTable::with_capacity(names().count());
+    let mut found = Vec::new();
+    for (path, (kind, name)) in names() {
+        let hash = skeleton_hash(&hasher, kind, &name.value);
+        match first.entry(hash, |(known, _)| *known == hash, |(known, _)| *known) {
+            Entry::Vacant(place) => drop(place.insert((hash, &name.value))),
+            Entry::Occupied(known) => {
+                let (_, first) = known.get();
+                if look_alike(first, &name.value) {
+                    let (what, _) = kind_words(kind);
+                    let message = format!("the {what} `{}` looks like `{first}`", name.value);
+                    let help = "names are compared exactly; give the two names that a reader can tell apart";
+                    found.push(Problem::warning(ProblemCode::LookAlikeId, path, name.place, message).with_help(help));
                 }
             }
         }
-        for (kind, name, first, path) in found {
-            let (what, _) = kind_words(kind);
-            let message = format!("the {what} `{}` looks like `{first}`", name.value);
-            let help = "names are compared exactly; give the two names that a reader can tell apart".to_owned();
-            self.warn(ProblemCode::LookAlikeId, path, name.place, message, Some(help));
-        }
     }
+    found
+}
+
+/// The hash of what two names share that a reader takes for the same.
+fn skeleton_hash(hasher: &RandomState, kind: Kind, name: &str) -> u64 {
+    let mut state = hasher.build_hasher();
+    kind.hash(&mut state);
+    if name.is_ascii() {
+        name.bytes().for_each(|byte| state.write_u8(ascii_skeleton(byte)));
+    } else {
+        skeleton(name).bytes().for_each(|byte| state.write_u8(byte));
+    }
+    state.finish()
 }
 
 fn declared_names(document: &Document) -> impl Iterator<Item = (Kind, &Name)> {
@@ -255,9 +274,17 @@ fn skeleton(name: &str) -> String {
     };
     if name.is_ascii() {
         // What the skeleton comes to for ASCII, quicker.
-        return name.chars().map(|character| folded(character.to_ascii_lowercase())).collect();
+        return name.bytes().map(|byte| char::from(ascii_skeleton(byte))).collect();
     }
     unicode_security::skeleton(name).flat_map(char::to_lowercase).map(folded).collect()
+}
+
+fn ascii_skeleton(byte: u8) -> u8 {
+    match byte {
+        b'0' => b'o',
+        b'1' | b'|' | b'I' | b'i' => b'l',
+        other => other.to_ascii_lowercase(),
+    }
 }
 
 fn details(tags: &[Name], roles: &[Name], extras: Option<&Extras>) -> Option<Box<Details>> {

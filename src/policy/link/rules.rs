@@ -10,7 +10,7 @@ use crate::policy::cedar_text::Writer;
 use crate::policy::condition::{Condition, ConditionError};
 use crate::policy::entities::{Kind, Reach};
 use crate::policy::guard;
-use crate::policy::index::{Key, KeyIndex, ScopeIndex};
+use crate::policy::index::{Key, KeyIndex, ScopeIndex, is_broad};
 use crate::policy::problem::{Problem, ProblemCode, Severity, nearest};
 use crate::policy::schema::ActionSet;
 use crate::policy::snapshot::Rule;
@@ -78,6 +78,7 @@ impl Linker<'_> {
             principal,
             resource,
             actions: set,
+            exact: self.scopes.are_exact(principal, resource),
             condition,
         };
         Some((made, actions))
@@ -108,8 +109,7 @@ impl Linker<'_> {
             if name.value == "*" {
                 self.everyone(kind, &mut any_of);
             } else {
-                self.warn_of_near_miss(kind, name, file);
-                let index = self.store.intern(kind, &name.value);
+                let index = self.referred(kind, name, file);
                 any_of.push(self.scopes.key(Key::In(index)));
             }
         }
@@ -137,8 +137,7 @@ impl Linker<'_> {
                 SelectorKind::Router if name.value == "*" => any_of.push(self.scopes.key(Key::Is(Kind::ROUTER))),
                 SelectorKind::Router => any_of.push(self.group_key(Kind::ROUTER, name, file)),
                 SelectorKind::ProviderAccount => {
-                    self.warn_of_near_miss(Kind::PROVIDER_ACCOUNT, name, file);
-                    let index = self.store.intern(Kind::PROVIDER_ACCOUNT, &name.value);
+                    let index = self.referred(Kind::PROVIDER_ACCOUNT, name, file);
                     any_of.push(self.scopes.key(Key::In(index)));
                 }
                 _ => {
@@ -263,9 +262,8 @@ impl Linker<'_> {
         file: &Arc<str>,
     ) {
         let broad = |scope: ScopeIndex| {
-            let narrow = |key: &KeyIndex| !matches!(self.scopes.key_at(*key), Key::Any | Key::Is(_));
-            let owners = |key: &KeyIndex| matches!(self.scopes.key_at(*key), Key::In(index) if self.store.record(*index).kind == Kind::OWNER_KIND);
-            !self.scopes.scope_at(scope).iter().any(|clause| clause.iter().all(|key| narrow(key) && !owners(key)))
+            let broad = |key: &KeyIndex| is_broad(&self.scopes, &self.store, *key);
+            self.scopes.scope_at(scope).all(|clause| clause.iter().any(broad))
         };
         if broad(principal) && broad(resource) {
             let message =
@@ -352,6 +350,7 @@ impl Linker<'_> {
             principal,
             resource,
             actions,
+            exact: self.scopes.are_exact(principal, resource),
             condition,
         });
     }
