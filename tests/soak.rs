@@ -2,7 +2,16 @@
 //!
 //! By hand, and in `.ci/long`: `cargo test --release --test soak -- --ignored --nocapture`. `SOAK_DECISIONS` and
 //! `SOAK_RELOADS` set other numbers. A short form runs with every `cargo test`.
-#![allow(clippy::disallowed_methods, reason = "a test starts a process and reads its memory")]
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
 
 use std::fmt::Write as _;
 use std::fs;
