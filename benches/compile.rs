@@ -1,6 +1,7 @@
 //! From files to a snapshot: `cargo bench --bench compile`. `BENCH_LARGE=1` adds a million rules.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

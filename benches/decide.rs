@@ -4,6 +4,7 @@
 //! bundle is not measured on what happens to be in the cache; the times are those of one request.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

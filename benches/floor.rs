@@ -2,6 +2,7 @@
 //! same size. `benches/http.sh` measures Tollgate beside it; `floor --listen 127.0.0.1:8182` runs it by hand.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

@@ -4,6 +4,7 @@
 //! a million rules need about 2 GB. `BENCH_ONLY=reload` (decide, extras, cedar, parse) measures one part of it. `-- --write DIRECTORY RULES` writes a bundle for `benches/http.sh`.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

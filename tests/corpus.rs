@@ -3,6 +3,7 @@
 //! <https://github.com/cedar-policy/cedar-integration-tests>: four files a case.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

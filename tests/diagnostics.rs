@@ -2,6 +2,7 @@
 //! `expected.txt` is all that is said about it. `UPDATE_EXPECT=1 cargo test --test diagnostics` writes it anew.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,6 +1,7 @@
 //! The worked example in `policies/`: what its comments promise is what is decided.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

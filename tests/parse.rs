@@ -1,6 +1,7 @@
 //! What a YAML file becomes: the tree of everything that the language has, and no panic whatever the bytes.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

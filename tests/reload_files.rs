@@ -5,6 +5,7 @@
 //! twice, with the operating system's events and without.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

@@ -2,6 +2,7 @@
 //! bundle's and no other's, nothing fails, and what is broken never decides.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,6 +1,7 @@
 //! How problems are told: to people, to programs, to code scanning, and to GitHub.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

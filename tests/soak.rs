@@ -4,6 +4,7 @@
 //! `SOAK_RELOADS` set other numbers. A short form runs with every `cargo test`.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

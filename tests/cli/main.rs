@@ -1,6 +1,7 @@
 //! The command line from the outside: transcripts of the binary, what `compile` writes, and the JSON Schema.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

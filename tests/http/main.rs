@@ -1,6 +1,7 @@
 //! The server from outside: the real binary, asked over sockets, byte by byte where it matters.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

@@ -2,6 +2,7 @@
 //! in each property); each is asked many requests.
 
 #![allow(
+    clippy::pedantic,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,
