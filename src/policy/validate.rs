@@ -173,7 +173,11 @@ impl<'a> Validation<'a> {
         }
         let result = self.validator.validate(&set, ValidationMode::Strict);
         let mut found: Vec<ShapeProblem> = Vec::new();
-        for error in result.validation_errors() {
+        // Cedar's own order is that of a hash table.
+        let mut errors: Vec<(String, &ValidationError)> =
+            result.validation_errors().map(|error| (error.to_string(), error)).collect();
+        errors.sort_by(|left, right| left.0.cmp(&right.0));
+        for (_, error) in errors {
             let place = locate(error);
             let snippet =
                 place.and_then(|(clause, offset, length)| clauses.get(clause)?.text.get(offset..offset + length));
