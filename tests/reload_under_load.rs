@@ -13,6 +13,7 @@
 )]
 #![cfg(all(unix, feature = "server"))]
 #[path = "http/support.rs"]
+#[allow(dead_code, reason = "it uses less of it than the other tests do")]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

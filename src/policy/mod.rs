@@ -18,6 +18,7 @@ pub mod parse;
 pub mod problem;
 pub mod report;
 pub mod schema;
+mod schema_size;
 pub mod snapshot;
 pub mod source;
 pub mod syntax;

@@ -40,6 +40,46 @@ pub fn place_at(text: &str, offset: usize, length: usize) -> Place {
     }
 }
 
+/// Places of ascending offsets in one text, each found from the one before: a file may hold a hundred thousand of them.
+#[derive(Debug)]
+pub struct Places<'a> {
+    text: &'a str,
+    at: usize,
+    line: usize,
+    column: usize,
+}
+
+impl<'a> Places<'a> {
+    /// At the beginning of `text`.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        Self { text, at: 0, line: 1, column: 1 }
+    }
+
+    /// The place of the character at `offset`.
+    pub fn at(&mut self, offset: usize) -> Place {
+        if offset < self.at {
+            *self = Self::new(self.text);
+        }
+        for (step, next) in self.text.get(self.at..).unwrap_or_default().char_indices() {
+            if self.at + step >= offset {
+                break;
+            }
+            if next == '\n' {
+                self.line += 1;
+                self.column = 1;
+            } else {
+                self.column += 1;
+            }
+        }
+        self.at = offset.min(self.text.len());
+        while !self.text.is_char_boundary(self.at) {
+            self.at += 1;
+        }
+        Place { line: number(self.line), column: number(self.column), length: 1 }
+    }
+}
+
 /// Where the first label of a Cedar error points, as offset and length.
 #[must_use]
 pub fn label_of(error: &dyn Diagnostic) -> Option<(usize, usize)> {
@@ -66,4 +106,18 @@ pub fn with_line(problem: Problem, text: &str) -> Problem {
 #[must_use]
 pub fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_one_by_one_are_places_from_the_start() {
+        let text = "ab\n\nñü c\r\nd";
+        let mut places = Places::new(text);
+        for (offset, _) in text.char_indices().chain([(3, 'x'), (0, 'x')]) {
+            assert_eq!(places.at(offset), place_at(text, offset, 1), "{offset}");
+        }
+    }
 }
