@@ -1,5 +1,16 @@
 //! Faults that random bundles and odd files turned up, each in its smallest form, so that it stays mended.
 
+#![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
+
 use tollgate::gate::decide;
 use tollgate::policy::{Bundle, ProblemCode, SourceFile, load};
 use tollgate::{Decision, DecisionCode, Facts, Request, Snapshot, Timestamp};

@@ -115,7 +115,7 @@ impl NativeFile {
         }
         let validator = Validator::new(schema.core().clone());
         let mut policies: Vec<_> = set.policies().collect();
-        policies.sort_by_key(|policy| policy.loc().map_or(0, |loc| loc.start()));
+        policies.sort_by_key(|policy| policy.loc().map_or(0, cedar_policy_core::parser::Loc::start));
         let mut refused = 0;
         for (number, policy) in policies.iter().enumerate() {
             if refused == MOST_PROBLEMS {

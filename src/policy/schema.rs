@@ -140,7 +140,8 @@ impl BundleSchema {
     pub(crate) fn of(schema: Schema, key: u64) -> Result<Self, String> {
         let core: &ValidatorSchema = schema.as_ref();
         let action_entities = core.action_entities().map_err(|error| error.to_string())?;
-        let mut uids: Vec<&EntityUID> = core.action_ids().map(|action| action.name()).collect();
+        let mut uids: Vec<&EntityUID> =
+            core.action_ids().map(cedar_policy_core::validator::ValidatorActionId::name).collect();
         uids.sort();
         let number: BTreeMap<&EntityUID, ActionIndex> =
             uids.iter().enumerate().filter_map(|(i, uid)| Some((*uid, ActionIndex(u16::try_from(i).ok()?)))).collect();

@@ -84,7 +84,7 @@ impl<'a> Places<'a> {
 #[must_use]
 pub fn label_of(error: &dyn Diagnostic) -> Option<(usize, usize)> {
     let own = error.labels().and_then(|mut labels| labels.next()).map(|label| (label.offset(), label.len()));
-    own.or_else(|| error.related().and_then(|mut related| related.next().and_then(|inner| label_of(inner))))
+    own.or_else(|| error.related().and_then(|mut related| related.next().and_then(label_of)))
 }
 
 /// Where in `text` a Cedar error points.

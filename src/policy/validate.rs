@@ -193,7 +193,7 @@ impl<'a> Validation<'a> {
         told.dedup_by(|right, left| left.clause == right.clause && left.code == right.code);
         let mut found = told;
         if found.is_empty() {
-            found.extend(result.validation_warnings().filter_map(of_warning).next());
+            found.extend(result.validation_warnings().find_map(of_warning));
         }
         if found.is_empty() && rule.effect == Effect::Forbid {
             found.extend(guarded(clauses));
