@@ -13,7 +13,7 @@ use super::syntax::Place;
 pub fn text(file: &SourceFile) -> Result<&str, Problem> {
     std::str::from_utf8(&file.bytes).map(|text| text.strip_prefix('\u{FEFF}').unwrap_or(text)).map_err(|error| {
         let valid = file.bytes.get(..error.valid_up_to()).unwrap_or_default();
-        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+        let line = 1 + String::from_utf8_lossy(valid).matches('\n').count();
         let column = 1 + valid.iter().rev().take_while(|byte| **byte != b'\n').count();
         let place = Place { line: number(line), column: number(column), length: 1 };
         Problem::error(ProblemCode::NotUtf8, &file.path, place, "the file is not UTF-8 text")
