@@ -139,7 +139,7 @@ pub enum ConditionError {
     },
 }
 
-/// Parses the text of one clause. To be called on a stack of some size ([`super::load`] sees to that).
+/// Parses the text of one clause. To be called on a stack of some size ([`mod@super::load`] sees to that).
 ///
 /// # Errors
 /// When the text is too complex or no Cedar expression.

@@ -204,11 +204,11 @@ impl Writer<'_> {
     }
 
     fn long(&mut self) -> &'static str {
-        self.tape.pick(&LONGS)
+        *self.tape.pick(&LONGS)
     }
 
     fn text(&mut self) -> &'static str {
-        self.tape.pick(&TEXTS)
+        *self.tape.pick(&TEXTS)
     }
 
     fn atom(&mut self) -> String {
@@ -346,7 +346,7 @@ fn number(tape: &mut Tape) -> i64 {
 fn entities(tape: &mut Tape, world: &World) -> Vec<Value> {
     let mut made = Vec::new();
     let docs = ["d0", "d1", "d2", "odd \"id\"\n"];
-    let a_doc = |tape: &mut Tape| entity("Doc", tape.pick(&docs));
+    let a_doc = |tape: &mut Tape| entity("Doc", *tape.pick(&docs));
     let teams: Vec<Value> = world.teams.iter().map(|team| json!({"type": "Team", "id": team.id})).collect();
     for (at, id) in docs.iter().enumerate().take(1 + tape.below(4)) {
         let mut attrs = json!({
@@ -414,7 +414,7 @@ fn context(tape: &mut Tape, action: &str) -> Map<String, Value> {
             members["who"] = a_user(tape);
         }
         if tape.chance(40) {
-            members["doc"] = entity("Doc", tape.pick(&["d0", "d1", "d3"]));
+            members["doc"] = entity("Doc", *tape.pick(&["d0", "d1", "d3"]));
         }
         if tape.chance(40) {
             members["from"] = json!({"__extn": {"fn": "ip", "arg": "10.9.8.7"}});
