@@ -15,12 +15,16 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::post;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tower_service::Service;
 
 /// A request as `POST /is_authorized` has it.
 #[derive(Deserialize)]
@@ -66,6 +70,14 @@ fn main() {
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(address).await.expect("the port is free");
         let router = Router::new().route("/is_authorized", post(answer));
-        axum::serve(listener, router).await.expect("it serves until it is stopped");
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            let router = router.clone();
+            tokio::spawn(async move {
+                stream.set_nodelay(true).ok();
+                let service = service_fn(|request| router.clone().call(request.map(Body::new)));
+                http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
+            });
+        }
     });
 }

@@ -10,7 +10,7 @@ use cedar_policy_core::ast::{
 };
 use cedar_policy_core::extensions::Extensions;
 use serde_json::{Map, Value};
-use smol_str::{SmolStr, ToSmolStr, format_smolstr};
+use smol_str::{SmolStr, format_smolstr};
 
 use crate::model::{Budget, Facts, Rate, RequestError, RequestErrorCode, check_name};
 use crate::policy::condition::Members;
@@ -212,7 +212,7 @@ fn metadata(value: &Value) -> Result<Vec<(SmolStr, SmolStr)>, RequestError> {
         let text = text.ok_or_else(|| {
             wrong(param(), "a member of `context.metadata` must be a text of 8192 bytes at most".to_owned())
         })?;
-        Ok((name.to_smolstr(), text.to_smolstr()))
+        Ok((name.as_str().into(), text.into()))
     };
     object.iter().map(entry).collect()
 }

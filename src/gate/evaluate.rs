@@ -154,7 +154,6 @@ impl Scene {
     fn entities(question: &Question<'_>, reads: &Reads, context: &cedar_policy_core::ast::Context) -> Entities {
         let Question { snapshot, principal, resource, .. } = question;
         let mut list: Vec<Arc<Entity>> = Vec::with_capacity(2);
-        let mut seen: HashSet<EntityUID> = HashSet::new();
         if reads.principal {
             list.push(snapshot.store.materialize(principal));
         }
@@ -172,7 +171,6 @@ impl Scene {
         {
             list.push(metadata);
         }
-        seen.extend(list.iter().map(|entity| entity.uid().clone()));
         let mut next: Vec<EntityUID> = reads.literals.iter().map(|uid| uid.as_ref().clone()).collect();
         if let (RequestContext::Native(_), cedar_policy_core::ast::Context::Value(members)) =
             (question.context, context)
@@ -180,9 +178,15 @@ impl Scene {
             next.extend(members.values().flat_map(Value::all_literal_uids));
         }
         let mut from = 0;
+        let mut seen: HashSet<EntityUID> = HashSet::new();
         for _ in 0..=reads.steps {
             let attributes = list.get(from..).unwrap_or_default().iter().flat_map(|entity| named_by(entity));
             next.extend(attributes.collect::<Vec<_>>());
+            // Nearly every condition names no entity, and Tollgate's own types have no attribute that does.
+            if next.is_empty() {
+                break;
+            }
+            seen.extend(list.iter().skip(from).map(|entity| entity.uid().clone()));
             from = list.len();
             for uid in next.drain(..) {
                 if seen.contains(&uid) {

@@ -3,7 +3,7 @@
 //! Cedar's own `Entities` holds about 3 KiB a user and cannot change one without visiting all. Here a user is a small
 //! record, and Cedar is handed the two or three entities that a condition reads, made when it is evaluated.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -99,6 +99,49 @@ impl Pattern {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Pattern {
+    /// What the names that it matches have before the first slash; `None` where a `*` stands there.
+    fn account(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(account, _)| account).filter(|account| !account.contains('*'))
+    }
+}
+
+/// Patterns with what each stands for. Of many, those of a model's account are looked at, and those of every account.
+#[derive(Debug)]
+pub struct Patterns<T> {
+    of_accounts: HashMap<SmolStr, Vec<(Pattern, T)>, RandomState>,
+    /// `None` matches every model.
+    others: Vec<(Option<Pattern>, T)>,
+}
+
+impl<T> Default for Patterns<T> {
+    fn default() -> Self {
+        Self { of_accounts: HashMap::default(), others: Vec::new() }
+    }
+}
+
+impl<T: Copy> Patterns<T> {
+    /// Adds a pattern, or what stands for every model.
+    pub fn add(&mut self, pattern: Option<Pattern>, of: T) {
+        match pattern {
+            Some(pattern) if pattern.account().is_some() => {
+                let account = pattern.account().unwrap_or_default().into();
+                self.of_accounts.entry(account).or_default().push((pattern, of));
+            }
+            pattern => self.others.push((pattern, of)),
+        }
+    }
+
+    /// What those stand for that match `name`.
+    pub fn matching(&self, name: &str) -> impl Iterator<Item = T> {
+        let account = name.split_once('/').map_or("", |(account, _)| account);
+        let of_account = self.of_accounts.get(account).map_or(&[] as &[_], Vec::as_slice);
+        let of_account = of_account.iter().filter(move |(pattern, _)| pattern.matches(name)).map(|(_, of)| *of);
+        let matches = move |pattern: &Option<Pattern>| pattern.as_ref().is_none_or(|pattern| pattern.matches(name));
+        of_account.chain(self.others.iter().filter(move |(pattern, _)| matches(pattern)).map(|(_, of)| *of))
     }
 }
 
@@ -203,12 +246,19 @@ pub struct EntityStore {
     records: Vec<EntityRecord>,
     by_uid: HashTable<u32>,
     hasher: RandomState,
+    /// The models by what stands before the first slash of their names.
+    models: HashMap<SmolStr, Vec<EntityIndex>, RandomState>,
 }
 
 impl Default for EntityStore {
     fn default() -> Self {
-        let mut store =
-            Self { kinds: Vec::new(), records: Vec::new(), by_uid: HashTable::new(), hasher: RandomState::default() };
+        let mut store = Self {
+            kinds: Vec::new(),
+            records: Vec::new(),
+            by_uid: HashTable::new(),
+            hasher: RandomState::default(),
+            models: HashMap::default(),
+        };
         for text in Kind::OURS {
             store.kind(text);
         }
@@ -294,11 +344,27 @@ impl EntityStore {
             parents: Box::default(),
             details: None,
         });
+        if kind == Kind::MODEL {
+            let account = id.split_once('/').map_or("", |(account, _)| account);
+            match self.models.get_mut(account) {
+                Some(models) => models.push(EntityIndex(index)),
+                None => drop(self.models.insert(account.into(), vec![EntityIndex(index)])),
+            }
+        }
         let (records, hasher) = (&self.records, &self.hasher);
         self.by_uid.insert_unique(hasher.hash_one((kind.0, id.as_str())), index, |index| {
             records.get(*index as usize).map_or(0, |record| hasher.hash_one((record.kind.0, record.id.as_str())))
         });
         EntityIndex(index)
+    }
+
+    /// The models that the pattern matches, in no order; every model without one.
+    pub fn models(&self, pattern: Option<&Pattern>) -> impl Iterator<Item = EntityIndex> {
+        let account = pattern.and_then(Pattern::account);
+        let of_account = account.and_then(|account| self.models.get(account));
+        let others = self.models.values().filter(move |_| account.is_none());
+        let matches = move |index: &EntityIndex| pattern.is_none_or(|pattern| pattern.matches(&self.record(*index).id));
+        of_account.into_iter().chain(others).flatten().copied().filter(matches)
     }
 
     /// Makes room for this many more.

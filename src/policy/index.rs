@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use smol_str::SmolStr;
 
-use super::entities::{EntityIndex, EntityStore, Kind, Pattern, Subject};
+use super::entities::{EntityIndex, EntityStore, Kind, Pattern, Patterns, Subject};
 use super::parallel;
 
 /// What an entity can match.
@@ -58,8 +58,8 @@ impl RuleIndex {
 
 /// Rules of up to this many pairs are filed under each pair; a longer list becomes a key of its own.
 const MOST_PAIRS: usize = 64;
-/// Ranges up to this long are looked through; in longer ones each resource key is searched for.
-const SCANNED: usize = 24;
+/// Ranges up to this long are looked through; in longer ones each key of the other side is searched for.
+const SCANNED: usize = 64;
 
 /// The keys and scopes that rules use, numbered.
 ///
@@ -254,7 +254,7 @@ struct Used {
     kinds: Vec<Option<KeyIndex>>,
     tags: HashMap<SmolStr, KeyIndex, RandomState>,
     roles: HashMap<SmolStr, KeyIndex, RandomState>,
-    patterns: Vec<(Pattern, KeyIndex)>,
+    patterns: Patterns<KeyIndex>,
     groups: HashMap<KeyIndex, Vec<KeyIndex>, RandomState>,
 }
 
@@ -355,9 +355,18 @@ impl Table {
         for key in first {
             let range = self.range(*key);
             if range.len() <= SCANNED {
+                // Both are sorted, so neither is gone through twice.
+                let mut rest = second;
                 for (wanted, rule) in range {
-                    if second.binary_search(wanted).is_ok() {
-                        visit(*rule);
+                    while let [first, behind @ ..] = rest
+                        && first < wanted
+                    {
+                        rest = behind;
+                    }
+                    match rest.first() {
+                        Some(first) if first == wanted => visit(*rule),
+                        Some(_) => {}
+                        None => break,
                     }
                 }
                 continue;
@@ -448,7 +457,7 @@ impl Used {
                 Key::Eq(entity) => drop(used.equal.insert(*entity, index)),
                 Key::Tag(tag) => drop(used.tags.insert(tag.clone(), index)),
                 Key::Role(role) => drop(used.roles.insert(role.clone(), index)),
-                Key::Matching(pattern) => used.patterns.push((pattern.clone(), index)),
+                Key::Matching(pattern) => used.patterns.add(Some(pattern.clone()), index),
             }
         }
         used
@@ -477,8 +486,10 @@ impl Used {
             inherits = store.record(*index).details.as_ref().is_none_or(|details| details.native.is_none());
         }
         if let Subject::Stranger { given: Some(given), .. } = subject {
-            keys.extend(given.own.and_then(|own| scopes.inside(own)));
-            keys.extend(given.own.and_then(|own| self.equal.get(&own)));
+            if let Some(own) = given.own {
+                keys.extend(scopes.inside(own));
+                keys.extend(self.equal.get(&own));
+            }
             keys.extend(given.tags.iter().filter_map(|tag| self.tags.get(tag)));
             keys.extend(given.roles.iter().filter_map(|role| self.roles.get(role)));
             inherits = false;
@@ -491,7 +502,7 @@ impl Used {
             }
         }
         if kind == Kind::MODEL {
-            keys.extend(self.patterns.iter().filter(|(pattern, _)| pattern.matches(id)).map(|(_, key)| *key));
+            keys.extend(self.patterns.matching(id));
         }
         if !self.groups.is_empty() {
             for index in from..keys.len() {

@@ -16,7 +16,7 @@ use smol_str::SmolStr;
 
 use super::condition::{Condition, ConditionIndex};
 use super::condition_cache::ConditionCache;
-use super::entities::{EntityIndex, EntityStore, Kind, Pattern};
+use super::entities::{EntityIndex, EntityStore, Kind, Patterns};
 use super::index::Scopes;
 use super::parallel;
 use super::problem::{Problem, ProblemCode, nearest};
@@ -67,7 +67,7 @@ pub struct Linker<'a> {
     /// Aliases of models.
     pub aliases: HashMap<SmolStr, EntityIndex, RandomState>,
     /// Groups that name models by pattern (`None`: every model).
-    pub group_patterns: Vec<(Option<Pattern>, EntityIndex)>,
+    pub group_patterns: Patterns<EntityIndex>,
     /// How many of each.
     pub counts: Counts,
     /// What is wrong so far.
@@ -98,7 +98,7 @@ impl<'a> Linker<'a> {
             conditions: Vec::new(),
             action_sets: Vec::new(),
             aliases: HashMap::default(),
-            group_patterns: Vec::new(),
+            group_patterns: Patterns::default(),
             counts: Counts::default(),
             problems: Vec::new(),
             file_numbers: HashMap::default(),
@@ -184,13 +184,17 @@ impl<'a> Linker<'a> {
 
     /// The declared name of `kind` that is nearest to `name`.
     pub(crate) fn near(&mut self, kind: Kind, name: &str) -> Option<SmolStr> {
-        self.near_searches += 1;
-        // The first search is done whatever the number of names.
-        if self.near_searches > MOST_NEAR_SEARCHES || (self.near_searches - 1) * self.store.len() > MOST_NEAR_LOOKS {
+        if !self.may_search() {
             return None;
         }
         let declared = self.store.iter().filter(|(_, record)| record.kind == kind && record.declared);
         nearest(name, declared.map(|(_, record)| record.id.as_str())).map(SmolStr::from)
+    }
+
+    /// Whether one more search through all names is not too much. The first is done whatever their number.
+    pub(crate) fn may_search(&mut self) -> bool {
+        self.near_searches += 1;
+        self.near_searches <= MOST_NEAR_SEARCHES && (self.near_searches - 1) * self.store.len() <= MOST_NEAR_LOOKS
     }
 
     /// The number of a set of actions.

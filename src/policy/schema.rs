@@ -70,6 +70,15 @@ impl ActionSet {
         Self(bits.into())
     }
 
+    /// Adds the actions of another set.
+    pub fn add(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            let more = other.0.get(self.0.len()..).unwrap_or_default();
+            self.0 = self.0.iter().chain(more).copied().collect();
+        }
+        self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine |= theirs);
+    }
+
     /// Whether `action` is in the set.
     #[must_use]
     pub fn contains(&self, ActionIndex(index): ActionIndex) -> bool {

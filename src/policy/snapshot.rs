@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
 use super::condition::{Condition, ConditionIndex};
-use super::entities::{EntityIndex, EntityStore, Kind, Pattern, Reach, Subject};
+use super::entities::{EntityIndex, EntityStore, Kind, Patterns, Reach, Subject};
 use super::index::{Index, RuleIndex, ScopeIndex, Scopes};
 use super::schema::{ActionSet, BundleSchema};
 use crate::model::{Effect, EntityUid, RuleReference};
@@ -85,7 +85,7 @@ pub struct Snapshot {
     pub(crate) conditions: Vec<Arc<Condition>>,
     pub(crate) action_sets: Vec<ActionSet>,
     pub(crate) aliases: HashMap<SmolStr, EntityIndex, RandomState>,
-    pub(crate) group_patterns: Vec<(Option<Pattern>, EntityIndex)>,
+    pub(crate) group_patterns: Patterns<EntityIndex>,
     pub(crate) counts: Counts,
     /// Whether anyone is disabled or can expire, so that it has to be looked at.
     pub(crate) may_be_disabled: bool,
@@ -161,10 +161,7 @@ impl Snapshot {
         if account.is_some_and(|index| self.is_closed(index)) {
             return ModelName::Unknown;
         }
-        let matching = |(pattern, group): &(Option<Pattern>, EntityIndex)| {
-            pattern.as_ref().is_none_or(|pattern| pattern.matches(name)).then_some(*group)
-        };
-        let parents = account.into_iter().chain(self.group_patterns.iter().filter_map(matching)).collect();
+        let parents = account.into_iter().chain(self.group_patterns.matching(name)).collect();
         ModelName::Model(Subject::Stranger { kind: Kind::MODEL, id: name.clone(), parents, given: None })
     }
 

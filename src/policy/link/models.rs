@@ -135,17 +135,11 @@ impl Linker<'_> {
             Reach::Every => None,
         };
         // Models that only requests name are matched when they are asked for; those of the store now.
-        let of_store: Vec<EntityIndex> = self
-            .store
-            .iter()
-            .filter(|(_, record)| record.kind == Kind::MODEL)
-            .filter(|(_, record)| pattern.as_ref().is_none_or(|pattern| pattern.matches(&record.id)))
-            .map(|(index, _)| index)
-            .collect();
+        let of_store: Vec<EntityIndex> = self.store.models(pattern.as_ref()).collect();
         for index in of_store {
             self.add_parent(index, group);
         }
-        self.group_patterns.push((pattern, group));
+        self.group_patterns.add(pattern, group);
     }
 
     fn add_parent(&mut self, child: EntityIndex, parent: EntityIndex) {
@@ -196,10 +190,15 @@ impl Linker<'_> {
     }
 
     /// A declared model that goes by `name` in its account, or an alias near to it.
-    fn near_model(&self, name: &str) -> Option<SmolStr> {
-        let declared = self.store.iter().filter(|(_, record)| record.kind == Kind::MODEL && record.declared);
-        let mut same = declared.filter(|(_, record)| record.id.split_once('/').is_some_and(|(_, rest)| rest == name));
-        same.next().map(|(_, record)| record.id.clone()).or_else(|| {
+    fn near_model(&mut self, name: &str) -> Option<SmolStr> {
+        if !self.may_search() {
+            return None;
+        }
+        let same = self.store.models(None).filter(|index| {
+            let record = self.store.record(*index);
+            record.declared && record.id.split_once('/').is_some_and(|(_, rest)| rest == name)
+        });
+        same.min().map(|index| self.store.record(index).id.clone()).or_else(|| {
             let mut known: Vec<&str> = self.aliases.keys().map(SmolStr::as_str).collect();
             known.sort_unstable();
             nearest(name, known).map(SmolStr::from)
@@ -233,10 +232,7 @@ impl Linker<'_> {
         let id = self.store.record(index).id.clone();
         let account = id.split_once('/').filter(|(account, rest)| !account.is_empty() && !rest.is_empty());
         let account = account.map(|(account, _)| self.store.intern(Kind::PROVIDER_ACCOUNT, &account.into()));
-        let matching = |(pattern, group): &(Option<Pattern>, EntityIndex)| {
-            pattern.as_ref().is_none_or(|pattern| pattern.matches(&id)).then_some(*group)
-        };
-        let groups: Vec<EntityIndex> = self.group_patterns.iter().filter_map(matching).collect();
+        let groups: Vec<EntityIndex> = self.group_patterns.matching(&id).collect();
         for parent in account.into_iter().chain(groups) {
             self.add_parent(index, parent);
         }
@@ -251,8 +247,7 @@ impl Linker<'_> {
         } else {
             self.store.find(Kind::PROVIDER_ACCOUNT, account).is_some_and(closed)
         };
-        let matches_some =
-            || self.store.iter().any(|(_, record)| record.kind == Kind::MODEL && pattern.matches(&record.id));
+        let matches_some = || self.store.models(Some(&pattern)).next().is_some();
         if !name.value.contains('/') || (only_listed && !matches_some()) {
             let message = format!("the pattern `{}` matches no model", name.value);
             let help = "a `*` never crosses a `/`; a model's name is account/model".to_owned();

@@ -175,11 +175,11 @@ impl Linker<'_> {
                 .action(DEFAULT_ACTIONS)
                 .and_then(|index| Some(self.schema.action_at(index)?.descendants.clone()));
         }
-        let mut all = Vec::new();
+        let mut all = ActionSet::of([]);
         let mut known = true;
         for name in names {
             match self.schema.action(&name.value).and_then(|index| self.schema.action_at(index)) {
-                Some(action) => all.extend(action.descendants.iter()),
+                Some(action) => all.add(&action.descendants),
                 None => {
                     known = false;
                     let names: Vec<&str> = self.schema.actions().map(|(_, action)| action.name.as_str()).collect();
@@ -191,7 +191,7 @@ impl Linker<'_> {
                 }
             }
         }
-        known.then(|| ActionSet::of(all))
+        known.then_some(all)
     }
 
     fn condition(

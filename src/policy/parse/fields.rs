@@ -261,15 +261,12 @@ impl Findings {
         }
         let Some(items) = self.list(node, field, "names") else { return Box::default() };
         let mut names: Vec<Name> = Vec::with_capacity(items.len());
-        let mut seen = HashMap::with_capacity(items.len());
+        let mut seen = Seen::default();
         for item in items {
             let way_out = || wildcard_help(field, wildcard);
             let Some(name) = self.name(item, wildcard, way_out) else { continue };
-            match seen.get(&name.value) {
-                None => {
-                    seen.insert(name.value.clone(), name.place.line);
-                    names.push(name);
-                }
+            match seen.line_of(&name, &names) {
+                None => names.push(name),
                 Some(line) => {
                     let message = format!("`{}` stands in this list twice", name.value);
                     let help = format!("it stands first in line {line}; remove one of the two");
@@ -380,6 +377,25 @@ impl Findings {
         };
         self.error(code, node.place, format!("expected {what}, found {}", describe(node))).help(help);
         None
+    }
+}
+
+/// Which names of a list have come already. Most lists are short, and are looked through.
+#[derive(Default)]
+struct Seen {
+    lines: HashMap<SmolStr, u32>,
+}
+
+impl Seen {
+    /// The line of `name` among `names`.
+    fn line_of(&mut self, name: &Name, names: &[Name]) -> Option<u32> {
+        const FEW: usize = 16;
+        if names.len() < FEW {
+            return names.iter().find(|known| known.value == name.value).map(|known| known.place.line);
+        }
+        let new = names.get(self.lines.len()..).unwrap_or_default();
+        self.lines.extend(new.iter().map(|known| (known.value.clone(), known.place.line)));
+        self.lines.get(&name.value).copied()
     }
 }
 
