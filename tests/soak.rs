@@ -44,7 +44,7 @@ impl Server {
         let address = loop {
             let line = lines.next().expect("the server ended before it listened").unwrap();
             if let Some((_, address)) = line.split_once("http://") {
-                break address.split_whitespace().next().unwrap().trim_end_matches('/').to_owned();
+                break address.split_whitespace().next().unwrap().trim_end_matches(['/', ',']).to_owned();
             }
         };
         // What it says later is read and dropped, so that the pipe never fills.
