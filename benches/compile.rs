@@ -1,7 +1,15 @@
 //! From files to a snapshot: `cargo bench --bench compile`. `BENCH_LARGE=1` adds a million rules.
 
-#![allow(clippy::disallowed_methods, reason = "a bench asks the environment for its size")]
-#![allow(clippy::expect_used, missing_docs, reason = "a bench that goes wrong stops; criterion makes functions")]
+#![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
 
 mod common;
 

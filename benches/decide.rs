@@ -3,8 +3,16 @@
 //! `BENCH_LARGE=1` adds a million rules. Thousands of different requests come one after the other, so that a large bundle
 //! is not measured on what happens to be in the cache.
 
-#![allow(clippy::disallowed_methods, reason = "a bench asks the environment for its size")]
-#![allow(clippy::expect_used, missing_docs, reason = "a bench that goes wrong stops; criterion makes functions")]
+#![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
 
 mod common;
 

@@ -1,7 +1,16 @@
 //! What HTTP and JSON cost alone: the same server library reads the same request and gives a constant answer of the
 //! same size. `benches/http.sh` measures Tollgate beside it; `floor --listen 127.0.0.1:8182` runs it by hand.
 
-#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a bench that goes wrong stops")]
+#![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
 
 use std::net::SocketAddr;
 

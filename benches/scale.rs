@@ -3,9 +3,16 @@
 //! Each size runs in a process of its own, so that its memory is its own. `BENCH_SIZES=1000,10000` takes fewer sizes;
 //! a million rules need about 2 GB. `BENCH_ONLY=reload` (decide, flat, extras, cedar, parse) measures one part of it. `-- --write DIRECTORY RULES` writes a bundle for `benches/http.sh`.
 
-#![allow(clippy::disallowed_methods, reason = "a bench reads the clock, and of /proc what a process uses")]
-#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a bench that goes wrong stops")]
-#![allow(clippy::cast_precision_loss, reason = "what is shown has three digits")]
+#![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
 
 mod common;
 

@@ -76,7 +76,6 @@ impl Engine {
     }
 
     /// For everything that [`Engine::load`] leaves at its default.
-    #[must_use]
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
@@ -165,6 +164,7 @@ impl fmt::Debug for Engine {
 
 /// How an engine is to be set up.
 #[must_use]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, set by a method of its own")]
 pub struct EngineBuilder {
     directory: Option<PathBuf>,
     bundle: Option<Bundle>,

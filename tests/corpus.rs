@@ -2,6 +2,17 @@
 //! the whole set, and as the corpus expects. `CEDAR_CORPUS` names the unpacked folder, of the form of
 //! <https://github.com/cedar-policy/cedar-integration-tests>: four files a case.
 
+#![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,17 @@
 //! What people are told about broken bundles: each folder of `tests/cases/diagnostics` is a bundle, and its
 //! `expected.txt` is all that is said about it. `UPDATE_EXPECT=1 cargo test --test diagnostics` writes it anew.
 
+#![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

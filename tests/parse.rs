@@ -1,5 +1,16 @@
 //! What a YAML file becomes: the tree of everything that the language has, and no panic whatever the bytes.
 
+#![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
+
 use proptest::prelude::*;
 use tollgate::model::{Effect, Timestamp};
 use tollgate::policy::bundle::SourceFile;

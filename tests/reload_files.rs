@@ -3,9 +3,18 @@
 //! No assertion waits for a fixed time: a change is waited for on a channel, with a deadline that only a hang meets.
 //! That something is *never* told is seen from what was told by the time that something later was. Most scenarios run
 //! twice, with the operating system's events and without.
-#![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+#![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
+#![cfg(unix)]
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -166,7 +175,7 @@ fn permissions_count() -> bool {
     let temp = TempDir::new().unwrap();
     let path = temp.path().join("closed");
     fs::write(&path, "").unwrap();
-    fs::set_permissions(&path, PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
     File::open(path).is_err()
 }
 
@@ -683,7 +692,7 @@ fn a_file_that_cannot_be_read_for_a_while() {
         let mut scene = Scene::usual(options);
         let path = scene.path("bundle/a.yaml");
         if permissions_count() {
-            fs::set_permissions(&path, PermissionsExt::from_mode(0)).unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
             scene.expect_problem(ProblemCode::FileUnreadable, "a.yaml");
             fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         } else {

@@ -1,18 +1,19 @@
 //! Bundles that change all the time, some of them broken, below clients that ask without pause: every answer is one
 //! bundle's and no other's, nothing fails, and what is broken never decides.
-#![cfg(all(unix, feature = "server"))]
+
 #![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::disallowed_methods,
     clippy::string_slice,
-    dead_code,
-    missing_docs
+    reason = "it sets up a world of its own, and fails by panicking"
 )]
-
+#![cfg(all(unix, feature = "server"))]
 #[path = "http/support.rs"]
+#[allow(dead_code, reason = "it uses less of it than the other tests do")]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,17 @@
 //!
 //! By hand, and in `.ci/long`: `cargo test --release --test soak -- --ignored --nocapture`. `SOAK_DECISIONS` and
 //! `SOAK_RELOADS` set other numbers. A short form runs with every `cargo test`.
-#![allow(clippy::disallowed_methods, reason = "a test starts a process and reads its memory")]
+
+#![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -34,7 +44,7 @@ impl Server {
         let address = loop {
             let line = lines.next().expect("the server ended before it listened").unwrap();
             if let Some((_, address)) = line.split_once("http://") {
-                break address.split_whitespace().next().unwrap().trim_end_matches('/').to_owned();
+                break address.split_whitespace().next().unwrap().trim_end_matches(['/', ',']).to_owned();
             }
         };
         // What it says later is read and dropped, so that the pipe never fills.

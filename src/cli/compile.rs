@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,7 +13,7 @@ use super::load::{self, Directory};
 use super::output::{self, Exit};
 use super::progress::Progress;
 use super::schema;
-use crate::policy::Snapshot;
+use crate::policy::{Snapshot, parallel};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -30,8 +29,6 @@ forbid that raises an error forbids in Tollgate, and is skipped by Cedar.";
 const FORMATTED: usize = 20_000;
 /// A longer policy is left as it is: the formatter's time grows with the square of a policy's length.
 const MOST_BYTES: usize = 32 * 1024;
-/// The formatter recurses over a policy's expressions.
-const STACK_BYTES: usize = 256 * 1024 * 1024;
 
 /// Print the Cedar that the rules become
 #[derive(Debug, Args)]
@@ -82,7 +79,7 @@ fn write_policies(to: &mut impl Write, policies: &[String]) -> io::Result<()> {
 fn write_all(directory: &Path, out: &Path, snapshot: &Snapshot, policies: &[String]) -> Result<(), String> {
     let schema = schema::of(directory).map_err(|_| "the bundle changed while it was compiled; try again".to_owned())?;
     let refusals = snapshot.refusals_to_cedar();
-    let refusals = on_large_stack(|| format_one(&refusals)).unwrap_or(refusals);
+    let refusals = parallel::on_large_stack(|| format_one(&refusals)).unwrap_or(refusals);
     let failed = |path: &Path, error: io::Error| format!("{} cannot be written: {error}", path.display());
     fs::create_dir_all(out).map_err(|error| failed(out, error))?;
     let write = |name: &str, fill: &dyn Fn(&mut BufWriter<fs::File>) -> io::Result<()>| {
@@ -122,27 +119,10 @@ fn formatted(snapshot: &Snapshot) -> Vec<String> {
         return (0..count).map(plain).collect();
     }
     let _progress = Progress::of(format!("formatting {count} policies"));
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let share = count.div_ceil(cores).max(1);
-    let format_share = |first: usize| {
-        let numbers = first..count.min(first + share);
-        numbers.map(|number| format_one(&plain(number))).collect::<Vec<_>>()
-    };
-    std::thread::scope(|scope| {
-        let builder = || std::thread::Builder::new().name("format".to_owned()).stack_size(STACK_BYTES);
-        let format_share = &format_share;
-        let threads: Vec<_> = (0..count)
-            .step_by(share)
-            .map(|first| (first, builder().spawn_scoped(scope, move || format_share(first))))
-            .collect();
-        let mut all = Vec::with_capacity(count);
-        for (first, thread) in threads {
-            let done = thread.ok().and_then(|thread| thread.join().ok());
-            // Where no thread is to be had the policies stay as they are; they mean the same.
-            all.extend(done.unwrap_or_else(|| (first..count.min(first + share)).map(plain).collect()));
-        }
-        all
-    })
+    let numbers: Vec<usize> = (0..count).collect();
+    let work = || parallel::each(&numbers, |number| format_one(&plain(*number)));
+    // Where no thread is to be had the policies stay as they are; they mean the same.
+    parallel::on_large_stack(work).unwrap_or_else(|| numbers.iter().copied().map(plain).collect())
 }
 
 /// A policy, formatted; as it is where the formatter would take too long, or does not vouch for what it made.
@@ -152,11 +132,4 @@ fn format_one(text: &str) -> String {
     }
     let config = Config { line_width: 100, indent_width: 2 };
     policies_str_to_pretty(text, &config).unwrap_or_else(|_| text.to_owned())
-}
-
-fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("format".to_owned()).stack_size(STACK_BYTES);
-        thread.spawn_scoped(scope, work).ok()?.join().ok()
-    })
 }

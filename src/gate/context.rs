@@ -1,6 +1,6 @@
 //! The context of a request: checked whole when it comes, and handed to Cedar member by member, as conditions read it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
@@ -81,7 +81,7 @@ impl RequestContext {
         let Self::Tollgate(told) = self else { return None };
         let tags = told.metadata.iter().map(|(name, value)| (name.clone(), PartialValue::Value(value.clone().into())));
         let uid = EntityUID::clone(&METADATA);
-        Some(Arc::new(Entity::new_with_attr_partial_value(uid, [], Default::default(), Default::default(), tags)))
+        Some(Arc::new(Entity::new_with_attr_partial_value(uid, [], HashSet::default(), HashSet::default(), tags)))
     }
 }
 
@@ -140,10 +140,10 @@ impl Told {
     fn to_cedar(&self, facts: &Facts, members: Members) -> Context {
         let mut record: BTreeMap<SmolStr, CedarValue> = BTreeMap::new();
         let mut put = |name: &'static str, value: CedarValue| drop(record.insert(SmolStr::new_static(name), value));
-        if members.has("now") {
-            if let Some(now) = datetime(facts.now.as_millis()) {
-                put("now", now);
-            }
+        if members.has("now")
+            && let Some(now) = datetime(facts.now.as_millis())
+        {
+            put("now", now);
         }
         if members.has("budget") {
             put("budget", budget(&facts.budget));

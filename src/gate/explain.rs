@@ -128,12 +128,12 @@ fn lacking(question: &Question<'_>, index: RuleIndex) -> Option<(usize, String)>
     Some((failed.len(), format!("{rule} would permit this, but {first}")))
 }
 
-/// How far a rule is from matching; the nearest first.
+/// What alone keeps a rule from matching; the nearest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Distance {
-    OtherAction,
-    OtherPrincipal,
-    OtherResource,
+    Action,
+    Principal,
+    Resource,
 }
 
 fn by_scope(question: &Question<'_>) -> Option<String> {
@@ -151,9 +151,9 @@ fn by_scope(question: &Question<'_>) -> Option<String> {
         let what = snapshot.scopes.contains(rule.resource, &resource);
         let does = snapshot.action_set(rule.actions).contains(action);
         let distance = match (who, what, does) {
-            (true, true, false) => Distance::OtherAction,
-            (false, true, true) => Distance::OtherPrincipal,
-            (true, false, true) => Distance::OtherResource,
+            (true, true, false) => Distance::Action,
+            (false, true, true) => Distance::Principal,
+            (true, false, true) => Distance::Resource,
             _ => return,
         };
         if best.is_none_or(|known| (distance, index) < known) {
@@ -175,7 +175,7 @@ fn worded(question: &Question<'_>, distance: Distance, index: RuleIndex) -> Stri
     let writer = Writer { store: &snapshot.store, scopes: &snapshot.scopes, schema: &snapshot.schema };
     let names = |subject| snapshot.store.subject_core_uid(subject).to_string();
     match distance {
-        Distance::OtherAction => {
+        Distance::Action => {
             let action = question
                 .action
                 .and_then(|index| snapshot.schema.action_at(index))
@@ -185,12 +185,12 @@ fn worded(question: &Question<'_>, distance: Distance, index: RuleIndex) -> Stri
                 writer.action_names(snapshot.action_set(rule.actions))
             )
         }
-        Distance::OtherPrincipal => format!(
+        Distance::Principal => format!(
             "{reference} permits this for {}, which {} is not",
             writer.principal_words(rule.principal),
             names(question.principal)
         ),
-        Distance::OtherResource => format!(
+        Distance::Resource => format!(
             "{reference} permits this on {}, which {} is not",
             writer.resource_words(rule.resource),
             names(question.resource)

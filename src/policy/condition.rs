@@ -139,7 +139,7 @@ pub enum ConditionError {
     },
 }
 
-/// Parses the text of one clause. To be called on a stack of some size ([`super::load`] sees to that).
+/// Parses the text of one clause. To be called on a stack of some size ([`mod@super::load`] sees to that).
 ///
 /// # Errors
 /// When the text is too complex or no Cedar expression.
@@ -217,7 +217,7 @@ impl Reads {
             ExprKind::Lit(Literal::EntityUID(uid)) => self.literals.push(Arc::clone(uid)),
             // Nothing steps from a set to its elements, so what they name is not read.
             ExprKind::Set(elements) => {
-                elements.iter().filter(|element| !is_literal(element)).for_each(|e| self.visit(e))
+                elements.iter().filter(|element| !is_literal(element)).for_each(|e| self.visit(e));
             }
             ExprKind::GetAttr { expr, attr } | ExprKind::HasAttr { expr, attr } if is_context(expr) => {
                 self.members = self.members.union(Members::one(attr));
@@ -294,8 +294,9 @@ fn steps(expression: &Expr) -> usize {
     let below = children(expression).into_iter().map(steps).max().unwrap_or(0);
     let own = match expression.expr_kind() {
         ExprKind::ExtHasAttr { attrs, .. } => attrs.len(),
-        ExprKind::GetAttr { .. } | ExprKind::HasAttr { .. } => 1,
-        ExprKind::BinaryApp { op: BinaryOp::GetTag | BinaryOp::HasTag | BinaryOp::In, .. } => 1,
+        ExprKind::GetAttr { .. }
+        | ExprKind::HasAttr { .. }
+        | ExprKind::BinaryApp { op: BinaryOp::GetTag | BinaryOp::HasTag | BinaryOp::In, .. } => 1,
         _ => 0,
     };
     below + own

@@ -25,11 +25,23 @@ enum Bound {
     Chain,
 }
 
-/// Checks policies, an expression or a schema.
+/// Checks policies or an expression.
 ///
 /// # Errors
 /// The first place where the text passes a bound.
 pub fn cedar_text(text: &str) -> Result<(), TooComplex> {
+    check(text, false)
+}
+
+/// Checks a schema, in which `<` and `>` are brackets too.
+///
+/// # Errors
+/// The first place where the text passes a bound.
+pub fn schema_text(text: &str) -> Result<(), TooComplex> {
+    check(text, true)
+}
+
+fn check(text: &str, angled: bool) -> Result<(), TooComplex> {
     let bytes = text.as_bytes();
     let (mut depth, mut chain, mut at) = (0_usize, 0_usize, 0_usize);
     while let Some(&byte) = bytes.get(at) {
@@ -42,11 +54,13 @@ pub fn cedar_text(text: &str) -> Result<(), TooComplex> {
                 at = bytes.iter().skip(at).position(|byte| *byte == b'\n').map_or(bytes.len(), |end| at + end);
                 continue;
             }
+            b'<' if angled => depth += 1,
+            b'>' if angled => depth = depth.saturating_sub(1),
             b'(' | b'[' | b'{' => depth += 1,
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
             b';' if depth == 0 => chain = 0,
             b'|' | b'&' | b'!' | b'-' | b'+' | b'*' | b'.' | b'<' => chain += 1,
-            b'i' if bytes.get(at..at + 3).is_some_and(|word| word == b"if ") => chain += 1,
+            b'i' if is_word(bytes, at, b"if") => chain += 1,
             _ => {}
         }
         if depth > MAX_NESTING {
@@ -58,6 +72,14 @@ pub fn cedar_text(text: &str) -> Result<(), TooComplex> {
         at += 1;
     }
     Ok(())
+}
+
+/// Whether `word` stands there, and not as a part of a longer one.
+fn is_word(bytes: &[u8], at: usize, word: &[u8]) -> bool {
+    let part = |at: Option<usize>| {
+        at.and_then(|at| bytes.get(at)).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+    };
+    bytes.get(at..at + word.len()) == Some(word) && !part(at.checked_sub(1)) && !part(Some(at + word.len()))
 }
 
 fn end_of_string(bytes: &[u8], quote: usize) -> usize {
@@ -85,5 +107,9 @@ mod tests {
         assert!(cedar_text(&format!("\"{}\"", "(((".repeat(100))).is_ok());
         assert!(cedar_text(&format!("// {}\ntrue", "(((".repeat(100))).is_ok());
         assert!(cedar_text("\"unended \\").is_ok());
+        assert!(cedar_text(&"if(true)then(true)else ".repeat(5000)).is_err());
+        assert!(cedar_text(&"elif ifs _if if_ ".repeat(5000)).is_ok());
+        assert!(schema_text(&"Set<".repeat(65)).is_err());
+        assert!(schema_text(&"type A = Set<Set<Long>>;\n".repeat(5000)).is_ok());
     }
 }

@@ -445,7 +445,7 @@ fn one_of(scopes: &mut Scopes, groups: &mut HashMap<KeyIndex, Vec<KeyIndex>, Ran
     let group = scopes.key(Key::OneOf(list.0));
     if !known {
         for key in &*keys {
-            groups.entry(*key).or_insert_with(Vec::new).push(group);
+            groups.entry(*key).or_default().push(group);
         }
     }
     *keys = vec![group];

@@ -3,6 +3,7 @@
 //! Runs whole at each load, over files that were parsed before or now: quick, so that a change of one file among a
 //! thousand needs no clever patching. All problems are collected.
 
+mod ancestry;
 mod models;
 mod people;
 mod rules;

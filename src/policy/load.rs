@@ -81,7 +81,10 @@ pub fn unchecked(
         let entities = Arc::new(EntitiesFile::of(&path, entities.iter().filter(known).cloned()));
         let mut links = LinkCache::default();
         let mut linker = Linker::new(&schema, &mut links);
-        linker.native_entities(&[entities]);
+        linker.native_entities(&[Arc::clone(&entities)]);
+        if !linker.check_ancestry(&[], &[entities]) {
+            return Err(linker.problems);
+        }
         linker.close_native_entities();
         linker.native_policies(&[policies]);
         Ok(snapshot(linker, Arc::clone(&schema), &Bundle::default()))
@@ -136,7 +139,9 @@ impl Loader {
             .collect();
         linker.native_entities(&entities);
         linker.documents(&documents);
-        linker.close_native_entities();
+        if linker.check_ancestry(&documents, &entities) {
+            linker.close_native_entities();
+        }
         linker.native_policies(&policies);
         problems.append(&mut linker.problems);
         if linker.rules.is_empty() && !problems.iter().any(Problem::is_error) {

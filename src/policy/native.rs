@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cedar_policy_core::ast::{
     ActionConstraint, AnyId, BinaryOp, Entity, EntityReference, EntityType, EntityUID, Expr, ExprKind, Literal,
-    PartialValue, PolicySet, PrincipalOrResourceConstraint, Template, Value, ValueKind, Var,
+    PartialValue, Policy, PolicySet, PrincipalOrResourceConstraint, Template, Value, ValueKind, Var,
 };
 use cedar_policy_core::validator::{ValidationMode, ValidationWarning, Validator};
 use miette::Diagnostic;
@@ -24,6 +24,10 @@ use super::source;
 use super::syntax::Place;
 use super::validate;
 use crate::model::Effect;
+
+/// How many problems of one file are shown.
+const MOST_PROBLEMS: usize = 200;
+const MEND_THE_FIRST: &str = "many of them are often one mistake: mend the first and look again";
 
 /// One alternative of a scope, before entities are numbered.
 #[derive(Debug, Clone)]
@@ -75,8 +79,9 @@ impl NativeFile {
         match parse(file) {
             Ok((text, set)) => {
                 loaded.validate(text, &set, schema);
+                let mut places = source::Places::new(text);
                 loaded.compile(&set, schema, |policy| {
-                    policy.loc().map_or_else(Place::default, |loc| source::place_at(text, loc.start(), 1))
+                    policy.loc().map_or_else(Place::default, |loc| places.at(loc.start()))
                 });
                 loaded.problems = loaded.problems.drain(..).map(|problem| source::with_line(problem, text)).collect();
             }
@@ -94,58 +99,41 @@ impl NativeFile {
     }
 
     fn validate(&mut self, text: &str, set: &PolicySet, schema: &BundleSchema) {
-        let mut put = |severity, place, code, message: String, help| {
-            let problem = Problem::error(code, &self.path, place, message);
-            self.problems.push(Problem { severity, help, ..problem });
+        let path = Arc::clone(&self.path);
+        let put = |problems: &mut Vec<Problem>, severity, place, code, message: String, help| {
+            let problem = Problem { severity, help, ..Problem::error(code, &path, place, message) };
+            if !problems.iter().any(|known| known.place == problem.place && known.code == problem.code) {
+                problems.push(problem);
+            }
         };
-        for template in set.templates() {
+        for template in set.templates().take(MOST_PROBLEMS) {
             let place = template.loc().map_or_else(Place::default, |loc| source::place_at(text, loc.start(), 6));
             let help =
                 "name the entity instead of `?principal` or `?resource`; nothing links templates here".to_owned();
-            put(Severity::Error, place, ProblemCode::CedarTemplate, "a template is no policy".to_owned(), Some(help));
+            let message = "a template is no policy".to_owned();
+            put(&mut self.problems, Severity::Error, place, ProblemCode::CedarTemplate, message, Some(help));
         }
-        let result = Validator::new(schema.core().clone()).validate(set, ValidationMode::Strict);
-        for error in result.validation_errors() {
-            let (offset, length) = source::label_of(error).unwrap_or((0, 1));
-            let snippet = text.get(offset..offset + length);
-            let effect = set
-                .policies()
-                .find(|policy| policy.loc().is_some_and(|loc| (loc.start()..loc.end()).contains(&offset)))
-                .map_or(Effect::Permit, |policy| effect(policy.effect()));
-            let found = validate::of_error(error, snippet, None, effect, schema);
-            let code = if found.code == ProblemCode::ConditionType { ProblemCode::CedarValidation } else { found.code };
-            put(Severity::Error, source::place_at(text, offset, length), code, found.message, found.help);
-        }
-        let has_errors = result.validation_errors().next().is_some();
-        for warning in result.validation_warnings() {
-            let impossible = matches!(
-                warning,
-                ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_)
-            );
-            // What a policy with a mistake in it can match is not known.
-            if impossible && has_errors {
-                continue;
+        let validator = Validator::new(schema.core().clone());
+        let mut policies: Vec<_> = set.policies().collect();
+        policies.sort_by_key(|policy| policy.loc().map_or(0, cedar_policy_core::parser::Loc::start));
+        let mut refused = 0;
+        for (number, policy) in policies.iter().enumerate() {
+            if refused == MOST_PROBLEMS {
+                let place = self.problems.last().map_or_else(Place::default, |last| Place { length: 0, ..last.place });
+                let message = format!("{} more policies were not looked at", policies.len() - number);
+                let problem = Problem::error(ProblemCode::TooManyProblems, &self.path, place, message);
+                self.problems.push(problem.with_help(MEND_THE_FIRST));
+                break;
             }
-            let (severity, code) = if impossible {
-                (Severity::Error, ProblemCode::NeverMatches)
-            } else {
-                (Severity::Warning, ProblemCode::CedarValidation)
-            };
-            put(
-                severity,
-                source::place_of(warning, text),
-                code,
-                validate::bare(&warning.to_string()),
-                warning.help().map(|help| help.to_string()),
-            );
+            let found = validate_one(&validator, schema, policy, text, refused > 0);
+            refused += usize::from(found.iter().any(|found| found.severity == Severity::Error));
+            for Finding { severity, code, offset, length, message, help } in found {
+                put(&mut self.problems, severity, source::place_at(text, offset, length), code, message, help);
+            }
         }
-        // Cedar tells the same mistake once for each type that a principal or resource may have, in no fixed order.
-        let key = |problem: &Problem| (problem.place, problem.code, problem.message.clone());
-        self.problems.sort_by_key(key);
-        self.problems.dedup_by(|right, left| right.place == left.place && right.code == left.code);
     }
 
-    fn compile(&mut self, set: &PolicySet, schema: &BundleSchema, place: impl Fn(&Template) -> Place) {
+    fn compile(&mut self, set: &PolicySet, schema: &BundleSchema, mut place: impl FnMut(&Template) -> Place) {
         let mut numbered: Vec<_> = set.policies().collect();
         // The parser calls them policy0, policy1 … in the order of the file.
         numbered.sort_by_key(|policy| {
@@ -180,6 +168,66 @@ impl NativeFile {
     }
 }
 
+/// Something that Cedar finds in a policy, and the bytes of the file that it is about.
+struct Finding {
+    severity: Severity,
+    code: ProblemCode,
+    offset: usize,
+    length: usize,
+    message: String,
+    help: Option<String>,
+}
+
+/// What Cedar finds in one policy of `text`, in an order that does not depend on Cedar's tables. Each of its errors carries
+/// the text that the policy was parsed from and is hashed with it; with `alone`, that is the policy's own.
+fn validate_one(
+    validator: &Validator,
+    schema: &BundleSchema,
+    policy: &Policy,
+    text: &str,
+    alone: bool,
+) -> Vec<Finding> {
+    let (start, end) = policy.loc().map_or((0, text.len()), |loc| (loc.start(), loc.end()));
+    let own = text.get(start..end).filter(|_| alone);
+    let parsed = own.and_then(|own| cedar_policy_core::parser::parse_policy(Some(policy.id().clone()), own).ok());
+    let shift = if parsed.is_some() { start } else { 0 };
+    let mut one = PolicySet::new();
+    // Neither can fail in a set without policies.
+    let _ = match parsed {
+        Some(parsed) => one.add_static(parsed),
+        None => one.add(policy.clone()),
+    };
+    let place = |error: &dyn Diagnostic| {
+        let (offset, length) = source::label_of(error).unwrap_or((0, 1));
+        (offset + shift, length)
+    };
+    let result = validator.validate(&one, ValidationMode::Strict);
+    let mut found = Vec::new();
+    for error in result.validation_errors() {
+        let (offset, length) = place(error);
+        let told = validate::of_error(error, text.get(offset..offset + length), None, effect(policy.effect()), schema);
+        let code = if told.code == ProblemCode::ConditionType { ProblemCode::CedarValidation } else { told.code };
+        found.push(Finding { severity: Severity::Error, code, offset, length, message: told.message, help: told.help });
+    }
+    // What a policy with a mistake in it can match is not known.
+    for warning in result.validation_warnings().filter(|_| found.is_empty()).collect::<Vec<_>>() {
+        let (offset, length) = place(warning);
+        let (severity, code) = match warning {
+            ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_) => {
+                (Severity::Error, ProblemCode::NeverMatches)
+            }
+            _ => (Severity::Warning, ProblemCode::CedarValidation),
+        };
+        let (message, help) = (validate::bare(&warning.to_string()), warning.help().map(|help| help.to_string()));
+        found.push(Finding { severity, code, offset, length, message, help });
+    }
+    found.sort_by(|left, right| {
+        (left.offset, left.code, &left.message).cmp(&(right.offset, right.code, &right.message))
+    });
+    found.dedup_by(|next, first| (next.offset, next.code) == (first.offset, first.code));
+    found
+}
+
 fn effect(effect: cedar_policy_core::ast::Effect) -> Effect {
     match effect {
         cedar_policy_core::ast::Effect::Permit => Effect::Permit,
@@ -201,8 +249,20 @@ fn parse(file: &SourceFile) -> Result<(&str, PolicySet), Vec<Problem>> {
             let help = error.help().map(|help| help.to_string());
             source::with_line(Problem { help, ..problem }, text)
         };
-        errors.iter().map(problem).collect()
+        let problems = errors.iter().take(MOST_PROBLEMS).map(problem).collect();
+        with_the_rest(problems, errors.len(), &file.path)
     })
+}
+
+/// `problems`, and that there are more where they are not all of `count`.
+fn with_the_rest(mut problems: Vec<Problem>, count: usize, path: &Arc<str>) -> Vec<Problem> {
+    if let Some(more) = count.checked_sub(MOST_PROBLEMS).filter(|more| *more > 0) {
+        let place = problems.last().map_or_else(Place::default, |last| Place { length: 0, ..last.place });
+        let message = format!("{more} more problems are not shown");
+        let problem = Problem::error(ProblemCode::TooManyProblems, path, place, message);
+        problems.push(problem.with_help(MEND_THE_FIRST));
+    }
+    problems
 }
 
 fn actions(constraint: &ActionConstraint, schema: &BundleSchema) -> ActionSet {
@@ -325,9 +385,9 @@ impl EntitiesFile {
                 return loaded;
             }
         };
+        let mut places = source::Places::new(text);
         for item in items {
-            let offset = (item.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-            let place = source::place_at(text, offset, 1);
+            let place = places.at((item.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize));
             let value = match crate::model::strict_json::from_str(item.get()) {
                 Ok(value) => value,
                 Err(error) => {
@@ -351,6 +411,12 @@ impl EntitiesFile {
     pub fn of(path: &Arc<str>, entities: impl IntoIterator<Item = Entity>) -> Self {
         let entities = entities.into_iter().map(|entity| (Arc::new(entity), Place::default())).collect();
         Self { path: Arc::clone(path), entities, problems: Vec::new() }
+    }
+
+    /// Where the entity stands.
+    #[must_use]
+    pub fn place_of(&self, uid: &EntityUID) -> Option<Place> {
+        self.entities.iter().find(|(entity, _)| entity.uid() == uid).map(|(_, place)| *place)
     }
 
     fn problem(&mut self, place: Place, message: String, text: &str) {
@@ -389,7 +455,7 @@ impl Linker<'_> {
         }
     }
 
-    /// Gives entities of JSON files all their ancestors, once all parents are known.
+    /// Gives entities of JSON files all their ancestors, once all parents are known and found to be in no circle.
     pub fn close_native_entities(&mut self) {
         let natives: Vec<(EntityIndex, Arc<Entity>)> = self
             .store
@@ -400,11 +466,6 @@ impl Linker<'_> {
             let parents = &self.store.record(index).parents;
             let direct = parents.iter().map(|parent| self.store.core_uid(*parent)).collect();
             let closure = self.store.closure(parents);
-            if closure.contains(&index) {
-                let message = format!("`{}` is, through its parents, its own parent", entity.uid());
-                self.error(ProblemCode::MembershipCycle, &Arc::from(""), Place::default(), message, None);
-                continue;
-            }
             let indirect = closure.iter().skip(parents.len()).map(|parent| self.store.core_uid(*parent)).collect();
             let closed = Entity::new_with_attr_partial_value(
                 entity.uid().clone(),

@@ -13,6 +13,7 @@ use smol_str::SmolStr;
 use super::bundle::SourceFile;
 use super::guard;
 use super::problem::{Problem, ProblemCode};
+use super::schema_size;
 use super::source;
 use super::syntax::Place;
 
@@ -126,6 +127,11 @@ impl BundleSchema {
         if !problems.is_empty() {
             return Err(problems);
         }
+        if let Some(trouble) = schema_size::trouble(&parsed) {
+            let file = fragments.first().map_or_else(|| Arc::from(""), |file| Arc::clone(&file.path));
+            let problem = Problem::error(ProblemCode::SchemaInvalid, &file, Place::default(), trouble);
+            return Err(vec![problem.with_help("give what is so large an entity type of its own")]);
+        }
         let schema = Schema::from_schema_fragments(parsed).map_err(|error| {
             let message = describe(&error);
             let (file, place) = blamed(&message, fragments);
@@ -143,7 +149,8 @@ impl BundleSchema {
     pub(crate) fn of(schema: Schema, key: u64) -> Result<Self, String> {
         let core: &ValidatorSchema = schema.as_ref();
         let action_entities = core.action_entities().map_err(|error| error.to_string())?;
-        let mut uids: Vec<&EntityUID> = core.action_ids().map(|action| action.name()).collect();
+        let mut uids: Vec<&EntityUID> =
+            core.action_ids().map(cedar_policy_core::validator::ValidatorActionId::name).collect();
         uids.sort();
         let number: BTreeMap<&EntityUID, ActionIndex> =
             uids.iter().enumerate().filter_map(|(i, uid)| Some((*uid, ActionIndex(u16::try_from(i).ok()?)))).collect();
@@ -233,7 +240,7 @@ fn blamed(message: &str, fragments: &[&SourceFile]) -> (Arc<str>, Place) {
 
 fn parse_fragment(file: &SourceFile) -> Result<SchemaFragment, Problem> {
     let text = source::text(file)?;
-    guard::cedar_text(text).map_err(|trouble| {
+    guard::schema_text(text).map_err(|trouble| {
         let place = source::place_at(text, trouble.offset, 1);
         source::with_line(
             Problem::error(ProblemCode::SchemaInvalid, &file.path, place, trouble.to_string()).with_help(guard::HELP),

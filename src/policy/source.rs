@@ -13,7 +13,7 @@ use super::syntax::Place;
 pub fn text(file: &SourceFile) -> Result<&str, Problem> {
     std::str::from_utf8(&file.bytes).map(|text| text.strip_prefix('\u{FEFF}').unwrap_or(text)).map_err(|error| {
         let valid = file.bytes.get(..error.valid_up_to()).unwrap_or_default();
-        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+        let line = 1 + String::from_utf8_lossy(valid).matches('\n').count();
         let column = 1 + valid.iter().rev().take_while(|byte| **byte != b'\n').count();
         let place = Place { line: number(line), column: number(column), length: 1 };
         Problem::error(ProblemCode::NotUtf8, &file.path, place, "the file is not UTF-8 text")
@@ -40,11 +40,51 @@ pub fn place_at(text: &str, offset: usize, length: usize) -> Place {
     }
 }
 
+/// Places of ascending offsets in one text, each found from the one before: a file may hold a hundred thousand of them.
+#[derive(Debug)]
+pub struct Places<'a> {
+    text: &'a str,
+    at: usize,
+    line: usize,
+    column: usize,
+}
+
+impl<'a> Places<'a> {
+    /// At the beginning of `text`.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        Self { text, at: 0, line: 1, column: 1 }
+    }
+
+    /// The place of the character at `offset`.
+    pub fn at(&mut self, offset: usize) -> Place {
+        if offset < self.at {
+            *self = Self::new(self.text);
+        }
+        for (step, next) in self.text.get(self.at..).unwrap_or_default().char_indices() {
+            if self.at + step >= offset {
+                break;
+            }
+            if next == '\n' {
+                self.line += 1;
+                self.column = 1;
+            } else {
+                self.column += 1;
+            }
+        }
+        self.at = offset.min(self.text.len());
+        while !self.text.is_char_boundary(self.at) {
+            self.at += 1;
+        }
+        Place { line: number(self.line), column: number(self.column), length: 1 }
+    }
+}
+
 /// Where the first label of a Cedar error points, as offset and length.
 #[must_use]
 pub fn label_of(error: &dyn Diagnostic) -> Option<(usize, usize)> {
     let own = error.labels().and_then(|mut labels| labels.next()).map(|label| (label.offset(), label.len()));
-    own.or_else(|| error.related().and_then(|mut related| related.next().and_then(|inner| label_of(inner))))
+    own.or_else(|| error.related().and_then(|mut related| related.next().and_then(label_of)))
 }
 
 /// Where in `text` a Cedar error points.
@@ -66,4 +106,18 @@ pub fn with_line(problem: Problem, text: &str) -> Problem {
 #[must_use]
 pub fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_one_by_one_are_places_from_the_start() {
+        let text = "ab\n\nñü c\r\nd";
+        let mut places = Places::new(text);
+        for (offset, _) in text.char_indices().chain([(3, 'x'), (0, 'x')]) {
+            assert_eq!(places.at(offset), place_at(text, offset, 1), "{offset}");
+        }
+    }
 }

@@ -77,13 +77,16 @@ impl ValidationCache {
     }
 }
 
+/// Effect, and the numbers of both scopes' shapes, of the actions and of the condition.
+type LocalShape = (Effect, u32, u32, u32, u32);
+
 /// Validates rules of one bundle.
 pub struct Validation<'a> {
     cache: &'a mut ValidationCache,
     schema: &'a BundleSchema,
     validator: cedar_policy_core::validator::Validator,
     /// Within this load, findings by the numbers of what makes a shape.
-    local: HashMap<(Effect, u32, u32, u32, u32), Arc<[ShapeProblem]>, RandomState>,
+    local: HashMap<LocalShape, Arc<[ShapeProblem]>, RandomState>,
     /// The numbers of the shapes of scopes, in this load.
     shapes: HashMap<ScopeShape, u32, RandomState>,
     /// The number of each scope's shape, once it is known.
@@ -193,7 +196,7 @@ impl<'a> Validation<'a> {
         told.dedup_by(|right, left| left.clause == right.clause && left.code == right.code);
         let mut found = told;
         if found.is_empty() {
-            found.extend(result.validation_warnings().filter_map(of_warning).next());
+            found.extend(result.validation_warnings().find_map(of_warning));
         }
         if found.is_empty() && rule.effect == Effect::Forbid {
             found.extend(guarded(clauses));

@@ -1,15 +1,16 @@
 //! The server from outside: the real binary, asked over sockets, byte by byte where it matters.
-#![cfg(all(unix, feature = "server"))]
+
 #![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::disallowed_methods,
     clippy::string_slice,
-    missing_docs
+    reason = "it sets up a world of its own, and fails by panicking"
 )]
-
+#![cfg(all(unix, feature = "server"))]
 mod additional;
 mod answers;
 mod config;

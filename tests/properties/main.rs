@@ -1,6 +1,18 @@
 //! What holds for every bundle and every request, tried on random ones. `PROPTEST_CASES` raises the number of bundles (256
 //! in each property); each is asked many requests.
 
+#![allow(
+    clippy::pedantic,
+    clippy::explicit_auto_deref,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
+
 mod naive;
 mod native;
 mod oracle;

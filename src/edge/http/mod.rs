@@ -1,7 +1,7 @@
 //! HTTP: what gateways send, and what they read. Wire types live here and nowhere else.
 //!
-//! A request is turned into the core's words while it is parsed ([`wire`]), decided on the thread that read it (a
-//! decision takes microseconds), and written from borrowed data ([`answer`]). Nothing else allocates on that way: the
+//! A request is turned into the core's words while it is parsed (`wire`), decided on the thread that read it (a
+//! decision takes microseconds), and written from borrowed data (`answer`). Nothing else allocates on that way: the
 //! routes are a fixed table, errors are one table, and metrics are atomics.
 
 mod answer;

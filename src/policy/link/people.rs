@@ -119,7 +119,6 @@ impl Linker<'_> {
                 self.link_owner(key, file);
             }
         }
-        self.find_cycles(files);
     }
 
     fn set_parents(&mut self, index: EntityIndex, mut parents: Vec<EntityIndex>) {
@@ -180,22 +179,6 @@ impl Linker<'_> {
             let message = format!("no {what} is called `{}`, but there is `{near}`", name.value);
             let help = format!("write `{near}` if that is meant, or declare `{}` under `{section}:`", name.value);
             self.warn(ProblemCode::NearMiss, file, name.place, message, Some(help));
-        }
-    }
-
-    fn find_cycles(&mut self, files: &[Arc<ParsedFile>]) {
-        for file in files {
-            for team in &file.document.teams {
-                let (Some(index), Some(parent)) = (self.store.find(Kind::TEAM, &team.id.value), &team.parent) else {
-                    continue;
-                };
-                let above = self.store.closure(&self.store.record(index).parents);
-                if above.contains(&index) {
-                    let message = format!("the team `{}` is, through its parents, its own parent", team.id.value);
-                    let help = "take the `parent` away from one of the teams in the circle".to_owned();
-                    self.error(ProblemCode::MembershipCycle, &file.path, parent.place, message, Some(help));
-                }
-            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What the tree says of a text: its places, its layouts, its limits; and that another reader says the same.
 
+#![allow(clippy::disallowed_methods, clippy::string_slice, reason = "it reads the cases and takes the time")]
+
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,241 @@
+//! Which part of the source may know which other, and what the core must not touch: read from `src/` itself, so that a
+//! slip fails with its file and line. Clippy's `disallowed-methods` (clippy.toml) is the other half: it sees calls.
+
+#![allow(
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A part of the source, and the parts that it may name.
+const MAY_NAME: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("policy", &["model", "meter"]),
+    ("meter", &["model"]),
+    ("gate", &["model", "policy", "meter"]),
+    ("edge", &["model", "policy", "meter", "gate"]),
+    ("config", &["model", "policy", "meter", "gate", "edge"]),
+    ("engine", &["model", "policy", "meter", "gate", "edge"]),
+    ("cli", &["model", "policy", "meter", "gate", "edge", "config", "engine"]),
+    ("main", &["model", "policy", "meter", "gate", "edge", "config", "engine", "cli"]),
+    ("lib", &["model", "policy", "meter", "gate", "edge", "config", "engine", "cli"]),
+];
+
+/// Parts of the edge that may name another part of it: the wiring hands HTTP what it serves.
+const EDGE_MAY_NAME: &[(&str, &[&str])] = &[("http", &["clock", "audit", "telemetry", "identity", "store", "files"])];
+
+/// The server is a caller of the engine, as any library user is.
+const HTTP_SERVES: (&str, &str) = ("http", "engine");
+
+/// The core: a function of its inputs.
+const CORE: &[&str] = &["model", "policy", "meter", "gate"];
+
+/// What the core does not name, and why. `std::thread::scope` is not among it: loading parses on every core.
+const OUTSIDE: &[(&str, &str)] = &[
+    ("std::fs", "files are read in edge/files; the core takes a Bundle"),
+    ("std::env", "config/ is the only reader of the environment"),
+    ("std::net::Tcp", "sockets are edge/http's"),
+    ("std::net::Udp", "sockets are edge/http's"),
+    ("std::process", "ending the process is main's"),
+    ("SystemTime", "the clock is read once per request, in edge/clock"),
+    ("Instant::now", "the clock is read once per request, in edge/clock"),
+    ("Timestamp::now", "the clock is read once per request, in edge/clock"),
+    ("Zoned::now", "the clock is read once per request, in edge/clock"),
+    ("thread::sleep", "a decision never waits"),
+    ("tokio", "the core is sync"),
+    ("axum", "the core knows no wire"),
+    ("notify", "watching is edge/files'"),
+    ("clap", "arguments are cli/'s"),
+];
+
+/// A line of code, without its comment; `tests` modules are left out.
+struct Line {
+    number: usize,
+    code: String,
+}
+
+#[test]
+fn layering_every_import_points_inwards() {
+    let mut wrong = Vec::new();
+    let files = sources();
+    assert!(files.len() > 30, "only {} files were found", files.len());
+    for path in &files {
+        let (part, inner) = part_of(path);
+        let Some((_, allowed)) = MAY_NAME.iter().find(|(name, _)| *name == part) else {
+            wrong.push(format!("{}: the table of directions has no `{part}`", shown(path)));
+            continue;
+        };
+        for line in code(path) {
+            for named in named_parts(&line.code) {
+                if !is_part(&named) {
+                    wrong.push(format!(
+                        "{}:{}: name `{named}` by its part, not by the crate's front",
+                        shown(path),
+                        line.number
+                    ));
+                } else if named != part
+                    && !allowed.contains(&named.as_str())
+                    && (inner.as_str(), named.as_str()) != HTTP_SERVES
+                {
+                    wrong.push(format!("{}:{}: `{part}` may not name `{named}`", shown(path), line.number));
+                }
+            }
+            for other in named_edges(&line.code).filter(|other| part == "edge" && *other != inner) {
+                let allowed = EDGE_MAY_NAME.iter().find(|(name, _)| *name == inner).map_or(&[] as &[_], |(_, to)| to);
+                if !allowed.contains(&other.as_str()) {
+                    wrong.push(format!("{}:{}: `edge/{inner}` may not name `edge/{other}`", shown(path), line.number));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn layering_the_core_names_nothing_of_the_outside_world() {
+    let mut wrong = Vec::new();
+    for path in sources().iter().filter(|path| CORE.contains(&part_of(path).0.as_str())) {
+        for line in code(path) {
+            for (name, why) in OUTSIDE.iter().filter(|(name, _)| mentions(&line.code, name)) {
+                wrong.push(format!("{}:{}: the core may not name `{name}`: {why}", shown(path), line.number));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn layering_the_reader_of_lines_sees_what_it_is_to_see() {
+    assert_eq!(named_parts("use crate::edge::files::{Reader, manifest};"), ["edge"]);
+    assert_eq!(named_parts("use crate::{gate, policy::Bundle};"), ["gate", "policy"]);
+    assert_eq!(named_parts("let x = crate::policy::problem::nearest(crate::model::y());"), ["policy", "model"]);
+    assert_eq!(named_edges("use crate::edge::files::Reader;").collect::<Vec<_>>(), ["files"]);
+    assert!(mentions("use std::{fs, io};", "std::fs"));
+    assert!(mentions("let now = std::time::SystemTime::now();", "SystemTime"));
+    assert!(!mentions("let notify_all = 1;", "notify"));
+    let text = "/// std::fs is not named here\nlet a = \"std::env // no\"; // std::fs\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n";
+    assert!(stripped(text).iter().all(|line| !mentions(&line.code, "std::fs") && !mentions(&line.code, "std::env")));
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn shown(path: &Path) -> String {
+    Path::new("src").join(path.strip_prefix(root()).unwrap()).display().to_string()
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut folders = vec![root()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("tests.rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The part of the source that a file belongs to, and within that, the file or folder.
+fn part_of(path: &Path) -> (String, String) {
+    let inside = path.strip_prefix(root()).unwrap();
+    let mut names = inside.components().map(|name| name.as_os_str().to_string_lossy().replace(".rs", ""));
+    (names.next().unwrap_or_default(), names.next().unwrap_or_default())
+}
+
+fn is_part(name: &str) -> bool {
+    MAY_NAME.iter().any(|(part, _)| *part == name)
+}
+
+fn code(path: &Path) -> Vec<Line> {
+    stripped(&fs::read_to_string(path).unwrap())
+}
+
+/// The lines of code of a file, without comments, texts, and what is compiled for tests alone.
+fn stripped(text: &str) -> Vec<Line> {
+    let mut lines = Vec::new();
+    // At the end of a file, by custom.
+    let shipped = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    for (at, line) in shipped.lines().enumerate() {
+        let mut code = String::new();
+        let mut in_text = false;
+        let mut rest = line.chars().peekable();
+        while let Some(next) = rest.next() {
+            match next {
+                '\\' if in_text => drop(rest.next()),
+                '"' => in_text = !in_text,
+                '/' if !in_text && rest.peek() == Some(&'/') => break,
+                _ if in_text => {}
+                _ => code.push(next),
+            }
+        }
+        lines.push(Line { number: at + 1, code });
+    }
+    lines
+}
+
+/// The parts that a line names behind `crate::`.
+fn named_parts(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for after in code.split("crate::").skip(1) {
+        match after.strip_prefix('{') {
+            None => found.push(word(after)),
+            // Of a list, each first word that is not inside of an inner one.
+            Some(list) => {
+                let mut depth = 0;
+                let mut start = true;
+                for (at, next) in list.char_indices() {
+                    match next {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => start = true,
+                        _ if start && !next.is_whitespace() => {
+                            found.push(word(&list[at..]));
+                            start = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn named_edges(code: &str) -> impl Iterator<Item = String> + '_ {
+    code.split("crate::edge::").skip(1).map(word).filter(|name| !name.is_empty())
+}
+
+fn word(text: &str) -> String {
+    text.chars().take_while(|next| next.is_alphanumeric() || *next == '_').collect()
+}
+
+/// Whether the line names it, in full, as a word, or out of a `use std::{…}`.
+fn mentions(code: &str, name: &str) -> bool {
+    let is_word = |at: usize, name: &str| {
+        let before = code[..at].chars().next_back();
+        let after = code[at + name.len()..].chars().next();
+        let part = |next: Option<char>| next.is_some_and(|next| next.is_alphanumeric() || next == '_');
+        !part(before) && (!part(after) || name.ends_with("Tcp") || name.ends_with("Udp"))
+    };
+    let whole = code.match_indices(name).any(|(at, _)| is_word(at, name));
+    let listed = name
+        .strip_prefix("std::")
+        .is_some_and(|inner| code.contains("std::{") && code.match_indices(inner).any(|(at, _)| is_word(at, inner)));
+    whole || listed
+}
