@@ -53,14 +53,13 @@ for count in $rules; do
   "$scale" --write "$scratch/$count" "$count"
   bodies=$scratch/$count/bodies.jsonl
   # The load takes both cores; deciding has core 0.
-  "$tollgate" serve --policies "$scratch/$count/policies" --listen 127.0.0.1:18181 >"$scratch/log" 2>&1 &
+  taskset -c 0 "$tollgate" serve --policies "$scratch/$count/policies" --listen 127.0.0.1:18181 >"$scratch/log" 2>&1 &
   pid=$!
   servers+=("$pid")
   until curl -sf http://127.0.0.1:18181/health/ready >/dev/null; do
     kill -0 "$pid" 2>/dev/null || { cat "$scratch/log" >&2; exit 1; }
     sleep 0.2
   done
-  taskset -a -p -c 0 "$pid" >/dev/null
   for ((round = 1; round <= rounds; round++)); do
     for clients in $connections; do
       run floor "$floor_pid" 18182 "$count" "$clients" "$bodies"
