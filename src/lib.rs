@@ -8,6 +8,7 @@ pub mod config;
 pub mod edge;
 pub mod engine;
 pub mod gate;
+pub mod meter;
 pub mod model;
 pub mod policy;
 

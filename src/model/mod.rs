@@ -1,12 +1,16 @@
 //! The words: plain values that the two ways share. No I/O, no async, no clock, no wire format.
 
+pub mod amount;
 pub mod decision;
 pub mod facts;
+pub mod period;
 pub mod request;
 pub mod strict_json;
 pub mod uid;
 
+pub use amount::{Amount, AmountError, Unit};
 pub use decision::{CandidateDecision, Decision, DecisionCode, Effect, EvaluationError, Outcome, RuleReference};
 pub use facts::{AuthMethod, Budget, Facts, Rate, Timestamp};
+pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
 pub use uid::{EntityUid, NameError, UidError, check_name};

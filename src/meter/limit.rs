@@ -1,0 +1,152 @@
+//! What a limit says, as the arithmetic needs it: how much of what over which time, and what happens at its edges.
+
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use crate::model::{Amount, Period, Timestamp, Unit};
+
+/// A limit, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limit {
+    /// Its id.
+    pub id: SmolStr,
+    /// What its meters are named by: the id, what is counted and over which time. A limit that is removed and added again
+    /// finds its meters; one whose period or unit changed begins new ones; a changed cap changes nothing of it.
+    pub series: Arc<str>,
+    /// What is counted, and how.
+    pub measure: Measure,
+    /// How much there may be: of a budget in a period, of a rate at once (its burst), of places at a time.
+    pub cap: Amount,
+    /// Other caps for a while, in the order of the bundle; the first that holds counts.
+    pub overrides: Box<[Override]>,
+    /// Percents of the cap whose crossing is told once a period, ascending.
+    pub warn_at: Box<[u8]>,
+    /// Whether it refuses.
+    pub mode: Mode,
+    /// What becomes of a hold that nobody settles.
+    pub on_expiry: OnExpiry,
+    /// What is decided where the store does not answer.
+    pub on_store_error: OnStoreError,
+    /// Whether an answer waits until what it holds is on disk.
+    pub durability: Durability,
+    /// What is decided about a model without a price, where money is counted.
+    pub unpriced: Unpriced,
+}
+
+/// What is counted, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Measure {
+    /// So much in a period.
+    Budget {
+        /// Money or tokens.
+        unit: Unit,
+        /// The period.
+        period: Period,
+        /// How much of what was left of a calendar period is had in the next, in percent.
+        carry_over_percent: u8,
+    },
+    /// So much in a while, flowing back evenly (GCRA, the leaky bucket as a meter of ITU-T I.371).
+    Rate {
+        /// Requests or tokens.
+        unit: Unit,
+        /// What flows back `every_ms`; at least one.
+        amount: Amount,
+        /// Milliseconds; at least one.
+        every_ms: u64,
+    },
+    /// So many at a time.
+    Concurrency,
+}
+
+impl Measure {
+    /// What is counted.
+    #[must_use]
+    pub const fn unit(&self) -> Unit {
+        match self {
+            Self::Budget { unit, .. } | Self::Rate { unit, .. } => *unit,
+            Self::Concurrency => Unit::Places,
+        }
+    }
+}
+
+/// Another cap until a date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Override {
+    /// The cap.
+    pub cap: Amount,
+    /// From when; at once where none is said.
+    pub from: Option<Timestamp>,
+    /// The first instant at which it holds no more.
+    pub until: Timestamp,
+}
+
+/// Whether a limit refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// What does not fit is refused.
+    #[default]
+    Enforce,
+    /// Counted and told, never refused.
+    Warn,
+}
+
+/// What becomes of a hold that nobody settles. A place is given back in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnExpiry {
+    /// Charged as held.
+    #[default]
+    Charge,
+    /// Given back.
+    Release,
+}
+
+/// What is decided where the store does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnStoreError {
+    /// Forbidden.
+    #[default]
+    Forbid,
+    /// Permitted, until each node has let through this allowance.
+    Permit(Amount),
+}
+
+/// Whether an answer waits until what it holds is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It waits: nothing acknowledged is forgotten.
+    Sync,
+    /// It does not: a crash may forget the last milliseconds.
+    Async,
+}
+
+/// What is decided about a model without a price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unpriced {
+    /// Forbidden.
+    #[default]
+    Forbid,
+    /// Costs nothing.
+    Free,
+}
+
+impl Limit {
+    /// The cap that holds at `now`.
+    #[must_use]
+    pub fn cap_at(&self, now: Timestamp) -> Amount {
+        let holds = |other: &&Override| now < other.until && other.from.is_none_or(|from| from <= now);
+        self.overrides.iter().find(holds).map_or(self.cap, |other| other.cap)
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub const fn unit(&self) -> Unit {
+        self.measure.unit()
+    }
+
+    /// Whether it refuses what does not fit.
+    #[must_use]
+    pub fn is_enforced(&self) -> bool {
+        self.mode == Mode::Enforce
+    }
+}
