@@ -1,0 +1,168 @@
+//! Reservations: what is held for one request on every limit that applies, and what became of it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::limit::{Limit, OnExpiry};
+use super::price::{Price, Usage};
+use crate::model::{Amount, EntityUid, Timestamp, Unit};
+
+/// How long a reservation lives where nobody says otherwise, in milliseconds.
+pub const DEFAULT_TTL_MS: i64 = 10 * 60 * 1000;
+/// How long it may be told to live, and be extended by, in milliseconds.
+pub const MAX_TTL_MS: i64 = 60 * 60 * 1000;
+/// How long what became of a reservation is known after its end, and can be corrected, in milliseconds.
+pub const MEMORY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// The name of a reservation: ordered by time and not to be guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReservationId(u128);
+
+impl ReservationId {
+    /// Made at `now` with 80 bits of chance, as in a UUID of version 7 (RFC 9562, section 5.7).
+    #[must_use]
+    pub fn new(now: Timestamp, chance: u128) -> Self {
+        let millis = u128::from(u64::try_from(now.as_millis()).unwrap_or(0) & 0xFFFF_FFFF_FFFF);
+        Self((millis << 80) | (chance & ((1 << 80) - 1)))
+    }
+
+    /// As bytes, in its order.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// From [`ReservationId::to_bytes`].
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl fmt::Display for ReservationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r-{:032x}", self.0)
+    }
+}
+
+/// A text that names no reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a reservation is named as the answer that held it named it: r- and 32 hexadecimal digits")]
+pub struct ReservationIdError;
+
+impl FromStr for ReservationId {
+    type Err = ReservationIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.strip_prefix("r-").filter(|digits| digits.len() == 32).ok_or(ReservationIdError)?;
+        let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if !digits.bytes().all(lower) {
+            return Err(ReservationIdError);
+        }
+        u128::from_str_radix(digits, 16).map(Self).map_err(|_| ReservationIdError)
+    }
+}
+
+/// Names a meter: the series of a limit, and whose meter it is where there is one for each.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MeterKey {
+    /// [`Limit::series`].
+    pub series: Arc<str>,
+    /// Whose; `None` for the one that all share.
+    pub subject: Option<SmolStr>,
+}
+
+/// So much on one meter of one limit.
+#[derive(Debug, Clone)]
+pub struct Charge {
+    /// The limit.
+    pub limit: Arc<Limit>,
+    /// Whose meter.
+    pub subject: Option<SmolStr>,
+    /// How much.
+    pub amount: Amount,
+}
+
+impl Charge {
+    /// The meter's name.
+    #[must_use]
+    pub fn key(&self) -> MeterKey {
+        MeterKey { series: Arc::clone(&self.limit.series), subject: self.subject.clone() }
+    }
+}
+
+/// The part of a reservation that is on one meter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The meter.
+    pub meter: MeterKey,
+    /// The id of the limit.
+    pub limit: SmolStr,
+    /// What is counted.
+    pub unit: Unit,
+    /// What was held.
+    pub held: Amount,
+    /// What was charged at the end.
+    pub charged: Amount,
+    /// Where in the meter's time it stands.
+    pub mark: i64,
+    /// What becomes of it when nobody settles.
+    pub on_expiry: OnExpiry,
+}
+
+/// What became of a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It holds until it expires.
+    Open,
+    /// It was settled, with this.
+    Settled(Usage),
+    /// It was given back.
+    Released,
+    /// Nobody settled it in time.
+    Expired,
+}
+
+/// For whom and what something was spent: what usage is told by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spending {
+    /// Who.
+    pub principal: EntityUid,
+    /// On which model or router.
+    pub resource: EntityUid,
+    /// Its price when it was held; none where it has none.
+    pub price: Option<Arc<Price>>,
+}
+
+/// What makes a request sent again the same request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key that the client chose.
+    pub key: SmolStr,
+    /// A digest of the request's body.
+    pub digest: [u8; 32],
+    /// What was answered; nothing as long as nobody was.
+    pub answer: Option<Arc<[u8]>>,
+}
+
+/// What is held for one request, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Its name.
+    pub id: ReservationId,
+    /// For whom and what.
+    pub spending: Arc<Spending>,
+    /// What was held, meter by meter.
+    pub parts: Box<[Part]>,
+    /// What becomes of it.
+    pub state: State,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it expires; once it is closed, when it is forgotten.
+    pub due_at: Timestamp,
+    /// What its client named it.
+    pub idempotency: Option<Idempotency>,
+}
