@@ -6,3 +6,4 @@ pub mod clock;
 pub mod files;
 #[cfg(feature = "server")]
 pub mod http;
+pub mod store;

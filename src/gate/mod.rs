@@ -14,4 +14,4 @@ pub use context::RequestContext;
 pub use decide::{decide, explain_request};
 pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
-pub use ports::Clock;
+pub use ports::{Clock, CloseError, HoldError, Later, Look, Meters, StoreError};

@@ -1,9 +1,129 @@
 //! The few traits through which the way of a request reaches the outside.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::meter::{
+    Charge, Closed, Held, Hold, Lack, LedgerError, Refused, Reservation, ReservationId, Standing, Usage,
+};
 use crate::model::Timestamp;
 
 /// Where the instant of a decision comes from; read once a request.
 pub trait Clock: Send + Sync {
     /// The instant it is now.
     fn now(&self) -> Timestamp;
+}
+
+/// What is there at once, or later. In memory nothing waits, so nothing is boxed.
+pub enum Later<T> {
+    /// It is there; `None` once it was taken.
+    Ready(Option<T>),
+    /// It comes.
+    Pending(Pin<Box<dyn Future<Output = T> + Send>>),
+}
+
+impl<T> Later<T> {
+    /// What is there.
+    pub const fn ready(value: T) -> Self {
+        Self::Ready(Some(value))
+    }
+
+    /// What comes.
+    pub fn pending(future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self::Pending(Box::pin(future))
+    }
+}
+
+impl<T: Unpin> Future for Later<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match &mut *self {
+            // As any future: not to be asked again once it is done.
+            Self::Ready(value) => value.take().map_or(Poll::Pending, Poll::Ready),
+            Self::Pending(future) => future.as_mut().poll(cx),
+        }
+    }
+}
+
+/// Why meters could not be read or moved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// What was to be kept could not be written.
+    #[error("what is held could not be written: {0}")]
+    NotWritten(Arc<str>),
+    /// It does not answer.
+    #[error("the store does not answer: {0}")]
+    Away(Arc<str>),
+    /// It has less than it acknowledged before.
+    #[error("the store lost what it had: {0}")]
+    Lost(Arc<str>),
+    /// It holds as many reservations as it may.
+    #[error("too many reservations are open")]
+    Full,
+}
+
+/// Why nothing is held.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HoldError {
+    /// A meter has no room.
+    #[error("a limit has no room")]
+    Refused(Refused),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a reservation could not be closed, extended or found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CloseError {
+    /// It is unknown, or was closed otherwise.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where a meter stands, and what it lacks for what was asked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Where it stands.
+    pub standing: Standing,
+    /// That it has no room.
+    pub lack: Option<Lack>,
+}
+
+/// Meters, wherever they are kept. What is acknowledged was kept as durably as the limits say.
+pub trait Meters: Send + Sync {
+    /// Where the meters of `charges` stand and whether the amounts fit; changes nothing.
+    fn look(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Look>, StoreError>>;
+
+    /// Holds every charge, or none.
+    fn hold(&self, hold: Hold, now: Timestamp) -> Later<Result<Held, HoldError>>;
+
+    /// Charges what was spent without a reservation.
+    fn record(&self, hold: Hold, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>>;
+
+    /// Charges what a reservation used.
+    fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>>;
+
+    /// Gives back what a reservation held.
+    fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>>;
+
+    /// Lets a reservation live until `ttl_ms` from now.
+    fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>>;
+
+    /// A reservation of the last day.
+    fn reservation(&self, id: ReservationId) -> Later<Result<Option<Reservation>, StoreError>>;
+
+    /// The reservation of the last day whose client named it so.
+    fn named(&self, key: &str) -> Later<Result<Option<Reservation>, StoreError>>;
+
+    /// Keeps what was answered, for when the same is asked again.
+    fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>>;
+
+    /// Lets expire what is due: some of it, so that nobody waits for long.
+    fn tick(&self, now: Timestamp);
 }

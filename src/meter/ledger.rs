@@ -497,6 +497,17 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// Notes again what could not be written.
+    pub fn put_back(&mut self, changes: Changes) {
+        self.changed.meters.extend(changes.meters.into_iter().map(|(key, _)| key));
+        self.changed.reservations.extend(changes.reservations.iter().map(|reservation| reservation.id));
+        self.changed.forgotten.extend(changes.forgotten);
+        let newer = std::mem::replace(&mut self.changed.entries, changes.entries);
+        self.changed.entries.extend(newer);
+    }
+}
+
 fn same_meter(one: &Charge, other: &Charge) -> bool {
     one.subject == other.subject && one.limit.series == other.limit.series
 }

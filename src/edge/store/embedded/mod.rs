@@ -1,0 +1,247 @@
+//! Meters in a file: SQLite in WAL mode. Every move is made in memory first, in one ledger; a writer commits what moved
+//! since its last commit in one transaction, however many asked for it (group commit), and only then are they answered.
+//!
+//! What is hard about it: a commit that fails must leave nobody with an answer, and nothing forgotten. What was to be
+//! written is a state, not a step, so it is put back and written with the next commit; what was held is given back.
+
+mod file;
+mod rows;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+pub use file::OpenError;
+
+use self::file::{Archive, File};
+use super::{EXPIRE_AT_ONCE, looks};
+use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
+use crate::meter::{Charge, Closed, Durability, Held, Hold, Ledger, Reservation, ReservationId, Usage};
+use crate::model::Timestamp;
+
+/// How long what need not be waited for may wait to be written, in milliseconds: what a crash may forget of it, but for
+/// the commit itself.
+pub const ASYNC_WAIT_MS: u64 = 20;
+
+/// The file's name in the data directory.
+pub const FILE_NAME: &str = "meters.db";
+
+/// Meters in a file.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    archive: Mutex<Archive>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// What the writer and those who ask have in common.
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+struct State {
+    ledger: Ledger,
+    /// How often closed reservations were let go of: what was read from the file before may be old.
+    let_go: u64,
+    waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
+    /// Whether something moved that nobody waits for.
+    moved: bool,
+    ends: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an answer waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    ForDisk,
+    No,
+}
+
+impl Wait {
+    fn of<'a>(mut durabilities: impl Iterator<Item = &'a Durability>) -> Self {
+        if durabilities.any(|durability| *durability == Durability::Sync) { Self::ForDisk } else { Self::No }
+    }
+}
+
+impl Embedded {
+    /// Opens the file in `directory`, or makes it; takes up what was left open at `now`.
+    ///
+    /// # Errors
+    /// Where it is damaged, in use, of a later version, or cannot be read or made.
+    pub fn open(directory: &Path, now: Timestamp) -> Result<Self, OpenError> {
+        let mut file = File::open(directory)?;
+        let ledger = file.load(now)?;
+        let archive = Mutex::new(file.archive()?);
+        let state = State { ledger, let_go: 0, waiting: Vec::new(), moved: true, ends: false };
+        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
+        let writing = Arc::clone(&shared);
+        let writer = std::thread::Builder::new().name("meters".to_owned()).spawn(move || writer::run(&writing, file));
+        let writer = writer.map_err(|error| OpenError::Thread(error.to_string()))?;
+        Ok(Self { shared, archive, writer: Some(writer) })
+    }
+
+    /// Moves something, and answers when it is as durable as `wait` says.
+    fn change<T, E>(
+        &self,
+        now: Timestamp,
+        work: impl FnOnce(&mut Ledger) -> (Result<T, E>, Wait),
+    ) -> Later<Result<T, E>>
+    where
+        T: Send + Unpin + 'static,
+        E: From<StoreError> + Send + Unpin + 'static,
+    {
+        let mut state = self.shared.lock();
+        state.ledger.expire(now, EXPIRE_AT_ONCE);
+        let (done, wait) = work(&mut state.ledger);
+        state.moved = true;
+        if wait == Wait::No || done.is_err() {
+            drop(state);
+            self.shared.wake.notify_one();
+            return Later::ready(done);
+        }
+        let (sender, written) = oneshot::channel();
+        state.waiting.push(sender);
+        drop(state);
+        self.shared.wake.notify_one();
+        Later::pending(async move {
+            match written.await {
+                Ok(Ok(())) => done,
+                Ok(Err(error)) => Err(error.into()),
+                Err(_gone) => Err(StoreError::NotWritten("the store was closed".into()).into()),
+            }
+        })
+    }
+
+    /// Takes a closed reservation back into memory, where it is only in the file.
+    fn recall(&self, id: ReservationId) -> Result<(), StoreError> {
+        loop {
+            let let_go = {
+                let state = self.shared.lock();
+                if state.ledger.reservation(id).is_some() {
+                    return Ok(());
+                }
+                state.let_go
+            };
+            let found = self.archive.lock().unwrap_or_else(PoisonError::into_inner).reservation(id)?;
+            let mut state = self.shared.lock();
+            if state.let_go == let_go {
+                if let Some(reservation) = found.filter(|_| state.ledger.reservation(id).is_none()) {
+                    state.ledger.recall(reservation);
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Meters for Embedded {
+    fn look(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Look>, StoreError>> {
+        let mut state = self.shared.lock();
+        state.ledger.expire(now, EXPIRE_AT_ONCE);
+        Later::ready(Ok(looks(&state.ledger, charges, now)))
+    }
+
+    fn hold(&self, hold: Hold, now: Timestamp) -> Later<Result<Held, HoldError>> {
+        let id = hold.id;
+        let wait = match &hold.idempotency {
+            Some(_) => Wait::ForDisk,
+            None => Wait::of(hold.charges.iter().map(|charge| &charge.limit.durability)),
+        };
+        let held = self.change(now, |ledger| (ledger.hold(hold, now).map_err(HoldError::Refused), wait));
+        if let Later::Ready(_) = held {
+            return held;
+        }
+        let shared = Arc::clone(&self.shared);
+        Later::pending(async move {
+            let held = held.await;
+            if let Err(HoldError::Store(_)) = held {
+                // Nobody was told that it is held.
+                let _given_back = shared.lock().ledger.release(id, now);
+            }
+            held
+        })
+    }
+
+    fn record(&self, hold: Hold, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
+        self.change(now, |ledger| (ledger.record(hold, usage, now).map_err(CloseError::from), Wait::ForDisk))
+    }
+
+    fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
+        if let Err(error) = self.recall(id) {
+            return Later::ready(Err(error.into()));
+        }
+        self.change(now, |ledger| (ledger.settle(id, usage, now).map_err(CloseError::from), Wait::ForDisk))
+    }
+
+    fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
+        if let Err(error) = self.recall(id) {
+            return Later::ready(Err(error.into()));
+        }
+        self.change(now, |ledger| (ledger.release(id, now).map_err(CloseError::from), Wait::ForDisk))
+    }
+
+    fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
+        if let Err(error) = self.recall(id) {
+            return Later::ready(Err(error.into()));
+        }
+        self.change(now, |ledger| (ledger.extend(id, ttl_ms, now).map_err(CloseError::from), Wait::ForDisk))
+    }
+
+    fn reservation(&self, id: ReservationId) -> Later<Result<Option<Reservation>, StoreError>> {
+        let known = self.shared.lock().ledger.reservation(id).cloned();
+        if known.is_some() {
+            return Later::ready(Ok(known));
+        }
+        Later::ready(self.archive.lock().unwrap_or_else(PoisonError::into_inner).reservation(id))
+    }
+
+    fn named(&self, key: &str) -> Later<Result<Option<Reservation>, StoreError>> {
+        let known = self.shared.lock().ledger.named(key).cloned();
+        if known.is_some() {
+            return Later::ready(Ok(known));
+        }
+        Later::ready(self.archive.lock().unwrap_or_else(PoisonError::into_inner).named(key))
+    }
+
+    fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
+        let now = Timestamp::from_millis(i64::MIN);
+        self.change(now, |ledger| {
+            ledger.answered(id, answer);
+            (Ok(()), Wait::ForDisk)
+        })
+    }
+
+    fn tick(&self, now: Timestamp) {
+        let mut state = self.shared.lock();
+        if state.ledger.expire(now, EXPIRE_AT_ONCE) > 0 {
+            state.moved = true;
+            drop(state);
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for Embedded {
+    /// Writes what nobody waited for.
+    fn drop(&mut self) {
+        self.shared.lock().ends = true;
+        self.shared.wake.notify_one();
+        if let Some(writer) = self.writer.take() {
+            let _ended = writer.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Embedded").finish_non_exhaustive()
+    }
+}
