@@ -110,11 +110,8 @@ impl File {
             return Err(OpenError::Damaged { path, reason });
         }
         let mut file = Self { connection: connect(&path, !is_new)?, path, _lock: lock };
-        if is_new {
-            file.make()?
-        } else {
-            file.check()?
-        }
+        let ready = if is_new { file.make() } else { file.check() };
+        ready?;
         Ok(file)
     }
 

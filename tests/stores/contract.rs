@@ -1,0 +1,189 @@
+//! The suite: one list of promises, checked on each store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tollgate::edge::store::{Embedded, Memory};
+use tollgate::gate::{CloseError, HoldError, Meters};
+use tollgate::meter::{LedgerError, Measure, State};
+
+use crate::{amount, at, charge, daily, hold, id, limit, tokens, wait};
+
+type Promise = (&'static str, fn(&dyn Meters));
+
+const PROMISES: &[Promise] = &[
+    ("every charge is held, or none", all_or_none),
+    ("a look changes nothing", looks),
+    ("what is settled is charged, the rest given back, once", settles),
+    ("what is released is given back, once", releases),
+    ("what nobody settles is charged at its end, and can be corrected for a day", expires),
+    ("an extension lasts", extends),
+    ("what was answered can be answered again", answers),
+    ("spending without a reservation counts in full", records),
+    ("unknown reservations are told", unknown),
+    ("caps hold whoever asks at once", races),
+];
+
+fn check(name: &str, make: impl Fn() -> Arc<dyn Meters>) {
+    for (promise, holds) in PROMISES {
+        println!("{name}: {promise}");
+        holds(&*make());
+    }
+}
+
+#[test]
+fn memory_keeps_every_promise() {
+    check("memory", || Arc::new(Memory::default()));
+}
+
+#[test]
+fn embedded_keeps_every_promise() {
+    let directory = tempfile::tempdir().unwrap();
+    let number = AtomicU64::new(0);
+    check("embedded", || {
+        let directory = directory.path().join(number.fetch_add(1, Ordering::Relaxed).to_string());
+        Arc::new(Embedded::open(&directory, at(0)).unwrap())
+    });
+}
+
+fn standing(store: &dyn Meters, limit: &Arc<tollgate::meter::Limit>, subject: &str, now: i64) -> (u64, u64) {
+    let looks = wait(store.look(&[charge(limit, subject, 1)], at(now))).unwrap();
+    (looks[0].standing.used.get(), looks[0].standing.held.get())
+}
+
+fn all_or_none(store: &dyn Meters) {
+    let (wide, narrow) = (daily("wide", 100), daily("narrow", 10));
+    let both = |number| [charge(&wide, "a", number), charge(&narrow, "a", number)];
+    let held = wait(store.hold(hold(1, &both(6)), at(0))).unwrap();
+    assert_eq!(held.expires_at, at(60_000));
+    assert_eq!(held.standings.iter().map(|one| one.held.get()).collect::<Vec<_>>(), [6, 6]);
+    let Err(HoldError::Refused(refused)) = wait(store.hold(hold(2, &both(5)), at(1))) else {
+        panic!("it was held");
+    };
+    assert_eq!(refused.shortfalls.iter().map(|short| short.charge).collect::<Vec<_>>(), [1]);
+    assert_eq!(refused.shortfalls[0].lack.retry_at, Some(at(12 * 3_600_000)));
+    assert_eq!(standing(store, &wide, "a", 2), (0, 6));
+    assert_eq!(standing(store, &narrow, "b", 2), (0, 0));
+    wait(store.hold(hold(3, &both(4)), at(3))).unwrap();
+    assert_eq!(standing(store, &narrow, "a", 4), (0, 10));
+}
+
+fn looks(store: &dyn Meters) {
+    let limit = daily("day", 10);
+    for _ in 0..3 {
+        let looks = wait(store.look(&[charge(&limit, "a", 10), charge(&limit, "b", 11)], at(0))).unwrap();
+        assert!(looks[0].lack.is_none() && looks[1].lack.is_some());
+        assert_eq!(looks[0].standing.taken().get(), 0);
+    }
+}
+
+fn settles(store: &dyn Meters) {
+    let limit = daily("day", 10);
+    wait(store.hold(hold(1, &[charge(&limit, "a", 8)]), at(0))).unwrap();
+    let first = wait(store.settle(id(1), tokens(3), at(1))).unwrap();
+    assert_eq!(first.reservation.state, State::Settled(tokens(3)));
+    assert_eq!(standing(store, &limit, "a", 2), (3, 0));
+    let again = wait(store.settle(id(1), tokens(3), at(3))).unwrap();
+    assert_eq!(again.reservation, first.reservation);
+    let other = wait(store.settle(id(1), tokens(4), at(4)));
+    assert_eq!(other, Err(CloseError::Ledger(LedgerError::Closed(State::Settled(tokens(3))))));
+    assert!(wait(store.release(id(1), at(5))).is_err());
+    assert_eq!(standing(store, &limit, "a", 6), (3, 0));
+    wait(store.hold(hold(2, &[charge(&limit, "a", 7)]), at(7))).unwrap();
+    wait(store.settle(id(2), tokens(9), at(8))).unwrap();
+    assert_eq!(standing(store, &limit, "a", 9), (12, 0));
+}
+
+fn releases(store: &dyn Meters) {
+    let places = limit("places", Measure::Concurrency, 1);
+    let one = [charge(&places, "a", 1)];
+    wait(store.hold(hold(1, &one), at(0))).unwrap();
+    assert!(wait(store.hold(hold(2, &one), at(0))).is_err());
+    for _ in 0..2 {
+        let closed = wait(store.release(id(1), at(1))).unwrap();
+        assert_eq!(closed.reservation.state, State::Released);
+    }
+    wait(store.hold(hold(3, &one), at(2))).unwrap();
+    assert!(wait(store.hold(hold(4, &one), at(2))).is_err());
+    assert!(wait(store.settle(id(1), tokens(1), at(3))).is_err());
+}
+
+fn expires(store: &dyn Meters) {
+    let limit = daily("day", 10);
+    wait(store.hold(hold(1, &[charge(&limit, "a", 8)]), at(0))).unwrap();
+    store.tick(at(59_999));
+    assert_eq!(standing(store, &limit, "a", 59_999), (0, 8));
+    store.tick(at(60_000));
+    assert_eq!(standing(store, &limit, "a", 60_000), (8, 0));
+    assert!(wait(store.extend(id(1), 60_000, at(60_001))).is_err());
+    for _ in 0..2 {
+        wait(store.settle(id(1), tokens(2), at(70_000))).unwrap();
+        assert_eq!(standing(store, &limit, "a", 70_001), (2, 0));
+    }
+}
+
+fn extends(store: &dyn Meters) {
+    let limit = daily("day", 10);
+    wait(store.hold(hold(1, &[charge(&limit, "a", 8)]), at(0))).unwrap();
+    assert_eq!(wait(store.extend(id(1), 120_000, at(10_000))).unwrap(), at(130_000));
+    assert_eq!(wait(store.extend(id(1), 1_000, at(20_000))).unwrap(), at(130_000));
+    store.tick(at(129_999));
+    assert_eq!(standing(store, &limit, "a", 129_999), (0, 8));
+    store.tick(at(130_000));
+    assert_eq!(standing(store, &limit, "a", 130_000), (8, 0));
+}
+
+fn answers(store: &dyn Meters) {
+    let limit = daily("day", 10);
+    let mut named = hold(1, &[charge(&limit, "a", 8)]);
+    named.idempotency = Some(("retry-7".into(), [7; 32]));
+    wait(store.hold(named, at(0))).unwrap();
+    wait(store.answered(id(1), Arc::from(*b"{}"))).unwrap();
+    let found = wait(store.named("retry-7")).unwrap().unwrap();
+    let idempotency = found.idempotency.unwrap();
+    assert_eq!((found.id, idempotency.digest, idempotency.answer.as_deref()), (id(1), [7; 32], Some(&b"{}"[..])));
+    wait(store.settle(id(1), tokens(1), at(1))).unwrap();
+    assert_eq!(wait(store.named("retry-7")).unwrap().unwrap().id, id(1));
+    assert!(wait(store.named("retry-8")).unwrap().is_none());
+    assert_eq!(wait(store.reservation(id(1))).unwrap().unwrap().state, State::Settled(tokens(1)));
+}
+
+fn records(store: &dyn Meters) {
+    let limit = daily("day", 10);
+    let closed = wait(store.record(hold(1, &[charge(&limit, "a", 25)]), tokens(25), at(0))).unwrap();
+    assert_eq!(closed.reservation.parts[0].charged, amount(25));
+    assert_eq!(standing(store, &limit, "a", 1), (25, 0));
+}
+
+fn unknown(store: &dyn Meters) {
+    let unknown = Err(CloseError::Ledger(LedgerError::Unknown));
+    assert_eq!(wait(store.settle(id(9), tokens(1), at(0))), unknown);
+    assert_eq!(wait(store.release(id(9), at(0))), unknown);
+    assert!(wait(store.extend(id(9), 1000, at(0))).is_err());
+    assert_eq!(wait(store.reservation(id(9))), Ok(None));
+}
+
+fn races(store: &dyn Meters) {
+    const THREADS: u64 = 8;
+    const EACH: u64 = 200;
+    let limits = [daily("one", 500), daily("two", 300)];
+    let granted = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (granted, limits) = (&granted, &limits);
+            scope.spawn(move || {
+                for call in 0..EACH {
+                    let number = u128::from(thread * EACH + call);
+                    let charges = [charge(&limits[0], "a", 1), charge(&limits[1], "a", 1)];
+                    if wait(store.hold(hold(number, &charges), at(0))).is_ok() {
+                        granted.fetch_add(1, Ordering::Relaxed);
+                        wait(store.settle(id(number), tokens(1), at(1))).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(granted.load(Ordering::Relaxed), 300);
+    assert_eq!(standing(store, &limits[0], "a", 2), (300, 0));
+    assert_eq!(standing(store, &limits[1], "a", 2), (300, 0));
+}
