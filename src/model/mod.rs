@@ -4,9 +4,11 @@ pub mod decision;
 pub mod facts;
 pub mod request;
 pub mod strict_json;
+pub mod told;
 pub mod uid;
 
 pub use decision::{CandidateDecision, Decision, DecisionCode, Effect, EvaluationError, Outcome, RuleReference};
 pub use facts::{AuthMethod, Budget, Facts, Rate, Timestamp};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
+pub use told::{Member, Told};
 pub use uid::{EntityUid, NameError, UidError, check_name};
