@@ -361,7 +361,7 @@ fn write(directory: &str, size: Size) {
     let mut bodies = String::new();
     for Request { principal, action, resource, context, .. } in plain.iter().chain(&conditional) {
         let body = json!({
-            "principal": uid(principal), "action": action.as_str(), "resource": uid(resource), "context": context
+            "principal": uid(principal), "action": action.as_str(), "resource": uid(resource), "context": context.to_json()
         });
         writeln!(bodies, "{body}").expect("a string takes all");
     }

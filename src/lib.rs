@@ -16,6 +16,6 @@ pub use engine::{Engine, EngineBuilder, EngineError, LoadError};
 pub use gate::CandidatesDecision;
 pub use model::{
     CandidatesRequest, Decision, DecisionCode, Effect, EntityUid, Facts, Outcome, Request, RequestError,
-    RequestErrorCode, RuleReference, Timestamp,
+    RequestErrorCode, RuleReference, Timestamp, Told,
 };
 pub use policy::{Bundle, Problem, ProblemCode, Severity, Snapshot, SourceFile};

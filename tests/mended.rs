@@ -13,7 +13,7 @@
 
 use tollgate::gate::decide;
 use tollgate::policy::{Bundle, ProblemCode, SourceFile, load};
-use tollgate::{Decision, DecisionCode, Facts, Request, Snapshot, Timestamp};
+use tollgate::{Decision, DecisionCode, Facts, Request, Snapshot, Timestamp, Told};
 
 fn bundle(files: &[(&str, &str)]) -> Bundle {
     Bundle::new(files.iter().map(|(path, text)| SourceFile::new(*path, text.as_bytes()).unwrap()).collect())
@@ -24,7 +24,7 @@ fn loaded(files: &[(&str, &str)]) -> std::sync::Arc<Snapshot> {
 }
 
 fn decision(snapshot: &Snapshot, principal: &str, action: &str, resource: &str, context: &str) -> Decision {
-    let context = serde_json::from_str(context).unwrap();
+    let context: Told = serde_json::from_str(context).unwrap();
     let request = Request::new(principal.parse().unwrap(), action, resource.parse().unwrap()).with_context(context);
     decide(snapshot, &Facts::at(Timestamp::from_millis(0)), &request).unwrap()
 }

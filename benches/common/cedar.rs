@@ -34,7 +34,8 @@ impl Plain {
     /// The request as Cedar has it, made before anything is measured.
     pub fn request(asked: &tollgate::Request, facts: &Facts) -> Request {
         let uid = |text: String| EntityUid::from_str(&text).expect("it is a uid");
-        let ip = json!({ "__extn": { "fn": "ip", "arg": asked.context["ip"] } });
+        let told = asked.context.to_json();
+        let ip = json!({ "__extn": { "fn": "ip", "arg": told["ip"] } });
         let mut context = json!({
             "now": { "__extn": { "fn": "datetime", "arg": facts.now.to_string() } },
             "budget": { "used_percent": facts.budget.used_percent, "remaining_micros": facts.budget.remaining_micros },
@@ -45,7 +46,7 @@ impl Plain {
             "auth": { "method": facts.auth.as_str() },
             "metadata": { "__entity": { "type": "Metadata", "id": "request" } },
         });
-        for (name, value) in asked.context.iter().filter(|(name, _)| *name != "metadata") {
+        for (name, value) in told.iter().filter(|(name, _)| *name != "metadata") {
             context[name] = if name == "ip" { ip.clone() } else { value.clone() };
         }
         Request::new(

@@ -32,7 +32,8 @@ fuzz_target!(|bytes: &[u8]| {
     let context = body.get("context").and_then(Value::as_object).cloned().unwrap_or_default();
     if let Some(Value::Array(candidates)) = body.get("candidates") {
         let candidates = candidates.iter().filter_map(|one| uid(Some(one))).collect();
-        let request = CandidatesRequest { principal, action: action.into(), router: resource, candidates, context };
+        let (action, context) = (action.into(), context.into());
+        let request = CandidatesRequest { principal, action, router: resource, candidates, context };
         if let Ok(decision) = gate::decide_candidates(&EXAMPLE, &facts, &request) {
             assert_eq!(decision.outcome.as_str() == "permit", decision.permitted().count() > 0);
         }

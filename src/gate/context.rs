@@ -9,10 +9,10 @@ use cedar_policy_core::ast::{
     Context, Eid, Entity, EntityUID, ExtensionFunction, Name, PartialValue, Value as CedarValue,
 };
 use cedar_policy_core::extensions::Extensions;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use smol_str::{SmolStr, format_smolstr};
 
-use crate::model::{Budget, Facts, Rate, RequestError, RequestErrorCode, check_name};
+use crate::model::{Budget, Facts, Member, Rate, RequestError, RequestErrorCode, Told, check_name};
 use crate::policy::condition::Members;
 use crate::policy::entities::Kind;
 use crate::policy::schema::{Action, BundleSchema};
@@ -28,14 +28,14 @@ const MAX_METADATA: usize = 64;
 #[derive(Debug, Clone)]
 pub enum RequestContext {
     /// For Tollgate's own actions.
-    Tollgate(Told),
+    Tollgate(Checked),
     /// For actions of the bundle's own, as their schema wants it.
     Native(Context),
 }
 
-/// What the caller told of the request.
+/// What the caller told of the request, each member of the form that conditions read.
 #[derive(Debug, Clone, Default)]
-pub struct Told {
+pub struct Checked {
     ip: Option<SmolStr>,
     method: Option<SmolStr>,
     path: Option<SmolStr>,
@@ -52,12 +52,12 @@ impl RequestContext {
     ///
     /// # Errors
     /// With the member that is unknown, reserved or of the wrong type.
-    pub fn check(told: &Map<String, Value>, action: &Action, schema: &BundleSchema) -> Result<Self, RequestError> {
+    pub fn check(told: &Told, action: &Action, schema: &BundleSchema) -> Result<Self, RequestError> {
         if action.tollgate_context {
-            return Told::check(told).map(Self::Tollgate);
+            return Checked::check(told).map(Self::Tollgate);
         }
         let context = cedar_policy::Context::from_json_value(
-            Value::Object(told.clone()),
+            Value::Object(told.to_json()),
             Some((&schema.schema, &cedar_policy::EntityUid::from(action.uid.as_ref().clone()))),
         );
         let refused = |message: String| RequestError::new(RequestErrorCode::InvalidContext, "context", message);
@@ -71,15 +71,16 @@ impl RequestContext {
     pub fn to_cedar(&self, facts: &Facts, members: Members) -> Context {
         match self {
             Self::Native(context) => context.clone(),
-            Self::Tollgate(told) => told.to_cedar(facts, members),
+            Self::Tollgate(checked) => checked.to_cedar(facts, members),
         }
     }
 
     /// The entity that stands for the request's metadata.
     #[must_use]
     pub fn metadata(&self) -> Option<Arc<Entity>> {
-        let Self::Tollgate(told) = self else { return None };
-        let tags = told.metadata.iter().map(|(name, value)| (name.clone(), PartialValue::Value(value.clone().into())));
+        let Self::Tollgate(checked) = self else { return None };
+        let tags =
+            checked.metadata.iter().map(|(name, value)| (name.clone(), PartialValue::Value(value.clone().into())));
         let uid = EntityUID::clone(&METADATA);
         Some(Arc::new(Entity::new_with_attr_partial_value(uid, [], HashSet::default(), HashSet::default(), tags)))
     }
@@ -91,47 +92,39 @@ static METADATA: LazyLock<Arc<EntityUID>> = LazyLock::new(|| {
     Arc::new(EntityUID::from_components(kind, Eid::new("request"), None))
 });
 
-impl Told {
-    fn check(members: &Map<String, Value>) -> Result<Self, RequestError> {
-        let mut told = Self::default();
-        for (name, value) in members {
-            told.member(name, value)?;
+impl Checked {
+    fn check(told: &Told) -> Result<Self, RequestError> {
+        let mut checked = Self::default();
+        for (name, member) in told.members() {
+            checked.member(name, member)?;
         }
-        Ok(told)
+        Ok(checked)
     }
 
-    fn member(&mut self, name: &str, value: &Value) -> Result<(), RequestError> {
+    fn member(&mut self, name: &str, member: &Member) -> Result<(), RequestError> {
         let wrong = |expected: &str| {
             let message = format!("`context.{name}` must be {expected}");
             RequestError::new(RequestErrorCode::InvalidContext, format!("context.{name}"), message)
         };
-        match name {
-            "ip" => {
-                let text = value.as_str().filter(|text| is_ip(text));
-                self.ip = Some(
-                    text.ok_or_else(|| wrong("an IP address such as \"10.1.2.3\", or a range such as \"10.0.0.0/8\""))?
-                        .into(),
-                );
+        let text = || short_text(member).ok_or_else(|| wrong("a text of 8192 bytes at most"));
+        let amount = || match member {
+            Member::Whole(number @ 0..) => Ok(*number),
+            _ => Err(wrong("a whole number from 0 to 9223372036854775807")),
+        };
+        match (name, member) {
+            ("ip", Member::Text(text)) if is_ip(text) => self.ip = Some(text.clone()),
+            ("ip", _) => {
+                return Err(wrong("an IP address such as \"10.1.2.3\", or a range such as \"10.0.0.0/8\""));
             }
-            "stream" => self.stream = Some(value.as_bool().ok_or_else(|| wrong("true or false"))?),
-            "input_tokens" | "max_output_tokens" => {
-                let number = value.as_i64().filter(|number| *number >= 0);
-                let number = number.ok_or_else(|| wrong("a whole number from 0 to 9223372036854775807"))?;
-                *(if name == "input_tokens" { &mut self.input_tokens } else { &mut self.max_output_tokens }) =
-                    Some(number);
-            }
-            "metadata" => self.metadata = metadata(value)?,
-            "method" | "path" | "end_user" | "team" => {
-                let text = value.as_str().filter(|text| text.len() <= MAX_TEXT_BYTES);
-                let text = text.ok_or_else(|| wrong("a text of 8192 bytes at most"))?.into();
-                let slot = match name {
-                    "method" => &mut self.method,
-                    "path" => &mut self.path,
-                    "end_user" => &mut self.end_user,
-                    _ => &mut self.team,
-                };
-                *slot = Some(text);
-            }
+            ("stream", Member::Flag(flag)) => self.stream = Some(*flag),
+            ("stream", _) => return Err(wrong("true or false")),
+            ("input_tokens", _) => self.input_tokens = Some(amount()?),
+            ("max_output_tokens", _) => self.max_output_tokens = Some(amount()?),
+            ("metadata", _) => self.metadata = metadata(member)?,
+            ("method", _) => self.method = Some(text()?),
+            ("path", _) => self.path = Some(text()?),
+            ("end_user", _) => self.end_user = Some(text()?),
+            ("team", _) => self.team = Some(text()?),
             _ => return Err(refused(name)),
         }
         Ok(())
@@ -195,26 +188,30 @@ fn refused(name: &str) -> RequestError {
     RequestError::new(RequestErrorCode::InvalidContext, format!("context.{shown}"), message)
 }
 
-fn metadata(value: &Value) -> Result<Vec<(SmolStr, SmolStr)>, RequestError> {
+fn short_text(member: &Member) -> Option<SmolStr> {
+    member.as_text().filter(|text| text.len() <= MAX_TEXT_BYTES).cloned()
+}
+
+fn metadata(member: &Member) -> Result<Vec<(SmolStr, SmolStr)>, RequestError> {
     let wrong = |param: String, message: String| RequestError::new(RequestErrorCode::InvalidContext, param, message);
-    let object = value.as_object().ok_or_else(|| {
-        wrong("context.metadata".to_owned(), "`context.metadata` must be an object of texts".to_owned())
-    })?;
-    if object.len() > MAX_METADATA {
+    let Member::Object(told) = member else {
+        let message = "`context.metadata` must be an object of texts";
+        return Err(wrong("context.metadata".to_owned(), message.to_owned()));
+    };
+    if told.members().len() > MAX_METADATA {
         let message = format!("`context.metadata` may have {MAX_METADATA} members at most");
         return Err(wrong("context.metadata".to_owned(), message));
     }
-    let entry = |(name, value): (&String, &Value)| {
+    let entry = |(name, member): &(SmolStr, Member)| {
         let param =
             || format!("context.metadata.{}", name.chars().take(80).flat_map(char::escape_debug).collect::<String>());
         check_name(name).map_err(|error| wrong(param(), error.to_string()))?;
-        let text = value.as_str().filter(|text| text.len() <= MAX_TEXT_BYTES);
-        let text = text.ok_or_else(|| {
+        let text = short_text(member).ok_or_else(|| {
             wrong(param(), "a member of `context.metadata` must be a text of 8192 bytes at most".to_owned())
         })?;
-        Ok((name.as_str().into(), text.into()))
+        Ok((name.clone(), text))
     };
-    object.iter().map(entry).collect()
+    told.members().iter().map(entry).collect()
 }
 
 /// Whether Cedar takes `text` for an address or range.

@@ -6,6 +6,7 @@ pub mod facts;
 pub mod period;
 pub mod request;
 pub mod strict_json;
+pub mod told;
 pub mod uid;
 
 pub use amount::{Amount, AmountError, Unit};
@@ -13,4 +14,5 @@ pub use decision::{CandidateDecision, Decision, DecisionCode, Effect, Evaluation
 pub use facts::{AuthMethod, Budget, Facts, Rate, Timestamp};
 pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
+pub use told::{Member, Told};
 pub use uid::{EntityUid, NameError, UidError, check_name};

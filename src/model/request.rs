@@ -1,8 +1,9 @@
 //! A request as asked: who wants to do what with what, and what the caller tells of the circumstances.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use smol_str::SmolStr;
 
+use super::told::Told;
 use super::uid::EntityUid;
 
 /// One question: may `principal` do `action` on `resource`?
@@ -15,7 +16,7 @@ pub struct Request {
     /// What it is asked of.
     pub resource: EntityUid,
     /// What the caller tells of the request; checked against the schema before anything is decided.
-    pub context: Map<String, Value>,
+    pub context: Told,
     /// Entities that hold for this request alone, in Cedar's JSON form: they may add to what the bundle declares, never
     /// redefine it.
     pub additional_entities: Vec<Value>,
@@ -30,7 +31,7 @@ impl Request {
             principal,
             action: action.into(),
             resource,
-            context: Map::new(),
+            context: Told::default(),
             additional_entities: Vec::new(),
             explain: false,
         }
@@ -38,8 +39,8 @@ impl Request {
 
     /// The same request with this context (a JSON object as in `POST /is_authorized`).
     #[must_use]
-    pub fn with_context(mut self, context: Map<String, Value>) -> Self {
-        self.context = context;
+    pub fn with_context(mut self, context: impl Into<Told>) -> Self {
+        self.context = context.into();
         self
     }
 
@@ -70,7 +71,7 @@ pub struct CandidatesRequest {
     /// 1 to 64 resources, in the caller's order of preference.
     pub candidates: Vec<EntityUid>,
     /// As in [`Request`].
-    pub context: Map<String, Value>,
+    pub context: Told,
 }
 
 /// Why no decision could be made about a request.

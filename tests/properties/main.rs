@@ -137,8 +137,13 @@ fn property_compiled_rules_say_in_cedar_what_the_index_says() {
                 continue;
             };
             trial.asked();
-            let asked =
-                Asked { principal, action: &request.action, resource, context: &request.context, facts: &facts };
+            let asked = Asked {
+                principal,
+                action: &request.action,
+                resource,
+                context: &request.context.to_json(),
+                facts: &facts,
+            };
             let named = |id: &str| policies.annotation(&id.parse().unwrap(), "id").unwrap().to_owned();
             let cedar = oracle.cedar(&asked, named);
             let ours = oracle.ours(&asked, |index| snapshot.reference(index).id.to_string());

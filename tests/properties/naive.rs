@@ -202,11 +202,14 @@ fn holds(cond: &Cond, facts: &Facts, request: &Request, who: &Who, tagged: &BTre
         Cond::TeamRole(role) => who.team_roles.contains(role),
         Cond::InTeam(team) => who.teams.contains(team),
         Cond::Tokens(bound) => {
-            request.context.get("input_tokens").is_some_and(|count| count.as_i64().unwrap() < *bound)
+            request.context.to_json().get("input_tokens").is_some_and(|count| count.as_i64().unwrap() < *bound)
         }
-        Cond::Meta(name, value) => {
-            request.context.get("metadata").and_then(|metadata| metadata.get(name)).is_some_and(|is| is == value)
-        }
+        Cond::Meta(name, value) => request
+            .context
+            .to_json()
+            .get("metadata")
+            .and_then(|metadata| metadata.get(name))
+            .is_some_and(|is| is == value),
         Cond::Overflow => facts.budget.remaining_micros.checked_add(1).ok_or(())? > 0,
         Cond::Not(inner) => !also(inner)?,
         Cond::And(left, right) => also(left)? && also(right)?,

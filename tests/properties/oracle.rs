@@ -91,8 +91,12 @@ impl<'a> Oracle<'a> {
     pub fn ours(&self, asked: &Asked<'_>, name: impl Fn(RuleIndex) -> String) -> Option<Verdict> {
         let snapshot = self.snapshot;
         let action = snapshot.schema().action(asked.action)?;
-        let context =
-            RequestContext::check(asked.context, snapshot.schema().action_at(action)?, snapshot.schema()).ok()?;
+        let context = RequestContext::check(
+            &asked.context.clone().into(),
+            snapshot.schema().action_at(action)?,
+            snapshot.schema(),
+        )
+        .ok()?;
         let Evaluation { permits, forbids, errors } = evaluate(&Question {
             snapshot,
             principal: &asked.principal,

@@ -7,12 +7,10 @@ use std::cell::RefCell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
 use super::errors::{ApiError, joined};
 use crate::model::EntityUid;
-use crate::model::strict_json::Strict;
 use crate::policy::problem::nearest;
 
 /// Longest `action` that is looked up.
@@ -257,32 +255,6 @@ impl<'de, 't> Members<'de, 't> for UidParts<'t> {
 
 pub(super) fn missing(name: &'static str) -> ApiError {
     ApiError::invalid(name, format!("`{name}` is missing"))
-}
-
-/// An object of any members, each said once at any depth.
-pub(super) struct Context;
-
-impl<'de> DeserializeSeed<'de> for Context {
-    type Value = Map<String, Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Context {
-    type Value = Map<String, Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        match Strict.visit_map(map)? {
-            Value::Object(members) => Ok(members),
-            _ => Ok(Map::new()),
-        }
-    }
 }
 
 /// A list whose items are read by what `item` makes, of at most `most`.

@@ -1,16 +1,16 @@
-//! What is sent, read straight into the core's words: no tree of values is made but for `context`.
+//! What is sent, read straight into the core's words: no tree of values is made between.
 //!
 //! What of a later version is asked for is refused, never passed over.
 
 use serde::de::MapAccess;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use smol_str::SmolStr;
 
 use super::errors::{ApiError, ErrorCode};
-use super::grammar::{Context, List, Members, Trail, Uid, action, missing, object, text, uid_text};
+use super::grammar::{List, Members, Trail, Uid, action, missing, object, text, uid_text};
 use crate::gate::{MAX_ADDITIONAL_ENTITIES, MAX_CANDIDATES};
 use crate::model::strict_json::Strict;
-use crate::model::{CandidatesRequest, EntityUid, Request, RequestErrorCode};
+use crate::model::{CandidatesRequest, EntityUid, Request, RequestErrorCode, Told};
 
 /// A question as sent to `/is_authorized`.
 #[derive(Debug)]
@@ -60,14 +60,14 @@ struct Question<'t> {
     action: Option<SmolStr>,
     resource: Option<EntityUid>,
     candidates: Option<Vec<EntityUid>>,
-    context: Map<String, Value>,
+    context: Told,
     explain: bool,
 }
 
 impl<'t> Question<'t> {
     fn new(trail: &'t Trail) -> Self {
         let (principal, action, resource, candidates) = (None, None, None, None);
-        Self { trail, principal, action, resource, candidates, context: Map::new(), explain: false }
+        Self { trail, principal, action, resource, candidates, context: Told::default(), explain: false }
     }
 }
 
@@ -96,7 +96,7 @@ impl<'de, 't> Members<'de, 't> for Question<'t> {
             "principal" => self.principal = Some(map.next_value_seed(Uid { trail })?),
             "action" => self.action = Some(map.next_value_seed(action(trail))?),
             "resource" => self.resource = Some(map.next_value_seed(Uid { trail })?),
-            "context" => self.context = map.next_value_seed(Context)?,
+            "context" => self.context = map.next_value()?,
             "candidates" => {
                 let too_many = |most| {
                     let code = ErrorCode::Request(RequestErrorCode::InvalidCandidates);
@@ -171,14 +171,14 @@ struct CedarAgent<'t> {
     principal: Option<EntityUid>,
     action: Option<SmolStr>,
     resource: Option<EntityUid>,
-    context: Map<String, Value>,
+    context: Told,
     additional_entities: Vec<Value>,
 }
 
 impl<'t> CedarAgent<'t> {
     fn new(trail: &'t Trail) -> Self {
         let (principal, action, resource) = (None, None, None);
-        Self { trail, principal, action, resource, context: Map::new(), additional_entities: Vec::new() }
+        Self { trail, principal, action, resource, context: Told::default(), additional_entities: Vec::new() }
     }
 }
 
@@ -198,7 +198,7 @@ impl<'de, 't> Members<'de, 't> for CedarAgent<'t> {
             "principal" => self.principal = Some(map.next_value_seed(uid_text(trail))?),
             "action" => self.action = Some(map.next_value_seed(action(trail))?),
             "resource" => self.resource = Some(map.next_value_seed(uid_text(trail))?),
-            "context" => self.context = map.next_value_seed(Context)?,
+            "context" => self.context = map.next_value()?,
             "additional_entities" => {
                 let too_many = |most| {
                     let code = ErrorCode::Request(RequestErrorCode::InvalidEntities);
