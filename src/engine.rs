@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::edge::clock::SystemClock;
-use crate::edge::files::{Follower, Patience, Reading, WatchOptions, Watcher, settle};
-use crate::edge::files::{Reader, manifest};
+use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
 use crate::gate::{self, CandidatesDecision, Clock, Explanation};
 use crate::model::{CandidatesRequest, Decision, Facts, Request, RequestError};
 use crate::policy::live::{Live, a_file_lost_forbids, loses_much};
@@ -168,6 +167,7 @@ impl fmt::Debug for Engine {
 pub struct EngineBuilder {
     directory: Option<PathBuf>,
     bundle: Option<Bundle>,
+    data: Option<PathBuf>,
     watch: bool,
     wait: bool,
     strict: bool,
@@ -185,6 +185,7 @@ impl Default for EngineBuilder {
         Self {
             directory: None,
             bundle: None,
+            data: None,
             watch: false,
             wait: true,
             strict: false,
@@ -206,6 +207,14 @@ impl EngineBuilder {
     /// A bundle that is in memory; instead of a directory.
     pub fn bundle(mut self, bundle: Bundle) -> Self {
         self.bundle = Some(bundle);
+        self
+    }
+
+    /// Where to keep what must last: the highest sequence of a manifest that was accepted, so that no older bundle is
+    /// accepted after a restart either. Created when there is something to keep. Default: nowhere; the engine alone
+    /// remembers it, and only while it lives.
+    pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data = Some(directory.into());
         self
     }
 
@@ -255,8 +264,11 @@ impl EngineBuilder {
     /// Loads the bundle and starts to watch, as set up.
     ///
     /// # Errors
-    /// Everything that is wrong with the bundle.
+    /// Everything that is wrong with the bundle. Whether it must load or not: a record in the data directory that is
+    /// damaged or cannot be read.
     pub fn build(self) -> Result<Engine, LoadError> {
+        let sequence = self.data.as_deref().map_or_else(|| Ok(Sequence::default()), Sequence::kept_in);
+        let sequence = sequence.map_err(|problem| LoadError { problems: vec![problem] })?;
         let live = Arc::new(Live::default());
         let guard = Arc::new(Mutex::new(Guard { on: self.guarded, acknowledged: None }));
         let mut keeper = Keeper {
@@ -265,12 +277,12 @@ impl EngineBuilder {
             guard: Arc::clone(&guard),
             loader: Loader::new(self.strict),
             ready: None,
-            sequence: 0,
+            sequence,
             told: self.told,
         };
         if let Some(bundle) = &self.bundle {
             let outcome = keeper.loader.load(bundle);
-            keeper.publish(outcome, bundle);
+            keeper.publish(outcome, bundle, None);
         }
         let directory = self.directory.or_else(|| self.bundle.is_none().then(|| PathBuf::from("policies")));
         let mut inner = Inner { live, clock: self.clock, guard, watcher: None, source: None };
@@ -307,37 +319,45 @@ struct Keeper {
     loader: Loader,
     /// What [`Follower::patience`] compiled, for [`Follower::take`] to publish.
     ready: Option<Loaded>,
-    sequence: u64,
+    sequence: Sequence,
     told: Option<Told>,
 }
 
 impl Keeper {
+    /// Puts what was loaded in charge, or notes why not, and tells who wants to know.
+    fn publish(&mut self, outcome: Result<Loaded, Vec<Problem>>, bundle: &Bundle, sequence: Option<u64>) {
+        match outcome.and_then(|loaded| self.admit(loaded, sequence)) {
+            Ok(loaded) => {
+                let before = self.live.publish(loaded.snapshot, loaded.problems, self.clock.now());
+                self.tell();
+                // Dropping a million rules takes a while; no decision waits for it, nor does the next reload.
+                let _ = std::thread::Builder::new().name("drop".to_owned()).spawn(move || drop(before));
+            }
+            Err(problems) => self.fail(problems, Some(bundle.revision())),
+        }
+    }
+
+    fn fail(&self, problems: Vec<Problem>, revision: Option<Arc<str>>) {
+        self.live.fail(problems, revision, self.clock.now());
+        self.tell();
+    }
+
     fn tell(&self) {
         if let Some(told) = &self.told {
             told(&self.live);
         }
     }
 
-    fn publish(&mut self, outcome: Result<Loaded, Vec<Problem>>, bundle: &Bundle) -> bool {
-        let now = self.clock.now();
-        let loaded = match outcome {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                self.live.fail(problems, Some(bundle.revision()), now);
-                self.tell();
-                return false;
-            }
-        };
+    /// What was loaded, where the guard lets it in and its sequence is kept. It is kept before the bundle decides: a
+    /// crash in between leaves a bundle to be taken again, and never one that decided and is forgotten.
+    fn admit(&mut self, loaded: Loaded, sequence: Option<u64>) -> Result<Loaded, Vec<Problem>> {
         if let Some(held) = self.held(&loaded.snapshot) {
-            self.live.fail(vec![held], Some(Arc::clone(loaded.snapshot.revision())), now);
-            self.tell();
-            return false;
+            return Err(vec![held]);
         }
-        let before = self.live.publish(loaded.snapshot, loaded.problems, now);
-        self.tell();
-        // Dropping a million rules takes a while; no decision waits for it, nor does the next reload.
-        let _ = std::thread::Builder::new().name("drop".to_owned()).spawn(move || drop(before));
-        true
+        if let Some(sequence) = sequence {
+            self.sequence.accept(sequence).map_err(|problem| vec![problem])?;
+        }
+        Ok(loaded)
     }
 
     fn held(&self, snapshot: &Snapshot) -> Option<Problem> {
@@ -350,7 +370,7 @@ impl Keeper {
 
     fn manifest_policy(&self, options: &WatchOptions) -> crate::edge::files::ManifestPolicy {
         let mut policy = options.manifest.clone();
-        policy.minimum_sequence = policy.minimum_sequence.max(self.sequence);
+        policy.minimum_sequence = policy.minimum_sequence.max(self.sequence.minimum());
         policy
     }
 }
@@ -364,16 +384,9 @@ impl Follower for Keeper {
                     Some(loaded) => Ok(loaded),
                     None => self.loader.load(&reading.bundle),
                 };
-                if self.publish(outcome, &reading.bundle)
-                    && let Some(sequence) = reading.manifest.as_ref().and_then(manifest::sequence)
-                {
-                    self.sequence = sequence;
-                }
+                self.publish(outcome, &reading.bundle, reading.manifest.as_ref().and_then(manifest::sequence));
             }
-            Err(problems) => {
-                self.live.fail(problems, None, self.clock.now());
-                self.tell();
-            }
+            Err(problems) => self.fail(problems, None),
         }
     }
 
@@ -387,6 +400,6 @@ impl Follower for Keeper {
     }
 
     fn minimum_sequence(&self) -> u64 {
-        self.sequence
+        self.sequence.minimum()
     }
 }
