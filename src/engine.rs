@@ -12,6 +12,11 @@ use crate::model::{CandidatesRequest, Decision, Facts, Request, RequestError};
 use crate::policy::live::{Live, a_file_lost_forbids, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
 
+/// How often, and how many times, a retired snapshot is looked at, whether somebody holds it. A request does for well
+/// under a millisecond; who of the library's users keeps one for longer than ten seconds drops it too.
+const RETIRED_WAIT: Duration = Duration::from_millis(2);
+const RETIRED_WAITS: u32 = 5_000;
+
 /// Decides. Cheap to clone; every clone decides by the same bundle, and a reload never makes a decision wait.
 ///
 /// ```no_run
@@ -305,6 +310,24 @@ impl EngineBuilder {
     }
 }
 
+/// Drops a snapshot that decides no more. For a million rules that takes a while: no decision waits for it, nor does the
+/// next reload. So it happens on a thread of its own, and only once no request in flight is left to hold the snapshot:
+/// the last one would have to drop it, on a thread that serves.
+fn retire(snapshot: Arc<Snapshot>) {
+    #[expect(clippy::disallowed_methods, reason = "no decision waits here: the thread is there for nothing else")]
+    let once_free = move || {
+        for _ in 0..RETIRED_WAITS {
+            if Arc::strong_count(&snapshot) == 1 {
+                break;
+            }
+            std::thread::sleep(RETIRED_WAIT);
+        }
+        drop(snapshot);
+    };
+    // Where there is no thread to be had it is dropped here.
+    let _dropping = std::thread::Builder::new().name("drop".to_owned()).spawn(once_free);
+}
+
 /// Whether reloads that lose much are held, and which one is let in all the same.
 struct Guard {
     on: bool,
@@ -330,8 +353,9 @@ impl Keeper {
             Ok(loaded) => {
                 let before = self.live.publish(loaded.snapshot, loaded.problems, self.clock.now());
                 self.tell();
-                // Dropping a million rules takes a while; no decision waits for it, nor does the next reload.
-                let _ = std::thread::Builder::new().name("drop".to_owned()).spawn(move || drop(before));
+                if let Some(before) = before {
+                    retire(before);
+                }
             }
             Err(problems) => self.fail(problems, Some(bundle.revision())),
         }
@@ -401,5 +425,27 @@ impl Follower for Keeper {
 
     fn minimum_sequence(&self) -> u64 {
         self.sequence.minimum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::SourceFile;
+
+    #[test]
+    fn who_holds_a_retired_snapshot_does_not_drop_it() {
+        let text = "authz_rules: [{ users: [a], models: [b/c] }]\n";
+        let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+        let held = crate::policy::load(&bundle).unwrap().snapshot;
+        let dropped = Arc::downgrade(&held);
+        retire(Arc::clone(&held));
+        // As long as somebody holds it, so does the thread that is to drop it.
+        std::thread::park_timeout(10 * RETIRED_WAIT);
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(held);
+        while dropped.strong_count() > 0 {
+            std::thread::yield_now();
+        }
     }
 }
