@@ -6,12 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::edge::clock::SystemClock;
-use crate::edge::files::{Follower, Patience, Reading, WatchOptions, Watcher, settle};
-use crate::edge::files::{Reader, manifest};
+use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
 use crate::gate::{self, CandidatesDecision, Clock, Explanation};
 use crate::model::{CandidatesRequest, Decision, Facts, Request, RequestError};
 use crate::policy::live::{Live, a_file_lost_forbids, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
+
+/// How often, and how many times, a retired snapshot is looked at, whether somebody holds it. A request does for well
+/// under a millisecond; who of the library's users keeps one for longer than ten seconds drops it too.
+const RETIRED_WAIT: Duration = Duration::from_millis(2);
+const RETIRED_WAITS: u32 = 5_000;
 
 /// Decides. Cheap to clone; every clone decides by the same bundle, and a reload never makes a decision wait.
 ///
@@ -168,6 +172,7 @@ impl fmt::Debug for Engine {
 pub struct EngineBuilder {
     directory: Option<PathBuf>,
     bundle: Option<Bundle>,
+    data: Option<PathBuf>,
     watch: bool,
     wait: bool,
     strict: bool,
@@ -185,6 +190,7 @@ impl Default for EngineBuilder {
         Self {
             directory: None,
             bundle: None,
+            data: None,
             watch: false,
             wait: true,
             strict: false,
@@ -206,6 +212,14 @@ impl EngineBuilder {
     /// A bundle that is in memory; instead of a directory.
     pub fn bundle(mut self, bundle: Bundle) -> Self {
         self.bundle = Some(bundle);
+        self
+    }
+
+    /// Where to keep what must last: the highest sequence of a manifest that was accepted, so that no older bundle is
+    /// accepted after a restart either. Created when there is something to keep. Default: nowhere; the engine alone
+    /// remembers it, and only while it lives.
+    pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data = Some(directory.into());
         self
     }
 
@@ -255,8 +269,11 @@ impl EngineBuilder {
     /// Loads the bundle and starts to watch, as set up.
     ///
     /// # Errors
-    /// Everything that is wrong with the bundle.
+    /// Everything that is wrong with the bundle. Whether it must load or not: a record in the data directory that is
+    /// damaged or cannot be read.
     pub fn build(self) -> Result<Engine, LoadError> {
+        let sequence = self.data.as_deref().map_or_else(|| Ok(Sequence::default()), Sequence::kept_in);
+        let sequence = sequence.map_err(|problem| LoadError { problems: vec![problem] })?;
         let live = Arc::new(Live::default());
         let guard = Arc::new(Mutex::new(Guard { on: self.guarded, acknowledged: None }));
         let mut keeper = Keeper {
@@ -265,12 +282,12 @@ impl EngineBuilder {
             guard: Arc::clone(&guard),
             loader: Loader::new(self.strict),
             ready: None,
-            sequence: 0,
+            sequence,
             told: self.told,
         };
         if let Some(bundle) = &self.bundle {
             let outcome = keeper.loader.load(bundle);
-            keeper.publish(outcome, bundle);
+            keeper.publish(outcome, bundle, None);
         }
         let directory = self.directory.or_else(|| self.bundle.is_none().then(|| PathBuf::from("policies")));
         let mut inner = Inner { live, clock: self.clock, guard, watcher: None, source: None };
@@ -293,6 +310,24 @@ impl EngineBuilder {
     }
 }
 
+/// Drops a snapshot that decides no more. For a million rules that takes a while: no decision waits for it, nor does the
+/// next reload. So it happens on a thread of its own, and only once no request in flight is left to hold the snapshot:
+/// the last one would have to drop it, on a thread that serves.
+fn retire(snapshot: Arc<Snapshot>) {
+    #[expect(clippy::disallowed_methods, reason = "no decision waits here: the thread is there for nothing else")]
+    let once_free = move || {
+        for _ in 0..RETIRED_WAITS {
+            if Arc::strong_count(&snapshot) == 1 {
+                break;
+            }
+            std::thread::sleep(RETIRED_WAIT);
+        }
+        drop(snapshot);
+    };
+    // Where there is no thread to be had it is dropped here.
+    let _dropping = std::thread::Builder::new().name("drop".to_owned()).spawn(once_free);
+}
+
 /// Whether reloads that lose much are held, and which one is let in all the same.
 struct Guard {
     on: bool,
@@ -307,37 +342,46 @@ struct Keeper {
     loader: Loader,
     /// What [`Follower::patience`] compiled, for [`Follower::take`] to publish.
     ready: Option<Loaded>,
-    sequence: u64,
+    sequence: Sequence,
     told: Option<Told>,
 }
 
 impl Keeper {
+    /// Puts what was loaded in charge, or notes why not, and tells who wants to know.
+    fn publish(&mut self, outcome: Result<Loaded, Vec<Problem>>, bundle: &Bundle, sequence: Option<u64>) {
+        match outcome.and_then(|loaded| self.admit(loaded, sequence)) {
+            Ok(loaded) => {
+                let before = self.live.publish(loaded.snapshot, loaded.problems, self.clock.now());
+                self.tell();
+                if let Some(before) = before {
+                    retire(before);
+                }
+            }
+            Err(problems) => self.fail(problems, Some(bundle.revision())),
+        }
+    }
+
+    fn fail(&self, problems: Vec<Problem>, revision: Option<Arc<str>>) {
+        self.live.fail(problems, revision, self.clock.now());
+        self.tell();
+    }
+
     fn tell(&self) {
         if let Some(told) = &self.told {
             told(&self.live);
         }
     }
 
-    fn publish(&mut self, outcome: Result<Loaded, Vec<Problem>>, bundle: &Bundle) -> bool {
-        let now = self.clock.now();
-        let loaded = match outcome {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                self.live.fail(problems, Some(bundle.revision()), now);
-                self.tell();
-                return false;
-            }
-        };
+    /// What was loaded, where the guard lets it in and its sequence is kept. It is kept before the bundle decides: a
+    /// crash in between leaves a bundle to be taken again, and never one that decided and is forgotten.
+    fn admit(&mut self, loaded: Loaded, sequence: Option<u64>) -> Result<Loaded, Vec<Problem>> {
         if let Some(held) = self.held(&loaded.snapshot) {
-            self.live.fail(vec![held], Some(Arc::clone(loaded.snapshot.revision())), now);
-            self.tell();
-            return false;
+            return Err(vec![held]);
         }
-        let before = self.live.publish(loaded.snapshot, loaded.problems, now);
-        self.tell();
-        // Dropping a million rules takes a while; no decision waits for it, nor does the next reload.
-        let _ = std::thread::Builder::new().name("drop".to_owned()).spawn(move || drop(before));
-        true
+        if let Some(sequence) = sequence {
+            self.sequence.accept(sequence).map_err(|problem| vec![problem])?;
+        }
+        Ok(loaded)
     }
 
     fn held(&self, snapshot: &Snapshot) -> Option<Problem> {
@@ -350,7 +394,7 @@ impl Keeper {
 
     fn manifest_policy(&self, options: &WatchOptions) -> crate::edge::files::ManifestPolicy {
         let mut policy = options.manifest.clone();
-        policy.minimum_sequence = policy.minimum_sequence.max(self.sequence);
+        policy.minimum_sequence = policy.minimum_sequence.max(self.sequence.minimum());
         policy
     }
 }
@@ -364,16 +408,9 @@ impl Follower for Keeper {
                     Some(loaded) => Ok(loaded),
                     None => self.loader.load(&reading.bundle),
                 };
-                if self.publish(outcome, &reading.bundle)
-                    && let Some(sequence) = reading.manifest.as_ref().and_then(manifest::sequence)
-                {
-                    self.sequence = sequence;
-                }
+                self.publish(outcome, &reading.bundle, reading.manifest.as_ref().and_then(manifest::sequence));
             }
-            Err(problems) => {
-                self.live.fail(problems, None, self.clock.now());
-                self.tell();
-            }
+            Err(problems) => self.fail(problems, None),
         }
     }
 
@@ -387,6 +424,28 @@ impl Follower for Keeper {
     }
 
     fn minimum_sequence(&self) -> u64 {
-        self.sequence
+        self.sequence.minimum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::SourceFile;
+
+    #[test]
+    fn who_holds_a_retired_snapshot_does_not_drop_it() {
+        let text = "authz_rules: [{ users: [a], models: [b/c] }]\n";
+        let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+        let held = crate::policy::load(&bundle).unwrap().snapshot;
+        let dropped = Arc::downgrade(&held);
+        retire(Arc::clone(&held));
+        // As long as somebody holds it, so does the thread that is to drop it.
+        std::thread::park_timeout(10 * RETIRED_WAIT);
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(held);
+        while dropped.strong_count() > 0 {
+            std::thread::yield_now();
+        }
     }
 }

@@ -92,6 +92,7 @@ fn serve(settings: &Settings) -> ExitCode {
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let built = Engine::builder()
         .policies(&settings.policies)
+        .data(&settings.data)
         .watch(true)
         .first_must_load(false)
         .strict(settings.strict)
@@ -105,7 +106,10 @@ fn serve(settings: &Settings) -> ExitCode {
         .build();
     let engine = match built {
         Ok(engine) => engine,
-        Err(error) => return usage(&error),
+        Err(error) => {
+            say(error.to_string().trim_end());
+            return ExitCode::from(2);
+        }
     };
     // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
     let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);

@@ -135,8 +135,10 @@ codes! {
     ManifestMismatch = "manifest-mismatch",
     /// A signature that is missing or wrong.
     SignatureInvalid = "signature-invalid",
-    /// A bundle older than the active one.
+    /// A bundle older than one that was accepted.
     BundleOlder = "bundle-older",
+    /// The record of the sequence that was accepted cannot be read or written.
+    SequenceNotKept = "sequence-not-kept",
     /// A reload that drops more than the guard lets pass.
     ReloadHeld = "reload-held",
     /// More problems than are shown.

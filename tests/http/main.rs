@@ -17,4 +17,5 @@ mod config;
 mod connections;
 mod lifecycle;
 mod malformed;
+mod rollback;
 mod support;

@@ -64,6 +64,11 @@ impl Setup {
         }
     }
 
+    /// With a bundle that the test writes itself.
+    pub fn without_files() -> Self {
+        Self { files: Vec::new(), ..Self::new() }
+    }
+
     pub fn file(mut self, name: &str, text: &str) -> Self {
         self.files.retain(|(known, _)| known != name);
         self.files.push((name.to_owned(), text.to_owned()));
@@ -126,8 +131,11 @@ impl Setup {
 
     /// Starts what is expected not to start; its exit code and what it said.
     pub fn fail(self) -> (Option<i32>, String) {
-        let temp = TempDir::new().unwrap();
-        let output = self.command(temp.path()).output().unwrap();
+        self.fail_in(TempDir::new().unwrap().path())
+    }
+
+    pub fn fail_in(self, temp: &Path) -> (Option<i32>, String) {
+        let output = self.command(temp).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }
 }
@@ -171,6 +179,13 @@ impl Server {
             assert!(began.elapsed() < DEADLINE, "the server does not end");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Ends the process at once, as a crash does; what it wrote stays.
+    pub fn crash(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.temp, TempDir::new().unwrap())
     }
 
     pub fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {

@@ -164,14 +164,19 @@ pub fn verify(bundle: &Bundle, manifest: Option<&ManifestText>, policy: &Manifes
     };
     let mut problems = compare(bundle, &parsed);
     if parsed.sequence < policy.minimum_sequence {
-        let message = format!(
-            "this bundle's sequence is {}, and one of {} has been accepted",
-            parsed.sequence, policy.minimum_sequence
-        );
-        let help = "to go back to an older content, publish it under a higher sequence";
-        problems.push(problem(ProblemCode::BundleOlder, MANIFEST, message).with_help(help));
+        problems.push(older(parsed.sequence, policy.minimum_sequence));
     }
     problems
+}
+
+/// That a bundle is older than one that was accepted.
+pub(super) fn older(sequence: u64, accepted: u64) -> Problem {
+    let message = format!("this bundle's sequence is {sequence}, and one of {accepted} has been accepted");
+    let help = format!(
+        "to go back to an older content, publish it under a higher sequence: `tollgate bundle manifest --sequence {}`",
+        accepted.saturating_add(1)
+    );
+    problem(ProblemCode::BundleOlder, MANIFEST, message).with_help(help)
 }
 
 /// A manifest's sequence number, if it is a manifest: what a bundle that was taken raises
