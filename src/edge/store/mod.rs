@@ -8,8 +8,8 @@ pub mod memory;
 pub use embedded::{Embedded, OpenError};
 pub use memory::Memory;
 
-use crate::gate::Look;
-use crate::meter::{Charge, Ledger};
+use crate::gate::{HoldError, Look};
+use crate::meter::{Charge, Held, Hold, Ledger, Reservation, State};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits.
@@ -20,4 +20,18 @@ fn looks(ledger: &Ledger, charges: &[Charge], now: Timestamp) -> Vec<Look> {
     let lack = |index: usize| shortfalls.iter().find(|short| short.charge == index).map(|short| short.lack);
     let standings = ledger.standings(charges, now).into_iter().enumerate();
     standings.map(|(index, standing)| Look { standing, lack: lack(index) }).collect()
+}
+
+/// Holds, unless a request with the same key was here before: under one lock, so that of two only one is held.
+fn held(ledger: &mut Ledger, hold: Hold, now: Timestamp) -> Result<Held, HoldError> {
+    if hold.idempotency.as_ref().is_some_and(|(key, _)| ledger.named(key).is_some()) {
+        return Err(HoldError::KeyTaken);
+    }
+    ledger.hold(hold, now).map_err(HoldError::Refused)
+}
+
+/// Whether it is still known: open, or closed for no longer than it is remembered.
+#[cfg(feature = "sqlite")]
+fn is_known(reservation: &Reservation, now: Timestamp) -> bool {
+    reservation.state == State::Open || now < reservation.due_at
 }

@@ -100,6 +100,8 @@ pub(super) fn meter(text: &str) -> Result<Meter, RowError> {
 struct ReservationRow {
     principal: String,
     resource: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    permitted: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     price: Option<PriceRow>,
     state: StateRow,
@@ -169,6 +171,7 @@ pub(super) fn reservation_text(reservation: &Reservation) -> String {
     json(&ReservationRow {
         principal: reservation.spending.principal.to_string(),
         resource: reservation.spending.resource.to_string(),
+        permitted: reservation.spending.permitted.iter().map(ToString::to_string).collect(),
         price: reservation.spending.price.as_deref().map(price_row),
         state: match &reservation.state {
             State::Open => StateRow::Open,
@@ -191,6 +194,11 @@ pub(super) fn reservation(
     let spending = Spending {
         principal: row.principal.parse().map_err(|_| RowError::Range("principal"))?,
         resource: row.resource.parse().map_err(|_| RowError::Range("resource"))?,
+        permitted: row
+            .permitted
+            .iter()
+            .map(|uid| uid.parse().map_err(|_| RowError::Range("permitted")))
+            .collect::<Result<_, _>>()?,
         price: row.price.map(|row| Arc::new(price(row))),
     };
     let mut series = Series::default();
