@@ -35,7 +35,11 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return output::fail_with(&problems),
     };
-    let explained = gate::explain_request(&loaded.snapshot, &question.facts(), &question.request());
+    let facts = match question.facts(&loaded.snapshot) {
+        Ok(facts) => facts,
+        Err(message) => return output::fail(message, Exit::Error),
+    };
+    let explained = gate::explain_request(&loaded.snapshot, &facts, &question.request());
     let (decision, explanation) = match explained {
         Ok(explained) => explained,
         Err(error) => return output::fail(format_args!("{error} ({})", error.code.as_str()), Exit::Error),

@@ -6,6 +6,7 @@ mod context;
 mod decide;
 mod evaluate;
 mod explain;
+mod gather;
 mod ports;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
@@ -14,4 +15,5 @@ pub use context::RequestContext;
 pub use decide::{decide, explain_request};
 pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
+pub use gather::{Applying, applicable};
 pub use ports::Clock;
