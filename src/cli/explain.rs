@@ -35,7 +35,11 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return output::fail_with(&problems),
     };
-    let explained = gate::explain_request(&loaded.snapshot, &question.facts(), &question.request());
+    let facts = match question.facts(&loaded.snapshot) {
+        Ok(facts) => facts,
+        Err(message) => return output::fail(message, Exit::Error),
+    };
+    let explained = gate::explain_request(&loaded.snapshot, &facts, &question.request());
     let (decision, explanation) = match explained {
         Ok(explained) => explained,
         Err(error) => return output::fail(format_args!("{error} ({})", error.code.as_str()), Exit::Error),
@@ -71,6 +75,12 @@ fn way_out(decision: &Decision, explanation: &Explanation) -> Option<String> {
         }
         DecisionCode::ModelUnknown => Some("declare the model, or use a name that is declared".to_owned()),
         DecisionCode::ModelDisabled => Some("no rule is asked while the model has `enabled: false`".to_owned()),
+        // The command line reads no meters, so limits refuse nothing here.
+        DecisionCode::StoreUnavailable
+        | DecisionCode::PriceUnknown
+        | DecisionCode::BudgetExceeded
+        | DecisionCode::RateLimited
+        | DecisionCode::ConcurrencyExceeded => None,
     }
 }
 

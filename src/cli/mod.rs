@@ -10,6 +10,7 @@
 )]
 
 mod answer;
+mod assume;
 mod bundle;
 mod check;
 mod compile;

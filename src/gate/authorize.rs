@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use smol_str::{SmolStr, format_smolstr};
 
-use super::candidates::{CandidatesDecision, Candidates};
-use super::decide::{Prepared, Resolved, Verdict};
+use super::candidates::{Candidates, CandidatesDecision};
+use super::decide::{Prepared, Resolved};
 use super::gather::{Applying, applicable};
 use super::ports::{HoldError, Look, Meters, StoreError};
 use super::spend::{Estimate, NoAmount, Reserve, charge};
@@ -109,8 +109,11 @@ pub async fn authorize_candidates(
     }
     let mut alerts = Vec::new();
     if let Some(wish) = wish {
-        let permitted: Vec<EntityUid> =
-            decisions.iter().filter(|decision| decision.is_permit()).map(|decision| decision.resource.clone()).collect();
+        let permitted: Vec<EntityUid> = decisions
+            .iter()
+            .filter(|decision| decision.is_permit())
+            .map(|decision| decision.resource.clone())
+            .collect();
         for (item, decision) in items.iter().zip(&mut decisions).filter(|(_, decision)| decision.is_permit()) {
             item.hold(world, wish, permitted.clone(), decision, &mut alerts).await?;
             if decision.is_permit() {
@@ -137,7 +140,7 @@ impl<'a> Item<'a> {
         let case = prepared.case(world.facts);
         let (resolved, refusal) = case.resolve(uid);
         let applying = match (&resolved, refusal) {
-            (Resolved::Subject(subject), None) => applicable(&case.question(subject), router),
+            (Resolved::Subject(subject), None) => applicable(world.snapshot, &case.question(subject), router),
             _ => Vec::new(),
         };
         Self { prepared, resolved, applying, looks: None, facts: None }
@@ -207,7 +210,8 @@ impl<'a> Item<'a> {
 
     /// Whether money is counted and nobody knows what the model costs. A router has no price of its own; its models do.
     fn needs_price(&self, world: World<'a>) -> bool {
-        let is_model = self.resolved.as_subject().is_some_and(|subject| world.snapshot.is_kind(subject, Kind::MODEL));
+        let is_model =
+            self.resolved.as_subject().is_some_and(|subject| world.snapshot.store.name_of(subject).0 == Kind::MODEL);
         let counts = |one: &Applying<'_>| {
             let limit = &one.limit.limit;
             limit.unit() == Unit::Usd && limit.is_enforced() && limit.unpriced == Unpriced::Forbid

@@ -84,6 +84,9 @@ pub enum CloseError {
     /// It is unknown, or was closed otherwise.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// What its key names was noted before.
+    #[error("the idempotency key is taken")]
+    KeyTaken(Box<Reservation>),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

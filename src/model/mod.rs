@@ -12,7 +12,7 @@ pub mod uid;
 
 pub use amount::{Amount, AmountError, Unit};
 pub use decision::{CandidateDecision, Decision, DecisionCode, Effect, EvaluationError, Outcome, RuleReference};
-pub use facts::{AuthMethod, Budget, Facts, Rate, Timestamp};
+pub use facts::{AuthMethod, Budget, Facts, LimitFacts, Rate, Timestamp};
 pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
 pub use standing::{LimitStanding, Reserved};

@@ -54,10 +54,11 @@ pub struct Condition {
 pub struct Members(u16);
 
 /// The members of Tollgate's own context, in the order of their bits.
-pub const MEMBERS: [&str; 13] = [
+pub const MEMBERS: [&str; 14] = [
     "now",
     "budget",
     "rate",
+    "limits",
     "auth",
     "metadata",
     "ip",
@@ -78,6 +79,12 @@ impl Members {
     #[must_use]
     pub fn has(self, member: &str) -> bool {
         MEMBERS.iter().position(|name| *name == member).is_none_or(|bit| self.0 & (1 << bit) != 0)
+    }
+
+    /// Whether meters must be read for one of them.
+    #[must_use]
+    pub fn say_meters(self) -> bool {
+        !self.is_empty() && ["budget", "rate", "limits"].into_iter().any(|member| self.has(member))
     }
 
     /// Whether there is none.

@@ -82,7 +82,7 @@ pub struct Scopes {
 }
 
 /// The number of [`Key::Any`].
-const ANY: KeyIndex = KeyIndex(0);
+pub(super) const ANY: KeyIndex = KeyIndex(0);
 
 impl Default for Scopes {
     fn default() -> Self {

@@ -4,6 +4,7 @@
 //! thousand needs no clever patching. All problems are collected.
 
 mod ancestry;
+mod limits;
 mod models;
 mod people;
 mod rules;
@@ -18,6 +19,7 @@ use super::condition::{Condition, ConditionIndex};
 use super::condition_cache::ConditionCache;
 use super::entities::{EntityIndex, EntityStore, Kind, Patterns};
 use super::index::Scopes;
+use super::limits::BoundLimit;
 use super::parallel;
 use super::problem::{Problem, ProblemCode, nearest};
 use super::schema::{ActionSet, BundleSchema};
@@ -58,6 +60,8 @@ pub struct Linker<'a> {
     pub scopes: Scopes,
     /// Rules so far.
     pub rules: Vec<Rule>,
+    /// Limits so far.
+    pub limits: Vec<BoundLimit>,
     /// Every file's path, by number.
     pub files: Vec<Arc<str>>,
     /// Distinct conditions so far.
@@ -75,6 +79,8 @@ pub struct Linker<'a> {
     file_numbers: HashMap<Arc<str>, u32, RandomState>,
     /// Where each rule stands, for finding ids that are there twice.
     pub(crate) rule_ids: HashMap<SmolStr, (u32, u32), RandomState>,
+    /// Where each limit stands, likewise.
+    limit_ids: HashMap<SmolStr, (Arc<str>, u32), RandomState>,
     pub(crate) validation: Validation<'a>,
     pub(crate) condition_cache: &'a mut ConditionCache,
     pub(crate) condition_numbers: HashMap<*const Condition, ConditionIndex, RandomState>,
@@ -94,6 +100,7 @@ impl<'a> Linker<'a> {
             store,
             scopes: Scopes::default(),
             rules: Vec::new(),
+            limits: Vec::new(),
             files: Vec::new(),
             conditions: Vec::new(),
             action_sets: Vec::new(),
@@ -103,6 +110,7 @@ impl<'a> Linker<'a> {
             problems: Vec::new(),
             file_numbers: HashMap::default(),
             rule_ids: HashMap::default(),
+            limit_ids: HashMap::default(),
             validation: Validation::new(&mut cache.validation, schema),
             condition_cache: &mut cache.conditions,
             condition_numbers: HashMap::default(),
@@ -133,6 +141,7 @@ impl<'a> Linker<'a> {
             self.link_rules(file);
         }
         self.link_key_restrictions(files);
+        self.link_limits(files);
     }
 
     /// The number of the file at `path`.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::bundle::{Bundle, FileKind, SourceFile};
 use super::index::{Filed, Index};
+use super::limits::Limits;
 use super::link::{LinkCache, Linker, ParsedFile};
 use super::native::{EntitiesFile, NativeFile};
 use super::parallel;
@@ -230,11 +231,14 @@ pub(crate) fn snapshot(mut linker: Linker<'_>, schema: Arc<BundleSchema>, bundle
     linker.counts.permits = permits;
     linker.counts.forbids = linker.rules.len() - permits;
     linker.counts.conditions = linker.conditions.len();
+    linker.counts.limits = linker.limits.len();
     linker.counts.entities = linker.store.len();
     linker.rules.shrink_to_fit();
     let may_be_disabled = linker.store.iter().any(|(_, record)| {
         record.details.as_ref().is_some_and(|details| details.extras.disabled || details.extras.expires_at.is_some())
     });
+    let limits = Limits::build(linker.limits, &linker.scopes, &linker.store);
+    let reads_meters = linker.conditions.iter().any(|condition| condition.reads.members.say_meters());
     Snapshot {
         revision: bundle.revision(),
         schema,
@@ -242,6 +246,7 @@ pub(crate) fn snapshot(mut linker: Linker<'_>, schema: Arc<BundleSchema>, bundle
         scopes: linker.scopes,
         index,
         rules: linker.rules,
+        limits,
         files: linker.files,
         conditions: linker.conditions,
         action_sets: linker.action_sets,
@@ -249,6 +254,7 @@ pub(crate) fn snapshot(mut linker: Linker<'_>, schema: Arc<BundleSchema>, bundle
         group_patterns: linker.group_patterns,
         counts: linker.counts,
         may_be_disabled,
+        reads_meters,
     }
 }
 

@@ -9,6 +9,7 @@ mod excerpt;
 mod export;
 pub mod guard;
 pub mod index;
+pub mod limits;
 pub mod link;
 pub mod live;
 pub mod load;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{EXPIRE_AT_ONCE, held, looks};
+use super::{EXPIRE_AT_ONCE, held, looks, recorded};
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use crate::meter::{Charge, Closed, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
@@ -39,7 +39,7 @@ impl Meters for Memory {
     }
 
     fn record(&self, hold: Hold, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
-        self.change(now, |ledger| ledger.record(hold, usage, now).map_err(CloseError::from))
+        self.change(now, |ledger| recorded(ledger, hold, usage, now))
     }
 
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {

@@ -8,8 +8,8 @@ pub mod memory;
 pub use embedded::{Embedded, OpenError};
 pub use memory::Memory;
 
-use crate::gate::{HoldError, Look};
-use crate::meter::{Charge, Held, Hold, Ledger, Reservation, State};
+use crate::gate::{CloseError, HoldError, Look};
+use crate::meter::{Charge, Closed, Held, Hold, Ledger, Reservation, State, Usage};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits.
@@ -28,6 +28,15 @@ fn held(ledger: &mut Ledger, hold: Hold, now: Timestamp) -> Result<Held, HoldErr
         return Err(HoldError::KeyTaken);
     }
     ledger.hold(hold, now).map_err(HoldError::Refused)
+}
+
+/// Notes what was spent, unless it was noted before.
+fn recorded(ledger: &mut Ledger, hold: Hold, usage: Usage, now: Timestamp) -> Result<Closed, CloseError> {
+    let named = hold.idempotency.as_ref().and_then(|(key, _)| ledger.named(key));
+    match named {
+        Some(found) => Err(CloseError::KeyTaken(Box::new(found.clone()))),
+        None => Ok(ledger.record(hold, usage, now)?),
+    }
 }
 
 /// Whether it is still known: open, or closed for no longer than it is remembered.

@@ -84,7 +84,7 @@ impl Linker<'_> {
         Some((made, actions))
     }
 
-    fn principal_scope(&mut self, who: &[Selector], file: &Arc<str>) -> ScopeIndex {
+    pub(super) fn principal_scope(&mut self, who: &[Selector], file: &Arc<str>) -> ScopeIndex {
         let (mut any_of, mut tags, mut roles) = (Vec::new(), Vec::new(), Vec::new());
         for selector in who {
             let name = &selector.name;
@@ -127,7 +127,7 @@ impl Linker<'_> {
         }
     }
 
-    fn resource_scope(&mut self, what: &[Selector], file: &Arc<str>) -> ScopeIndex {
+    pub(super) fn resource_scope(&mut self, what: &[Selector], file: &Arc<str>) -> ScopeIndex {
         let (mut any_of, mut tags) = (Vec::new(), Vec::new());
         for selector in what {
             let name = &selector.name;
@@ -168,7 +168,7 @@ impl Linker<'_> {
     }
 
     /// The named actions with all below them; every action of `use` where none is named.
-    fn actions(&mut self, names: &[Name], file: &Arc<str>) -> Option<ActionSet> {
+    pub(super) fn actions(&mut self, names: &[Name], file: &Arc<str>) -> Option<ActionSet> {
         if names.is_empty() {
             return self
                 .schema

@@ -133,6 +133,16 @@ impl<'a> Fields<'a> {
             let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
             let help = match (self.what, key.text.as_str()) {
                 ("a file", "tests") => "tests stand in a file of their own, whose name ends in `_test.yaml`".to_owned(),
+                ("a limit", "rpm") => "write `rate: { requests: 60, every: minute }`".to_owned(),
+                ("a limit", "tpm") => "write `rate: { tokens: 100000, every: minute }`".to_owned(),
+                ("a limit", "carry_over") => "`carry_over` stands inside of `budget`".to_owned(),
+                (
+                    "a limit",
+                    "every" | "rolling" | "timezone" | "starts_on" | "burst" | "usd" | "tokens" | "requests",
+                ) => {
+                    let inside = if matches!(key.text.as_str(), "burst" | "requests") { "rate" } else { "budget" };
+                    format!("`{}` stands inside of `{inside}`, as in `{inside}: {{ {}: … }}`", key.text, key.text)
+                }
                 _ => format!("{near}{} has {}", self.what, listed(known)),
             };
             self.findings.error(ProblemCode::UnknownField, key.place, message).help(help);
@@ -449,12 +459,41 @@ fn synonym(key: &str, known: &[&str]) -> Option<&'static str> {
         "organizations" | "organisations" => "orgs",
         "expires" | "expiry" => "expires_at",
         "labels" | "annotations" => "metadata",
-        _ => return None,
+        _ => return synonym_in_limits(key).into_iter().flatten().copied().find(|meant| known.contains(meant)),
     };
     known.contains(&meant).then_some(meant)
 }
 
-fn listed(known: &[&str]) -> String {
+/// What it may mean in a limit, a budget or a rate: the first that is known there.
+fn synonym_in_limits(key: &str) -> Option<&'static [&'static str]> {
+    Some(match key {
+        "per" | "for_each" | "by" | "group_by" => &["each", "every"],
+        "period" | "interval" | "window" | "reset" | "duration" | "frequency" => &["every"],
+        "quota" | "spend" | "max_budget" | "cost" => &["budget", "usd"],
+        "rate_limit" | "throttle" | "rpm" | "tpm" | "rps" => &["rate"],
+        "max" | "cap" | "amount" | "limit" => &["usd", "requests"],
+        "max_usd" | "dollars" | "money" | "usd_amount" => &["usd"],
+        "max_tokens" | "total_tokens" => &["tokens"],
+        "prompt_tokens" => &["input_tokens"],
+        "completion_tokens" => &["output_tokens"],
+        "calls" | "max_requests" => &["requests"],
+        "parallel" | "concurrent" | "max_parallel_requests" | "max_concurrency" => &["concurrency"],
+        "alert_at" | "alerts" | "thresholds" | "notify_at" | "warn" => &["warn_at"],
+        "tz" | "zone" | "time_zone" => &["timezone"],
+        "start" | "begins_on" | "reset_on" | "reset_day" => &["starts_on"],
+        "sliding" | "last" => &["rolling"],
+        "rollover" | "roll_over" => &["carry_over"],
+        "all" | "everybody" | "anyone" => &["everyone"],
+        "prompt" => &["input"],
+        "completion" => &["output"],
+        "cache_read" | "cached" => &["cached_input"],
+        "per_request" => &["request"],
+        "per_image" => &["image"],
+        _ => return None,
+    })
+}
+
+pub(super) fn listed(known: &[&str]) -> String {
     known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 

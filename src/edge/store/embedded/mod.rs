@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 pub use file::OpenError;
 
 use self::file::{Archive, File};
-use super::{EXPIRE_AT_ONCE, held, is_known, looks};
+use super::{EXPIRE_AT_ONCE, held, is_known, looks, recorded};
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use crate::meter::{Charge, Closed, Durability, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
@@ -171,7 +171,7 @@ impl Meters for Embedded {
     }
 
     fn record(&self, hold: Hold, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
-        self.change(now, |ledger| (ledger.record(hold, usage, now).map_err(CloseError::from), Wait::ForDisk))
+        self.change(now, |ledger| (recorded(ledger, hold, usage, now), Wait::ForDisk))
     }
 
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
