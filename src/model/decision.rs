@@ -169,29 +169,37 @@ impl Decision {
     /// The outcome in a sentence that may be shown to the caller.
     #[must_use]
     pub fn message(&self) -> String {
-        let first = self.rules.first();
-        let more = match self.rules.len() {
-            0 | 1 => String::new(),
-            count => format!(" and {} more", count - 1),
-        };
-        match (self.code, first) {
-            (DecisionCode::Permitted, Some(rule)) => format!("permitted by {rule}{more}"),
-            (DecisionCode::ForbiddenByRule, Some(rule)) => format!("forbidden by {rule}{more}"),
-            (DecisionCode::Permitted, None) => "permitted".to_owned(),
-            (DecisionCode::ForbiddenByRule, None) => "forbidden by a rule".to_owned(),
+        let mut message = String::new();
+        // Only writing to something that is no text could fail.
+        let _written = self.write_message(&mut message);
+        message
+    }
+
+    /// Writes what [`Decision::message`] says.
+    ///
+    /// # Errors
+    /// Where `out` cannot be written to.
+    pub fn write_message(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        match (self.code, self.rules.split_first()) {
+            (DecisionCode::Permitted, Some((first, others))) => by(out, "permitted", first, others.len()),
+            (DecisionCode::ForbiddenByRule, Some((first, others))) => by(out, "forbidden", first, others.len()),
+            (DecisionCode::Permitted, None) => out.write_str("permitted"),
+            (DecisionCode::ForbiddenByRule, None) => out.write_str("forbidden by a rule"),
             (DecisionCode::PrincipalDisabled, _) => {
-                format!("{} is disabled or has expired, or its team or org is", self.principal)
+                write!(out, "{} is disabled or has expired, or its team or org is", self.principal)
             }
-            (DecisionCode::ModelUnknown, _) => format!("no model is called `{}`", self.resource.id().escape_debug()),
+            (DecisionCode::ModelUnknown, _) => {
+                write!(out, "no model is called `{}`", self.resource.id().escape_debug())
+            }
             (DecisionCode::ModelDisabled, _) => {
-                format!("the model `{}` is disabled", self.resource.id().escape_debug())
+                write!(out, "the model `{}` is disabled", self.resource.id().escape_debug())
             }
             (DecisionCode::Error, _) => match self.errors.first() {
-                Some(error) => format!("{} raised an error: {}", error.rule, error.message),
-                None => "a rule raised an error".to_owned(),
+                Some(error) => write!(out, "{} raised an error: {}", error.rule, error.message),
+                None => out.write_str("a rule raised an error"),
             },
             (DecisionCode::NoRulePermits, _) => {
-                format!("no rule permits {} to {} {}", self.principal, self.action, self.resource)
+                write!(out, "no rule permits {} to {} {}", self.principal, self.action, self.resource)
             }
             (DecisionCode::StoreUnavailable, _) => {
                 "rules permit it, but what is used and held cannot be read or kept now".to_owned()
@@ -208,6 +216,12 @@ impl Decision {
             }
         }
     }
+}
+
+/// `permitted by research-chat (rules.yaml:31) and 2 more`.
+fn by(out: &mut impl fmt::Write, what: &str, first: &RuleReference, others: usize) -> fmt::Result {
+    write!(out, "{what} by {first}")?;
+    if others > 0 { write!(out, " and {others} more") } else { Ok(()) }
 }
 
 /// The answer about one candidate of a list.

@@ -1,140 +1,51 @@
 //! Answers as clients read them, written from borrowed data. The core's types are not serializable, so that what is
 //! sent changes only here.
+//!
+//! Nearly every response is written here, so it is written byte by byte into one buffer: that takes a third of what a
+//! serializer takes.
 
-use std::fmt;
-
-use serde::{Serialize, Serializer};
+use std::fmt::{self, Write as _};
 
 use crate::gate::CandidatesDecision;
 use crate::model::{CandidateDecision, Decision, EntityUid, EvaluationError, RuleReference};
 
 /// The name of a decision: unique in this process by its number, and beyond it by chance.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Id {
-    pub(super) process: u64,
+pub(super) struct Id<'a> {
+    pub(super) process: &'a str,
     pub(super) number: u64,
 }
 
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{:x}", self.process, self.number)
+/// Writes the answer about one resource.
+pub(super) fn write(out: &mut Vec<u8>, id: Id<'_>, decision: &Decision) {
+    let mut json = Json(out);
+    json.raw(r#"{"decision":""#).raw(decision.outcome.as_str());
+    json.id(id).raw(r#","revision":"#).text(&decision.revision);
+    json.who(&decision.principal, decision.key.as_ref(), &decision.action);
+    json.raw(r#","resource":"#).uid(&decision.resource);
+    json.raw(r#","rules":"#).list(&decision.rules, Json::rule);
+    json.raw(r#","code":""#).raw(decision.code.as_str()).raw(r#"","message":"#).message(Some(decision));
+    json.raw(r#","limits":[],"not_held":[],"errors":"#).list(&decision.errors, Json::error);
+    json.end(decision.hint.as_deref());
+}
+
+/// Writes the answer about a list.
+pub(super) fn write_candidates(out: &mut Vec<u8>, id: Id<'_>, decision: &CandidatesDecision, hint: Option<&str>) {
+    let telling = telling(decision);
+    let all = decision.router.iter().chain(decision.candidates.iter().map(|one| &one.decision));
+    let mut json = Json(out);
+    json.raw(r#"{"decision":""#).raw(decision.outcome.as_str());
+    json.id(id).raw(r#","revision":"#).text(&decision.revision);
+    json.who(&decision.principal, decision.key.as_ref(), &decision.action);
+    if let Some(router) = &decision.router {
+        json.raw(r#","resource":"#).uid(&router.resource);
     }
-}
-
-impl Serialize for Id {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// The answer about one resource.
-#[derive(Debug, Serialize)]
-pub(super) struct Answer<'a> {
-    decision: &'static str,
-    id: Id,
-    revision: &'a str,
-    principal: Uid<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<Uid<'a>>,
-    action: &'a str,
-    resource: Uid<'a>,
-    rules: Rules<'a>,
-    code: &'static str,
-    message: String,
-    limits: [(); 0],
-    not_held: [(); 0],
-    errors: Errors<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'a str>,
-}
-
-impl<'a> Answer<'a> {
-    pub(super) fn new(id: Id, decision: &'a Decision) -> Self {
-        Self {
-            decision: decision.outcome.as_str(),
-            id,
-            revision: &decision.revision,
-            principal: Uid::of(&decision.principal),
-            key: decision.key.as_ref().map(Uid::of),
-            action: &decision.action,
-            resource: Uid::of(&decision.resource),
-            rules: Rules(&decision.rules),
-            code: decision.code.as_str(),
-            message: decision.message(),
-            limits: [],
-            not_held: [],
-            errors: Errors(&decision.errors),
-            hint: decision.hint.as_deref(),
-        }
-    }
-}
-
-/// The answer about a list.
-#[derive(Debug, Serialize)]
-pub(super) struct CandidatesAnswer<'a> {
-    decision: &'static str,
-    id: Id,
-    revision: &'a str,
-    principal: Uid<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<Uid<'a>>,
-    action: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resource: Option<Uid<'a>>,
-    permitted: Vec<Uid<'a>>,
-    candidates: Vec<Candidate<'a>>,
-    rules: Rules<'a>,
-    code: &'static str,
-    message: String,
-    limits: [(); 0],
-    not_held: [(); 0],
-    errors: Vec<RuleError<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'a str>,
-}
-
-#[derive(Debug, Serialize)]
-struct Candidate<'a> {
-    resource: Uid<'a>,
-    decision: &'static str,
-    code: &'static str,
-    rules: Rules<'a>,
-}
-
-impl<'a> CandidatesAnswer<'a> {
-    pub(super) fn new(id: Id, decision: &'a CandidatesDecision, hint: Option<&'a str>) -> Self {
-        let telling = telling(decision);
-        let all = decision.router.iter().chain(decision.candidates.iter().map(|one| &one.decision));
-        Self {
-            decision: decision.outcome.as_str(),
-            id,
-            revision: &decision.revision,
-            principal: Uid::of(&decision.principal),
-            key: decision.key.as_ref().map(Uid::of),
-            action: &decision.action,
-            resource: decision.router.as_ref().map(|router| Uid::of(&router.resource)),
-            permitted: decision.permitted().map(Uid::of).collect(),
-            candidates: decision.candidates.iter().map(Candidate::of).collect(),
-            rules: Rules(telling.map_or(&[], |telling| &telling.rules)),
-            code: decision.code.as_str(),
-            message: telling.map(Decision::message).unwrap_or_default(),
-            limits: [],
-            not_held: [],
-            errors: all.flat_map(|one| &one.errors).map(RuleError::of).collect(),
-            hint,
-        }
-    }
-}
-
-impl<'a> Candidate<'a> {
-    fn of(one: &'a CandidateDecision) -> Self {
-        Self {
-            resource: Uid::of(&one.resource),
-            decision: one.decision.outcome.as_str(),
-            code: one.decision.code.as_str(),
-            rules: Rules(&one.decision.rules),
-        }
-    }
+    json.raw(r#","permitted":"#).list(decision.permitted(), Json::uid);
+    json.raw(r#","candidates":"#).list(&decision.candidates, Json::candidate);
+    json.raw(r#","rules":"#).list(telling.map_or(&[][..], |telling| &telling.rules), Json::rule);
+    json.raw(r#","code":""#).raw(decision.code.as_str()).raw(r#"","message":"#).message(telling);
+    json.raw(r#","limits":[],"not_held":[],"errors":"#).list(all.flat_map(|one| &one.errors), Json::error);
+    json.end(hint);
 }
 
 /// The one decision that tells why: the first that permits, else the router's where that refuses, else the first.
@@ -145,60 +56,125 @@ pub(super) fn telling(decision: &CandidatesDecision) -> Option<&Decision> {
     permits.or(refuses).or_else(|| each.next())
 }
 
-#[derive(Debug, Serialize)]
-struct Uid<'a> {
-    r#type: &'a str,
-    id: &'a str,
-}
+/// JSON at the end of a buffer. What is written as [`fmt::Write`] stands within a text.
+struct Json<'o>(&'o mut Vec<u8>);
 
-impl<'a> Uid<'a> {
-    fn of(uid: &'a EntityUid) -> Self {
-        Self { r#type: uid.kind(), id: uid.id() }
+impl Json<'_> {
+    /// What is JSON as it stands.
+    fn raw(&mut self, text: &'static str) -> &mut Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    fn text(&mut self, text: &str) -> &mut Self {
+        self.0.push(b'"');
+        self.escaped(text);
+        self.0.push(b'"');
+        self
+    }
+
+    fn escaped(&mut self, text: &str) {
+        // No branch for each byte, so that many are looked at at once.
+        let plain = |byte: u8| (byte >= 0x20) & (byte != b'"') & (byte != b'\\');
+        if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+            return self.0.extend_from_slice(text.as_bytes());
+        }
+        for byte in text.bytes() {
+            match byte {
+                b'"' | b'\\' => self.0.extend_from_slice(&[b'\\', byte]),
+                0..0x20 => self.0.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+                _ => self.0.push(byte),
+            }
+        }
+    }
+
+    fn shown(&mut self, what: impl fmt::Display) -> &mut Self {
+        // Writing to a buffer does not fail.
+        let _written = write!(self, "{what}");
+        self
+    }
+
+    fn id(&mut self, id: Id<'_>) -> &mut Self {
+        self.raw(r#"","id":""#).escaped(id.process);
+        self.shown(format_args!("-{:x}", id.number)).raw("\"")
+    }
+
+    fn who(&mut self, principal: &EntityUid, key: Option<&EntityUid>, action: &str) {
+        self.raw(r#","principal":"#).uid(principal);
+        if let Some(key) = key {
+            self.raw(r#","key":"#).uid(key);
+        }
+        self.raw(r#","action":"#).text(action);
+    }
+
+    fn uid(&mut self, uid: &EntityUid) {
+        self.raw(r#"{"type":"#).text(uid.kind()).raw(r#","id":"#).text(uid.id()).raw("}");
+    }
+
+    fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut one: impl FnMut(&mut Self, T)) -> &mut Self {
+        self.raw("[");
+        for (at, item) in items.into_iter().enumerate() {
+            if at > 0 {
+                self.raw(",");
+            }
+            one(self, item);
+        }
+        self.raw("]")
+    }
+
+    fn rule(&mut self, rule: &RuleReference) {
+        self.raw(r#"{"id":"#).text(&rule.id);
+        self.raw(r#","effect":""#).raw(rule.effect.as_str()).raw("\"").place(rule).raw("}");
+    }
+
+    fn error(&mut self, error: &EvaluationError) {
+        self.raw(r#"{"rule":"#).text(&error.rule.id).place(&error.rule);
+        self.raw(r#","message":"#).text(&error.message).raw("}");
+    }
+
+    fn place(&mut self, rule: &RuleReference) -> &mut Self {
+        self.raw(r#","file":"#).text(&rule.file).raw(r#","line":"#).shown(rule.line)
+    }
+
+    fn candidate(&mut self, one: &CandidateDecision) {
+        self.raw(r#"{"resource":"#).uid(&one.resource);
+        self.raw(r#","decision":""#).raw(one.decision.outcome.as_str());
+        self.raw(r#"","code":""#).raw(one.decision.code.as_str());
+        self.raw(r#"","rules":"#).list(&one.decision.rules, Json::rule).raw("}");
+    }
+
+    fn message(&mut self, decision: Option<&Decision>) -> &mut Self {
+        self.raw("\"");
+        let _written = decision.map(|decision| decision.write_message(self));
+        self.raw("\"")
+    }
+
+    fn end(&mut self, hint: Option<&str>) {
+        if let Some(hint) = hint {
+            self.raw(r#","hint":"#).text(hint);
+        }
+        self.raw("}");
     }
 }
 
-#[derive(Debug)]
-struct Rules<'a>(&'a [RuleReference]);
-
-#[derive(Serialize)]
-struct Rule<'a> {
-    id: &'a str,
-    effect: &'static str,
-    file: &'a str,
-    line: u32,
-}
-
-impl Serialize for Rules<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let rules = self.0.iter();
-        serializer.collect_seq(rules.map(|one| Rule {
-            id: &one.id,
-            effect: one.effect.as_str(),
-            file: &one.file,
-            line: one.line,
-        }))
+impl fmt::Write for Json<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.escaped(text);
+        Ok(())
     }
 }
 
-#[derive(Debug)]
-struct Errors<'a>(&'a [EvaluationError]);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[derive(Debug, Serialize)]
-struct RuleError<'a> {
-    rule: &'a str,
-    file: &'a str,
-    line: u32,
-    message: &'a str,
-}
-
-impl<'a> RuleError<'a> {
-    fn of(error: &'a EvaluationError) -> Self {
-        Self { rule: &error.rule.id, file: &error.rule.file, line: error.rule.line, message: &error.message }
-    }
-}
-
-impl Serialize for Errors<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(RuleError::of))
+    #[test]
+    fn a_text_is_read_as_it_was() {
+        let every: String = (0..0x300).filter_map(char::from_u32).collect();
+        for text in ["", "plain", "a \"b\" \\ c", "日本語 😀", &every] {
+            let mut out = Vec::new();
+            Json(&mut out).text(text);
+            assert_eq!(serde_json::from_slice::<String>(&out).ok().as_deref(), Some(text));
+        }
     }
 }

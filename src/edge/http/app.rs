@@ -20,7 +20,8 @@ pub(super) struct App {
     pub(super) reload_timeout: Duration,
     /// How many explanations are worked out at once; they take milliseconds where decisions take microseconds.
     pub(super) explaining: Semaphore,
-    process: u64,
+    /// The beginning of every decision's name.
+    process: String,
     decisions: AtomicU64,
 }
 
@@ -34,14 +35,14 @@ impl App {
             batch,
             reload_timeout,
             explaining: Semaphore::new(workers),
-            process: random(),
+            process: format!("{:016x}", random()),
             decisions: AtomicU64::new(0),
         }
     }
 
     /// A name for the next decision.
-    pub(super) fn next_id(&self) -> Id {
-        Id { process: self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 }
+    pub(super) fn next_id(&self) -> Id<'_> {
+        Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 }
 

@@ -27,7 +27,10 @@ pub(super) struct Trail {
 
 impl Trail {
     pub(super) fn read<'de, S: DeserializeSeed<'de>>(&self, text: &'de [u8], seed: S) -> Result<S::Value, ApiError> {
-        let mut deserializer = serde_json::Deserializer::from_slice(text);
+        // Looked at once as a whole, it need not be looked at again text by text.
+        let text = std::str::from_utf8(text)
+            .map_err(|error| ApiError::invalid("", format!("the body is not JSON: it is not UTF-8: {error}")))?;
+        let mut deserializer = serde_json::Deserializer::from_str(text);
         let value = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
         value.map_err(|error| self.error(&error))
     }

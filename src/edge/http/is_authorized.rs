@@ -3,9 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use axum::http::StatusCode;
+use hyper::StatusCode;
 
-use super::answer::{Answer, CandidatesAnswer, telling};
+use super::answer::{self, telling};
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
 use super::errors::{ApiError, ErrorCode, Response};
@@ -47,13 +47,10 @@ impl Decided {
     /// Writes the answer, under a name of its own.
     pub(super) fn write(&self, app: &App, out: &mut Vec<u8>) {
         let id = app.next_id();
-        // Only a map with keys that are no texts, or a type that refuses, can fail; there is neither.
-        let _written = match self {
-            Self::One(decision) => serde_json::to_writer(out, &Answer::new(id, decision)),
-            Self::Candidates(decision, hint) => {
-                serde_json::to_writer(out, &CandidatesAnswer::new(id, decision, hint.as_deref()))
-            }
-        };
+        match self {
+            Self::One(decision) => answer::write(out, id, decision),
+            Self::Candidates(decision, hint) => answer::write_candidates(out, id, decision, hint.as_deref()),
+        }
     }
 }
 
