@@ -97,6 +97,11 @@ pub(super) const ENTRIES: &[Entry] = &[
         field: Field::Millis { least: 0, most: 10 * MINUTE, at: |s| &mut s.http.shutdown_timeout },
     },
     Entry {
+        name: "decisions.budget_status",
+        about: "The status that tells a budget without room, where the caller asks for `status=map`.",
+        field: Field::Number { least: 400, most: 499, at: |s| &mut s.http.budget_status },
+    },
+    Entry {
         name: "reload.guard",
         about: "Whether a reload that loses every forbid, or most rules, waits until it is acknowledged.",
         field: Field::Switch(|s| &mut s.guard),

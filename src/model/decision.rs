@@ -202,17 +202,15 @@ impl Decision {
                 write!(out, "no rule permits {} to {} {}", self.principal, self.action, self.resource)
             }
             (DecisionCode::StoreUnavailable, _) => {
-                "rules permit it, but what is used and held cannot be read or kept now".to_owned()
+                out.write_str("rules permit it, but what is used and held cannot be read or kept now")
             }
-            (DecisionCode::PriceUnknown, _) => {
-                format!("a limit counts money, and {} has no price", self.resource)
-            }
+            (DecisionCode::PriceUnknown, _) => write!(out, "a limit counts money, and {} has no price", self.resource),
             (DecisionCode::BudgetExceeded | DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded, _) => {
-                let short: Vec<String> = self.limits.iter().filter(|one| one.short).map(ToString::to_string).collect();
-                match short.is_empty() {
-                    true => "a limit has no room".to_owned(),
-                    false => format!("no room under {}", short.join("; nor under ")),
+                out.write_str("no room under ")?;
+                for (at, one) in self.limits.iter().filter(|one| one.short).enumerate() {
+                    write!(out, "{}{one}", if at == 0 { "" } else { "; nor under " })?;
                 }
+                Ok(())
             }
         }
     }

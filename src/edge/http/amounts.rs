@@ -184,7 +184,8 @@ impl<'de, 't> Members<'de, 't> for UsageMembers<'t> {
     fn finish(self) -> Result<Usage, ApiError> {
         let Usage { input_tokens, cached_input_tokens, cache_write_tokens, .. } = self.usage;
         if cached_input_tokens.saturating_add(cache_write_tokens) > input_tokens {
-            let message = "`cached_input_tokens` and `cache_write_tokens` are among the `input_tokens`, so not more than they";
+            let message =
+                "`cached_input_tokens` and `cache_write_tokens` are among the `input_tokens`, so not more than they";
             return Err(ApiError::invalid("cached_input_tokens", message));
         }
         if self.usage.reasoning_tokens > self.usage.output_tokens {

@@ -13,13 +13,17 @@ use axum::routing::any;
 
 use super::app::App;
 use super::errors::{ApiError, ErrorCode, Response};
-use super::{batch, body, cedar_agent, is_authorized, operations};
+use super::{batch, body, cedar_agent, is_authorized, operations, spending};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     IsAuthorized,
     Batch,
     CedarAgent,
+    Settle,
+    Release,
+    Extend,
+    Usage,
     Live,
     Ready,
     Metrics,
@@ -31,10 +35,14 @@ enum Route {
 }
 
 /// Every route there is, the one of nearly all requests first.
-const ROUTES: [(&str, &str, Route); 11] = [
+const ROUTES: [(&str, &str, Route); 15] = [
     ("/is_authorized", "POST", Route::IsAuthorized),
     ("/is_authorized/batch", "POST", Route::Batch),
     ("/v1/is_authorized", "POST", Route::CedarAgent),
+    ("/settle", "POST", Route::Settle),
+    ("/release", "POST", Route::Release),
+    ("/extend", "POST", Route::Extend),
+    ("/usage", "POST", Route::Usage),
     ("/health/live", "GET", Route::Live),
     ("/health/ready", "GET", Route::Ready),
     ("/metrics", "GET", Route::Metrics),
@@ -90,7 +98,13 @@ async fn dispatch(
     }
     let status_tells = query(route, head.uri.query())?;
     let body = match route {
-        Route::IsAuthorized | Route::Batch | Route::CedarAgent => {
+        Route::IsAuthorized
+        | Route::Batch
+        | Route::CedarAgent
+        | Route::Settle
+        | Route::Release
+        | Route::Extend
+        | Route::Usage => {
             body::check_content_type(&head.headers)?;
             body::read(body, app.body).await?
         }
@@ -107,7 +121,11 @@ async fn dispatch(
     match route {
         Route::IsAuthorized => is_authorized::answer(app, &body, status_tells).await,
         Route::Batch => batch::answer(app, &body).await,
-        Route::CedarAgent => cedar_agent::answer(app, &body),
+        Route::CedarAgent => cedar_agent::answer(app, &body).await,
+        Route::Settle => spending::settle(app, &body).await,
+        Route::Release => spending::release(app, &body).await,
+        Route::Extend => spending::extend(app, &body).await,
+        Route::Usage => spending::usage(app, &body).await,
         Route::Live => Ok(operations::live()),
         Route::Ready => Ok(operations::ready(app)),
         Route::Metrics => Ok(operations::metrics(app)),

@@ -54,6 +54,8 @@ pub struct HttpOptions {
     pub shutdown_timeout: Duration,
     /// For which `POST /bundle/reload` waits.
     pub reload_timeout: Duration,
+    /// The status that tells a budget without room to a caller that looks at the status alone.
+    pub budget_status: usize,
 }
 
 impl Default for HttpOptions {
@@ -69,6 +71,7 @@ impl Default for HttpOptions {
             idle_timeout: Duration::from_secs(75),
             shutdown_timeout: Duration::from_secs(10),
             reload_timeout: Duration::from_secs(30),
+            budget_status: 403,
         }
     }
 }
@@ -97,7 +100,7 @@ impl Server {
     pub async fn bind(engine: Engine, options: HttpOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let body = BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout };
-        let app = Arc::new(App::new(engine, body, options.batch, options.reload_timeout));
+        let app = Arc::new(App::new(engine, body, &options));
         Ok(Self { listener, router: router::router(app), options })
     }
 

@@ -157,7 +157,9 @@ impl From<SettleError> for ApiError {
     fn from(error: SettleError) -> Self {
         match error {
             SettleError::Request(error) => error.into(),
-            SettleError::Unknown => Self { param: "reservation".to_owned(), ..Self::new(ErrorCode::ReservationUnknown, error.to_string()) },
+            SettleError::Unknown => {
+                Self { param: "reservation".to_owned(), ..Self::new(ErrorCode::ReservationUnknown, error.to_string()) }
+            }
             SettleError::Conflict(_) => Self::new(ErrorCode::Conflict, error.to_string()),
             SettleError::Store(_) => Self::new(ErrorCode::StoreUnavailable, error.to_string()),
         }
@@ -174,7 +176,8 @@ struct Asked {
 
 fn read(body: &[u8], taken: &'static [&'static str]) -> Result<Asked, ApiError> {
     let trail = Trail::default();
-    let members = ReservationMembers { trail: &trail, taken, reservation: None, usage: None, resource: None, ttl_ms: None };
+    let members =
+        ReservationMembers { trail: &trail, taken, reservation: None, usage: None, resource: None, ttl_ms: None };
     trail.read(body, object(members))
 }
 
@@ -235,7 +238,8 @@ struct UsageBody<'t> {
 }
 
 impl<'de, 't> Members<'de, 't> for UsageBody<'t> {
-    const WHAT: &'static str = "an object with `principal`, `action`, `resource`, `usage` and `idempotency_key`, or with `usages`";
+    const WHAT: &'static str =
+        "an object with `principal`, `action`, `resource`, `usage` and `idempotency_key`, or with `usages`";
     const NAMES: &'static [&'static str] =
         &["principal", "action", "resource", "context", "usage", "idempotency_key", "usages"];
     type Value = Noted;
