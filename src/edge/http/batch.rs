@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
+use hyper::StatusCode;
 
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
