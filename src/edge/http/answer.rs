@@ -74,9 +74,9 @@ impl Json<'_> {
     }
 
     fn escaped(&mut self, text: &str) {
-        // No branch for each byte, so that many are looked at at once.
-        let plain = |byte: u8| (byte >= 0x20) & (byte != b'"') & (byte != b'\\');
-        if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+        // It does not stop at the first, so that many are looked at at once.
+        let special = |byte: u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+        if !text.bytes().fold(false, |any, byte| any | special(byte)) {
             return self.0.extend_from_slice(text.as_bytes());
         }
         for byte in text.bytes() {
