@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
 use super::errors::ApiError;
-use super::grammar::{Members, Reading, Text, Trail, object};
+use super::grammar::{Members, Reading, Text, Trail, object, read_text};
 use crate::gate::Reserve;
 use crate::meter::{MAX_TTL_MS, Usage};
 use crate::model::Amount;
@@ -48,7 +48,7 @@ pub(super) fn usd(trail: &Trail) -> Text<'_, Reading<Amount>> {
         let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
         Amount::from_usd(text).map_err(|error| ApiError::invalid("", format!("`{shown}` {error}")))
     };
-    Text { what: "US dollars as a text such as \"0.02\"", trail, read }
+    read_text(trail, "US dollars as a text such as \"0.02\"", read)
 }
 
 /// Seconds for which a reservation is to live.

@@ -76,9 +76,9 @@ impl Json<'_> {
     }
 
     fn escaped(&mut self, text: &str) {
-        // No branch for each byte, so that many are looked at at once.
-        let plain = |byte: u8| (byte >= 0x20) & (byte != b'"') & (byte != b'\\');
-        if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+        // It does not stop at the first, so that many are looked at at once.
+        let special = |byte: u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+        if !text.bytes().fold(false, |any, byte| any | special(byte)) {
             return self.0.extend_from_slice(text.as_bytes());
         }
         for byte in text.bytes() {
@@ -155,7 +155,9 @@ impl Json<'_> {
     fn limits(&mut self, decision: Option<&Decision>) {
         self.raw(r#","limits":"#).list(decision.map_or(&[][..], |decision| &decision.limits), Json::limit);
         self.raw(r#","not_held":"#);
-        self.list(decision.map_or(&[][..], |decision| &decision.not_held), |json, id| drop(json.text(id)));
+        self.list(decision.map_or(&[][..], |decision| &decision.not_held), |json, id| {
+            json.text(id);
+        });
         if let Some(reservation) = decision.and_then(|decision| decision.reservation.as_ref()) {
             self.raw(r#","reservation":{"id":"#).text(&reservation.id);
             self.raw(r#","expires_at":""#).shown(reservation.expires_at).raw("\"}");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
+use hyper::StatusCode;
 use tokio::runtime::Handle;
 
 use super::app::App;

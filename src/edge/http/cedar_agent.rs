@@ -1,6 +1,6 @@
 //! `POST /v1/is_authorized`: what users of cedar-agent send, answered in its form.
 
-use axum::http::StatusCode;
+use hyper::StatusCode;
 use serde::Serialize;
 
 use super::app::App;

@@ -1,13 +1,17 @@
 //! Errors as clients see them: one table from what went wrong to status and code.
 
-use axum::http::StatusCode;
-use axum::http::header::{ALLOW, HeaderValue};
-pub(super) use axum::response::Response;
+use http_body_util::Full;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, HeaderValue};
 use serde::Serialize;
 
 use super::body::json;
 use crate::engine::EngineError;
 use crate::model::{RequestError, RequestErrorCode, UidError};
+
+/// What is sent back: always whole.
+pub(super) type Response = hyper::Response<Full<Bytes>>;
 
 /// Everything that can be wrong with what was sent, or with the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use axum::http::StatusCode;
 use foldhash::fast::RandomState;
+use hyper::StatusCode;
 use smol_str::SmolStr;
 
 use crate::engine::Engine;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
+use hyper::StatusCode;
 use serde::Serialize;
 use serde::de::MapAccess;
 use sha2::{Digest as _, Sha256};
