@@ -10,7 +10,7 @@ use crate::edge::files::{Follower, Patience, Reading, WatchOptions, Watcher, set
 use crate::edge::files::{Reader, manifest};
 use crate::gate::{self, CandidatesDecision, Clock, Explanation};
 use crate::model::{CandidatesRequest, Decision, Facts, Request, RequestError};
-use crate::policy::live::{Live, a_file_lost_forbids, loses_much};
+use crate::policy::live::{Live, a_file_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
 
 /// Decides. Cheap to clone; every clone decides by the same bundle, and a reload never makes a decision wait.
@@ -381,7 +381,7 @@ impl Follower for Keeper {
         let Some(before) = self.live.current() else { return Patience::Usual };
         self.ready = self.loader.load(&reading.bundle).ok();
         match &self.ready {
-            Some(ready) if a_file_lost_forbids(&before, &ready.snapshot) => Patience::Long,
+            Some(ready) if a_file_lost_forbids_or_limits(&before, &ready.snapshot) => Patience::Long,
             _ => Patience::Usual,
         }
     }

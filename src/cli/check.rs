@@ -92,6 +92,7 @@ fn declared(counts: Counts) -> String {
         (counts.models, "model"),
         (counts.model_groups, "model group"),
         (counts.routers, "router"),
+        (counts.limits, "limit"),
     ];
     let declared: Vec<String> =
         each.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| number(count, what)).collect();

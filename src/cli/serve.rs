@@ -224,7 +224,7 @@ fn tell_load(live: &Live) {
 
 fn counted(counts: Counts) -> String {
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-    let parts = [
+    let mut parts = vec![
         count(counts.rules, "rule"),
         count(counts.forbids, "forbid"),
         count(counts.users, "user"),
@@ -232,5 +232,8 @@ fn counted(counts: Counts) -> String {
         count(counts.models, "model"),
         count(counts.files, "file"),
     ];
+    if counts.limits > 0 {
+        parts.insert(2, count(counts.limits, "limit"));
+    }
     parts.join(", ")
 }

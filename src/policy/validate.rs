@@ -13,7 +13,7 @@ use miette::Diagnostic;
 use smol_str::SmolStr;
 
 use super::cedar_text::Writer;
-use super::condition::{Clause, Condition, conjuncts};
+use super::condition::{Clause, Condition, conjuncts, is_limits};
 use super::entities::{EntityStore, Kind};
 use super::index::{Key, KeyIndex, ScopeIndex, Scopes};
 use super::problem::{ProblemCode, Severity, nearest};
@@ -306,8 +306,9 @@ fn guarded(clauses: &[Clause]) -> Vec<ShapeProblem> {
     for (number, clause) in clauses.iter().enumerate().filter(|(_, clause)| !clause.unless) {
         for part in conjuncts(&clause.expression) {
             let guards = match part.expr_kind() {
+                // A limit that does not apply cannot be what keeps a request out.
                 ExprKind::HasAttr { expr, .. } | ExprKind::ExtHasAttr { expr, .. } => {
-                    expr.to_string().starts_with("context")
+                    !is_limits(expr) && expr.to_string().starts_with("context")
                 }
                 ExprKind::BinaryApp { op: BinaryOp::HasTag, arg1, .. } => arg1.to_string().starts_with("context"),
                 _ => false,
