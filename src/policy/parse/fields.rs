@@ -319,7 +319,7 @@ impl Findings {
             kind => {
                 let message = format!("`{field}` is a list of {what}, found {}", describe(node));
                 let help = match kind {
-                    Kind::Scalar(scalar) if what == "names" => {
+                    Kind::Scalar(scalar) if matches!(what, "names" | "percents") => {
                         format!("write `{field}: [{}]`", shortened(&scalar.text))
                     }
                     _ => format!("begin each of the {what} with `- `"),
@@ -489,6 +489,9 @@ fn synonym_in_limits(key: &str) -> Option<&'static [&'static str]> {
         "cache_read" | "cached" => &["cached_input"],
         "per_request" => &["request"],
         "per_image" => &["image"],
+        "over" | "threshold" | "context" => &["above"],
+        "till" | "to" | "end" | "ends_at" | "expires_at" => &["until"],
+        "begin" | "starts_at" | "since" => &["from"],
         _ => return None,
     })
 }
