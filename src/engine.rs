@@ -12,7 +12,7 @@ use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOpt
 use crate::edge::store::Memory;
 use crate::gate::{self, Clock, Explanation, Meters};
 use crate::model::{Decision, Facts, Request, RequestError};
-use crate::policy::live::{Live, a_file_lost_forbids, loses_much};
+use crate::policy::live::{Live, a_file_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
 
 /// How often, and how many times, a retired snapshot is looked at, whether somebody holds it. A request does for well
@@ -413,7 +413,7 @@ impl Follower for Keeper {
         let Some(before) = self.live.current() else { return Patience::Usual };
         self.ready = self.loader.load(&reading.bundle).ok();
         match &self.ready {
-            Some(ready) if a_file_lost_forbids(&before, &ready.snapshot) => Patience::Long,
+            Some(ready) if a_file_lost_forbids_or_limits(&before, &ready.snapshot) => Patience::Long,
             _ => Patience::Usual,
         }
     }

@@ -61,7 +61,13 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
 fn way_out(decision: &Decision, explanation: &Explanation) -> Option<String> {
     let permits = explanation.looked_at.iter().any(|one| one.rule.effect == Effect::Permit && one.matches == Ok(true));
     match decision.code {
-        DecisionCode::Permitted => None,
+        // The command line reads no meters, so limits refuse nothing here.
+        DecisionCode::Permitted
+        | DecisionCode::StoreUnavailable
+        | DecisionCode::PriceUnknown
+        | DecisionCode::BudgetExceeded
+        | DecisionCode::RateLimited
+        | DecisionCode::ConcurrencyExceeded => None,
         DecisionCode::NoRulePermits => explanation.hint.clone(),
         DecisionCode::Error if explanation.hint.is_some() => explanation.hint.clone(),
         DecisionCode::Error => Some("the rule that raised an error must be mended, or what it read be told".to_owned()),
@@ -75,12 +81,6 @@ fn way_out(decision: &Decision, explanation: &Explanation) -> Option<String> {
         }
         DecisionCode::ModelUnknown => Some("declare the model, or use a name that is declared".to_owned()),
         DecisionCode::ModelDisabled => Some("no rule is asked while the model has `enabled: false`".to_owned()),
-        // The command line reads no meters, so limits refuse nothing here.
-        DecisionCode::StoreUnavailable
-        | DecisionCode::PriceUnknown
-        | DecisionCode::BudgetExceeded
-        | DecisionCode::RateLimited
-        | DecisionCode::ConcurrencyExceeded => None,
     }
 }
 

@@ -18,6 +18,7 @@ mod completions;
 mod decide;
 mod explain;
 mod init;
+mod limits_of;
 mod load;
 mod output;
 mod progress;

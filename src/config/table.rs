@@ -47,6 +47,11 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry { name: "data", about: "Where what must last is kept.", field: Field::Path(|s| &mut s.data) },
     Entry {
+        name: "meters.in_memory",
+        about: "Whether what is used and held is kept in memory alone, and forgotten with the process.",
+        field: Field::Switch(|s| &mut s.meters_in_memory),
+    },
+    Entry {
         name: "strict",
         about: "Whether warnings about a bundle are errors.",
         field: Field::Switch(|s| &mut s.strict),

@@ -149,10 +149,10 @@ impl<'a> Item<'a> {
     /// Reads the meters: before deciding where conditions see them; else only where nothing is to be held, as holding
     /// tells where they stand.
     async fn look(&mut self, world: World<'_>, holds: bool) {
-        if !holds {
-            self.read(world).await;
-        } else {
+        if holds {
             self.look_if_read(world).await;
+        } else {
+            self.read(world).await;
         }
     }
 

@@ -166,3 +166,66 @@ fn limits_bind_by_the_selectors_of_rules() {
     let ModelName::Model(model) = snapshot.model(&"a/n".into()) else { panic!("it is declared") };
     assert_eq!(snapshot.price(&model).unwrap().rates.output, 2_000_000);
 }
+
+/// A limit keeps its meters while what they count and over which time stays the same, and no two limits share any.
+#[test]
+fn a_series_is_named_by_what_it_counts() {
+    let series = |limit: &str| {
+        let snapshot = snapshot(&format!("  - {{ id: x, models: [a/n], {limit} }}\n"));
+        snapshot.limits().get("x").unwrap().limit.series.to_string()
+    };
+    assert_eq!(series("budget: { usd: 1, every: month }"), "x:usd:month(1)(UTC)");
+    assert_eq!(series("budget: { usd: 2, every: month, carry_over: 5 }, each: user"), "x:usd:month(1)(UTC)");
+    assert_eq!(series("budget: { usd: 2, every: month, starts_on: 15 }"), "x:usd:month(15)(UTC)");
+    assert_eq!(
+        series("budget: { tokens: 2, every: week, timezone: Europe/Berlin }"),
+        "x:tokens:week(monday)(Europe/Berlin)"
+    );
+    assert_eq!(series("budget: { tokens: 2, rolling: 30d }"), "x:tokens:rolling(2592000000ms)");
+    assert_eq!(series("rate: { requests: 2, every: minute, burst: 5 }"), "x:requests:rate(60000ms)");
+    assert_eq!(series("concurrency: 5"), "x:places:concurrency");
+}
+
+#[test]
+fn what_is_left_out_is_as_documented() {
+    use crate::meter::{Durability, OnStoreError, Override};
+    use crate::model::{Amount, Unit};
+    let limit = |limit: &str| {
+        let snapshot = snapshot(&format!("  - {{ id: x, models: [a/n], {limit} }}\n"));
+        meter_limit(&snapshot)
+    };
+    let amount = |number| Amount::new(number).unwrap();
+    let money = limit("budget: { usd: 0.000000150, every: month }, on_store_error: permit, warn_at: [80, 50]");
+    assert_eq!((money.unit(), money.cap, money.durability), (Unit::Usd, amount(150), Durability::Sync));
+    assert_eq!(money.on_store_error, OnStoreError::Permit(amount(2)));
+    assert_eq!(*money.warn_at, [50, 80]);
+    let tokens = limit("budget: { tokens: 0, every: day }, on_store_error: { permit: 0 }");
+    assert_eq!((tokens.cap, tokens.durability), (Amount::ZERO, Durability::Async));
+    assert_eq!(tokens.on_store_error, OnStoreError::Permit(Amount::ZERO));
+    let until = "2026-01-02T00:00:00Z";
+    let rate = limit(&format!(
+        "rate: {{ requests: 60, every: minute, burst: 5 }}, overrides: [{{ requests: 90, until: {until} }}]"
+    ));
+    let until = Timestamp::parse(until).unwrap();
+    assert_eq!(*rate.overrides, [Override { cap: amount(90), flow: Some(amount(90)), from: None, until }]);
+    let before = Timestamp::from_millis(until.as_millis() - 1);
+    assert_eq!((rate.cap_at(before), rate.flow_at(before)), (amount(90), Some(amount(90))));
+    assert_eq!((rate.cap_at(until), rate.flow_at(until)), (amount(5), Some(amount(60))));
+}
+
+fn meter_limit(snapshot: &Snapshot) -> crate::meter::Limit {
+    crate::meter::Limit::clone(&snapshot.limits().get("x").unwrap().limit)
+}
+
+#[test]
+fn a_snapshot_tells_whether_conditions_read_meters() {
+    let reads = |when: &str| {
+        let rules = format!("authz_rules: [{{ users: [a], models: [b/c], when: '{when}' }}]\n");
+        let limits = "limits: [{ id: x, users: [a], concurrency: 1 }]\n";
+        let file = SourceFile::new("rules.yaml".to_owned(), format!("{rules}{limits}").into_bytes()).unwrap();
+        load(&Bundle::new(vec![file])).unwrap().snapshot.reads_meters()
+    };
+    assert!(!reads("context.now < datetime(\"2026-01-01\")") && !reads("true"));
+    assert!(reads("context.budget.used_percent < 5") && reads("context.rate.remaining_tokens > 5"));
+    assert!(reads("context.limits has x && context.limits.x.remaining > 1"));
+}

@@ -111,10 +111,9 @@ impl LimitFacts {
     #[must_use]
     pub fn of(unit: Unit, cap: Amount, used: Amount, held: Amount) -> Self {
         let taken = used.plus(held).unwrap_or(Amount::MAX);
-        let (up, down): (fn(Amount) -> i64, fn(Amount) -> i64) = match unit {
-            Unit::Usd => (Amount::micros_up, Amount::micros_down),
-            _ => (Amount::get_signed, Amount::get_signed),
-        };
+        let money = unit == Unit::Usd;
+        let up = |amount: Amount| if money { amount.micros_up() } else { amount.get_signed() };
+        let down = |amount: Amount| if money { amount.micros_down() } else { amount.get_signed() };
         Self {
             unit,
             limit: down(cap),

@@ -115,6 +115,8 @@ pub struct Reads {
     pub action: bool,
     /// Which members of the context.
     pub members: Members,
+    /// The limits that it names.
+    pub limits: Vec<SmolStr>,
     /// Entities named in the text whose attributes or ancestors are read.
     pub literals: Vec<Arc<EntityUID>>,
     /// How many times at most it steps from an entity to one that an attribute names.
@@ -204,6 +206,7 @@ impl Reads {
         self.resource |= other.resource;
         self.action |= other.action;
         self.members = self.members.union(other.members);
+        self.limits.extend(other.limits.iter().cloned());
         self.literals.extend(other.literals.iter().cloned());
         self.steps = self.steps.max(other.steps);
         self.depth = self.depth.max(other.depth);
@@ -229,7 +232,16 @@ impl Reads {
             ExprKind::GetAttr { expr, attr } | ExprKind::HasAttr { expr, attr } if is_context(expr) => {
                 self.members = self.members.union(Members::one(attr));
             }
+            ExprKind::GetAttr { expr, attr } | ExprKind::HasAttr { expr, attr } if is_limits(expr) => {
+                self.limits.push(attr.clone());
+                self.visit(expr);
+            }
+            ExprKind::ExtHasAttr { expr, attrs } if is_limits(expr) => {
+                self.limits.push(attrs.head.clone());
+                self.visit(expr);
+            }
             ExprKind::ExtHasAttr { expr, attrs } if is_context(expr) => {
+                self.limits.extend(attrs.tail.first().filter(|_| attrs.head == "limits").cloned());
                 self.members = self.members.union(Members::one(&attrs.head));
             }
             ExprKind::BinaryApp { op: BinaryOp::Eq, arg1, arg2 } => {
@@ -249,6 +261,11 @@ impl Reads {
 
 fn is_context(expression: &Expr) -> bool {
     matches!(expression.expr_kind(), ExprKind::Var(Var::Context))
+}
+
+/// `context.limits`
+pub(super) fn is_limits(expression: &Expr) -> bool {
+    matches!(expression.expr_kind(), ExprKind::GetAttr { expr, attr } if attr == "limits" && is_context(expr))
 }
 
 fn is_literal(expression: &Expr) -> bool {

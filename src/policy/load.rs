@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::bundle::{Bundle, FileKind, SourceFile};
 use super::index::{Filed, Index};
+use super::limit_schema::LimitNames;
 use super::limits::Limits;
 use super::link::{LinkCache, Linker, ParsedFile};
 use super::native::{EntitiesFile, NativeFile};
@@ -117,11 +118,16 @@ impl Loader {
     }
 
     fn load_here(&mut self, bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
+        self.read_yaml(bundle);
         let schema = match self.schema(bundle) {
             Ok(schema) => schema,
-            Err(problems) => return Err(finished(without_schema(problems, bundle), bundle)),
+            Err(mut problems) => {
+                problems.extend(self.problems());
+                return Err(finished(problems, bundle));
+            }
         };
-        let mut problems = self.read_units(bundle, &schema);
+        self.read_native(bundle, &schema);
+        let mut problems = self.problems();
         self.links.conditions.tidy();
         self.links.validation.tidy();
         let mut linker = Linker::new(&schema, &mut self.links);
@@ -164,32 +170,75 @@ impl Loader {
     fn schema(&mut self, bundle: &Bundle) -> Result<Arc<BundleSchema>, Vec<Problem>> {
         let fragments: Vec<&SourceFile> = bundle.files().iter().filter(|file| file.kind == FileKind::Schema).collect();
         let digests: Vec<[u8; 32]> = fragments.iter().map(|file| file.digest).collect();
+        let documents = self.units.values().filter_map(|(_, _, unit)| match unit {
+            Unit::Yaml(file, _) => Some(&file.document),
+            _ => None,
+        });
+        let limits = LimitNames::of(documents);
         if let Some((known, schema)) = &self.schema
             && *known == digests
+            && schema.limits == limits
         {
             return Ok(Arc::clone(schema));
         }
-        let schema = Arc::new(BundleSchema::load(&fragments)?);
+        let schema = Arc::new(BundleSchema::load(&fragments, limits)?);
         self.schema = Some((digests, Arc::clone(&schema)));
         Ok(schema)
     }
 
-    /// Parses the files that changed, on as many threads as there are cores, and forgets those that are gone.
-    fn read_units(&mut self, bundle: &Bundle, schema: &BundleSchema) -> Vec<Problem> {
-        let changed: Vec<&SourceFile> = bundle
-            .files()
-            .iter()
-            .filter(|file| {
-                self.units.get(&file.path).is_none_or(|(digest, key, _)| *digest != file.digest || *key != schema.key)
-            })
-            .collect();
-        for (file, unit) in changed.iter().zip(parallel::each(&changed, |file| understand(file, schema))) {
-            self.units.insert(Arc::clone(&file.path), (file.digest, schema.key, unit));
-        }
+    /// Parses the YAML files that changed, and forgets files that are gone. No schema is needed for it: the limits that
+    /// they declare are part of the schema.
+    fn read_yaml(&mut self, bundle: &Bundle) {
+        self.read(
+            bundle,
+            0,
+            |kind| kind == FileKind::Yaml,
+            |file| {
+                let parsed = parse::parse(file);
+                let document = ParsedFile { path: Arc::clone(&file.path), document: parsed.document };
+                Unit::Yaml(Arc::new(document), parsed.problems.into())
+            },
+        );
         if self.units.len() > bundle.files().len() {
             let present: std::collections::HashSet<&Arc<str>> = bundle.files().iter().map(|file| &file.path).collect();
             self.units.retain(|path, _| present.contains(path));
         }
+    }
+
+    /// Parses and validates the native files that changed, or all of them where the schema did.
+    fn read_native(&mut self, bundle: &Bundle, schema: &BundleSchema) {
+        self.read(
+            bundle,
+            schema.key,
+            |kind| kind != FileKind::Yaml,
+            |file| match file.kind {
+                FileKind::Cedar => Unit::Policies(Arc::new(NativeFile::load(file, schema))),
+                FileKind::Entities => Unit::Entities(Arc::new(EntitiesFile::load(file, schema))),
+                FileKind::Yaml | FileKind::Test | FileKind::Schema => Unit::Other,
+            },
+        );
+    }
+
+    /// Reads the changed files of these kinds, on as many threads as there are cores.
+    fn read(
+        &mut self,
+        bundle: &Bundle,
+        key: u64,
+        kinds: impl Fn(FileKind) -> bool,
+        understand: impl Fn(&SourceFile) -> Unit + Sync,
+    ) {
+        let is_new = |file: &&SourceFile| {
+            let known = self.units.get(&file.path);
+            known.is_none_or(|(digest, known, _)| *digest != file.digest || *known != key)
+        };
+        let changed: Vec<&SourceFile> = bundle.files().iter().filter(|file| kinds(file.kind)).filter(is_new).collect();
+        for (file, unit) in changed.iter().zip(parallel::each(&changed, |file| understand(file))) {
+            self.units.insert(Arc::clone(&file.path), (file.digest, key, unit));
+        }
+    }
+
+    /// What is wrong with each file by itself.
+    fn problems(&self) -> Vec<Problem> {
         let found = |unit: &Unit| match unit {
             Unit::Yaml(_, problems) => problems.to_vec(),
             Unit::Policies(file) => file.problems.clone(),
@@ -197,26 +246,6 @@ impl Loader {
             Unit::Other => Vec::new(),
         };
         self.units.values().flat_map(|(_, _, unit)| found(unit)).collect()
-    }
-}
-
-/// What can be said of a bundle whose schema is broken: what is wrong with its YAML files, each by itself.
-fn without_schema(mut problems: Vec<Problem>, bundle: &Bundle) -> Vec<Problem> {
-    let yaml: Vec<&SourceFile> = bundle.files().iter().filter(|file| file.kind == FileKind::Yaml).collect();
-    problems.extend(parallel::each(&yaml, |file| parse::parse(file).problems).into_iter().flatten());
-    problems
-}
-
-fn understand(file: &SourceFile, schema: &BundleSchema) -> Unit {
-    match file.kind {
-        FileKind::Yaml => {
-            let parsed = parse::parse(file);
-            let document = ParsedFile { path: Arc::clone(&file.path), document: parsed.document };
-            Unit::Yaml(Arc::new(document), parsed.problems.into())
-        }
-        FileKind::Cedar => Unit::Policies(Arc::new(NativeFile::load(file, schema))),
-        FileKind::Entities => Unit::Entities(Arc::new(EntitiesFile::load(file, schema))),
-        FileKind::Test | FileKind::Schema => Unit::Other,
     }
 }
 

@@ -11,6 +11,7 @@ mod models;
 mod people;
 mod prices;
 mod rules;
+mod synonyms;
 
 use std::sync::Arc;
 

@@ -173,7 +173,6 @@ fn what_does_not_load_does_not_fit() {
         "limits: [{ id: a, everyone: true, budget: { usd: 1, every: month, rolling: 1d } }]",
         "limits: [{ id: a, everyone: true, rate: { requests: 1, every: day, burst: 0 } }]",
         "limits: [{ id: a, everyone: true, concurrency: 1, warn_at: [120] }]",
-        "limits: [{ id: a, everyone: true, concurrency: 1, each: account }]",
         "limits: [{ id: a, everyone: true, concurrency: 1, overrides: [{ concurrency: 2 }] }]",
         "limits: [{ id: a, everyone: true, concurrency: 1, mode: off }]",
         "limits: [{ id: a, everyone: true, concurrency: 1, on_store_error: { forbid: 1 } }]",

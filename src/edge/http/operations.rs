@@ -125,7 +125,7 @@ fn counts(snapshot: &Snapshot) -> Value {
     let counts = snapshot.counts();
     object!({
         "files": counts.files, "rules": counts.rules, "permits": counts.permits, "forbids": counts.forbids,
-        "conditions": counts.conditions, "orgs": counts.orgs, "teams": counts.teams, "users": counts.users,
+        "conditions": counts.conditions, "limits": counts.limits, "orgs": counts.orgs, "teams": counts.teams, "users": counts.users,
         "services": counts.services, "keys": counts.keys, "provider_accounts": counts.provider_accounts,
         "models": counts.models, "model_groups": counts.model_groups, "routers": counts.routers,
         "entities": counts.entities,

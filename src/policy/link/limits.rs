@@ -53,10 +53,9 @@ impl Linker<'_> {
         let principal = self.principal_scope(&limit.who, &file.path);
         let resource = self.resource_scope(&limit.what, &file.path);
         let Some(actions) = self.limited_actions(&limit.actions, &file.path) else { return };
-        if !self.problems.get(before..).unwrap_or_default().iter().any(Problem::is_error) {
-            if let Some((place, message, help)) = self.never_binds(limit, resource, &actions) {
-                self.warn(ProblemCode::LimitNeverBinds, &file.path, place, message, Some(help.to_owned()));
-            }
+        let failed = self.problems.get(before..).unwrap_or_default().iter().any(Problem::is_error);
+        if let (false, Some((place, message, help))) = (failed, self.never_binds(limit, resource, &actions)) {
+            self.warn(ProblemCode::LimitNeverBinds, &file.path, place, message, Some(help.to_owned()));
         }
         let payer = |selector: &Selector| {
             let kind = match selector.kind {
@@ -152,11 +151,7 @@ impl Linker<'_> {
         if limits.is_empty() {
             return;
         }
-        let priced = |index: &EntityIndex| {
-            let record = self.store.record(*index);
-            record.switched_off || record.details.as_ref().is_some_and(|details| details.price.is_some())
-        };
-        let unpriced: Vec<EntityIndex> = self.store.models(None).filter(|index| !priced(index)).collect();
+        let unpriced: Vec<EntityIndex> = self.store.models(None).filter(|index| self.is_unpriced(*index)).collect();
         let unpriced: Vec<(EntityIndex, Vec<EntityIndex>)> =
             unpriced.into_iter().map(|index| (index, self.above(index))).collect();
         let most = MOST_LOOKS / unpriced.len().max(1);
@@ -182,6 +177,17 @@ impl Linker<'_> {
             let problem = Problem::warning(ProblemCode::ModelsWithoutPrice, &file.path, limit.id.place, message);
             self.problems.push(problem.with_help(help));
         }
+    }
+
+    /// Whether a model can be asked for and has no price.
+    fn is_unpriced(&self, model: EntityIndex) -> bool {
+        let record = self.store.record(model);
+        let details = |index: EntityIndex| self.store.record(index).details.as_deref();
+        // An account that lists its models has no others, whatever a rule names.
+        let unlisted = !record.declared
+            && record.parents.iter().any(|parent| details(*parent).is_some_and(|details| details.closed));
+        let off = record.switched_off || unlisted;
+        !off && details(model).is_none_or(|details| details.price.is_none())
     }
 
     /// A model and all that it is in.

@@ -10,7 +10,7 @@ use crate::policy::yaml::{Kind, Node, Scalar, Style};
 use super::fields::{Findings, describe, shortened};
 
 /// Most tokens, requests or places that a limit counts: far above any use, far below where arithmetic ends.
-const MOST_COUNTED: u64 = 1_000_000_000_000_000;
+pub(super) const MOST_COUNTED: u64 = 1_000_000_000_000_000;
 /// Longest duration.
 const MOST_MS: u64 = 366 * 86_400_000;
 
@@ -68,9 +68,10 @@ pub(super) fn whole(
         findings.error(ProblemCode::InvalidValue, node.place, message).help("write a number in that range");
         return None;
     }
+    let example = if *range.end() <= 100 { 15 } else { 100_000 };
     let least = if *range.start() == 0 { "0 or more" } else { "1 or more" };
     let message = format!("`{field}` is a whole number, {least}, found {}", shown(node));
-    findings.error(ProblemCode::InvalidValue, node.place, message).help("write digits only: `100000`");
+    findings.error(ProblemCode::InvalidValue, node.place, message).help(format!("write digits only: `{example}`"));
     None
 }
 

@@ -11,6 +11,8 @@ use crate::policy::problem::{Problem, ProblemCode, nearest};
 use crate::policy::syntax::{Located, Name, Place};
 use crate::policy::yaml::{Key, Kind, MAX_KEPT_PROBLEMS, Node, Scalar, Style};
 
+use super::synonyms::synonym;
+
 /// The problems found so far. Shared, since every part of a declaration adds to them.
 pub(super) struct Findings {
     file: Arc<str>,
@@ -319,7 +321,7 @@ impl Findings {
             kind => {
                 let message = format!("`{field}` is a list of {what}, found {}", describe(node));
                 let help = match kind {
-                    Kind::Scalar(scalar) if what == "names" => {
+                    Kind::Scalar(scalar) if matches!(what, "names" | "percents") => {
                         format!("write `{field}: [{}]`", shortened(&scalar.text))
                     }
                     _ => format!("begin each of the {what} with `- `"),
@@ -446,51 +448,6 @@ fn wildcard_help(field: &str, wildcard: Wildcard) -> String {
         ("tags" | "roles" | "model_tags", _) => format!("list {field}; leave the key out where none is asked for"),
         _ => format!("list {field} by name; only users, services, keys, models and routers take `*`"),
     }
-}
-
-/// What people write who know other products.
-fn synonym(key: &str, known: &[&str]) -> Option<&'static str> {
-    let meant = match key {
-        "rules" | "policies" | "permissions" => "authz_rules",
-        "accounts" | "providers" => "provider_accounts",
-        "groups" => "model_groups",
-        "principals" | "people" => "users",
-        "condition" | "conditions" | "if" => "when",
-        "organizations" | "organisations" => "orgs",
-        "expires" | "expiry" => "expires_at",
-        "labels" | "annotations" => "metadata",
-        _ => return synonym_in_limits(key).into_iter().flatten().copied().find(|meant| known.contains(meant)),
-    };
-    known.contains(&meant).then_some(meant)
-}
-
-/// What it may mean in a limit, a budget or a rate: the first that is known there.
-fn synonym_in_limits(key: &str) -> Option<&'static [&'static str]> {
-    Some(match key {
-        "per" | "for_each" | "by" | "group_by" => &["each", "every"],
-        "period" | "interval" | "window" | "reset" | "duration" | "frequency" => &["every"],
-        "quota" | "spend" | "max_budget" | "cost" => &["budget", "usd"],
-        "rate_limit" | "throttle" | "rpm" | "tpm" | "rps" => &["rate"],
-        "max" | "cap" | "amount" | "limit" => &["usd", "requests"],
-        "max_usd" | "dollars" | "money" | "usd_amount" => &["usd"],
-        "max_tokens" | "total_tokens" => &["tokens"],
-        "prompt_tokens" => &["input_tokens"],
-        "completion_tokens" => &["output_tokens"],
-        "calls" | "max_requests" => &["requests"],
-        "parallel" | "concurrent" | "max_parallel_requests" | "max_concurrency" => &["concurrency"],
-        "alert_at" | "alerts" | "thresholds" | "notify_at" | "warn" => &["warn_at"],
-        "tz" | "zone" | "time_zone" => &["timezone"],
-        "start" | "begins_on" | "reset_on" | "reset_day" => &["starts_on"],
-        "sliding" | "last" => &["rolling"],
-        "rollover" | "roll_over" => &["carry_over"],
-        "all" | "everybody" | "anyone" => &["everyone"],
-        "prompt" => &["input"],
-        "completion" => &["output"],
-        "cache_read" | "cached" => &["cached_input"],
-        "per_request" => &["request"],
-        "per_image" => &["image"],
-        _ => return None,
-    })
 }
 
 pub(super) fn listed(known: &[&str]) -> String {

@@ -8,7 +8,7 @@ use crate::model::{Amount, Every, Period, Unit};
 use crate::policy::problem::{ProblemCode, nearest};
 use crate::policy::yaml::Node;
 
-use super::amounts::{self, shown};
+use super::amounts;
 use super::fields::{Fields, Findings, listed, shortened};
 
 // The keys of each; `schema/rules.schema.json` has the same.
@@ -51,7 +51,7 @@ pub(super) struct Measured {
 pub(super) fn measure(fields: &Fields) -> Option<Measured> {
     let findings = fields.findings;
     let mut said = MEASURES.iter().filter_map(|name| fields.entry(name));
-    let Some((first, node)) = said.next() else {
+    let Some((first, _)) = said.next() else {
         if !MEASURES.iter().any(|name| fields.is_meant(name)) {
             let help = "add one of `budget: { usd: 500, every: month }`, `rate: { requests: 60, every: minute }`, `concurrency: 8`";
             findings.error(ProblemCode::LimitMeasure, fields.place, "the limit does not say how much").help(help);
@@ -59,11 +59,11 @@ pub(super) fn measure(fields: &Fields) -> Option<Measured> {
         return None;
     };
     for (other, _) in said {
-        let message = format!("a limit has one of {}; `{}` stands above", listed(MEASURES), first.text);
+        let message = format!("a limit has one of {}, and this one has `{}` already", listed(MEASURES), first.text);
         let help = "make it a limit of its own: every limit that applies must have room";
         findings.error(ProblemCode::LimitMeasure, other.place, message).help(help);
     }
-    let node = fields.get(&first.text).unwrap_or(node);
+    let node = fields.get(&first.text)?;
     match first.text.as_str() {
         "budget" => budget(node, findings),
         "rate" => rate(node, findings),
@@ -72,30 +72,34 @@ pub(super) fn measure(fields: &Fields) -> Option<Measured> {
 }
 
 fn places(node: &Node, field: &str, findings: &Findings) -> Option<Amount> {
-    at_least_one(node, field, Unit::Places, findings).filter(|amount| amount.get() <= MOST_PLACES).or_else(|| {
-        if amounts::plain(node).is_some_and(|text| text.parse::<u64>().is_ok_and(|number| number > MOST_PLACES)) {
-            let message = format!("`{field}` is {MOST_PLACES} at most, found {}", shown(node));
-            findings.error(ProblemCode::InvalidValue, node.place, message).help("leave the limit out");
-        }
-        None
-    })
+    if is_none(node, field, findings) {
+        return None;
+    }
+    amounts::whole(node, field, 1..=MOST_PLACES, findings).and_then(Amount::new)
 }
 
 /// An amount that may not be none.
-fn at_least_one(node: &Node, field: &str, unit: Unit, findings: &Findings) -> Option<Amount> {
-    let amount = amounts::amount(node, field, unit, findings)?;
-    if amount.is_zero() {
-        findings.error(ProblemCode::InvalidValue, node.place, format!("`{field}` is 1 at least")).help(NONE_AT_ALL);
+fn at_least_one(node: &Node, field: &str, findings: &Findings) -> Option<Amount> {
+    if is_none(node, field, findings) {
         return None;
     }
-    Some(amount)
+    amounts::whole(node, field, 1..=amounts::MOST_COUNTED, findings).and_then(Amount::new)
+}
+
+/// Whether it is 0, which is a problem.
+fn is_none(node: &Node, field: &str, findings: &Findings) -> bool {
+    let is_none = amounts::plain(node) == Some("0");
+    if is_none {
+        findings.error(ProblemCode::InvalidValue, node.place, format!("`{field}` is 1 at least")).help(NONE_AT_ALL);
+    }
+    is_none
 }
 
 /// The one of `units` that is said, and how much of it.
 fn of_one_unit<'a>(fields: &Fields<'a>, what: &str, units: &[Unit]) -> Option<(Unit, &'a Node)> {
     let names = || listed(&units.iter().map(|unit| unit.as_str()).collect::<Vec<_>>());
     let mut said = units.iter().filter_map(|unit| Some((*unit, fields.entry(unit.as_str())?)));
-    let Some((unit, (first, node))) = said.next() else {
+    let Some((unit, (first, _))) = said.next() else {
         if !units.iter().any(|unit| fields.is_meant(unit.as_str())) {
             let message = format!("{what} does not say how much");
             fields
@@ -106,11 +110,11 @@ fn of_one_unit<'a>(fields: &Fields<'a>, what: &str, units: &[Unit]) -> Option<(U
         return None;
     };
     for (_, (other, _)) in said {
-        let message = format!("{what} has one of {}; `{}` stands beside it", names(), first.text);
+        let message = format!("{what} has one of {}, and this one has `{}` already", names(), first.text);
         let help = "make it a limit of its own: every limit that applies must have room";
         fields.findings.error(ProblemCode::LimitMeasure, other.place, message).help(help);
     }
-    Some((unit, fields.get(unit.as_str()).unwrap_or(node)))
+    Some((unit, fields.get(unit.as_str())?))
 }
 
 fn budget(node: &Node, findings: &Findings) -> Option<Measured> {
@@ -228,10 +232,9 @@ fn day_of_month(fields: &Fields) -> Option<i8> {
 fn rate(node: &Node, findings: &Findings) -> Option<Measured> {
     let fields = Fields::of(node, "a rate", RATE, findings)?;
     let amount = of_one_unit(&fields, "the rate", RATE_UNITS)
-        .and_then(|(unit, node)| Some((unit, at_least_one(node, unit.as_str(), unit, findings)?)));
+        .and_then(|(unit, node)| Some((unit, at_least_one(node, unit.as_str(), findings)?)));
     let every_ms = fields.required("every").and_then(|node| rate_every(node, findings));
-    let unit = amount.map_or(Unit::Requests, |(unit, _)| unit);
-    let burst = fields.get("burst").map(|node| at_least_one(node, "burst", unit, findings));
+    let burst = fields.get("burst").map(|node| at_least_one(node, "burst", findings));
     let (unit, amount) = amount?;
     let cap = burst.unwrap_or(Some(amount))?;
     Some(Measured { measure: Measure::Rate { unit, amount, every_ms: every_ms? }, cap })
@@ -296,17 +299,19 @@ fn override_cap(fields: &Fields, measured: &Measured) -> Option<(Amount, Option<
     };
     let amounts_said = OVERRIDE.iter().filter(|key| !matches!(**key, "from" | "until"));
     let others = amounts_said.filter(|key| **key != name && (**key != "burst" || !is_rate));
+    let mut misplaced = false;
     for (key, _) in others.filter_map(|key| fields.entry(key)) {
+        misplaced = true;
         let message = format!("the limit counts `{name}`, not `{}`", key.text);
         findings.error(ProblemCode::InvalidValue, key.place, message).help(format!("write `{name}:`"));
     }
-    let node = fields.required(name)?;
+    let node = if misplaced { fields.get(name)? } else { fields.required(name)? };
     match &measured.measure {
         Measure::Concurrency => Some((places(node, name, findings)?, None)),
         Measure::Budget { unit, .. } => Some((amounts::amount(node, name, *unit, findings)?, None)),
-        Measure::Rate { unit, .. } => {
-            let flow = at_least_one(node, name, *unit, findings);
-            let burst = fields.get("burst").map(|node| at_least_one(node, "burst", *unit, findings));
+        Measure::Rate { .. } => {
+            let flow = at_least_one(node, name, findings);
+            let burst = fields.get("burst").map(|node| at_least_one(node, "burst", findings));
             let flow = flow?;
             Some((burst.unwrap_or(Some(flow))?, Some(flow)))
         }
