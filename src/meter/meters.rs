@@ -71,9 +71,8 @@ impl Meters {
         let hash = self.hash(&key.series, key.subject.as_deref());
         let hasher = &self.hasher;
         let Some(table) = self.tables.get_mut(table_of(hash)) else { return };
-        let same = |named: &Box<Named>| named.0 == key;
-        let rehash = |named: &Box<Named>| hasher.hash_one((&*named.0.series, named.0.subject.as_deref()));
-        match table.entry(hash, same, rehash) {
+        let rehash = |(key, _): &Named| hasher.hash_one((&*key.series, key.subject.as_deref()));
+        match table.entry(hash, |named| named.0 == key, |named| rehash(named)) {
             Entry::Occupied(mut found) => found.get_mut().1 = meter,
             Entry::Vacant(place) => {
                 place.insert(Box::new((key, meter)));

@@ -1,6 +1,7 @@
 //! The arithmetic of spending: limits, meters, and the ledger that holds, settles and expires on many of them at once.
 //! Pure: the instant is handed in, and nothing is read or written.
 
+pub mod answer;
 mod book;
 pub mod budget;
 pub mod changes;
@@ -16,9 +17,10 @@ pub mod rate;
 pub mod reservation;
 pub mod rolling;
 
+pub use answer::{Alert, Cause, Closed, Held, Hold, LedgerError, Refused, Shortfall};
 pub use budget::Budget;
 pub use changes::{Changes, Entry};
-pub use ledger::{Alert, Cause, Closed, DEFAULT_MOST_OPEN, Held, Hold, Ledger, LedgerError, Refused, Shortfall};
+pub use ledger::{DEFAULT_MOST_OPEN, Ledger};
 pub use limit::{Durability, Limit, Measure, Mode, OnExpiry, OnStoreError, Override, Unpriced};
 pub use meter::{Lack, Meter, Places, Standing};
 pub use price::{Price, PriceError, Rates, Tier, Usage};

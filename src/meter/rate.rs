@@ -36,24 +36,18 @@ impl Rate {
         }
     }
 
-    /// Counts by other numbers from now on. Since when they hold nobody knows: since this was last touched at most, so
-    /// the slower ones are taken for that while.
+    /// Counts by these numbers since it was last touched: when they were changed it does not know, and a bucket that is
+    /// full, so that nobody touches it, has to flow by what the limit says now.
     pub(super) fn adopt(&mut self, amount: Amount, every_ms: u64, now: Timestamp) {
-        if (amount, every_ms) == (self.amount, self.every_ms) {
-            return self.advance(now);
+        let changed = (amount, every_ms) != (self.amount, self.every_ms);
+        if changed {
+            self.rescale(every_ms);
+            self.amount = amount;
         }
-        let slower = u128::from(amount.get()) * u128::from(self.every_ms) < self.scaled_amount(every_ms);
-        if !slower {
-            self.advance(now);
-        }
-        self.rescale(every_ms);
-        self.amount = amount;
         self.advance(now);
-        self.since = self.at;
-    }
-
-    fn scaled_amount(&self, every_ms: u64) -> u128 {
-        u128::from(self.amount.get()) * u128::from(every_ms)
+        if changed {
+            self.since = self.at;
+        }
     }
 
     /// What is in it stays the same share of a request, rounded up.

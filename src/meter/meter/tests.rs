@@ -54,6 +54,20 @@ fn a_rate_that_became_slower_flows_slowly_since_it_was_last_seen() {
 }
 
 #[test]
+fn a_full_rate_that_became_faster_has_room_as_soon_as_that_gives() {
+    let slow = rate("rpm", Unit::Requests, (1, 86_400_000), 10);
+    let fast = rate("rpm", Unit::Requests, (10, 1000), 10);
+    let mut meter = Meter::new(&slow, ms(0));
+    meter.hold(amount(10)).unwrap();
+    // Refused holds leave it as it is, so it has to flow faster without them.
+    for (now, room) in [(99, false), (100, true)] {
+        let mut meter = meter.clone();
+        meter.advance(&fast, ms(now));
+        assert_eq!(meter.room(&fast, Amount::ONE, ms(now)).is_ok(), room);
+    }
+}
+
+#[test]
 fn other_numbers_of_a_rate_keep_what_is_in_it() {
     let before = rate("tpm", Unit::Tokens, (1, u64::MAX), Amount::MAX.get());
     let after = rate("tpm", Unit::Tokens, (1, u64::MAX - 1), Amount::MAX.get());
