@@ -51,7 +51,7 @@ fn applied(snapshot: &Snapshot, who: &str, what: &str, action: &str, context: &V
     };
     let action = snapshot.schema.action(action).unwrap();
     let context = RequestContext::check(
-        context.as_object().unwrap(),
+        &context.as_object().unwrap().clone().into(),
         snapshot.schema.action_at(action).unwrap(),
         &snapshot.schema,
     )
@@ -67,7 +67,7 @@ fn applied(snapshot: &Snapshot, who: &str, what: &str, action: &str, context: &V
         additional: None,
     };
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for one in applicable(&question, router.as_ref()) {
+    for one in applicable(question.snapshot, &question, router.as_ref()) {
         let subject = one.subject.map_or_else(|| "shared".to_owned(), |subject| subject.to_string());
         found.entry(one.limit.limit.id.to_string()).or_default().push(subject);
     }

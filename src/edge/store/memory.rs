@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{EXPIRE_AT_ONCE, held, looks, recorded};
+use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, held, looks, recorded};
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use crate::meter::{Charge, Closed, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
@@ -69,6 +69,8 @@ impl Meters for Memory {
     }
 
     fn tick(&self, now: Timestamp) {
-        let _ledger = self.at(now);
+        let mut ledger = self.at(now);
+        ledger.sweep(now, SWEEP_AT_ONCE);
+        drop(ledger.take_changes());
     }
 }

@@ -8,12 +8,14 @@ pub mod memory;
 pub use embedded::{Embedded, OpenError};
 pub use memory::Memory;
 
-use crate::gate::{CloseError, HoldError, Look};
-use crate::meter::{Charge, Closed, Held, Hold, Ledger, Reservation, State, Usage};
+use crate::gate::{CloseError, HoldError, Look, StoreError};
+use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Reservation, State, Usage};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits.
 const EXPIRE_AT_ONCE: usize = 256;
+/// How many meters are looked at, whether they may be forgotten, at each tick.
+const SWEEP_AT_ONCE: usize = 512;
 
 fn looks(ledger: &Ledger, charges: &[Charge], now: Timestamp) -> Vec<Look> {
     let shortfalls = ledger.shortfalls(charges, now);
@@ -27,7 +29,11 @@ fn held(ledger: &mut Ledger, hold: Hold, now: Timestamp) -> Result<Held, HoldErr
     if hold.idempotency.as_ref().is_some_and(|(key, _)| ledger.named(key).is_some()) {
         return Err(HoldError::KeyTaken);
     }
-    ledger.hold(hold, now).map_err(HoldError::Refused)
+    ledger.hold(hold, now).map_err(|refused| match refused.cause {
+        Some(Cause::TooManyOpen) => HoldError::Store(StoreError::Full),
+        Some(Cause::NameTaken) => HoldError::KeyTaken,
+        None => HoldError::Refused(refused),
+    })
 }
 
 /// Notes what was spent, unless it was noted before.

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 pub use file::OpenError;
 
 use self::file::{Archive, File};
-use super::{EXPIRE_AT_ONCE, held, is_known, looks, recorded};
+use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, held, is_known, looks, recorded};
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use crate::meter::{Charge, Closed, Durability, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
@@ -223,7 +223,8 @@ impl Meters for Embedded {
 
     fn tick(&self, now: Timestamp) {
         let mut state = self.shared.lock();
-        if state.ledger.expire(now, EXPIRE_AT_ONCE) > 0 {
+        let swept = state.ledger.sweep(now, SWEEP_AT_ONCE);
+        if swept + state.ledger.expire(now, EXPIRE_AT_ONCE) > 0 {
             state.moved = true;
             drop(state);
             self.shared.wake.notify_one();
