@@ -1,7 +1,7 @@
 //! Gathering: which limits bind a request, and whose meter each of them charges. Pure; what the meters say is for the
 //! caller to read.
 
-use smol_str::{SmolStr, format_smolstr};
+use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 
 use super::context::RequestContext;
 use super::evaluate::Question;
@@ -167,8 +167,17 @@ impl Asked<'_> {
     }
 }
 
+/// A uid as answers write it. Most are short and need no escape, and so no allocation.
 fn uid(store: &EntityStore, kind: Kind, id: &SmolStr) -> SmolStr {
-    format_smolstr!("{}", EntityUid::trusted(store.kind_text(kind).clone(), id.clone()))
+    let plain = id.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'\''));
+    if !plain {
+        return format_smolstr!("{}", EntityUid::trusted(store.kind_text(kind).clone(), id.clone()));
+    }
+    let mut text = SmolStrBuilder::new();
+    for part in [store.kind_text(kind).as_str(), "::\"", id.as_str(), "\""] {
+        text.push_str(part);
+    }
+    text.finish()
 }
 
 #[cfg(test)]

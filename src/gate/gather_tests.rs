@@ -114,6 +114,9 @@ fn each_says_whose_meters_are_charged() {
     check("teams: [research], each: team", bob, none, &[r#"Team::"vision""#]);
     check("orgs: [acme], each: team", eve, none, &[ops]);
     check("users: [alice], each: team", alice, none, &[ops, research]);
+    for odd in [r#"User::"o\"x""#, r#"User::"a b""#, r#"User::"zoë""#] {
+        check("everyone: true, each: user", odd, none, &[odd]);
+    }
     check(r#"users: ["zoe"], each: team"#, r#"User::"zoe""#, none, &[r#"User::"zoe""#]);
 }
 

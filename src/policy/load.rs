@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::bundle::{Bundle, FileKind, SourceFile};
 use super::index::{Filed, Index};
-use super::limit_schema::LimitNames;
+use super::limit_schema::{LimitNames, native_texts};
 use super::limits::Limits;
 use super::link::{LinkCache, Linker, ParsedFile};
 use super::native::{EntitiesFile, NativeFile};
@@ -174,7 +174,7 @@ impl Loader {
             Unit::Yaml(file, _) => Some(&file.document),
             _ => None,
         });
-        let limits = LimitNames::of(documents);
+        let limits = LimitNames::of(documents, native_texts(bundle));
         if let Some((known, schema)) = &self.schema
             && *known == digests
             && schema.limits == limits
