@@ -256,7 +256,8 @@ impl Drive {
         let (keys, charges) = (made.parts.iter().map(|part| part.0.clone()).collect::<Vec<_>>(), charges);
         match result {
             Err(LedgerError::CostUnknown) => assert_eq!(charges, None),
-            Err(LedgerError::Overflow) => self.is_absurd(&keys, &charges.unwrap()),
+            // Another part of it may have no known cost.
+            Err(LedgerError::Overflow) => charges.iter().for_each(|charges| self.is_absurd(&keys, charges)),
             Err(error) => panic!("{error}"),
             Ok(closed) => return self.closed(id, State::Settled(usage), charges.unwrap(), closed),
         }
