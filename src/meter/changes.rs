@@ -50,10 +50,9 @@ pub struct Entry {
     pub limits: Vec<(SmolStr, Unit, Amount, Amount)>,
 }
 
-/// Names of what changed.
+/// Names of what changed, beside the meters.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Changed {
-    pub(super) meters: HashSet<MeterKey, RandomState>,
     pub(super) blank: Vec<MeterKey>,
     pub(super) reservations: HashSet<ReservationId, RandomState>,
     pub(super) forgotten: Vec<ReservationId>,
@@ -61,11 +60,10 @@ pub(super) struct Changed {
 }
 
 impl Changed {
-    pub(super) fn take(&mut self, meters: &Meters, book: &Book) -> Changes {
+    pub(super) fn take(&mut self, meters: &mut Meters, book: &Book) -> Changes {
         let changed = std::mem::take(self);
-        let current = |key: MeterKey| meters.get(&key).cloned().map(|meter| (key, meter));
         Changes {
-            meters: changed.meters.into_iter().filter_map(current).collect(),
+            meters: meters.take_changed(),
             // What was forgotten may have come again since.
             blank: changed.blank.into_iter().filter(|key| meters.get(key).is_none()).collect(),
             reservations: changed.reservations.iter().filter_map(|id| book.get(*id)).cloned().collect(),

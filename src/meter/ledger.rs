@@ -237,14 +237,13 @@ impl Ledger {
             let mut before = Vec::with_capacity(reservation.parts.len());
             for (index, part) in reservation.parts.iter_mut().enumerate() {
                 let charged = charge(index, part);
-                if let Some(meter) = meters.get_mut(&part.meter) {
+                meters.change(&part.meter, |meter| {
                     if was_open {
                         part.mark = meter.close(part.mark, part.held, charged, now);
                     } else {
                         meter.recharge(part.mark, part.charged, charged, now);
                     }
-                    changed.meters.insert(part.meter.clone());
-                }
+                });
                 before.push(std::mem::replace(&mut part.charged, charged));
             }
             reservation.state = state;
@@ -292,15 +291,13 @@ impl Ledger {
     /// Changes the meter of a charge as it is at `now`.
     fn touch(&mut self, charge: &Charge, now: Timestamp, with: impl FnOnce(&mut Meter)) {
         let key = charge.key();
-        if let Some(meter) = self.meters.get_mut(&key) {
+        if self.meters.get(&key).is_none() {
+            self.meters.add(key.clone(), Meter::new(&charge.limit, now));
+        }
+        self.meters.change(&key, |meter| {
             meter.advance(&charge.limit, now);
             with(meter);
-        } else {
-            let mut meter = Meter::new(&charge.limit, now);
-            with(&mut meter);
-            self.meters.insert(key.clone(), meter);
-        }
-        self.changed.meters.insert(key);
+        });
     }
 
     fn keep(&mut self, reservation: Reservation) {
@@ -315,7 +312,7 @@ impl Ledger {
 
     /// Takes in a meter that a store had kept.
     pub fn restore(&mut self, key: MeterKey, meter: Meter) {
-        self.meters.insert(key, meter);
+        self.meters.restore(key, meter);
     }
 
     /// Lets go of a reservation: its store keeps it, or it is long over.
@@ -379,7 +376,7 @@ impl Ledger {
     /// What changed since this was last asked.
     #[must_use]
     pub fn take_changes(&mut self) -> Changes {
-        self.changed.take(&self.meters, &self.book)
+        self.changed.take(&mut self.meters, &self.book)
     }
 }
 

@@ -23,14 +23,22 @@ pub(super) struct Meters {
     /// Which table is swept next.
     next: usize,
     count: usize,
+    /// Names of those that changed since this was last asked.
+    changed: Vec<MeterKey>,
 }
 
-type Named = (MeterKey, Meter);
+#[derive(Debug, Clone)]
+struct Named {
+    key: MeterKey,
+    meter: Meter,
+    /// Whether it is among those that changed.
+    changed: bool,
+}
 
 impl Default for Meters {
     fn default() -> Self {
         let tables = (0..TABLES).map(|_| HashTable::new()).collect();
-        Self { hasher: RandomState::default(), tables, next: 0, count: 0 }
+        Self { hasher: RandomState::default(), tables, next: 0, count: 0, changed: Vec::new() }
     }
 }
 
@@ -46,39 +54,72 @@ impl Meters {
 
     fn find(&self, series: &str, subject: Option<&str>) -> Option<&Named> {
         let hash = self.hash(series, subject);
-        let same = |(key, _): &Named| is(key, series, subject);
-        self.tables.get(table_of(hash))?.find(hash, |named| same(named)).map(|named| &**named)
+        self.tables.get(table_of(hash))?.find(hash, |named| is(&named.key, series, subject)).map(|named| &**named)
     }
 
     /// The meter of a charge.
     pub(super) fn of(&self, charge: &Charge) -> Option<&Meter> {
-        self.find(&charge.limit.series, charge.subject.as_deref()).map(|(_, meter)| meter)
+        self.find(&charge.limit.series, charge.subject.as_deref()).map(|named| &named.meter)
     }
 
     pub(super) fn get(&self, key: &MeterKey) -> Option<&Meter> {
-        self.find(&key.series, key.subject.as_deref()).map(|(_, meter)| meter)
+        self.find(&key.series, key.subject.as_deref()).map(|named| &named.meter)
     }
 
-    pub(super) fn get_mut(&mut self, key: &MeterKey) -> Option<&mut Meter> {
+    /// Changes a meter, and notes that it did; `None` where there is none of that name.
+    pub(super) fn change<T>(&mut self, key: &MeterKey, with: impl FnOnce(&mut Meter) -> T) -> Option<T> {
         let (series, subject) = (&*key.series, key.subject.as_deref());
         let hash = self.hash(series, subject);
-        let found = self.tables.get_mut(table_of(hash))?.find_mut(hash, |named| is(&named.0, series, subject));
-        found.map(|named| &mut named.1)
+        let table = self.tables.get_mut(table_of(hash))?;
+        let named = table.find_mut(hash, |named| is(&named.key, series, subject))?;
+        if !named.changed {
+            named.changed = true;
+            self.changed.push(named.key.clone());
+        }
+        Some(with(&mut named.meter))
     }
 
-    /// Puts `meter` in the place of what there was.
-    pub(super) fn insert(&mut self, key: MeterKey, meter: Meter) {
-        let hash = self.hash(&key.series, key.subject.as_deref());
+    /// Takes in a new meter, and notes that it did.
+    pub(super) fn add(&mut self, key: MeterKey, meter: Meter) {
+        self.changed.push(key.clone());
+        self.put(Named { key, meter, changed: true });
+    }
+
+    /// Puts `meter` in the place of what there was, which nobody need be told of.
+    pub(super) fn restore(&mut self, key: MeterKey, meter: Meter) {
+        self.put(Named { key, meter, changed: false });
+    }
+
+    fn put(&mut self, named: Named) {
+        let hash = self.hash(&named.key.series, named.key.subject.as_deref());
         let hasher = &self.hasher;
         let Some(table) = self.tables.get_mut(table_of(hash)) else { return };
-        let rehash = |(key, _): &Named| hasher.hash_one((&*key.series, key.subject.as_deref()));
-        match table.entry(hash, |named| named.0 == key, |named| rehash(named)) {
-            Entry::Occupied(mut found) => found.get_mut().1 = meter,
+        let rehash = |other: &Named| hasher.hash_one((&*other.key.series, other.key.subject.as_deref()));
+        match table.entry(hash, |other| other.key == named.key, |other| rehash(other)) {
+            Entry::Occupied(mut found) => **found.get_mut() = named,
             Entry::Vacant(place) => {
-                place.insert(Box::new((key, meter)));
+                place.insert(Box::new(named));
                 self.count += 1;
             }
         }
+    }
+
+    /// Those that changed since this was last asked, as they are.
+    pub(super) fn take_changed(&mut self) -> Vec<(MeterKey, Meter)> {
+        let changed = std::mem::take(&mut self.changed);
+        let mut taken = Vec::with_capacity(changed.len());
+        for key in changed {
+            let (series, subject) = (&*key.series, key.subject.as_deref());
+            let hash = self.hash(series, subject);
+            let table = self.tables.get_mut(table_of(hash));
+            let found = table.and_then(|table| table.find_mut(hash, |named| is(&named.key, series, subject)));
+            // It may have been forgotten since, or be noted twice where it came again.
+            if let Some(named) = found.filter(|named| named.changed) {
+                named.changed = false;
+                taken.push((named.key.clone(), named.meter.clone()));
+            }
+        }
+        taken
     }
 
     pub(super) fn len(&self) -> usize {
@@ -86,7 +127,7 @@ impl Meters {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&MeterKey, &Meter)> {
-        self.tables.iter().flatten().map(|named| (&named.0, &named.1))
+        self.tables.iter().flatten().map(|named| (&named.key, &named.meter))
     }
 
     /// Forgets blank meters of the next tables, until `most` meters were looked at, and hands over their names.
@@ -97,7 +138,7 @@ impl Meters {
             seen += table.len();
             tables += 1;
             self.next = (self.next + 1) % TABLES;
-            blank.extend(table.extract_if(|named| named.1.is_blank(now)).map(|named| named.0));
+            blank.extend(table.extract_if(|named| named.meter.is_blank(now)).map(|named| named.key));
         }
         self.count -= blank.len();
         blank

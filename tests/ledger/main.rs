@@ -42,7 +42,7 @@ fn number(variable: &str, default: u64) -> u64 {
 
 #[test]
 fn a_ledger_is_its_model_for_many_steps() {
-    let (steps, first) = (number("LEDGER_STEPS", 200_000), number("LEDGER_SEED", 1));
+    let (steps, first) = (number("LEDGER_STEPS", 60_000), number("LEDGER_SEED", 1));
     let (mut done, mut seed) = (0, first);
     while done < steps {
         let length = [60, 300, 1000][Tape::new(seed, 0).below(3)];
@@ -60,7 +60,7 @@ proptest! {
 
     /// Shrinks to the fewest steps that fail.
     #[test]
-    fn property_a_ledger_is_its_model(seed in any::<u64>(), steps in 1..100_usize) {
+    fn property_a_ledger_is_its_model(seed in any::<u64>(), steps in 1..60_usize) {
         episode(seed, steps);
     }
 

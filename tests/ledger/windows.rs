@@ -61,7 +61,7 @@ const WHOLE: &[&str] = &[
 ];
 
 pub fn check(tape: &mut Tape) {
-    let near = Timestamp::parse(*tape.pick(INSTANTS)).unwrap().as_millis();
+    let near = Timestamp::parse(tape.pick::<&str>(INSTANTS)).unwrap().as_millis();
     let reach = *tape.pick(&[3_600_000, 86_400_000, 40_000_000_000_usize]);
     let now = near + tape.below(reach) as i64 - (reach / 2) as i64;
     let (every, zone_name) = (*tape.pick(PERIODS), *tape.pick(WHOLE));
