@@ -383,7 +383,10 @@ impl Ledger {
 impl Ledger {
     /// Notes again what could not be written.
     pub fn put_back(&mut self, changes: Changes) {
-        self.changed.meters.extend(changes.meters.into_iter().map(|(key, _)| key));
+        for (key, _) in &changes.meters {
+            // One that was forgotten meanwhile is among the blank.
+            let _noted = self.meters.change(key, |_| ());
+        }
         self.changed.reservations.extend(changes.reservations.iter().map(|reservation| reservation.id));
         self.changed.forgotten.extend(changes.forgotten);
         self.changed.blank.extend(changes.blank);
