@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::StatusCode;
-use hyper::body::{Body as _, Bytes, Frame, Incoming};
+use hyper::body::{Body, Bytes, Frame};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ fn is_json(value: &[u8]) -> bool {
 }
 
 /// Reads the body.
-pub(super) async fn read(mut body: Incoming, limits: BodyLimits) -> Result<Bytes, ApiError> {
+pub(super) async fn read<B: Body<Data = Bytes> + Unpin>(mut body: B, limits: BodyLimits) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > u64::try_from(limits.bytes).unwrap_or(u64::MAX) {
         return Err(too_large(limits));
     }
@@ -72,7 +72,10 @@ pub(super) async fn read(mut body: Incoming, limits: BodyLimits) -> Result<Bytes
     tokio::time::timeout(limits.timeout, collect(first, body, limits)).await.map_err(late)?
 }
 
-async fn collect(first: Bytes, mut body: Incoming, limits: BodyLimits) -> Result<Bytes, ApiError> {
+async fn collect<B>(first: Bytes, mut body: B, limits: BodyLimits) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     let mut all = Vec::from(first);
     loop {
         if all.len() > limits.bytes {
@@ -86,7 +89,7 @@ async fn collect(first: Bytes, mut body: Incoming, limits: BodyLimits) -> Result
 }
 
 /// The bytes of a frame; none of trailers, `None` at the end.
-fn data(frame: Option<hyper::Result<Frame<Bytes>>>) -> Result<Option<Bytes>, ApiError> {
+fn data<E>(frame: Option<Result<Frame<Bytes>, E>>) -> Result<Option<Bytes>, ApiError> {
     let incomplete = |_| ApiError::invalid("", "the body ended before it was complete");
     let frame = frame.transpose().map_err(incomplete)?;
     Ok(frame.map(|frame| frame.into_data().unwrap_or_default()))

@@ -1,12 +1,21 @@
 //! From a method and a path to what answers. A fixed table: a path is compared as it was sent, byte for byte, so there
 //! is no second reading of it (`//`, `%2F`, `..`) that could differ from anybody else's.
+//!
+//! axum serves all of it but `/is_authorized`, which is answered below it: nearly every request asks that, and boxed
+//! handlers and bodies are a tenth of what such a request takes.
 
+use std::convert::Infallible;
+use std::fmt::Display;
 use std::sync::Arc;
 
-use hyper::body::{Body as _, Bytes, Incoming};
+use axum::Router;
+use axum::routing::any;
+use http_body_util::Either;
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::HOST;
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
+use tower_service::Service as _;
 
 use super::app::App;
 use super::errors::{ApiError, ErrorCode, Response};
@@ -55,8 +64,50 @@ pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
     ROUTES.iter().map(|(path, method, _)| (*path, *method))
 }
 
-/// Answers any request.
-pub(super) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
+/// What nearly every request asks.
+const HOT: &str = "/is_authorized";
+
+/// Answers every request.
+#[derive(Clone)]
+pub(super) struct Routes {
+    app: Arc<App>,
+    /// Everything but [`HOT`].
+    others: Router,
+}
+
+/// An answer from below axum, or from axum.
+pub(super) type AnyResponse = hyper::Response<Either<http_body_util::Full<Bytes>, axum::body::Body>>;
+
+impl Routes {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        let mut others = Router::new();
+        for (path, _, _) in ROUTES.iter().filter(|(path, _, _)| *path != HOT) {
+            let app = Arc::clone(&app);
+            // Any method, so that a wrong one is told in our own form.
+            others = others.route(path, any(move |request| through_axum(app, request)));
+        }
+        let unknown = Arc::clone(&app);
+        Self { app, others: others.fallback(move |request| through_axum(unknown, request)) }
+    }
+
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Result<AnyResponse, Infallible> {
+        if request.uri().path() == HOT {
+            return Ok(answer(&self.app, request).await.map(Either::Left));
+        }
+        let response = self.others.clone().call(request.map(axum::body::Body::new)).await?;
+        Ok(response.map(Either::Right))
+    }
+}
+
+async fn through_axum(app: Arc<App>, request: axum::extract::Request) -> axum::response::Response {
+    answer(&app, request).await.map(axum::body::Body::new)
+}
+
+async fn answer<B>(app: &Arc<App>, request: Request<B>) -> Response
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Display,
+{
     let (head, body) = request.into_parts();
     let response = match dispatch(app, &head, body).await {
         Ok(response) => response,
@@ -66,7 +117,11 @@ pub(super) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Respon
     response
 }
 
-async fn dispatch(app: &Arc<App>, head: &Parts, body: Incoming) -> Result<Response, ApiError> {
+async fn dispatch<B>(app: &Arc<App>, head: &Parts, body: B) -> Result<Response, ApiError>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Display,
+{
     let Some((_, wanted, route)) = ROUTES.iter().find(|(path, _, _)| *path == head.uri.path()) else {
         return Err(ApiError::new(ErrorCode::NotFound, "no such path; GET /openapi.json lists those there are"));
     };

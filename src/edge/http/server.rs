@@ -1,6 +1,5 @@
 //! The accept loop: as many connections as are allowed, each within its times, until somebody says stop.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::app::App;
 use super::body::BodyLimits;
 use super::pace::{Pace, Paced, Times};
-use super::router;
+use super::router::Routes;
 use crate::engine::Engine;
 
 /// After an error that will not go away by itself (no file descriptors left), so as not to spin.
@@ -86,7 +85,7 @@ pub enum Stopped {
 /// A server that listens.
 pub struct Server {
     listener: TcpListener,
-    app: Arc<App>,
+    routes: Routes,
     options: HttpOptions,
 }
 
@@ -99,7 +98,7 @@ impl Server {
         let listener = TcpListener::bind(options.listen).await?;
         let body = BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout };
         let app = Arc::new(App::new(engine, body, &options));
-        Ok(Self { listener, app, options })
+        Ok(Self { listener, routes: Routes::new(app), options })
     }
 
     /// Where it listens.
@@ -125,9 +124,9 @@ impl Server {
                 next.as_mut().poll(cx).map(Some)
             });
             let Some((stream, permit)) = accepted.await else { break };
-            let (app, options, told) = (Arc::clone(&self.app), self.options, told.clone());
+            let (routes, options, told) = (self.routes.clone(), self.options, told.clone());
             tokio::spawn(async move {
-                connection(stream, &app, &options, told).await;
+                connection(stream, &routes, &options, told).await;
                 drop(permit);
             });
         }
@@ -157,16 +156,16 @@ async fn next(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, Owne
 }
 
 /// Serves one connection to its end.
-async fn connection(stream: TcpStream, app: &Arc<App>, options: &HttpOptions, mut told: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, routes: &Routes, options: &HttpOptions, mut told: watch::Receiver<bool>) {
     let _slower_without = stream.set_nodelay(true);
     let pace = Pace::new(Times { head: options.header_timeout, idle: options.idle_timeout });
     let service = service_fn(|request: Request<Incoming>| {
         pace.request_began();
         let pace = &pace;
         async move {
-            let response = router::answer(app, request).await;
+            let response = routes.answer(request).await;
             pace.answered();
-            Ok::<_, Infallible>(response)
+            response
         }
     });
     let io = TokioIo::new(Paced { stream, pace: &pace });
