@@ -152,8 +152,13 @@ pub async fn record(world: World<'_>, id: ReservationId, spent: &Spent) -> Resul
 fn same(found: Reservation, digest: &[u8; 32]) -> Result<Closed, SettleError> {
     match &found.idempotency {
         Some(idempotency) if idempotency.digest == *digest => Ok(Closed { reservation: found, alerts: Vec::new() }),
-        _ => Err(SettleError::Conflict("this `idempotency_key` names another request")),
+        _ => Err(key_taken()),
     }
+}
+
+fn key_taken() -> SettleError {
+    let message = "this `idempotency_key` names another request";
+    RequestError::new(RequestErrorCode::IdempotencyConflict, "idempotency_key", message).into()
 }
 
 fn same_but_money(one: &Usage, other: &Usage) -> bool {
@@ -217,7 +222,7 @@ fn closing(error: CloseError) -> SettleError {
         CloseError::Ledger(LedgerError::Overflow) => {
             RequestError::new(RequestErrorCode::InvalidRequest, "usage", "it is beyond what can be counted").into()
         }
-        CloseError::KeyTaken(_) => SettleError::Conflict("this `idempotency_key` names another request"),
+        CloseError::KeyTaken(_) => key_taken(),
         CloseError::Store(error) => error.into(),
     }
 }

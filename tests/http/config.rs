@@ -92,7 +92,7 @@ fn every_mistake_is_told_with_its_place() {
 fn the_schema_names_every_setting() {
     let schema: serde_json::Value = serde_json::from_str(&schema_json()).unwrap();
     assert_eq!(schema["additionalProperties"], false);
-    for section in ["limits", "reload", "server"] {
+    for section in ["decisions", "limits", "meters", "reload", "server"] {
         assert_eq!(schema["properties"][section]["additionalProperties"], false, "{section}");
     }
     assert!(

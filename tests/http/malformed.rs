@@ -118,8 +118,8 @@ fn members() -> Vec<Case> {
             "not_supported",
             "credential",
         ),
-        with("a reservation", r#""reserve": true"#, "not_supported", "reserve"),
-        with("an idempotency key", r#""idempotency_key": "x""#, "not_supported", "idempotency_key"),
+        with("an idempotency key of a check", r#""idempotency_key": "x""#, "invalid_request", "idempotency_key"),
+        with("a time to live of a check", r#""ttl_seconds": 60"#, "invalid_request", "ttl_seconds"),
     ]
 }
 

@@ -28,8 +28,12 @@ fn publish(temp: &Path, sequence: u64, rule: &str) {
 }
 
 fn setup() -> Setup {
+    Setup::without_files().config(&config())
+}
+
+fn config() -> String {
     let public = key().public_key().unwrap();
-    Setup::without_files().config(&format!("reload: {{ manifest: {{ public_keys: [\"{public}\"] }} }}\n"))
+    format!("reload: {{ manifest: {{ public_keys: [\"{public}\"] }} }}\n")
 }
 
 fn published(sequence: u64, rule: &str) -> TempDir {
@@ -106,6 +110,10 @@ fn a_bundle_that_does_not_decide_raises_nothing() {
 fn without_a_manifest_nothing_is_kept() {
     let server = Server::start();
     assert_eq!(reload(&server).status, 200);
+    assert!(!server.temp.path().join(RECORD).exists());
+    // Nor are meters, where they need not outlive the process.
+    let server = Setup::new().config("meters: { in_memory: true }\n").start();
+    assert_eq!(reload(&server).status, 200);
     assert!(!server.temp.path().join("tollgate-data").exists());
 }
 
@@ -130,10 +138,15 @@ fn what_cannot_be_kept_does_not_decide() {
     let temp = published(41, "old");
     // A file where a directory should be: root, too, can write nothing below it.
     std::fs::write(temp.path().join("file"), "").unwrap();
-    let (code, said) = setup().argument("--data").argument("file/data").fail_in(temp.path());
+    let elsewhere = |setup: Setup| setup.argument("--data").argument("file/data").fail_in(temp.path());
+    let (code, said) = elsewhere(setup());
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("`file/data` cannot be used"), "{said}");
+    let (code, said) = elsewhere(setup().config(&format!("{}meters: {{ in_memory: true }}\n", config())));
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("error[sequence-not-kept]") && said.contains("file/data"), "{said}");
 
+    std::fs::remove_file(temp.path().join("tollgate.yaml")).unwrap();
     let server = setup().start_in(temp);
     let blocking = server.temp.path().join(format!("{RECORD}.new"));
     std::fs::create_dir(&blocking).unwrap();

@@ -27,7 +27,7 @@ pub(super) async fn settle(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiE
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
     let closed = gate::settle(app.engine.world(&snapshot, &facts), asked.reservation, usage, asked.resource.as_ref());
-    Ok(json(StatusCode::OK, &Outcome::of(&closed.await?)))
+    Ok(json(StatusCode::OK, &Outcome::of_held(&closed.await?)))
 }
 
 /// `POST /release`.
@@ -36,7 +36,7 @@ pub(super) async fn release(app: &Arc<App>, body: &[u8]) -> Result<Response, Api
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
     let closed = gate::release(app.engine.world(&snapshot, &facts), asked.reservation).await?;
-    Ok(json(StatusCode::OK, &Outcome::of(&closed)))
+    Ok(json(StatusCode::OK, &Outcome::of_held(&closed)))
 }
 
 #[derive(Serialize)]
@@ -91,7 +91,7 @@ struct Outcome {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<ToldUsage>,
-    /// Whether it used more than it had held.
+    /// Whether it used more than it had held; never of what nothing was held for.
     over: bool,
     charged: Vec<ToldPart>,
 }
@@ -118,6 +118,12 @@ struct ToldPart {
 }
 
 impl Outcome {
+    /// Of what was held before.
+    fn of_held(closed: &Closed) -> Self {
+        let over = closed.reservation.parts.iter().any(|part| part.charged > part.held);
+        Self { over, ..Self::of(closed) }
+    }
+
     fn of(closed: &Closed) -> Self {
         let reservation = &closed.reservation;
         let part = |part: &Part| ToldPart {
@@ -147,7 +153,7 @@ impl Outcome {
                 State::Expired => "expired",
             },
             usage: if let State::Settled(used) = reservation.state { Some(usage(used)) } else { None },
-            over: reservation.parts.iter().any(|part| part.charged > part.held && part.unit != Unit::Requests),
+            over: false,
             charged: reservation.parts.iter().map(part).collect(),
         }
     }
