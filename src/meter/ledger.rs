@@ -45,20 +45,31 @@ impl Ledger {
         charges.into_iter().map(|charge| self.at(charge, now).standing(&charge.limit, now)).collect()
     }
 
-    /// Which of `charges` have no room, without touching a meter. A limit that does not refuse has room for all that can
-    /// be counted.
+    /// Where the meters of `charges` stand and whether the amounts fit, without touching them. A limit that does not refuse
+    /// has room for all that can be counted.
+    #[must_use]
+    pub fn look(&self, charges: &[Charge], now: Timestamp) -> Vec<(Standing, Option<Lack>)> {
+        charges.iter().enumerate().map(|(index, charge)| self.look_at(charges, index, charge, now)).collect()
+    }
+
+    fn look_at(&self, all: &[Charge], index: usize, charge: &Charge, now: Timestamp) -> (Standing, Option<Lack>) {
+        let meter = self.at(charge, now);
+        let lack = match with_earlier(all, index) {
+            Some(amount) if charge.limit.is_enforced() => meter.room(&charge.limit, amount, now).err(),
+            Some(amount) if meter.has_space(amount) => None,
+            _ => Some(Lack { retry_at: None }),
+        };
+        (meter.standing(&charge.limit, now), lack)
+    }
+
+    /// Which of `charges` have no room, without touching a meter.
     #[must_use]
     pub fn shortfalls(&self, charges: &[Charge], now: Timestamp) -> Vec<Shortfall> {
-        let room = |(index, charge): (usize, &Charge)| {
-            let meter = self.at(charge, now);
-            let lack = match with_earlier(charges, index) {
-                Some(amount) if charge.limit.is_enforced() => meter.room(&charge.limit, amount, now).err()?,
-                Some(amount) if meter.has_space(amount) => return None,
-                _ => Lack { retry_at: None },
-            };
-            Some(Shortfall { charge: index, standing: meter.standing(&charge.limit, now), lack })
+        let short = |(index, charge): (usize, &Charge)| {
+            let (standing, lack) = self.look_at(charges, index, charge, now);
+            lack.map(|lack| Shortfall { charge: index, standing, lack })
         };
-        charges.iter().enumerate().filter_map(room).collect()
+        charges.iter().enumerate().filter_map(short).collect()
     }
 
     /// The meter of a charge as it is at `now`.

@@ -18,10 +18,7 @@ const EXPIRE_AT_ONCE: usize = 256;
 const SWEEP_AT_ONCE: usize = 512;
 
 fn looks(ledger: &Ledger, charges: &[Charge], now: Timestamp) -> Vec<Look> {
-    let shortfalls = ledger.shortfalls(charges, now);
-    let lack = |index: usize| shortfalls.iter().find(|short| short.charge == index).map(|short| short.lack);
-    let standings = ledger.standings(charges, now).into_iter().enumerate();
-    standings.map(|(index, standing)| Look { standing, lack: lack(index) }).collect()
+    ledger.look(charges, now).into_iter().map(|(standing, lack)| Look { standing, lack }).collect()
 }
 
 /// Holds, unless a request with the same key was here before: under one lock, so that of two only one is held.
