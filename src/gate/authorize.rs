@@ -69,7 +69,7 @@ pub async fn authorize(
     let verdict = prepared.case(item.facts(world)).judge(&request.resource);
     let mut decision = prepared.decision(verdict, &request.resource);
     decision.hint = prepared.hint(item.facts(world), &decision, request);
-    item.check(world, &mut decision);
+    item.check(world, wish, &mut decision);
     if let Some(wish) = wish.filter(|_| decision.is_permit()) {
         item.hold(world, wish, Vec::new(), &mut decision, &mut alerts).await?;
     }
@@ -103,7 +103,7 @@ pub async fn authorize_candidates(
         item.look(world, wish.is_some()).await;
         let verdict = candidates.judge(item.facts(world), uid, router.as_ref().map(|(_, verdict, _)| verdict));
         let mut decision = prepared.decision(verdict, uid);
-        item.check(world, &mut decision);
+        item.check(world, wish, &mut decision);
         items.push(item);
         decisions.push(decision);
     }
@@ -184,7 +184,7 @@ impl<'a> Item<'a> {
     }
 
     /// Refuses what rules permit and an exhausted limit does not, and tells where limits stand.
-    fn check(&self, world: World<'_>, decision: &mut Decision) {
+    fn check(&self, world: World<'_>, wish: Option<&Wish>, decision: &mut Decision) {
         if !decision.is_permit() {
             return;
         }
@@ -198,7 +198,8 @@ impl<'a> Item<'a> {
             Some(Err(_)) if self.forbids_without_store() => forbid(decision, DecisionCode::StoreUnavailable),
             _ => {}
         }
-        if self.needs_price(world) {
+        let is_said = wish.is_some_and(|wish| wish.reserve.usd.is_some());
+        if !is_said && self.needs_price(world) {
             forbid(decision, DecisionCode::PriceUnknown);
         }
         decision.not_held = self.applying.iter().map(|one| one.limit.limit.id.clone()).collect();

@@ -332,6 +332,13 @@ impl Ledger {
         self.book.remove(id)
     }
 
+    /// Whether a reservation is closed, and as it was when changes were last taken.
+    #[must_use]
+    pub fn is_taken(&self, id: ReservationId) -> bool {
+        let closed = self.book.get(id).is_some_and(|found| found.state != State::Open);
+        closed && !self.changed.reservations.contains(&id)
+    }
+
     /// A reservation that is known here.
     #[must_use]
     pub fn reservation(&self, id: ReservationId) -> Option<&Reservation> {

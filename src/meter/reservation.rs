@@ -168,3 +168,12 @@ pub struct Reservation {
     /// What its client named it.
     pub idempotency: Option<Idempotency>,
 }
+
+impl Reservation {
+    /// Whether its client's key may name another: it was given back since nobody could be told of it.
+    #[must_use]
+    pub fn leaves_its_key(&self) -> bool {
+        let unanswered = self.idempotency.as_ref().is_some_and(|key| key.answer.is_none());
+        unanswered && self.state == State::Released
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tollgate::edge::store::{Embedded, Memory};
 use tollgate::gate::{CloseError, HoldError, Meters};
-use tollgate::meter::{LedgerError, Measure, State};
+use tollgate::meter::{Hold, LedgerError, Measure, State};
 
 use crate::{amount, at, charge, daily, hold, id, limit, tokens, wait};
 
@@ -19,6 +19,7 @@ const PROMISES: &[Promise] = &[
     ("what nobody settles is charged at its end, and can be corrected for a day", expires),
     ("an extension lasts", extends),
     ("what was answered can be answered again", answers),
+    ("a key names one thing, unless nobody was told of it", keys),
     ("spending without a reservation counts in full", records),
     ("unknown reservations are told", unknown),
     ("caps hold whoever asks at once", races),
@@ -146,6 +147,31 @@ fn answers(store: &dyn Meters) {
     assert_eq!(wait(store.named("retry-7", at(2))).unwrap().unwrap().id, id(1));
     assert!(wait(store.named("retry-8", at(2))).unwrap().is_none());
     assert_eq!(wait(store.reservation(id(1), at(2))).unwrap().unwrap().state, State::Settled(tokens(1)));
+}
+
+fn keys(store: &dyn Meters) {
+    let limit = daily("day", 100);
+    let named = |number, key: &str| Hold {
+        idempotency: Some((key.into(), [7; 32])),
+        ..hold(number, &[charge(&limit, "a", 8)])
+    };
+    wait(store.hold(named(1, "k"), at(0))).unwrap();
+    wait(store.answered(id(1), Arc::from(*b"{}"))).unwrap();
+    wait(store.settle(id(1), tokens(1), at(1))).unwrap();
+    // Also once it is over, and for whoever looked before it was there.
+    assert_eq!(wait(store.hold(named(2, "k"), at(2))), Err(HoldError::KeyTaken));
+    wait(store.record(named(3, "u"), tokens(8), at(3))).unwrap();
+    let Err(CloseError::KeyTaken(found)) = wait(store.record(named(4, "u"), tokens(8), at(4))) else {
+        panic!("it was noted twice");
+    };
+    assert_eq!(found.id, id(3));
+    wait(store.hold(named(5, "lost"), at(5))).unwrap();
+    assert_eq!(wait(store.hold(named(6, "lost"), at(5))), Err(HoldError::KeyTaken));
+    wait(store.release(id(5), at(6))).unwrap();
+    wait(store.hold(named(7, "lost"), at(7))).unwrap();
+    wait(store.answered(id(7), Arc::from(*b"{}"))).unwrap();
+    assert_eq!(wait(store.named("lost", at(8))).unwrap().unwrap().id, id(7));
+    assert_eq!(standing(store, &limit, "a", 9), (9, 8));
 }
 
 fn records(store: &dyn Meters) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tollgate::edge::store::{Embedded, OpenError};
-use tollgate::gate::{HoldError, Meters, StoreError};
+use tollgate::gate::{CloseError, HoldError, Meters, StoreError};
 use tollgate::meter::State;
 
 use crate::{at, charge, daily, hold, id, tokens, wait};
@@ -24,7 +24,7 @@ fn a_restart_forgets_nothing() {
     wait(before.settle(id(2), tokens(15), at(1))).unwrap();
     let mut named = hold(3, &one(30));
     named.idempotency = Some(("never answered".into(), [0; 32]));
-    wait(before.hold(named, at(0))).unwrap();
+    wait(before.hold(named.clone(), at(0))).unwrap();
     drop(before);
     let after = open(directory.path());
     let look = wait(after.look(&one(1), at(2))).unwrap();
@@ -34,6 +34,47 @@ fn a_restart_forgets_nothing() {
     wait(after.settle(id(1), tokens(10), at(3))).unwrap();
     let look = wait(after.look(&one(1), at(4))).unwrap();
     assert_eq!((look[0].standing.used.get(), look[0].standing.held.get()), (25, 0));
+    // Nobody was told of what was given back, so its key names whatever comes next.
+    named.id = id(4);
+    wait(after.hold(named, at(4))).unwrap();
+}
+
+/// A copy of the file, as a crash would leave it.
+fn as_after_a_crash(directory: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        if entry.file_name() != "meters.lock" {
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+    }
+    copy
+}
+
+/// Who sends a request again while the first is being written must not be told of it before it is kept.
+#[test]
+fn what_a_key_tells_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let limit = daily("day", 1_000_000);
+    let named = |number: u128, key: &str| {
+        let mut hold = hold(number, &[charge(&limit, "a", 1)]);
+        hold.idempotency = Some((key.into(), [0; 32]));
+        hold
+    };
+    let store = open(directory.path());
+    // What keeps the writer busy.
+    let others: Vec<_> =
+        (1000..3000).map(|number| store.record(hold(number, &[charge(&limit, "b", 1)]), tokens(1), at(0))).collect();
+    let first = store.record(named(1, "asked"), tokens(1), at(0));
+    let found = wait(store.named("asked", at(0))).unwrap().unwrap();
+    assert_eq!(found.id, id(1));
+    let second = store.record(named(2, "noted"), tokens(1), at(0));
+    assert!(matches!(wait(store.record(named(3, "noted"), tokens(1), at(0))), Err(CloseError::KeyTaken(_))));
+    let copy = as_after_a_crash(directory.path());
+    let after = open(copy.path());
+    for (key, number) in [("asked", 1), ("noted", 2)] {
+        assert_eq!(wait(after.named(key, at(1))).unwrap().map(|found| found.id), Some(id(number)), "{key}");
+    }
+    drop((first, second, others));
 }
 
 #[test]

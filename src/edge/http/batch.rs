@@ -10,6 +10,8 @@ use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
 use super::errors::{ApiError, Response};
 use super::is_authorized::{answer_by, aside, to_its_end};
 use super::wire::{self, Asked};
+use crate::gate;
+use crate::meter::ReservationId;
 use crate::model::Facts;
 use crate::policy::Snapshot;
 
@@ -36,9 +38,16 @@ pub(super) async fn answer(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiE
 async fn answers(app: &App, snapshot: &Snapshot, facts: &Facts, requests: &[Asked]) -> Result<Vec<u8>, ApiError> {
     let mut text = Vec::with_capacity(32 + requests.len() * USUAL_ANSWER_BYTES);
     text.extend_from_slice(br#"{"responses":["#);
+    let mut held = Vec::new();
     for (number, asked) in requests.iter().enumerate() {
-        let answered = answer_by(app, snapshot, facts, asked).await;
-        let answered = answered.map_err(|error| error.within(&format!("requests[{number}]")))?;
+        let answered = match answer_by(app, snapshot, facts, asked).await {
+            Ok(answered) => answered,
+            Err(error) => {
+                give_back(app, snapshot, facts, held).await;
+                return Err(error.within(&format!("requests[{number}]")));
+            }
+        };
+        held.extend(answered.held);
         if number > 0 {
             text.push(b',');
             if number % AT_ONCE == 0 {
@@ -49,4 +58,12 @@ async fn answers(app: &App, snapshot: &Snapshot, facts: &Facts, requests: &[Aske
     }
     text.extend_from_slice(b"]}");
     Ok(text)
+}
+
+/// Gives back what items before one that is no request hold: nobody is told of it.
+async fn give_back(app: &App, snapshot: &Snapshot, facts: &Facts, held: Vec<ReservationId>) {
+    for id in held {
+        // Where that fails it expires.
+        let _closed = gate::release(app.engine.world(snapshot, facts), id).await;
+    }
 }

@@ -41,6 +41,8 @@ async fn answer_now(app: &App, asked: &Asked) -> Result<Answered, ApiError> {
 pub(super) struct Answered {
     code: DecisionCode,
     pub(super) text: Vec<u8>,
+    /// What is held that only this answer tells of: without a key it cannot be asked for again.
+    pub(super) held: Option<ReservationId>,
 }
 
 /// Answers by `snapshot`; what was answered before, as it was.
@@ -54,7 +56,7 @@ pub(super) async fn answer_by(
     if let Some((key, digest)) = key
         && let Some(text) = before(app, facts, key, digest).await?
     {
-        return Ok(Answered { code: DecisionCode::Permitted, text });
+        return Ok(Answered { code: DecisionCode::Permitted, text, held: None });
     }
     let decided = decide(app, snapshot, facts, asked).await?;
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
@@ -63,7 +65,8 @@ pub(super) async fn answer_by(
         let kept = app.engine.meters().answered(id, text.as_slice().into()).await;
         kept.map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
     }
-    Ok(Answered { code: decided.code(), text })
+    let held = decided.reservation().filter(|_| key.is_none());
+    Ok(Answered { code: decided.code(), text, held })
 }
 
 /// What was answered to the request of this key.
@@ -74,7 +77,7 @@ async fn before(app: &App, facts: &Facts, key: &str, digest: &[u8; 32]) -> Resul
     };
     let found = app.engine.meters().named(key, facts.now).await;
     let found = found.map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
-    match found.and_then(|found| found.idempotency) {
+    match found.filter(|found| !found.leaves_its_key()).and_then(|found| found.idempotency) {
         None => Ok(None),
         Some(known) if known.digest != *digest => conflict("this `idempotency_key` names another request"),
         Some(Idempotency { answer: Some(answer), .. }) => Ok(Some(answer.to_vec())),

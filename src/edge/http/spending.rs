@@ -267,7 +267,7 @@ impl<'de, 't> Members<'de, 't> for UsageBody<'t> {
 
     fn finish(self) -> Result<Noted, ApiError> {
         match self.batch {
-            Some(_) if self.one.is_begun() => {
+            Some(_) if self.one.begun => {
                 Err(ApiError::invalid("usages", "`usages` stands alone; each of its items says who, what and how much"))
             }
             Some(batch) => Ok(Noted::Batch(batch)),
@@ -284,16 +284,14 @@ struct SpentMembers<'t> {
     context: Told,
     usage: Option<Usage>,
     key: Option<SmolStr>,
+    /// Whether any of them was said.
+    begun: bool,
 }
 
 impl<'t> SpentMembers<'t> {
     fn new(trail: &'t Trail) -> Self {
         let (principal, action, resource, usage, key) = (None, None, None, None, None);
-        Self { trail, principal, action, resource, context: Told::default(), usage, key }
-    }
-
-    fn is_begun(&self) -> bool {
-        self.principal.is_some() || self.action.is_some() || self.resource.is_some() || self.usage.is_some()
+        Self { trail, principal, action, resource, context: Told::default(), usage, key, begun: false }
     }
 }
 
@@ -308,6 +306,7 @@ impl<'de, 't> Members<'de, 't> for SpentMembers<'t> {
 
     fn member<A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
         let trail = self.trail;
+        self.begun = true;
         match name {
             "principal" => self.principal = Some(map.next_value_seed(Uid { trail })?),
             "action" => self.action = Some(map.next_value_seed(action(trail))?),

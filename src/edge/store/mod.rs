@@ -23,7 +23,8 @@ fn looks(ledger: &Ledger, charges: &[Charge], now: Timestamp) -> Vec<Look> {
 
 /// Holds, unless a request with the same key was here before: under one lock, so that of two only one is held.
 fn held(ledger: &mut Ledger, hold: Hold, now: Timestamp) -> Result<Held, HoldError> {
-    if hold.idempotency.as_ref().is_some_and(|(key, _)| ledger.named(key).is_some()) {
+    let named = hold.idempotency.as_ref().and_then(|(key, _)| ledger.named(key));
+    if named.is_some_and(|found| !found.leaves_its_key()) {
         return Err(HoldError::KeyTaken);
     }
     ledger.hold(hold, now).map_err(|refused| match refused.cause {

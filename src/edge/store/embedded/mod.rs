@@ -8,6 +8,7 @@ mod file;
 mod rows;
 mod writer;
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -47,6 +48,9 @@ struct State {
     /// How often closed reservations were let go of: what was read from the file before may be old.
     let_go: u64,
     waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
+    /// Closed reservations with keys that stay in memory for a while: whoever looked in vain for a key, here and in the
+    /// file, and then holds or notes under it, must not miss what came between.
+    lingering: VecDeque<ReservationId>,
     /// Whether something moved that nobody waits for.
     moved: bool,
     ends: bool,
@@ -66,6 +70,12 @@ enum Wait {
 }
 
 impl Wait {
+    /// What failed moved nothing that could be waited for.
+    fn if_done<T, E>(self, done: Result<T, E>) -> (Result<T, E>, Self) {
+        let wait = if done.is_ok() { self } else { Self::No };
+        (done, wait)
+    }
+
     fn of<'a>(mut durabilities: impl Iterator<Item = &'a Durability>) -> Self {
         if durabilities.any(|durability| *durability == Durability::Sync) { Self::ForDisk } else { Self::No }
     }
@@ -80,7 +90,8 @@ impl Embedded {
         let mut file = File::open(directory)?;
         let ledger = file.load(now)?;
         let archive = Mutex::new(file.archive()?);
-        let state = State { ledger, let_go: 0, waiting: Vec::new(), moved: true, ends: false };
+        let state =
+            State { ledger, let_go: 0, waiting: Vec::new(), lingering: VecDeque::new(), moved: true, ends: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
         let writing = Arc::clone(&shared);
         let writer = std::thread::Builder::new().name("meters".to_owned()).spawn(move || writer::run(&writing, file));
@@ -102,11 +113,20 @@ impl Embedded {
         state.ledger.expire(now, EXPIRE_AT_ONCE);
         let (done, wait) = work(&mut state.ledger);
         state.moved = true;
-        if wait == Wait::No || done.is_err() {
+        if wait == Wait::No {
             drop(state);
             self.shared.wake.notify_one();
             return Later::ready(done);
         }
+        self.once_written(state, done)
+    }
+
+    /// Answers when everything that moved until now is on disk.
+    fn once_written<T, E>(&self, mut state: MutexGuard<'_, State>, done: Result<T, E>) -> Later<Result<T, E>>
+    where
+        T: Send + Unpin + 'static,
+        E: From<StoreError> + Send + Unpin + 'static,
+    {
         let (sender, written) = oneshot::channel();
         state.waiting.push(sender);
         drop(state);
@@ -155,7 +175,7 @@ impl Meters for Embedded {
             Some(_) => Wait::ForDisk,
             None => Wait::of(hold.charges.iter().map(|charge| &charge.limit.durability)),
         };
-        let holding = self.change(now, |ledger| (held(ledger, hold, now), wait));
+        let holding = self.change(now, |ledger| wait.if_done(held(ledger, hold, now)));
         if let Later::Ready(_) = holding {
             return holding;
         }
@@ -171,28 +191,32 @@ impl Meters for Embedded {
     }
 
     fn record(&self, hold: Hold, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
-        self.change(now, |ledger| (recorded(ledger, hold, usage, now), Wait::ForDisk))
+        self.change(now, |ledger| match recorded(ledger, hold, usage, now) {
+            // What is found is told as if it were noted now, so it has to be kept as well.
+            found @ Err(CloseError::KeyTaken(_)) => (found, Wait::ForDisk),
+            done => Wait::ForDisk.if_done(done),
+        })
     }
 
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         if let Err(error) = self.recall(id) {
             return Later::ready(Err(error.into()));
         }
-        self.change(now, |ledger| (ledger.settle(id, usage, now).map_err(CloseError::from), Wait::ForDisk))
+        self.change(now, |ledger| Wait::ForDisk.if_done(ledger.settle(id, usage, now).map_err(CloseError::from)))
     }
 
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         if let Err(error) = self.recall(id) {
             return Later::ready(Err(error.into()));
         }
-        self.change(now, |ledger| (ledger.release(id, now).map_err(CloseError::from), Wait::ForDisk))
+        self.change(now, |ledger| Wait::ForDisk.if_done(ledger.release(id, now).map_err(CloseError::from)))
     }
 
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
         if let Err(error) = self.recall(id) {
             return Later::ready(Err(error.into()));
         }
-        self.change(now, |ledger| (ledger.extend(id, ttl_ms, now).map_err(CloseError::from), Wait::ForDisk))
+        self.change(now, |ledger| Wait::ForDisk.if_done(ledger.extend(id, ttl_ms, now).map_err(CloseError::from)))
     }
 
     fn reservation(&self, id: ReservationId, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>> {
@@ -205,10 +229,12 @@ impl Meters for Embedded {
     }
 
     fn named(&self, key: &str, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>> {
-        let known = self.shared.lock().ledger.named(key).cloned();
-        if known.is_some() {
-            return Later::ready(Ok(known));
+        let state = self.shared.lock();
+        if let Some(known) = state.ledger.named(key).cloned() {
+            // Whoever asks by a key tells what was answered: not before that is kept.
+            return self.once_written(state, Ok(Some(known)));
         }
+        drop(state);
         let kept = self.archive.lock().unwrap_or_else(PoisonError::into_inner).named(key);
         Later::ready(kept.map(|kept| kept.filter(|kept| is_known(kept, now))))
     }

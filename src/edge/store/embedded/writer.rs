@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::file::File;
 use super::{ASYNC_WAIT_MS, Shared, State};
-use crate::meter::{Changes, State as Stage};
+use crate::meter::{Changes, ReservationId, State as Stage};
+
+/// How many closed reservations with keys stay in memory: more than are closed while one request is answered.
+const MOST_LINGERING: usize = 4096;
 
 /// Writes until the store is closed.
 pub(super) fn run(shared: &Shared, mut file: File) {
@@ -58,10 +61,27 @@ impl State {
     fn let_go(&mut self, written: &Changes) {
         let closed = written.reservations.iter().filter(|reservation| reservation.state != Stage::Open);
         for reservation in closed {
-            if self.ledger.reservation(reservation.id) == Some(reservation) {
-                self.ledger.forget(reservation.id);
-                self.let_go += 1;
+            if self.ledger.reservation(reservation.id) != Some(reservation) {
+                continue;
+            }
+            if reservation.idempotency.is_some() {
+                self.lingering.push_back(reservation.id);
+            } else {
+                self.forget(reservation.id);
             }
         }
+        while self.lingering.len() > MOST_LINGERING
+            && let Some(id) = self.lingering.pop_front()
+        {
+            // What changed since will be written, and comes here again.
+            if self.ledger.is_taken(id) {
+                self.forget(id);
+            }
+        }
+    }
+
+    fn forget(&mut self, id: ReservationId) {
+        self.ledger.forget(id);
+        self.let_go += 1;
     }
 }
