@@ -219,10 +219,14 @@ pub struct Answer {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        Self { stream: BufReader::new(stream) }
+        Self::try_connect(address).unwrap()
+    }
+
+    pub fn try_connect(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        Ok(Self { stream: BufReader::new(stream) })
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
@@ -242,6 +246,11 @@ impl Client {
     }
 
     pub fn request(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
+        self.try_request(method, path, headers, body).expect("an answer")
+    }
+
+    /// `None` where the connection is closed instead of an answer.
+    pub fn try_request(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Option<Answer> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: tollgate\r\n");
         for header in headers {
             let _ = write!(head, "{header}\r\n");
@@ -253,7 +262,7 @@ impl Client {
         bytes.extend_from_slice(body);
         // A server may refuse what it has not read to its end.
         let _ = self.try_send(&bytes);
-        self.read_to(method).expect("an answer")
+        self.read_to(method)
     }
 
     /// The next response; `None` where the connection is closed instead.
