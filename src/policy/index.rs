@@ -7,6 +7,7 @@
 mod scopes;
 
 use std::collections::HashMap;
+use std::hint::black_box;
 
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
@@ -39,6 +40,8 @@ pub(super) fn number(count: usize) -> u32 {
 const MOST_PAIRS: usize = 64;
 /// Ranges up to this long are looked through; in longer ones each key of the other side is searched for.
 const SCANNED: usize = 64;
+/// Keys whose ranges are fetched together: as many as most have.
+const AT_ONCE: usize = 16;
 
 /// What the index needs to know of a rule.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +117,7 @@ impl Index {
         let used = Used::of(scopes, groups);
         let (memberships, (by_principal, by_resource)) = parallel::both(
             || Memberships::of(scopes, store, &used),
-            || (Table::of(by_principal, scopes.keys().len()), Table::of(by_resource, scopes.keys().len())),
+            || (Table::of(&by_principal, scopes.keys().len()), Table::of(&by_resource, scopes.keys().len())),
         );
         Self { by_principal, by_resource, memberships, used }
     }
@@ -151,47 +154,42 @@ impl Index {
 }
 
 impl Table {
-    fn of(mut pairs: Vec<(KeyIndex, KeyIndex, RuleIndex)>, keys: usize) -> Self {
-        pairs.sort_unstable();
+    fn of(pairs: &[(KeyIndex, KeyIndex, RuleIndex)], keys: usize) -> Self {
         let mut used = vec![0_u64; keys / 64 + 1];
-        for (KeyIndex(key), _, _) in &pairs {
+        // Where the rules of each key end, then, as they are put in from behind, where they start.
+        let mut starts = vec![0_u32; keys + 1];
+        for (KeyIndex(key), _, _) in pairs {
             used.iter_mut().skip(*key as usize / 64).take(1).for_each(|word| *word |= 1 << (key % 64));
+            starts.iter_mut().skip(*key as usize).take(1).for_each(|count| *count += 1);
         }
-        let mut starts = Vec::with_capacity(keys + 1);
-        for (at, (first, _, _)) in pairs.iter().enumerate() {
-            starts.resize(starts.len().max(first.0 as usize + 1), number(at));
+        let mut before = 0;
+        for start in &mut starts {
+            before += *start;
+            *start = before;
         }
-        starts.resize(keys + 1, number(pairs.len()));
-        Self { used, starts, entries: pairs.into_iter().map(|(_, second, rule)| (second, rule)).collect() }
+        let mut entries = vec![(ANY, RuleIndex(0)); pairs.len()];
+        for (first, second, rule) in pairs.iter().rev() {
+            let Some(start) = starts.get_mut(first.0 as usize) else { continue };
+            *start -= 1;
+            entries.iter_mut().skip(*start as usize).take(1).for_each(|entry| *entry = (*second, *rule));
+        }
+        for (start, end) in starts.iter().zip(starts.iter().skip(1)) {
+            if let Some(range) = entries.get_mut(*start as usize..*end as usize) {
+                range.sort_unstable();
+            }
+        }
+        Self { used, starts, entries }
     }
 
     /// Hands every rule under one of `first` and one of `second` to `visit`.
     fn pairs(&self, first: &[KeyIndex], second: &[KeyIndex], visit: &mut impl FnMut(RuleIndex)) {
-        for key in first {
-            let range = self.range(*key);
-            if range.len() <= SCANNED {
-                // Both are sorted, so neither is gone through twice.
-                let mut rest = second;
-                for (wanted, rule) in range {
-                    while let [first, behind @ ..] = rest
-                        && first < wanted
-                    {
-                        rest = behind;
-                    }
-                    match rest.first() {
-                        Some(first) if first == wanted => visit(*rule),
-                        Some(_) => {}
-                        None => break,
-                    }
-                }
-                continue;
-            }
-            for wanted in second {
-                let from = range.partition_point(|(key, _)| key < wanted);
-                let rest = range.get(from..).unwrap_or_default();
-                for (_, rule) in rest.iter().take_while(|(key, _)| key == wanted) {
-                    visit(*rule);
-                }
+        for some in first.chunks(AT_ONCE) {
+            let mut ranges = [&[] as &[_]; AT_ONCE];
+            ranges.iter_mut().zip(some).for_each(|(range, key)| *range = self.range(*key));
+            // With many rules each range is a trip to memory: this makes all of them at once and not one by one.
+            black_box(ranges.iter().filter_map(|range| range.first()).fold(0, |all, (key, _)| all ^ key.0));
+            for range in ranges.iter().take(some.len()) {
+                pairs_of(range, second, visit);
             }
         }
     }
@@ -203,6 +201,34 @@ impl Table {
         }
         let (Some(start), Some(end)) = (self.starts.get(at), self.starts.get(at + 1)) else { return &[] };
         self.entries.get(*start as usize..*end as usize).unwrap_or_default()
+    }
+}
+
+/// Hands every rule of `range` under one of `second` to `visit`.
+fn pairs_of(range: &[(KeyIndex, RuleIndex)], second: &[KeyIndex], visit: &mut impl FnMut(RuleIndex)) {
+    if range.len() <= SCANNED {
+        // Both are sorted, so neither is gone through twice.
+        let mut rest = second;
+        for (wanted, rule) in range {
+            while let [first, behind @ ..] = rest
+                && first < wanted
+            {
+                rest = behind;
+            }
+            match rest.first() {
+                Some(first) if first == wanted => visit(*rule),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        return;
+    }
+    for wanted in second {
+        let from = range.partition_point(|(key, _)| key < wanted);
+        let rest = range.get(from..).unwrap_or_default();
+        for (_, rule) in rest.iter().take_while(|(key, _)| key == wanted) {
+            visit(*rule);
+        }
     }
 }
 

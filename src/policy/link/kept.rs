@@ -19,7 +19,7 @@ use crate::policy::problem::Problem;
 use crate::policy::snapshot::Snapshot;
 
 /// Parts linked at a time: enough for every core, and few enough for what they take to be no matter beside the snapshot.
-const AT_A_TIME: usize = 64;
+const AT_A_TIME: usize = 16;
 
 /// The last snapshot, and what it was linked from.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Parts {
     files: Files,
     declared: Arc<Declared>,
     /// By path; without one, what keys are narrowed to.
-    parts: HashMap<Arc<str>, Part>,
+    by_path: HashMap<Arc<str>, Part>,
 }
 
 /// Rules that were linked by themselves.
@@ -148,7 +148,7 @@ pub(super) fn link(tools: Tools<'_>, files: &Files, kept: Option<&Kept>) -> Link
             entities: files.entities.clone(),
         },
         declared,
-        parts: parts.into_iter().map(|part| (part.of.path(), part)).collect(),
+        by_path: parts.into_iter().map(|part| (part.of.path(), part)).collect(),
     };
     let Linker { store, scopes, rules, files, conditions, action_sets, aliases, group_patterns, counts, .. } = linker;
     let sound = ancestry.sound;
@@ -178,7 +178,7 @@ fn assemble<'a>(tools: Tools<'a>, declared: &Declared, files: &Files, kept: Opti
     let documents = files.documents.iter().map(|file| Of::Rules(Arc::clone(file)));
     let policies = files.policies.iter().map(|file| Of::Policies(Arc::clone(file)));
     let all: Vec<Of> = documents.chain([Of::Restrictions]).chain(policies).collect();
-    let known = |of: &Of| kept.and_then(|kept| kept.parts.parts.get(&of.path())).filter(|part| part.of.is(of));
+    let known = |of: &Of| kept.and_then(|kept| kept.parts.by_path.get(&of.path())).filter(|part| part.of.is(of));
     let before = kept.map(|kept| Source::of_snapshot(&kept.snapshot));
     let mut copied = Renumbered::default();
     let mut parts = Vec::with_capacity(all.len());
