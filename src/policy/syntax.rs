@@ -59,6 +59,28 @@ pub struct Document {
     pub rules: Vec<RuleDeclaration>,
 }
 
+impl Document {
+    /// Whether it declares anyone or anything.
+    #[must_use]
+    pub fn declares(&self) -> bool {
+        !self.declares_as(&Self::default())
+    }
+
+    /// Whether both declare the same, in the same places; their rules may differ.
+    #[must_use]
+    pub fn declares_as(&self, other: &Self) -> bool {
+        let Self { orgs, teams, users, services, keys, provider_accounts, model_groups, routers, rules: _ } = self;
+        *orgs == other.orgs
+            && *teams == other.teams
+            && *users == other.users
+            && *services == other.services
+            && *keys == other.keys
+            && *provider_accounts == other.provider_accounts
+            && *model_groups == other.model_groups
+            && *routers == other.routers
+    }
+}
+
 /// What declarations of people and things may say besides their names; most say none of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extras {
@@ -75,7 +97,7 @@ pub struct Extras {
 }
 
 /// An org (no `org`, no `parent`) or a team.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupDeclaration {
     /// `id`
     pub id: Name,
@@ -90,7 +112,7 @@ pub struct GroupDeclaration {
 }
 
 /// A membership in a team, with a role there if one is given.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
     /// The team.
     pub team: Name,
@@ -99,7 +121,7 @@ pub struct Membership {
 }
 
 /// A user or a service.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberDeclaration {
     /// `id`
     pub id: Name,
@@ -116,7 +138,7 @@ pub struct MemberDeclaration {
 }
 
 /// An API key that is kept in git, as a hash.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyDeclaration {
     /// `id`
     pub id: Name,
@@ -137,7 +159,7 @@ pub struct KeyDeclaration {
 }
 
 /// A provider account with the models it lists.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountDeclaration {
     /// `id`
     pub id: Name,
@@ -152,7 +174,7 @@ pub struct AccountDeclaration {
 }
 
 /// A model of an account.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelDeclaration {
     /// `name`, without the account.
     pub name: Name,
@@ -182,7 +204,7 @@ pub struct Price {
 }
 
 /// A model group or a router: a name for a list of models.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelsDeclaration {
     /// `id`
     pub id: Name,
