@@ -2,7 +2,8 @@
 # Tollgate over HTTP beside a bare server (benches/floor.rs), in alternating rounds: benches/http.sh > http.md
 #
 # The server has core 0 to itself and wrk core 1, so at 16 connections and more it is wrk that limits the bare server:
-# compare the CPU time of a request, which is what the server itself used. Ratios are taken round by round.
+# compare the CPU time of a request, which is what the server itself used. Ratios are taken round by round, for
+# requests that no rule with a condition fits and for those that one does.
 #   RULES="10000 1000000"  CONNECTIONS="1 16 64"  ROUNDS=5  SECONDS_EACH=5  PROFILE=dist  RESULTS=file
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -32,15 +33,15 @@ trap finish EXIT
 # What the process has used so far, in µs (user and system).
 cpu_us() { sed 's/.*) //' "/proc/$1/stat" | awk -v tick="$(getconf CLK_TCK)" '{ print ($12 + $13) * 1000000 / tick }'; }
 
-run() { # name pid port rules connections bodies
+run() { # name pid port rules connections kind
   local before after
   before=$(cpu_us "$2")
-  taskset -c 1 wrk -t 1 -c "$5" -d "${seconds}s" --latency -s benches/http.lua "http://127.0.0.1:$3/is_authorized" -- "$6" |
+  taskset -c 1 wrk -t 1 -c "$5" -d "${seconds}s" --latency -s benches/http.lua "http://127.0.0.1:$3/is_authorized" -- "$scratch/$4/$6.jsonl" |
     tail -1 >"$scratch/line"
   after=$(cpu_us "$2")
-  jq -c --arg peer "$1" --argjson rules "$4" --argjson connections "$5" --argjson round "$round" \
+  jq -c --arg peer "$1" --arg kind "$6" --argjson rules "$4" --argjson connections "$5" --argjson round "$round" \
     --argjson cpu "$(awk "BEGIN { print $after - $before }")" \
-    '. + { peer: $peer, rules: $rules, connections: $connections, round: $round,
+    '. + { peer: $peer, kind: $kind, rules: $rules, connections: $connections, round: $round,
            rate: (.requests / .duration_us * 1e6), cpu_us: ($cpu / .requests) }' "$scratch/line" >>"$scratch/results"
 }
 
@@ -51,7 +52,6 @@ servers+=("$floor_pid")
 for count in $rules; do
   echo "$count rules …" >&2
   "$scale" --write "$scratch/$count" "$count"
-  bodies=$scratch/$count/bodies.jsonl
   # The load takes both cores; deciding has core 0.
   taskset -c 0 "$tollgate" serve --policies "$scratch/$count/policies" --listen 127.0.0.1:18181 >"$scratch/log" 2>&1 &
   pid=$!
@@ -62,8 +62,10 @@ for count in $rules; do
   done
   for ((round = 1; round <= rounds; round++)); do
     for clients in $connections; do
-      run floor "$floor_pid" 18182 "$count" "$clients" "$bodies"
-      run tollgate "$pid" 18181 "$count" "$clients" "$bodies"
+      for kind in plain conditional; do
+        run floor "$floor_pid" 18182 "$count" "$clients" "$kind"
+        run tollgate "$pid" 18181 "$count" "$clients" "$kind"
+      done
     done
   done
   kill "$pid"
@@ -74,9 +76,14 @@ cp "$scratch/results" "${RESULTS:-/dev/null}" 2>/dev/null || true
 jq -rs '
   def median: sort | .[length / 2 | floor];
   def shown: . * 100 | round / 100;
-  "| rules | connections | req/s | of the floor | CPU µs/request | floor | p50 µs | to the floor | p99 µs | to the floor | failed |",
-  "|---|---|---|---|---|---|---|---|---|---|---|",
-  (group_by([.rules, .connections])[] | . as $all
+  def row: "| " + (map(tostring) | join(" | ")) + " |";
+  (["rules", "condition", "connections", "req/s", "of the floor", "CPU µs/request", "to the floor", "p50 µs",
+    "to the floor", "p99 µs", "to the floor", "failed"] | row, (map("---") | row)),
+  (group_by([.rules, .kind == "conditional", .connections])[] | . as $all
     | [group_by(.round)[] | { t: map(select(.peer == "tollgate"))[0], f: map(select(.peer == "floor"))[0] }] as $rounds
-    | "| \($all[0].rules) | \($all[0].connections) | \([$rounds[].t.rate] | median | round) | \([$rounds[] | .t.rate / .f.rate] | median | shown) | \([$rounds[].t.cpu_us] | median | shown) | \([$rounds[].f.cpu_us] | median | shown) | \([$rounds[].t.p50_us] | median) | \([$rounds[] | .t.p50_us / .f.p50_us] | median | shown) | \([$rounds[].t.p99_us] | median) | \([$rounds[] | .t.p99_us / .f.p99_us] | median | shown) | \([$all[].failed] | add) |")
+    | def mine(field): [$rounds[].t | field] | median | shown;
+      def ratio(field): [$rounds[] | (.t | field) / (.f | field)] | median | shown;
+      [$all[0].rules, (if $all[0].kind == "plain" then "no" else "yes" end), $all[0].connections,
+       (mine(.rate) | round), ratio(.rate), mine(.cpu_us), ratio(.cpu_us), mine(.p50_us), ratio(.p50_us),
+       mine(.p99_us), ratio(.p99_us), ([$all[].failed] | add)] | row)
 ' "$scratch/results"

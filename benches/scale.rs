@@ -346,7 +346,7 @@ fn status(name: &str) -> usize {
     line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<usize>().ok()).unwrap_or_default() * 1024
 }
 
-/// A bundle, and requests for it as `POST /is_authorized` has them.
+/// A bundle, and requests for it as `POST /is_authorized` has them: without a condition to evaluate, and with one.
 fn write(directory: &str, size: Size) {
     let directory = std::path::Path::new(directory);
     let bundle = common::bundle(size);
@@ -358,12 +358,14 @@ fn write(directory: &str, size: Size) {
     let snapshot = load(&bundle).expect("the bundle is right").snapshot;
     let common::Requests { plain, conditional } = common::requests(&snapshot, size, REQUESTS);
     let uid = |uid: &EntityUid| json!({ "type": uid.kind(), "id": uid.id() });
-    let mut bodies = String::new();
-    for Request { principal, action, resource, context, .. } in plain.iter().chain(&conditional) {
-        let body = json!({
-            "principal": uid(principal), "action": action.as_str(), "resource": uid(resource), "context": context.to_json()
-        });
-        writeln!(bodies, "{body}").expect("a string takes all");
+    for (name, requests) in [("plain", plain), ("conditional", conditional)] {
+        let mut bodies = String::new();
+        for Request { principal, action, resource, context, .. } in &requests {
+            let (action, context) = (action.as_str(), context.to_json());
+            let (principal, resource) = (uid(principal), uid(resource));
+            let body = json!({ "principal": principal, "action": action, "resource": resource, "context": context });
+            writeln!(bodies, "{body}").expect("a string takes all");
+        }
+        std::fs::write(directory.join(name).with_extension("jsonl"), bodies).expect("the file can be written");
     }
-    std::fs::write(directory.join("bodies.jsonl"), bodies).expect("the file can be written");
 }

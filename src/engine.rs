@@ -1,5 +1,7 @@
 //! The face in process: an engine that loads a bundle, keeps it current and decides. The server is a caller of it.
 
+mod spending;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,9 +9,10 @@ use std::time::Duration;
 
 use crate::edge::clock::SystemClock;
 use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
-use crate::gate::{self, CandidatesDecision, Clock, Explanation};
-use crate::model::{CandidatesRequest, Decision, Facts, Request, RequestError};
-use crate::policy::live::{Live, a_file_lost_forbids, loses_much};
+use crate::edge::store::Memory;
+use crate::gate::{self, Clock, Explanation, Meters};
+use crate::model::{Decision, Facts, Request, RequestError};
+use crate::policy::live::{Live, a_file_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
 
 /// How often, and how many times, a retired snapshot is looked at, whether somebody holds it. A request does for well
@@ -39,6 +42,7 @@ struct Inner {
     live: Arc<Live>,
     clock: Arc<dyn Clock>,
     guard: Arc<Mutex<Guard>>,
+    meters: Arc<dyn Meters>,
     watcher: Option<Watcher>,
     /// For reloading where nothing watches.
     source: Option<(PathBuf, WatchOptions, Mutex<Keeper>)>,
@@ -82,24 +86,6 @@ impl Engine {
     /// For everything that [`Engine::load`] leaves at its default.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
-    }
-
-    /// Decides one request.
-    ///
-    /// # Errors
-    /// Before the first bundle, and when the schema does not take the request. A forbid is no error.
-    pub fn is_authorized(&self, request: &Request) -> Result<Decision, EngineError> {
-        let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
-        Ok(gate::decide(&snapshot, &self.facts(), request)?)
-    }
-
-    /// Decides about a list of candidates.
-    ///
-    /// # Errors
-    /// As [`Engine::is_authorized`].
-    pub fn candidates(&self, request: &CandidatesRequest) -> Result<CandidatesDecision, EngineError> {
-        let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
-        Ok(gate::decide_candidates(&snapshot, &self.facts(), request)?)
     }
 
     /// Decides one request and tells which rules were looked at, and what each part of their conditions came to.
@@ -179,6 +165,7 @@ pub struct EngineBuilder {
     guarded: bool,
     options: WatchOptions,
     clock: Arc<dyn Clock>,
+    meters: Option<Arc<dyn Meters>>,
     told: Option<Told>,
 }
 
@@ -197,6 +184,7 @@ impl Default for EngineBuilder {
             guarded: false,
             options: WatchOptions::default(),
             clock: Arc::new(SystemClock),
+            meters: None,
             told: None,
         }
     }
@@ -260,6 +248,12 @@ impl EngineBuilder {
         self
     }
 
+    /// Where meters are kept. Default: in memory, forgotten with the engine.
+    pub fn meters(mut self, meters: Arc<dyn Meters>) -> Self {
+        self.meters = Some(meters);
+        self
+    }
+
     /// Who is told of each load, whether it worked or not, on the thread that loads. Default: nobody.
     pub fn on_load(mut self, told: impl Fn(&Live) + Send + Sync + 'static) -> Self {
         self.told = Some(Arc::new(told));
@@ -290,7 +284,8 @@ impl EngineBuilder {
             keeper.publish(outcome, bundle, None);
         }
         let directory = self.directory.or_else(|| self.bundle.is_none().then(|| PathBuf::from("policies")));
-        let mut inner = Inner { live, clock: self.clock, guard, watcher: None, source: None };
+        let meters = self.meters.unwrap_or_else(|| Arc::new(Memory::default()));
+        let mut inner = Inner { live, clock: self.clock, guard, meters, watcher: None, source: None };
         if let Some(directory) = directory {
             if self.wait || !self.watch {
                 let reader = Reader::new(&directory, self.options.limits.clone());
@@ -418,7 +413,7 @@ impl Follower for Keeper {
         let Some(before) = self.live.current() else { return Patience::Usual };
         self.ready = self.loader.load(&reading.bundle).ok();
         match &self.ready {
-            Some(ready) if a_file_lost_forbids(&before, &ready.snapshot) => Patience::Long,
+            Some(ready) if a_file_lost_forbids_or_limits(&before, &ready.snapshot) => Patience::Long,
             _ => Patience::Usual,
         }
     }

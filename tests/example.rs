@@ -12,7 +12,7 @@
 )]
 
 use serde_json::{Value, json};
-use tollgate::model::{Budget, EntityUid};
+use tollgate::model::{Amount, Budget, EntityUid, LimitFacts, Unit};
 use tollgate::{Engine, Facts, Request, Timestamp};
 
 /// One request and what must come of it: the code, and the rules that made it so.
@@ -29,6 +29,13 @@ fn at(hour: &str) -> Facts {
 
 fn spent(used_percent: i64) -> Facts {
     Facts { budget: Budget { used_percent, remaining_micros: 1_000_000 }, ..at("10") }
+}
+
+/// What of the limit `research-month` is used.
+fn of_the_month(percent: u64) -> Facts {
+    let usd = |usd: u64| Amount::from_usd(&usd.to_string()).unwrap();
+    let limit = LimitFacts::of(Unit::Usd, usd(100), usd(percent), Amount::ZERO);
+    Facts { limits: [("research-month".into(), limit)].into(), ..at("10") }
 }
 
 fn uid(text: &str) -> EntityUid {
@@ -61,6 +68,18 @@ fn the_example_decides_as_it_says() {
         case(alice, "chat", preview, none(), at("10"), "permitted", &["pilots-try-previews"]),
         case(alice, "chat", gpt, none(), spent(85), "no_rule_permits", &[]),
         case(alice, "chat", mini, none(), spent(85), "permitted", &["acme-economy"]),
+        case(alice, "chat", gpt, none(), of_the_month(79), "permitted", &["research-frontier"]),
+        case(alice, "chat", gpt, none(), of_the_month(80), "forbidden_by_rule", &["research-economy-after-80-percent"]),
+        case(
+            alice,
+            "chat",
+            preview,
+            none(),
+            of_the_month(80),
+            "forbidden_by_rule",
+            &["research-economy-after-80-percent"],
+        ),
+        case(alice, "chat", mini, none(), of_the_month(80), "permitted", &["acme-economy"]),
         case(heidi, "chat", opus, none(), at("10"), "forbidden_by_rule", &["eu-lab-inside-only"]),
         case(heidi, "chat", opus, inside(), at("10"), "permitted", &["eu-lab-claude"]),
         case(heidi, "chat", opus, inside(), spent(80), "forbidden_by_rule", &["eu-lab-economy-after-80-percent"]),

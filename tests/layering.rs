@@ -52,6 +52,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("thread::sleep", "a decision never waits"),
     ("tokio", "the core is sync"),
     ("axum", "the core knows no wire"),
+    ("hyper", "the core knows no wire"),
     ("notify", "watching is edge/files'"),
     ("clap", "arguments are cli/'s"),
 ];

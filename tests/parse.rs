@@ -12,11 +12,12 @@
 )]
 
 use proptest::prelude::*;
+use tollgate::meter::{Price, Rates};
 use tollgate::model::{Effect, Timestamp};
 use tollgate::policy::bundle::SourceFile;
 use tollgate::policy::parse::{Parsed, parse};
 use tollgate::policy::problem::{ProblemCode, Severity};
-use tollgate::policy::syntax::{Name, Place, Price, SelectorKind, TextLayout};
+use tollgate::policy::syntax::{Name, Place, SelectorKind, TextLayout};
 
 fn parsed(bytes: &[u8]) -> Parsed {
     parse(&SourceFile::new("rules.yaml", bytes).unwrap())
@@ -118,8 +119,8 @@ fn everything_of_the_language_is_read() {
 
     let models = document.provider_accounts[0].models.as_ref().unwrap();
     assert!(models[0].enabled && !models[1].enabled);
-    let price = Price { input: Some(100_000), output: Some(0), cached_input: Some(50_000) };
-    assert_eq!(models[1].price.as_deref(), Some(&price));
+    let rates = Rates { input: 100_000, output: 0, cached_input: Some(50_000), ..Rates::default() };
+    assert_eq!(models[1].price.as_deref(), Some(&Price { rates, ..Price::default() }));
     assert_eq!(models[1].max_output_tokens, Some(0));
     assert!(document.provider_accounts[1].models.is_none());
 }
@@ -176,6 +177,17 @@ fn nearly_policies() -> impl Strategy<Value = String> {
         "expires_at",
         "disabled",
         "limits",
+        "budget",
+        "usd",
+        "rate",
+        "every",
+        "month",
+        "rolling",
+        "overrides",
+        "each",
+        "tiers",
+        "30d",
+        "Europe/Berlin",
         "'*'",
         "''",
         "a/b",

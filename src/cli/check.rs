@@ -5,8 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::limits_of;
 use super::load::{self, Directory};
 use super::output::{self, Exit, number};
+use crate::model::EntityUid;
+use crate::policy::limits::BoundLimit;
 use crate::policy::problem::{Problem, Severity};
 use crate::policy::snapshot::Counts;
 use crate::policy::{Loaded, report};
@@ -16,6 +19,7 @@ Examples:
   tollgate check
   tollgate check policies --strict
   tollgate check policies --format sarif > tollgate.sarif
+  tollgate check policies --principal 'User::\"alice\"'
 
 Exit codes: 0 nothing is wrong, 1 errors (with --strict, warnings too), 2 usage, or files that cannot be read.";
 
@@ -31,6 +35,9 @@ pub(super) struct CheckArguments {
     /// How problems are written
     #[arg(long, value_enum, default_value_t = Form::Text)]
     format: Form,
+    /// Tell too which limits can bind this one, as a Cedar uid: User::"alice"
+    #[arg(long, value_name = "UID")]
+    principal: Option<EntityUid>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,9 +65,22 @@ pub(super) fn run(arguments: &CheckArguments) -> ExitCode {
         Err(_) => Exit::Error,
     };
     let root = root(directory);
+    let binding = match (&outcome, &arguments.principal) {
+        (Ok(Loaded { snapshot, .. }), Some(principal)) => match limits_of::of(snapshot, principal) {
+            Ok(limits) => Some((limits, principal)),
+            Err(message) => return output::fail(format_args!("--principal: {message}"), Exit::Usage),
+        },
+        _ => None,
+    };
     let text = match arguments.format {
-        Form::Text => report::text(problems, output::coloured(&std::io::stdout())),
-        Form::Json => report::json(problems),
+        Form::Text => {
+            let limits = binding.map(|(limits, principal)| limits_of::text(&limits, principal));
+            report::text(problems, output::coloured(&std::io::stdout())) + &limits.unwrap_or_default()
+        }
+        Form::Json => match binding {
+            Some((limits, _)) => with_limits(problems, &limits),
+            None => report::json(problems),
+        },
         Form::Sarif => report::sarif(problems, &root),
         Form::Github => report::github(problems, &root),
     };
@@ -71,6 +91,14 @@ pub(super) fn run(arguments: &CheckArguments) -> ExitCode {
     };
     output::note(output::shown(&format!("{}: {said}", directory.display())));
     code
+}
+
+/// The problems as they are without `--principal`, and the limits beside them.
+fn with_limits(problems: &[Problem], limits: &[&BoundLimit]) -> String {
+    let problems: serde_json::Value = serde_json::from_str(&report::json(problems)).unwrap_or_default();
+    let both = serde_json::json!({ "problems": problems, "limits": limits_of::json(limits) });
+    // A value of texts and numbers can always be written.
+    serde_json::to_string_pretty(&both).unwrap_or_default() + "\n"
 }
 
 /// The directory as it is named in a repository: relative to where the command runs, if it is below.
@@ -92,6 +120,7 @@ fn declared(counts: Counts) -> String {
         (counts.models, "model"),
         (counts.model_groups, "model group"),
         (counts.routers, "router"),
+        (counts.limits, "limit"),
     ];
     let declared: Vec<String> =
         each.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| number(count, what)).collect();

@@ -38,7 +38,11 @@ pub(super) fn run(arguments: &DecideArguments) -> ExitCode {
         Err(problems) => return output::fail_with(&problems),
     };
     let request = question.request().with_explain(arguments.explain);
-    let decision = match gate::decide(&loaded.snapshot, &question.facts(), &request) {
+    let facts = match question.facts(&loaded.snapshot) {
+        Ok(facts) => facts,
+        Err(message) => return output::fail(message, Exit::Error),
+    };
+    let decision = match gate::decide(&loaded.snapshot, &facts, &request) {
         Ok(decision) => decision,
         Err(error) => return output::fail(format_args!("{error} ({})", error.code.as_str()), Exit::Error),
     };

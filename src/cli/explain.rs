@@ -35,7 +35,11 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return output::fail_with(&problems),
     };
-    let explained = gate::explain_request(&loaded.snapshot, &question.facts(), &question.request());
+    let facts = match question.facts(&loaded.snapshot) {
+        Ok(facts) => facts,
+        Err(message) => return output::fail(message, Exit::Error),
+    };
+    let explained = gate::explain_request(&loaded.snapshot, &facts, &question.request());
     let (decision, explanation) = match explained {
         Ok(explained) => explained,
         Err(error) => return output::fail(format_args!("{error} ({})", error.code.as_str()), Exit::Error),
@@ -57,7 +61,13 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
 fn way_out(decision: &Decision, explanation: &Explanation) -> Option<String> {
     let permits = explanation.looked_at.iter().any(|one| one.rule.effect == Effect::Permit && one.matches == Ok(true));
     match decision.code {
-        DecisionCode::Permitted => None,
+        // The command line reads no meters, so limits refuse nothing here.
+        DecisionCode::Permitted
+        | DecisionCode::StoreUnavailable
+        | DecisionCode::PriceUnknown
+        | DecisionCode::BudgetExceeded
+        | DecisionCode::RateLimited
+        | DecisionCode::ConcurrencyExceeded => None,
         DecisionCode::NoRulePermits => explanation.hint.clone(),
         DecisionCode::Error if explanation.hint.is_some() => explanation.hint.clone(),
         DecisionCode::Error => Some("the rule that raised an error must be mended, or what it read be told".to_owned()),

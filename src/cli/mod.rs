@@ -10,6 +10,7 @@
 )]
 
 mod answer;
+mod assume;
 mod bundle;
 mod check;
 mod compile;
@@ -17,6 +18,7 @@ mod completions;
 mod decide;
 mod explain;
 mod init;
+mod limits_of;
 mod load;
 mod output;
 mod progress;

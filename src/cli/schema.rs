@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::load;
 use super::output::{self, Exit};
 use crate::policy::schema::{BundleSchema, TOLLGATE_SCHEMA};
-use crate::policy::{FileKind, Problem, SourceFile};
+use crate::policy::{FileKind, LimitNames, Problem, SourceFile};
 
 /// The JSON Schema of a bundle's YAML files.
 pub(super) const YAML_SCHEMA: &str = include_str!("../../schema/rules.schema.json");
@@ -68,8 +68,10 @@ pub(super) fn of(directory: &Path) -> Result<String, Vec<Problem>> {
     let reading = load::reading(directory)?;
     let fragments: Vec<&SourceFile> =
         reading.bundle.files().iter().filter(|file| file.kind == FileKind::Schema).collect();
-    BundleSchema::load(&fragments)?;
-    let mut text = TOLLGATE_SCHEMA.to_owned();
+    let limits = LimitNames::of_bundle(&reading.bundle);
+    let own = limits.schema();
+    BundleSchema::load(&fragments, limits)?;
+    let mut text = own.clone();
     for file in &fragments {
         let fragment = String::from_utf8_lossy(&file.bytes);
         let fragment = fragment.strip_prefix('\u{FEFF}').unwrap_or(&fragment);
@@ -77,14 +79,18 @@ pub(super) fn of(directory: &Path) -> Result<String, Vec<Problem>> {
         let _ = writeln!(text, "\n// ---- {} ----\n\n{}", output::shown(&file.path), fragment.trim_end());
     }
     // Two fragments may both have a part of one namespace; one text may not.
-    if SchemaFragment::from_cedarschema_str(&text).is_ok() { Ok(text) } else { Ok(merged(&fragments).unwrap_or(text)) }
+    if SchemaFragment::from_cedarschema_str(&text).is_ok() {
+        Ok(text)
+    } else {
+        Ok(merged(&own, &fragments).unwrap_or(text))
+    }
 }
 
 /// All fragments as one, namespace by namespace; without their comments.
-fn merged(fragments: &[&SourceFile]) -> Option<String> {
+fn merged(own: &str, fragments: &[&SourceFile]) -> Option<String> {
     let texts = fragments.iter().map(|file| String::from_utf8_lossy(&file.bytes));
     let mut namespaces: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
-    for text in std::iter::once(TOLLGATE_SCHEMA.into()).chain(texts) {
+    for text in std::iter::once(own.into()).chain(texts) {
         let (fragment, _) = SchemaFragment::from_cedarschema_str(text.trim_start_matches('\u{FEFF}')).ok()?;
         let Value::Object(parts) = fragment.to_json_value().ok()? else { return None };
         for (namespace, sections) in parts {

@@ -12,8 +12,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Flags, Settings};
+use crate::edge::clock::SystemClock;
 use crate::edge::http::{Server, Stopped};
+use crate::edge::store::{Embedded, Memory, OpenError};
 use crate::engine::Engine;
+use crate::gate::{Clock as _, Meters};
 use crate::policy::live::Live;
 use crate::policy::snapshot::Counts;
 use crate::policy::{Report, report};
@@ -22,6 +25,8 @@ use crate::policy::{Report, report};
 const STACK_BYTES: usize = 8 * 1024 * 1024;
 /// For which the first load is waited for, before it listens.
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
+/// How often it is looked whether reservations have expired.
+const TICK: Duration = Duration::from_millis(100);
 /// For which SIGHUP waits, before it lets the reload finish by itself.
 const RELOAD_WAIT: Duration = Duration::from_secs(30);
 
@@ -89,10 +94,15 @@ fn say(text: &str) {
 }
 
 fn serve(settings: &Settings) -> ExitCode {
+    let meters = match meters(settings) {
+        Ok(meters) => meters,
+        Err(error) => return usage(&error),
+    };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let built = Engine::builder()
         .policies(&settings.policies)
         .data(&settings.data)
+        .meters(meters)
         .watch(true)
         .first_must_load(false)
         .strict(settings.strict)
@@ -116,6 +126,24 @@ fn serve(settings: &Settings) -> ExitCode {
     match runtime(settings.workers) {
         Ok(runtime) => runtime.block_on(listen(engine, settings)),
         Err(error) => usage(&error),
+    }
+}
+
+/// Where meters are kept: in the data directory, unless they need not outlive the process.
+fn meters(settings: &Settings) -> Result<Arc<dyn Meters>, OpenError> {
+    if settings.meters_in_memory {
+        return Ok(Arc::new(Memory::default()));
+    }
+    Ok(Arc::new(Embedded::open(&settings.data, SystemClock.now())?))
+}
+
+/// Lets expire what is due, also while nobody asks.
+async fn follow_time(engine: Engine) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        engine.meters().tick(SystemClock.now());
     }
 }
 
@@ -147,6 +175,7 @@ async fn listen(engine: Engine, settings: &Settings) -> ExitCode {
         Ok(address) => tell_start(address, settings),
         Err(error) => return usage(&error),
     }
+    tokio::spawn(follow_time(engine.clone()));
     tokio::spawn(follow_hangups(engine, reloads));
     match server.run(ends.wait()).await {
         Stopped::Finished => {
@@ -228,7 +257,7 @@ fn tell_load(live: &Live) {
 
 fn counted(counts: Counts) -> String {
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-    let parts = [
+    let mut parts = vec![
         count(counts.rules, "rule"),
         count(counts.forbids, "forbid"),
         count(counts.users, "user"),
@@ -236,5 +265,8 @@ fn counted(counts: Counts) -> String {
         count(counts.models, "model"),
         count(counts.files, "file"),
     ];
+    if counts.limits > 0 {
+        parts.insert(2, count(counts.limits, "limit"));
+    }
     parts.join(", ")
 }

@@ -31,6 +31,8 @@ pub struct Settings {
     pub policies: PathBuf,
     /// Where what must last is kept.
     pub data: PathBuf,
+    /// Whether meters are kept in memory alone, and forgotten with the process.
+    pub meters_in_memory: bool,
     /// Whether other addresses than loopback may be listened on, though callers cannot prove who they are.
     pub insecure: bool,
     /// Whether warnings about a bundle are errors.
@@ -54,6 +56,7 @@ impl Default for Settings {
         Self {
             policies: PathBuf::from("policies"),
             data: PathBuf::from("tollgate-data"),
+            meters_in_memory: false,
             insecure: false,
             strict: false,
             guard: false,

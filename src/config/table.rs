@@ -47,6 +47,11 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry { name: "data", about: "Where what must last is kept.", field: Field::Path(|s| &mut s.data) },
     Entry {
+        name: "meters.in_memory",
+        about: "Whether what is used and held is kept in memory alone, and forgotten with the process.",
+        field: Field::Switch(|s| &mut s.meters_in_memory),
+    },
+    Entry {
         name: "strict",
         about: "Whether warnings about a bundle are errors.",
         field: Field::Switch(|s| &mut s.strict),
@@ -95,6 +100,11 @@ pub(super) const ENTRIES: &[Entry] = &[
         name: "limits.shutdown_ms",
         about: "For requests in flight to finish when the server stops.",
         field: Field::Millis { least: 0, most: 10 * MINUTE, at: |s| &mut s.http.shutdown_timeout },
+    },
+    Entry {
+        name: "decisions.budget_status",
+        about: "The status that tells a budget without room, where the caller asks for `status=map`.",
+        field: Field::Number { least: 400, most: 499, at: |s| &mut s.http.budget_status },
     },
     Entry {
         name: "reload.guard",

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::context::RequestContext;
-use super::decide::{Case, Resolved, Verdict, Who, action, check_type, outcome};
+use super::decide::{Case, Prepared, Resolved, Verdict, action, check_type, outcome};
 use super::evaluate::evaluate;
 use crate::model::{
     CandidateDecision, CandidatesRequest, Decision, DecisionCode, EntityUid, EvaluationError, Facts, Outcome,
@@ -45,7 +44,7 @@ impl CandidatesDecision {
     }
 }
 
-/// Decides about each candidate.
+/// Decides about each candidate by rules alone.
 ///
 /// # Errors
 /// As for one request, and when there are no candidates, or more than 64.
@@ -54,71 +53,79 @@ pub fn decide_candidates(
     facts: &Facts,
     request: &CandidatesRequest,
 ) -> Result<CandidatesDecision, RequestError> {
-    let (index, action) = action(snapshot, &request.action)?;
-    if request.candidates.is_empty() || request.candidates.len() > MAX_CANDIDATES {
-        let message = format!("`candidates` takes 1 to {MAX_CANDIDATES} resources, not {}", request.candidates.len());
-        return Err(RequestError::new(RequestErrorCode::InvalidCandidates, "candidates", message));
-    }
-    check_type(&action.principals, &request.principal, action, "principal")?;
-    for (position, candidate) in request.candidates.iter().enumerate() {
-        check_type(&action.resources, candidate, action, &format!("candidates[{position}]"))?;
-        if request.router.is_some() && candidate.kind() != "Model" {
-            let message = format!("through a router only models are asked for, not a `{}`", candidate.kind());
-            return Err(RequestError::new(
-                RequestErrorCode::InvalidCandidates,
-                format!("candidates[{position}]"),
-                message,
-            ));
-        }
-    }
-    let context = RequestContext::check(&request.context, action, &snapshot.schema)?;
-    let who = Who::find(snapshot, None, &request.principal)?;
-    let case = Case { snapshot, facts, principal: &who.subject, action: index, context: &context, additional: None };
-    let worded = |verdict: Verdict, asked: &EntityUid| Decision {
-        outcome: if verdict.code == DecisionCode::Permitted { Outcome::Permit } else { Outcome::Forbid },
-        code: verdict.code,
-        principal: who.principal.clone(),
-        key: who.key.clone(),
-        action: action.name.clone(),
-        resource: verdict.resource.uid(snapshot, asked),
-        rules: verdict.rules,
-        errors: verdict.errors,
-        hint: None,
-        revision: Arc::clone(&snapshot.revision),
-    };
-    let router = match &request.router {
-        Some(uid) => {
-            if uid.kind() != "Router" {
-                let message = format!("beside `candidates` a resource is a Router, not a `{}`", uid.kind());
-                return Err(RequestError::new(RequestErrorCode::InvalidCandidates, "resource", message));
-            }
-            Some((uid, case.judge(uid)))
-        }
-        None => None,
-    };
+    let candidates = Candidates::check(snapshot, request)?;
+    let prepared = candidates.prepared();
+    let router = request.router.as_ref().map(|uid| (uid, prepared.case(facts).judge(uid)));
     let each = request.candidates.iter().map(|uid| {
-        let verdict = match &router {
-            None => case.judge(uid),
-            Some((_, through)) => judge_through(&case, uid, through),
-        };
-        let decision = worded(verdict, uid);
-        CandidateDecision { resource: decision.resource.clone(), decision }
+        let verdict = candidates.judge(facts, uid, router.as_ref().map(|(_, verdict)| verdict));
+        prepared.decision(verdict, uid)
     });
-    let candidates: Vec<CandidateDecision> = each.collect();
-    let router = router.map(|(uid, verdict)| worded(verdict, uid));
-    let some = candidates.iter().any(|one| one.decision.is_permit());
-    let refused = router.as_ref().filter(|router| !router.is_permit()).map(|router| router.code);
-    let first = candidates.first().map_or(DecisionCode::NoRulePermits, |one| one.decision.code);
-    Ok(CandidatesDecision {
-        outcome: if some { Outcome::Permit } else { Outcome::Forbid },
-        code: if some { DecisionCode::Permitted } else { refused.unwrap_or(first) },
-        principal: who.principal.clone(),
-        key: who.key.clone(),
-        action: action.name.clone(),
-        router,
-        candidates,
-        revision: Arc::clone(&snapshot.revision),
-    })
+    let each = each.collect();
+    Ok(candidates.decision(router.map(|(uid, verdict)| prepared.decision(verdict, uid)), each))
+}
+
+/// A list of candidates that the schema takes.
+pub(super) struct Candidates<'a> {
+    prepared: Prepared<'a>,
+    snapshot: &'a Snapshot,
+}
+
+impl<'a> Candidates<'a> {
+    pub(super) fn check(snapshot: &'a Snapshot, request: &CandidatesRequest) -> Result<Self, RequestError> {
+        let found = action(snapshot, &request.action)?;
+        let wrong = |param: String, message| RequestError::new(RequestErrorCode::InvalidCandidates, param, message);
+        if request.candidates.is_empty() || request.candidates.len() > MAX_CANDIDATES {
+            let count = request.candidates.len();
+            let message = format!("`candidates` takes 1 to {MAX_CANDIDATES} resources, not {count}");
+            return Err(wrong("candidates".to_owned(), message));
+        }
+        check_type(&found.1.principals, &request.principal, found.1, "principal")?;
+        for (position, candidate) in request.candidates.iter().enumerate() {
+            check_type(&found.1.resources, candidate, found.1, &format!("candidates[{position}]"))?;
+            if request.router.is_some() && candidate.kind() != "Model" {
+                let message = format!("through a router only models are asked for, not a `{}`", candidate.kind());
+                return Err(wrong(format!("candidates[{position}]"), message));
+            }
+        }
+        if let Some(uid) = request.router.as_ref().filter(|uid| uid.kind() != "Router") {
+            let message = format!("beside `candidates` a resource is a Router, not a `{}`", uid.kind());
+            return Err(wrong("resource".to_owned(), message));
+        }
+        let prepared = Prepared::of(snapshot, found, &request.principal, &request.context, None)?;
+        Ok(Self { prepared, snapshot })
+    }
+
+    pub(super) fn prepared(&self) -> &Prepared<'a> {
+        &self.prepared
+    }
+
+    /// Judges one candidate, through the router if there is one.
+    pub(super) fn judge(&self, facts: &Facts, uid: &EntityUid, router: Option<&Verdict>) -> Verdict {
+        let case = self.prepared.case(facts);
+        match router {
+            None => case.judge(uid),
+            Some(through) => judge_through(&case, uid, through),
+        }
+    }
+
+    /// What the decisions come to together.
+    pub(super) fn decision(&self, router: Option<Decision>, each: Vec<Decision>) -> CandidatesDecision {
+        let some = each.iter().any(Decision::is_permit);
+        let refused = router.as_ref().filter(|router| !router.is_permit()).map(|router| router.code);
+        let first = each.first().map_or(DecisionCode::NoRulePermits, |decision| decision.code);
+        let (principal, key, action) = self.prepared.names();
+        let candidate = |decision: Decision| CandidateDecision { resource: decision.resource.clone(), decision };
+        CandidatesDecision {
+            outcome: if some { Outcome::Permit } else { Outcome::Forbid },
+            code: if some { DecisionCode::Permitted } else { refused.unwrap_or(first) },
+            principal,
+            key,
+            action,
+            router,
+            candidates: each.into_iter().map(candidate).collect(),
+            revision: Arc::clone(&self.snapshot.revision),
+        }
+    }
 }
 
 /// Judges a model that is reached through a router: the router must be permitted and lead there, and no forbid match.

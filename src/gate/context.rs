@@ -12,7 +12,7 @@ use cedar_policy_core::extensions::Extensions;
 use serde_json::Value;
 use smol_str::{SmolStr, format_smolstr};
 
-use crate::model::{Budget, Facts, Member, Rate, RequestError, RequestErrorCode, Told, check_name};
+use crate::model::{Budget, Facts, LimitFacts, Member, Rate, RequestError, RequestErrorCode, Told, check_name};
 use crate::policy::condition::Members;
 use crate::policy::entities::Kind;
 use crate::policy::schema::{Action, BundleSchema};
@@ -73,6 +73,29 @@ impl RequestContext {
             Self::Native(context) => context.clone(),
             Self::Tollgate(checked) => checked.to_cedar(facts, members),
         }
+    }
+
+    /// How many input tokens there are and how many output tokens there will be at most, as the request tells.
+    pub(super) fn tokens(&self) -> (Option<u64>, Option<u64>) {
+        let Self::Tollgate(told) = self else { return (None, None) };
+        let number = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
+        (number(told.input_tokens), number(told.max_output_tokens))
+    }
+
+    /// The team that the request names as the one that pays.
+    pub(super) fn team(&self) -> Option<&SmolStr> {
+        if let Self::Tollgate(told) = self { told.team.as_ref() } else { None }
+    }
+
+    /// Whom the request names as the gateway's own user.
+    pub(super) fn end_user(&self) -> Option<&SmolStr> {
+        if let Self::Tollgate(told) = self { told.end_user.as_ref() } else { None }
+    }
+
+    /// What the request's metadata says under this name.
+    pub(super) fn metadata_of(&self, key: &str) -> Option<&SmolStr> {
+        let Self::Tollgate(told) = self else { return None };
+        told.metadata.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
     /// The entity that stands for the request's metadata.
@@ -143,6 +166,9 @@ impl Checked {
         }
         if members.has("rate") {
             put("rate", rate(&facts.rate));
+        }
+        if members.has("limits") {
+            put("limits", limits(&facts.limits));
         }
         if members.has("auth") {
             let method = [(SmolStr::new_static("method"), CedarValue::from(SmolStr::new_static(facts.auth.as_str())))];
@@ -277,6 +303,15 @@ fn rate(rate: &Rate) -> CedarValue {
         longs([("remaining_requests", rate.remaining_requests), ("remaining_tokens", rate.remaining_tokens)])
     }
     if *rate == Rate::default() { FREE.clone() } else { made(rate) }
+}
+
+/// The limits that apply, by id: money in micro-dollars, anything else as it is counted.
+fn limits(limits: &[(SmolStr, LimitFacts)]) -> CedarValue {
+    let one = |(id, facts): &(SmolStr, LimitFacts)| {
+        let members = facts.members().map(|(name, number)| (SmolStr::new_static(name), CedarValue::from(number)));
+        (id.clone(), CedarValue::record(members, None))
+    };
+    CedarValue::record(limits.iter().map(one), None)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::evaluate::{Evaluation, Question, evaluate};
 use super::explain::{self, Explanation};
 use crate::model::{
     Decision, DecisionCode, Effect, EntityUid, EvaluationError, Facts, Outcome, Request, RequestError,
-    RequestErrorCode, RuleReference,
+    RequestErrorCode, RuleReference, Told,
 };
 use crate::policy::entities::{Kind, Subject};
 use crate::policy::index::RuleIndex;
@@ -19,43 +19,16 @@ use crate::policy::problem::nearest;
 use crate::policy::schema::{Action, ActionIndex};
 use crate::policy::snapshot::{ModelName, Snapshot};
 
-/// Decides one request.
+/// Decides one request by its rules alone; limits are [`super::authorize`]'s.
 ///
 /// # Errors
 /// When it is no request that the schema takes: an unknown action or type, or a context that does not fit.
 pub fn decide(snapshot: &Snapshot, facts: &Facts, request: &Request) -> Result<Decision, RequestError> {
-    let (index, action) = action(snapshot, &request.action)?;
-    check_type(&action.principals, &request.principal, action, "principal")?;
-    check_type(&action.resources, &request.resource, action, "resource")?;
-    let context = RequestContext::check(&request.context, action, &snapshot.schema)?;
-    let additional = Additional::check(snapshot, &request.additional_entities)?;
-    let who = Who::find(snapshot, additional.as_ref(), &request.principal)?;
-    let case = Case {
-        snapshot,
-        facts,
-        principal: &who.subject,
-        action: index,
-        context: &context,
-        additional: additional.as_ref(),
-    };
-    let mut verdict = case.judge(&request.resource);
-    let hint = match (&verdict.resource, request.explain && verdict.code == DecisionCode::NoRulePermits) {
-        (Resolved::Subject(resource), true) => explain::hint(&case.question(resource)),
-        _ => None,
-    };
-    let resource = verdict.resource.uid(snapshot, &request.resource);
-    Ok(Decision {
-        outcome: if verdict.code == DecisionCode::Permitted { Outcome::Permit } else { Outcome::Forbid },
-        code: verdict.code,
-        principal: who.principal,
-        key: who.key,
-        action: action.name.clone(),
-        resource,
-        rules: std::mem::take(&mut verdict.rules),
-        errors: std::mem::take(&mut verdict.errors),
-        hint,
-        revision: Arc::clone(&snapshot.revision),
-    })
+    let prepared = Prepared::check(snapshot, request)?;
+    let verdict = prepared.case(facts).judge(&request.resource);
+    let mut decision = prepared.decision(verdict, &request.resource);
+    decision.hint = prepared.hint(facts, &decision, request);
+    Ok(decision)
 }
 
 /// Decides one request and explains what the rules said to it.
@@ -68,23 +41,99 @@ pub fn explain_request(
     request: &Request,
 ) -> Result<(Decision, Explanation), RequestError> {
     let decision = decide(snapshot, facts, request)?;
-    let (index, action) = action(snapshot, &request.action)?;
-    let context = RequestContext::check(&request.context, action, &snapshot.schema)?;
-    let additional = Additional::check(snapshot, &request.additional_entities)?;
-    let who = Who::find(snapshot, additional.as_ref(), &request.principal)?;
-    let case = Case {
-        snapshot,
-        facts,
-        principal: &who.subject,
-        action: index,
-        context: &context,
-        additional: additional.as_ref(),
-    };
+    let prepared = Prepared::check(snapshot, request)?;
+    let case = prepared.case(facts);
     let explanation = match case.resolve(&request.resource) {
         (Resolved::Subject(resource), _) => explain::explain(&case.question(&resource)),
         (Resolved::Nothing, _) => Explanation::default(),
     };
     Ok((decision, explanation))
+}
+
+/// A request that the schema takes: everything of it but its resource, looked up.
+pub(super) struct Prepared<'a> {
+    snapshot: &'a Snapshot,
+    index: ActionIndex,
+    action: &'a Action,
+    context: RequestContext,
+    additional: Option<Additional>,
+    who: Who,
+}
+
+impl<'a> Prepared<'a> {
+    pub(super) fn check(snapshot: &'a Snapshot, request: &Request) -> Result<Self, RequestError> {
+        let (index, action) = action(snapshot, &request.action)?;
+        check_type(&action.principals, &request.principal, action, "principal")?;
+        check_type(&action.resources, &request.resource, action, "resource")?;
+        let additional = Additional::check(snapshot, &request.additional_entities)?;
+        Self::of(snapshot, (index, action), &request.principal, &request.context, additional)
+    }
+
+    /// Of an action whose principal and resources were checked.
+    pub(super) fn of(
+        snapshot: &'a Snapshot,
+        (index, action): (ActionIndex, &'a Action),
+        principal: &EntityUid,
+        context: &Told,
+        additional: Option<Additional>,
+    ) -> Result<Self, RequestError> {
+        let context = RequestContext::check(context, action, &snapshot.schema)?;
+        let who = Who::find(snapshot, additional.as_ref(), principal)?;
+        Ok(Self { snapshot, index, action, context, additional, who })
+    }
+
+    pub(super) fn context(&self) -> &RequestContext {
+        &self.context
+    }
+
+    pub(super) fn case<'b>(&'b self, facts: &'b Facts) -> Case<'b> {
+        Case {
+            snapshot: self.snapshot,
+            facts,
+            principal: &self.who.subject,
+            action: self.index,
+            context: &self.context,
+            additional: self.additional.as_ref(),
+        }
+    }
+
+    /// Who asks, the key that asked, and the action.
+    pub(super) fn names(&self) -> (EntityUid, Option<EntityUid>, SmolStr) {
+        (self.who.principal.clone(), self.who.key.clone(), self.action.name.clone())
+    }
+
+    /// What a verdict about the resource that was `asked` about comes to.
+    pub(super) fn decision(&self, verdict: Verdict, asked: &EntityUid) -> Decision {
+        let resource = verdict.resource.uid(self.snapshot, asked);
+        Decision {
+            outcome: if verdict.code == DecisionCode::Permitted { Outcome::Permit } else { Outcome::Forbid },
+            code: verdict.code,
+            principal: self.who.principal.clone(),
+            key: self.who.key.clone(),
+            action: self.action.name.clone(),
+            resource,
+            rules: verdict.rules,
+            errors: verdict.errors,
+            limits: Vec::new(),
+            not_held: Vec::new(),
+            reservation: None,
+            retry_after_seconds: None,
+            hint: None,
+            revision: Arc::clone(&self.snapshot.revision),
+        }
+    }
+
+    /// What a request lacked that no rule permits, where it asks for that.
+    pub(super) fn hint(&self, facts: &Facts, decision: &Decision, request: &Request) -> Option<String> {
+        if !request.explain || decision.code != DecisionCode::NoRulePermits {
+            return None;
+        }
+        let case = self.case(facts);
+        match case.resolve(&request.resource) {
+            (Resolved::Subject(resource), _) => explain::hint(&case.question(&resource)),
+            (Resolved::Nothing, _) => None,
+        }
+    }
 }
 
 /// The action of a request.
@@ -152,6 +201,14 @@ pub(super) enum Resolved {
 }
 
 impl Resolved {
+    /// The entity, where there is one.
+    pub(super) fn as_subject(&self) -> Option<&Subject> {
+        match self {
+            Self::Subject(subject) => Some(subject),
+            Self::Nothing => None,
+        }
+    }
+
     /// The real name; the asked one where there is none.
     pub(super) fn uid(&self, snapshot: &Snapshot, asked: &EntityUid) -> EntityUid {
         match self {

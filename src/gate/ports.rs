@@ -70,6 +70,9 @@ pub enum HoldError {
     /// A meter has no room.
     #[error("a limit has no room")]
     Refused(Refused),
+    /// A request with the same key is there already, or being answered.
+    #[error("the idempotency key is taken")]
+    KeyTaken,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -81,6 +84,9 @@ pub enum CloseError {
     /// It is unknown, or was closed otherwise.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// What its key names was noted before.
+    #[error("the idempotency key is taken")]
+    KeyTaken(Box<Reservation>),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -116,10 +122,10 @@ pub trait Meters: Send + Sync {
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>>;
 
     /// A reservation of the last day.
-    fn reservation(&self, id: ReservationId) -> Later<Result<Option<Reservation>, StoreError>>;
+    fn reservation(&self, id: ReservationId, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>>;
 
     /// The reservation of the last day whose client named it so.
-    fn named(&self, key: &str) -> Later<Result<Option<Reservation>, StoreError>>;
+    fn named(&self, key: &str, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>>;
 
     /// Keeps what was answered, for when the same is asked again.
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>>;

@@ -2,179 +2,68 @@
 //!
 //! It does what it is told at the instant it is told, and notes what changed, so that a store can write just that.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use smol_str::SmolStr;
-
+pub use super::answer::{Alert, Cause, Closed, Held, Hold, LedgerError, Refused, Shortfall};
+use super::book::Book;
+use super::changes::{Changed, Changes};
 use super::limit::OnExpiry;
 use super::meter::{Lack, Meter, Standing};
+use super::meters::Meters;
 use super::price::Usage;
-use super::reservation::{Charge, Idempotency, MEMORY_MS, MeterKey, Part, Reservation, ReservationId, Spending, State};
+use super::reservation::{Charge, Idempotency, MEMORY_MS, MeterKey, Part, Reservation, ReservationId, State};
 use crate::model::{Amount, Timestamp, Unit};
 
+/// How many reservations may be open at a time where nobody says otherwise: at about half a kilobyte each, 2 GB.
+pub const DEFAULT_MOST_OPEN: usize = 4_000_000;
+
 /// Meters, and what is held on them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Ledger {
-    meters: HashMap<MeterKey, Meter, RandomState>,
-    reservations: HashMap<ReservationId, Reservation, RandomState>,
-    due: BTreeSet<(Timestamp, ReservationId)>,
-    keys: HashMap<SmolStr, ReservationId, RandomState>,
+    meters: Meters,
+    book: Book,
     changed: Changed,
+    most_open: usize,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Changed {
-    meters: HashSet<MeterKey, RandomState>,
-    reservations: HashSet<ReservationId, RandomState>,
-    forgotten: Vec<ReservationId>,
-    entries: Vec<Entry>,
-}
-
-/// What changed since it was last taken: the state to be in, not the way there, so writing it twice does no harm.
-#[derive(Debug, Clone, Default)]
-pub struct Changes {
-    /// Meters as they are.
-    pub meters: Vec<(MeterKey, Meter)>,
-    /// Reservations as they are.
-    pub reservations: Vec<Reservation>,
-    /// Reservations that need not be known any longer.
-    pub forgotten: Vec<ReservationId>,
-    /// What was spent.
-    pub entries: Vec<Entry>,
-}
-
-impl Changes {
-    /// Whether there is nothing to write.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.meters.is_empty() && self.reservations.is_empty() && self.forgotten.is_empty() && self.entries.is_empty()
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::with_most_open(DEFAULT_MOST_OPEN)
     }
 }
 
-/// What was spent, for the books.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// When.
-    pub at: Timestamp,
-    /// For whom and what.
-    pub spending: Arc<Spending>,
-    /// What was used; nothing where nobody told.
-    pub usage: Option<Usage>,
-    /// Limit, unit, what is charged now and what was before.
-    pub limits: Vec<(SmolStr, Unit, Amount, Amount)>,
-}
-
-/// What is to be held.
-#[derive(Debug, Clone)]
-pub struct Hold {
-    /// Its name.
-    pub id: ReservationId,
-    /// For whom and what.
-    pub spending: Arc<Spending>,
-    /// On which meters; each at most once.
-    pub charges: Vec<Charge>,
-    /// How long, in milliseconds.
-    pub ttl_ms: i64,
-    /// The key its client chose, with the digest of its request.
-    pub idempotency: Option<(SmolStr, [u8; 32])>,
-}
-
-/// What is held now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// When it expires.
-    pub expires_at: Timestamp,
-    /// Where each meter stands now, in the order of the charges.
-    pub standings: Vec<Standing>,
-    /// Percents that were crossed.
-    pub alerts: Vec<Alert>,
-}
-
-/// A percent of a limit that was crossed for the first time in its period.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Alert {
-    /// The limit.
-    pub limit: SmolStr,
-    /// Whose meter.
-    pub subject: Option<SmolStr>,
-    /// Which percent.
-    pub percent: u8,
-    /// What is counted.
-    pub unit: Unit,
-    /// Where the meter stands.
-    pub standing: Standing,
-}
-
-/// A meter that has no room, by the place of its charge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shortfall {
-    /// Which of the charges.
-    pub charge: usize,
-    /// Where the meter stands.
-    pub standing: Standing,
-    /// When there is room again.
-    pub lack: Lack,
-}
-
-/// Why nothing is held.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// Every meter that has no room.
-    pub shortfalls: Vec<Shortfall>,
-    /// Percents that calls crossed by using more than they had held.
-    pub alerts: Vec<Alert>,
-}
-
-/// What became of a reservation that was closed, now or before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closed {
-    /// As it is now.
-    pub reservation: Reservation,
-    /// Percents that were crossed.
-    pub alerts: Vec<Alert>,
-}
-
-/// Why a reservation cannot be closed or extended so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LedgerError {
-    /// No reservation of this name, or it is long over.
-    #[error("no such reservation is known")]
-    Unknown,
-    /// It was closed otherwise before.
-    #[error("the reservation was closed otherwise before")]
-    Closed(State),
-    /// Money is counted, and nobody knows how much it was.
-    #[error("what it cost is not known")]
-    CostUnknown,
-    /// Beyond what can be counted.
-    #[error("the amount is beyond what can be counted")]
-    Overflow,
-}
-
 impl Ledger {
+    /// One that lets so many reservations be open at a time.
+    #[must_use]
+    pub fn with_most_open(most_open: usize) -> Self {
+        Self { meters: Meters::default(), book: Book::default(), changed: Changed::default(), most_open }
+    }
+
     /// Where the meters of `charges` stand, without touching them.
     #[must_use]
     pub fn standings<'a>(&self, charges: impl IntoIterator<Item = &'a Charge>, now: Timestamp) -> Vec<Standing> {
         charges.into_iter().map(|charge| self.at(charge, now).standing(&charge.limit, now)).collect()
     }
 
-    /// Which of `charges` have no room, without touching a meter.
+    /// Which of `charges` have no room, without touching a meter. A limit that does not refuse has room for all that can
+    /// be counted.
     #[must_use]
     pub fn shortfalls(&self, charges: &[Charge], now: Timestamp) -> Vec<Shortfall> {
         let room = |(index, charge): (usize, &Charge)| {
             let meter = self.at(charge, now);
-            let mut earlier = charges.iter().take(index).filter(|other| same_meter(other, charge));
-            let amount = earlier.try_fold(charge.amount, |sum, other| sum.plus(other.amount)).unwrap_or(Amount::MAX);
-            let lack = meter.room(&charge.limit, amount, now).err()?;
+            let lack = match with_earlier(charges, index) {
+                Some(amount) if charge.limit.is_enforced() => meter.room(&charge.limit, amount, now).err()?,
+                Some(amount) if meter.has_space(amount) => return None,
+                _ => Lack { retry_at: None },
+            };
             Some(Shortfall { charge: index, standing: meter.standing(&charge.limit, now), lack })
         };
-        charges.iter().enumerate().filter(|(_, charge)| charge.limit.is_enforced()).filter_map(room).collect()
+        charges.iter().enumerate().filter_map(room).collect()
     }
 
+    /// The meter of a charge as it is at `now`.
     fn at(&self, charge: &Charge, now: Timestamp) -> Meter {
-        match self.meters.get(&charge.key()) {
+        match self.meters.of(charge) {
             Some(meter) => {
                 let mut meter = meter.clone();
                 meter.advance(&charge.limit, now);
@@ -189,68 +78,63 @@ impl Ledger {
     /// # Errors
     /// With every meter that has no room.
     pub fn hold(&mut self, hold: Hold, now: Timestamp) -> Result<Held, Refused> {
+        if let Some(cause) = self.keeps_from_holding(&hold) {
+            return Err(Refused { cause: Some(cause), ..Refused::default() });
+        }
         let shortfalls = self.shortfalls(&hold.charges, now);
         if !shortfalls.is_empty() {
             let alerts = self.overdue_alerts(&hold.charges, &shortfalls, now);
-            return Err(Refused { shortfalls, alerts });
+            return Err(Refused { cause: None, shortfalls, alerts });
         }
         let mut parts = Vec::with_capacity(hold.charges.len());
         let (mut standings, mut alerts) = (Vec::with_capacity(hold.charges.len()), Vec::new());
-        for (index, charge) in hold.charges.iter().enumerate() {
-            let meter = self.meter(charge, now);
-            let Some(mark) = meter.hold(charge.amount) else {
-                let standing = meter.standing(&charge.limit, now);
-                self.undo(&parts, now);
-                let shortfalls = vec![Shortfall { charge: index, standing, lack: Lack { retry_at: None } }];
-                return Err(Refused { shortfalls, alerts: Vec::new() });
-            };
-            standings.push(meter.standing(&charge.limit, now));
-            alerts.extend(alert(meter, charge, now));
-            parts.push(part(charge, charge.amount, Amount::ZERO, mark));
+        for charge in &hold.charges {
+            self.touch(charge, now, |meter| {
+                // INVARIANT: what could not be counted was a shortfall.
+                let mark = meter.hold(charge.amount).unwrap_or_default();
+                parts.push(part(charge, charge.amount, Amount::ZERO, mark));
+                alerts.extend(alert(meter, charge, now));
+                standings.push(meter.standing(&charge.limit, now));
+            });
         }
         let expires_at = after(now, hold.ttl_ms);
-        let idempotency = hold.idempotency.map(|(key, digest)| Idempotency { key, digest, answer: None });
-        self.keep(Reservation {
-            id: hold.id,
-            spending: hold.spending,
-            parts: parts.into(),
-            state: State::Open,
-            created_at: now,
-            due_at: expires_at,
-            idempotency,
-        });
+        self.keep(reservation(hold, parts, State::Open, now, expires_at));
         Ok(Held { expires_at, standings, alerts })
+    }
+
+    fn keeps_from_holding(&self, hold: &Hold) -> Option<Cause> {
+        if self.book.get(hold.id).is_some() {
+            return Some(Cause::NameTaken);
+        }
+        (self.book.open() >= self.most_open).then_some(Cause::TooManyOpen)
     }
 
     /// Charges what was spent without a reservation: in full, whatever there is room for.
     ///
     /// # Errors
-    /// Where amounts are beyond what can be counted; then nothing is charged.
+    /// Where amounts are beyond what can be counted, or its name is known; then nothing is charged.
     pub fn record(&mut self, hold: Hold, usage: Usage, now: Timestamp) -> Result<Closed, LedgerError> {
-        let mut parts = Vec::with_capacity(hold.charges.len());
-        let mut alerts = Vec::new();
-        for charge in &hold.charges {
-            let meter = self.meter(charge, now);
-            let Some(mark) = meter.hold(charge.amount) else {
-                self.undo(&parts, now);
-                return Err(LedgerError::Overflow);
-            };
-            let charged = if charge.limit.unit() == Unit::Places { Amount::ZERO } else { charge.amount };
-            let mark = meter.close(mark, charge.amount, charged, now);
-            alerts.extend(alert(meter, charge, now));
-            parts.push(part(charge, Amount::ZERO, charged, mark));
+        if let Some(known) = self.book.get(hold.id) {
+            return Err(LedgerError::Closed(known.state));
         }
-        let idempotency = hold.idempotency.map(|(key, digest)| Idempotency { key, digest, answer: None });
-        let reservation = Reservation {
-            id: hold.id,
-            spending: hold.spending,
-            parts: parts.into(),
-            state: State::Settled(usage),
-            created_at: now,
-            due_at: after(now, MEMORY_MS),
-            idempotency,
+        let counts = |(index, charge): (usize, &Charge)| {
+            with_earlier(&hold.charges, index).is_some_and(|amount| self.at(charge, now).has_space(amount))
         };
-        self.note(&reservation, Some(usage), &[], now);
+        if !hold.charges.iter().enumerate().all(counts) {
+            return Err(LedgerError::Overflow);
+        }
+        let (mut parts, mut alerts) = (Vec::with_capacity(hold.charges.len()), Vec::new());
+        for charge in &hold.charges {
+            let charged = if charge.limit.unit() == Unit::Places { Amount::ZERO } else { charge.amount };
+            self.touch(charge, now, |meter| {
+                let mark = meter.hold(charge.amount).unwrap_or_default();
+                let mark = meter.close(mark, charge.amount, charged, now);
+                parts.push(part(charge, Amount::ZERO, charged, mark));
+                alerts.extend(alert(meter, charge, now));
+            });
+        }
+        let reservation = reservation(hold, parts, State::Settled(usage), now, after(now, MEMORY_MS));
+        self.changed.note(&reservation, Some(usage), |_| Amount::ZERO, now);
         self.keep(reservation.clone());
         Ok(Closed { reservation, alerts })
     }
@@ -259,9 +143,10 @@ impl Ledger {
     /// charged when nobody settled in time is corrected.
     ///
     /// # Errors
-    /// Where it is unknown, or was settled with another usage or released before.
+    /// Where it is unknown, was settled with another usage or released before, or its amounts are beyond what can be
+    /// counted; then nothing is charged.
     pub fn settle(&mut self, id: ReservationId, usage: Usage, now: Timestamp) -> Result<Closed, LedgerError> {
-        let reservation = self.reservations.get(&id).ok_or(LedgerError::Unknown)?;
+        let reservation = self.book.get(id).ok_or(LedgerError::Unknown)?;
         match reservation.state {
             State::Settled(before) if before == usage => {
                 return Ok(Closed { reservation: reservation.clone(), alerts: Vec::new() });
@@ -271,7 +156,12 @@ impl Ledger {
         }
         let charged: Result<Vec<Amount>, LedgerError> =
             reservation.parts.iter().map(|part| charged(part, &usage)).collect();
-        self.end(id, State::Settled(usage), &charged?, now)
+        let charged = charged?;
+        if !self.can_charge(reservation, &charged) {
+            return Err(LedgerError::Overflow);
+        }
+        self.end(id, State::Settled(usage), |index, _| charged.get(index).copied().unwrap_or_default(), now);
+        self.closed(id)
     }
 
     /// Gives back what a request held. The same again changes nothing; what was charged when nobody settled in time is
@@ -280,14 +170,12 @@ impl Ledger {
     /// # Errors
     /// Where it is unknown, or was settled before.
     pub fn release(&mut self, id: ReservationId, now: Timestamp) -> Result<Closed, LedgerError> {
-        let reservation = self.reservations.get(&id).ok_or(LedgerError::Unknown)?;
-        match reservation.state {
-            State::Released => return Ok(Closed { reservation: reservation.clone(), alerts: Vec::new() }),
-            State::Settled(_) => return Err(LedgerError::Closed(reservation.state)),
-            State::Open | State::Expired => {}
+        match self.book.get(id).ok_or(LedgerError::Unknown)?.state {
+            State::Released => {}
+            state @ State::Settled(_) => return Err(LedgerError::Closed(state)),
+            State::Open | State::Expired => self.end(id, State::Released, |_, _| Amount::ZERO, now),
         }
-        let nothing = vec![Amount::ZERO; reservation.parts.len()];
-        self.end(id, State::Released, &nothing, now)
+        self.closed(id)
     }
 
     /// Lets it live until `ttl_ms` from now, if that is longer than it would.
@@ -295,137 +183,134 @@ impl Ledger {
     /// # Errors
     /// Where it is unknown, or over.
     pub fn extend(&mut self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Result<Timestamp, LedgerError> {
-        let reservation = self.reservations.get_mut(&id).ok_or(LedgerError::Unknown)?;
-        if reservation.state != State::Open {
-            return Err(LedgerError::Closed(reservation.state));
+        let Reservation { state, due_at, .. } = *self.book.get(id).ok_or(LedgerError::Unknown)?;
+        if state != State::Open {
+            return Err(LedgerError::Closed(state));
         }
         let until = after(now, ttl_ms);
-        if until > reservation.due_at {
-            self.due.remove(&(reservation.due_at, id));
-            self.due.insert((until, id));
-            reservation.due_at = until;
+        if until > due_at {
+            self.book.change(id, |reservation| reservation.due_at = until);
             self.changed.reservations.insert(id);
         }
-        Ok(reservation.due_at)
+        Ok(until.max(due_at))
     }
 
     /// Closes what nobody settled in time, and forgets what is long over: `most` of them at once. Returns how many.
     pub fn expire(&mut self, now: Timestamp, most: usize) -> usize {
         let mut done = 0;
         while done < most
-            && let Some((due_at, id)) = self.due.first().copied()
+            && let Some((due_at, id)) = self.book.first_due()
             && due_at <= now
         {
             done += 1;
-            let Some(reservation) = self.reservations.get(&id) else {
-                self.due.remove(&(due_at, id));
-                continue;
-            };
-            if reservation.state == State::Open {
-                let charged: Vec<Amount> = reservation.parts.iter().map(at_expiry).collect();
-                let _closed = self.end(id, State::Expired, &charged, now);
+            if self.book.get(id).is_some_and(|reservation| reservation.state == State::Open) {
+                self.end(id, State::Expired, |_, part| at_expiry(part), now);
             } else {
-                self.forget(id);
+                drop(self.book.remove(id));
                 self.changed.forgotten.push(id);
             }
         }
         done
     }
 
+    /// Forgets meters that tell nothing any longer, looking at about `most` of them, others each time; best after
+    /// [`Ledger::expire`]. Returns how many. Of a call that is open for more than a day and held nothing of a meter that
+    /// nobody else touched since, that meter may then not count what it used.
+    pub fn sweep(&mut self, now: Timestamp, most: usize) -> usize {
+        let blank = self.meters.sweep(now, most);
+        let count = blank.len();
+        self.changed.blank.extend(blank);
+        count
+    }
+
     /// When the next reservation is due.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.due.first().map(|(due_at, _)| *due_at)
+        self.book.first_due().map(|(due_at, _)| due_at)
     }
 
     /// Ends an open or expired reservation.
-    fn end(
-        &mut self,
-        id: ReservationId,
-        state: State,
-        charged: &[Amount],
-        now: Timestamp,
-    ) -> Result<Closed, LedgerError> {
-        let mut reservation = self.reservations.remove(&id).ok_or(LedgerError::Unknown)?;
-        let was_open = reservation.state == State::Open;
-        let before: Vec<Amount> = reservation.parts.iter().map(|part| part.charged).collect();
-        for (part, charged) in reservation.parts.iter_mut().zip(charged) {
-            if let Some(meter) = self.meters.get_mut(&part.meter) {
-                if was_open {
-                    part.mark = meter.close(part.mark, part.held, *charged, now);
-                } else {
-                    meter.recharge(part.mark, part.charged, *charged, now);
+    fn end(&mut self, id: ReservationId, state: State, charge: impl Fn(usize, &Part) -> Amount, now: Timestamp) {
+        let Self { meters, book, changed, .. } = self;
+        book.change(id, |reservation| {
+            let was_open = reservation.state == State::Open;
+            let mut before = Vec::with_capacity(reservation.parts.len());
+            for (index, part) in reservation.parts.iter_mut().enumerate() {
+                let charged = charge(index, part);
+                if let Some(meter) = meters.get_mut(&part.meter) {
+                    if was_open {
+                        part.mark = meter.close(part.mark, part.held, charged, now);
+                    } else {
+                        meter.recharge(part.mark, part.charged, charged, now);
+                    }
+                    changed.meters.insert(part.meter.clone());
                 }
-                self.changed.meters.insert(part.meter.clone());
+                before.push(std::mem::replace(&mut part.charged, charged));
             }
-            part.charged = *charged;
-        }
-        self.due.remove(&(reservation.due_at, id));
-        reservation.state = state;
-        reservation.due_at = after(now, MEMORY_MS);
-        let usage = if let State::Settled(usage) = state { Some(usage) } else { None };
-        self.note(&reservation, usage, &before, now);
-        self.keep(reservation.clone());
+            reservation.state = state;
+            reservation.due_at = after(now, MEMORY_MS);
+            let usage = if let State::Settled(usage) = state { Some(usage) } else { None };
+            changed.note(reservation, usage, |index| before.get(index).copied().unwrap_or_default(), now);
+            changed.reservations.insert(id);
+        });
+    }
+
+    fn closed(&self, id: ReservationId) -> Result<Closed, LedgerError> {
+        let reservation = self.book.get(id).ok_or(LedgerError::Unknown)?.clone();
         Ok(Closed { reservation, alerts: Vec::new() })
     }
 
-    fn note(&mut self, reservation: &Reservation, usage: Option<Usage>, charged_before: &[Amount], now: Timestamp) {
-        let before_of = |index: usize| charged_before.get(index).copied().unwrap_or(Amount::ZERO);
-        let parts = reservation.parts.iter().enumerate();
-        let limits = parts.map(|(index, part)| (part.limit.clone(), part.unit, part.charged, before_of(index)));
-        let limits = limits.filter(|(_, _, charged, before)| charged != before).collect::<Vec<_>>();
-        if usage.is_some() || !limits.is_empty() {
-            let spending = Arc::clone(&reservation.spending);
-            self.changed.entries.push(Entry { at: now, spending, usage, limits });
-        }
+    /// Whether every meter can count what a reservation is charged instead of what counts of it now.
+    fn can_charge(&self, reservation: &Reservation, charged: &[Amount]) -> bool {
+        let now_counted = |part: &Part| if reservation.state == State::Open { part.held } else { part.charged };
+        reservation.parts.iter().all(|part| {
+            let Some(meter) = self.meters.get(&part.meter) else { return true };
+            let same = reservation.parts.iter().zip(charged).filter(|(other, _)| other.meter == part.meter);
+            let sums = same.into_iter().try_fold((Amount::ZERO, Amount::ZERO), |(before, after), (other, charged)| {
+                Some((before.plus(now_counted(other))?, after.plus(*charged)?))
+            });
+            sums.is_some_and(|(before, after)| meter.can_count(part.mark, before, after))
+        })
     }
 
     fn overdue_alerts(&mut self, charges: &[Charge], shortfalls: &[Shortfall], now: Timestamp) -> Vec<Alert> {
         let mut alerts = Vec::new();
         for charge in shortfalls.iter().filter_map(|short| charges.get(short.charge)) {
-            let key = charge.key();
-            if let Some(meter) = self.meters.get_mut(&key).filter(|_| !charge.limit.warn_at.is_empty()) {
-                meter.advance(&charge.limit, now);
-                if let Some(alert) = alert(meter, charge, now) {
-                    alerts.push(alert);
-                    self.changed.meters.insert(key);
-                }
+            if charge.limit.warn_at.is_empty() || self.meters.of(charge).is_none() {
+                continue;
+            }
+            // Where there is none to tell, the meter stays as a store has it.
+            let mut meter = self.at(charge, now);
+            if let Some(alert) = alert(&mut meter, charge, now) {
+                alerts.push(alert);
+                self.touch(charge, now, |touched| *touched = meter);
             }
         }
         alerts
     }
 
-    /// The meter of a charge, at `now`.
-    fn meter(&mut self, charge: &Charge, now: Timestamp) -> &mut Meter {
+    /// Changes the meter of a charge as it is at `now`.
+    fn touch(&mut self, charge: &Charge, now: Timestamp, with: impl FnOnce(&mut Meter)) {
         let key = charge.key();
-        self.changed.meters.insert(key.clone());
-        let meter = self.meters.entry(key).or_insert_with(|| Meter::new(&charge.limit, now));
-        meter.advance(&charge.limit, now);
-        meter
-    }
-
-    fn undo(&mut self, parts: &[Part], now: Timestamp) {
-        for part in parts {
-            if let Some(meter) = self.meters.get_mut(&part.meter) {
-                let mark = meter.close(part.mark, part.held, Amount::ZERO, now);
-                meter.recharge(mark, part.charged, Amount::ZERO, now);
-            }
+        if let Some(meter) = self.meters.get_mut(&key) {
+            meter.advance(&charge.limit, now);
+            with(meter);
+        } else {
+            let mut meter = Meter::new(&charge.limit, now);
+            with(&mut meter);
+            self.meters.insert(key.clone(), meter);
         }
+        self.changed.meters.insert(key);
     }
 
     fn keep(&mut self, reservation: Reservation) {
         self.changed.reservations.insert(reservation.id);
-        self.recall(reservation);
+        self.book.insert(reservation);
     }
 
     /// Takes in a reservation that a store had kept.
     pub fn recall(&mut self, reservation: Reservation) {
-        let id = reservation.id;
-        self.due.insert((reservation.due_at, id));
-        if let Some(idempotency) = &reservation.idempotency {
-            self.keys.insert(idempotency.key.clone(), id);
-        }
-        self.reservations.insert(id, reservation);
+        self.book.insert(reservation);
     }
 
     /// Takes in a meter that a store had kept.
@@ -434,31 +319,31 @@ impl Ledger {
     }
 
     /// Lets go of a reservation: its store keeps it, or it is long over.
+    // INVARIANT: its changes were taken before; what is not here any longer is not among the next ones.
     pub fn forget(&mut self, id: ReservationId) -> Option<Reservation> {
-        let reservation = self.reservations.remove(&id)?;
-        self.due.remove(&(reservation.due_at, id));
-        if let Some(idempotency) = &reservation.idempotency {
-            self.keys.remove(&idempotency.key);
-        }
-        Some(reservation)
+        self.book.remove(id)
     }
 
     /// A reservation that is known here.
     #[must_use]
     pub fn reservation(&self, id: ReservationId) -> Option<&Reservation> {
-        self.reservations.get(&id)
+        self.book.get(id)
     }
 
     /// The reservation whose client named it so.
     #[must_use]
     pub fn named(&self, key: &str) -> Option<&Reservation> {
-        self.reservations.get(self.keys.get(key)?)
+        self.book.named(key)
     }
 
     /// Keeps what was answered, for when the same is asked again.
     pub fn answered(&mut self, id: ReservationId, answer: Arc<[u8]>) {
-        if let Some(idempotency) = self.reservations.get_mut(&id).and_then(|found| found.idempotency.as_mut()) {
-            idempotency.answer = Some(answer);
+        let keep = |reservation: &mut Reservation| {
+            if let Some(idempotency) = &mut reservation.idempotency {
+                idempotency.answer = Some(answer);
+            }
+        };
+        if self.book.change(id, keep).is_some() {
             self.changed.reservations.insert(id);
         }
     }
@@ -474,26 +359,27 @@ impl Ledger {
         self.meters.iter()
     }
 
+    /// How many meters there are.
+    #[must_use]
+    pub fn meters_count(&self) -> usize {
+        self.meters.len()
+    }
+
     /// Every reservation that is known here.
     pub fn reservations(&self) -> impl Iterator<Item = &Reservation> {
-        self.reservations.values()
+        self.book.iter()
+    }
+
+    /// How many reservations are open.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.book.open()
     }
 
     /// What changed since this was last asked.
     #[must_use]
     pub fn take_changes(&mut self) -> Changes {
-        let changed = std::mem::take(&mut self.changed);
-        let meters = changed.meters.into_iter().filter_map(|key| {
-            let meter = self.meters.get(&key)?.clone();
-            Some((key, meter))
-        });
-        let reservations = changed.reservations.iter().filter_map(|id| self.reservations.get(id)).cloned();
-        Changes {
-            meters: meters.collect(),
-            reservations: reservations.collect(),
-            forgotten: changed.forgotten,
-            entries: changed.entries,
-        }
+        self.changed.take(&self.meters, &self.book)
     }
 }
 
@@ -503,17 +389,27 @@ impl Ledger {
         self.changed.meters.extend(changes.meters.into_iter().map(|(key, _)| key));
         self.changed.reservations.extend(changes.reservations.iter().map(|reservation| reservation.id));
         self.changed.forgotten.extend(changes.forgotten);
+        self.changed.blank.extend(changes.blank);
         let newer = std::mem::replace(&mut self.changed.entries, changes.entries);
         self.changed.entries.extend(newer);
     }
 }
 
-fn same_meter(one: &Charge, other: &Charge) -> bool {
-    one.subject == other.subject && one.limit.series == other.limit.series
+/// The amount of a charge with those of the earlier ones on the same meter; `None` beyond what can be counted.
+fn with_earlier(charges: &[Charge], index: usize) -> Option<Amount> {
+    let (charge, earlier) = (charges.get(index)?, charges.iter().take(index));
+    let same = |other: &&Charge| other.subject == charge.subject && other.limit.series == charge.limit.series;
+    earlier.filter(same).try_fold(charge.amount, |sum, other| sum.plus(other.amount))
 }
 
 fn after(now: Timestamp, millis: i64) -> Timestamp {
     Timestamp::from_millis(now.as_millis().saturating_add(millis))
+}
+
+fn reservation(hold: Hold, parts: Vec<Part>, state: State, now: Timestamp, due_at: Timestamp) -> Reservation {
+    let idempotency = hold.idempotency.map(|(key, digest)| Idempotency { key, digest, answer: None });
+    let Hold { id, spending, .. } = hold;
+    Reservation { id, spending, parts: parts.into(), state, created_at: now, due_at, idempotency }
 }
 
 fn part(charge: &Charge, held: Amount, charged: Amount, mark: i64) -> Part {
@@ -545,3 +441,6 @@ fn alert(meter: &mut Meter, charge: &Charge, now: Timestamp) -> Option<Alert> {
     let (limit, unit) = (charge.limit.id.clone(), charge.limit.unit());
     Some(Alert { limit, subject: charge.subject.clone(), percent, unit, standing })
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,8 +73,10 @@ impl Measure {
 /// Another cap until a date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Override {
-    /// The cap.
+    /// The cap; of a rate, its burst.
     pub cap: Amount,
+    /// Of a rate: what flows back in its time instead.
+    pub flow: Option<Amount>,
     /// From when; at once where none is said.
     pub from: Option<Timestamp>,
     /// The first instant at which it holds no more.
@@ -134,8 +136,18 @@ impl Limit {
     /// The cap that holds at `now`.
     #[must_use]
     pub fn cap_at(&self, now: Timestamp) -> Amount {
-        let holds = |other: &&Override| now < other.until && other.from.is_none_or(|from| from <= now);
-        self.overrides.iter().find(holds).map_or(self.cap, |other| other.cap)
+        self.override_at(now).map_or(self.cap, |other| other.cap)
+    }
+
+    /// What flows back at `now` in a rate's `every_ms`; `None` where it is no rate.
+    #[must_use]
+    pub fn flow_at(&self, now: Timestamp) -> Option<Amount> {
+        let Measure::Rate { amount, .. } = self.measure else { return None };
+        self.override_at(now).and_then(|other| other.flow).or(Some(amount))
+    }
+
+    fn override_at(&self, now: Timestamp) -> Option<&Override> {
+        self.overrides.iter().find(|other| now < other.until && other.from.is_none_or(|from| from <= now))
     }
 
     /// What is counted.

@@ -123,6 +123,16 @@ impl Price {
         plain.cost(&usage)
     }
 
+    /// Whether input tokens cost something, and whether output tokens do.
+    #[must_use]
+    pub fn counts(&self) -> (bool, bool) {
+        let all = || self.tiers.iter().map(|tier| &tier.rates).chain([&self.rates]);
+        let some = |price: Option<u64>| price.is_some_and(|price| price > 0);
+        let input = all().any(|rates| rates.input > 0 || some(rates.cached_input) || some(rates.cache_write));
+        let output = all().any(|rates| rates.output > 0 || some(rates.reasoning));
+        (input, output)
+    }
+
     fn rates_for(&self, input_tokens: u64) -> &Rates {
         let tier = self.tiers.iter().rev().find(|tier| input_tokens > tier.above);
         tier.map_or(&self.rates, |tier| &tier.rates)

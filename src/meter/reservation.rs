@@ -133,6 +133,8 @@ pub struct Spending {
     pub principal: EntityUid,
     /// On which model or router.
     pub resource: EntityUid,
+    /// What else it may turn out to be: the other candidates that were permitted.
+    pub permitted: Box<[EntityUid]>,
     /// Its price when it was held; none where it has none.
     pub price: Option<Arc<Price>>,
 }

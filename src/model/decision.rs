@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
+use super::standing::{LimitStanding, Reserved};
 use super::uid::EntityUid;
 
 /// What a rule does when it matches.
@@ -64,6 +65,16 @@ pub enum DecisionCode {
     Error,
     /// No rule permits this.
     NoRulePermits,
+    /// Rules permit it, but nobody can say whether limits do.
+    StoreUnavailable,
+    /// A limit counts money, and nobody knows what the model costs.
+    PriceUnknown,
+    /// A budget has no room.
+    BudgetExceeded,
+    /// A rate has no room now.
+    RateLimited,
+    /// As many requests are under way as may be.
+    ConcurrencyExceeded,
 }
 
 impl DecisionCode {
@@ -78,6 +89,11 @@ impl DecisionCode {
             Self::ForbiddenByRule => "forbidden_by_rule",
             Self::Error => "error",
             Self::NoRulePermits => "no_rule_permits",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::PriceUnknown => "price_unknown",
+            Self::BudgetExceeded => "budget_exceeded",
+            Self::RateLimited => "rate_limited",
+            Self::ConcurrencyExceeded => "concurrency_exceeded",
         }
     }
 }
@@ -129,6 +145,14 @@ pub struct Decision {
     pub rules: Vec<RuleReference>,
     /// What rules raised when they were evaluated.
     pub errors: Vec<EvaluationError>,
+    /// Where the limits that apply stand; empty where nobody looked, since rules forbid it.
+    pub limits: Vec<LimitStanding>,
+    /// The limits that apply and that nothing was held on, since this was a check.
+    pub not_held: Vec<SmolStr>,
+    /// What is held.
+    pub reservation: Option<Reserved>,
+    /// In how many seconds there is room again, where waiting helps.
+    pub retry_after_seconds: Option<u64>,
     /// The nearest rule that would have permitted and what it lacked; when asked for and forbidden.
     pub hint: Option<String>,
     /// The content of the bundle that decided.
@@ -176,6 +200,17 @@ impl Decision {
             },
             (DecisionCode::NoRulePermits, _) => {
                 write!(out, "no rule permits {} to {} {}", self.principal, self.action, self.resource)
+            }
+            (DecisionCode::StoreUnavailable, _) => {
+                out.write_str("rules permit it, but what is used and held cannot be read or kept now")
+            }
+            (DecisionCode::PriceUnknown, _) => write!(out, "a limit counts money, and {} has no price", self.resource),
+            (DecisionCode::BudgetExceeded | DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded, _) => {
+                out.write_str("no room under ")?;
+                for (at, one) in self.limits.iter().filter(|one| one.short).enumerate() {
+                    write!(out, "{}{one}", if at == 0 { "" } else { "; nor under " })?;
+                }
+                Ok(())
             }
         }
     }

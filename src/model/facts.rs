@@ -1,6 +1,11 @@
 //! What Tollgate itself knows when it decides: the instant, how the caller proved itself, and what is left to spend.
 
 use std::fmt;
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::amount::{Amount, Unit};
 
 /// An instant, in milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,8 +89,66 @@ impl Default for Rate {
     }
 }
 
-/// Everything that is known for one decision besides the request, frozen.
+/// What is known of one limit that applies. Of several of its meters, of the fullest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitFacts {
+    /// What is counted. What follows is in it; money in micro-dollars.
+    pub unit: Unit,
+    /// The cap that holds now; money rounded down.
+    pub limit: i64,
+    /// What was used in this period; money rounded up.
+    pub used: i64,
+    /// What is held for requests under way; money rounded up.
+    pub held: i64,
+    /// What there is room for; money rounded down.
+    pub remaining: i64,
+    /// How much of the cap is used or held, rounded up, but 100 only when it is full.
+    pub used_percent: i64,
+}
+
+impl LimitFacts {
+    /// Of a meter that has this much used and held under this cap. Never rounded in the caller's favour.
+    #[must_use]
+    pub fn of(unit: Unit, cap: Amount, used: Amount, held: Amount) -> Self {
+        let taken = used.plus(held).unwrap_or(Amount::MAX);
+        let money = unit == Unit::Usd;
+        let up = |amount: Amount| if money { amount.micros_up() } else { amount.get_signed() };
+        let down = |amount: Amount| if money { amount.micros_down() } else { amount.get_signed() };
+        Self {
+            unit,
+            limit: down(cap),
+            used: up(used),
+            held: up(held),
+            remaining: down(cap.less(taken)),
+            used_percent: taken.percent_of(cap),
+        }
+    }
+
+    /// What conditions see, by name.
+    #[must_use]
+    pub fn members(&self) -> [(&'static str, i64); 5] {
+        let [limit, used, held, remaining, used_percent] = Self::names(self.unit);
+        [
+            (limit, self.limit),
+            (used, self.used),
+            (held, self.held),
+            (remaining, self.remaining),
+            (used_percent, self.used_percent),
+        ]
+    }
+
+    /// The names of what conditions see: limit, used, held, remaining and the percentage.
+    #[must_use]
+    pub const fn names(unit: Unit) -> [&'static str; 5] {
+        match unit {
+            Unit::Usd => ["limit_micros", "used_micros", "held_micros", "remaining_micros", "used_percent"],
+            _ => ["limit", "used", "held", "remaining", "used_percent"],
+        }
+    }
+}
+
+/// Everything that is known for one decision besides the request, frozen.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// The instant of the decision: `context.now`.
     pub now: Timestamp,
@@ -95,12 +158,20 @@ pub struct Facts {
     pub budget: Budget,
     /// `context.rate`.
     pub rate: Rate,
+    /// `context.limits`: those that apply, by id.
+    pub limits: Arc<[(SmolStr, LimitFacts)]>,
 }
 
 impl Facts {
     /// What is known of a caller that no limit binds, at `now`.
     #[must_use]
     pub fn at(now: Timestamp) -> Self {
-        Self { now, auth: AuthMethod::default(), budget: Budget::default(), rate: Rate::default() }
+        Self {
+            now,
+            auth: AuthMethod::default(),
+            budget: Budget::default(),
+            rate: Rate::default(),
+            limits: Arc::default(),
+        }
     }
 }

@@ -5,14 +5,16 @@ pub mod decision;
 pub mod facts;
 pub mod period;
 pub mod request;
+pub mod standing;
 pub mod strict_json;
 pub mod told;
 pub mod uid;
 
 pub use amount::{Amount, AmountError, Unit};
 pub use decision::{CandidateDecision, Decision, DecisionCode, Effect, EvaluationError, Outcome, RuleReference};
-pub use facts::{AuthMethod, Budget, Facts, Rate, Timestamp};
+pub use facts::{AuthMethod, Budget, Facts, LimitFacts, Rate, Timestamp};
 pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
+pub use standing::{LimitStanding, Reserved};
 pub use told::{Member, Told};
 pub use uid::{EntityUid, NameError, UidError, check_name};

@@ -62,21 +62,42 @@ impl Window {
 }
 
 impl Every {
-    /// The window that holds `now` by the clocks of `zone`. An instant that no calendar has (before the year -9999 or
-    /// after 9999) is held by one without end.
+    /// The window that holds `now` by the clocks of `zone`. Instants that no calendar has (before the year -9999 or after
+    /// 9999) are in one window before 1970, and in one without end.
     #[must_use]
     pub fn window(self, zone: &TimeZone, now: Timestamp) -> Window {
-        self.find(zone, now).unwrap_or(Window::ALWAYS)
+        let beyond = || match self {
+            Self::Total => Window::ALWAYS,
+            _ if now.as_millis() < 0 => {
+                Window { start: Timestamp::from_millis(i64::MIN), end: Some(Timestamp::from_millis(0)) }
+            }
+            _ => Window { start: now, end: None },
+        };
+        self.find(zone, now).unwrap_or_else(beyond)
     }
 
     fn find(self, zone: &TimeZone, now: Timestamp) -> Option<Window> {
         let instant = jiff::Timestamp::from_millisecond(now.as_millis()).ok()?;
         let local = instant.to_zoned(zone.clone());
-        let date = local.date();
-        let (first, next) = match self {
+        match self {
             Self::Total => return Some(Window::ALWAYS),
             Self::Hour => return hour(&local, now),
-            Self::Day => (date, date.tomorrow().ok()?),
+            _ => {}
+        }
+        let (first, next) = self.dates(local.date())?;
+        let (start, end) = (begins(first, zone)?, begins(next, zone)?);
+        if now < end {
+            return Some(Window { start, end: Some(end) });
+        }
+        // Clocks went back over midnight and show a date again whose day is over.
+        let (_, after) = self.dates(next)?;
+        Some(Window { start: end, end: Some(begins(after, zone)?) })
+    }
+
+    /// The first date of the period that holds `date`, and of the next.
+    fn dates(self, date: Date) -> Option<(Date, Date)> {
+        Some(match self {
+            Self::Total | Self::Hour | Self::Day => (date, date.tomorrow().ok()?),
             Self::Week(begins) => {
                 let first = date.checked_sub(Span::new().days(date.weekday().since(begins))).ok()?;
                 (first, first.checked_add(Span::new().days(7)).ok()?)
@@ -91,8 +112,7 @@ impl Every {
                 (first, first.checked_add(Span::new().months(3)).ok()?)
             }
             Self::Year => (date.first_of_year(), date.first_of_year().checked_add(Span::new().years(1)).ok()?),
-        };
-        Some(Window { start: begins(first, zone)?, end: Some(begins(next, zone)?) })
+        })
     }
 }
 
@@ -146,5 +166,19 @@ mod tests {
         check(Day, "Europe/Berlin", "2026-03-29T12:00:00Z", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z");
         check(Day, "Europe/Berlin", "2026-10-25T12:00:00Z", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z");
         check(Hour, "Asia/Kolkata", "2026-01-01T00:45:00Z", "2026-01-01T00:30:00Z", "2026-01-01T01:30:00Z");
+    }
+
+    #[test]
+    fn an_instant_is_in_its_window() {
+        // Clocks went back over midnight, so that the evening of the sixth came twice.
+        check(Every::Day, "America/St_Johns", "2010-11-07T03:00:00Z", "2010-11-07T02:30:00Z", "2010-11-08T03:30:00Z");
+        for every in [Every::Hour, Every::Day, Every::Month(31), Every::Year] {
+            for now in [i64::MIN, -377_705_116_800_001, 253_402_300_799_000, i64::MAX].map(Timestamp::from_millis) {
+                let window = every.window(&TimeZone::UTC, now);
+                assert!(window.start <= now && window.lasts(now), "{every:?} {now} {window:?}");
+                let today = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
+                assert!(now > today || !window.lasts(today), "{every:?} {now} {window:?}");
+            }
+        }
     }
 }

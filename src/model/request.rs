@@ -105,6 +105,10 @@ pub enum RequestErrorCode {
     InvalidCandidates,
     /// Entities of a request that the schema refuses, or that would redefine known ones.
     InvalidEntities,
+    /// An amount that a limit needs, and that nobody gave.
+    AmountNeeded,
+    /// A key that names another request already, or one that is being answered.
+    IdempotencyConflict,
 }
 
 impl RequestErrorCode {
@@ -120,6 +124,8 @@ impl RequestErrorCode {
             Self::ReservedContext => "reserved_context",
             Self::InvalidCandidates => "invalid_candidates",
             Self::InvalidEntities => "invalid_entities",
+            Self::AmountNeeded => "amount_needed",
+            Self::IdempotencyConflict => "idempotency_conflict",
         }
     }
 }

@@ -54,10 +54,11 @@ pub struct Condition {
 pub struct Members(u16);
 
 /// The members of Tollgate's own context, in the order of their bits.
-pub const MEMBERS: [&str; 13] = [
+pub const MEMBERS: [&str; 14] = [
     "now",
     "budget",
     "rate",
+    "limits",
     "auth",
     "metadata",
     "ip",
@@ -78,6 +79,12 @@ impl Members {
     #[must_use]
     pub fn has(self, member: &str) -> bool {
         MEMBERS.iter().position(|name| *name == member).is_none_or(|bit| self.0 & (1 << bit) != 0)
+    }
+
+    /// Whether meters must be read for one of them.
+    #[must_use]
+    pub fn say_meters(self) -> bool {
+        !self.is_empty() && ["budget", "rate", "limits"].into_iter().any(|member| self.has(member))
     }
 
     /// Whether there is none.
@@ -108,6 +115,8 @@ pub struct Reads {
     pub action: bool,
     /// Which members of the context.
     pub members: Members,
+    /// The limits that it names.
+    pub limits: Vec<SmolStr>,
     /// Entities named in the text whose attributes or ancestors are read.
     pub literals: Vec<Arc<EntityUID>>,
     /// How many times at most it steps from an entity to one that an attribute names.
@@ -197,6 +206,7 @@ impl Reads {
         self.resource |= other.resource;
         self.action |= other.action;
         self.members = self.members.union(other.members);
+        self.limits.extend(other.limits.iter().cloned());
         self.literals.extend(other.literals.iter().cloned());
         self.steps = self.steps.max(other.steps);
         self.depth = self.depth.max(other.depth);
@@ -222,7 +232,16 @@ impl Reads {
             ExprKind::GetAttr { expr, attr } | ExprKind::HasAttr { expr, attr } if is_context(expr) => {
                 self.members = self.members.union(Members::one(attr));
             }
+            ExprKind::GetAttr { expr, attr } | ExprKind::HasAttr { expr, attr } if is_limits(expr) => {
+                self.limits.push(attr.clone());
+                self.visit(expr);
+            }
+            ExprKind::ExtHasAttr { expr, attrs } if is_limits(expr) => {
+                self.limits.push(attrs.head.clone());
+                self.visit(expr);
+            }
             ExprKind::ExtHasAttr { expr, attrs } if is_context(expr) => {
+                self.limits.extend(attrs.tail.first().filter(|_| attrs.head == "limits").cloned());
                 self.members = self.members.union(Members::one(&attrs.head));
             }
             ExprKind::BinaryApp { op: BinaryOp::Eq, arg1, arg2 } => {
@@ -242,6 +261,11 @@ impl Reads {
 
 fn is_context(expression: &Expr) -> bool {
     matches!(expression.expr_kind(), ExprKind::Var(Var::Context))
+}
+
+/// `context.limits`
+pub(super) fn is_limits(expression: &Expr) -> bool {
+    matches!(expression.expr_kind(), ExprKind::GetAttr { expr, attr } if attr == "limits" && is_context(expr))
 }
 
 fn is_literal(expression: &Expr) -> bool {

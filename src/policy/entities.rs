@@ -18,6 +18,7 @@ pub use pattern::{Pattern, Patterns};
 
 use super::index::number;
 use super::syntax::Extras;
+use crate::meter::Price;
 use crate::model::{EntityUid, Timestamp};
 
 /// An entity, by its number in the store.
@@ -66,6 +67,8 @@ pub struct Details {
     pub provider: Option<SmolStr>,
     /// A model's largest output.
     pub max_output_tokens: Option<i64>,
+    /// What a model costs.
+    pub price: Option<Arc<Price>>,
     /// An account that lists its models, and so has no others.
     pub closed: bool,
     /// The models that a router reaches: of these entities or their members, or of these patterns.

@@ -14,7 +14,7 @@ use smol_str::SmolStr;
 
 pub use scopes::{Key, KeyIndex, ScopeIndex, Scopes};
 
-use self::scopes::ANY;
+pub(super) use self::scopes::ANY;
 use super::entities::{EntityIndex, EntityStore, Kind, Patterns, Subject};
 use super::parallel;
 

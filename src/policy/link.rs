@@ -8,6 +8,7 @@ mod ancestry;
 mod declared;
 mod ids;
 mod kept;
+mod limits;
 mod merge;
 mod models;
 mod near;
@@ -24,6 +25,7 @@ use super::condition::{Condition, ConditionIndex};
 use super::condition_cache::ConditionCache;
 use super::entities::{EntityIndex, EntityStore, Kind, Patterns};
 use super::index::Scopes;
+use super::limits::BoundLimit;
 use super::native::{EntitiesFile, NativeFile};
 use super::problem::{Problem, ProblemCode};
 use super::schema::{ActionSet, BundleSchema};
@@ -97,6 +99,8 @@ pub struct Linker<'a> {
     pub scopes: Scopes,
     /// Rules so far.
     pub rules: Vec<Rule>,
+    /// Limits so far.
+    pub limits: Vec<BoundLimit>,
     /// Every file's path, by number.
     pub files: Vec<Arc<str>>,
     /// Distinct conditions so far.
@@ -129,6 +133,7 @@ pub struct Linked {
     pub store: EntityStore,
     pub scopes: Scopes,
     pub rules: Vec<Rule>,
+    pub limits: Vec<BoundLimit>,
     pub files: Vec<Arc<str>>,
     pub conditions: Vec<Arc<Condition>>,
     pub action_sets: Vec<ActionSet>,
@@ -165,6 +170,7 @@ impl<'a> Linker<'a> {
             store,
             scopes: Scopes::default(),
             rules: Vec::new(),
+            limits: Vec::new(),
             files: Vec::new(),
             conditions: Vec::new(),
             action_sets: Vec::new(),

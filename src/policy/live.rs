@@ -1,5 +1,6 @@
 //! The current snapshot, swapped whole, and the report of the last load.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -81,12 +82,14 @@ impl Live {
 }
 
 /// What would be lost by `after` taking the place of `before`, where that is more than a slip should be able to do:
-/// every forbid, or more than half of the rules.
+/// every forbid, every limit, or more than half of the rules.
 #[must_use]
 pub fn loses_much(before: &Snapshot, after: &Snapshot) -> Option<Problem> {
     let (old, new) = (before.counts(), after.counts());
     let message = if old.forbids > 0 && new.forbids == 0 {
         format!("this bundle drops every forbid: there were {}", old.forbids)
+    } else if old.limits > 0 && new.limits == 0 {
+        format!("this bundle drops every limit: there were {}", old.limits)
     } else if new.rules * 2 < old.rules {
         format!("this bundle drops most rules: of {} there are {} left", old.rules, new.rules)
     } else {
@@ -99,19 +102,30 @@ pub fn loses_much(before: &Snapshot, after: &Snapshot) -> Option<Problem> {
     Some(Problem::error(ProblemCode::ReloadHeld, &Arc::from(""), Place::default(), message).with_help(help))
 }
 
-/// Whether a file that both have holds fewer forbids than before: it may be half written.
+/// Whether a file that both have holds fewer forbids or limits than before: it may be half written.
 #[must_use]
-pub fn a_file_lost_forbids(before: &Snapshot, after: &Snapshot) -> bool {
-    let forbids = |snapshot: &Snapshot| {
-        let mut by_file: std::collections::HashMap<Arc<str>, usize> =
-            snapshot.files().iter().map(|file| (Arc::clone(file), 0)).collect();
-        for rule in snapshot.rules.iter().filter(|rule| rule.effect == Effect::Forbid) {
-            if let Some(count) = snapshot.files.get(rule.file as usize).and_then(|file| by_file.get_mut(file)) {
-                *count += 1;
-            }
-        }
-        by_file
+pub fn a_file_lost_forbids_or_limits(before: &Snapshot, after: &Snapshot) -> bool {
+    let lost = |before: &HashMap<Arc<str>, usize>, after: &HashMap<Arc<str>, usize>| {
+        before.iter().any(|(file, count)| after.get(file).is_some_and(|left| left < count))
     };
-    let after = forbids(after);
-    forbids(before).into_iter().any(|(file, count)| after.get(&file).is_some_and(|left| *left < count))
+    lost(&forbids(before), &forbids(after)) || lost(&limits(before), &limits(after))
+}
+
+/// How many forbids each file has.
+fn forbids(snapshot: &Snapshot) -> HashMap<Arc<str>, usize> {
+    let forbids = snapshot.rules.iter().filter(|rule| rule.effect == Effect::Forbid);
+    counted(snapshot, forbids.filter_map(|rule| snapshot.files.get(rule.file as usize)))
+}
+
+/// How many limits each file has.
+fn limits(snapshot: &Snapshot) -> HashMap<Arc<str>, usize> {
+    counted(snapshot, snapshot.limits.all().iter().map(|bound| &bound.file))
+}
+
+fn counted<'a>(snapshot: &Snapshot, of_files: impl Iterator<Item = &'a Arc<str>>) -> HashMap<Arc<str>, usize> {
+    let mut by_file: HashMap<Arc<str>, usize> = snapshot.files().iter().map(|file| (Arc::clone(file), 0)).collect();
+    for file in of_files {
+        by_file.entry(Arc::clone(file)).and_modify(|count| *count += 1);
+    }
+    by_file
 }

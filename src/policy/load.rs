@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use super::bundle::{Bundle, FileKind, SourceFile};
 use super::index::{Filed, Index};
+use super::limit_schema::{LimitNames, native_texts};
+use super::limits::Limits;
 use super::link::{self, Files, Kept, LinkCache, Linked, ParsedFile, Parts};
 use super::native::{EntitiesFile, NativeFile};
 use super::parallel;
@@ -126,11 +128,16 @@ impl Loader {
         if let Some(last) = self.last.as_ref().filter(|last| last.is_of(bundle)) {
             return Ok(Loaded { snapshot: Arc::clone(last.kept.snapshot()), problems: last.problems.clone() });
         }
+        self.read_yaml(bundle);
         let schema = match self.schema(bundle) {
             Ok(schema) => schema,
-            Err(problems) => return Err(finished(without_schema(problems, bundle), bundle)),
+            Err(mut problems) => {
+                problems.extend(self.problems(bundle, |kind| kind == FileKind::Yaml));
+                return Err(finished(problems, bundle));
+            }
         };
-        let mut problems = self.read_units(bundle, &schema);
+        self.read_native(bundle, &schema);
+        let mut problems = self.problems(bundle, |_| true);
         self.links.tidy();
         let kept = self.last.as_ref().map(|last| &last.kept);
         let mut linked = link::link(&self.links, &schema, &self.files(bundle), kept);
@@ -171,39 +178,84 @@ impl Loader {
     fn schema(&mut self, bundle: &Bundle) -> Result<Arc<BundleSchema>, Vec<Problem>> {
         let fragments: Vec<&SourceFile> = bundle.files().iter().filter(|file| file.kind == FileKind::Schema).collect();
         let digests: Vec<[u8; 32]> = fragments.iter().map(|file| file.digest).collect();
+        let documents = bundle.files().iter().filter_map(|file| match self.units.get(&file.path) {
+            Some((_, _, Unit::Yaml(file, _))) => Some(&file.document),
+            _ => None,
+        });
+        let limits = LimitNames::of(documents, native_texts(bundle));
         if let Some((known, schema)) = &self.schema
             && *known == digests
+            && schema.limits == limits
         {
             return Ok(Arc::clone(schema));
         }
-        let schema = Arc::new(BundleSchema::load(&fragments)?);
+        let schema = Arc::new(BundleSchema::load(&fragments, limits)?);
         self.schema = Some((digests, Arc::clone(&schema)));
         Ok(schema)
     }
 
-    /// Parses the files that changed, on as many threads as there are cores, and forgets those that are gone.
-    fn read_units(&mut self, bundle: &Bundle, schema: &BundleSchema) -> Vec<Problem> {
-        let changed: Vec<&SourceFile> = bundle
-            .files()
-            .iter()
-            .filter(|file| {
-                self.units.get(&file.path).is_none_or(|(digest, key, _)| *digest != file.digest || *key != schema.key)
-            })
-            .collect();
-        for (file, unit) in changed.iter().zip(parallel::each(&changed, |file| understand(file, schema))) {
-            self.units.insert(Arc::clone(&file.path), (file.digest, schema.key, unit));
-        }
+    /// Parses the YAML files that changed. No schema is needed for it: the limits that they declare are part of the
+    /// schema.
+    fn read_yaml(&mut self, bundle: &Bundle) {
+        self.read(
+            bundle,
+            0,
+            |kind| kind == FileKind::Yaml,
+            |file| {
+                let parsed = parse::parse(file);
+                let document = ParsedFile { path: Arc::clone(&file.path), document: parsed.document };
+                Unit::Yaml(Arc::new(document), parsed.problems.into())
+            },
+        );
+    }
+
+    /// Parses and validates the native files that changed, or all of them where the schema did; and forgets files that
+    /// are gone.
+    fn read_native(&mut self, bundle: &Bundle, schema: &BundleSchema) {
+        self.read(
+            bundle,
+            schema.key,
+            |kind| kind != FileKind::Yaml,
+            |file| match file.kind {
+                FileKind::Cedar => Unit::Policies(Arc::new(NativeFile::load(file, schema))),
+                FileKind::Entities => Unit::Entities(Arc::new(EntitiesFile::load(file, schema))),
+                FileKind::Yaml | FileKind::Test | FileKind::Schema => Unit::Other,
+            },
+        );
         if self.units.len() > bundle.files().len() {
             let present: std::collections::HashSet<&Arc<str>> = bundle.files().iter().map(|file| &file.path).collect();
             self.units.retain(|path, _| present.contains(path));
         }
+    }
+
+    /// Reads the changed files of these kinds, on as many threads as there are cores.
+    fn read(
+        &mut self,
+        bundle: &Bundle,
+        key: u64,
+        kinds: impl Fn(FileKind) -> bool,
+        understand: impl Fn(&SourceFile) -> Unit + Sync,
+    ) {
+        let is_new = |file: &&SourceFile| {
+            let known = self.units.get(&file.path);
+            known.is_none_or(|(digest, known, _)| *digest != file.digest || *known != key)
+        };
+        let changed: Vec<&SourceFile> = bundle.files().iter().filter(|file| kinds(file.kind)).filter(is_new).collect();
+        for (file, unit) in changed.iter().zip(parallel::each(&changed, |file| understand(file))) {
+            self.units.insert(Arc::clone(&file.path), (file.digest, key, unit));
+        }
+    }
+
+    /// What is wrong with each file of these kinds by itself.
+    fn problems(&self, bundle: &Bundle, kinds: impl Fn(FileKind) -> bool) -> Vec<Problem> {
         let found = |unit: &Unit| match unit {
             Unit::Yaml(_, problems) => problems.to_vec(),
             Unit::Policies(file) => file.problems.clone(),
             Unit::Entities(file) => file.problems.clone(),
             Unit::Other => Vec::new(),
         };
-        self.units.values().flat_map(|(_, _, unit)| found(unit)).collect()
+        let files = bundle.files().iter().filter(|file| kinds(file.kind));
+        files.filter_map(|file| self.units.get(&file.path)).flat_map(|(_, _, unit)| found(unit)).collect()
     }
 }
 
@@ -215,26 +267,6 @@ impl Last {
     }
 }
 
-/// What can be said of a bundle whose schema is broken: what is wrong with its YAML files, each by itself.
-fn without_schema(mut problems: Vec<Problem>, bundle: &Bundle) -> Vec<Problem> {
-    let yaml: Vec<&SourceFile> = bundle.files().iter().filter(|file| file.kind == FileKind::Yaml).collect();
-    problems.extend(parallel::each(&yaml, |file| parse::parse(file).problems).into_iter().flatten());
-    problems
-}
-
-fn understand(file: &SourceFile, schema: &BundleSchema) -> Unit {
-    match file.kind {
-        FileKind::Yaml => {
-            let parsed = parse::parse(file);
-            let document = ParsedFile { path: Arc::clone(&file.path), document: parsed.document };
-            Unit::Yaml(Arc::new(document), parsed.problems.into())
-        }
-        FileKind::Cedar => Unit::Policies(Arc::new(NativeFile::load(file, schema))),
-        FileKind::Entities => Unit::Entities(Arc::new(EntitiesFile::load(file, schema))),
-        FileKind::Test | FileKind::Schema => Unit::Other,
-    }
-}
-
 /// The snapshot of what was linked, and what the next load may take over of it.
 fn snapshot(mut linked: Linked, schema: Arc<BundleSchema>, bundle: &Bundle) -> (Snapshot, Parts) {
     linked.rules.shrink_to_fit();
@@ -242,17 +274,31 @@ fn snapshot(mut linked: Linked, schema: Arc<BundleSchema>, bundle: &Bundle) -> (
         linked.rules.iter().map(|rule| Filed { principal: rule.principal, resource: rule.resource }).collect();
     let index = Index::build(&mut linked.scopes, &linked.store, &filed);
     let Linked {
-        store, scopes, rules, files, conditions, action_sets, aliases, group_patterns, mut counts, parts, ..
+        store,
+        scopes,
+        rules,
+        limits,
+        files,
+        conditions,
+        action_sets,
+        aliases,
+        group_patterns,
+        mut counts,
+        parts,
+        ..
     } = linked;
     counts.files = bundle.files().len();
     counts.rules = rules.len();
     counts.permits = rules.iter().filter(|rule| rule.effect == Effect::Permit).count();
     counts.forbids = rules.len() - counts.permits;
     counts.conditions = conditions.len();
+    counts.limits = limits.len();
     counts.entities = store.len();
     let may_be_disabled = store.iter().any(|(_, record)| {
         record.details.as_ref().is_some_and(|details| details.extras.disabled || details.extras.expires_at.is_some())
     });
+    let limits = Limits::build(limits, &scopes, &store);
+    let reads_meters = conditions.iter().any(|condition| condition.reads.members.say_meters());
     let snapshot = Snapshot {
         revision: bundle.revision(),
         schema,
@@ -260,6 +306,7 @@ fn snapshot(mut linked: Linked, schema: Arc<BundleSchema>, bundle: &Bundle) -> (
         scopes,
         index,
         rules,
+        limits,
         files,
         conditions,
         action_sets,
@@ -267,6 +314,7 @@ fn snapshot(mut linked: Linked, schema: Arc<BundleSchema>, bundle: &Bundle) -> (
         group_patterns,
         counts,
         may_be_disabled,
+        reads_meters,
     };
     (snapshot, parts)
 }

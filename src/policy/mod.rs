@@ -9,6 +9,8 @@ mod excerpt;
 mod export;
 pub mod guard;
 pub mod index;
+mod limit_schema;
+pub mod limits;
 pub mod link;
 pub mod live;
 pub mod load;
@@ -26,6 +28,7 @@ mod validate;
 pub(crate) mod yaml;
 
 pub use bundle::{Bundle, FileKind, SourceFile};
+pub use limit_schema::LimitNames;
 pub use live::{Live, Report};
 pub use load::{Loaded, Loader, load};
 pub use problem::{Problem, ProblemCode, Severity};

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::bundle::SourceFile;
-use super::condition::{Clause, Condition, MAX_DEPTH, bare, conjuncts, depth};
+use super::condition::{Clause, Condition, MAX_DEPTH, Reads, bare, conjuncts, depth};
 use super::entities::{Details, EntityIndex, Kind};
 use super::guard;
 use super::index::{Key, KeyIndex, ScopeIndex};
@@ -128,7 +128,9 @@ impl NativeFile {
                 self.problems.push(problem.with_help(MEND_THE_FIRST));
                 break;
             }
-            let found = validate_one(&validator, schema, policy, text, refused > 0);
+            let unknown = unknown_limits(policy, text, schema);
+            let found =
+                if unknown.is_empty() { validate_one(&validator, schema, policy, text, refused > 0) } else { unknown };
             refused += usize::from(found.iter().any(|found| found.severity == Severity::Error));
             for Finding { severity, code, offset, length, message, help } in found {
                 put(&mut self.problems, severity, source::place_at(text, offset, length), code, message, help);
@@ -179,6 +181,25 @@ struct Finding {
     length: usize,
     message: String,
     help: Option<String>,
+}
+
+/// The limits that a policy names and the bundle does not have: Cedar takes what asks whether there is one for false.
+fn unknown_limits(policy: &Policy, text: &str, schema: &BundleSchema) -> Vec<Finding> {
+    let (start, end) = policy.loc().map_or((0, text.len()), |loc| (loc.start(), loc.end()));
+    let Some(condition) = policy.non_scope_constraints() else { return Vec::new() };
+    let mut unknown = Reads::of(condition).limits;
+    unknown.retain(|id| !schema.limits.has(id));
+    unknown.sort_unstable();
+    unknown.dedup();
+    let finding = |id: SmolStr| Finding {
+        severity: Severity::Error,
+        code: ProblemCode::UnknownReference,
+        offset: start + text.get(start..end).and_then(|own| own.find(id.as_str())).unwrap_or(0),
+        length: id.len().max(1),
+        message: format!("no limit is called `{id}`"),
+        help: Some(schema.limits.help(&id)),
+    };
+    unknown.into_iter().map(finding).collect()
 }
 
 /// What Cedar finds in one policy of `text`, in an order that does not depend on Cedar's tables. Each of its errors carries

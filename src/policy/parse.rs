@@ -3,10 +3,15 @@
 //! What takes the whole bundle to know (whether a team is declared, an id comes twice) is for the next step. A value
 //! that is wrong is reported and left out, so that the rest of its declaration is still looked at.
 
+mod amounts;
 mod fields;
+mod limits;
+mod measures;
 mod models;
 mod people;
+mod prices;
 mod rules;
+mod synonyms;
 
 use std::sync::Arc;
 
@@ -62,10 +67,6 @@ const SECTIONS: &[&str] = &[
 
 fn document(root: &Node, findings: &Findings) -> Document {
     let Some(fields) = Fields::of_file(root, SECTIONS, findings) else { return Document::default() };
-    if let Some((key, _)) = fields.entry("limits") {
-        let help = "remove the section; without it a rule grants what it grants without limit";
-        findings.error(ProblemCode::NotSupported, key.place, "limits are not enforced by this version").help(help);
-    }
     Document {
         orgs: items(&fields, "orgs", people::org),
         teams: items(&fields, "teams", people::team),
@@ -76,6 +77,7 @@ fn document(root: &Node, findings: &Findings) -> Document {
         model_groups: items(&fields, "model_groups", |node, findings| models::models(node, "a model group", findings)),
         routers: items(&fields, "routers", |node, findings| models::models(node, "a router", findings)),
         rules: items(&fields, "authz_rules", rules::rule),
+        limits: items(&fields, "limits", limits::limit),
     }
 }
 
@@ -120,7 +122,7 @@ fn not_utf8(path: &Arc<str>, bytes: &[u8], valid: usize) -> Problem {
 
 /// Every declaration under its name in `schema/rules.schema.json`, with the keys that are read of it.
 #[cfg(test)]
-fn known_fields() -> [(&'static str, &'static [&'static str]); 13] {
+fn known_fields() -> [(&'static str, &'static [&'static str]); 19] {
     [
         ("", SECTIONS),
         ("org", people::ORG),
@@ -131,10 +133,16 @@ fn known_fields() -> [(&'static str, &'static [&'static str]); 13] {
         ("key", people::KEY),
         ("provider_account", models::ACCOUNT),
         ("model", models::MODEL),
-        ("price", models::PRICE),
+        ("price", prices::PRICE),
+        ("price_tier", prices::TIER),
         ("model_group", models::MODELS),
         ("router", models::MODELS),
         ("rule", rules::KNOWN),
+        ("limit", limits::KNOWN),
+        ("budget", measures::BUDGET),
+        ("rate", measures::RATE),
+        ("override", measures::OVERRIDE),
+        ("on_store_error", limits::ON_STORE_ERROR),
     ]
 }
 

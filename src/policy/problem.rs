@@ -79,8 +79,6 @@ codes! {
     InvalidName = "invalid-name",
     /// `*` where it may not stand.
     WildcardNotAllowed = "wildcard-not-allowed",
-    /// A section that this version does not enforce yet.
-    NotSupported = "not-supported",
     /// An id declared twice.
     DuplicateId = "duplicate-id",
     /// The same name twice in one list.
@@ -121,6 +119,18 @@ codes! {
     NeverMatches = "never-matches",
     /// A rule that no index can skip.
     AlwaysLookedAt = "always-looked-at",
+    /// A limit that says neither whom it binds nor on what.
+    LimitWithoutScope = "limit-without-scope",
+    /// A limit that says no amount, or more than one.
+    LimitMeasure = "limit-measure",
+    /// A time zone that the IANA database does not have.
+    UnknownTimeZone = "unknown-time-zone",
+    /// A limit that can never bind.
+    LimitNeverBinds = "limit-never-binds",
+    /// A money limit over models that have no price.
+    ModelsWithoutPrice = "models-without-price",
+    /// A price that leaves out what nearly every call costs.
+    PriceIncomplete = "price-incomplete",
     /// Cedar text that does not parse.
     CedarSyntax = "cedar-syntax",
     /// A native policy that does not fit the schema.

@@ -12,6 +12,7 @@ use smol_str::SmolStr;
 
 use super::bundle::SourceFile;
 use super::guard;
+use super::limit_schema::LimitNames;
 use super::problem::{Problem, ProblemCode};
 use super::schema_size;
 use super::source;
@@ -104,17 +105,19 @@ pub struct BundleSchema {
     pub action_entities: Entities,
     /// Text that names this schema's content.
     pub key: u64,
+    /// The limits that conditions may name.
+    pub limits: LimitNames,
 }
 
 impl BundleSchema {
-    /// Tollgate's schema together with these fragments.
+    /// Tollgate's schema with these limits, together with these fragments.
     ///
     /// # Errors
     /// Every fragment that does not parse, or what does not fit together.
-    pub fn load(fragments: &[&SourceFile]) -> Result<Self, Vec<Problem>> {
+    pub fn load(fragments: &[&SourceFile], limits: LimitNames) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut parsed = Vec::new();
-        match SchemaFragment::from_str(TOLLGATE_SCHEMA) {
+        match SchemaFragment::from_str(&limits.schema()) {
             Ok(fragment) => parsed.push(fragment),
             Err(error) => problems.push(whole_bundle(&error.to_string())),
         }
@@ -142,7 +145,9 @@ impl BundleSchema {
         for file in fragments {
             std::hash::Hash::hash(&file.digest, &mut key);
         }
-        Self::of(schema, std::hash::Hasher::finish(&key)).map_err(|error| vec![whole_bundle(&error)])
+        std::hash::Hash::hash(&limits, &mut key);
+        let schema = Self::of(schema, std::hash::Hasher::finish(&key)).map_err(|error| vec![whole_bundle(&error)])?;
+        Ok(Self { limits, ..schema })
     }
 
     /// The actions of `schema`, numbered in the order of their names.
@@ -178,7 +183,7 @@ impl BundleSchema {
                 descendants: ActionSet::of(descendants.chain([*index])),
             });
         }
-        Ok(Self { schema, actions, by_name, action_entities, key })
+        Ok(Self { schema, actions, by_name, action_entities, key, limits: LimitNames::default() })
     }
 
     /// The action of this name or uid.

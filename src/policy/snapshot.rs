@@ -10,6 +10,7 @@ use smol_str::SmolStr;
 use super::condition::{Condition, ConditionIndex};
 use super::entities::{EntityIndex, EntityStore, Kind, Patterns, Reach, Subject};
 use super::index::{Index, RuleIndex, ScopeIndex, Scopes};
+use super::limits::Limits;
 use super::schema::{ActionSet, BundleSchema};
 use crate::model::{Effect, EntityUid, RuleReference};
 
@@ -51,6 +52,7 @@ pub struct Counts {
     pub permits: usize,
     pub forbids: usize,
     pub conditions: usize,
+    pub limits: usize,
     pub orgs: usize,
     pub teams: usize,
     pub users: usize,
@@ -83,6 +85,7 @@ pub struct Snapshot {
     pub(crate) scopes: Scopes,
     pub(crate) index: Index,
     pub(crate) rules: Vec<Rule>,
+    pub(crate) limits: Limits,
     pub(crate) files: Vec<Arc<str>>,
     pub(crate) conditions: Vec<Arc<Condition>>,
     pub(crate) action_sets: Vec<ActionSet>,
@@ -91,6 +94,8 @@ pub struct Snapshot {
     pub(crate) counts: Counts,
     /// Whether anyone is disabled or can expire, so that it has to be looked at.
     pub(crate) may_be_disabled: bool,
+    /// Whether a condition reads what meters say.
+    pub(crate) reads_meters: bool,
 }
 
 impl Snapshot {

@@ -2,9 +2,16 @@
 //!
 //! Kept per file, so that a reload parses only the files that changed; hence compact (a million rules stay resident).
 
+mod limits;
+
+use std::sync::Arc;
+
 use smol_str::SmolStr;
 
+use crate::meter::Price;
 use crate::model::{Effect, Timestamp};
+
+pub use limits::{Each, LimitDeclaration};
 
 /// Where a value stands in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -57,6 +64,8 @@ pub struct Document {
     pub routers: Vec<ModelsDeclaration>,
     /// `authz_rules`
     pub rules: Vec<RuleDeclaration>,
+    /// `limits`
+    pub limits: Vec<LimitDeclaration>,
 }
 
 impl Document {
@@ -66,10 +75,11 @@ impl Document {
         !self.declares_as(&Self::default())
     }
 
-    /// Whether both declare the same, in the same places; their rules may differ.
+    /// Whether both declare the same, in the same places; their rules and limits may differ.
     #[must_use]
     pub fn declares_as(&self, other: &Self) -> bool {
-        let Self { orgs, teams, users, services, keys, provider_accounts, model_groups, routers, rules: _ } = self;
+        let Self { orgs, teams, users, services, keys, provider_accounts, model_groups, routers, rules: _, limits: _ } =
+            self;
         *orgs == other.orgs
             && *teams == other.teams
             && *users == other.users
@@ -187,20 +197,9 @@ pub struct ModelDeclaration {
     /// `max_output_tokens`
     pub max_output_tokens: Option<u64>,
     /// `price`
-    pub price: Option<Box<Price>>,
+    pub price: Option<Arc<Price>>,
     /// `metadata`
     pub metadata: Box<[(SmolStr, SmolStr)]>,
-}
-
-/// Prices in pico-dollars per token: a dollar per million tokens is 1,000,000 of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Price {
-    /// `input`
-    pub input: Option<u64>,
-    /// `output`
-    pub output: Option<u64>,
-    /// `cached_input`
-    pub cached_input: Option<u64>,
 }
 
 /// A model group or a router: a name for a list of models.

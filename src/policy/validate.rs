@@ -13,7 +13,7 @@ use miette::Diagnostic;
 use smol_str::SmolStr;
 
 use super::cedar_text::Writer;
-use super::condition::{Clause, Condition, conjuncts};
+use super::condition::{Clause, Condition, conjuncts, is_limits};
 use super::entities::{EntityStore, Kind};
 use super::index::{Key, KeyIndex, ScopeIndex, Scopes};
 use super::problem::{ProblemCode, Severity, nearest};
@@ -250,6 +250,7 @@ pub fn of_error(
     if matches!(error, ValidationError::UnsafeOptionalAttributeAccess(_))
         && let Some((owner, member)) = snippet.and_then(|snippet| optional_member(snippet, &message))
     {
+        let shown = if member.starts_with('"') { format!("{owner}[{member}]") } else { format!("{owner}.{member}") };
         let rest = match clause.map(str::trim) {
             Some(clause) if clause.contains("||") || clause.starts_with("if ") => format!("({clause})"),
             Some(clause) => clause.to_owned(),
@@ -261,7 +262,7 @@ pub fn of_error(
                 "say what an absent member means; to refuse it: `if {owner} has {member} then {rest} else true`"
             ),
         };
-        return whole(ProblemCode::UnguardedMember, format!("`{owner}.{member}` may be absent"), Some(fixed));
+        return whole(ProblemCode::UnguardedMember, format!("`{shown}` may be absent"), Some(fixed));
     }
     if matches!(error, ValidationError::UnsafeTagAccess(_)) {
         let help = "ask first: `context.metadata.hasTag(\"env\") && context.metadata.getTag(\"env\") == \"prod\"`";
@@ -272,6 +273,12 @@ pub fn of_error(
 
 /// What is read of what: Cedar's message names the member, and the text before it is its owner.
 fn optional_member<'a>(snippet: &'a str, message: &'a str) -> Option<(&'a str, &'a str)> {
+    // What an id with other characters than a name's is read by.
+    if let Some((owner, quoted)) = snippet.strip_suffix(']').and_then(|inner| inner.rsplit_once('['))
+        && quoted.starts_with('"')
+    {
+        return Some((owner, quoted));
+    }
     let named = message.split('`').nth(1)?;
     let member = named.rsplit('.').next()?;
     let at = snippet
@@ -322,8 +329,9 @@ fn guarded(clauses: &[Clause]) -> Vec<ShapeProblem> {
     for (number, clause) in clauses.iter().enumerate().filter(|(_, clause)| !clause.unless) {
         for part in conjuncts(&clause.expression) {
             let guards = match part.expr_kind() {
+                // A limit that does not apply cannot be what keeps a request out.
                 ExprKind::HasAttr { expr, .. } | ExprKind::ExtHasAttr { expr, .. } => {
-                    expr.to_string().starts_with("context")
+                    !is_limits(expr) && expr.to_string().starts_with("context")
                 }
                 ExprKind::BinaryApp { op: BinaryOp::HasTag, arg1, .. } => arg1.to_string().starts_with("context"),
                 _ => false,

@@ -217,6 +217,7 @@ fn context_elsewhere(told: &Map<String, Value>, facts: &Facts) -> Context {
         "now": {"__extn": {"fn": "datetime", "arg": facts.now.to_string()}},
         "budget": {"used_percent": budget.used_percent, "remaining_micros": budget.remaining_micros},
         "rate": {"remaining_requests": rate.remaining_requests, "remaining_tokens": rate.remaining_tokens},
+        "limits": {},
         "auth": {"method": facts.auth.as_str()},
         "metadata": {"__entity": {"type": "Metadata", "id": "request"}},
     });

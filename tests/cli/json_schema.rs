@@ -137,9 +137,16 @@ provider_accounts:
     models:
       - gpt-4o
       - { name: ada, enabled: false, tags: [e], aliases: [x], max_output_tokens: 0, price: { input: 0.10, output: 0, cached_input: "0.05" } }
+      - { name: opus, price: { input: 1, output: 2, cache_write: 3, reasoning: 2, request: 0.01, image: "0.04", tiers: [{ above: 200000, input: 2, output: 4 }] } }
   - id: open
 model_groups: [{ id: frontier, models: [openai-main/gpt-4o, "a/*", "*/llama-*"], tags: [t] }]
 routers: [{ id: chat-prod, models: "*" }]
+limits:
+  - { id: a, teams: [research], each: user, budget: { usd: 500.50, every: month, timezone: Europe/Berlin, starts_on: 15, carry_over: 50 }, warn_at: [50, 80], mode: warn }
+  - { id: b, everyone: true, actions: [chat], budget: { tokens: 1000, rolling: 30d }, on_store_error: { permit: 10 }, on_expiry: release, durability: sync }
+  - { id: c, routers: "*", each: metadata.project, rate: { requests: 60, every: minute, burst: 10 }, on_store_error: permit }
+  - { id: d, model_tags: [gpu], concurrency: 8, overrides: [{ concurrency: 16, from: 2026-01-01T00:00:00Z, until: 2027-01-01T00:00:00Z }] }
+  - { id: e, users: "*", budget: { usd: "0.5", every: week, starts_on: sunday }, unpriced: free, description: x }
 authz_rules:
   - { users: "*", models: "*" }
   - { services: ["*"], models: ["*"], effect: forbid, when: "true", unless: [a, b] }
@@ -153,6 +160,22 @@ fn what_does_not_load_does_not_fit() {
     for text in [
         "rules: []",
         "limits: [{ id: a }]",
+        "limits: [{ id: a, users: '*' }]",
+        "limits: [{ id: a, concurrency: 1 }]",
+        "limits: [{ users: '*', concurrency: 1 }]",
+        "limits: [{ id: a, users: '*', concurrency: 0 }]",
+        "limits: [{ id: a, users: '*', concurrency: 1, rate: { requests: 1, every: day } }]",
+        "limits: [{ id: a, everyone: false, concurrency: 1 }]",
+        "limits: [{ id: a, everyone: true, budget: { usd: 1 } }]",
+        "limits: [{ id: a, everyone: true, budget: { every: month } }]",
+        "limits: [{ id: a, everyone: true, budget: { usd: -1, every: month } }]",
+        "limits: [{ id: a, everyone: true, budget: { usd: 1, tokens: 1, every: month } }]",
+        "limits: [{ id: a, everyone: true, budget: { usd: 1, every: month, rolling: 1d } }]",
+        "limits: [{ id: a, everyone: true, rate: { requests: 1, every: day, burst: 0 } }]",
+        "limits: [{ id: a, everyone: true, concurrency: 1, warn_at: [120] }]",
+        "limits: [{ id: a, everyone: true, concurrency: 1, overrides: [{ concurrency: 2 }] }]",
+        "limits: [{ id: a, everyone: true, concurrency: 1, mode: off }]",
+        "limits: [{ id: a, everyone: true, concurrency: 1, on_store_error: { forbid: 1 } }]",
         "authz_rules: []",
         "authz_rules: [{ users: [a] }]",
         "authz_rules: [{ models: [a/b] }]",

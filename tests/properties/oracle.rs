@@ -140,6 +140,7 @@ fn told(context: &Map<String, Value>, facts: &Facts) -> Map<String, Value> {
     let rate =
         json!({"remaining_requests": facts.rate.remaining_requests, "remaining_tokens": facts.rate.remaining_tokens});
     members.insert("rate".to_owned(), rate);
+    members.insert("limits".to_owned(), json!({}));
     members.insert("auth".to_owned(), json!({"method": "asserted"}));
     members
 }

@@ -139,13 +139,13 @@ fn answers(store: &dyn Meters) {
     named.idempotency = Some(("retry-7".into(), [7; 32]));
     wait(store.hold(named, at(0))).unwrap();
     wait(store.answered(id(1), Arc::from(*b"{}"))).unwrap();
-    let found = wait(store.named("retry-7")).unwrap().unwrap();
+    let found = wait(store.named("retry-7", at(2))).unwrap().unwrap();
     let idempotency = found.idempotency.unwrap();
     assert_eq!((found.id, idempotency.digest, idempotency.answer.as_deref()), (id(1), [7; 32], Some(&b"{}"[..])));
     wait(store.settle(id(1), tokens(1), at(1))).unwrap();
-    assert_eq!(wait(store.named("retry-7")).unwrap().unwrap().id, id(1));
-    assert!(wait(store.named("retry-8")).unwrap().is_none());
-    assert_eq!(wait(store.reservation(id(1))).unwrap().unwrap().state, State::Settled(tokens(1)));
+    assert_eq!(wait(store.named("retry-7", at(2))).unwrap().unwrap().id, id(1));
+    assert!(wait(store.named("retry-8", at(2))).unwrap().is_none());
+    assert_eq!(wait(store.reservation(id(1), at(2))).unwrap().unwrap().state, State::Settled(tokens(1)));
 }
 
 fn records(store: &dyn Meters) {
@@ -160,7 +160,7 @@ fn unknown(store: &dyn Meters) {
     assert_eq!(wait(store.settle(id(9), tokens(1), at(0))), unknown);
     assert_eq!(wait(store.release(id(9), at(0))), unknown);
     assert!(wait(store.extend(id(9), 1000, at(0))).is_err());
-    assert_eq!(wait(store.reservation(id(9))), Ok(None));
+    assert_eq!(wait(store.reservation(id(9), at(2))), Ok(None));
 }
 
 fn races(store: &dyn Meters) {

@@ -70,6 +70,7 @@ pub fn hold(number: u128, charges: &[Charge]) -> Hold {
     let spending = Spending {
         principal: "User::\"alice\"".parse().unwrap(),
         resource: "Model::\"openai-main/gpt-4o\"".parse().unwrap(),
+        permitted: Box::default(),
         price: None,
     };
     Hold { id: id(number), spending: Arc::new(spending), charges: charges.to_vec(), ttl_ms: 60_000, idempotency: None }

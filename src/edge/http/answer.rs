@@ -7,7 +7,7 @@
 use std::fmt::{self, Write as _};
 
 use crate::gate::CandidatesDecision;
-use crate::model::{CandidateDecision, Decision, EntityUid, EvaluationError, RuleReference};
+use crate::model::{CandidateDecision, Decision, EntityUid, EvaluationError, LimitStanding, RuleReference};
 
 /// The name of a decision: unique in this process by its number, and beyond it by chance.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +25,8 @@ pub(super) fn write(out: &mut Vec<u8>, id: Id<'_>, decision: &Decision) {
     json.raw(r#","resource":"#).uid(&decision.resource);
     json.raw(r#","rules":"#).list(&decision.rules, Json::rule);
     json.raw(r#","code":""#).raw(decision.code.as_str()).raw(r#"","message":"#).message(Some(decision));
-    json.raw(r#","limits":[],"not_held":[],"errors":"#).list(&decision.errors, Json::error);
+    json.limits(Some(decision));
+    json.raw(r#","errors":"#).list(&decision.errors, Json::error);
     json.end(decision.hint.as_deref());
 }
 
@@ -44,7 +45,8 @@ pub(super) fn write_candidates(out: &mut Vec<u8>, id: Id<'_>, decision: &Candida
     json.raw(r#","candidates":"#).list(&decision.candidates, Json::candidate);
     json.raw(r#","rules":"#).list(telling.map_or(&[][..], |telling| &telling.rules), Json::rule);
     json.raw(r#","code":""#).raw(decision.code.as_str()).raw(r#"","message":"#).message(telling);
-    json.raw(r#","limits":[],"not_held":[],"errors":"#).list(all.flat_map(|one| &one.errors), Json::error);
+    json.limits(telling);
+    json.raw(r#","errors":"#).list(all.flat_map(|one| &one.errors), Json::error);
     json.end(hint);
 }
 
@@ -74,9 +76,9 @@ impl Json<'_> {
     }
 
     fn escaped(&mut self, text: &str) {
-        // No branch for each byte, so that many are looked at at once.
-        let plain = |byte: u8| (byte >= 0x20) & (byte != b'"') & (byte != b'\\');
-        if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+        // It does not stop at the first, so that many are looked at at once.
+        let special = |byte: u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+        if !text.bytes().fold(false, |any, byte| any | special(byte)) {
             return self.0.extend_from_slice(text.as_bytes());
         }
         for byte in text.bytes() {
@@ -147,6 +149,44 @@ impl Json<'_> {
         self.raw("\"");
         let _written = decision.map(|decision| decision.write_message(self));
         self.raw("\"")
+    }
+
+    /// Where the limits stand, and what is held or is not.
+    fn limits(&mut self, decision: Option<&Decision>) {
+        self.raw(r#","limits":"#).list(decision.map_or(&[][..], |decision| &decision.limits), Json::limit);
+        self.raw(r#","not_held":"#);
+        self.list(decision.map_or(&[][..], |decision| &decision.not_held), |json, id| {
+            json.text(id);
+        });
+        if let Some(reservation) = decision.and_then(|decision| decision.reservation.as_ref()) {
+            self.raw(r#","reservation":{"id":"#).text(&reservation.id);
+            self.raw(r#","expires_at":""#).shown(reservation.expires_at).raw("\"}");
+        }
+        if let Some(seconds) = decision.and_then(|decision| decision.retry_after_seconds) {
+            self.raw(r#","retry_after_seconds":"#).shown(seconds);
+        }
+    }
+
+    fn limit(&mut self, one: &LimitStanding) {
+        self.raw(r#"{"id":"#).text(&one.id).raw(r#","meter":"#);
+        match &one.meter {
+            Some(meter) => self.text(meter),
+            None => self.raw("null"),
+        };
+        self.raw(r#","unit":""#).raw(one.unit.as_str()).raw("\"");
+        let amounts = [
+            (r#","limit":""#, one.limit),
+            (r#"","used":""#, one.used),
+            (r#"","held":""#, one.held),
+            (r#"","remaining":""#, one.remaining()),
+        ];
+        for (name, amount) in amounts {
+            self.raw(name).shown(one.unit.show(amount));
+        }
+        match one.resets_at {
+            Some(resets_at) => self.raw(r#"","resets_at":""#).shown(resets_at).raw("\"}"),
+            None => self.raw(r#"","resets_at":null}"#),
+        };
     }
 
     fn end(&mut self, hint: Option<&str>) {

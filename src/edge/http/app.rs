@@ -1,14 +1,18 @@
 //! What every request shares.
 
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::answer::Id;
 use super::body::BodyLimits;
 use super::metrics::Metrics;
+use super::server::HttpOptions;
 use crate::engine::Engine;
+use crate::meter::Alert;
 
 /// The server's state: an engine, and what is counted.
 pub(super) struct App {
@@ -18,6 +22,8 @@ pub(super) struct App {
     /// Most requests of a batch.
     pub(super) batch: usize,
     pub(super) reload_timeout: Duration,
+    /// What a caller that looks at the status alone is told of a budget that has no room.
+    pub(super) budget_status: StatusCode,
     /// How many explanations are worked out at once; they take milliseconds where decisions take microseconds.
     pub(super) explaining: Semaphore,
     /// The beginning of every decision's name.
@@ -26,17 +32,38 @@ pub(super) struct App {
 }
 
 impl App {
-    pub(super) fn new(engine: Engine, body: BodyLimits, batch: usize, reload_timeout: Duration) -> Self {
+    pub(super) fn new(engine: Engine, body: BodyLimits, options: &HttpOptions) -> Self {
+        let budget_status =
+            u16::try_from(options.budget_status).ok().and_then(|status| StatusCode::from_u16(status).ok());
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine,
             metrics: Metrics::default(),
             body,
-            batch,
-            reload_timeout,
+            batch: options.batch,
+            reload_timeout: options.reload_timeout,
+            budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),
             explaining: Semaphore::new(workers),
             process: format!("{:016x}", random()),
             decisions: AtomicU64::new(0),
+        }
+    }
+
+    /// Tells that percents of limits were crossed.
+    pub(super) fn alert(&self, alerts: &[Alert]) {
+        for alert in alerts {
+            self.metrics.warned(&alert.limit, alert.percent);
+            let meter = alert.subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();
+            let (unit, standing) = (alert.unit, &alert.standing);
+            let (taken, cap) = (unit.show(standing.taken()), unit.show(standing.cap));
+            let text = format!(
+                "warning: limit {}{meter} has reached {} %: {taken} of {cap} {} used or held",
+                alert.limit,
+                alert.percent,
+                unit.as_str()
+            );
+            // That nobody reads it is no reason to stop.
+            let _ = writeln!(std::io::stderr().lock(), "{text}");
         }
     }
 

@@ -2,12 +2,15 @@
 //!
 //! What is wrong with a body is a 400 that says where, never a 415 or a 422.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody as _};
-use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::StatusCode;
+use hyper::body::{Body as _, Bytes, Frame, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Serialize;
 
 use super::errors::{ApiError, ErrorCode, Response};
@@ -50,7 +53,7 @@ fn is_json(value: &[u8]) -> bool {
 }
 
 /// Reads the body.
-pub(super) async fn read(body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
+pub(super) async fn read(mut body: Incoming, limits: BodyLimits) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > u64::try_from(limits.bytes).unwrap_or(u64::MAX) {
         return Err(too_large(limits));
     }
@@ -58,28 +61,35 @@ pub(super) async fn read(body: Body, limits: BodyLimits) -> Result<Bytes, ApiErr
         let message = format!("the body did not come within {} ms", limits.timeout.as_millis());
         ApiError::new(ErrorCode::BodyTimeout, message)
     };
-    tokio::time::timeout(limits.timeout, collect(body, limits)).await.map_err(late)?
+    // Nearly every body came in one piece behind its head. It is handed on as it is, and needs no timer.
+    let first = match poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await {
+        Poll::Ready(first) => data(first)?.unwrap_or_default(),
+        Poll::Pending => Bytes::new(),
+    };
+    if body.is_end_stream() {
+        return if first.len() > limits.bytes { Err(too_large(limits)) } else { Ok(first) };
+    }
+    tokio::time::timeout(limits.timeout, collect(first, body, limits)).await.map_err(late)?
 }
 
-async fn collect(mut body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
-    let mut first: Option<Bytes> = None;
-    let mut more: Vec<u8> = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| ApiError::invalid("", "the body ended before it was complete"))?;
-        let Ok(data) = frame.into_data() else { continue };
-        match &first {
-            // Nearly every body comes in one piece, which is handed on as it is.
-            None if more.is_empty() => first = Some(data),
-            _ => {
-                more.extend_from_slice(&first.take().unwrap_or_default());
-                more.extend_from_slice(&data);
-            }
-        }
-        if more.len().max(first.as_ref().map_or(0, Bytes::len)) > limits.bytes {
+async fn collect(first: Bytes, mut body: Incoming, limits: BodyLimits) -> Result<Bytes, ApiError> {
+    let mut all = Vec::from(first);
+    loop {
+        if all.len() > limits.bytes {
             return Err(too_large(limits));
         }
+        match data(body.frame().await)? {
+            Some(more) => all.extend_from_slice(&more),
+            None => return Ok(all.into()),
+        }
     }
-    Ok(first.unwrap_or_else(|| more.into()))
+}
+
+/// The bytes of a frame; none of trailers, `None` at the end.
+fn data(frame: Option<hyper::Result<Frame<Bytes>>>) -> Result<Option<Bytes>, ApiError> {
+    let incomplete = |_| ApiError::invalid("", "the body ended before it was complete");
+    let frame = frame.transpose().map_err(incomplete)?;
+    Ok(frame.map(|frame| frame.into_data().unwrap_or_default()))
 }
 
 fn too_large(limits: BodyLimits) -> ApiError {
@@ -96,7 +106,7 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
 
 /// An answer of any type.
 pub(super) fn of_type(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Body::from(text.into()));
+    let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response

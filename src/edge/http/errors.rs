@@ -1,13 +1,17 @@
 //! Errors as clients see them: one table from what went wrong to status and code.
 
-use axum::http::StatusCode;
-use axum::http::header::{ALLOW, HeaderValue};
-pub(super) use axum::response::Response;
+use http_body_util::Full;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, HeaderValue};
 use serde::Serialize;
 
 use super::body::json;
 use crate::engine::EngineError;
 use crate::model::{RequestError, RequestErrorCode, UidError};
+
+/// What is sent back: always whole.
+pub(super) type Response = hyper::Response<Full<Bytes>>;
 
 /// Everything that can be wrong with what was sent, or with the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +27,9 @@ pub(super) enum ErrorCode {
     BatchTooLarge,
     ReloadFailed,
     ReloadHeld,
+    ReservationUnknown,
+    Conflict,
+    StoreUnavailable,
     NoBundle,
     Unavailable,
 }
@@ -31,7 +38,11 @@ impl ErrorCode {
     /// The table.
     fn entry(self) -> (StatusCode, &'static str) {
         match self {
+            Self::Request(code @ RequestErrorCode::IdempotencyConflict) => (StatusCode::CONFLICT, code.as_str()),
             Self::Request(code) => (StatusCode::BAD_REQUEST, code.as_str()),
+            Self::ReservationUnknown => (StatusCode::NOT_FOUND, "reservation_unknown"),
+            Self::Conflict => (StatusCode::CONFLICT, "conflict"),
+            Self::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::NotSupported => (StatusCode::BAD_REQUEST, "not_supported"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
@@ -90,10 +101,18 @@ impl ApiError {
         self
     }
 
-    pub(super) fn response(&self) -> Response {
-        let (status, code) = self.code.entry();
+    /// As an item of a batch whose other items are answered all the same.
+    pub(super) fn value(&self) -> serde_json::Value {
+        serde_json::to_value(self.wire()).unwrap_or_default()
+    }
+
+    fn wire(&self) -> Wire<'_> {
         let param = Some(self.param.as_str()).filter(|param| !param.is_empty());
-        let mut response = json(status, &Wire { error: WireError { code, message: &self.message, param } });
+        Wire { error: WireError { code: self.code.entry().1, message: &self.message, param } }
+    }
+
+    pub(super) fn response(&self) -> Response {
+        let mut response = json(self.code.entry().0, &self.wire());
         if let ErrorCode::MethodNotAllowed(allowed) = self.code {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         }

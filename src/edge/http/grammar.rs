@@ -177,6 +177,11 @@ impl<V, F: Fn(&str) -> Result<V, ApiError>> Visitor<'_> for Text<'_, F> {
 /// How a text becomes what it stands for.
 pub(super) type Reading<V> = fn(&str) -> Result<V, ApiError>;
 
+/// A text that `read` takes.
+pub(super) fn read_text<'t, V>(trail: &'t Trail, what: &'static str, read: Reading<V>) -> Text<'t, Reading<V>> {
+    Text { what, trail, read }
+}
+
 /// Any text as it is.
 pub(super) fn text<'t>(trail: &'t Trail, what: &'static str) -> Text<'t, Reading<SmolStr>> {
     Text { what, trail, read: |text| Ok(SmolStr::new(text)) }

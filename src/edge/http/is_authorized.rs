@@ -2,25 +2,94 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 
 use hyper::StatusCode;
+use tokio::runtime::Handle;
 
 use super::answer::{self, telling};
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
 use super::errors::{ApiError, ErrorCode, Response};
-use super::wire::{self, Asked};
-use crate::gate::{self, CandidatesDecision};
-use crate::model::{CandidatesRequest, Decision, Facts, Outcome, Request};
+use super::wire::{self, Asked, Asking};
+use crate::gate::{self, Authorized, CandidatesDecision, Wish};
+use crate::meter::{Idempotency, ReservationId};
+use crate::model::{CandidatesRequest, Decision, DecisionCode, Facts, Request, RequestErrorCode};
 use crate::policy::Snapshot;
 
-/// Answers one question. With `status_tells`, a forbid is a 403.
+/// Answers one question. With `status_tells`, a forbid is told by the status too.
 pub(super) async fn answer(app: &Arc<App>, body: &[u8], status_tells: bool) -> Result<Response, ApiError> {
     let asked = wire::question(body)?;
-    let explains = asked.explains();
-    let decided =
-        if explains { aside(app, move |app| decide_now(app, &asked)).await? } else { decide_now(app, &asked) };
-    Ok(decided?.response(app, status_tells))
+    let answered = if asked.explains() {
+        let waiting = Handle::current();
+        aside(app, move |app| waiting.block_on(answer_now(app, &asked))).await??
+    } else if asked.wanted.is_some() {
+        to_its_end(app, move |app| async move { answer_now(&app, &asked).await }).await?
+    } else {
+        answer_now(app, &asked).await?
+    };
+    let status = if status_tells { status_of(answered.code, app.budget_status) } else { StatusCode::OK };
+    Ok(of_type(status, JSON, answered.text))
+}
+
+async fn answer_now(app: &App, asked: &Asked) -> Result<Answered, ApiError> {
+    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+    answer_by(app, &snapshot, &app.engine.facts(), asked).await
+}
+
+/// An answer, written.
+pub(super) struct Answered {
+    code: DecisionCode,
+    pub(super) text: Vec<u8>,
+}
+
+/// Answers by `snapshot`; what was answered before, as it was.
+pub(super) async fn answer_by(
+    app: &App,
+    snapshot: &Snapshot,
+    facts: &Facts,
+    asked: &Asked,
+) -> Result<Answered, ApiError> {
+    let key = asked.wanted.as_ref().and_then(|wanted| wanted.idempotency.as_ref());
+    if let Some((key, digest)) = key
+        && let Some(text) = before(app, facts, key, digest).await?
+    {
+        return Ok(Answered { code: DecisionCode::Permitted, text });
+    }
+    let decided = decide(app, snapshot, facts, asked).await?;
+    let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
+    decided.write(app, &mut text);
+    if let (Some(_), Some(id)) = (key, decided.reservation()) {
+        let kept = app.engine.meters().answered(id, text.as_slice().into()).await;
+        kept.map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
+    }
+    Ok(Answered { code: decided.code(), text })
+}
+
+/// What was answered to the request of this key.
+async fn before(app: &App, facts: &Facts, key: &str, digest: &[u8; 32]) -> Result<Option<Vec<u8>>, ApiError> {
+    let conflict = |message| {
+        let code = ErrorCode::Request(RequestErrorCode::IdempotencyConflict);
+        Err(ApiError { param: "idempotency_key".to_owned(), ..ApiError::new(code, message) })
+    };
+    let found = app.engine.meters().named(key, facts.now).await;
+    let found = found.map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
+    match found.and_then(|found| found.idempotency) {
+        None => Ok(None),
+        Some(known) if known.digest != *digest => conflict("this `idempotency_key` names another request"),
+        Some(Idempotency { answer: Some(answer), .. }) => Ok(Some(answer.to_vec())),
+        Some(_) => conflict("a request with this `idempotency_key` is being answered; send it again in a moment"),
+    }
+}
+
+/// For callers that look at the status alone.
+fn status_of(code: DecisionCode, budgets: StatusCode) -> StatusCode {
+    match code {
+        DecisionCode::Permitted => StatusCode::OK,
+        DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded => StatusCode::TOO_MANY_REQUESTS,
+        DecisionCode::BudgetExceeded => budgets,
+        _ => StatusCode::FORBIDDEN,
+    }
 }
 
 /// A question with its answer.
@@ -30,22 +99,23 @@ pub(super) enum Decided {
 }
 
 impl Decided {
-    fn is_permit(&self) -> bool {
+    fn code(&self) -> DecisionCode {
         match self {
-            Self::One(decision) => decision.is_permit(),
-            Self::Candidates(decision, _) => decision.outcome == Outcome::Permit,
+            Self::One(decision) => decision.code,
+            Self::Candidates(decision, _) => decision.code,
         }
     }
 
-    fn response(&self, app: &App, status_tells: bool) -> Response {
-        let status = if status_tells && !self.is_permit() { StatusCode::FORBIDDEN } else { StatusCode::OK };
-        let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
-        self.write(app, &mut text);
-        of_type(status, JSON, text)
+    fn reservation(&self) -> Option<ReservationId> {
+        let held = match self {
+            Self::One(decision) => decision.reservation.as_ref(),
+            Self::Candidates(decision, _) => telling(decision)?.reservation.as_ref(),
+        };
+        held?.id.parse().ok()
     }
 
     /// Writes the answer, under a name of its own.
-    pub(super) fn write(&self, app: &App, out: &mut Vec<u8>) {
+    fn write(&self, app: &App, out: &mut Vec<u8>) {
         let id = app.next_id();
         match self {
             Self::One(decision) => answer::write(out, id, decision),
@@ -54,34 +124,84 @@ impl Decided {
     }
 }
 
-fn decide_now(app: &App, asked: &Asked) -> Result<Decided, ApiError> {
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    decide(app, &snapshot, &app.engine.facts(), asked)
+/// Decides by `snapshot`, and counts it. Where there are no limits and nothing is to be held, nothing waits.
+async fn decide(app: &App, snapshot: &Snapshot, facts: &Facts, asked: &Asked) -> Result<Decided, ApiError> {
+    if asked.wanted.is_none() && snapshot.limits().all().is_empty() {
+        return guarded(app, || decide_by_rules(app, snapshot, facts, &asked.question));
+    }
+    guarded_async(app, decide_by_limits(app, snapshot, facts, asked)).await
 }
 
-/// Decides by `snapshot`, and counts it.
-pub(super) fn decide(app: &App, snapshot: &Snapshot, facts: &Facts, asked: &Asked) -> Result<Decided, ApiError> {
-    guarded(app, || match asked {
-        Asked::One(request) => {
+fn decide_by_rules(app: &App, snapshot: &Snapshot, facts: &Facts, asking: &Asking) -> Result<Decided, ApiError> {
+    match asking {
+        Asking::One(request) => {
             let decision = gate::decide(snapshot, facts, request)?;
             app.metrics.decided(decision.code, &decision.rules);
             Ok(Decided::One(decision))
         }
-        Asked::Candidates(request, explain) => {
+        Asking::Candidates(request, explain) => {
             let decision = gate::decide_candidates(snapshot, facts, request)?;
-            app.metrics.decided(decision.code, telling(&decision).map_or(&[], |telling| &telling.rules));
-            let hint = explain.then(|| hint(snapshot, facts, request, &decision)).flatten();
-            Ok(Decided::Candidates(decision, hint))
+            Ok(counted(app, snapshot, facts, request, decision, *explain))
         }
-    })
+    }
+}
+
+async fn decide_by_limits(app: &App, snapshot: &Snapshot, facts: &Facts, asked: &Asked) -> Result<Decided, ApiError> {
+    let world = app.engine.world(snapshot, facts);
+    let wish = asked.wanted.as_ref().map(|wanted| Wish {
+        reserve: wanted.reserve,
+        ttl_ms: wanted.ttl_ms,
+        id: app.engine.reservation_id(),
+        idempotency: wanted.idempotency.clone(),
+    });
+    match &asked.question {
+        Asking::One(request) => {
+            let Authorized { decision, alerts } = gate::authorize(world, request, wish.as_ref()).await?;
+            app.alert(&alerts);
+            app.metrics.decided(decision.code, &decision.rules);
+            Ok(Decided::One(decision))
+        }
+        Asking::Candidates(request, explain) => {
+            let Authorized { decision, alerts } = gate::authorize_candidates(world, request, wish.as_ref()).await?;
+            app.alert(&alerts);
+            Ok(counted(app, snapshot, facts, request, decision, *explain))
+        }
+    }
+}
+
+fn counted(
+    app: &App,
+    snapshot: &Snapshot,
+    facts: &Facts,
+    request: &CandidatesRequest,
+    decision: CandidatesDecision,
+    explain: bool,
+) -> Decided {
+    app.metrics.decided(decision.code, telling(&decision).map_or(&[], |telling| &telling.rules));
+    let hint = explain.then(|| hint(snapshot, facts, request, &decision)).flatten();
+    Decided::Candidates(decision, hint)
 }
 
 /// The last net: what should never happen is no decision, and ends neither the server nor the connection.
-pub(super) fn guarded<T>(app: &App, work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        app.metrics.panicked();
-        Err(ApiError::new(ErrorCode::Unavailable, "no decision could be made; the server's log says why"))
+fn guarded<T>(app: &App, work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked(app)))
+}
+
+/// As [`guarded`], at every step of what waits.
+pub(super) async fn guarded_async<T>(
+    app: &App,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))).unwrap_or_else(|_| Poll::Ready(Err(panicked(app))))
     })
+    .await
+}
+
+fn panicked(app: &App) -> ApiError {
+    app.metrics.panicked();
+    ApiError::new(ErrorCode::Unavailable, "no decision could be made; the server's log says why")
 }
 
 /// What the one that refuses lacked.
@@ -96,6 +216,16 @@ fn hint(
         .with_context(request.context.clone())
         .with_explain(true);
     gate::decide(snapshot, facts, &request).ok()?.hint
+}
+
+/// Works to the end even where the client goes away: what is held half way nobody would know of.
+pub(super) async fn to_its_end<T, W>(app: &Arc<App>, work: impl FnOnce(Arc<App>) -> W) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    W: Future<Output = Result<T, ApiError>> + Send + 'static,
+{
+    let ended = tokio::spawn(work(Arc::clone(app))).await;
+    ended.map_err(|_| ApiError::new(ErrorCode::Unavailable, "the server is about to end"))?
 }
 
 /// Works away from the threads that serve connections, a few at a time.

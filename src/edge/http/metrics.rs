@@ -1,14 +1,14 @@
 //! What is counted, and Prometheus' text of it. Counting is a few atomic additions; the text is written when it is
 //! asked for. A dozen families need no library.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
-use axum::http::StatusCode;
 use foldhash::fast::RandomState;
+use hyper::StatusCode;
 use smol_str::SmolStr;
 
 use crate::engine::Engine;
@@ -19,7 +19,7 @@ const MOST_RULES: u64 = 1_000;
 /// Parts of the table of rules, so that threads seldom meet.
 const PARTS: usize = 16;
 /// Every code of a decision, in the order of [`DecisionCode`].
-const CODES: [DecisionCode; 7] = [
+const CODES: [DecisionCode; 12] = [
     DecisionCode::Permitted,
     DecisionCode::PrincipalDisabled,
     DecisionCode::ModelUnknown,
@@ -27,9 +27,14 @@ const CODES: [DecisionCode; 7] = [
     DecisionCode::ForbiddenByRule,
     DecisionCode::Error,
     DecisionCode::NoRulePermits,
+    DecisionCode::StoreUnavailable,
+    DecisionCode::PriceUnknown,
+    DecisionCode::BudgetExceeded,
+    DecisionCode::RateLimited,
+    DecisionCode::ConcurrencyExceeded,
 ];
 /// Every status that is answered.
-const STATUSES: [u16; 9] = [200, 202, 400, 403, 404, 405, 408, 409, 413];
+const STATUSES: [u16; 11] = [200, 202, 400, 402, 403, 404, 405, 408, 409, 413, 429];
 
 /// The counters.
 #[derive(Debug, Default)]
@@ -40,6 +45,8 @@ pub(super) struct Metrics {
     unavailable: AtomicU64,
     panics: AtomicU64,
     rules: Rules,
+    /// Percents that were crossed, by limit. Their number is bounded by what people write.
+    warnings: Mutex<BTreeMap<(SmolStr, u8), u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +74,12 @@ impl Metrics {
         add(Some(at.and_then(|at| self.responses.get(at)).unwrap_or(&self.unavailable)));
     }
 
+    /// A percent of a limit was crossed.
+    pub(super) fn warned(&self, limit: &SmolStr, percent: u8) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        *warnings.entry((limit.clone(), percent)).or_default() += 1;
+    }
+
     /// Something that should never happen.
     pub(super) fn panicked(&self) {
         add(Some(&self.panics));
@@ -83,6 +96,11 @@ impl Metrics {
             out.line("tollgate_http_responses_total", &[("status", &status)], load(count));
         }
         out.single("tollgate_panics_total", "counter", "Decisions that ended in a panic.", load(&self.panics));
+        let name = "tollgate_limit_warnings_total";
+        out.family(name, "counter", "How often a percent of a limit was crossed, once a period and meter.");
+        for ((limit, percent), count) in &*self.warnings.lock().unwrap_or_else(PoisonError::into_inner) {
+            out.line(name, &[("limit", limit), ("percent", &percent.to_string())], *count);
+        }
         engine_text(engine, &mut out);
         out.0
     }

@@ -4,6 +4,7 @@
 //! decision takes microseconds), and written from borrowed data (`answer`). Nothing else allocates on that way: the
 //! routes are a fixed table, errors are one table, and metrics are atomics.
 
+mod amounts;
 mod answer;
 mod app;
 mod batch;
@@ -17,6 +18,7 @@ mod operations;
 mod pace;
 mod router;
 mod server;
+mod spending;
 mod wire;
 
 pub use router::routes;

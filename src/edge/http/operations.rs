@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::http::StatusCode;
+use hyper::StatusCode;
 use serde_json::{Value, json as object};
 
 use super::app::App;
@@ -88,8 +88,8 @@ pub(super) fn open_api() -> Response {
 pub(super) fn page() -> Response {
     let mut response = of_type(StatusCode::OK, "text/html; charset=utf-8", PAGE);
     let policy = "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
-    let policy = axum::http::header::HeaderValue::from_static(policy);
-    response.headers_mut().insert(axum::http::header::CONTENT_SECURITY_POLICY, policy);
+    let policy = hyper::header::HeaderValue::from_static(policy);
+    response.headers_mut().insert(hyper::header::CONTENT_SECURITY_POLICY, policy);
     response
 }
 
@@ -125,7 +125,7 @@ fn counts(snapshot: &Snapshot) -> Value {
     let counts = snapshot.counts();
     object!({
         "files": counts.files, "rules": counts.rules, "permits": counts.permits, "forbids": counts.forbids,
-        "conditions": counts.conditions, "orgs": counts.orgs, "teams": counts.teams, "users": counts.users,
+        "conditions": counts.conditions, "limits": counts.limits, "orgs": counts.orgs, "teams": counts.teams, "users": counts.users,
         "services": counts.services, "keys": counts.keys, "provider_accounts": counts.provider_accounts,
         "models": counts.models, "model_groups": counts.model_groups, "routers": counts.routers,
         "entities": counts.entities,

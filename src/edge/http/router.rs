@@ -3,23 +3,24 @@
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::body::{Body, Bytes, HttpBody as _};
-use axum::extract::{Request, State};
-use axum::http::Method;
-use axum::http::header::HOST;
-use axum::http::request::Parts;
-use axum::routing::any;
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::header::HOST;
+use hyper::http::request::Parts;
+use hyper::{Method, Request};
 
 use super::app::App;
 use super::errors::{ApiError, ErrorCode, Response};
-use super::{batch, body, cedar_agent, is_authorized, operations};
+use super::{batch, body, cedar_agent, is_authorized, operations, spending};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     IsAuthorized,
     Batch,
     CedarAgent,
+    Settle,
+    Release,
+    Extend,
+    Usage,
     Live,
     Ready,
     Metrics,
@@ -31,10 +32,14 @@ enum Route {
 }
 
 /// Every route there is, the one of nearly all requests first.
-const ROUTES: [(&str, &str, Route); 11] = [
+const ROUTES: [(&str, &str, Route); 15] = [
     ("/is_authorized", "POST", Route::IsAuthorized),
     ("/is_authorized/batch", "POST", Route::Batch),
     ("/v1/is_authorized", "POST", Route::CedarAgent),
+    ("/settle", "POST", Route::Settle),
+    ("/release", "POST", Route::Release),
+    ("/extend", "POST", Route::Extend),
+    ("/usage", "POST", Route::Usage),
     ("/health/live", "GET", Route::Live),
     ("/health/ready", "GET", Route::Ready),
     ("/metrics", "GET", Route::Metrics),
@@ -50,24 +55,10 @@ pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
     ROUTES.iter().map(|(path, method, _)| (*path, *method))
 }
 
-/// What answers any request.
-pub(super) fn router(app: Arc<App>) -> Router {
-    let mut router = Router::new();
-    for (path, method, route) in ROUTES {
-        // Any method, so that a wrong one is told in our own form.
-        let handler = move |State(app): State<Arc<App>>, request: Request| async move {
-            answer(&app, Some((route, method)), request).await
-        };
-        router = router.route(path, any(handler));
-    }
-    router
-        .fallback(|State(app): State<Arc<App>>, request: Request| async move { answer(&app, None, request).await })
-        .with_state(app)
-}
-
-async fn answer(app: &Arc<App>, found: Option<(Route, &'static str)>, request: Request) -> Response {
+/// Answers any request.
+pub(super) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
     let (head, body) = request.into_parts();
-    let response = match dispatch(app, found, &head, body).await {
+    let response = match dispatch(app, &head, body).await {
         Ok(response) => response,
         Err(error) => error.response(),
     };
@@ -75,22 +66,23 @@ async fn answer(app: &Arc<App>, found: Option<(Route, &'static str)>, request: R
     response
 }
 
-async fn dispatch(
-    app: &Arc<App>,
-    found: Option<(Route, &'static str)>,
-    head: &Parts,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let Some((route, wanted)) = found else {
+async fn dispatch(app: &Arc<App>, head: &Parts, body: Incoming) -> Result<Response, ApiError> {
+    let Some((_, wanted, route)) = ROUTES.iter().find(|(path, _, _)| *path == head.uri.path()) else {
         return Err(ApiError::new(ErrorCode::NotFound, "no such path; GET /openapi.json lists those there are"));
     };
     check_method(&head.method, wanted)?;
     if head.headers.get_all(HOST).iter().nth(1).is_some() {
         return Err(ApiError::invalid("", "a request has one `Host`"));
     }
-    let status_tells = query(route, head.uri.query())?;
+    let status_tells = query(*route, head.uri.query())?;
     let body = match route {
-        Route::IsAuthorized | Route::Batch | Route::CedarAgent => {
+        Route::IsAuthorized
+        | Route::Batch
+        | Route::CedarAgent
+        | Route::Settle
+        | Route::Release
+        | Route::Extend
+        | Route::Usage => {
             body::check_content_type(&head.headers)?;
             body::read(body, app.body).await?
         }
@@ -107,7 +99,11 @@ async fn dispatch(
     match route {
         Route::IsAuthorized => is_authorized::answer(app, &body, status_tells).await,
         Route::Batch => batch::answer(app, &body).await,
-        Route::CedarAgent => cedar_agent::answer(app, &body),
+        Route::CedarAgent => cedar_agent::answer(app, &body).await,
+        Route::Settle => spending::settle(app, &body).await,
+        Route::Release => spending::release(app, &body).await,
+        Route::Extend => spending::extend(app, &body).await,
+        Route::Usage => spending::usage(app, &body).await,
         Route::Live => Ok(operations::live()),
         Route::Ready => Ok(operations::ready(app)),
         Route::Metrics => Ok(operations::metrics(app)),

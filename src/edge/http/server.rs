@@ -1,5 +1,6 @@
 //! The accept loop: as many connections as are allowed, each within its times, until somebody says stop.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -8,8 +9,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -18,7 +17,6 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
-use tower_service::Service;
 
 use super::app::App;
 use super::body::BodyLimits;
@@ -54,6 +52,8 @@ pub struct HttpOptions {
     pub shutdown_timeout: Duration,
     /// For which `POST /bundle/reload` waits.
     pub reload_timeout: Duration,
+    /// The status that tells a budget without room to a caller that looks at the status alone.
+    pub budget_status: usize,
 }
 
 impl Default for HttpOptions {
@@ -69,6 +69,7 @@ impl Default for HttpOptions {
             idle_timeout: Duration::from_secs(75),
             shutdown_timeout: Duration::from_secs(10),
             reload_timeout: Duration::from_secs(30),
+            budget_status: 403,
         }
     }
 }
@@ -85,7 +86,7 @@ pub enum Stopped {
 /// A server that listens.
 pub struct Server {
     listener: TcpListener,
-    router: Router,
+    app: Arc<App>,
     options: HttpOptions,
 }
 
@@ -97,8 +98,8 @@ impl Server {
     pub async fn bind(engine: Engine, options: HttpOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let body = BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout };
-        let app = Arc::new(App::new(engine, body, options.batch, options.reload_timeout));
-        Ok(Self { listener, router: router::router(app), options })
+        let app = Arc::new(App::new(engine, body, &options));
+        Ok(Self { listener, app, options })
     }
 
     /// Where it listens.
@@ -124,9 +125,9 @@ impl Server {
                 next.as_mut().poll(cx).map(Some)
             });
             let Some((stream, permit)) = accepted.await else { break };
-            let (router, options, told) = (self.router.clone(), self.options, told.clone());
+            let (app, options, told) = (Arc::clone(&self.app), self.options, told.clone());
             tokio::spawn(async move {
-                connection(stream, router, &options, told).await;
+                connection(stream, &app, &options, told).await;
                 drop(permit);
             });
         }
@@ -156,16 +157,16 @@ async fn next(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, Owne
 }
 
 /// Serves one connection to its end.
-async fn connection(stream: TcpStream, router: Router, options: &HttpOptions, mut told: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, app: &Arc<App>, options: &HttpOptions, mut told: watch::Receiver<bool>) {
     let _slower_without = stream.set_nodelay(true);
     let pace = Pace::new(Times { head: options.header_timeout, idle: options.idle_timeout });
     let service = service_fn(|request: Request<Incoming>| {
         pace.request_began();
-        let (pace, answer) = (&pace, router.clone().call(request.map(Body::new)));
+        let pace = &pace;
         async move {
-            let response = answer.await;
+            let response = router::answer(app, request).await;
             pace.answered();
-            response
+            Ok::<_, Infallible>(response)
         }
     });
     let io = TokioIo::new(Paced { stream, pace: &pace });

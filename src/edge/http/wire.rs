@@ -4,27 +4,45 @@
 
 use serde::de::MapAccess;
 use serde_json::Value;
-use smol_str::SmolStr;
+use smol_str::{SmolStr, format_smolstr};
 
 use super::errors::{ApiError, ErrorCode};
 use super::grammar::{List, Members, Trail, Uid, action, missing, object, text, uid_text};
-use crate::gate::{MAX_ADDITIONAL_ENTITIES, MAX_CANDIDATES};
+use super::{amounts, spending};
+use crate::gate::{MAX_ADDITIONAL_ENTITIES, MAX_CANDIDATES, Reserve};
+use crate::meter::DEFAULT_TTL_MS;
 use crate::model::strict_json::Strict;
 use crate::model::{CandidatesRequest, EntityUid, Request, RequestErrorCode, Told};
 
 /// A question as sent to `/is_authorized`.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) struct Asked {
+    pub(super) question: Asking,
+    /// What is to be held.
+    pub(super) wanted: Option<Wanted>,
+}
+
+#[derive(Debug)]
+pub(super) enum Asking {
     One(Request),
     /// With whether a hint is wanted.
     Candidates(CandidatesRequest, bool),
 }
 
+/// What is to be held, for how many milliseconds, and what its client calls it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Wanted {
+    pub(super) reserve: Reserve,
+    pub(super) ttl_ms: i64,
+    /// The key, with the digest of the question.
+    pub(super) idempotency: Option<(SmolStr, [u8; 32])>,
+}
+
 impl Asked {
     pub(super) fn explains(&self) -> bool {
-        match self {
-            Self::One(request) => request.explain,
-            Self::Candidates(_, explain) => *explain,
+        match &self.question {
+            Asking::One(request) => request.explain,
+            Asking::Candidates(_, explain) => *explain,
         }
     }
 }
@@ -62,12 +80,17 @@ struct Question<'t> {
     candidates: Option<Vec<EntityUid>>,
     context: Told,
     explain: bool,
+    reserve: amounts::Wanted,
+    ttl_ms: Option<i64>,
+    key: Option<SmolStr>,
 }
 
 impl<'t> Question<'t> {
     fn new(trail: &'t Trail) -> Self {
         let (principal, action, resource, candidates) = (None, None, None, None);
-        Self { trail, principal, action, resource, candidates, context: Told::default(), explain: false }
+        let (reserve, ttl_ms, key) = (None, None, None);
+        let context = Told::default();
+        Self { trail, principal, action, resource, candidates, context, explain: false, reserve, ttl_ms, key }
     }
 }
 
@@ -83,6 +106,7 @@ impl<'de, 't> Members<'de, 't> for Question<'t> {
         "credential",
         "reserve",
         "idempotency_key",
+        "ttl_seconds",
     ];
     type Value = Asked;
 
@@ -106,6 +130,9 @@ impl<'de, 't> Members<'de, 't> for Question<'t> {
                 self.candidates = Some(map.next_value_seed(list)?);
             }
             "explain" => self.explain = map.next_value()?,
+            "reserve" => self.reserve = map.next_value_seed(amounts::Reserving { trail })?,
+            "idempotency_key" => self.key = Some(spending::key(trail, map)?),
+            "ttl_seconds" => self.ttl_ms = Some(map.next_value_seed(amounts::Seconds { trail })?),
             _ => return Err(trail.fail(not_supported(name))),
         }
         Ok(())
@@ -114,23 +141,49 @@ impl<'de, 't> Members<'de, 't> for Question<'t> {
     fn finish(self) -> Result<Asked, ApiError> {
         let principal = self.principal.ok_or_else(|| missing("principal"))?;
         let action = self.action.ok_or_else(|| missing("action"))?;
-        let context = self.context;
-        if let Some(candidates) = self.candidates {
-            let request = CandidatesRequest { principal, action, router: self.resource, candidates, context };
-            return Ok(Asked::Candidates(request, self.explain));
-        }
-        let resource = self.resource.ok_or_else(|| missing("resource"))?;
-        let request = Request::new(principal, action, resource).with_context(context).with_explain(self.explain);
-        Ok(Asked::One(request))
+        let (context, explain) = (self.context, self.explain);
+        let question = if let Some(candidates) = self.candidates {
+            let router = self.resource;
+            Asking::Candidates(CandidatesRequest { principal, action, router, candidates, context }, explain)
+        } else {
+            let resource = self.resource.ok_or_else(|| missing("resource"))?;
+            Asking::One(Request::new(principal, action, resource).with_context(context).with_explain(explain))
+        };
+        let wanted = wanted(&question, self.reserve, self.ttl_ms, self.key)?;
+        Ok(Asked { question, wanted })
     }
+}
+
+/// What is to be held. Without `reserve` a key or a time to live would be passed over.
+fn wanted(
+    question: &Asking,
+    reserve: amounts::Wanted,
+    ttl_ms: Option<i64>,
+    key: Option<SmolStr>,
+) -> Result<Option<Wanted>, ApiError> {
+    let alone = |name| ApiError::invalid(name, format!("`{name}` goes with `reserve`: a check holds nothing"));
+    let Some((reserve, within)) = reserve else {
+        return match (ttl_ms, key) {
+            (Some(_), _) => Err(alone("ttl_seconds")),
+            (_, Some(_)) => Err(alone("idempotency_key")),
+            (None, None) => Ok(None),
+        };
+    };
+    if ttl_ms.is_some() && within.is_some() {
+        return Err(ApiError::invalid("ttl_seconds", "`ttl_seconds` stands beside `reserve` or in it, not both"));
+    }
+    let ttl_ms = ttl_ms.or(within).unwrap_or(DEFAULT_TTL_MS);
+    // Apart from the keys of usage: a gateway may well name a call and its usage alike.
+    let idempotency =
+        key.map(|key| (format_smolstr!("reserve:{key}"), spending::digest(&(question, &reserve, ttl_ms))));
+    Ok(Some(Wanted { reserve, ttl_ms, idempotency }))
 }
 
 /// An honest refusal: to ignore what a later version will heed would be an answer to another question.
 fn not_supported(name: &'static str) -> ApiError {
     let message = match name {
         "credential" => "`credential` is not part of this version; name the `principal`",
-        "entities" => "`entities` would replace what the bundle knows; send `additional_entities`, which may add",
-        _ => "reservations are not part of this version; leave `reserve` and `idempotency_key` out",
+        _ => "`entities` would replace what the bundle knows; send `additional_entities`, which may add",
     };
     ApiError::new(ErrorCode::NotSupported, message)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{EXPIRE_AT_ONCE, looks};
+use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, held, looks, recorded};
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use crate::meter::{Charge, Closed, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
@@ -35,11 +35,11 @@ impl Meters for Memory {
     }
 
     fn hold(&self, hold: Hold, now: Timestamp) -> Later<Result<Held, HoldError>> {
-        self.change(now, |ledger| ledger.hold(hold, now).map_err(HoldError::Refused))
+        self.change(now, |ledger| held(ledger, hold, now))
     }
 
     fn record(&self, hold: Hold, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
-        self.change(now, |ledger| ledger.record(hold, usage, now).map_err(CloseError::from))
+        self.change(now, |ledger| recorded(ledger, hold, usage, now))
     }
 
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
@@ -54,14 +54,12 @@ impl Meters for Memory {
         self.change(now, |ledger| ledger.extend(id, ttl_ms, now).map_err(CloseError::from))
     }
 
-    fn reservation(&self, id: ReservationId) -> Later<Result<Option<Reservation>, StoreError>> {
-        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        Later::ready(Ok(ledger.reservation(id).cloned()))
+    fn reservation(&self, id: ReservationId, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>> {
+        Later::ready(Ok(self.at(now).reservation(id).cloned()))
     }
 
-    fn named(&self, key: &str) -> Later<Result<Option<Reservation>, StoreError>> {
-        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        Later::ready(Ok(ledger.named(key).cloned()))
+    fn named(&self, key: &str, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>> {
+        Later::ready(Ok(self.at(now).named(key).cloned()))
     }
 
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
@@ -71,6 +69,8 @@ impl Meters for Memory {
     }
 
     fn tick(&self, now: Timestamp) {
-        let _ledger = self.at(now);
+        let mut ledger = self.at(now);
+        ledger.sweep(now, SWEEP_AT_ONCE);
+        drop(ledger.take_changes());
     }
 }

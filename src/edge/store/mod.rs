@@ -8,16 +8,45 @@ pub mod memory;
 pub use embedded::{Embedded, OpenError};
 pub use memory::Memory;
 
-use crate::gate::Look;
-use crate::meter::{Charge, Ledger};
+use crate::gate::{CloseError, HoldError, Look, StoreError};
+use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Reservation, State, Usage};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits.
 const EXPIRE_AT_ONCE: usize = 256;
+/// How many meters are looked at, whether they may be forgotten, at each tick.
+const SWEEP_AT_ONCE: usize = 512;
 
 fn looks(ledger: &Ledger, charges: &[Charge], now: Timestamp) -> Vec<Look> {
     let shortfalls = ledger.shortfalls(charges, now);
     let lack = |index: usize| shortfalls.iter().find(|short| short.charge == index).map(|short| short.lack);
     let standings = ledger.standings(charges, now).into_iter().enumerate();
     standings.map(|(index, standing)| Look { standing, lack: lack(index) }).collect()
+}
+
+/// Holds, unless a request with the same key was here before: under one lock, so that of two only one is held.
+fn held(ledger: &mut Ledger, hold: Hold, now: Timestamp) -> Result<Held, HoldError> {
+    if hold.idempotency.as_ref().is_some_and(|(key, _)| ledger.named(key).is_some()) {
+        return Err(HoldError::KeyTaken);
+    }
+    ledger.hold(hold, now).map_err(|refused| match refused.cause {
+        Some(Cause::TooManyOpen) => HoldError::Store(StoreError::Full),
+        Some(Cause::NameTaken) => HoldError::KeyTaken,
+        None => HoldError::Refused(refused),
+    })
+}
+
+/// Notes what was spent, unless it was noted before.
+fn recorded(ledger: &mut Ledger, hold: Hold, usage: Usage, now: Timestamp) -> Result<Closed, CloseError> {
+    let named = hold.idempotency.as_ref().and_then(|(key, _)| ledger.named(key));
+    match named {
+        Some(found) => Err(CloseError::KeyTaken(Box::new(found.clone()))),
+        None => Ok(ledger.record(hold, usage, now)?),
+    }
+}
+
+/// Whether it is still known: open, or closed for no longer than it is remembered.
+#[cfg(feature = "sqlite")]
+fn is_known(reservation: &Reservation, now: Timestamp) -> bool {
+    reservation.state == State::Open || now < reservation.due_at
 }

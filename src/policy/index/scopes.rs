@@ -64,7 +64,7 @@ pub struct Scopes {
 }
 
 /// The number of [`Key::Any`].
-pub(super) const ANY: KeyIndex = KeyIndex(0);
+pub(in crate::policy) const ANY: KeyIndex = KeyIndex(0);
 
 impl Default for Scopes {
     fn default() -> Self {

@@ -139,6 +139,7 @@ pub(super) fn link(tools: Tools<'_>, files: &Files, kept: Option<&Kept>) -> Link
         problems.extend(part.problems.iter().cloned());
         problems.extend(part.wanted.iter().filter_map(|wanted| search.problem(wanted)));
     }
+    problems.extend(linker.wanted.iter().filter_map(|wanted| search.problem(wanted)));
     problems.extend(twice);
     let parts = Parts {
         schema: tools.schema.key,
@@ -150,12 +151,15 @@ pub(super) fn link(tools: Tools<'_>, files: &Files, kept: Option<&Kept>) -> Link
         declared,
         by_path: parts.into_iter().map(|part| (part.of.path(), part)).collect(),
     };
-    let Linker { store, scopes, rules, files, conditions, action_sets, aliases, group_patterns, counts, .. } = linker;
+    let Linker {
+        store, scopes, rules, limits, files, conditions, action_sets, aliases, group_patterns, counts, ..
+    } = linker;
     let sound = ancestry.sound;
     Linked {
         store,
         scopes,
         rules,
+        limits,
         files,
         conditions,
         action_sets,
@@ -168,7 +172,8 @@ pub(super) fn link(tools: Tools<'_>, files: &Files, kept: Option<&Kept>) -> Link
     }
 }
 
-/// Every part, linked or copied, put together in the order of the files.
+/// Every part, linked or copied, put together in the order of the files; and then the limits, which are few enough to be
+/// linked each time.
 fn assemble<'a>(tools: Tools<'a>, declared: &Declared, files: &Files, kept: Option<&Kept>) -> (Linker<'a>, Vec<Part>) {
     let mut whole = Linker { scopes: Scopes::of_bundle(), ..declared.linker(tools) };
     whole.rules.reserve(files.rules());
@@ -203,5 +208,6 @@ fn assemble<'a>(tools: Tools<'a>, declared: &Declared, files: &Files, kept: Opti
             parts.push(Part { of: of.clone(), rules: from..whole.rules.len(), named, problems, wanted });
         }
     }
+    whole.link_limits(&files.documents, declared.ancestry.sound);
     (whole, parts)
 }

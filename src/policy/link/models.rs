@@ -71,12 +71,16 @@ impl Linker<'_> {
         record.declared = true;
         record.parents = Box::new([account]);
         record.switched_off = !model.enabled;
-        let bare = model.tags.is_empty() && model.metadata.is_empty() && model.max_output_tokens.is_none();
+        let bare = model.tags.is_empty()
+            && model.metadata.is_empty()
+            && model.max_output_tokens.is_none()
+            && model.price.is_none();
         record.details = (!bare).then(|| {
             Box::new(Details {
                 tags: model.tags.iter().map(|tag| tag.value.clone()).collect(),
                 extras: Extras { metadata: model.metadata.clone(), ..Extras::default() },
                 max_output_tokens: model.max_output_tokens.and_then(|tokens| i64::try_from(tokens).ok()),
+                price: model.price.clone(),
                 ..Details::default()
             })
         });

@@ -50,6 +50,11 @@ impl Linker<'_> {
         // An unknown action keeps the bundle from loading; with others in its place the rest is still looked at.
         let actions = self.actions(&rule.actions, file).or_else(|| self.actions(&[], file));
         let condition = self.condition(&rule.when, &rule.unless, file);
+        if let Ok(Some(condition)) = &condition
+            && !self.limits_are_known(condition, &rule.when, &rule.unless, file)
+        {
+            return None;
+        }
         let failed = self.errors > before;
         let (Some(actions), Ok(condition)) = (actions, condition) else { return None };
         if !failed {
@@ -71,7 +76,7 @@ impl Linker<'_> {
         Some((made, actions))
     }
 
-    fn principal_scope(&mut self, who: &[Selector], file: &Arc<str>) -> ScopeIndex {
+    pub(super) fn principal_scope(&mut self, who: &[Selector], file: &Arc<str>) -> ScopeIndex {
         let (mut any_of, mut tags, mut roles) = (Vec::new(), Vec::new(), Vec::new());
         for selector in who {
             let name = &selector.name;
@@ -114,7 +119,7 @@ impl Linker<'_> {
         }
     }
 
-    fn resource_scope(&mut self, what: &[Selector], file: &Arc<str>) -> ScopeIndex {
+    pub(super) fn resource_scope(&mut self, what: &[Selector], file: &Arc<str>) -> ScopeIndex {
         let (mut any_of, mut tags) = (Vec::new(), Vec::new());
         for selector in what {
             let name = &selector.name;
@@ -155,7 +160,7 @@ impl Linker<'_> {
     }
 
     /// The named actions with all below them; every action of `use` where none is named.
-    fn actions(&mut self, names: &[Name], file: &Arc<str>) -> Option<ActionSet> {
+    pub(super) fn actions(&mut self, names: &[Name], file: &Arc<str>) -> Option<ActionSet> {
         if names.is_empty() {
             return self
                 .schema
@@ -179,6 +184,28 @@ impl Linker<'_> {
             }
         }
         known.then_some(all)
+    }
+
+    /// Whether every limit that the condition names is one; a problem for each that is not. Cedar alone would take what
+    /// asks whether there is such a limit for false, and so a rule for another.
+    fn limits_are_known(
+        &mut self,
+        condition: &Condition,
+        when: &[ConditionText],
+        unless: &[ConditionText],
+        file: &Arc<str>,
+    ) -> bool {
+        let mut unknown: Vec<&SmolStr> =
+            condition.reads.limits.iter().filter(|id| !self.schema.limits.has(id)).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        for id in &unknown {
+            let found = when.iter().chain(unless).find_map(|text| Some((text, text.text.find(id.as_str())?)));
+            let place = found.map_or_else(Place::default, |(text, at)| place_in(text, at, id.len()));
+            let help = self.schema.limits.help(id);
+            self.error(ProblemCode::UnknownReference, file, place, format!("no limit is called `{id}`"), Some(help));
+        }
+        unknown.is_empty()
     }
 
     fn condition(

@@ -11,6 +11,8 @@ use crate::policy::problem::{Problem, ProblemCode, nearest};
 use crate::policy::syntax::{Located, Name, Place};
 use crate::policy::yaml::{Key, Kind, MAX_KEPT_PROBLEMS, Node, Scalar, Style};
 
+use super::synonyms::synonym;
+
 /// The problems found so far. Shared, since every part of a declaration adds to them.
 pub(super) struct Findings {
     file: Arc<str>,
@@ -133,6 +135,16 @@ impl<'a> Fields<'a> {
             let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
             let help = match (self.what, key.text.as_str()) {
                 ("a file", "tests") => "tests stand in a file of their own, whose name ends in `_test.yaml`".to_owned(),
+                ("a limit", "rpm") => "write `rate: { requests: 60, every: minute }`".to_owned(),
+                ("a limit", "tpm") => "write `rate: { tokens: 100000, every: minute }`".to_owned(),
+                ("a limit", "carry_over") => "`carry_over` stands inside of `budget`".to_owned(),
+                (
+                    "a limit",
+                    "every" | "rolling" | "timezone" | "starts_on" | "burst" | "usd" | "tokens" | "requests",
+                ) => {
+                    let inside = if matches!(key.text.as_str(), "burst" | "requests") { "rate" } else { "budget" };
+                    format!("`{}` stands inside of `{inside}`, as in `{inside}: {{ {}: … }}`", key.text, key.text)
+                }
                 _ => format!("{near}{} has {}", self.what, listed(known)),
             };
             self.findings.error(ProblemCode::UnknownField, key.place, message).help(help);
@@ -309,7 +321,7 @@ impl Findings {
             kind => {
                 let message = format!("`{field}` is a list of {what}, found {}", describe(node));
                 let help = match kind {
-                    Kind::Scalar(scalar) if what == "names" => {
+                    Kind::Scalar(scalar) if matches!(what, "names" | "percents") => {
                         format!("write `{field}: [{}]`", shortened(&scalar.text))
                     }
                     _ => format!("begin each of the {what} with `- `"),
@@ -438,23 +450,7 @@ fn wildcard_help(field: &str, wildcard: Wildcard) -> String {
     }
 }
 
-/// What people write who know other products.
-fn synonym(key: &str, known: &[&str]) -> Option<&'static str> {
-    let meant = match key {
-        "rules" | "policies" | "permissions" => "authz_rules",
-        "accounts" | "providers" => "provider_accounts",
-        "groups" => "model_groups",
-        "principals" | "people" => "users",
-        "condition" | "conditions" | "if" => "when",
-        "organizations" | "organisations" => "orgs",
-        "expires" | "expiry" => "expires_at",
-        "labels" | "annotations" => "metadata",
-        _ => return None,
-    };
-    known.contains(&meant).then_some(meant)
-}
-
-fn listed(known: &[&str]) -> String {
+pub(super) fn listed(known: &[&str]) -> String {
     known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 

@@ -7,7 +7,7 @@ use crate::policy::yaml::{Kind, Node, Scalar};
 
 use super::fields::{Fields, Findings, Wildcard, shortened};
 
-const WHO: &[SelectorKind] = &[
+pub(super) const WHO: &[SelectorKind] = &[
     SelectorKind::User,
     SelectorKind::Team,
     SelectorKind::Org,
@@ -17,7 +17,7 @@ const WHO: &[SelectorKind] = &[
     SelectorKind::Role,
 ];
 
-const WHAT: &[SelectorKind] = &[
+pub(super) const WHAT: &[SelectorKind] = &[
     SelectorKind::Model,
     SelectorKind::ModelGroup,
     SelectorKind::ProviderAccount,
@@ -77,7 +77,7 @@ fn require(fields: &Fields, kinds: &[SelectorKind], code: ProblemCode, message: 
     fields.findings.error(code, fields.place, message).help(help);
 }
 
-fn selectors(fields: &Fields, kinds: &[SelectorKind]) -> Box<[Selector]> {
+pub(super) fn selectors(fields: &Fields, kinds: &[SelectorKind]) -> Box<[Selector]> {
     let of_kind = |&kind: &SelectorKind| {
         let wildcard = match kind {
             SelectorKind::Model => Wildcard::Pattern,
@@ -105,7 +105,7 @@ fn effect(fields: &Fields) -> Effect {
     Effect::Permit
 }
 
-fn description(fields: &Fields) -> Option<Box<str>> {
+pub(super) fn description(fields: &Fields) -> Option<Box<str>> {
     let node = fields.get("description")?;
     let scalar = fields.findings.scalar(node, "a text")?;
     Some(scalar.text.as_str().into())

@@ -255,6 +255,10 @@ fn put(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<()>
     for (key, meter) in &changes.meters {
         statement.execute(params![&*key.series, rows::subject(key), rows::meter_text(meter)])?;
     }
+    let mut statement = transaction.prepare_cached("DELETE FROM meters WHERE series = ?1 AND subject = ?2")?;
+    for key in &changes.blank {
+        statement.execute(params![&*key.series, rows::subject(key)])?;
+    }
     let mut statement = transaction.prepare_cached(
         "INSERT INTO reservations VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO UPDATE SET \
          open = excluded.open, due_at = excluded.due_at, body = excluded.body, answer = excluded.answer",

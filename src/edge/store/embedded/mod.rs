@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 pub use file::OpenError;
 
 use self::file::{Archive, File};
-use super::{EXPIRE_AT_ONCE, looks};
+use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, held, is_known, looks, recorded};
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use crate::meter::{Charge, Closed, Durability, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
@@ -155,13 +155,13 @@ impl Meters for Embedded {
             Some(_) => Wait::ForDisk,
             None => Wait::of(hold.charges.iter().map(|charge| &charge.limit.durability)),
         };
-        let held = self.change(now, |ledger| (ledger.hold(hold, now).map_err(HoldError::Refused), wait));
-        if let Later::Ready(_) = held {
-            return held;
+        let holding = self.change(now, |ledger| (held(ledger, hold, now), wait));
+        if let Later::Ready(_) = holding {
+            return holding;
         }
         let shared = Arc::clone(&self.shared);
         Later::pending(async move {
-            let held = held.await;
+            let held = holding.await;
             if let Err(HoldError::Store(_)) = held {
                 // Nobody was told that it is held.
                 let _given_back = shared.lock().ledger.release(id, now);
@@ -171,7 +171,7 @@ impl Meters for Embedded {
     }
 
     fn record(&self, hold: Hold, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
-        self.change(now, |ledger| (ledger.record(hold, usage, now).map_err(CloseError::from), Wait::ForDisk))
+        self.change(now, |ledger| (recorded(ledger, hold, usage, now), Wait::ForDisk))
     }
 
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
@@ -195,20 +195,22 @@ impl Meters for Embedded {
         self.change(now, |ledger| (ledger.extend(id, ttl_ms, now).map_err(CloseError::from), Wait::ForDisk))
     }
 
-    fn reservation(&self, id: ReservationId) -> Later<Result<Option<Reservation>, StoreError>> {
+    fn reservation(&self, id: ReservationId, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>> {
         let known = self.shared.lock().ledger.reservation(id).cloned();
         if known.is_some() {
             return Later::ready(Ok(known));
         }
-        Later::ready(self.archive.lock().unwrap_or_else(PoisonError::into_inner).reservation(id))
+        let kept = self.archive.lock().unwrap_or_else(PoisonError::into_inner).reservation(id);
+        Later::ready(kept.map(|kept| kept.filter(|kept| is_known(kept, now))))
     }
 
-    fn named(&self, key: &str) -> Later<Result<Option<Reservation>, StoreError>> {
+    fn named(&self, key: &str, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>> {
         let known = self.shared.lock().ledger.named(key).cloned();
         if known.is_some() {
             return Later::ready(Ok(known));
         }
-        Later::ready(self.archive.lock().unwrap_or_else(PoisonError::into_inner).named(key))
+        let kept = self.archive.lock().unwrap_or_else(PoisonError::into_inner).named(key);
+        Later::ready(kept.map(|kept| kept.filter(|kept| is_known(kept, now))))
     }
 
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
@@ -221,7 +223,8 @@ impl Meters for Embedded {
 
     fn tick(&self, now: Timestamp) {
         let mut state = self.shared.lock();
-        if state.ledger.expire(now, EXPIRE_AT_ONCE) > 0 {
+        let swept = state.ledger.sweep(now, SWEEP_AT_ONCE);
+        if swept + state.ledger.expire(now, EXPIRE_AT_ONCE) > 0 {
             state.moved = true;
             drop(state);
             self.shared.wake.notify_one();

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::meter::meter::{Budget, Places, Rate, Rolling};
 use crate::meter::{
-    Idempotency, Meter, MeterKey, OnExpiry, Part, Price, Rates, Reservation, ReservationId, Spending, State, Tier,
-    Usage,
+    Budget, Idempotency, Meter, MeterKey, OnExpiry, Part, Places, Price, Rate, Rates, Reservation, ReservationId,
+    Rolling, Spending, State, Tier, Usage,
 };
 use crate::model::{Amount, Timestamp, Unit, Window};
 
@@ -26,9 +25,9 @@ pub(super) enum RowError {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum MeterRow {
-    Budget { start: i64, end: Option<i64>, used: u64, held: u64, carried: u64, warned: u8 },
+    Budget { start: i64, end: Option<i64>, used: u64, held: u64, carried: u64, warned: u8, carries: bool },
     Rolling { slice_ms: i64, current: i64, used: Vec<(i64, u64)>, held: u64, warned: u8, warned_in: i64 },
-    Rate { level_high: u64, level_low: u64, at: i64, amount: u64, every_ms: u64, held: u64, certain: bool },
+    Rate { level_high: u64, level_low: u64, at: i64, since: i64, amount: u64, every_ms: u64, held: u64, certain: bool },
     Places { held: u64 },
 }
 
@@ -41,6 +40,7 @@ pub(super) fn meter_text(meter: &Meter) -> String {
             held: budget.held.get(),
             carried: budget.carried.get(),
             warned: budget.warned,
+            carries: budget.carries,
         },
         Meter::Rolling(rolling) => MeterRow::Rolling {
             slice_ms: rolling.slice_ms,
@@ -54,6 +54,7 @@ pub(super) fn meter_text(meter: &Meter) -> String {
             level_high: u64::try_from(rate.level >> 64).unwrap_or(u64::MAX),
             level_low: u64::try_from(rate.level & u128::from(u64::MAX)).unwrap_or(u64::MAX),
             at: rate.at.as_millis(),
+            since: rate.since.as_millis(),
             amount: rate.amount.get(),
             every_ms: rate.every_ms,
             held: rate.held.get(),
@@ -66,12 +67,13 @@ pub(super) fn meter_text(meter: &Meter) -> String {
 
 pub(super) fn meter(text: &str) -> Result<Meter, RowError> {
     Ok(match serde_json::from_str(text)? {
-        MeterRow::Budget { start, end, used, held, carried, warned } => Meter::Budget(Budget {
+        MeterRow::Budget { start, end, used, held, carried, warned, carries } => Meter::Budget(Budget {
             window: Window { start: Timestamp::from_millis(start), end: end.map(Timestamp::from_millis) },
             used: amount(used)?,
             held: amount(held)?,
             carried: amount(carried)?,
             warned,
+            carries,
         }),
         MeterRow::Rolling { slice_ms, current, used, held, warned, warned_in } => Meter::Rolling(Rolling {
             slice_ms: if slice_ms > 0 { slice_ms } else { return Err(RowError::Range("slice_ms")) },
@@ -83,14 +85,17 @@ pub(super) fn meter(text: &str) -> Result<Meter, RowError> {
             held: amount(held)?,
             warned: (warned, warned_in),
         }),
-        MeterRow::Rate { level_high, level_low, at, amount: every, every_ms, held, certain } => Meter::Rate(Rate {
-            level: (u128::from(level_high) << 64) | u128::from(level_low),
-            at: Timestamp::from_millis(at),
-            amount: amount(every)?,
-            every_ms,
-            held: amount(held)?,
-            certain,
-        }),
+        MeterRow::Rate { level_high, level_low, at, since, amount: every, every_ms, held, certain } => {
+            Meter::Rate(Rate {
+                level: (u128::from(level_high) << 64) | u128::from(level_low),
+                at: Timestamp::from_millis(at),
+                since: Timestamp::from_millis(since),
+                amount: amount(every)?,
+                every_ms,
+                held: amount(held)?,
+                certain,
+            })
+        }
         MeterRow::Places { held } => Meter::Places(Places { held: amount(held)? }),
     })
 }
@@ -100,6 +105,8 @@ pub(super) fn meter(text: &str) -> Result<Meter, RowError> {
 struct ReservationRow {
     principal: String,
     resource: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    permitted: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     price: Option<PriceRow>,
     state: StateRow,
@@ -169,6 +176,7 @@ pub(super) fn reservation_text(reservation: &Reservation) -> String {
     json(&ReservationRow {
         principal: reservation.spending.principal.to_string(),
         resource: reservation.spending.resource.to_string(),
+        permitted: reservation.spending.permitted.iter().map(ToString::to_string).collect(),
         price: reservation.spending.price.as_deref().map(price_row),
         state: match &reservation.state {
             State::Open => StateRow::Open,
@@ -191,6 +199,11 @@ pub(super) fn reservation(
     let spending = Spending {
         principal: row.principal.parse().map_err(|_| RowError::Range("principal"))?,
         resource: row.resource.parse().map_err(|_| RowError::Range("resource"))?,
+        permitted: row
+            .permitted
+            .iter()
+            .map(|uid| uid.parse().map_err(|_| RowError::Range("permitted")))
+            .collect::<Result<_, _>>()?,
         price: row.price.map(|row| Arc::new(price(row))),
     };
     let mut series = Series::default();

@@ -1,0 +1,342 @@
+//! After a call: `POST /settle`, `/release`, `/extend` and `/usage`. Each may be sent again, and is answered as it was.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use serde::de::MapAccess;
+use sha2::{Digest as _, Sha256};
+use smol_str::{SmolStr, format_smolstr};
+
+use super::amounts::{Seconds, UsageMembers};
+use super::app::App;
+use super::body::json;
+use super::errors::{ApiError, ErrorCode, Response};
+use super::grammar::{List, Members, Trail, Uid, action, missing, object, text};
+use crate::gate::{self, SettleError, Spent};
+use crate::meter::{Closed, DEFAULT_TTL_MS, Part, ReservationId, State, Usage};
+use crate::model::{Amount, EntityUid, Request, Told, Unit};
+
+/// Longest `idempotency_key`, in bytes.
+pub(super) const MAX_KEY_BYTES: usize = 255;
+
+/// `POST /settle`.
+pub(super) async fn settle(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
+    let asked = read(body, &["reservation", "usage", "resource"])?;
+    let usage = asked.usage.ok_or_else(|| missing("usage"))?;
+    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+    let facts = app.engine.facts();
+    let closed = gate::settle(app.engine.world(&snapshot, &facts), asked.reservation, usage, asked.resource.as_ref());
+    Ok(json(StatusCode::OK, &Outcome::of(&closed.await?)))
+}
+
+/// `POST /release`.
+pub(super) async fn release(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
+    let asked = read(body, &["reservation"])?;
+    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+    let facts = app.engine.facts();
+    let closed = gate::release(app.engine.world(&snapshot, &facts), asked.reservation).await?;
+    Ok(json(StatusCode::OK, &Outcome::of(&closed)))
+}
+
+#[derive(Serialize)]
+struct Extended {
+    reservation: String,
+    expires_at: String,
+}
+
+/// `POST /extend`.
+pub(super) async fn extend(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
+    let asked = read(body, &["reservation", "ttl_seconds"])?;
+    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+    let facts = app.engine.facts();
+    let ttl_ms = asked.ttl_ms.unwrap_or(DEFAULT_TTL_MS);
+    let expires_at = gate::extend(app.engine.world(&snapshot, &facts), asked.reservation, ttl_ms).await?;
+    let answer = Extended { reservation: asked.reservation.to_string(), expires_at: expires_at.to_string() };
+    Ok(json(StatusCode::OK, &answer))
+}
+
+/// `POST /usage`: one, or a batch of which each is noted or refused by itself, so that a queue can be sent again.
+pub(super) async fn usage(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
+    let trail = Trail::default();
+    let members = UsageBody { trail: &trail, most: app.batch, one: SpentMembers::new(&trail), batch: None };
+    match trail.read(body, object(members))? {
+        Noted::One(spent) => Ok(json(StatusCode::OK, &note(app, &spent).await?)),
+        Noted::Batch(batch) => {
+            let mut responses = Vec::with_capacity(batch.len());
+            for (number, spent) in batch.iter().enumerate() {
+                let noted = note(app, spent).await.map_err(|error| error.within(&format!("usages[{number}]")));
+                responses.push(match noted {
+                    Ok(told) => serde_json::to_value(&told).unwrap_or_default(),
+                    Err(error) => error.value(),
+                });
+            }
+            Ok(json(StatusCode::OK, &serde_json::json!({ "responses": responses })))
+        }
+    }
+}
+
+async fn note(app: &App, spent: &Spent) -> Result<Outcome, ApiError> {
+    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+    let facts = app.engine.facts();
+    let closed = gate::record(app.engine.world(&snapshot, &facts), app.engine.reservation_id(), spent).await?;
+    app.alert(&closed.alerts);
+    Ok(Outcome::of(&closed))
+}
+
+/// What became of a reservation, as it is told each time.
+#[derive(Serialize)]
+struct Outcome {
+    reservation: String,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<ToldUsage>,
+    /// Whether it used more than it had held.
+    over: bool,
+    charged: Vec<ToldPart>,
+}
+
+#[derive(Serialize)]
+struct ToldUsage {
+    requests: u64,
+    input_tokens: u64,
+    output_tokens: u64,
+    cached_input_tokens: u64,
+    cache_write_tokens: u64,
+    reasoning_tokens: u64,
+    images: u64,
+    usd: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ToldPart {
+    id: SmolStr,
+    meter: Option<SmolStr>,
+    unit: &'static str,
+    held: String,
+    charged: String,
+}
+
+impl Outcome {
+    fn of(closed: &Closed) -> Self {
+        let reservation = &closed.reservation;
+        let part = |part: &Part| ToldPart {
+            id: part.limit.clone(),
+            meter: part.meter.subject.clone(),
+            unit: part.unit.as_str(),
+            held: part.unit.show(part.held).to_string(),
+            charged: part.unit.show(part.charged).to_string(),
+        };
+        let usd = |amount: Amount| Unit::Usd.show(amount).to_string();
+        let usage = |usage: Usage| ToldUsage {
+            requests: usage.requests,
+            input_tokens: usage.input_tokens,
+            output_tokens: usage.output_tokens,
+            cached_input_tokens: usage.cached_input_tokens,
+            cache_write_tokens: usage.cache_write_tokens,
+            reasoning_tokens: usage.reasoning_tokens,
+            images: usage.images,
+            usd: usage.usd.map(usd),
+        };
+        Self {
+            reservation: reservation.id.to_string(),
+            state: match reservation.state {
+                State::Open => "open",
+                State::Settled(_) => "settled",
+                State::Released => "released",
+                State::Expired => "expired",
+            },
+            usage: if let State::Settled(used) = reservation.state { Some(usage(used)) } else { None },
+            over: reservation.parts.iter().any(|part| part.charged > part.held && part.unit != Unit::Requests),
+            charged: reservation.parts.iter().map(part).collect(),
+        }
+    }
+}
+
+impl From<SettleError> for ApiError {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::Request(error) => error.into(),
+            SettleError::Unknown => {
+                Self { param: "reservation".to_owned(), ..Self::new(ErrorCode::ReservationUnknown, error.to_string()) }
+            }
+            SettleError::Conflict(_) => Self::new(ErrorCode::Conflict, error.to_string()),
+            SettleError::Store(_) => Self::new(ErrorCode::StoreUnavailable, error.to_string()),
+        }
+    }
+}
+
+/// What is asked about a reservation.
+struct Asked {
+    reservation: ReservationId,
+    usage: Option<Usage>,
+    resource: Option<EntityUid>,
+    ttl_ms: Option<i64>,
+}
+
+fn read(body: &[u8], taken: &'static [&'static str]) -> Result<Asked, ApiError> {
+    let trail = Trail::default();
+    let members =
+        ReservationMembers { trail: &trail, taken, reservation: None, usage: None, resource: None, ttl_ms: None };
+    trail.read(body, object(members))
+}
+
+struct ReservationMembers<'t> {
+    trail: &'t Trail,
+    taken: &'static [&'static str],
+    reservation: Option<ReservationId>,
+    usage: Option<Usage>,
+    resource: Option<EntityUid>,
+    ttl_ms: Option<i64>,
+}
+
+impl<'de, 't> Members<'de, 't> for ReservationMembers<'t> {
+    const WHAT: &'static str = "an object with `reservation`";
+    const NAMES: &'static [&'static str] = &["reservation", "usage", "resource", "ttl_seconds"];
+    type Value = Asked;
+
+    fn trail(&self) -> &'t Trail {
+        self.trail
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
+        let trail = self.trail;
+        if !self.taken.contains(&name) {
+            let message = format!("this path takes no `{name}`; its members are {}", self.taken.join(", "));
+            return Err(trail.fail(ApiError::invalid("", message)));
+        }
+        match name {
+            "reservation" => {
+                let named = map.next_value_seed(text(trail, "the name of a reservation"))?;
+                let id = named.parse().map_err(|error| trail.fail(ApiError::invalid("", format!("{error}"))));
+                self.reservation = Some(id?);
+            }
+            "usage" => self.usage = Some(map.next_value_seed(object(UsageMembers { trail, usage: Usage::default() }))?),
+            "resource" => self.resource = Some(map.next_value_seed(Uid { trail })?),
+            _ => self.ttl_ms = Some(map.next_value_seed(Seconds { trail })?),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Asked, ApiError> {
+        let reservation = self.reservation.ok_or_else(|| missing("reservation"))?;
+        Ok(Asked { reservation, usage: self.usage, resource: self.resource, ttl_ms: self.ttl_ms })
+    }
+}
+
+/// What `/usage` is sent.
+enum Noted {
+    One(Box<Spent>),
+    Batch(Vec<Spent>),
+}
+
+struct UsageBody<'t> {
+    trail: &'t Trail,
+    most: usize,
+    one: SpentMembers<'t>,
+    batch: Option<Vec<Spent>>,
+}
+
+impl<'de, 't> Members<'de, 't> for UsageBody<'t> {
+    const WHAT: &'static str =
+        "an object with `principal`, `action`, `resource`, `usage` and `idempotency_key`, or with `usages`";
+    const NAMES: &'static [&'static str] =
+        &["principal", "action", "resource", "context", "usage", "idempotency_key", "usages"];
+    type Value = Noted;
+
+    fn trail(&self) -> &'t Trail {
+        self.trail
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
+        let trail = self.trail;
+        if name != "usages" {
+            return self.one.member(name, map);
+        }
+        let too_many = |most| ApiError::new(ErrorCode::BatchTooLarge, format!("`usages` may hold {most} at most"));
+        let list = List { trail, most: self.most, too_many, item: || object(SpentMembers::new(trail)) };
+        self.batch = Some(map.next_value_seed(list)?);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Noted, ApiError> {
+        match self.batch {
+            Some(_) if self.one.is_begun() => {
+                Err(ApiError::invalid("usages", "`usages` stands alone; each of its items says who, what and how much"))
+            }
+            Some(batch) => Ok(Noted::Batch(batch)),
+            None => Ok(Noted::One(Box::new(self.one.finish()?))),
+        }
+    }
+}
+
+struct SpentMembers<'t> {
+    trail: &'t Trail,
+    principal: Option<EntityUid>,
+    action: Option<SmolStr>,
+    resource: Option<EntityUid>,
+    context: Told,
+    usage: Option<Usage>,
+    key: Option<SmolStr>,
+}
+
+impl<'t> SpentMembers<'t> {
+    fn new(trail: &'t Trail) -> Self {
+        let (principal, action, resource, usage, key) = (None, None, None, None, None);
+        Self { trail, principal, action, resource, context: Told::default(), usage, key }
+    }
+
+    fn is_begun(&self) -> bool {
+        self.principal.is_some() || self.action.is_some() || self.resource.is_some() || self.usage.is_some()
+    }
+}
+
+impl<'de, 't> Members<'de, 't> for SpentMembers<'t> {
+    const WHAT: &'static str = "an object with `principal`, `action`, `resource`, `usage` and `idempotency_key`";
+    const NAMES: &'static [&'static str] = &["principal", "action", "resource", "context", "usage", "idempotency_key"];
+    type Value = Spent;
+
+    fn trail(&self) -> &'t Trail {
+        self.trail
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
+        let trail = self.trail;
+        match name {
+            "principal" => self.principal = Some(map.next_value_seed(Uid { trail })?),
+            "action" => self.action = Some(map.next_value_seed(action(trail))?),
+            "resource" => self.resource = Some(map.next_value_seed(Uid { trail })?),
+            "context" => self.context = map.next_value()?,
+            "usage" => self.usage = Some(map.next_value_seed(object(UsageMembers { trail, usage: Usage::default() }))?),
+            _ => self.key = Some(key(trail, map)?),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Spent, ApiError> {
+        let principal = self.principal.ok_or_else(|| missing("principal"))?;
+        let action = self.action.ok_or_else(|| missing("action"))?;
+        let resource = self.resource.ok_or_else(|| missing("resource"))?;
+        let usage = self.usage.ok_or_else(|| missing("usage"))?;
+        let key = self.key.ok_or_else(|| missing("idempotency_key"))?;
+        let request = Request::new(principal, action, resource).with_context(self.context);
+        let digest = digest(&(&request, &usage));
+        // Apart from the keys of requests: a gateway may well name a call and its usage alike.
+        Ok(Spent { request, usage, idempotency: (format_smolstr!("usage:{key}"), digest) })
+    }
+}
+
+/// An `idempotency_key`.
+pub(super) fn key<'de, A: MapAccess<'de>>(trail: &Trail, map: &mut A) -> Result<SmolStr, A::Error> {
+    let key = map.next_value_seed(text(trail, "a text"))?;
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
+        let message = format!("an idempotency key is a text of 1 to {MAX_KEY_BYTES} bytes");
+        return Err(trail.fail(ApiError::invalid("", message)));
+    }
+    Ok(key)
+}
+
+/// What makes the same request the same: what was read, however it was written.
+pub(super) fn digest(read: &impl std::fmt::Debug) -> [u8; 32] {
+    Sha256::digest(format!("{read:?}")).into()
+}

@@ -1,0 +1,89 @@
+//! What an engine does about limits: decide by them, hold, settle, give back.
+
+use std::sync::Arc;
+
+use super::{Engine, EngineError};
+use crate::gate::{self, CandidatesDecision, Meters, Reserve, SettleError, Wish, World};
+use crate::meter::{Closed, DEFAULT_TTL_MS, ReservationId, Usage};
+use crate::model::{CandidatesRequest, Decision, Facts, Request};
+use crate::policy::Snapshot;
+
+impl Engine {
+    /// Decides one request by rules and limits. Nothing is held: a check counts against no limit.
+    ///
+    /// # Errors
+    /// Before the first bundle, and when the schema does not take the request. A forbid is no error.
+    pub fn is_authorized(&self, request: &Request) -> Result<Decision, EngineError> {
+        let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
+        let facts = self.facts();
+        if snapshot.limits().all().is_empty() {
+            return Ok(gate::decide(&snapshot, &facts, request)?);
+        }
+        Ok(pollster::block_on(gate::authorize(self.world(&snapshot, &facts), request, None))?.decision)
+    }
+
+    /// Decides about a list of candidates by rules and limits.
+    ///
+    /// # Errors
+    /// As [`Engine::is_authorized`].
+    pub fn candidates(&self, request: &CandidatesRequest) -> Result<CandidatesDecision, EngineError> {
+        let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
+        let facts = self.facts();
+        if snapshot.limits().all().is_empty() {
+            return Ok(gate::decide_candidates(&snapshot, &facts, request)?);
+        }
+        Ok(pollster::block_on(gate::authorize_candidates(self.world(&snapshot, &facts), request, None))?.decision)
+    }
+
+    /// Decides one request and, if it is permitted, holds what it will use on every limit that applies; the decision's
+    /// `reservation` names it. Waits until that is as durable as the limits say.
+    ///
+    /// # Errors
+    /// As [`Engine::is_authorized`]; and where a limit needs an amount that nobody gave.
+    pub fn reserve(&self, request: &Request, reserve: Reserve) -> Result<Decision, EngineError> {
+        let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
+        let facts = self.facts();
+        let wish = Wish { reserve, ttl_ms: DEFAULT_TTL_MS, id: self.reservation_id(), idempotency: None };
+        Ok(pollster::block_on(gate::authorize(self.world(&snapshot, &facts), request, Some(&wish)))?.decision)
+    }
+
+    /// Charges what a reservation used and gives back the rest. The same again changes nothing.
+    ///
+    /// # Errors
+    /// Where it is unknown, was closed otherwise, or what it cost is not known.
+    pub fn settle(&self, reservation: ReservationId, usage: Usage) -> Result<Closed, SettleError> {
+        let snapshot = self.snapshot().ok_or(SettleError::Unknown)?;
+        let facts = self.facts();
+        pollster::block_on(gate::settle(self.world(&snapshot, &facts), reservation, usage, None))
+    }
+
+    /// Gives back what a reservation held. The same again changes nothing.
+    ///
+    /// # Errors
+    /// Where it is unknown, or was settled.
+    pub fn release(&self, reservation: ReservationId) -> Result<Closed, SettleError> {
+        let snapshot = self.snapshot().ok_or(SettleError::Unknown)?;
+        let facts = self.facts();
+        pollster::block_on(gate::release(self.world(&snapshot, &facts), reservation))
+    }
+
+    /// What a request is decided by.
+    pub(crate) fn world<'a>(&'a self, snapshot: &'a Snapshot, facts: &'a Facts) -> World<'a> {
+        World { snapshot, meters: &*self.inner.meters, facts }
+    }
+
+    /// The meters.
+    #[must_use]
+    pub fn meters(&self) -> &Arc<dyn Meters> {
+        &self.inner.meters
+    }
+
+    /// A name for a reservation that nobody has had or can guess.
+    #[must_use]
+    pub fn reservation_id(&self) -> ReservationId {
+        let mut chance = [0; 16];
+        // Where the system has no random numbers, the instant still sets names apart.
+        let _filled = aws_lc_rs::rand::fill(&mut chance);
+        ReservationId::new(self.inner.clock.now(), u128::from_le_bytes(chance))
+    }
+}

@@ -1,0 +1,378 @@
+//! The way of a request through rules and limits: gather, decide, hold. Rules first; what they permit, limits may refuse.
+//!
+//! A check reads meters and moves none. With a wish to reserve, every limit that applies is held at once or none is, and
+//! a race that is lost turns the permit into a forbid.
+
+use std::sync::Arc;
+
+use smol_str::{SmolStr, format_smolstr};
+
+use super::candidates::{Candidates, CandidatesDecision};
+use super::decide::{Prepared, Resolved};
+use super::gather::{Applying, applicable};
+use super::ports::{HoldError, Look, Meters, StoreError};
+use super::spend::{Estimate, NoAmount, Reserve, charge};
+use crate::meter::{Alert, Charge, Hold, Measure, OnStoreError, Price, ReservationId, Spending, Standing, Unpriced};
+use crate::model::{
+    Amount, Budget, CandidatesRequest, Decision, DecisionCode, EntityUid, Facts, LimitFacts, LimitStanding, Outcome,
+    Rate, Request, RequestError, RequestErrorCode, Reserved, Timestamp, Unit,
+};
+use crate::policy::Snapshot;
+use crate::policy::entities::{Kind, Subject};
+
+/// What a request is decided by: one bundle, at one instant, with these meters.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// The bundle.
+    pub snapshot: &'a Snapshot,
+    /// The meters.
+    pub meters: &'a dyn Meters,
+    /// What is known besides, the instant first of all.
+    pub facts: &'a Facts,
+}
+
+/// That a request wants to hold what it will use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// How much.
+    pub reserve: Reserve,
+    /// For how long, in milliseconds.
+    pub ttl_ms: i64,
+    /// Under which name.
+    pub id: ReservationId,
+    /// The key that its client chose, with the digest of its request.
+    pub idempotency: Option<(SmolStr, [u8; 32])>,
+}
+
+/// A decision, with the percents of limits that it crossed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Authorized<D> {
+    /// The decision.
+    pub decision: D,
+    /// What is to be told to those who watch over limits.
+    pub alerts: Vec<Alert>,
+}
+
+/// Decides one request by rules and limits, and holds what it wishes.
+///
+/// # Errors
+/// As [`super::decide`]; and where a limit needs an amount that nobody gave.
+pub async fn authorize(
+    world: World<'_>,
+    request: &Request,
+    wish: Option<&Wish>,
+) -> Result<Authorized<Decision>, RequestError> {
+    let prepared = Prepared::check(world.snapshot, request)?;
+    let mut alerts = Vec::new();
+    let mut item = Item::resolve(world, &prepared, &request.resource, None);
+    item.look(world, wish.is_some()).await;
+    let verdict = prepared.case(item.facts(world)).judge(&request.resource);
+    let mut decision = prepared.decision(verdict, &request.resource);
+    decision.hint = prepared.hint(item.facts(world), &decision, request);
+    item.check(world, &mut decision);
+    if let Some(wish) = wish.filter(|_| decision.is_permit()) {
+        item.hold(world, wish, Vec::new(), &mut decision, &mut alerts).await?;
+    }
+    Ok(Authorized { decision, alerts })
+}
+
+/// Decides about each candidate by rules and limits; holds what is wished for on the first that both have room for.
+///
+/// # Errors
+/// As [`super::decide_candidates`]; and where a limit needs an amount that nobody gave.
+pub async fn authorize_candidates(
+    world: World<'_>,
+    request: &CandidatesRequest,
+    wish: Option<&Wish>,
+) -> Result<Authorized<CandidatesDecision>, RequestError> {
+    let candidates = Candidates::check(world.snapshot, request)?;
+    let prepared = candidates.prepared();
+    let router = match &request.router {
+        Some(uid) => {
+            let mut item = Item::resolve(world, prepared, uid, None);
+            item.look_if_read(world).await;
+            Some((uid, prepared.case(item.facts(world)).judge(uid), item.resolved))
+        }
+        None => None,
+    };
+    let through = router.as_ref().and_then(|(_, _, resolved)| resolved.as_subject());
+    let mut decisions = Vec::with_capacity(request.candidates.len());
+    let mut items = Vec::with_capacity(request.candidates.len());
+    for uid in &request.candidates {
+        let mut item = Item::resolve(world, prepared, uid, through);
+        item.look(world, wish.is_some()).await;
+        let verdict = candidates.judge(item.facts(world), uid, router.as_ref().map(|(_, verdict, _)| verdict));
+        let mut decision = prepared.decision(verdict, uid);
+        item.check(world, &mut decision);
+        items.push(item);
+        decisions.push(decision);
+    }
+    let mut alerts = Vec::new();
+    if let Some(wish) = wish {
+        let permitted: Vec<EntityUid> = decisions
+            .iter()
+            .filter(|decision| decision.is_permit())
+            .map(|decision| decision.resource.clone())
+            .collect();
+        for (item, decision) in items.iter().zip(&mut decisions).filter(|(_, decision)| decision.is_permit()) {
+            item.hold(world, wish, permitted.clone(), decision, &mut alerts).await?;
+            if decision.is_permit() {
+                break;
+            }
+        }
+    }
+    let router = router.map(|(uid, verdict, _)| prepared.decision(verdict, uid));
+    Ok(Authorized { decision: candidates.decision(router, decisions), alerts })
+}
+
+/// One resource of a request, with the limits that apply to it.
+struct Item<'a> {
+    prepared: &'a Prepared<'a>,
+    resolved: Resolved,
+    applying: Vec<Applying<'a>>,
+    /// Where each meter stands, once somebody looked.
+    looks: Option<Result<Vec<Look>, StoreError>>,
+    facts: Option<Facts>,
+}
+
+impl<'a> Item<'a> {
+    fn resolve(world: World<'a>, prepared: &'a Prepared<'a>, uid: &EntityUid, router: Option<&Subject>) -> Self {
+        let case = prepared.case(world.facts);
+        let (resolved, refusal) = case.resolve(uid);
+        let applying = match (&resolved, refusal) {
+            (Resolved::Subject(subject), None) => applicable(world.snapshot, &case.question(subject), router),
+            _ => Vec::new(),
+        };
+        Self { prepared, resolved, applying, looks: None, facts: None }
+    }
+
+    /// Reads the meters: before deciding where conditions see them; else only where nothing is to be held, as holding
+    /// tells where they stand.
+    async fn look(&mut self, world: World<'_>, holds: bool) {
+        if holds {
+            self.look_if_read(world).await;
+        } else {
+            self.read(world).await;
+        }
+    }
+
+    async fn look_if_read(&mut self, world: World<'_>) {
+        if world.snapshot.reads_meters() {
+            self.read(world).await;
+        }
+    }
+
+    async fn read(&mut self, world: World<'_>) {
+        if self.applying.is_empty() {
+            return;
+        }
+        // The least there can be of anything: what has no room for it is exhausted.
+        let charges: Vec<Charge> = self.applying.iter().map(|one| charge(one, Amount::ONE)).collect();
+        let looks = world.meters.look(&charges, world.facts.now).await;
+        if let (Ok(looks), true) = (&looks, world.snapshot.reads_meters()) {
+            self.facts = Some(known(world.facts, &self.applying, looks));
+        }
+        self.looks = Some(looks);
+    }
+
+    fn facts<'b>(&'b self, world: World<'b>) -> &'b Facts {
+        self.facts.as_ref().unwrap_or(world.facts)
+    }
+
+    fn price(&self, world: World<'a>) -> Option<&'a Arc<Price>> {
+        world.snapshot.price(self.resolved.as_subject()?)
+    }
+
+    /// Refuses what rules permit and an exhausted limit does not, and tells where limits stand.
+    fn check(&self, world: World<'_>, decision: &mut Decision) {
+        if !decision.is_permit() {
+            return;
+        }
+        match &self.looks {
+            Some(Ok(looks)) => {
+                decision.limits = self.standings(looks.iter().map(|look| (look.standing, look.lack.is_some())));
+                let lacks = looks.iter().map(|look| look.lack);
+                let short = self.applying.iter().zip(lacks).filter_map(|(one, lack)| Some((one, lack?.retry_at)));
+                refuse(decision, world.facts.now, short);
+            }
+            Some(Err(_)) if self.forbids_without_store() => forbid(decision, DecisionCode::StoreUnavailable),
+            _ => {}
+        }
+        if self.needs_price(world) {
+            forbid(decision, DecisionCode::PriceUnknown);
+        }
+        decision.not_held = self.applying.iter().map(|one| one.limit.limit.id.clone()).collect();
+        decision.not_held.dedup();
+        if !decision.is_permit() {
+            decision.not_held.clear();
+        }
+    }
+
+    /// Whether money is counted and nobody knows what the model costs. A router has no price of its own; its models do.
+    fn needs_price(&self, world: World<'a>) -> bool {
+        let is_model =
+            self.resolved.as_subject().is_some_and(|subject| world.snapshot.store.name_of(subject).0 == Kind::MODEL);
+        let counts = |one: &Applying<'_>| {
+            let limit = &one.limit.limit;
+            limit.unit() == Unit::Usd && limit.is_enforced() && limit.unpriced == Unpriced::Forbid
+        };
+        is_model && self.price(world).is_none() && self.applying.iter().any(counts)
+    }
+
+    fn forbids_without_store(&self) -> bool {
+        let limits = self.applying.iter().map(|one| &one.limit.limit);
+        limits.filter(|limit| limit.is_enforced()).any(|limit| limit.on_store_error == OnStoreError::Forbid)
+    }
+
+    fn standings(&self, standings: impl Iterator<Item = (Standing, bool)>) -> Vec<LimitStanding> {
+        let told = |(one, (standing, short)): (&Applying<'_>, (Standing, bool))| LimitStanding {
+            id: one.limit.limit.id.clone(),
+            meter: one.subject.clone(),
+            unit: one.limit.limit.unit(),
+            limit: standing.cap,
+            used: standing.used,
+            held: standing.held,
+            resets_at: standing.resets_at,
+            short,
+        };
+        self.applying.iter().zip(standings).map(told).collect()
+    }
+
+    /// Holds what is wished for, or turns the permit into a forbid.
+    async fn hold(
+        &self,
+        world: World<'a>,
+        wish: &Wish,
+        permitted: Vec<EntityUid>,
+        decision: &mut Decision,
+        alerts: &mut Vec<Alert>,
+    ) -> Result<(), RequestError> {
+        decision.not_held.clear();
+        let charges = match self.estimate(world, &wish.reserve).charges(&self.applying) {
+            Ok(charges) => charges,
+            Err(NoAmount::NotSaid(error)) => return Err(error),
+            Err(NoAmount::PriceUnknown) => {
+                forbid(decision, DecisionCode::PriceUnknown);
+                return Ok(());
+            }
+        };
+        let spending = Spending {
+            principal: decision.principal.clone(),
+            resource: decision.resource.clone(),
+            permitted: permitted.into(),
+            price: self.price(world).cloned(),
+        };
+        let (ttl_ms, idempotency) = (wish.ttl_ms, wish.idempotency.clone());
+        let hold = Hold { id: wish.id, spending: Arc::new(spending), charges, ttl_ms, idempotency };
+        match world.meters.hold(hold, world.facts.now).await {
+            Ok(held) => {
+                decision.limits = self.standings(held.standings.into_iter().map(|standing| (standing, false)));
+                let id = format_smolstr!("{}", wish.id);
+                decision.reservation = Some(Reserved { id, expires_at: held.expires_at });
+                alerts.extend(held.alerts);
+            }
+            Err(HoldError::Refused(refused)) => {
+                let short = |index| refused.shortfalls.iter().find(|short| short.charge == index);
+                self.tell_refused(world, &refused.shortfalls, decision).await;
+                let applying = self.applying.iter().enumerate();
+                let lacks = applying.filter_map(|(index, one)| Some((one, short(index)?.lack.retry_at)));
+                refuse(decision, world.facts.now, lacks);
+                alerts.extend(refused.alerts);
+            }
+            Err(HoldError::KeyTaken) => {
+                let message = "a request with this `idempotency_key` is being answered; send it again in a moment";
+                return Err(RequestError::new(RequestErrorCode::IdempotencyConflict, "idempotency_key", message));
+            }
+            Err(HoldError::Store(_)) => forbid(decision, DecisionCode::StoreUnavailable),
+        }
+        Ok(())
+    }
+
+    /// Where the limits that have no room stand.
+    async fn tell_refused(&self, world: World<'_>, short: &[crate::meter::Shortfall], decision: &mut Decision) {
+        let charges: Vec<Charge> = self.applying.iter().map(|one| charge(one, Amount::ONE)).collect();
+        let is_short = |index| short.iter().any(|one| one.charge == index);
+        if let Ok(looks) = world.meters.look(&charges, world.facts.now).await {
+            let standings = looks.iter().enumerate().map(|(index, look)| (look.standing, is_short(index)));
+            decision.limits = self.standings(standings);
+        }
+    }
+
+    fn estimate(&self, world: World<'a>, reserve: &Reserve) -> Estimate<'a> {
+        let (input, output) = self.prepared.context().tokens();
+        let most = || world.snapshot.max_output_tokens(self.resolved.as_subject()?);
+        Estimate {
+            requests: reserve.requests.unwrap_or(1),
+            input_tokens: reserve.input_tokens.or(input),
+            output_tokens: reserve.output_tokens.or(output).or_else(most),
+            images: reserve.images.unwrap_or(0),
+            usd: reserve.usd,
+            price: self.price(world),
+        }
+    }
+}
+
+fn forbid(decision: &mut Decision, code: DecisionCode) {
+    decision.outcome = Outcome::Forbid;
+    // The first of the codes that is so.
+    if decision.code == DecisionCode::Permitted || code < decision.code {
+        decision.code = code;
+    }
+    decision.rules.clear();
+}
+
+/// Forbids because of limits that have no room, if there are any.
+fn refuse<'a>(
+    decision: &mut Decision,
+    now: Timestamp,
+    short: impl Iterator<Item = (&'a Applying<'a>, Option<Timestamp>)>,
+) {
+    let mut retry: Option<Option<Timestamp>> = None;
+    for (one, retry_at) in short {
+        forbid(decision, code_of(&one.limit.limit.measure));
+        retry = Some(match (retry, retry_at) {
+            (None, retry_at) => retry_at,
+            (Some(before), retry_at) => before.zip(retry_at).map(|(before, after)| before.max(after)),
+        });
+    }
+    decision.retry_after_seconds = retry.flatten().map(|retry_at| {
+        let millis = retry_at.as_millis().saturating_sub(now.as_millis());
+        u64::try_from(millis).unwrap_or(0).div_ceil(1000).max(1)
+    });
+}
+
+fn code_of(measure: &Measure) -> DecisionCode {
+    match measure {
+        Measure::Budget { .. } => DecisionCode::BudgetExceeded,
+        Measure::Rate { .. } => DecisionCode::RateLimited,
+        Measure::Concurrency => DecisionCode::ConcurrencyExceeded,
+    }
+}
+
+/// What conditions see of the limits that apply: of each the fullest of its meters, of all the fullest of each kind.
+fn known(facts: &Facts, applying: &[Applying<'_>], looks: &[Look]) -> Facts {
+    let mut limits: Vec<(SmolStr, LimitFacts)> = Vec::with_capacity(applying.len());
+    let (mut budget, mut rate) = (Budget::default(), Rate::default());
+    for (one, look) in applying.iter().zip(looks) {
+        let (limit, standing) = (&one.limit.limit, &look.standing);
+        let seen = LimitFacts::of(limit.unit(), standing.cap, standing.used, standing.held);
+        match (&limit.measure, limit.unit()) {
+            _ if !limit.is_enforced() => {}
+            (Measure::Budget { .. }, Unit::Usd) => {
+                budget.used_percent = budget.used_percent.max(seen.used_percent);
+                budget.remaining_micros = budget.remaining_micros.min(seen.remaining);
+            }
+            (Measure::Rate { .. }, Unit::Requests) => {
+                rate.remaining_requests = rate.remaining_requests.min(seen.remaining);
+            }
+            (Measure::Rate { .. }, _) => rate.remaining_tokens = rate.remaining_tokens.min(seen.remaining),
+            _ => {}
+        }
+        match limits.iter_mut().find(|(id, _)| *id == limit.id) {
+            Some((_, before)) if before.used_percent < seen.used_percent => *before = seen,
+            Some(_) => {}
+            None => limits.push((limit.id.clone(), seen)),
+        }
+    }
+    Facts { budget, rate, limits: limits.into(), ..facts.clone() }
+}

@@ -1,0 +1,185 @@
+//! Gathering: which limits bind a request, and whose meter each of them charges. Pure; what the meters say is for the
+//! caller to read.
+
+use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
+
+use super::context::RequestContext;
+use super::evaluate::Question;
+use crate::model::EntityUid;
+use crate::policy::Snapshot;
+use crate::policy::entities::{EntityIndex, EntityStore, Kind, Subject};
+use crate::policy::limits::BoundLimit;
+use crate::policy::syntax::Each;
+
+/// A limit that applies to a request, with one of its meters.
+#[derive(Debug, Clone)]
+pub struct Applying<'a> {
+    /// The limit.
+    pub limit: &'a BoundLimit,
+    /// Whose meter: a uid, `context.end_user::"…"` or `context.metadata.<key>::"…"`; `None` for the one that all share.
+    pub subject: Option<SmolStr>,
+}
+
+/// The limits that apply to a request, in the order of the bundle, each once for every meter of it that is charged: a
+/// caller in two teams may be charged on both. `router` is what a model is reached through.
+#[must_use]
+pub fn applicable<'a>(snapshot: &'a Snapshot, question: &Question<'_>, router: Option<&Subject>) -> Vec<Applying<'a>> {
+    let Question { principal, resource, action, context, .. } = *question;
+    let Some(action) = action else { return Vec::new() };
+    let bound = snapshot.limits_for(principal, resource, router, action);
+    if bound.is_empty() {
+        return Vec::new();
+    }
+    let asked = Asked { caller: Caller::of(&snapshot.store, principal), resource, router, context };
+    let mut applying = Vec::with_capacity(bound.len());
+    for limit in bound {
+        let Some(each) = &limit.each else {
+            applying.push(Applying { limit, subject: None });
+            continue;
+        };
+        let mut subjects = asked.subjects(each, &limit.payers);
+        // The order of two meters must not depend on the order of files.
+        subjects.sort_unstable();
+        subjects.dedup();
+        if subjects.is_empty() {
+            subjects.push(asked.caller.own());
+        }
+        applying.extend(subjects.into_iter().map(|subject| Applying { limit, subject: Some(subject) }));
+    }
+    applying
+}
+
+/// What of a request tells whose meters it charges.
+struct Asked<'a> {
+    caller: Caller<'a>,
+    resource: &'a Subject,
+    router: Option<&'a Subject>,
+    context: &'a RequestContext,
+}
+
+/// Who is charged: whoever asks, and for a key its owner.
+struct Caller<'a> {
+    store: &'a EntityStore,
+    principal: &'a Subject,
+    owner: Option<EntityIndex>,
+}
+
+impl<'a> Caller<'a> {
+    fn of(store: &'a EntityStore, principal: &'a Subject) -> Self {
+        let is_key = store.name_of(principal).0 == Kind::API_KEY;
+        let mut parents = store.parents(principal).iter().copied();
+        let owner = parents.find(|parent| is_key && store.record(*parent).kind != Kind::OWNER_KIND);
+        Self { store, principal, owner }
+    }
+
+    /// The type and id of whoever is charged.
+    fn name(&self) -> (Kind, &SmolStr) {
+        match self.owner {
+            Some(owner) => {
+                let record = self.store.record(owner);
+                (record.kind, &record.id)
+            }
+            None => self.store.name_of(self.principal),
+        }
+    }
+
+    /// The meter of who has none of the kind that a limit asks for.
+    fn own(&self) -> SmolStr {
+        let (kind, id) = self.name();
+        uid(self.store, kind, id)
+    }
+
+    /// The caller's own meter, where the caller is of that kind.
+    fn if_is(&self, kind: Kind) -> Vec<SmolStr> {
+        if self.name().0 == kind { vec![self.own()] } else { Vec::new() }
+    }
+
+    /// What the caller is directly in; for a key of a team, that team.
+    fn groups(&self) -> Vec<EntityIndex> {
+        match self.owner {
+            Some(owner) if matches!(self.store.record(owner).kind, Kind::TEAM | Kind::ORG) => vec![owner],
+            Some(owner) => self.store.record(owner).parents.to_vec(),
+            None => self.store.parents(self.principal).to_vec(),
+        }
+    }
+
+    /// Everything that the caller is in, through whatever.
+    fn above(&self) -> Vec<EntityIndex> {
+        self.store.closure(&self.groups())
+    }
+
+    fn uids(&self, indices: impl IntoIterator<Item = EntityIndex>, kind: Kind) -> Vec<SmolStr> {
+        let of_kind = indices.into_iter().map(|index| self.store.record(index)).filter(|record| record.kind == kind);
+        of_kind.map(|record| uid(self.store, kind, &record.id)).collect()
+    }
+
+    /// Whether the limit that names `payers` means the group: it names none, or the group, or what that is in.
+    fn is_meant(&self, group: EntityIndex, payers: &[EntityIndex]) -> bool {
+        payers.is_empty() || self.store.closure(&[group]).iter().any(|above| payers.contains(above))
+    }
+
+    /// The team that pays, if the request names one that the caller is in and the limit means; else each team of the
+    /// caller's own that the limit means.
+    fn teams(&self, named: Option<&SmolStr>, payers: &[EntityIndex]) -> Vec<SmolStr> {
+        let named = named.and_then(|name| self.store.find(Kind::TEAM, name));
+        if let Some(team) = named.filter(|team| self.is_meant(*team, payers) && self.above().contains(team)) {
+            return self.uids([team], Kind::TEAM);
+        }
+        self.uids(self.groups().into_iter().filter(|group| self.is_meant(*group, payers)), Kind::TEAM)
+    }
+
+    /// The orgs that the caller is in; of a limit that names groups, those of the named ones that the caller is in.
+    fn orgs(&self, payers: &[EntityIndex]) -> Vec<SmolStr> {
+        let above = self.above();
+        if payers.is_empty() {
+            return self.uids(above, Kind::ORG);
+        }
+        let named: Vec<EntityIndex> = payers.iter().copied().filter(|payer| above.contains(payer)).collect();
+        self.uids(self.store.closure(&named), Kind::ORG)
+    }
+}
+
+impl Asked<'_> {
+    /// Whose meters a limit with this `each` charges; empty where the caller has none of that kind.
+    fn subjects(&self, each: &Each, payers: &[EntityIndex]) -> Vec<SmolStr> {
+        let Self { caller, resource, router, context } = self;
+        let named = |name: &str, text: Option<&SmolStr>| {
+            text.map(|text| format_smolstr!("context.{name}::\"{}\"", text.escape_debug())).into_iter().collect()
+        };
+        let if_is = |subject: &Subject, kind: Kind| {
+            let (of, id) = caller.store.name_of(subject);
+            (of == kind).then(|| uid(caller.store, kind, id))
+        };
+        match each {
+            Each::User => caller.if_is(Kind::USER),
+            Each::Service => caller.if_is(Kind::SERVICE),
+            Each::Key => if_is(caller.principal, Kind::API_KEY).into_iter().collect(),
+            Each::Team => caller.teams(context.team(), payers),
+            Each::Org => caller.orgs(payers),
+            Each::Model => if_is(resource, Kind::MODEL).into_iter().collect(),
+            Each::Router => {
+                let asked = || if_is(resource, Kind::ROUTER);
+                router.and_then(|router| if_is(router, Kind::ROUTER)).or_else(asked).into_iter().collect()
+            }
+            Each::EndUser => named("end_user", context.end_user()),
+            Each::Metadata(key) => named(&format!("metadata.{key}"), context.metadata_of(key)),
+        }
+    }
+}
+
+/// A uid as answers write it. Most are short and need no escape, and so no allocation.
+fn uid(store: &EntityStore, kind: Kind, id: &SmolStr) -> SmolStr {
+    let plain = id.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'\''));
+    if !plain {
+        return format_smolstr!("{}", EntityUid::trusted(store.kind_text(kind).clone(), id.clone()));
+    }
+    let mut text = SmolStrBuilder::new();
+    for part in [store.kind_text(kind).as_str(), "::\"", id.as_str(), "\""] {
+        text.push_str(part);
+    }
+    text.finish()
+}
+
+#[cfg(test)]
+#[path = "gather_tests.rs"]
+mod tests;

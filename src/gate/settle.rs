@@ -1,0 +1,223 @@
+//! After the call: what was used is charged, what was not is given back, and spending that nobody held is noted.
+
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::authorize::World;
+use super::decide::{Prepared, Resolved};
+use super::gather::applicable;
+use super::ports::{CloseError, StoreError};
+use super::spend::{Estimate, NoAmount};
+use crate::meter::{
+    Charge, Closed, DEFAULT_TTL_MS, Hold, LedgerError, Price, PriceError, Reservation, ReservationId, Spending, State,
+    Usage,
+};
+use crate::model::{EntityUid, Request, RequestError, RequestErrorCode, Unit};
+use crate::policy::Snapshot;
+use crate::policy::entities::Subject;
+use crate::policy::snapshot::ModelName;
+
+/// Why spending could not be noted.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SettleError {
+    /// What was told does not do.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// No reservation of this name, or it is long over.
+    #[error("no reservation of this name is known; one is known for a day after its end")]
+    Unknown,
+    /// It was closed otherwise before.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Charges what a reservation used. `resource` is which of what was permitted it turned out to be.
+///
+/// # Errors
+/// Where the reservation is unknown, was closed otherwise, or what it cost is not known.
+pub async fn settle(
+    world: World<'_>,
+    id: ReservationId,
+    mut usage: Usage,
+    resource: Option<&EntityUid>,
+) -> Result<Closed, SettleError> {
+    let found = world.meters.reservation(id, world.facts.now).await?.ok_or(SettleError::Unknown)?;
+    if usage.requests == 0 {
+        usage.requests = 1;
+    }
+    if usage.usd.is_none() {
+        usage.usd = match found.state {
+            // The price may have changed since; what was charged then is what the same usage costs.
+            State::Settled(before) if same_but_money(&before, &usage) => before.usd,
+            _ => cost(world.snapshot, &found, &usage, resource)?,
+        };
+    }
+    let counts_money = found.parts.iter().any(|part| part.unit == Unit::Usd);
+    if counts_money && usage.usd.is_none() {
+        let message = "what it cost is not known: the model has no price, so `usage.usd` has to say it";
+        return Err(RequestError::new(RequestErrorCode::AmountNeeded, "usage.usd", message).into());
+    }
+    world.meters.settle(id, usage, world.facts.now).await.map_err(closing)
+}
+
+/// Gives back what a reservation held.
+///
+/// # Errors
+/// Where it is unknown, or was settled.
+pub async fn release(world: World<'_>, id: ReservationId) -> Result<Closed, SettleError> {
+    world.meters.release(id, world.facts.now).await.map_err(closing)
+}
+
+/// Lets a reservation live until `ttl_ms` from now.
+///
+/// # Errors
+/// Where it is unknown, or over.
+pub async fn extend(world: World<'_>, id: ReservationId, ttl_ms: i64) -> Result<crate::model::Timestamp, SettleError> {
+    world.meters.extend(id, ttl_ms, world.facts.now).await.map_err(closing)
+}
+
+/// Spending that nobody held.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spent {
+    /// Who, what and in which circumstances, as when asking.
+    pub request: Request,
+    /// What was used.
+    pub usage: Usage,
+    /// The key that its client chose, with the digest of what it sent.
+    pub idempotency: (SmolStr, [u8; 32]),
+}
+
+/// Charges spending that nobody held: in full, whatever rules and limits say, since it happened.
+///
+/// # Errors
+/// Where what was told does not do, or the key names something else.
+pub async fn record(world: World<'_>, id: ReservationId, spent: &Spent) -> Result<Closed, SettleError> {
+    let (key, digest) = &spent.idempotency;
+    if let Some(found) = world.meters.named(key, world.facts.now).await? {
+        return same(found, digest);
+    }
+    let prepared = Prepared::check(world.snapshot, &spent.request)?;
+    let case = prepared.case(world.facts);
+    let (resolved, _) = case.resolve(&spent.request.resource);
+    let Resolved::Subject(subject) = &resolved else {
+        let message = format!("no model is called `{}`", spent.request.resource.id().escape_debug());
+        return Err(RequestError::new(RequestErrorCode::InvalidRequest, "resource", message).into());
+    };
+    let price = world.snapshot.price(subject);
+    let mut usage = spent.usage;
+    usage.requests = usage.requests.max(1);
+    usage.usd = match (usage.usd, price) {
+        (None, Some(price)) => Some(price.cost(&usage).map_err(absurd)?),
+        (usd, _) => usd,
+    };
+    let applying = applicable(world.snapshot, &case.question(subject), None);
+    let estimate = Estimate {
+        requests: usage.requests,
+        input_tokens: Some(usage.input_tokens),
+        output_tokens: Some(usage.output_tokens),
+        images: usage.images,
+        usd: usage.usd,
+        price,
+    };
+    let mut charges: Vec<Charge> = match estimate.charges(&applying) {
+        Ok(charges) => charges,
+        Err(NoAmount::NotSaid(error)) => return Err(error.into()),
+        Err(NoAmount::PriceUnknown) => {
+            let message = "what it cost is not known: the model has no price, so `usage.usd` has to say it";
+            return Err(RequestError::new(RequestErrorCode::AmountNeeded, "usage.usd", message).into());
+        }
+    };
+    // It is over: it takes nobody's place.
+    charges.retain(|charge| charge.limit.unit() != Unit::Places);
+    let resource = resolved.uid(world.snapshot, &spent.request.resource);
+    let spending =
+        Spending { principal: prepared.names().0, resource, permitted: Box::default(), price: price.cloned() };
+    let hold = Hold {
+        id,
+        spending: Arc::new(spending),
+        charges,
+        ttl_ms: DEFAULT_TTL_MS,
+        idempotency: Some((key.clone(), *digest)),
+    };
+    match world.meters.record(hold, usage, world.facts.now).await {
+        Err(CloseError::KeyTaken(found)) => same(*found, digest),
+        other => other.map_err(closing),
+    }
+}
+
+fn same(found: Reservation, digest: &[u8; 32]) -> Result<Closed, SettleError> {
+    match &found.idempotency {
+        Some(idempotency) if idempotency.digest == *digest => Ok(Closed { reservation: found, alerts: Vec::new() }),
+        _ => Err(SettleError::Conflict("this `idempotency_key` names another request")),
+    }
+}
+
+fn same_but_money(one: &Usage, other: &Usage) -> bool {
+    Usage { usd: None, ..*one } == Usage { usd: None, ..*other }
+}
+
+/// What it cost, by the price of what was held; of another resource that was permitted, by that one's.
+fn cost(
+    snapshot: &Snapshot,
+    found: &Reservation,
+    usage: &Usage,
+    resource: Option<&EntityUid>,
+) -> Result<Option<crate::model::Amount>, SettleError> {
+    let spending = &found.spending;
+    let price: Option<Arc<Price>> = match resource {
+        None => spending.price.clone(),
+        Some(uid) if *uid == spending.resource => spending.price.clone(),
+        Some(uid) => price_of(snapshot, spending, uid)?,
+    };
+    price.map(|price| price.cost(usage)).transpose().map_err(|error| absurd(error).into())
+}
+
+fn price_of(snapshot: &Snapshot, spending: &Spending, uid: &EntityUid) -> Result<Option<Arc<Price>>, SettleError> {
+    let subject = match snapshot.model(uid.id_smol()) {
+        ModelName::Model(subject) | ModelName::Disabled(subject) if uid.kind() == "Model" => Some(subject),
+        _ => None,
+    };
+    let permitted = subject.as_ref().is_some_and(|subject| {
+        let real = snapshot.store.name_of(subject).1;
+        let leads = || match snapshot.subject(&spending.resource) {
+            Some(Subject::Known(router)) if spending.resource.kind() == "Router" => snapshot.reaches(router, subject),
+            _ => false,
+        };
+        spending.permitted.iter().chain([&spending.resource]).any(|uid| uid.id() == real.as_str()) || leads()
+    });
+    match subject.filter(|_| permitted) {
+        Some(subject) => Ok(snapshot.price(&subject).cloned()),
+        None => {
+            let message = format!("{uid} is none of what was permitted");
+            Err(RequestError::new(RequestErrorCode::InvalidRequest, "resource", message).into())
+        }
+    }
+}
+
+fn absurd(error: PriceError) -> RequestError {
+    RequestError::new(RequestErrorCode::InvalidRequest, "usage", error.to_string())
+}
+
+fn closing(error: CloseError) -> SettleError {
+    match error {
+        CloseError::Ledger(LedgerError::Unknown) => SettleError::Unknown,
+        CloseError::Ledger(LedgerError::Closed(state)) => SettleError::Conflict(match state {
+            State::Settled(_) => "the reservation was settled otherwise before; what it was charged stays",
+            State::Released => "the reservation was released before; tell what was spent all the same with POST /usage",
+            State::Expired => "the reservation has expired; it can still be settled or released for a day",
+            State::Open => "the reservation is open",
+        }),
+        CloseError::Ledger(LedgerError::CostUnknown) => {
+            RequestError::new(RequestErrorCode::AmountNeeded, "usage.usd", "what it cost is not known").into()
+        }
+        CloseError::Ledger(LedgerError::Overflow) => {
+            RequestError::new(RequestErrorCode::InvalidRequest, "usage", "it is beyond what can be counted").into()
+        }
+        CloseError::KeyTaken(_) => SettleError::Conflict("this `idempotency_key` names another request"),
+        CloseError::Store(error) => error.into(),
+    }
+}

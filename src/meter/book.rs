@@ -1,0 +1,82 @@
+//! Reservations, with the order in which they are due and the names that clients gave them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use foldhash::fast::RandomState;
+use smol_str::SmolStr;
+
+use super::reservation::{Reservation, ReservationId, State};
+use crate::model::Timestamp;
+
+/// Reservations: those that are open, and those that are remembered.
+// INVARIANT: `due` has each of them once, and `keys` only what is among them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Book {
+    // Boxed, since a table that grows moves all it has.
+    reservations: HashMap<ReservationId, Box<Reservation>, RandomState>,
+    due: BTreeSet<(Timestamp, ReservationId)>,
+    keys: HashMap<SmolStr, ReservationId, RandomState>,
+    open: usize,
+}
+
+impl Book {
+    pub(super) fn get(&self, id: ReservationId) -> Option<&Reservation> {
+        self.reservations.get(&id).map(|found| &**found)
+    }
+
+    pub(super) fn named(&self, key: &str) -> Option<&Reservation> {
+        self.get(*self.keys.get(key)?)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Reservation> {
+        self.reservations.values().map(|found| &**found)
+    }
+
+    /// How many are open.
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    pub(super) fn first_due(&self) -> Option<(Timestamp, ReservationId)> {
+        self.due.first().copied()
+    }
+
+    /// Takes it in, in the place of one with its name.
+    pub(super) fn insert(&mut self, reservation: Reservation) {
+        let id = reservation.id;
+        drop(self.remove(id));
+        self.due.insert((reservation.due_at, id));
+        if let Some(idempotency) = &reservation.idempotency {
+            self.keys.insert(idempotency.key.clone(), id);
+        }
+        self.open += usize::from(reservation.state == State::Open);
+        self.reservations.insert(id, Box::new(reservation));
+    }
+
+    pub(super) fn remove(&mut self, id: ReservationId) -> Option<Reservation> {
+        let reservation = self.reservations.remove(&id)?;
+        self.due.remove(&(reservation.due_at, id));
+        if let Some(idempotency) = &reservation.idempotency
+            // A later one may have been given the same key.
+            && self.keys.get(&idempotency.key) == Some(&id)
+        {
+            self.keys.remove(&idempotency.key);
+        }
+        self.open -= usize::from(reservation.state == State::Open);
+        Some(*reservation)
+    }
+
+    /// Changes one, except for its id and its key, and keeps its place among those that are due.
+    pub(super) fn change<T>(&mut self, id: ReservationId, with: impl FnOnce(&mut Reservation) -> T) -> Option<T> {
+        let reservation = self.reservations.get_mut(&id)?;
+        let (was_due, was_open) = (reservation.due_at, reservation.state == State::Open);
+        let result = with(reservation);
+        let (is_due, is_open) = (reservation.due_at, reservation.state == State::Open);
+        if is_due != was_due {
+            self.due.remove(&(was_due, id));
+            self.due.insert((is_due, id));
+        }
+        self.open = self.open - usize::from(was_open) + usize::from(is_open);
+        Some(result)
+    }
+}

@@ -1,0 +1,92 @@
+//! What changed in a ledger, so that a store can write just that.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use smol_str::SmolStr;
+
+use super::book::Book;
+use super::meter::Meter;
+use super::meters::Meters;
+use super::price::Usage;
+use super::reservation::{MeterKey, Reservation, ReservationId, Spending};
+use crate::model::{Amount, Timestamp, Unit};
+
+/// What changed since it was last taken: the state to be in, not the way there, so writing it twice does no harm.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// Meters as they are.
+    pub meters: Vec<(MeterKey, Meter)>,
+    /// Meters that need not be known any longer; none of them among `meters`.
+    pub blank: Vec<MeterKey>,
+    /// Reservations as they are.
+    pub reservations: Vec<Reservation>,
+    /// Reservations that need not be known any longer; none of them among `reservations`.
+    pub forgotten: Vec<ReservationId>,
+    /// What was spent.
+    pub entries: Vec<Entry>,
+}
+
+impl Changes {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let states = self.meters.is_empty() && self.reservations.is_empty();
+        states && self.blank.is_empty() && self.forgotten.is_empty() && self.entries.is_empty()
+    }
+}
+
+/// What was spent, for the books.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When.
+    pub at: Timestamp,
+    /// For whom and what.
+    pub spending: Arc<Spending>,
+    /// What was used; nothing where nobody told.
+    pub usage: Option<Usage>,
+    /// Limit, unit, what is charged now and what was before.
+    pub limits: Vec<(SmolStr, Unit, Amount, Amount)>,
+}
+
+/// Names of what changed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Changed {
+    pub(super) meters: HashSet<MeterKey, RandomState>,
+    pub(super) blank: Vec<MeterKey>,
+    pub(super) reservations: HashSet<ReservationId, RandomState>,
+    pub(super) forgotten: Vec<ReservationId>,
+    pub(super) entries: Vec<Entry>,
+}
+
+impl Changed {
+    pub(super) fn take(&mut self, meters: &Meters, book: &Book) -> Changes {
+        let changed = std::mem::take(self);
+        let current = |key: MeterKey| meters.get(&key).cloned().map(|meter| (key, meter));
+        Changes {
+            meters: changed.meters.into_iter().filter_map(current).collect(),
+            // What was forgotten may have come again since.
+            blank: changed.blank.into_iter().filter(|key| meters.get(key).is_none()).collect(),
+            reservations: changed.reservations.iter().filter_map(|id| book.get(*id)).cloned().collect(),
+            forgotten: changed.forgotten.into_iter().filter(|id| book.get(*id).is_none()).collect(),
+            entries: changed.entries,
+        }
+    }
+
+    /// Notes for the books what `reservation` was charged, where `before` was.
+    pub(super) fn note(
+        &mut self,
+        reservation: &Reservation,
+        usage: Option<Usage>,
+        before: impl Fn(usize) -> Amount,
+        now: Timestamp,
+    ) {
+        let parts = reservation.parts.iter().enumerate();
+        let limits = parts.map(|(index, part)| (part.limit.clone(), part.unit, part.charged, before(index)));
+        let limits: Vec<_> = limits.filter(|(_, _, charged, before)| charged != before).collect();
+        if usage.is_some() || !limits.is_empty() {
+            self.entries.push(Entry { at: now, spending: Arc::clone(&reservation.spending), usage, limits });
+        }
+    }
+}
