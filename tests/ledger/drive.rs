@@ -357,7 +357,7 @@ impl Drive {
             70..78 => self.tape.below(20_000_000),
             78..82 => self.tape.below(300_000_000),
             82..83 => self.tape.below(40_000_000_000),
-            83..93 => return self.to_an_edge(),
+            83..93 => return self.go_to_an_edge(),
             93..97 => return self.back(5_000),
             97..99 => return self.back(8_000_000),
             _ => return self.back(400_000_000),
@@ -370,7 +370,7 @@ impl Drive {
     }
 
     /// To when something resets or expires, or a millisecond beside that.
-    fn to_an_edge(&mut self) {
+    fn go_to_an_edge(&mut self) {
         let charges = self.world.charges(&mut self.tape);
         let standings = self.ledger.standings(&charges, ms(self.now));
         let mut edges: Vec<i64> = standings.iter().filter_map(|at| at.resets_at).map(Timestamp::as_millis).collect();

@@ -181,7 +181,8 @@ impl World {
     pub fn charges(&self, tape: &mut Tape) -> Vec<Charge> {
         let present: Vec<&Slot> = self.slots.iter().filter(|slot| slot.present).collect();
         let mut charges: Vec<Charge> = Vec::new();
-        for _ in 0..(!present.is_empty()).then(|| 1 + tape.below(5)).unwrap_or(0) {
+        let count = if present.is_empty() { 0 } else { 1 + tape.below(5) };
+        for _ in 0..count {
             let limit = Arc::clone(&tape.pick(&present).limit);
             let subject = tape.pick(&[None, Some("User::\"alice\""), Some("User::\"bob@corp.example\"")]);
             let charge = Charge { limit, subject: subject.map(Into::into), amount: amount(tape) };
