@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::pedantic,
+    clippy::explicit_auto_deref,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

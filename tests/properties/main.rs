@@ -13,6 +13,7 @@
     reason = "it sets up a world of its own, and fails by panicking"
 )]
 
+mod limits;
 mod naive;
 mod native;
 mod oracle;
@@ -244,11 +245,11 @@ fn property_candidates_are_what_single_questions_permit() {
 fn edit(tape: &mut Tape, files: &mut Vec<(String, String)>) {
     let world = World::draw(tape);
     let at = tape.below(files.len());
-    match tape.below(13) {
+    match tape.below(18) {
         0 if files.len() > 1 => drop(files.remove(at)),
         1 => files.push((format!("n{}.yaml", tape.below(3)), "authz_rules:\n  - {users: \"*\", models: \"*\"}\n".into())),
         2 => files[at].1.push_str("nonsense: [\n"),
-        3 => files[at] = world.files(tape, 1).remove(0),
+        3 => files[at] = with_limits(tape, &world, 1).remove(0),
         4 => files.push((
             "own.cedar".into(),
             "permit(principal in User::\"u1\", action == Action::\"chat\", resource) when { resource.tags.contains(\"eu\") };"
@@ -266,6 +267,21 @@ fn edit(tape: &mut Tape, files: &mut Vec<(String, String)>) {
         9 => files.push((format!("p{}.yaml", tape.below(2)), people(tape))),
         10 => files.push(("own.entities.json".into(), json_entities(tape))),
         11 => files[at].1.insert_str(0, "# everything is a line further down\n"),
+        12 => files.push((format!("l{}.yaml", tape.below(2)), world::yaml(&limits::items(tape)))),
+        13 => {
+            let id = format!("l{}", tape.below(4));
+            let limit = limits::limit(tape, &id);
+            files.push((format!("m{}.yaml", tape.below(2)), format!("limits:\n  - {limit}\n")));
+        }
+        14 => {
+            let reader = limits::reader(tape, "reader", 2);
+            files.push(("reader.yaml".to_owned(), format!("authz_rules:\n  - {reader}\n")));
+        }
+        15 => files.push((format!("p{}.yaml", tape.below(2)), limits::priced(tape))),
+        16 => {
+            let condition = "{ context.limits has \"l0\" && context.limits.l0.used_percent < 50 }";
+            files.push(("limited.cedar".into(), format!("permit(principal, action, resource) when {condition};")));
+        }
         _ => {
             let rule = world.rules.first().unwrap().yaml().replace("\"r0\"", &format!("\"e{}\"", tape.below(4)));
             files.push((format!("e{}.yaml", tape.below(4)), format!("authz_rules:\n  - {rule}\n")));
@@ -275,6 +291,12 @@ fn edit(tape: &mut Tape, files: &mut Vec<(String, String)>) {
     let mut seen = BTreeSet::new();
     files.reverse();
     files.retain(|(path, _)| seen.insert(path.clone()));
+}
+
+/// The bundle as files, with limits in them.
+fn with_limits(tape: &mut Tape, world: &World, count: usize) -> Vec<(String, String)> {
+    let more = if tape.chance(60) { limits::items(tape) } else { Vec::new() };
+    world.files_with(tape, count, more)
 }
 
 /// Takes someone, something or a rule away, doubles it, or calls one thing in it otherwise.
@@ -289,7 +311,7 @@ fn edit_a_line(tape: &mut Tape, text: &mut String) {
         0 => drop(lines.remove(at)),
         1 => lines.insert(at, lines[at].clone()),
         _ => {
-            let names = ["u0", "u1", "t0", "t1", "a0", "a1", "g0", "al1", "k0", "wild/m0", "a0/m0", "gpu"];
+            let names = ["u0", "u1", "t0", "t1", "a0", "a1", "g0", "al1", "k0", "wild/m0", "a0/m0", "gpu", "l0", "l1"];
             let (one, other) = (tape.pick(&names).to_string(), tape.pick(&names).to_string());
             lines[at] = lines[at].replacen(&format!("\"{one}\""), &format!("\"{other}\""), 1);
         }
@@ -323,7 +345,7 @@ fn property_incremental_loads_equal_fresh_ones() {
     let (loads, changes) = (Cell::new(0_usize), Cell::new(0_usize));
     hold_in("incremental loads", 4, |tape, trial| {
         let world = World::draw(tape);
-        let mut files = world.files(tape, 3);
+        let mut files = with_limits(tape, &world, 3);
         let mut good = files.clone();
         let mut loader = Loader::default();
         for _ in 0..8 {
@@ -367,9 +389,10 @@ fn equal(tape: &mut Tape, trial: &Trial, world: &World, (kept, fresh): (&Loaded,
     for _ in 0..12 {
         trial.asked();
         let (facts, request) = world.request(tape);
+        let facts = limits::known(tape, one, facts);
         prop_assert_eq!(decided(one, &facts, &request), decided(other, &facts, &request), "{}", one.to_cedar());
     }
-    Ok(())
+    limits::equal(tape, one, other)
 }
 
 #[test]
