@@ -265,8 +265,12 @@ impl Drive {
 
     /// Only where sums pass what can be counted may a settle be refused for it.
     fn is_absurd(&self, keys: &[MeterKey], charges: &[i128]) {
+        // Of what came into a rate, a correction takes back no more than has not flown out.
         let all = |key: &MeterKey| match self.model.logs.get(key) {
-            Some(log) => log.items.iter().map(|item| item.held.max(item.charged).max(item.asked)).sum::<i128>(),
+            Some(log) => {
+                let parts = log.items.iter().map(|item| item.held.max(item.charged).max(item.asked)).sum::<i128>();
+                parts.max(log.used() + log.held())
+            }
             None => 0,
         };
         let taken: i128 = keys.iter().map(all).sum();
