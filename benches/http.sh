@@ -53,7 +53,7 @@ for count in $rules; do
   echo "$count rules …" >&2
   "$scale" --write "$scratch/$count" "$count"
   # The load takes both cores; deciding has core 0.
-  taskset -c 0 "$tollgate" serve --policies "$scratch/$count/policies" --listen 127.0.0.1:18181 >"$scratch/log" 2>&1 &
+  taskset -c 0 "$tollgate" serve --policies "$scratch/$count/policies" --data "$scratch/$count/data" --listen 127.0.0.1:18181 >"$scratch/log" 2>&1 &
   pid=$!
   servers+=("$pid")
   until curl -sf http://127.0.0.1:18181/health/ready >/dev/null; do

@@ -101,7 +101,7 @@ run() { # peer port [name port]
     alternating=$!
   fi
   taskset -c "$client_cores" wrk -t 1 -c "$connections" -d "${seconds}s" --timeout 10s --latency -s benches/http.lua \
-    "http://127.0.0.1:$2/is_authorized" -- "$scratch/first/bodies.jsonl" | tail -1 >"$scratch/line"
+    "http://127.0.0.1:$2/is_authorized" -- "$scratch/first/plain.jsonl" | tail -1 >"$scratch/line"
   if [[ -n $alternating ]]; then
     kill "$alternating" || { echo "error: the reloads ended before the measurement did" >&2; exit 1; }
     wait "$alternating" 2>/dev/null || true

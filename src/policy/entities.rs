@@ -3,6 +3,8 @@
 //! Cedar's own `Entities` holds about 3 KiB a user and cannot change one without visiting all. Here a user is a small
 //! record, and Cedar is handed the two or three entities that a condition reads, made when it is evaluated.
 
+mod pattern;
+
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -12,6 +14,9 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use smol_str::SmolStr;
 
+pub use pattern::{Pattern, Patterns};
+
+use super::index::number;
 use super::syntax::Extras;
 use crate::meter::Price;
 use crate::model::{EntityUid, Timestamp};
@@ -83,96 +88,6 @@ pub enum Reach {
     Every,
 }
 
-/// A model name with `*` in it, which never crosses a `/`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Pattern(pub(crate) SmolStr);
-
-impl Pattern {
-    /// Whether the fully qualified `name` is one of those meant.
-    #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
-        // With as many slashes in the name as in the pattern, no `*` is left a slash to cross.
-        let slashes = |text: &str| text.bytes().filter(|byte| *byte == b'/').count();
-        slashes(&self.0) == slashes(name) && wildcard(self.0.as_bytes(), name.as_bytes())
-    }
-
-    /// The pattern as written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Pattern {
-    /// What the names that it matches have before the first slash; `None` where a `*` stands there.
-    fn account(&self) -> Option<&str> {
-        self.0.split_once('/').map(|(account, _)| account).filter(|account| !account.contains('*'))
-    }
-}
-
-/// Patterns with what each stands for. Of many, those of a model's account are looked at, and those of every account.
-#[derive(Debug)]
-pub struct Patterns<T> {
-    of_accounts: HashMap<SmolStr, Vec<(Pattern, T)>, RandomState>,
-    /// `None` matches every model.
-    others: Vec<(Option<Pattern>, T)>,
-}
-
-impl<T> Default for Patterns<T> {
-    fn default() -> Self {
-        Self { of_accounts: HashMap::default(), others: Vec::new() }
-    }
-}
-
-impl<T: Copy> Patterns<T> {
-    /// Adds a pattern, or what stands for every model.
-    pub fn add(&mut self, pattern: Option<Pattern>, of: T) {
-        match pattern {
-            Some(pattern) if pattern.account().is_some() => {
-                let account = pattern.account().unwrap_or_default().into();
-                self.of_accounts.entry(account).or_default().push((pattern, of));
-            }
-            pattern => self.others.push((pattern, of)),
-        }
-    }
-
-    /// What those stand for that match `name`.
-    pub fn matching(&self, name: &str) -> impl Iterator<Item = T> {
-        let account = name.split_once('/').map_or("", |(account, _)| account);
-        let of_account = self.of_accounts.get(account).map_or(&[] as &[_], Vec::as_slice);
-        let of_account = of_account.iter().filter(move |(pattern, _)| pattern.matches(name)).map(|(_, of)| *of);
-        let matches = move |pattern: &Option<Pattern>| pattern.as_ref().is_none_or(|pattern| pattern.matches(name));
-        of_account.chain(self.others.iter().filter(move |(pattern, _)| matches(pattern)).map(|(_, of)| *of))
-    }
-}
-
-/// Whether `text` matches `pattern`, in which `*` is any run of bytes. Linear in the text for each star.
-fn wildcard(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while let Some(&byte) = text.get(t) {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p + 1, t));
-                p += 1;
-            }
-            Some(&wanted) if wanted == byte => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((after, from)) => {
-                    star = Some((after, from + 1));
-                    p = after;
-                    t = from + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.get(p..).unwrap_or_default().iter().all(|byte| *byte == b'*')
-}
-
 /// One entity. In a line of the cache of its own: with a million of them, looking one up is a trip to memory.
 #[derive(Debug, Clone)]
 #[repr(align(64))]
@@ -237,32 +152,50 @@ pub struct Given {
     pub entity: Arc<Entity>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct KindName {
     text: SmolStr,
     core: EntityType,
 }
 
-/// All entities of a snapshot.
-#[derive(Debug)]
-pub struct EntityStore {
-    kinds: Vec<KindName>,
+/// Entities numbered one after the other.
+#[derive(Debug, Default)]
+struct Layer {
     records: Vec<EntityRecord>,
+    /// Their positions in `records`.
     by_uid: HashTable<u32>,
-    hasher: RandomState,
     /// The models by what stands before the first slash of their names.
     models: HashMap<SmolStr, Vec<EntityIndex>, RandomState>,
 }
 
+impl Layer {
+    fn find(&self, hash: u64, kind: Kind, id: &str) -> Option<u32> {
+        let same = |at: &u32| self.records.get(*at as usize).is_some_and(|one| one.kind == kind && one.id == id);
+        self.by_uid.find(hash, same).copied()
+    }
+
+    fn models_of(&self, account: Option<&str>) -> impl Iterator<Item = EntityIndex> {
+        let of_account = account.and_then(|account| self.models.get(account));
+        let others = self.models.values().filter(move |_| account.is_none());
+        of_account.into_iter().chain(others).flatten().copied()
+    }
+}
+
+/// All entities of a snapshot: those that files declare, which one snapshot takes over from the one before it as long
+/// as they are the same, and those that only rules name.
+#[derive(Debug)]
+pub struct EntityStore {
+    kinds: Arc<Vec<KindName>>,
+    hasher: RandomState,
+    /// Complete; the numbers of the others follow on theirs.
+    shared: Arc<Layer>,
+    own: Layer,
+}
+
 impl Default for EntityStore {
     fn default() -> Self {
-        let mut store = Self {
-            kinds: Vec::new(),
-            records: Vec::new(),
-            by_uid: HashTable::new(),
-            hasher: RandomState::default(),
-            models: HashMap::default(),
-        };
+        let hasher = RandomState::default();
+        let mut store = Self { kinds: Arc::default(), hasher, shared: Arc::default(), own: Layer::default() };
         for text in Kind::OURS {
             store.kind(text);
         }
@@ -278,7 +211,7 @@ impl EntityStore {
         }
         let core: EntityType = text.parse::<cedar_policy::EntityTypeName>().ok()?.as_ref().clone();
         let number = u16::try_from(self.kinds.len()).ok()?;
-        self.kinds.push(KindName { text: text.into(), core });
+        Arc::make_mut(&mut self.kinds).push(KindName { text: text.into(), core });
         Some(Kind(number))
     }
 
@@ -287,6 +220,14 @@ impl EntityStore {
     pub fn kind_of(&self, text: &str) -> Option<Kind> {
         let position = self.kinds.iter().position(|kind| kind.text == text)?;
         u16::try_from(position).ok().map(Kind)
+    }
+
+    /// The number that the type of this number in `other` has here, given when it is new.
+    pub(crate) fn kind_like(&mut self, other: &Self, kind: Kind) -> Kind {
+        if Arc::ptr_eq(&self.kinds, &other.kinds) {
+            return kind;
+        }
+        self.kind(other.kind_text(kind)).unwrap_or(kind)
     }
 
     /// How the type is written.
@@ -306,32 +247,62 @@ impl EntityStore {
         &self.kinds[usize::from(kind.0)]
     }
 
+    /// The same entities, to none of which anything will be added.
+    #[must_use]
+    pub(crate) fn complete(self) -> Self {
+        // INVARIANT: nothing is shared yet, so that every number stays what it is.
+        let mut all = self.own;
+        all.records.shrink_to_fit();
+        Self { shared: Arc::new(all), own: Layer::default(), ..self }
+    }
+
+    /// A store of the same complete entities and no others.
+    #[must_use]
+    pub(crate) fn over(&self) -> Self {
+        let (kinds, shared) = (Arc::clone(&self.kinds), Arc::clone(&self.shared));
+        Self { kinds, hasher: self.hasher.clone(), shared, own: Layer::default() }
+    }
+
+    /// Whether the entity is one of the complete ones, which have the same number in every store over them.
+    #[must_use]
+    pub(crate) fn is_complete(&self, index: EntityIndex) -> bool {
+        (index.0 as usize) < self.shared.records.len()
+    }
+
+    /// The entities that are not among the complete ones.
+    pub(crate) fn others(&self) -> impl Iterator<Item = EntityIndex> + use<> {
+        (self.own_index(0).0..self.own_index(0).0 + number(self.own.records.len())).map(EntityIndex)
+    }
+
     /// How many entities there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.shared.records.len() + self.own.records.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.len() == 0
     }
 
     /// Every entity, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (EntityIndex, &EntityRecord)> {
-        self.records.iter().enumerate().filter_map(|(i, record)| Some((EntityIndex(u32::try_from(i).ok()?), record)))
+        let records = self.shared.records.iter().chain(&self.own.records);
+        records.enumerate().filter_map(|(i, record)| Some((EntityIndex(u32::try_from(i).ok()?), record)))
     }
 
     /// The entity with this uid.
     #[must_use]
     pub fn find(&self, kind: Kind, id: &str) -> Option<EntityIndex> {
         let hash = self.hasher.hash_one((kind.0, id));
-        self.by_uid
-            .find(hash, |index| {
-                self.records.get(*index as usize).is_some_and(|record| record.kind == kind && record.id == id)
-            })
-            .map(|index| EntityIndex(*index))
+        let own = || Some(self.own_index(self.own.find(hash, kind, id)?));
+        self.shared.find(hash, kind, id).map(EntityIndex).or_else(own)
+    }
+
+    /// The number of what is in this position of its own.
+    fn own_index(&self, position: u32) -> EntityIndex {
+        EntityIndex(number(self.shared.records.len()).saturating_add(position))
     }
 
     /// The entity with this uid, made (undeclared) if there is none.
@@ -339,9 +310,10 @@ impl EntityStore {
         if let Some(index) = self.find(kind, id) {
             return index;
         }
-        // INVARIANT: bundles are bounded far below 2^32 entities.
-        let index = u32::try_from(self.records.len()).unwrap_or(u32::MAX);
-        self.records.push(EntityRecord {
+        let position = number(self.own.records.len());
+        let index = self.own_index(position);
+        let Layer { records, by_uid, models } = &mut self.own;
+        records.push(EntityRecord {
             kind,
             declared: false,
             switched_off: false,
@@ -351,33 +323,32 @@ impl EntityStore {
         });
         if kind == Kind::MODEL {
             let account = id.split_once('/').map_or("", |(account, _)| account);
-            match self.models.get_mut(account) {
-                Some(models) => models.push(EntityIndex(index)),
-                None => drop(self.models.insert(account.into(), vec![EntityIndex(index)])),
+            match models.get_mut(account) {
+                Some(models) => models.push(index),
+                None => drop(models.insert(account.into(), vec![index])),
             }
         }
-        let (records, hasher) = (&self.records, &self.hasher);
-        self.by_uid.insert_unique(hasher.hash_one((kind.0, id.as_str())), index, |index| {
-            records.get(*index as usize).map_or(0, |record| hasher.hash_one((record.kind.0, record.id.as_str())))
+        let hasher = &self.hasher;
+        by_uid.insert_unique(hasher.hash_one((kind.0, id.as_str())), position, |at| {
+            records.get(*at as usize).map_or(0, |record| hasher.hash_one((record.kind.0, record.id.as_str())))
         });
-        EntityIndex(index)
+        index
     }
 
     /// The models that the pattern matches, in no order; every model without one.
     pub fn models(&self, pattern: Option<&Pattern>) -> impl Iterator<Item = EntityIndex> {
         let account = pattern.and_then(Pattern::account);
-        let of_account = account.and_then(|account| self.models.get(account));
-        let others = self.models.values().filter(move |_| account.is_none());
         let matches = move |index: &EntityIndex| pattern.is_none_or(|pattern| pattern.matches(&self.record(*index).id));
-        of_account.into_iter().chain(others).flatten().copied().filter(matches)
+        self.shared.models_of(account).chain(self.own.models_of(account)).filter(matches)
     }
 
     /// Makes room for this many more.
     pub fn reserve(&mut self, more: usize) {
-        self.records.reserve(more);
-        let (records, hasher) = (&self.records, &self.hasher);
-        self.by_uid.reserve(more, |index| {
-            records.get(*index as usize).map_or(0, |record| hasher.hash_one((record.kind.0, record.id.as_str())))
+        let Layer { records, by_uid, .. } = &mut self.own;
+        records.reserve(more);
+        let hasher = &self.hasher;
+        by_uid.reserve(more, |at| {
+            records.get(*at as usize).map_or(0, |record| hasher.hash_one((record.kind.0, record.id.as_str())))
         });
     }
 
@@ -385,13 +356,17 @@ impl EntityStore {
     #[must_use]
     #[expect(clippy::indexing_slicing, reason = "an EntityIndex is only made by this store, which never drops one")]
     pub fn record(&self, index: EntityIndex) -> &EntityRecord {
-        &self.records[index.0 as usize]
+        let at = index.0 as usize;
+        match self.shared.records.get(at) {
+            Some(record) => record,
+            None => &self.own.records[at - self.shared.records.len()],
+        }
     }
 
-    /// The entity of this number, to be filled in.
+    /// The entity of this number, to be filled in: none of the complete ones.
     #[expect(clippy::indexing_slicing, reason = "an EntityIndex is only made by this store, which never drops one")]
     pub(crate) fn record_mut(&mut self, index: EntityIndex) -> &mut EntityRecord {
-        &mut self.records[index.0 as usize]
+        &mut self.own.records[index.0 as usize - self.shared.records.len()]
     }
 
     /// The uid of this number.
@@ -561,20 +536,4 @@ fn text(value: &SmolStr) -> PartialValue {
 
 fn set(values: HashSet<SmolStr>) -> PartialValue {
     PartialValue::Value(Value::set_of_lits(values.into_iter().map(cedar_policy_core::ast::Literal::from), None))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_never_crosses_a_slash() {
-        let matches = |pattern: &str, name: &str| Pattern(pattern.into()).matches(name);
-        assert!(matches("*/llama-*", "meta/llama-3"));
-        assert!(!matches("*/llama-*", "meta/x/llama-3"));
-        assert!(!matches("*/llama-*", "meta/llama-3/x"));
-        assert!(matches("a/*-b-*", "a/x-b-y-b-z"));
-        assert!(!matches("openai/*", "openai-evil/x"));
-        assert!(!matches("a*/b", "a/x/b"));
-    }
 }

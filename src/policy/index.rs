@@ -4,45 +4,19 @@
 //! the keys that it matches (few, whatever the number of rules); a rule is filed under pairs of a principal key and a
 //! resource key, and of an exact match only the condition is left to evaluate.
 
+mod scopes;
+
 use std::collections::HashMap;
-use std::hash::BuildHasher;
+use std::hint::black_box;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use smol_str::SmolStr;
 
-use super::entities::{EntityIndex, EntityStore, Kind, Pattern, Patterns, Subject};
+pub use scopes::{Key, KeyIndex, ScopeIndex, Scopes};
+
+pub(super) use self::scopes::ANY;
+use super::entities::{EntityIndex, EntityStore, Kind, Patterns, Subject};
 use super::parallel;
-
-/// What an entity can match.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Key {
-    /// Anything.
-    Any,
-    /// Everything of a type.
-    Is(Kind),
-    /// The entity and everything in it.
-    In(EntityIndex),
-    /// The entity itself.
-    Eq(EntityIndex),
-    /// Whatever has the tag, itself or through what it is in.
-    Tag(SmolStr),
-    /// Whoever has the role.
-    Role(SmolStr),
-    /// Models that the pattern matches.
-    Matching(Pattern),
-    /// Whatever matches one of a long list of keys.
-    OneOf(u32),
-}
-
-/// A key, by its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyIndex(pub(crate) u32);
-
-/// A scope, by its number: lists of alternatives, of each of which one key at least must match. Without any list,
-/// everything is in the scope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ScopeIndex(pub(crate) u32);
 
 /// A rule, by its number in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,180 +30,18 @@ impl RuleIndex {
     }
 }
 
+/// A count as the tables have it.
+// INVARIANT: bundles are bounded far below 2^32 of anything.
+pub(super) fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 /// Rules of up to this many pairs are filed under each pair; a longer list becomes a key of its own.
 const MOST_PAIRS: usize = 64;
 /// Ranges up to this long are looked through; in longer ones each key of the other side is searched for.
 const SCANNED: usize = 64;
-
-/// The keys and scopes that rules use, numbered.
-///
-/// A million rules have about as many scopes, so these are slices of one list and not lists of their own.
-#[derive(Debug)]
-pub struct Scopes {
-    keys: Vec<Key>,
-    /// Every key but those of [`Key::In`], which are many.
-    by_key: HashMap<Key, KeyIndex, RandomState>,
-    /// The keys of [`Key::In`] by entity; `ANY` where there is none.
-    inside: Vec<KeyIndex>,
-    /// The alternatives of every scope.
-    alternatives: Vec<KeyIndex>,
-    /// Where the alternatives of each clause end.
-    clause_ends: Vec<u32>,
-    /// Where the clauses of each scope end.
-    scope_ends: Vec<u32>,
-    by_scope: HashTable<u32>,
-    hasher: RandomState,
-}
-
-/// The number of [`Key::Any`].
-pub(super) const ANY: KeyIndex = KeyIndex(0);
-
-impl Default for Scopes {
-    fn default() -> Self {
-        Self {
-            keys: vec![Key::Any],
-            by_key: HashMap::from_iter([(Key::Any, ANY)]),
-            inside: Vec::new(),
-            alternatives: Vec::new(),
-            clause_ends: Vec::new(),
-            scope_ends: Vec::new(),
-            by_scope: HashTable::new(),
-            hasher: RandomState::default(),
-        }
-    }
-}
-
-impl Scopes {
-    /// The number of `key`, given when it is new.
-    pub fn key(&mut self, key: Key) -> KeyIndex {
-        let next = KeyIndex(number(self.keys.len()));
-        let index = if let Key::In(entity) = key {
-            let at = entity.0 as usize;
-            if self.inside.len() <= at {
-                self.inside.resize(at + 1, ANY);
-            }
-            let Some(slot) = self.inside.get_mut(at) else { return ANY };
-            if *slot == ANY {
-                *slot = next;
-            }
-            *slot
-        } else if let Some(known) = self.by_key.get(&key) {
-            *known
-        } else {
-            self.by_key.insert(key.clone(), next);
-            next
-        };
-        if index == next {
-            self.keys.push(key);
-        }
-        index
-    }
-
-    /// The number of [`Key::In`] for `entity`, if a rule uses it.
-    fn inside(&self, entity: EntityIndex) -> Option<KeyIndex> {
-        self.inside.get(entity.0 as usize).copied().filter(|key| *key != ANY)
-    }
-
-    /// The number of the scope made of these alternatives.
-    pub fn scope(&mut self, clauses: impl IntoIterator<Item = Vec<KeyIndex>>) -> ScopeIndex {
-        // Put in place as if it were new, and taken away again where it is not.
-        let (alternatives, ends) = (self.alternatives.len(), self.clause_ends.len());
-        for mut clause in clauses {
-            clause.sort_unstable();
-            clause.dedup();
-            self.alternatives.extend(clause);
-            self.clause_ends.push(number(self.alternatives.len()));
-        }
-        let index = number(self.scope_ends.len());
-        self.scope_ends.push(number(self.clause_ends.len()));
-        let hash = self.hash(index);
-        if let Some(known) = self.by_scope.find(hash, |known| self.clauses(*known).eq(self.clauses(index))) {
-            let known = ScopeIndex(*known);
-            self.alternatives.truncate(alternatives);
-            self.clause_ends.truncate(ends);
-            self.scope_ends.pop();
-            return known;
-        }
-        let mut by_scope = std::mem::take(&mut self.by_scope);
-        by_scope.insert_unique(hash, index, |other| self.hash(*other));
-        self.by_scope = by_scope;
-        ScopeIndex(index)
-    }
-
-    fn hash(&self, scope: u32) -> u64 {
-        let mut all: u64 = 0;
-        for clause in self.clauses(scope) {
-            all = self.hasher.hash_one((all, clause));
-        }
-        all
-    }
-
-    /// What a key stands for.
-    #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "a KeyIndex is only made by this table, which never drops one")]
-    pub fn key_at(&self, index: KeyIndex) -> &Key {
-        &self.keys[index.0 as usize]
-    }
-
-    /// What a scope stands for: its lists of alternatives, each sorted.
-    pub fn scope_at(&self, index: ScopeIndex) -> impl ExactSizeIterator<Item = &[KeyIndex]> + Clone {
-        self.clauses(index.0)
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "a ScopeIndex is only made by this table, which never drops one")]
-    fn clauses(&self, scope: u32) -> impl ExactSizeIterator<Item = &[KeyIndex]> + Clone {
-        let from = |ends: &[u32], at: usize| if at == 0 { 0 } else { ends[at - 1] as usize };
-        let scope = scope as usize;
-        let clauses = from(&self.scope_ends, scope)..self.scope_ends[scope] as usize;
-        clauses.map(move |at| &self.alternatives[from(&self.clause_ends, at)..self.clause_ends[at] as usize])
-    }
-
-    /// How many scopes there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.scope_ends.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.scope_ends.is_empty()
-    }
-
-    /// Whether whatever has these keys (sorted) is in the scope.
-    #[must_use]
-    pub fn contains(&self, index: ScopeIndex, keys: &[KeyIndex]) -> bool {
-        self.scope_at(index).all(|clause| intersects(clause, keys))
-    }
-
-    /// Whether the index alone tells that both scopes match: it goes by one list of alternatives of each.
-    #[must_use]
-    pub fn are_exact(&self, principal: ScopeIndex, resource: ScopeIndex) -> bool {
-        self.scope_at(principal).len() <= 1 && self.scope_at(resource).len() <= 1
-    }
-
-    fn shrink_to_fit(&mut self) {
-        self.keys.shrink_to_fit();
-        self.inside.shrink_to_fit();
-        self.alternatives.shrink_to_fit();
-        self.clause_ends.shrink_to_fit();
-        self.scope_ends.shrink_to_fit();
-        // Only for making more of them.
-        self.by_scope = HashTable::new();
-    }
-}
-
-/// A count as the tables have it.
-// INVARIANT: bundles are bounded far below 2^32 of anything.
-fn number(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-/// Whether two sorted lists share a member; quick where one is short.
-fn intersects(left: &[KeyIndex], right: &[KeyIndex]) -> bool {
-    let (short, long) = if left.len() <= right.len() { (left, right) } else { (right, left) };
-    short.iter().any(|key| long.binary_search(key).is_ok())
-}
+/// Keys whose ranges are fetched together: as many as most have.
+const AT_ONCE: usize = 16;
 
 /// What the index needs to know of a rule.
 #[derive(Debug, Clone, Copy)]
@@ -305,7 +117,7 @@ impl Index {
         let used = Used::of(scopes, groups);
         let (memberships, (by_principal, by_resource)) = parallel::both(
             || Memberships::of(scopes, store, &used),
-            || (Table::of(by_principal, scopes.keys.len()), Table::of(by_resource, scopes.keys.len())),
+            || (Table::of(&by_principal, scopes.keys().len()), Table::of(&by_resource, scopes.keys().len())),
         );
         Self { by_principal, by_resource, memberships, used }
     }
@@ -342,47 +154,42 @@ impl Index {
 }
 
 impl Table {
-    fn of(mut pairs: Vec<(KeyIndex, KeyIndex, RuleIndex)>, keys: usize) -> Self {
-        pairs.sort_unstable();
+    fn of(pairs: &[(KeyIndex, KeyIndex, RuleIndex)], keys: usize) -> Self {
         let mut used = vec![0_u64; keys / 64 + 1];
-        for (KeyIndex(key), _, _) in &pairs {
+        // Where the rules of each key end, then, as they are put in from behind, where they start.
+        let mut starts = vec![0_u32; keys + 1];
+        for (KeyIndex(key), _, _) in pairs {
             used.iter_mut().skip(*key as usize / 64).take(1).for_each(|word| *word |= 1 << (key % 64));
+            starts.iter_mut().skip(*key as usize).take(1).for_each(|count| *count += 1);
         }
-        let mut starts = Vec::with_capacity(keys + 1);
-        for (at, (first, _, _)) in pairs.iter().enumerate() {
-            starts.resize(starts.len().max(first.0 as usize + 1), number(at));
+        let mut before = 0;
+        for start in &mut starts {
+            before += *start;
+            *start = before;
         }
-        starts.resize(keys + 1, number(pairs.len()));
-        Self { used, starts, entries: pairs.into_iter().map(|(_, second, rule)| (second, rule)).collect() }
+        let mut entries = vec![(ANY, RuleIndex(0)); pairs.len()];
+        for (first, second, rule) in pairs.iter().rev() {
+            let Some(start) = starts.get_mut(first.0 as usize) else { continue };
+            *start -= 1;
+            entries.iter_mut().skip(*start as usize).take(1).for_each(|entry| *entry = (*second, *rule));
+        }
+        for (start, end) in starts.iter().zip(starts.iter().skip(1)) {
+            if let Some(range) = entries.get_mut(*start as usize..*end as usize) {
+                range.sort_unstable();
+            }
+        }
+        Self { used, starts, entries }
     }
 
     /// Hands every rule under one of `first` and one of `second` to `visit`.
     fn pairs(&self, first: &[KeyIndex], second: &[KeyIndex], visit: &mut impl FnMut(RuleIndex)) {
-        for key in first {
-            let range = self.range(*key);
-            if range.len() <= SCANNED {
-                // Both are sorted, so neither is gone through twice.
-                let mut rest = second;
-                for (wanted, rule) in range {
-                    while let [first, behind @ ..] = rest
-                        && first < wanted
-                    {
-                        rest = behind;
-                    }
-                    match rest.first() {
-                        Some(first) if first == wanted => visit(*rule),
-                        Some(_) => {}
-                        None => break,
-                    }
-                }
-                continue;
-            }
-            for wanted in second {
-                let from = range.partition_point(|(key, _)| key < wanted);
-                let rest = range.get(from..).unwrap_or_default();
-                for (_, rule) in rest.iter().take_while(|(key, _)| key == wanted) {
-                    visit(*rule);
-                }
+        for some in first.chunks(AT_ONCE) {
+            let mut ranges = [&[] as &[_]; AT_ONCE];
+            ranges.iter_mut().zip(some).for_each(|(range, key)| *range = self.range(*key));
+            // With many rules each range is a trip to memory: this makes all of them at once and not one by one.
+            black_box(ranges.iter().filter_map(|range| range.first()).fold(0, |all, (key, _)| all ^ key.0));
+            for range in ranges.iter().take(some.len()) {
+                pairs_of(range, second, visit);
             }
         }
     }
@@ -394,6 +201,34 @@ impl Table {
         }
         let (Some(start), Some(end)) = (self.starts.get(at), self.starts.get(at + 1)) else { return &[] };
         self.entries.get(*start as usize..*end as usize).unwrap_or_default()
+    }
+}
+
+/// Hands every rule of `range` under one of `second` to `visit`.
+fn pairs_of(range: &[(KeyIndex, RuleIndex)], second: &[KeyIndex], visit: &mut impl FnMut(RuleIndex)) {
+    if range.len() <= SCANNED {
+        // Both are sorted, so neither is gone through twice.
+        let mut rest = second;
+        for (wanted, rule) in range {
+            while let [first, behind @ ..] = rest
+                && first < wanted
+            {
+                rest = behind;
+            }
+            match rest.first() {
+                Some(first) if first == wanted => visit(*rule),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        return;
+    }
+    for wanted in second {
+        let from = range.partition_point(|(key, _)| key < wanted);
+        let rest = range.get(from..).unwrap_or_default();
+        for (_, rule) in rest.iter().take_while(|(key, _)| key == wanted) {
+            visit(*rule);
+        }
     }
 }
 
@@ -441,9 +276,9 @@ fn one_of(scopes: &mut Scopes, groups: &mut HashMap<KeyIndex, Vec<KeyIndex>, Ran
         return;
     }
     let list = scopes.scope([keys.clone()]);
-    let known = scopes.by_key.contains_key(&Key::OneOf(list.0));
+    let before = scopes.keys().len();
     let group = scopes.key(Key::OneOf(list.0));
-    if !known {
+    if scopes.keys().len() > before {
         for key in &*keys {
             groups.entry(*key).or_default().push(group);
         }
@@ -454,7 +289,7 @@ fn one_of(scopes: &mut Scopes, groups: &mut HashMap<KeyIndex, Vec<KeyIndex>, Ran
 impl Used {
     fn of(scopes: &Scopes, groups: HashMap<KeyIndex, Vec<KeyIndex>, RandomState>) -> Self {
         let mut used = Self { groups, ..Self::default() };
-        for (at, key) in scopes.keys.iter().enumerate() {
+        for (at, key) in scopes.keys().iter().enumerate() {
             let index = KeyIndex(number(at));
             match key {
                 Key::Any | Key::OneOf(_) | Key::In(_) => {}

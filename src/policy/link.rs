@@ -1,11 +1,17 @@
 //! Linking: the documents of all files become entities, scopes and rules, and every name is looked up.
 //!
-//! Runs whole at each load, over files that were parsed before or now: quick, so that a change of one file among a
-//! thousand needs no clever patching. All problems are collected.
+//! What files declare is linked first, as a whole ([`declared`]); then the rules of each file by themselves, on every
+//! core ([`rules`]); and what comes of them is put together with all numbers given anew ([`merge`]). A reload does the
+//! less of it the less changed ([`kept`]). All problems are collected.
 
 mod ancestry;
+mod declared;
+mod ids;
+mod kept;
 mod limits;
+mod merge;
 mod models;
+mod near;
 mod people;
 mod rules;
 
@@ -20,12 +26,14 @@ use super::condition_cache::ConditionCache;
 use super::entities::{EntityIndex, EntityStore, Kind, Patterns};
 use super::index::Scopes;
 use super::limits::BoundLimit;
-use super::parallel;
-use super::problem::{Problem, ProblemCode, nearest};
+use super::native::{EntitiesFile, NativeFile};
+use super::problem::{Problem, ProblemCode};
 use super::schema::{ActionSet, BundleSchema};
 use super::snapshot::{ActionSetIndex, Counts, Rule};
-use super::syntax::{AccountDeclaration, Document, Name, Place};
-use super::validate::{Validation, ValidationCache};
+use super::syntax::{Document, Name, Place};
+use super::validate::{Checker, Validation, ValidationCache};
+pub use kept::{Kept, Parts};
+use near::{Near, Wanted};
 
 /// A parsed file, as linking takes it.
 #[derive(Debug)]
@@ -36,7 +44,26 @@ pub struct ParsedFile {
     pub document: Document,
 }
 
-/// What is kept from load to load.
+/// The files of one bundle, each kind in the order of their paths.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    /// YAML.
+    pub documents: Vec<Arc<ParsedFile>>,
+    /// Native policies.
+    pub policies: Vec<Arc<NativeFile>>,
+    /// Entities in JSON.
+    pub entities: Vec<Arc<EntitiesFile>>,
+}
+
+impl Files {
+    /// How many rules they hold, but for those that narrow keys.
+    fn rules(&self) -> usize {
+        let yaml = self.documents.iter().map(|file| file.document.rules.len());
+        yaml.chain(self.policies.iter().map(|file| file.policies.len())).sum()
+    }
+}
+
+/// What is kept from load to load of texts and shapes, whatever file they stand in.
 #[derive(Debug, Default)]
 pub struct LinkCache {
     /// Conditions by text.
@@ -45,12 +72,24 @@ pub struct LinkCache {
     pub validation: ValidationCache,
 }
 
-/// Most names that one load looks at in search of near ones: each search looks at every declared name, for 0.3 µs.
-const MOST_NEAR_LOOKS: usize = 2_000_000;
-/// Most searches for a near name in one load.
-const MOST_NEAR_SEARCHES: usize = 200;
+impl LinkCache {
+    /// Forgets what is in nobody's use.
+    pub fn tidy(&self) {
+        self.conditions.tidy();
+        self.validation.tidy();
+    }
+}
 
-/// Links the files of one bundle.
+/// What every part of linking works with.
+#[derive(Clone, Copy)]
+pub struct Tools<'a> {
+    /// The schema that rules are validated against.
+    pub schema: &'a BundleSchema,
+    checker: &'a Checker<'a>,
+    conditions: &'a ConditionCache,
+}
+
+/// Links what is declared, or the rules of one file, or takes up all that was linked.
 pub struct Linker<'a> {
     /// The schema that rules are validated against.
     pub schema: &'a BundleSchema,
@@ -69,34 +108,65 @@ pub struct Linker<'a> {
     /// Distinct action sets so far.
     pub action_sets: Vec<ActionSet>,
     /// Aliases of models.
-    pub aliases: HashMap<SmolStr, EntityIndex, RandomState>,
+    pub aliases: Arc<HashMap<SmolStr, EntityIndex, RandomState>>,
     /// Groups that name models by pattern (`None`: every model).
-    pub group_patterns: Patterns<EntityIndex>,
+    pub group_patterns: Arc<Patterns<EntityIndex>>,
     /// How many of each.
     pub counts: Counts,
     /// What is wrong so far.
-    pub problems: Vec<Problem>,
+    problems: Vec<Problem>,
+    /// What is wrong, where a name near to another has yet to be looked for.
+    wanted: Vec<Wanted>,
+    /// How many of both are errors.
+    errors: usize,
     file_numbers: HashMap<Arc<str>, u32, RandomState>,
-    /// Where each rule stands, for finding ids that are there twice.
-    pub(crate) rule_ids: HashMap<SmolStr, (u32, u32), RandomState>,
-    /// Where each limit stands, likewise.
-    limit_ids: HashMap<SmolStr, (Arc<str>, u32), RandomState>,
-    pub(crate) validation: Validation<'a>,
-    pub(crate) condition_cache: &'a mut ConditionCache,
-    pub(crate) condition_numbers: HashMap<*const Condition, ConditionIndex, RandomState>,
+    validation: Validation<'a>,
+    condition_cache: &'a ConditionCache,
+    condition_numbers: HashMap<usize, ConditionIndex, RandomState>,
     action_set_numbers: HashMap<ActionSet, ActionSetIndex, RandomState>,
-    near_searches: usize,
+}
+
+/// What all files come to.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "as those of a linker and a snapshot")]
+pub struct Linked {
+    pub store: EntityStore,
+    pub scopes: Scopes,
+    pub rules: Vec<Rule>,
+    pub limits: Vec<BoundLimit>,
+    pub files: Vec<Arc<str>>,
+    pub conditions: Vec<Arc<Condition>>,
+    pub action_sets: Vec<ActionSet>,
+    pub aliases: Arc<HashMap<SmolStr, EntityIndex, RandomState>>,
+    pub group_patterns: Arc<Patterns<EntityIndex>>,
+    pub counts: Counts,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// Whether no chain of groups is a circle, or too long.
+    pub sound: bool,
+    /// What of this the next load may take over.
+    pub parts: Parts,
+}
+
+/// Links `files`, but for what `kept` has of them already.
+pub fn link(cache: &LinkCache, schema: &BundleSchema, files: &Files, kept: Option<&Kept>) -> Linked {
+    let checker = Checker::new(&cache.validation, schema);
+    kept::link(Tools { schema, checker: &checker, conditions: &cache.conditions }, files, kept)
 }
 
 impl<'a> Linker<'a> {
     /// A linker with nothing linked.
-    pub fn new(schema: &'a BundleSchema, cache: &'a mut LinkCache) -> Self {
+    fn new(tools: Tools<'a>) -> Self {
         let mut store = EntityStore::default();
-        for kind in schema.core().entity_type_names() {
+        for kind in tools.schema.core().entity_type_names() {
             store.kind(&kind.to_string());
         }
+        Self::with(tools, store)
+    }
+
+    fn with(tools: Tools<'a>, store: EntityStore) -> Self {
         Self {
-            schema,
+            schema: tools.schema,
             store,
             scopes: Scopes::default(),
             rules: Vec::new(),
@@ -104,44 +174,18 @@ impl<'a> Linker<'a> {
             files: Vec::new(),
             conditions: Vec::new(),
             action_sets: Vec::new(),
-            aliases: HashMap::default(),
-            group_patterns: Patterns::default(),
+            aliases: Arc::default(),
+            group_patterns: Arc::default(),
             counts: Counts::default(),
             problems: Vec::new(),
+            wanted: Vec::new(),
+            errors: 0,
             file_numbers: HashMap::default(),
-            rule_ids: HashMap::default(),
-            limit_ids: HashMap::default(),
-            validation: Validation::new(&mut cache.validation, schema),
-            condition_cache: &mut cache.conditions,
+            validation: Validation::new(tools.checker),
+            condition_cache: tools.conditions,
             condition_numbers: HashMap::default(),
             action_set_numbers: HashMap::default(),
-            near_searches: 0,
         }
-    }
-
-    /// Links YAML files: first everything that is declared, then what refers to it, then the rules.
-    pub fn documents(&mut self, files: &[Arc<ParsedFile>]) {
-        let count = |of: fn(&Document) -> usize| files.iter().map(|file| of(&file.document)).sum::<usize>();
-        let models = |account: &AccountDeclaration| account.models.as_ref().map_or(0, Vec::len);
-        self.store.reserve(count(|document| document.users.len() + document.services.len() + document.teams.len()));
-        self.store.reserve(files.iter().flat_map(|file| &file.document.provider_accounts).map(models).sum());
-        let rules = count(|document| document.rules.len());
-        self.rules.reserve(rules);
-        self.rule_ids.reserve(rules);
-        let ((), mut look_alikes) = parallel::both(|| self.link(files), || people::look_alikes(files));
-        self.problems.append(&mut look_alikes);
-    }
-
-    fn link(&mut self, files: &[Arc<ParsedFile>]) {
-        self.declare_people(files);
-        self.declare_models(files);
-        self.link_people(files);
-        self.link_models(files);
-        for file in files {
-            self.link_rules(file);
-        }
-        self.link_key_restrictions(files);
-        self.link_limits(files);
     }
 
     /// The number of the file at `path`.
@@ -154,6 +198,11 @@ impl<'a> Linker<'a> {
         number
     }
 
+    pub(crate) fn put(&mut self, problem: Problem) {
+        self.errors += usize::from(problem.is_error());
+        self.problems.push(problem);
+    }
+
     pub(crate) fn error(
         &mut self,
         code: ProblemCode,
@@ -163,7 +212,7 @@ impl<'a> Linker<'a> {
         help: Option<String>,
     ) {
         let problem = Problem::error(code, file, place, message);
-        self.problems.push(Problem { help, ..problem });
+        self.put(Problem { help, ..problem });
     }
 
     pub(crate) fn warn(
@@ -175,35 +224,26 @@ impl<'a> Linker<'a> {
         help: Option<String>,
     ) {
         let problem = Problem::warning(code, file, place, message);
-        self.problems.push(Problem { help, ..problem });
+        self.put(Problem { help, ..problem });
+    }
+
+    /// Puts a problem that a name near to `name` may help with.
+    fn want(&mut self, near: Near, name: &SmolStr, problem: Problem) {
+        self.errors += usize::from(problem.is_error());
+        self.wanted.push(Wanted { near, name: name.clone(), problem });
     }
 
     /// The declared entity called `name`; a problem where there is none.
     pub(crate) fn declared(&mut self, kind: Kind, name: &Name, file: &Arc<str>) -> Option<EntityIndex> {
         let found = self.store.find(kind, &name.value).filter(|index| self.store.record(*index).declared);
         if found.is_none() {
-            let help = self.near(kind, &name.value).map(|near| format!("did you mean `{near}`?"));
             let (what, section) = kind_words(kind);
             let message = format!("no {what} is called `{}`", name.value);
-            let help = help.unwrap_or_else(|| format!("declare it under `{section}:`, in any file of the bundle"));
-            self.error(ProblemCode::UnknownReference, file, name.place, message, Some(help));
+            let help = format!("declare it under `{section}:`, in any file of the bundle");
+            let problem = Problem::error(ProblemCode::UnknownReference, file, name.place, message).with_help(help);
+            self.want(Near::Declared(kind), &name.value, problem);
         }
         found
-    }
-
-    /// The declared name of `kind` that is nearest to `name`.
-    pub(crate) fn near(&mut self, kind: Kind, name: &str) -> Option<SmolStr> {
-        if !self.may_search() {
-            return None;
-        }
-        let declared = self.store.iter().filter(|(_, record)| record.kind == kind && record.declared);
-        nearest(name, declared.map(|(_, record)| record.id.as_str())).map(SmolStr::from)
-    }
-
-    /// Whether one more search through all names is not too much. The first is done whatever their number.
-    pub(crate) fn may_search(&mut self) -> bool {
-        self.near_searches += 1;
-        self.near_searches <= MOST_NEAR_SEARCHES && (self.near_searches - 1) * self.store.len() <= MOST_NEAR_LOOKS
     }
 
     /// The number of a set of actions.
@@ -220,7 +260,7 @@ impl<'a> Linker<'a> {
     /// The number of a condition; equal conditions come from the cache as the same one.
     pub(crate) fn condition_number(&mut self, condition: &Arc<Condition>) -> ConditionIndex {
         let next = ConditionIndex(u32::try_from(self.conditions.len()).unwrap_or(u32::MAX));
-        let number = *self.condition_numbers.entry(Arc::as_ptr(condition)).or_insert(next);
+        let number = *self.condition_numbers.entry(Arc::as_ptr(condition).addr()).or_insert(next);
         if number == next {
             self.conditions.push(Arc::clone(condition));
         }

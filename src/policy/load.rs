@@ -1,7 +1,7 @@
 //! Loading: a bundle becomes a snapshot, or a list of everything that is wrong with it. The one function that `check`,
 //! the watcher, the server and library users all call.
 //!
-//! What did not change since the last load is not parsed, validated or compiled again.
+//! What did not change since the last load is not parsed, validated, linked or compiled again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::bundle::{Bundle, FileKind, SourceFile};
 use super::index::{Filed, Index};
 use super::limit_schema::{LimitNames, native_texts};
 use super::limits::Limits;
-use super::link::{LinkCache, Linker, ParsedFile};
+use super::link::{self, Files, Kept, LinkCache, Linked, ParsedFile, Parts};
 use super::native::{EntitiesFile, NativeFile};
 use super::parallel;
 use super::parse;
@@ -50,7 +50,17 @@ pub struct Loader {
     strict: bool,
     units: HashMap<Arc<str>, ([u8; 32], u64, Unit)>,
     links: LinkCache,
+    last: Option<Last>,
     schema: Option<(Vec<[u8; 32]>, Arc<BundleSchema>)>,
+}
+
+/// The last bundle that loaded.
+#[derive(Debug)]
+struct Last {
+    /// The digest of each file, by path.
+    files: Vec<(Arc<str>, [u8; 32])>,
+    kept: Kept,
+    problems: Vec<Problem>,
 }
 
 /// Loads one bundle.
@@ -81,15 +91,12 @@ pub fn unchecked(
         let known = |entity: &&cedar_policy_core::ast::Entity| !entity.uid().is_action();
         let entities: &cedar_policy_core::entities::Entities = entities.as_ref();
         let entities = Arc::new(EntitiesFile::of(&path, entities.iter().filter(known).cloned()));
-        let mut links = LinkCache::default();
-        let mut linker = Linker::new(&schema, &mut links);
-        linker.native_entities(&[Arc::clone(&entities)]);
-        if !linker.check_ancestry(&[], &[entities]) {
-            return Err(linker.problems);
+        let files = Files { policies: vec![policies], entities: vec![entities], ..Files::default() };
+        let linked = link::link(&LinkCache::default(), &schema, &files, None);
+        if !linked.sound {
+            return Err(linked.problems);
         }
-        linker.close_native_entities();
-        linker.native_policies(&[policies]);
-        Ok(snapshot(linker, Arc::clone(&schema), &Bundle::default()))
+        Ok(snapshot(linked, Arc::clone(&schema), &Bundle::default()).0)
     };
     parallel::on_large_stack(compile)
         .unwrap_or_else(|| Err(vec![refused("the policies could not be compiled".to_owned())]))
@@ -118,40 +125,24 @@ impl Loader {
     }
 
     fn load_here(&mut self, bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
+        if let Some(last) = self.last.as_ref().filter(|last| last.is_of(bundle)) {
+            return Ok(Loaded { snapshot: Arc::clone(last.kept.snapshot()), problems: last.problems.clone() });
+        }
         self.read_yaml(bundle);
         let schema = match self.schema(bundle) {
             Ok(schema) => schema,
             Err(mut problems) => {
-                problems.extend(self.problems());
+                problems.extend(self.problems(bundle, |kind| kind == FileKind::Yaml));
                 return Err(finished(problems, bundle));
             }
         };
         self.read_native(bundle, &schema);
-        let mut problems = self.problems();
-        self.links.conditions.tidy();
-        self.links.validation.tidy();
-        let mut linker = Linker::new(&schema, &mut self.links);
-        let units: Vec<&Unit> = bundle.files().iter().filter_map(|file| Some(&self.units.get(&file.path)?.2)).collect();
-        let documents: Vec<_> = units
-            .iter()
-            .filter_map(|unit| if let Unit::Yaml(file, _) = unit { Some(Arc::clone(file)) } else { None })
-            .collect();
-        let policies: Vec<_> = units
-            .iter()
-            .filter_map(|unit| if let Unit::Policies(file) = unit { Some(Arc::clone(file)) } else { None })
-            .collect();
-        let entities: Vec<_> = units
-            .iter()
-            .filter_map(|unit| if let Unit::Entities(file) = unit { Some(Arc::clone(file)) } else { None })
-            .collect();
-        linker.native_entities(&entities);
-        linker.documents(&documents);
-        if linker.check_ancestry(&documents, &entities) {
-            linker.close_native_entities();
-        }
-        linker.native_policies(&policies);
-        problems.append(&mut linker.problems);
-        if linker.rules.is_empty() && !problems.iter().any(Problem::is_error) {
+        let mut problems = self.problems(bundle, |_| true);
+        self.links.tidy();
+        let kept = self.last.as_ref().map(|last| &last.kept);
+        let mut linked = link::link(&self.links, &schema, &self.files(bundle), kept);
+        problems.append(&mut linked.problems);
+        if linked.rules.is_empty() && !problems.iter().any(Problem::is_error) {
             problems.push(empty(bundle));
         }
         let failed = problems.iter().any(|problem| match problem.severity {
@@ -163,15 +154,32 @@ impl Loader {
         if failed {
             return Err(problems);
         }
-        let snapshot = Arc::new(snapshot(linker, Arc::clone(&schema), bundle));
+        let (snapshot, parts) = snapshot(linked, schema, bundle);
+        let snapshot = Arc::new(snapshot);
+        let files = bundle.files().iter().map(|file| (Arc::clone(&file.path), file.digest)).collect();
+        self.last = Some(Last { files, kept: parts.with(Arc::clone(&snapshot)), problems: problems.clone() });
         Ok(Loaded { snapshot, problems })
+    }
+
+    /// The files that linking is about.
+    fn files(&self, bundle: &Bundle) -> Files {
+        let mut files = Files::default();
+        for (_, _, unit) in bundle.files().iter().filter_map(|file| self.units.get(&file.path)) {
+            match unit {
+                Unit::Yaml(file, _) => files.documents.push(Arc::clone(file)),
+                Unit::Policies(file) => files.policies.push(Arc::clone(file)),
+                Unit::Entities(file) => files.entities.push(Arc::clone(file)),
+                Unit::Other => {}
+            }
+        }
+        files
     }
 
     fn schema(&mut self, bundle: &Bundle) -> Result<Arc<BundleSchema>, Vec<Problem>> {
         let fragments: Vec<&SourceFile> = bundle.files().iter().filter(|file| file.kind == FileKind::Schema).collect();
         let digests: Vec<[u8; 32]> = fragments.iter().map(|file| file.digest).collect();
-        let documents = self.units.values().filter_map(|(_, _, unit)| match unit {
-            Unit::Yaml(file, _) => Some(&file.document),
+        let documents = bundle.files().iter().filter_map(|file| match self.units.get(&file.path) {
+            Some((_, _, Unit::Yaml(file, _))) => Some(&file.document),
             _ => None,
         });
         let limits = LimitNames::of(documents, native_texts(bundle));
@@ -186,8 +194,8 @@ impl Loader {
         Ok(schema)
     }
 
-    /// Parses the YAML files that changed, and forgets files that are gone. No schema is needed for it: the limits that
-    /// they declare are part of the schema.
+    /// Parses the YAML files that changed. No schema is needed for it: the limits that they declare are part of the
+    /// schema.
     fn read_yaml(&mut self, bundle: &Bundle) {
         self.read(
             bundle,
@@ -199,13 +207,10 @@ impl Loader {
                 Unit::Yaml(Arc::new(document), parsed.problems.into())
             },
         );
-        if self.units.len() > bundle.files().len() {
-            let present: std::collections::HashSet<&Arc<str>> = bundle.files().iter().map(|file| &file.path).collect();
-            self.units.retain(|path, _| present.contains(path));
-        }
     }
 
-    /// Parses and validates the native files that changed, or all of them where the schema did.
+    /// Parses and validates the native files that changed, or all of them where the schema did; and forgets files that
+    /// are gone.
     fn read_native(&mut self, bundle: &Bundle, schema: &BundleSchema) {
         self.read(
             bundle,
@@ -217,6 +222,10 @@ impl Loader {
                 FileKind::Yaml | FileKind::Test | FileKind::Schema => Unit::Other,
             },
         );
+        if self.units.len() > bundle.files().len() {
+            let present: std::collections::HashSet<&Arc<str>> = bundle.files().iter().map(|file| &file.path).collect();
+            self.units.retain(|path, _| present.contains(path));
+        }
     }
 
     /// Reads the changed files of these kinds, on as many threads as there are cores.
@@ -237,54 +246,77 @@ impl Loader {
         }
     }
 
-    /// What is wrong with each file by itself.
-    fn problems(&self) -> Vec<Problem> {
+    /// What is wrong with each file of these kinds by itself.
+    fn problems(&self, bundle: &Bundle, kinds: impl Fn(FileKind) -> bool) -> Vec<Problem> {
         let found = |unit: &Unit| match unit {
             Unit::Yaml(_, problems) => problems.to_vec(),
             Unit::Policies(file) => file.problems.clone(),
             Unit::Entities(file) => file.problems.clone(),
             Unit::Other => Vec::new(),
         };
-        self.units.values().flat_map(|(_, _, unit)| found(unit)).collect()
+        let files = bundle.files().iter().filter(|file| kinds(file.kind));
+        files.filter_map(|file| self.units.get(&file.path)).flat_map(|(_, _, unit)| found(unit)).collect()
     }
 }
 
-/// The snapshot of what was linked.
-pub(crate) fn snapshot(mut linker: Linker<'_>, schema: Arc<BundleSchema>, bundle: &Bundle) -> Snapshot {
+impl Last {
+    fn is_of(&self, bundle: &Bundle) -> bool {
+        let files = bundle.files();
+        self.files.len() == files.len()
+            && self.files.iter().zip(files).all(|((path, digest), file)| *path == file.path && *digest == file.digest)
+    }
+}
+
+/// The snapshot of what was linked, and what the next load may take over of it.
+fn snapshot(mut linked: Linked, schema: Arc<BundleSchema>, bundle: &Bundle) -> (Snapshot, Parts) {
+    linked.rules.shrink_to_fit();
     let filed: Vec<Filed> =
-        linker.rules.iter().map(|rule| Filed { principal: rule.principal, resource: rule.resource }).collect();
-    let index = Index::build(&mut linker.scopes, &linker.store, &filed);
-    let permits = linker.rules.iter().filter(|rule| rule.effect == Effect::Permit).count();
-    linker.counts.files = bundle.files().len();
-    linker.counts.rules = linker.rules.len();
-    linker.counts.permits = permits;
-    linker.counts.forbids = linker.rules.len() - permits;
-    linker.counts.conditions = linker.conditions.len();
-    linker.counts.limits = linker.limits.len();
-    linker.counts.entities = linker.store.len();
-    linker.rules.shrink_to_fit();
-    let may_be_disabled = linker.store.iter().any(|(_, record)| {
+        linked.rules.iter().map(|rule| Filed { principal: rule.principal, resource: rule.resource }).collect();
+    let index = Index::build(&mut linked.scopes, &linked.store, &filed);
+    let Linked {
+        store,
+        scopes,
+        rules,
+        limits,
+        files,
+        conditions,
+        action_sets,
+        aliases,
+        group_patterns,
+        mut counts,
+        parts,
+        ..
+    } = linked;
+    counts.files = bundle.files().len();
+    counts.rules = rules.len();
+    counts.permits = rules.iter().filter(|rule| rule.effect == Effect::Permit).count();
+    counts.forbids = rules.len() - counts.permits;
+    counts.conditions = conditions.len();
+    counts.limits = limits.len();
+    counts.entities = store.len();
+    let may_be_disabled = store.iter().any(|(_, record)| {
         record.details.as_ref().is_some_and(|details| details.extras.disabled || details.extras.expires_at.is_some())
     });
-    let limits = Limits::build(linker.limits, &linker.scopes, &linker.store);
-    let reads_meters = linker.conditions.iter().any(|condition| condition.reads.members.say_meters());
-    Snapshot {
+    let limits = Limits::build(limits, &scopes, &store);
+    let reads_meters = conditions.iter().any(|condition| condition.reads.members.say_meters());
+    let snapshot = Snapshot {
         revision: bundle.revision(),
         schema,
-        store: linker.store,
-        scopes: linker.scopes,
+        store,
+        scopes,
         index,
-        rules: linker.rules,
+        rules,
         limits,
-        files: linker.files,
-        conditions: linker.conditions,
-        action_sets: linker.action_sets,
-        aliases: linker.aliases,
-        group_patterns: linker.group_patterns,
-        counts: linker.counts,
+        files,
+        conditions,
+        action_sets,
+        aliases,
+        group_patterns,
+        counts,
         may_be_disabled,
         reads_meters,
-    }
+    };
+    (snapshot, parts)
 }
 
 fn empty(bundle: &Bundle) -> Problem {

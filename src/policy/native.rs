@@ -42,8 +42,10 @@ type NativeScope = Vec<Vec<Alternative>>;
 /// A policy of a `.cedar` file.
 #[derive(Debug)]
 pub struct NativePolicy {
-    id: SmolStr,
-    place: Place,
+    /// What it is called.
+    pub id: SmolStr,
+    /// Where it stands.
+    pub place: Place,
     effect: Effect,
     principal: NativeScope,
     resource: NativeScope,
@@ -56,7 +58,8 @@ pub struct NativePolicy {
 pub struct NativeFile {
     /// Its path in the bundle.
     pub path: Arc<str>,
-    policies: Vec<NativePolicy>,
+    /// Its policies, in their order.
+    pub policies: Vec<NativePolicy>,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
 }
@@ -501,31 +504,28 @@ impl Linker<'_> {
         }
     }
 
-    /// Adds the policies of `.cedar` files.
-    pub fn native_policies(&mut self, files: &[Arc<NativeFile>]) {
-        for file in files {
-            let number = self.file_number(&file.path);
-            for policy in &file.policies {
-                self.claim_id(&policy.id, policy.place, number, &file.path);
-                let principal = self.native_scope(&policy.principal);
-                let resource = self.native_scope(&policy.resource);
-                if policy.place.line > 0 {
-                    self.note_if_always_looked_at(principal, resource, policy.place, &policy.id, &file.path);
-                }
-                let condition = policy.condition.as_ref().map(|condition| self.condition_number(condition));
-                let actions = self.action_set(policy.actions.clone());
-                self.rules.push(Rule {
-                    id: policy.id.clone(),
-                    effect: policy.effect,
-                    file: number,
-                    line: policy.place.line,
-                    principal,
-                    resource,
-                    actions,
-                    exact: self.scopes.are_exact(principal, resource),
-                    condition,
-                });
+    /// Adds the policies of a `.cedar` file.
+    pub fn native_policies(&mut self, file: &NativeFile) {
+        let number = self.file_number(&file.path);
+        for policy in &file.policies {
+            let principal = self.native_scope(&policy.principal);
+            let resource = self.native_scope(&policy.resource);
+            if policy.place.line > 0 {
+                self.note_if_always_looked_at(principal, resource, policy.place, &policy.id, &file.path);
             }
+            let condition = policy.condition.as_ref().map(|condition| self.condition_number(condition));
+            let actions = self.action_set(policy.actions.clone());
+            self.rules.push(Rule {
+                id: policy.id.clone(),
+                effect: policy.effect,
+                file: number,
+                line: policy.place.line,
+                principal,
+                resource,
+                actions,
+                exact: self.scopes.are_exact(principal, resource),
+                condition,
+            });
         }
     }
 

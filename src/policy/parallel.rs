@@ -32,7 +32,7 @@ pub(crate) fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync)
         }
     };
     let mut all: Vec<(usize, R)> = scope(|scope| {
-        let builder = || Builder::new().name("parse".to_owned()).stack_size(STACK_BYTES);
+        let builder = || Builder::new().name("load".to_owned()).stack_size(STACK_BYTES);
         let others: Vec<_> = (1..cores).filter_map(|_| builder().spawn_scoped(scope, run).ok()).collect();
         let mut all = run();
         for other in others {

@@ -89,8 +89,8 @@ pub struct Snapshot {
     pub(crate) files: Vec<Arc<str>>,
     pub(crate) conditions: Vec<Arc<Condition>>,
     pub(crate) action_sets: Vec<ActionSet>,
-    pub(crate) aliases: HashMap<SmolStr, EntityIndex, RandomState>,
-    pub(crate) group_patterns: Patterns<EntityIndex>,
+    pub(crate) aliases: Arc<HashMap<SmolStr, EntityIndex, RandomState>>,
+    pub(crate) group_patterns: Arc<Patterns<EntityIndex>>,
     pub(crate) counts: Counts,
     /// Whether anyone is disabled or can expire, so that it has to be looked at.
     pub(crate) may_be_disabled: bool,

@@ -68,6 +68,29 @@ pub struct Document {
     pub limits: Vec<LimitDeclaration>,
 }
 
+impl Document {
+    /// Whether it declares anyone or anything.
+    #[must_use]
+    pub fn declares(&self) -> bool {
+        !self.declares_as(&Self::default())
+    }
+
+    /// Whether both declare the same, in the same places; their rules and limits may differ.
+    #[must_use]
+    pub fn declares_as(&self, other: &Self) -> bool {
+        let Self { orgs, teams, users, services, keys, provider_accounts, model_groups, routers, rules: _, limits: _ } =
+            self;
+        *orgs == other.orgs
+            && *teams == other.teams
+            && *users == other.users
+            && *services == other.services
+            && *keys == other.keys
+            && *provider_accounts == other.provider_accounts
+            && *model_groups == other.model_groups
+            && *routers == other.routers
+    }
+}
+
 /// What declarations of people and things may say besides their names; most say none of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extras {
@@ -84,7 +107,7 @@ pub struct Extras {
 }
 
 /// An org (no `org`, no `parent`) or a team.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupDeclaration {
     /// `id`
     pub id: Name,
@@ -99,7 +122,7 @@ pub struct GroupDeclaration {
 }
 
 /// A membership in a team, with a role there if one is given.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
     /// The team.
     pub team: Name,
@@ -108,7 +131,7 @@ pub struct Membership {
 }
 
 /// A user or a service.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberDeclaration {
     /// `id`
     pub id: Name,
@@ -125,7 +148,7 @@ pub struct MemberDeclaration {
 }
 
 /// An API key that is kept in git, as a hash.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyDeclaration {
     /// `id`
     pub id: Name,
@@ -146,7 +169,7 @@ pub struct KeyDeclaration {
 }
 
 /// A provider account with the models it lists.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountDeclaration {
     /// `id`
     pub id: Name,
@@ -161,7 +184,7 @@ pub struct AccountDeclaration {
 }
 
 /// A model of an account.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelDeclaration {
     /// `name`, without the account.
     pub name: Name,
@@ -180,7 +203,7 @@ pub struct ModelDeclaration {
 }
 
 /// A model group or a router: a name for a list of models.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelsDeclaration {
     /// `id`
     pub id: Name,

@@ -4,7 +4,7 @@
 //! validator says of one, it says of the other.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cedar_policy_core::ast::{BinaryOp, ExprKind, PolicyID, PolicySet};
 use cedar_policy_core::validator::{ValidationError, ValidationMode, ValidationWarning};
@@ -61,43 +61,59 @@ struct Shape {
     clauses: Vec<(bool, SmolStr)>,
 }
 
-/// What was found for shapes so far; kept from load to load.
+/// What was found for shapes so far; kept from load to load, and used by every thread.
 #[derive(Debug, Default)]
 pub struct ValidationCache {
-    known: HashMap<Shape, Arc<[ShapeProblem]>>,
+    known: Mutex<HashMap<Shape, Arc<[ShapeProblem]>>>,
 }
 
 impl ValidationCache {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Shape, Arc<[ShapeProblem]>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets everything once it has become much: texts that are edited leave theirs behind.
-    pub fn tidy(&mut self) {
+    pub fn tidy(&self) {
         const KEPT: usize = 100_000;
-        if self.known.len() > KEPT {
-            self.known.clear();
+        let mut known = self.lock();
+        if known.len() > KEPT {
+            known.clear();
         }
+    }
+}
+
+/// Cedar's validator against one schema, and what it found so far.
+pub struct Checker<'a> {
+    cache: &'a ValidationCache,
+    schema: &'a BundleSchema,
+    validator: cedar_policy_core::validator::Validator,
+}
+
+impl<'a> Checker<'a> {
+    /// A validator against `schema`.
+    pub fn new(cache: &'a ValidationCache, schema: &'a BundleSchema) -> Self {
+        Self { cache, schema, validator: cedar_policy_core::validator::Validator::new(schema.core().clone()) }
     }
 }
 
 /// Effect, and the numbers of both scopes' shapes, of the actions and of the condition.
 type LocalShape = (Effect, u32, u32, u32, u32);
 
-/// Validates rules of one bundle.
+/// Validates rules of one file.
 pub struct Validation<'a> {
-    cache: &'a mut ValidationCache,
-    schema: &'a BundleSchema,
-    validator: cedar_policy_core::validator::Validator,
-    /// Within this load, findings by the numbers of what makes a shape.
+    checker: &'a Checker<'a>,
+    /// Within this file, findings by the numbers of what makes a shape.
     local: HashMap<LocalShape, Arc<[ShapeProblem]>, RandomState>,
-    /// The numbers of the shapes of scopes, in this load.
+    /// The numbers of the shapes of scopes, in this file.
     shapes: HashMap<ScopeShape, u32, RandomState>,
     /// The number of each scope's shape, once it is known.
     of_scopes: Vec<Option<u32>>,
 }
 
 impl<'a> Validation<'a> {
-    /// A validation against `schema`.
-    pub fn new(cache: &'a mut ValidationCache, schema: &'a BundleSchema) -> Self {
-        let validator = cedar_policy_core::validator::Validator::new(schema.core().clone());
-        Self { cache, schema, validator, local: HashMap::default(), shapes: HashMap::default(), of_scopes: Vec::new() }
+    /// A validation by `checker`.
+    pub fn new(checker: &'a Checker<'a>) -> Self {
+        Self { checker, local: HashMap::default(), shapes: HashMap::default(), of_scopes: Vec::new() }
     }
 
     /// What is wrong with `rule`, which has these actions and this condition.
@@ -122,7 +138,7 @@ impl<'a> Validation<'a> {
             ..rule.clone()
         };
         let shape = Shape {
-            schema: self.schema.key,
+            schema: self.checker.schema.key,
             effect: rule.effect,
             principal: shape_of(scopes, store, rule.principal),
             resource: shape_of(scopes, store, rule.resource),
@@ -133,15 +149,13 @@ impl<'a> Validation<'a> {
                 .map(|clause| (clause.unless, clause.text.clone()))
                 .collect(),
         };
-        let found = match self.cache.known.get(&shape) {
-            Some(known) => Arc::clone(known),
-            None => {
-                let writer = Writer { store, scopes, schema: self.schema };
-                let found: Arc<[ShapeProblem]> = self.validate(writer, &reduced, actions, condition).into();
-                self.cache.known.insert(shape, Arc::clone(&found));
-                found
-            }
-        };
+        let known = self.checker.cache.lock().get(&shape).cloned();
+        let found = known.unwrap_or_else(|| {
+            let writer = Writer { store, scopes, schema: self.checker.schema };
+            let found: Arc<[ShapeProblem]> = self.checker.validate(writer, &reduced, actions, condition).into();
+            self.checker.cache.lock().insert(shape, Arc::clone(&found));
+            found
+        });
         self.local.insert(key, Arc::clone(&found));
         found
     }
@@ -158,7 +172,9 @@ impl<'a> Validation<'a> {
         self.of_scopes.iter_mut().skip(at).take(1).for_each(|slot| *slot = Some(found));
         found
     }
+}
 
+impl Checker<'_> {
     fn validate(
         &self,
         writer: Writer<'_>,

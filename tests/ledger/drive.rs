@@ -47,7 +47,7 @@ fn ms(millis: i64) -> Timestamp {
 impl Drive {
     pub fn new(seed: u64) -> Self {
         let mut tape = Tape::new(seed, 0);
-        let now = Timestamp::parse(tape.pick::<&str>(INSTANTS)).unwrap().as_millis();
+        let now = Timestamp::parse(*tape.pick(INSTANTS)).unwrap().as_millis();
         let world = World::new(&mut tape);
         let (ledger, model) = (Ledger::with_most_open(MOST_OPEN), Model::default());
         let (store, floor, made, parked) = (Store::default(), i64::MIN, 0, Vec::new());
@@ -256,8 +256,7 @@ impl Drive {
         let (keys, charges) = (made.parts.iter().map(|part| part.0.clone()).collect::<Vec<_>>(), charges);
         match result {
             Err(LedgerError::CostUnknown) => assert_eq!(charges, None),
-            // Another part of it may have no known cost.
-            Err(LedgerError::Overflow) => charges.iter().for_each(|charges| self.is_absurd(&keys, charges)),
+            Err(LedgerError::Overflow) => self.is_absurd(&keys, &charges.unwrap()),
             Err(error) => panic!("{error}"),
             Ok(closed) => return self.closed(id, State::Settled(usage), charges.unwrap(), closed),
         }
@@ -266,8 +265,12 @@ impl Drive {
 
     /// Only where sums pass what can be counted may a settle be refused for it.
     fn is_absurd(&self, keys: &[MeterKey], charges: &[i128]) {
+        // Of what came into a rate, a correction takes back no more than has not flown out.
         let all = |key: &MeterKey| match self.model.logs.get(key) {
-            Some(log) => log.items.iter().map(|item| item.held.max(item.charged).max(item.asked)).sum::<i128>(),
+            Some(log) => {
+                let parts = log.items.iter().map(|item| item.held.max(item.charged).max(item.asked)).sum::<i128>();
+                parts.max(log.used() + log.held())
+            }
             None => 0,
         };
         let taken: i128 = keys.iter().map(all).sum();
@@ -358,7 +361,7 @@ impl Drive {
             70..78 => self.tape.below(20_000_000),
             78..82 => self.tape.below(300_000_000),
             82..83 => self.tape.below(40_000_000_000),
-            83..93 => return self.jump_to_an_edge(),
+            83..93 => return self.go_to_an_edge(),
             93..97 => return self.back(5_000),
             97..99 => return self.back(8_000_000),
             _ => return self.back(400_000_000),
@@ -370,8 +373,8 @@ impl Drive {
         self.now = self.floor.max(self.now - self.tape.below(reach) as i64);
     }
 
-    /// Goes to when something resets or expires, or a millisecond beside that.
-    fn jump_to_an_edge(&mut self) {
+    /// To when something resets or expires, or a millisecond beside that.
+    fn go_to_an_edge(&mut self) {
         let charges = self.world.charges(&mut self.tape);
         let standings = self.ledger.standings(&charges, ms(self.now));
         let mut edges: Vec<i64> = standings.iter().filter_map(|at| at.resets_at).map(Timestamp::as_millis).collect();

@@ -1,8 +1,10 @@
 //! The ledger against a reference model, through all that may happen to it: `LEDGER_STEPS` steps (the long mode takes
-//! 10,000,000), from seed `LEDGER_SEED` on. A failure tells its seed.
+//! 10,000,000), from seed `LEDGER_SEED` on. A failure tells its seed; with `LEDGER_CLOSELY=1` every meter is compared at
+//! every step, so that it fails where it went wrong.
 
 #![allow(
     clippy::pedantic,
+    clippy::explicit_auto_deref,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,

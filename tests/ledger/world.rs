@@ -87,7 +87,7 @@ fn measure(tape: &mut Tape) -> Measure {
                 Every::Year,
                 Every::Total,
             ]);
-            let zone = TimeZone::get(tape.pick::<&str>(ZONES)).unwrap();
+            let zone = TimeZone::get(*tape.pick(ZONES)).unwrap();
             Measure::Budget { unit: money, period: Period::Calendar { every, zone }, carry_over_percent }
         }
         5..7 => {
@@ -181,8 +181,8 @@ impl World {
     pub fn charges(&self, tape: &mut Tape) -> Vec<Charge> {
         let present: Vec<&Slot> = self.slots.iter().filter(|slot| slot.present).collect();
         let mut charges: Vec<Charge> = Vec::new();
-        let many = if present.is_empty() { 0 } else { 1 + tape.below(5) };
-        for _ in 0..many {
+        let count = if present.is_empty() { 0 } else { 1 + tape.below(5) };
+        for _ in 0..count {
             let limit = Arc::clone(&tape.pick(&present).limit);
             let subject = tape.pick(&[None, Some("User::\"alice\""), Some("User::\"bob@corp.example\"")]);
             let charge = Charge { limit, subject: subject.map(Into::into), amount: amount(tape) };

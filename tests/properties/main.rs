@@ -13,6 +13,7 @@
     reason = "it sets up a world of its own, and fails by panicking"
 )]
 
+mod limits;
 mod naive;
 mod native;
 mod oracle;
@@ -244,11 +245,11 @@ fn property_candidates_are_what_single_questions_permit() {
 fn edit(tape: &mut Tape, files: &mut Vec<(String, String)>) {
     let world = World::draw(tape);
     let at = tape.below(files.len());
-    match tape.below(8) {
+    match tape.below(18) {
         0 if files.len() > 1 => drop(files.remove(at)),
         1 => files.push((format!("n{}.yaml", tape.below(3)), "authz_rules:\n  - {users: \"*\", models: \"*\"}\n".into())),
         2 => files[at].1.push_str("nonsense: [\n"),
-        3 => files[at] = world.files(tape, 1).remove(0),
+        3 => files[at] = with_limits(tape, &world, 1).remove(0),
         4 => files.push((
             "own.cedar".into(),
             "permit(principal in User::\"u1\", action == Action::\"chat\", resource) when { resource.tags.contains(\"eu\") };"
@@ -262,6 +263,25 @@ fn edit(tape: &mut Tape, files: &mut Vec<(String, String)>) {
             "own.cedar".into(),
             "forbid(principal, action == Action::\"read\", resource == Doc::\"d\");".into(),
         )),
+        7 | 8 => edit_a_line(tape, &mut files[at].1),
+        9 => files.push((format!("p{}.yaml", tape.below(2)), people(tape))),
+        10 => files.push(("own.entities.json".into(), json_entities(tape))),
+        11 => files[at].1.insert_str(0, "# everything is a line further down\n"),
+        12 => files.push((format!("l{}.yaml", tape.below(2)), world::yaml(&limits::items(tape)))),
+        13 => {
+            let id = format!("l{}", tape.below(4));
+            let limit = limits::limit(tape, &id);
+            files.push((format!("m{}.yaml", tape.below(2)), format!("limits:\n  - {limit}\n")));
+        }
+        14 => {
+            let reader = limits::reader(tape, "reader", 2);
+            files.push(("reader.yaml".to_owned(), format!("authz_rules:\n  - {reader}\n")));
+        }
+        15 => files.push((format!("p{}.yaml", tape.below(2)), limits::priced(tape))),
+        16 => {
+            let condition = "{ context.limits has \"l0\" && context.limits.l0.used_percent < 50 }";
+            files.push(("limited.cedar".into(), format!("permit(principal, action, resource) when {condition};")));
+        }
         _ => {
             let rule = world.rules.first().unwrap().yaml().replace("\"r0\"", &format!("\"e{}\"", tape.below(4)));
             files.push((format!("e{}.yaml", tape.below(4)), format!("authz_rules:\n  - {rule}\n")));
@@ -273,28 +293,77 @@ fn edit(tape: &mut Tape, files: &mut Vec<(String, String)>) {
     files.retain(|(path, _)| seen.insert(path.clone()));
 }
 
+/// The bundle as files, with limits in them.
+fn with_limits(tape: &mut Tape, world: &World, count: usize) -> Vec<(String, String)> {
+    let more = if tape.chance(60) { limits::items(tape) } else { Vec::new() };
+    world.files_with(tape, count, more)
+}
+
+/// Takes someone, something or a rule away, doubles it, or calls one thing in it otherwise.
+fn edit_a_line(tape: &mut Tape, text: &mut String) {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let items: Vec<usize> = (0..lines.len()).filter(|line| lines[*line].trim_start().starts_with("- ")).collect();
+    if items.is_empty() {
+        return;
+    }
+    let at = *tape.pick(&items);
+    match tape.below(4) {
+        0 => drop(lines.remove(at)),
+        1 => lines.insert(at, lines[at].clone()),
+        _ => {
+            let names = ["u0", "u1", "t0", "t1", "a0", "a1", "g0", "al1", "k0", "wild/m0", "a0/m0", "gpu", "l0", "l1"];
+            let (one, other) = (tape.pick(&names).to_string(), tape.pick(&names).to_string());
+            lines[at] = lines[at].replacen(&format!("\"{one}\""), &format!("\"{other}\""), 1);
+        }
+    }
+    *text = lines.join("\n") + "\n";
+}
+
+/// A file that declares people or models, some of whom other files may name.
+fn people(tape: &mut Tape) -> String {
+    let number = tape.below(4);
+    match tape.below(4) {
+        0 => format!("users:\n  - {{id: u{}, tags: [gpu]}}\n", number + 4),
+        1 => format!("provider_accounts:\n  - {{id: wild, models: [{{name: m{number}, aliases: [al{number}]}}]}}\n"),
+        2 => format!("model_groups:\n  - {{id: g{number}, models: [\"*/m0\", \"wild/m1\"]}}\n"),
+        _ => {
+            format!("keys:\n  - {{id: k{number}, hash: \"sha256:00\", owner: 'User::\"u0\"', models: [\"wild/m0\"]}}\n")
+        }
+    }
+}
+
+fn json_entities(tape: &mut Tape) -> String {
+    let tags = tape.pick(&["[]", "[\"eu\"]", "[\"gpu\"]"]);
+    let id = tape.pick(&["u0", "u4", "u9"]);
+    format!(
+        "[{{\"uid\": {{\"type\": \"User\", \"id\": \"{id}\"}}, \"attrs\": {{\"tags\": {tags}, \"roles\": [], \"team_roles\": []}}, \"parents\": []}}]"
+    )
+}
+
 #[test]
 fn property_incremental_loads_equal_fresh_ones() {
-    hold_in("incremental loads", 8, |tape, trial| {
+    let (loads, changes) = (Cell::new(0_usize), Cell::new(0_usize));
+    hold_in("incremental loads", 4, |tape, trial| {
         let world = World::draw(tape);
-        let mut files = world.files(tape, 3);
+        let mut files = with_limits(tape, &world, 3);
+        let mut good = files.clone();
         let mut loader = Loader::default();
-        for _ in 0..5 {
+        for _ in 0..8 {
             let bundle: Bundle = bundle(&files);
             let (kept, fresh) = (loader.load(&bundle), load(&bundle));
+            changes.set(changes.get() + 1);
             match (kept, fresh) {
                 (Ok(kept), Ok(fresh)) => {
-                    prop_assert_eq!(told(&kept.problems), told(&fresh.problems), "{}", texts(&files));
-                    prop_assert_eq!(kept.snapshot.counts(), fresh.snapshot.counts());
-                    prop_assert_eq!(kept.snapshot.to_cedar(), fresh.snapshot.to_cedar());
-                    for _ in 0..12 {
-                        trial.asked();
-                        let (facts, request) = world.request(tape);
-                        let one = decided(&kept.snapshot, &facts, &request);
-                        prop_assert_eq!(one, decided(&fresh.snapshot, &facts, &request), "{}", texts(&files));
+                    loads.set(loads.get() + 1);
+                    equal(tape, trial, &world, (&kept, &fresh))?;
+                    good.clone_from(&files);
+                }
+                (Err(kept), Err(fresh)) => {
+                    prop_assert_eq!(told(&kept), told(&fresh), "{}", texts(&files));
+                    if tape.chance(70) {
+                        files.clone_from(&good);
                     }
                 }
-                (Err(kept), Err(fresh)) => prop_assert_eq!(told(&kept), told(&fresh), "{}", texts(&files)),
                 (kept, fresh) => {
                     let (kept, fresh) = (kept.map(|_| ()), fresh.map(|_| ()));
                     prop_assert!(false, "kept {kept:?}, fresh {fresh:?}\n{}", texts(&files));
@@ -304,6 +373,26 @@ fn property_incremental_loads_equal_fresh_ones() {
         }
         Ok(())
     });
+    println!("incremental loads: {} of {} bundles are right", loads.get(), changes.get());
+}
+
+/// Whether both say the same of the same bundle, in everything that can be seen of them.
+fn equal(tape: &mut Tape, trial: &Trial, world: &World, (kept, fresh): (&Loaded, &Loaded)) -> TestCaseResult {
+    let (one, other) = (&kept.snapshot, &fresh.snapshot);
+    prop_assert_eq!(told(&kept.problems), told(&fresh.problems));
+    prop_assert_eq!(one.revision(), other.revision());
+    prop_assert_eq!(one.counts(), other.counts());
+    prop_assert_eq!(one.files(), other.files());
+    prop_assert_eq!(one.to_cedar(), other.to_cedar());
+    prop_assert_eq!(one.refusals_to_cedar(), other.refusals_to_cedar());
+    prop_assert_eq!(one.entities_json(), other.entities_json());
+    for _ in 0..12 {
+        trial.asked();
+        let (facts, request) = world.request(tape);
+        let facts = limits::known(tape, one, facts);
+        prop_assert_eq!(decided(one, &facts, &request), decided(other, &facts, &request), "{}", one.to_cedar());
+    }
+    limits::equal(tape, one, other)
 }
 
 #[test]

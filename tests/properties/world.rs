@@ -397,6 +397,16 @@ impl World {
 
     /// The bundle as files, everything in one of `count` of them.
     pub fn files(&self, tape: &mut Tape, count: usize) -> Vec<(String, String)> {
+        self.files_with(tape, count, Vec::new())
+    }
+
+    /// The bundle as [`World::files`], with more items, each with its section.
+    pub fn files_with(
+        &self,
+        tape: &mut Tape,
+        count: usize,
+        more: Vec<(&'static str, String)>,
+    ) -> Vec<(String, String)> {
         let mut sections: Vec<Vec<(&str, String)>> = vec![Vec::new(); count];
         let mut put = |section: &'static str, items: Vec<String>| {
             for item in items {
@@ -412,6 +422,7 @@ impl World {
         put("model_groups", self.groups.iter().map(Models::yaml).collect());
         put("routers", self.routers.iter().map(Models::yaml).collect());
         put("authz_rules", self.rules.iter().map(Rule::yaml).collect());
+        more.into_iter().for_each(|(section, item)| put(section, vec![item]));
         let file = |(number, items): (usize, Vec<(&str, String)>)| (format!("f{number}.yaml"), yaml(&items));
         sections.into_iter().enumerate().map(file).collect()
     }

@@ -14,18 +14,29 @@ pub const MAX_ANCESTRY: u32 = 100;
 /// Most entities that are named in problems of this kind.
 const MOST_NAMED: usize = 20;
 
+/// What the chains are like.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ancestry {
+    /// None is a circle, or too long.
+    pub(super) sound: bool,
+    /// One is as long as it may be: whatever comes to be in it is too far down.
+    pub(super) full: bool,
+}
+
 /// What is wrong with the chains.
 struct Faults {
     /// Entities on a circle, or between two.
     circular: Vec<EntityIndex>,
     /// Entities with one group too many above them; those further below are left out.
     too_far: Vec<EntityIndex>,
+    /// How many groups the longest has.
+    longest: u32,
 }
 
 impl Linker<'_> {
-    /// Finds circles and chains that are too long; whether there are none.
-    pub fn check_ancestry(&mut self, documents: &[Arc<ParsedFile>], entities: &[Arc<EntitiesFile>]) -> bool {
-        let Faults { circular, too_far } = faults(&self.store);
+    /// Finds circles and chains that are too long.
+    pub(super) fn check_ancestry(&mut self, documents: &[Arc<ParsedFile>], entities: &[Arc<EntitiesFile>]) -> Ancestry {
+        let Faults { circular, too_far, longest } = faults(&self.store);
         let sound = circular.is_empty() && too_far.is_empty();
         for index in circular.into_iter().take(MOST_NAMED) {
             let (file, place) = self.place_of(index, documents, entities);
@@ -40,7 +51,7 @@ impl Linker<'_> {
             let help = "a chain of parents this long is a slip; put the groups beside each other".to_owned();
             self.error(ProblemCode::TooDeep, &file, place, message, Some(help));
         }
-        sound
+        Ancestry { sound, full: longest >= MAX_ANCESTRY }
     }
 
     fn uid_text(&self, index: EntityIndex) -> String {
@@ -103,11 +114,13 @@ fn faults(store: &EntityStore) -> Faults {
     let mut ready: Vec<u32> =
         (0..u32::try_from(count).unwrap_or(u32::MAX)).filter(|index| above.get(*index as usize) == Some(&0)).collect();
     let mut too_far = Vec::new();
+    let mut longest = 0;
     while let Some(index) = ready.pop() {
         if let Some(left) = left.get_mut(index as usize) {
             *left = false;
         }
         let own = height.get(index as usize).copied().unwrap_or_default();
+        longest = longest.max(own);
         if own == MAX_ANCESTRY + 1 {
             too_far.push(EntityIndex(index));
         }
@@ -122,7 +135,7 @@ fn faults(store: &EntityStore) -> Faults {
         }
     }
     too_far.sort_unstable();
-    Faults { circular: circular(store, &children, left), too_far }
+    Faults { circular: circular(store, &children, left), too_far, longest }
 }
 
 /// Of those below or on a circle, those with one below them too.

@@ -1,7 +1,11 @@
 //! Limits: who, what and which actions become scopes, as those of rules do; then whether they can bind at all, and
 //! whether what they count has a price.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use smol_str::SmolStr;
 
 use super::{Linker, ParsedFile};
 use crate::meter::{Mode, Unpriced};
@@ -9,7 +13,7 @@ use crate::model::Unit;
 use crate::policy::entities::{EntityIndex, Kind, Subject};
 use crate::policy::index::{Key, ScopeIndex};
 use crate::policy::limits::BoundLimit;
-use crate::policy::problem::{Problem, ProblemCode};
+use crate::policy::problem::ProblemCode;
 use crate::policy::schema::{Action, ActionSet};
 use crate::policy::syntax::{LimitDeclaration, Name, Place, Selector, SelectorKind};
 
@@ -23,7 +27,11 @@ const MOST_NAMED: usize = 3;
 const MOST_LOOKS: usize = 1_000_000;
 
 impl Linker<'_> {
-    pub(super) fn link_limits(&mut self, files: &[Arc<ParsedFile>]) {
+    /// Links the limits of all files; `may_walk` says that no chain of groups is a circle, or too long.
+    pub(super) fn link_limits(&mut self, files: &[Arc<ParsedFile>], may_walk: bool) {
+        let labels = self.labels(files);
+        let mut ids: HashMap<&SmolStr, (&Arc<str>, u32), RandomState> = HashMap::default();
+        let mut of_money = Vec::new();
         for file in files {
             for limit in &file.document.limits {
                 if self.limits.len() == MOST_LIMITS {
@@ -32,29 +40,46 @@ impl Linker<'_> {
                     self.error(ProblemCode::BundleTooLarge, &file.path, limit.place, message, Some(help));
                     return;
                 }
-                self.claim_limit_id(&limit.id, file);
-                self.link_limit(limit, file);
+                if let Some((first, line)) = ids.insert(&limit.id.value, (&file.path, limit.id.place.line)) {
+                    let message = format!("two limits are called `{}`", limit.id.value);
+                    let help = format!("the other one is at {first}:{line}; give one of them another id");
+                    self.error(ProblemCode::DuplicateId, &file.path, limit.id.place, message, Some(help));
+                }
+                let Some(bound) = self.link_limit(limit, file, &labels) else { continue };
+                if counts_money(limit) {
+                    of_money.push((&file.path, limit.id.place, bound.resource));
+                }
+                self.limits.push(bound);
             }
         }
-        self.warn_of_models_without_price(files);
-    }
-
-    fn claim_limit_id(&mut self, id: &Name, file: &ParsedFile) {
-        let here = (Arc::clone(&file.path), id.place.line);
-        if let Some((first, line)) = self.limit_ids.insert(id.value.clone(), here) {
-            let message = format!("two limits are called `{}`", id.value);
-            let help = format!("the other one is at {first}:{line}; give one of them another id");
-            self.error(ProblemCode::DuplicateId, &file.path, id.place, message, Some(help));
+        if may_walk && !of_money.is_empty() {
+            self.warn_of_models_without_price(&of_money);
         }
     }
 
-    fn link_limit(&mut self, limit: &LimitDeclaration, file: &ParsedFile) {
-        let before = self.problems.len();
+    /// The tags of models and accounts, if a limit asks for any.
+    fn labels(&self, files: &[Arc<ParsedFile>]) -> HashSet<SmolStr, RandomState> {
+        let mut what = files.iter().flat_map(|file| &file.document.limits).flat_map(|limit| &limit.what);
+        if !what.any(|one| one.kind == SelectorKind::ModelTag) {
+            return HashSet::default();
+        }
+        let labelled = |kind| matches!(kind, Kind::MODEL | Kind::PROVIDER_ACCOUNT);
+        let records = self.store.iter().map(|(_, record)| record).filter(|record| labelled(record.kind));
+        records.flat_map(|record| record.tags().iter().cloned()).collect()
+    }
+
+    fn link_limit(
+        &mut self,
+        limit: &LimitDeclaration,
+        file: &ParsedFile,
+        labels: &HashSet<SmolStr, RandomState>,
+    ) -> Option<BoundLimit> {
+        let before = self.errors;
         let principal = self.principal_scope(&limit.who, &file.path);
         let resource = self.resource_scope(&limit.what, &file.path);
-        let Some(actions) = self.limited_actions(&limit.actions, &file.path) else { return };
-        let failed = self.problems.get(before..).unwrap_or_default().iter().any(Problem::is_error);
-        if let (false, Some((place, message, help))) = (failed, self.never_binds(limit, resource, &actions)) {
+        let actions = self.limited_actions(&limit.actions, &file.path)?;
+        let failed = self.errors > before;
+        if let (false, Some((place, message, help))) = (failed, self.never_binds(limit, resource, &actions, labels)) {
             self.warn(ProblemCode::LimitNeverBinds, &file.path, place, message, Some(help.to_owned()));
         }
         let payer = |selector: &Selector| {
@@ -67,7 +92,7 @@ impl Linker<'_> {
         };
         let payers = limit.who.iter().filter_map(payer).collect();
         let actions = self.action_set(actions);
-        self.limits.push(BoundLimit {
+        Some(BoundLimit {
             limit: Arc::clone(&limit.limit),
             each: limit.each.clone(),
             principal,
@@ -77,7 +102,7 @@ impl Linker<'_> {
             description: limit.description.as_deref().map(Arc::from),
             file: Arc::clone(&file.path),
             line: limit.place.line,
-        });
+        })
     }
 
     fn limited_actions(&mut self, names: &[Name], file: &Arc<str>) -> Option<ActionSet> {
@@ -92,14 +117,11 @@ impl Linker<'_> {
         limit: &LimitDeclaration,
         resource: ScopeIndex,
         actions: &ActionSet,
+        labels: &HashSet<SmolStr, RandomState>,
     ) -> Option<(Place, String, &'static str)> {
         let mut tags = limit.what.iter().filter(|one| one.kind == SelectorKind::ModelTag).map(|one| &one.name);
-        let has = |name: &Name| {
-            let labelled = |kind| matches!(kind, Kind::MODEL | Kind::PROVIDER_ACCOUNT);
-            self.store.iter().any(|(_, record)| labelled(record.kind) && record.tags().contains(&name.value))
-        };
         if let Some(first) = tags.clone().next()
-            && !tags.any(has)
+            && !tags.any(|name| labels.contains(&name.value))
         {
             let message = format!("this limit never binds: no model or account has the tag `{}`", first.value);
             return Some((first.place, message, "give a model or an account the tag, or remove the limit"));
@@ -141,27 +163,16 @@ impl Linker<'_> {
     }
 
     /// A money limit forbids what has no price, which nobody expects of a model that a rule permits.
-    fn warn_of_models_without_price(&mut self, files: &[Arc<ParsedFile>]) {
-        let counts_money = |limit: &LimitDeclaration| {
-            let limit = &limit.limit;
-            limit.unit() == Unit::Usd && limit.mode == Mode::Enforce && limit.unpriced == Unpriced::Forbid
-        };
-        let limits = files.iter().flat_map(|file| file.document.limits.iter().map(move |limit| (file, limit)));
-        let limits: Vec<_> = limits.filter(|(_, limit)| counts_money(limit)).collect();
-        if limits.is_empty() {
-            return;
-        }
+    /// `limits` are such, each with its file, place and resources.
+    fn warn_of_models_without_price(&mut self, limits: &[(&Arc<str>, Place, ScopeIndex)]) {
         let unpriced: Vec<EntityIndex> = self.store.models(None).filter(|index| self.is_unpriced(*index)).collect();
         let unpriced: Vec<(EntityIndex, Vec<EntityIndex>)> =
             unpriced.into_iter().map(|index| (index, self.above(index))).collect();
         let most = MOST_LOOKS / unpriced.len().max(1);
-        for (file, limit) in limits.into_iter().take(most) {
-            let Some(bound) = self.limits.iter().find(|bound| Arc::ptr_eq(&bound.limit, &limit.limit)) else {
-                continue;
-            };
+        for (file, place, resource) in limits.iter().take(most) {
             let mut names: Vec<&str> = unpriced
                 .iter()
-                .filter(|(index, above)| self.is_in(bound.resource, *index, above))
+                .filter(|(index, above)| self.is_in(*resource, *index, above))
                 .map(|(index, _)| self.store.record(*index).id.as_str())
                 .collect();
             names.sort_unstable();
@@ -174,8 +185,7 @@ impl Linker<'_> {
             let message = format!("this limit counts money, and no price is known of {}{more}", shown.join(", "));
             let help =
                 "their use will be forbidden with `price_unknown`: give them a `price`, or write `unpriced: free`";
-            let problem = Problem::warning(ProblemCode::ModelsWithoutPrice, &file.path, limit.id.place, message);
-            self.problems.push(problem.with_help(help));
+            self.warn(ProblemCode::ModelsWithoutPrice, file, *place, message, Some(help.to_owned()));
         }
     }
 
@@ -209,4 +219,10 @@ impl Linker<'_> {
         };
         self.scopes.scope_at(scope).all(|clause| clause.iter().any(matches))
     }
+}
+
+/// Whether a limit forbids what has no price.
+fn counts_money(limit: &LimitDeclaration) -> bool {
+    let limit = &limit.limit;
+    limit.unit() == Unit::Usd && limit.mode == Mode::Enforce && limit.unpriced == Unpriced::Forbid
 }

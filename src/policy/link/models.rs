@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use smol_str::{SmolStr, format_smolstr};
 
+use super::near::Near;
 use super::{Linker, ParsedFile};
 use crate::policy::entities::{Details, EntityIndex, Kind, Pattern, Reach};
-use crate::policy::problem::{ProblemCode, nearest};
+use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::syntax::{AccountDeclaration, Extras, ModelDeclaration, ModelsDeclaration, Name};
 
 impl Linker<'_> {
@@ -97,7 +98,7 @@ impl Linker<'_> {
             for spelling in spellings {
                 let taken =
                     self.store.find(Kind::MODEL, &spelling).is_some_and(|other| self.store.record(other).declared);
-                let other = self.aliases.insert(spelling.clone(), index);
+                let other = Arc::make_mut(&mut self.aliases).insert(spelling.clone(), index);
                 let clash = match other {
                     _ if taken => Some(format!("`{spelling}` is the name of a model, so it cannot be an alias")),
                     Some(other) if other != index => {
@@ -146,7 +147,7 @@ impl Linker<'_> {
         for index in of_store {
             self.add_parent(index, group);
         }
-        self.group_patterns.add(pattern, group);
+        Arc::make_mut(&mut self.group_patterns).add(pattern, group);
     }
 
     fn add_parent(&mut self, child: EntityIndex, parent: EntityIndex) {
@@ -180,36 +181,13 @@ impl Linker<'_> {
                 Some(Reach::In(self.model_in_account(name, account, file)))
             }
             _ => {
-                let help = self.near_model(text).map_or_else(
-                    || "name a model as account/model, or declare this as an alias of one".to_owned(),
-                    |near| format!("did you mean `{near}`?"),
-                );
-                self.error(
-                    ProblemCode::UnknownModel,
-                    file,
-                    name.place,
-                    format!("no model is called `{text}`"),
-                    Some(help),
-                );
+                let message = format!("no model is called `{text}`");
+                let help = "name a model as account/model, or declare this as an alias of one";
+                let problem = Problem::error(ProblemCode::UnknownModel, file, name.place, message).with_help(help);
+                self.want(Near::Model, text, problem);
                 None
             }
         }
-    }
-
-    /// A declared model that goes by `name` in its account, or an alias near to it.
-    fn near_model(&mut self, name: &str) -> Option<SmolStr> {
-        if !self.may_search() {
-            return None;
-        }
-        let same = self.store.models(None).filter(|index| {
-            let record = self.store.record(*index);
-            record.declared && record.id.split_once('/').is_some_and(|(_, rest)| rest == name)
-        });
-        same.min().map(|index| self.store.record(index).id.clone()).or_else(|| {
-            let mut known: Vec<&str> = self.aliases.keys().map(SmolStr::as_str).collect();
-            known.sort_unstable();
-            nearest(name, known).map(SmolStr::from)
-        })
     }
 
     fn model_in_account(&mut self, name: &Name, account: &str, file: &Arc<str>) -> EntityIndex {
@@ -221,12 +199,11 @@ impl Linker<'_> {
         self.place_model(index);
         let closed = self.store.record(account_index).details.as_ref().is_some_and(|details| details.closed);
         if closed {
-            let near = self.near(Kind::MODEL, &name.value).map(|near| format!("did you mean `{near}`?"));
-            let help = near.unwrap_or_else(|| {
-                format!("list it under the account's `models:`, or this names nothing; `{account}` lists its models")
-            });
             let message = format!("the account `{account}` lists no model `{}`", name.value);
-            self.warn(ProblemCode::UnlistedModel, file, name.place, message, Some(help));
+            let help =
+                format!("list it under the account's `models:`, or this names nothing; `{account}` lists its models");
+            let problem = Problem::warning(ProblemCode::UnlistedModel, file, name.place, message).with_help(help);
+            self.want(Near::Declared(Kind::MODEL), &name.value, problem);
         } else {
             let account = Name::new(account.into(), name.place);
             self.referred(Kind::PROVIDER_ACCOUNT, &account, file);
@@ -236,6 +213,10 @@ impl Linker<'_> {
 
     /// Puts a model that no account lists into its account, and into the groups whose patterns match it.
     pub(crate) fn place_model(&mut self, index: EntityIndex) {
+        // One that a declaration names is where it belongs.
+        if self.store.is_complete(index) {
+            return;
+        }
         let id = self.store.record(index).id.clone();
         let account = id.split_once('/').filter(|(account, rest)| !account.is_empty() && !rest.is_empty());
         let account = account.map(|(account, _)| self.store.intern(Kind::PROVIDER_ACCOUNT, &account.into()));
@@ -254,7 +235,8 @@ impl Linker<'_> {
         } else {
             self.store.find(Kind::PROVIDER_ACCOUNT, account).is_some_and(closed)
         };
-        let matches_some = || self.store.models(Some(&pattern)).next().is_some();
+        let declared = |index: EntityIndex| self.store.record(index).declared;
+        let matches_some = || self.store.models(Some(&pattern)).any(declared);
         if !name.value.contains('/') || (only_listed && !matches_some()) {
             let message = format!("the pattern `{}` matches no model", name.value);
             let help = "a `*` never crosses a `/`; a model's name is account/model".to_owned();

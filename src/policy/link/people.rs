@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use smol_str::{SmolStr, format_smolstr};
 
+use super::near::Near;
 use super::{Linker, ParsedFile, kind_words};
 use crate::policy::entities::{Details, EntityIndex, Kind};
 use crate::policy::problem::{Problem, ProblemCode};
@@ -172,14 +173,8 @@ impl Linker<'_> {
         if declared == 0 {
             return;
         }
-        if let Some(near) = self.near(kind, &name.value)
-            && crate::policy::problem::edit_distance(&near, &name.value) == 1
-        {
-            let (what, section) = kind_words(kind);
-            let message = format!("no {what} is called `{}`, but there is `{near}`", name.value);
-            let help = format!("write `{near}` if that is meant, or declare `{}` under `{section}:`", name.value);
-            self.warn(ProblemCode::NearMiss, file, name.place, message, Some(help));
-        }
+        let problem = Problem::warning(ProblemCode::NearMiss, file, name.place, "");
+        self.want(Near::Slip(kind), &name.value, problem);
     }
 }
 

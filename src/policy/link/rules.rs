@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smol_str::{SmolStr, format_smolstr};
 
+use super::ids::id_of;
 use super::{Linker, ParsedFile};
 use crate::model::Effect;
 use crate::policy::cedar_text::Writer;
@@ -24,25 +25,11 @@ impl Linker<'_> {
     pub(super) fn link_rules(&mut self, file: &Arc<ParsedFile>) {
         let number = self.file_number(&file.path);
         for (position, rule) in file.document.rules.iter().enumerate() {
-            let id = match &rule.id {
-                Some(id) => id.value.clone(),
-                None => format_smolstr!("{}#{}", without_ending(&file.path), position + 1),
-            };
-            self.claim_id(&id, rule.id.as_ref().map_or(rule.place, |id| id.place), number, &file.path);
+            let id = id_of(rule, position, &file.path);
             if let Some((made, actions)) = self.link_rule(rule, id, number, &file.path) {
                 self.validate(&made, &actions, &rule.when, &rule.unless, &file.path, rule.place);
                 self.rules.push(made);
             }
-        }
-    }
-
-    /// Takes the id for the rule at this place; a problem where another has it.
-    pub fn claim_id(&mut self, id: &SmolStr, place: Place, number: u32, file: &Arc<str>) {
-        if let Some((first, line)) = self.rule_ids.insert(id.clone(), (number, place.line)) {
-            let path = self.files.get(first as usize).cloned().unwrap_or_else(|| Arc::from(""));
-            let message = format!("two rules are called `{id}`");
-            let help = format!("the other one is at {path}:{line}; give one of them another id");
-            self.error(ProblemCode::DuplicateId, file, place, message, Some(help));
         }
     }
 
@@ -57,7 +44,7 @@ impl Linker<'_> {
         if rule.who.is_empty() || rule.what.is_empty() {
             return None;
         }
-        let before = self.problems.len();
+        let before = self.errors;
         let principal = self.principal_scope(&rule.who, file);
         let resource = self.resource_scope(&rule.what, file);
         // An unknown action keeps the bundle from loading; with others in its place the rest is still looked at.
@@ -68,7 +55,7 @@ impl Linker<'_> {
         {
             return None;
         }
-        let failed = self.problems.get(before..).unwrap_or_default().iter().any(Problem::is_error);
+        let failed = self.errors > before;
         let (Some(actions), Ok(condition)) = (actions, condition) else { return None };
         if !failed {
             self.note_if_always_looked_at(principal, resource, rule.place, &id, file);
@@ -233,7 +220,7 @@ impl Linker<'_> {
         let written = || when.iter().map(|text| (false, text)).chain(unless.iter().map(|text| (true, text)));
         let key: Vec<(bool, SmolStr)> = written().map(|(unless, text)| (unless, text.text.clone())).collect();
         if let Some(known) = self.condition_cache.known(&key) {
-            return Ok(Some(Arc::clone(known)));
+            return Ok(Some(known));
         }
         let mut clauses = Vec::new();
         let mut failed = false;
@@ -242,18 +229,14 @@ impl Linker<'_> {
                 Ok(clause) => clauses.push(clause),
                 Err(error) => {
                     failed = true;
-                    self.problems.push(condition_problem(&error, text, file));
+                    self.put(condition_problem(&error, text, file));
                 }
             }
         }
         if failed {
             return Err(());
         }
-        let condition = Condition::new(clauses).map(Arc::new);
-        if let Some(condition) = &condition {
-            self.condition_cache.keep(key, Arc::clone(condition));
-        }
-        Ok(condition)
+        Ok(Condition::new(clauses).map(|condition| self.condition_cache.keep(key, condition)))
     }
 
     /// What Cedar's validator says of a rule.
@@ -275,7 +258,7 @@ impl Linker<'_> {
                 .and_then(|(clause, offset, length)| Some(place_in(written.get(clause)?, offset, length)))
                 .unwrap_or(place);
             let made = Problem::error(problem.code, file, at, problem.message.clone());
-            self.problems.push(Problem { severity: problem.severity, help: problem.help.clone(), ..made });
+            self.put(Problem { severity: problem.severity, help: problem.help.clone(), ..made });
         }
     }
 
@@ -297,7 +280,7 @@ impl Linker<'_> {
                 format!("`{id}` names nobody and nothing in particular, so it is looked at in every decision");
             let help = "each such rule costs about 0.1 µs a decision, or 1 µs with a condition; name teams, users, accounts or groups where you can".to_owned();
             let problem = Problem::error(ProblemCode::AlwaysLookedAt, file, place, message).with_help(help);
-            self.problems.push(Problem { severity: Severity::Note, ..problem });
+            self.put(Problem { severity: Severity::Note, ..problem });
         }
     }
 
@@ -306,7 +289,7 @@ impl Linker<'_> {
         for file in files {
             let number = self.file_number(&file.path);
             for key in &file.document.keys {
-                let before = self.problems.len();
+                let before = self.errors;
                 let mut restrictions = Vec::new();
                 if let Some(names) = &key.models {
                     let allowed = self.named(names, SelectorKind::Model, &file.path);
@@ -319,7 +302,7 @@ impl Linker<'_> {
                 if let Some(names) = &key.actions {
                     restrictions.extend(self.actions(names, &file.path).map(Restriction::Actions));
                 }
-                if self.problems.get(before..).unwrap_or_default().iter().any(Problem::is_error) {
+                if self.errors > before {
                     continue;
                 }
                 for restriction in restrictions {
@@ -429,8 +412,4 @@ fn place_in(text: &ConditionText, offset: usize, length: usize) -> Place {
 
 fn offset_in_characters(text: &ConditionText, offset: usize) -> u32 {
     source::number(text.text.char_indices().take_while(|(at, _)| *at < offset).count())
-}
-
-fn without_ending(path: &str) -> &str {
-    path.strip_suffix(".yaml").or_else(|| path.strip_suffix(".yml")).unwrap_or(path)
 }
