@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Engine, EngineError};
-use crate::gate::{self, CandidatesDecision, Meters, Reserve, SettleError, Wish, World};
-use crate::meter::{Closed, DEFAULT_TTL_MS, ReservationId, Usage};
+use crate::gate::{self, CandidatesDecision, Meters, Notice, Reserve, SettleError, Wish, World};
+use crate::meter::{Alert, Closed, DEFAULT_TTL_MS, ReservationId, Usage};
 use crate::model::{CandidatesRequest, Decision, Facts, Request};
 use crate::policy::Snapshot;
 
@@ -44,7 +44,9 @@ impl Engine {
         let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
         let facts = self.facts();
         let wish = Wish { reserve, ttl_ms: DEFAULT_TTL_MS, id: self.reservation_id(), idempotency: None };
-        Ok(pollster::block_on(gate::authorize(self.world(&snapshot, &facts), request, Some(&wish)))?.decision)
+        let held = pollster::block_on(gate::authorize(self.world(&snapshot, &facts), request, Some(&wish)))?;
+        self.warn(&held.alerts, &snapshot, &facts);
+        Ok(held.decision)
     }
 
     /// Charges what a reservation used and gives back the rest. The same again changes nothing.
@@ -65,6 +67,14 @@ impl Engine {
         let snapshot = self.snapshot().ok_or(SettleError::Unknown)?;
         let facts = self.facts();
         pollster::block_on(gate::release(self.world(&snapshot, &facts), reservation))
+    }
+
+    /// Tells whoever wants to know that percents of limits were crossed.
+    pub(crate) fn warn(&self, alerts: &[Alert], snapshot: &Snapshot, facts: &Facts) {
+        let Some(warned) = &self.inner.warned else { return };
+        for alert in alerts {
+            warned(&Notice { alert: alert.clone(), at: facts.now, revision: Arc::clone(snapshot.revision()) });
+        }
     }
 
     /// What a request is decided by.

@@ -25,7 +25,7 @@ pub use decide::{decide, explain_request};
 pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use gather::{Applying, applicable};
-pub use ports::{Clock, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
+pub use ports::{Clock, CloseError, HoldError, Later, Look, Meters, Notice, StoreError, SubjectsOf};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;
 pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, standings};

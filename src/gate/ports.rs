@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 
 use super::books::Books;
 use crate::meter::{
-    Charge, Closed, Held, Hold, Lack, LedgerError, Refused, Reservation, ReservationId, Standing, Usage,
+    Alert, Charge, Closed, Held, Hold, Lack, LedgerError, Refused, Reservation, ReservationId, Standing, Usage,
 };
 use crate::model::Timestamp;
 
@@ -102,6 +102,17 @@ pub struct Look {
     pub standing: Standing,
     /// That it has no room.
     pub lack: Option<Lack>,
+}
+
+/// That a percent of a limit was crossed, once a period and meter, for whoever watches over limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Which, and where its meter stands.
+    pub alert: Alert,
+    /// When.
+    pub at: Timestamp,
+    /// The content of the bundle that decided.
+    pub revision: Arc<str>,
 }
 
 /// Which meters of a series are looked for.

@@ -10,7 +10,7 @@ use hyper::{Method, Request};
 
 use super::app::App;
 use super::errors::{ApiError, ErrorCode, Response};
-use super::{batch, body, cedar_agent, is_authorized, operations, spending};
+use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -21,6 +21,8 @@ enum Route {
     Release,
     Extend,
     Usage,
+    Limits,
+    Books,
     Live,
     Ready,
     Metrics,
@@ -32,7 +34,7 @@ enum Route {
 }
 
 /// Every route there is, the one of nearly all requests first.
-const ROUTES: [(&str, &str, Route); 15] = [
+const ROUTES: [(&str, &str, Route); 17] = [
     ("/is_authorized", "POST", Route::IsAuthorized),
     ("/is_authorized/batch", "POST", Route::Batch),
     ("/v1/is_authorized", "POST", Route::CedarAgent),
@@ -40,6 +42,8 @@ const ROUTES: [(&str, &str, Route); 15] = [
     ("/release", "POST", Route::Release),
     ("/extend", "POST", Route::Extend),
     ("/usage", "POST", Route::Usage),
+    ("/limits", "GET", Route::Limits),
+    ("/usage", "GET", Route::Books),
     ("/health/live", "GET", Route::Live),
     ("/health/ready", "GET", Route::Ready),
     ("/metrics", "GET", Route::Metrics),
@@ -67,10 +71,7 @@ pub(super) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Respon
 }
 
 async fn dispatch(app: &Arc<App>, head: &Parts, body: Incoming) -> Result<Response, ApiError> {
-    let Some((_, wanted, route)) = ROUTES.iter().find(|(path, _, _)| *path == head.uri.path()) else {
-        return Err(ApiError::new(ErrorCode::NotFound, "no such path; GET /openapi.json lists those there are"));
-    };
-    check_method(&head.method, wanted)?;
+    let route = &route(head)?;
     if head.headers.get_all(HOST).iter().nth(1).is_some() {
         return Err(ApiError::invalid("", "a request has one `Host`"));
     }
@@ -104,6 +105,8 @@ async fn dispatch(app: &Arc<App>, head: &Parts, body: Incoming) -> Result<Respon
         Route::Release => spending::release(app, &body).await,
         Route::Extend => spending::extend(app, &body).await,
         Route::Usage => spending::usage(app, &body).await,
+        Route::Limits => standing::answer(app, head.uri.query()).await,
+        Route::Books => books::answer(app, head.uri.query()).await,
         Route::Live => Ok(operations::live()),
         Route::Ready => Ok(operations::ready(app)),
         Route::Metrics => Ok(operations::metrics(app)),
@@ -115,12 +118,24 @@ async fn dispatch(app: &Arc<App>, head: &Parts, body: Incoming) -> Result<Respon
     }
 }
 
-fn check_method(method: &Method, wanted: &'static str) -> Result<(), ApiError> {
-    if method.as_str() == wanted || (wanted == "GET" && method == Method::HEAD) {
-        return Ok(());
+/// What answers this path and method.
+fn route(head: &Parts) -> Result<Route, ApiError> {
+    let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
+    let mut allowed: Option<&'static str> = None;
+    for (_, takes, route) in ROUTES.iter().filter(|(path, _, _)| *path == head.uri.path()) {
+        if *takes == method {
+            return Ok(*route);
+        }
+        allowed = Some(match (allowed, *takes) {
+            (Some(_), _) => "GET, HEAD, POST",
+            (None, "GET") => "GET, HEAD",
+            (None, takes) => takes,
+        });
     }
-    let allowed = if wanted == "GET" { "GET, HEAD" } else { wanted };
-    Err(ApiError::new(ErrorCode::MethodNotAllowed(allowed), format!("this path takes {allowed}")))
+    Err(match allowed {
+        Some(allowed) => ApiError::new(ErrorCode::MethodNotAllowed(allowed), format!("this path takes {allowed}")),
+        None => ApiError::new(ErrorCode::NotFound, "no such path; GET /openapi.json lists those there are"),
+    })
 }
 
 /// Whether the status is to tell a forbid. A query that says it wrongly must not be passed over: its sender would take
