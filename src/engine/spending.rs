@@ -97,3 +97,32 @@ impl Engine {
         ReservationId::new(self.inner.clock.now(), u128::from_le_bytes(chance))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::policy::{Bundle, SourceFile};
+
+    #[test]
+    fn alerts_are_told_once_a_period() {
+        let text = "authz_rules: [{ users: [a], models: \"*\" }]\nlimits: [{ id: few, users: [a], budget: { tokens: 10, \
+                    every: total }, warn_at: [50] }]\n";
+        let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+        let told: Arc<Mutex<Vec<Notice>>> = Arc::default();
+        let telling = Arc::clone(&told);
+        let builder =
+            Engine::builder().bundle(bundle).on_alert(move |notice| telling.lock().unwrap().push(notice.clone()));
+        let engine = builder.build().unwrap();
+        let request = Request::new("User::\"a\"".parse().unwrap(), "chat", "Model::\"b/c\"".parse().unwrap());
+        for tokens in [4, 1, 1, 9] {
+            let reserve = Reserve { input_tokens: Some(tokens), output_tokens: Some(0), ..Reserve::default() };
+            engine.reserve(&request, reserve).unwrap();
+        }
+        let told = told.lock().unwrap();
+        assert_eq!(told.len(), 1);
+        assert_eq!((told[0].alert.limit.as_str(), told[0].alert.percent), ("few", 50));
+        assert_eq!(Some(&told[0].revision), engine.snapshot().as_ref().map(|snapshot| snapshot.revision()));
+    }
+}
