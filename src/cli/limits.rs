@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value};
 
@@ -103,7 +104,7 @@ async fn ask(arguments: &LimitsArguments) -> Result<Map<String, Value>, Failure>
 async fn page(server: &Address, path: &str) -> Result<Map<String, Value>, Failure> {
     let no_server = |error| Failure::NoServer(format!("no answer from {server}: {error}"));
     let client = Client::new(server.at(path), TIMEOUT, MOST_BYTES).map_err(no_server)?;
-    let what = Outgoing { method: Method::GET, headers: Vec::new(), body: Default::default() };
+    let what = Outgoing { method: Method::GET, headers: Vec::new(), body: Bytes::new() };
     let reply = client.send(what).await.map_err(no_server)?;
     let body: Option<Value> = serde_json::from_slice(&reply.body).ok();
     match (reply.status, body) {

@@ -196,12 +196,10 @@ impl Field {
         let expected = || self.expected();
         match self {
             Self::Path(at) if !text.is_empty() => *at(settings) = PathBuf::from(text),
-            Self::Path(_) => return Err(expected()),
             Self::File(at) if !text.is_empty() => *at(settings) = Some(PathBuf::from(text)),
-            Self::File(_) => return Err(expected()),
             Self::Url(at) => *at(settings) = Some(Address::parse(text).map_err(|error| error.to_string())?),
             Self::Name(at) if !text.is_empty() && text.len() <= MAX_NAME_BYTES => text.clone_into(at(settings)),
-            Self::Name(_) => return Err(expected()),
+            Self::Path(_) | Self::File(_) | Self::Name(_) => return Err(expected()),
             Self::Address(at) => *at(settings) = text.parse().map_err(|_| expected())?,
             Self::Switch(at) => match text {
                 "true" => *at(settings) = true,

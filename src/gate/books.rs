@@ -173,9 +173,11 @@ impl<'w> Collector<'w> {
         let wish = self.wish;
         let is = |wanted: &Option<SmolStr>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
         let limit = row.limit.map_or("", |(id, _)| id);
-        if !(wish.from..=wish.to).contains(&row.day)
-            || !(is(&wish.principal, row.principal) && is(&wish.resource, row.resource) && is(&wish.limit, limit))
-        {
+        let wanted = (wish.from..=wish.to).contains(&row.day)
+            && is(&wish.principal, row.principal)
+            && is(&wish.resource, row.resource)
+            && is(&wish.limit, limit);
+        if !wanted {
             return;
         }
         let group = self.group(row);
