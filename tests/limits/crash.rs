@@ -196,7 +196,7 @@ fn number(name: &str) -> Option<u64> {
 fn what_was_acknowledged_survives_every_crash() {
     let kills = number("KILLS").unwrap_or(12);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = number("SEED").unwrap_or_else(|| now.as_secs());
+    let seed = number("SEED").unwrap_or(now.as_secs());
     println!("SEED={seed}");
     let mut chance = Chance(seed);
     let mut server = setup(LIMITS).start();
