@@ -7,8 +7,8 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::support::{Answer, Client, Server};
 use crate::{ask, question, reservation, setup, stands};
 
-const CLIENTS: u64 = 8;
+const CLIENTS: u64 = 16;
 const USERS: u64 = 4;
 const LIMITS: &str = r#"limits:
   - { id: money, users: "*", each: user, budget: { usd: 1000000, every: total } }
@@ -58,9 +58,18 @@ fn nanos(dollars: &str) -> u64 {
 
 /// Where the server is, or was.
 struct World {
-    address: RwLock<SocketAddr>,
+    address: Mutex<SocketAddr>,
+    moved: Condvar,
     ends: AtomicBool,
     lost: AtomicU64,
+}
+
+impl World {
+    /// Until the server is elsewhere than at `address`, or a moment is over: it may be there and take nobody just now.
+    fn wait_for_other(&self, address: SocketAddr) {
+        let known = self.address.lock().unwrap();
+        let _ = self.moved.wait_timeout_while(known, Duration::from_millis(50), |known| *known == address).unwrap();
+    }
 }
 
 /// A client that sends what it has to say until it is answered.
@@ -72,10 +81,10 @@ struct Caller<'w> {
 impl Caller<'_> {
     fn post(&mut self, path: &str, body: &str) -> Answer {
         loop {
-            let address = *self.world.address.read().unwrap();
+            let address = *self.world.address.lock().unwrap();
             let client = self.client.take().or_else(|| Client::try_connect(address).ok());
             let Some(mut client) = client else {
-                std::thread::yield_now();
+                self.world.wait_for_other(address);
                 continue;
             };
             let headers = ["Content-Type: application/json"];
@@ -200,19 +209,25 @@ fn what_was_acknowledged_survives_every_crash() {
     println!("SEED={seed}");
     let mut chance = Chance(seed);
     let mut server = setup(LIMITS).start();
-    let world = World { address: RwLock::new(server.address), ends: AtomicBool::new(false), lost: AtomicU64::new(0) };
+    let world = World {
+        address: Mutex::new(server.address),
+        moved: Condvar::new(),
+        ends: AtomicBool::new(false),
+        lost: AtomicU64::new(0),
+    };
     let (sums, server) = std::thread::scope(|scope| {
         let world = &world;
         let clients: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(move || work(world, number, seed))).collect();
         for _ in 0..kills {
             // At any moment of the load.
-            std::thread::sleep(Duration::from_millis(chance.next(120)));
+            std::thread::sleep(Duration::from_millis(chance.next(250)));
             let temp = server.crash();
             if chance.next(4) == 0 {
                 crash_at_start(temp.path(), Duration::from_millis(chance.next(60)));
             }
             server = setup(LIMITS).start_in(temp);
-            *world.address.write().unwrap() = server.address;
+            *world.address.lock().unwrap() = server.address;
+            world.moved.notify_all();
         }
         world.ends.store(true, Ordering::Relaxed);
         let sums: Vec<Vec<Sum>> = clients.into_iter().map(|client| client.join().unwrap()).collect();
