@@ -9,7 +9,9 @@ pub use embedded::{Embedded, OpenError};
 pub use memory::Memory;
 
 use crate::gate::{CloseError, HoldError, Look, StoreError};
-use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Reservation, State, Usage};
+use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Usage};
+#[cfg(feature = "sqlite")]
+use crate::meter::{Reservation, State};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits.
