@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::edge::clock::SystemClock;
 use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
 use crate::edge::store::Memory;
-use crate::gate::{self, Clock, Explanation, Meters};
+use crate::gate::{self, Clock, Explanation, Meters, Notice};
 use crate::model::{Decision, Facts, Request, RequestError};
 use crate::policy::live::{Live, a_file_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
@@ -43,6 +43,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     guard: Arc<Mutex<Guard>>,
     meters: Arc<dyn Meters>,
+    warned: Option<Warned>,
     watcher: Option<Watcher>,
     /// For reloading where nothing watches.
     source: Option<(PathBuf, WatchOptions, Mutex<Keeper>)>,
@@ -166,8 +167,12 @@ pub struct EngineBuilder {
     options: WatchOptions,
     clock: Arc<dyn Clock>,
     meters: Option<Arc<dyn Meters>>,
+    warned: Option<Warned>,
     told: Option<Told>,
 }
+
+/// Who is told that a limit has reached a percent.
+type Warned = Arc<dyn Fn(&Notice) + Send + Sync>;
 
 /// Who is told of each load.
 type Told = Arc<dyn Fn(&Live) + Send + Sync>;
@@ -185,6 +190,7 @@ impl Default for EngineBuilder {
             options: WatchOptions::default(),
             clock: Arc::new(SystemClock),
             meters: None,
+            warned: None,
             told: None,
         }
     }
@@ -260,6 +266,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Who is told, once a period and meter, that a limit has reached one of its `warn_at`; on the thread that decides,
+    /// so it must not wait. Default: nobody.
+    pub fn on_alert(mut self, warned: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
+        self.warned = Some(Arc::new(warned));
+        self
+    }
+
     /// Loads the bundle and starts to watch, as set up.
     ///
     /// # Errors
@@ -285,7 +298,8 @@ impl EngineBuilder {
         }
         let directory = self.directory.or_else(|| self.bundle.is_none().then(|| PathBuf::from("policies")));
         let meters = self.meters.unwrap_or_else(|| Arc::new(Memory::default()));
-        let mut inner = Inner { live, clock: self.clock, guard, meters, watcher: None, source: None };
+        let (clock, warned) = (self.clock, self.warned);
+        let mut inner = Inner { live, clock, guard, meters, warned, watcher: None, source: None };
         if let Some(directory) = directory {
             if self.wait || !self.watch {
                 let reader = Reader::new(&directory, self.options.limits.clone());

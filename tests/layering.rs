@@ -30,7 +30,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 ];
 
 /// Parts of the edge that may name another part of it: the wiring hands HTTP what it serves.
-const EDGE_MAY_NAME: &[(&str, &[&str])] = &[("http", &["clock", "audit", "telemetry", "identity", "store", "files"])];
+const EDGE_MAY_NAME: &[(&str, &[&str])] =
+    &[("http", &["clock", "audit", "telemetry", "identity", "store", "files", "outgoing"])];
 
 /// The server is a caller of the engine, as any library user is.
 const HTTP_SERVES: (&str, &str) = ("http", "engine");

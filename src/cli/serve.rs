@@ -11,9 +11,10 @@ use clap::Args;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Flags, Settings};
+use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
 use crate::edge::http::{Server, Stopped};
+use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Memory, OpenError};
 use crate::engine::Engine;
 use crate::gate::{Clock as _, Meters};
@@ -27,6 +28,10 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether reservations have expired.
 const TICK: Duration = Duration::from_millis(100);
+/// For which alerts are still sent when the server stops.
+const LAST_ALERTS_WAIT: Duration = Duration::from_secs(2);
+/// The longest answer to an alert that is read.
+const MOST_REPLY_BYTES: usize = 64 * 1024;
 /// For which SIGHUP waits, before it lets the reload finish by itself.
 const RELOAD_WAIT: Duration = Duration::from_secs(30);
 
@@ -98,8 +103,17 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(meters) => meters,
         Err(error) => return usage(&error),
     };
+    let alerts = match alerts(settings) {
+        Ok(alerts) => alerts,
+        Err(error) => return usage(&error),
+    };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
-    let built = Engine::builder()
+    let mut builder = Engine::builder();
+    if let Some(alerts) = &alerts {
+        let outbox = Arc::clone(&alerts.outbox);
+        builder = builder.on_alert(move |notice| outbox.put(notice.clone()));
+    }
+    let built = builder
         .policies(&settings.policies)
         .data(&settings.data)
         .meters(meters)
@@ -124,7 +138,7 @@ fn serve(settings: &Settings) -> ExitCode {
     // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
     let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);
     match runtime(settings.workers) {
-        Ok(runtime) => runtime.block_on(listen(engine, settings)),
+        Ok(runtime) => runtime.block_on(listen(engine, settings, alerts)),
         Err(error) => usage(&error),
     }
 }
@@ -135,6 +149,34 @@ fn meters(settings: &Settings) -> Result<Arc<dyn Meters>, OpenError> {
         return Ok(Arc::new(Memory::default()));
     }
     Ok(Arc::new(Embedded::open(&settings.data, SystemClock.now())?))
+}
+
+/// Alerts that wait, and what sends them.
+struct Alerts {
+    outbox: Arc<Outbox>,
+    webhook: Webhook,
+}
+
+/// What sends alerts, where somebody wants them.
+fn alerts(settings: &Settings) -> Result<Option<Alerts>, ClientError> {
+    let WebhookSettings { url: Some(url), secret: Some(secret), .. } = settings.webhook.clone() else {
+        return Ok(None);
+    };
+    let WebhookSettings { node, attempts, pause, timeout, queue, .. } = settings.webhook.clone();
+    let node = if node.is_empty() { machine() } else { node };
+    let client = Client::new(url, timeout, MOST_REPLY_BYTES)?;
+    let outbox = Arc::new(Outbox::new(queue));
+    let options = WebhookOptions { secret, node, attempts, pause };
+    let webhook = Webhook::new(Arc::clone(&outbox), client, options, Arc::new(SystemClock));
+    Ok(Some(Alerts { outbox, webhook }))
+}
+
+/// The machine's name.
+fn machine() -> String {
+    let names = ["/proc/sys/kernel/hostname", "/etc/hostname"];
+    let name = names.into_iter().find_map(|path| std::fs::read_to_string(path).ok());
+    let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    name.unwrap_or_else(|| "tollgate".to_owned())
 }
 
 /// Lets expire what is due, also while nobody asks.
@@ -159,8 +201,8 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
 }
 
-async fn listen(engine: Engine, settings: &Settings) -> ExitCode {
-    let server = match Server::bind(engine.clone(), settings.http).await {
+async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>) -> ExitCode {
+    let mut server = match Server::bind(engine.clone(), settings.http).await {
         Ok(server) => server,
         Err(error) => {
             say(&format!("error: cannot listen on {}: {error}", settings.http.listen));
@@ -177,7 +219,20 @@ async fn listen(engine: Engine, settings: &Settings) -> ExitCode {
     }
     tokio::spawn(follow_time(engine.clone()));
     tokio::spawn(follow_hangups(engine, reloads));
-    match server.run(ends.wait()).await {
+    let outbox = alerts.map(|Alerts { outbox, webhook }| {
+        tokio::spawn(webhook.run());
+        outbox
+    });
+    if let Some(outbox) = &outbox {
+        server = server.with_outbox(Arc::clone(outbox));
+    }
+    let stopped = server.run(ends.wait()).await;
+    if let Some(outbox) = &outbox
+        && tokio::time::timeout(LAST_ALERTS_WAIT, outbox.emptied()).await.is_err()
+    {
+        say(&format!("warning: {} alerts were not sent before the server stopped", outbox.len()));
+    }
+    match stopped {
         Stopped::Finished => {
             say("stopped; every request was answered");
             ExitCode::SUCCESS

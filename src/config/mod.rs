@@ -16,10 +16,13 @@ pub use schema::schema_json;
 
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
 use crate::edge::http::HttpOptions;
+use crate::edge::outgoing::{Address, Secret};
 use crate::policy::Problem;
 
 /// Largest config file that is read.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// The secret that alerts are signed with, where no file has it.
+const SECRET_VARIABLE: &str = "TOLLGATE_ALERTS_WEBHOOK_SECRET";
 /// The config file that is read, if it is there, where none is named.
 const USUAL_FILE: &str = "tollgate.yaml";
 
@@ -45,6 +48,8 @@ pub struct Settings {
     pub manifest_required: bool,
     /// Who may sign it.
     pub public_keys: Vec<PublicKey>,
+    /// Whom alerts are sent to.
+    pub webhook: WebhookSettings,
     /// Threads that serve; 0 for one a core.
     pub workers: usize,
     /// How to serve.
@@ -63,8 +68,45 @@ impl Default for Settings {
             look_every: WatchOptions::default().look_every,
             manifest_required: false,
             public_keys: Vec::new(),
+            webhook: WebhookSettings::default(),
             workers: 0,
             http: HttpOptions::default(),
+        }
+    }
+}
+
+/// Whom alerts are sent to, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookSettings {
+    /// Where; nowhere, if none is said.
+    pub url: Option<Address>,
+    /// The file of the secret that they are signed with.
+    pub secret_file: Option<PathBuf>,
+    /// That secret.
+    pub secret: Option<Secret>,
+    /// What this server is called in them; the machine's name where nothing is said.
+    pub node: String,
+    /// How often each is sent at most.
+    pub attempts: usize,
+    /// The pause after the first attempt; each one after that is twice as long.
+    pub pause: Duration,
+    /// For an attempt.
+    pub timeout: Duration,
+    /// How many may wait.
+    pub queue: usize,
+}
+
+impl Default for WebhookSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            secret_file: None,
+            secret: None,
+            node: String::new(),
+            attempts: 8,
+            pause: Duration::from_secs(1),
+            timeout: Duration::from_secs(10),
+            queue: 1_000,
         }
     }
 }
@@ -140,13 +182,14 @@ impl Settings {
                 return Err(ConfigError::File { problems });
             }
         }
-        settings.take_environment(environment)?;
+        settings.take_environment(&environment)?;
+        settings.webhook.take_secret(environment(SECRET_VARIABLE))?;
         settings.take_flags(flags);
         settings.check()?;
         Ok(settings)
     }
 
-    fn take_environment(&mut self, environment: impl Fn(&str) -> Option<OsString>) -> Result<(), ConfigError> {
+    fn take_environment(&mut self, environment: &impl Fn(&str) -> Option<OsString>) -> Result<(), ConfigError> {
         for (name, entry) in table::VARIABLES {
             let Some(value) = environment(name) else { continue };
             let wrong = |message: String| ConfigError::Variable { name, message };
@@ -190,6 +233,35 @@ impl Settings {
             ..ManifestPolicy::default()
         };
         WatchOptions { look_every: self.look_every, manifest, ..WatchOptions::default() }
+    }
+}
+
+impl WebhookSettings {
+    /// Reads the secret: from its file, or from the environment where there is none.
+    fn take_secret(&mut self, variable: Option<OsString>) -> Result<(), ConfigError> {
+        let refused = |message: String| Err(ConfigError::Refused(message));
+        let (text, place) = match (&self.secret_file, variable) {
+            (Some(path), _) => match read(path, true) {
+                Ok(text) => (text.unwrap_or_default(), format!("alerts.webhook.secret_file ({})", path.display())),
+                Err(ConfigError::Unreadable { path, error }) => {
+                    return refused(format!("alerts.webhook.secret_file: {} cannot be read: {error}", path.display()));
+                }
+                Err(error) => return Err(error),
+            },
+            (None, Some(text)) => (text.into_encoded_bytes(), SECRET_VARIABLE.to_owned()),
+            (None, None) if self.url.is_some() => {
+                return refused(format!(
+                    "alerts.webhook.url needs a secret to sign with: name a file in alerts.webhook.secret_file, or set \
+                     {SECRET_VARIABLE}"
+                ));
+            }
+            (None, None) => return Ok(()),
+        };
+        match Secret::new(&text) {
+            Ok(secret) => self.secret = Some(secret),
+            Err(error) => return refused(format!("{place}: {error}")),
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Settings;
-use super::table::{ENTRIES, Field};
+use super::table::{ENTRIES, Field, MAX_NAME_BYTES};
 
 /// The JSON Schema of `tollgate.yaml`, with every default in it.
 #[must_use]
@@ -42,6 +42,9 @@ fn describe(field: &Field) -> Value {
     let mut defaults = Settings::default();
     match field {
         Field::Path(at) => json!({ "type": "string", "minLength": 1, "default": at(&mut defaults).to_string_lossy() }),
+        Field::File(_) => json!({ "type": "string", "minLength": 1 }),
+        Field::Url(_) => json!({ "type": "string", "format": "uri" }),
+        Field::Name(_) => json!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }),
         Field::Address(at) => json!({ "type": "string", "default": at(&mut defaults).to_string() }),
         Field::Switch(at) => json!({ "type": "boolean", "default": *at(&mut defaults) }),
         Field::Number { least, most, at } => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Settings;
 use crate::edge::files::PublicKey;
+use crate::edge::outgoing::Address;
 
 /// A setting.
 pub(super) struct Entry {
@@ -31,11 +32,19 @@ pub(super) enum Field {
         most: u64,
         at: fn(&mut Settings) -> &mut Duration,
     },
+    /// A path, or none.
+    File(fn(&mut Settings) -> &mut Option<PathBuf>),
+    /// Where to send something, or nowhere.
+    Url(fn(&mut Settings) -> &mut Option<Address>),
+    /// A name.
+    Name(fn(&mut Settings) -> &mut String),
     /// A list of Ed25519 public keys.
     Keys(fn(&mut Settings) -> &mut Vec<PublicKey>),
 }
 
 const MINUTE: u64 = 60_000;
+/// Longest name.
+pub(super) const MAX_NAME_BYTES: usize = 255;
 
 /// Every setting there is.
 pub(super) const ENTRIES: &[Entry] = &[
@@ -107,6 +116,41 @@ pub(super) const ENTRIES: &[Entry] = &[
         field: Field::Number { least: 400, most: 499, at: |s| &mut s.http.budget_status },
     },
     Entry {
+        name: "alerts.webhook.url",
+        about: "Where alerts are posted to: https, or http on this machine.",
+        field: Field::Url(|s| &mut s.webhook.url),
+    },
+    Entry {
+        name: "alerts.webhook.secret_file",
+        about: "The file of the secret that alerts are signed with; else TOLLGATE_ALERTS_WEBHOOK_SECRET has it.",
+        field: Field::File(|s| &mut s.webhook.secret_file),
+    },
+    Entry {
+        name: "alerts.webhook.node",
+        about: "What this server is called in alerts; where nothing is said, the machine's name.",
+        field: Field::Name(|s| &mut s.webhook.node),
+    },
+    Entry {
+        name: "alerts.webhook.attempts",
+        about: "How often an alert is sent at most.",
+        field: Field::Number { least: 1, most: 100, at: |s| &mut s.webhook.attempts },
+    },
+    Entry {
+        name: "alerts.webhook.pause_ms",
+        about: "The pause after the first attempt; each one after that is twice as long, up to five minutes.",
+        field: Field::Millis { least: 1, most: 5 * MINUTE, at: |s| &mut s.webhook.pause },
+    },
+    Entry {
+        name: "alerts.webhook.timeout_ms",
+        about: "For an attempt.",
+        field: Field::Millis { least: 10, most: 5 * MINUTE, at: |s| &mut s.webhook.timeout },
+    },
+    Entry {
+        name: "alerts.webhook.queue",
+        about: "Most alerts that wait; the oldest makes room, and is counted.",
+        field: Field::Number { least: 1, most: 1_000_000, at: |s| &mut s.webhook.queue },
+    },
+    Entry {
         name: "reload.guard",
         about: "Whether a reload that loses every forbid, or most rules, waits until it is acknowledged.",
         field: Field::Switch(|s| &mut s.guard),
@@ -141,6 +185,7 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("TOLLGATE_STRICT", "strict"),
     ("TOLLGATE_INSECURE", "insecure"),
     ("TOLLGATE_WORKERS", "server.workers"),
+    ("TOLLGATE_ALERTS_WEBHOOK_URL", "alerts.webhook.url"),
 ];
 
 impl Field {
@@ -151,7 +196,10 @@ impl Field {
         let expected = || self.expected();
         match self {
             Self::Path(at) if !text.is_empty() => *at(settings) = PathBuf::from(text),
-            Self::Path(_) => return Err(expected()),
+            Self::File(at) if !text.is_empty() => *at(settings) = Some(PathBuf::from(text)),
+            Self::Url(at) => *at(settings) = Some(Address::parse(text).map_err(|error| error.to_string())?),
+            Self::Name(at) if !text.is_empty() && text.len() <= MAX_NAME_BYTES => text.clone_into(at(settings)),
+            Self::Path(_) | Self::File(_) | Self::Name(_) => return Err(expected()),
             Self::Address(at) => *at(settings) = text.parse().map_err(|_| expected())?,
             Self::Switch(at) => match text {
                 "true" => *at(settings) = true,
@@ -182,7 +230,9 @@ impl Field {
     /// What the setting takes, in words.
     pub(super) fn expected(&self) -> String {
         match self {
-            Self::Path(_) => "expected a path".to_owned(),
+            Self::Path(_) | Self::File(_) => "expected a path".to_owned(),
+            Self::Url(_) => "expected a URL such as https://alerts.example.com/tollgate".to_owned(),
+            Self::Name(_) => format!("expected a name of 1 to {MAX_NAME_BYTES} bytes"),
             Self::Address(_) => "expected an address and port such as 127.0.0.1:8181".to_owned(),
             Self::Switch(_) => "expected true or false".to_owned(),
             Self::Number { least, most, .. } => format!("expected a whole number from {least} to {most}"),

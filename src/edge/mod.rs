@@ -6,4 +6,6 @@ pub mod clock;
 pub mod files;
 #[cfg(feature = "server")]
 pub mod http;
+#[cfg(feature = "server")]
+pub mod outgoing;
 pub mod store;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Engine, EngineError};
-use crate::gate::{self, CandidatesDecision, Meters, Reserve, SettleError, Wish, World};
-use crate::meter::{Closed, DEFAULT_TTL_MS, ReservationId, Usage};
+use crate::gate::{self, CandidatesDecision, Meters, Notice, Reserve, SettleError, Wish, World};
+use crate::meter::{Alert, Closed, DEFAULT_TTL_MS, ReservationId, Usage};
 use crate::model::{CandidatesRequest, Decision, Facts, Request};
 use crate::policy::Snapshot;
 
@@ -44,7 +44,9 @@ impl Engine {
         let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
         let facts = self.facts();
         let wish = Wish { reserve, ttl_ms: DEFAULT_TTL_MS, id: self.reservation_id(), idempotency: None };
-        Ok(pollster::block_on(gate::authorize(self.world(&snapshot, &facts), request, Some(&wish)))?.decision)
+        let held = pollster::block_on(gate::authorize(self.world(&snapshot, &facts), request, Some(&wish)))?;
+        self.warn(&held.alerts, &snapshot, &facts);
+        Ok(held.decision)
     }
 
     /// Charges what a reservation used and gives back the rest. The same again changes nothing.
@@ -67,6 +69,14 @@ impl Engine {
         pollster::block_on(gate::release(self.world(&snapshot, &facts), reservation))
     }
 
+    /// Tells whoever wants to know that percents of limits were crossed.
+    pub(crate) fn warn(&self, alerts: &[Alert], snapshot: &Snapshot, facts: &Facts) {
+        let Some(warned) = &self.inner.warned else { return };
+        for alert in alerts {
+            warned(&Notice { alert: alert.clone(), at: facts.now, revision: Arc::clone(snapshot.revision()) });
+        }
+    }
+
     /// What a request is decided by.
     pub(crate) fn world<'a>(&'a self, snapshot: &'a Snapshot, facts: &'a Facts) -> World<'a> {
         World { snapshot, meters: &*self.inner.meters, facts }
@@ -85,5 +95,34 @@ impl Engine {
         // Where the system has no random numbers, the instant still sets names apart.
         let _filled = aws_lc_rs::rand::fill(&mut chance);
         ReservationId::new(self.inner.clock.now(), u128::from_le_bytes(chance))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::policy::{Bundle, SourceFile};
+
+    #[test]
+    fn alerts_are_told_once_a_period() {
+        let text = "authz_rules: [{ users: [a], models: \"*\" }]\nlimits: [{ id: few, users: [a], budget: { tokens: 10, \
+                    every: total }, warn_at: [50] }]\n";
+        let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+        let told: Arc<Mutex<Vec<Notice>>> = Arc::default();
+        let telling = Arc::clone(&told);
+        let builder =
+            Engine::builder().bundle(bundle).on_alert(move |notice| telling.lock().unwrap().push(notice.clone()));
+        let engine = builder.build().unwrap();
+        let request = Request::new("User::\"a\"".parse().unwrap(), "chat", "Model::\"b/c\"".parse().unwrap());
+        for tokens in [4, 1, 1, 9] {
+            let reserve = Reserve { input_tokens: Some(tokens), output_tokens: Some(0), ..Reserve::default() };
+            engine.reserve(&request, reserve).unwrap();
+        }
+        let told = told.lock().unwrap();
+        assert_eq!(told.len(), 1);
+        assert_eq!((told[0].alert.limit.as_str(), told[0].alert.percent), ("few", 50));
+        assert_eq!(Some(&told[0].revision), engine.snapshot().as_ref().map(|snapshot| snapshot.revision()));
     }
 }

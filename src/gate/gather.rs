@@ -49,6 +49,48 @@ pub fn applicable<'a>(snapshot: &'a Snapshot, question: &Question<'_>, router: O
     applying
 }
 
+/// Whose meters of a limit a caller can be told about before it asks for anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    /// These; `None` for the one that all share.
+    These(Vec<Option<SmolStr>>),
+    /// Those that exist and begin with `prefix`, and the caller's own if that exists.
+    Existing { prefix: String, own: SmolStr },
+}
+
+/// Whose meters of `limit` requests of `principal` can charge, as far as that can be said before there is one. Of teams
+/// each one that the caller is in, since a request may name any of them as payer.
+pub(super) fn told(snapshot: &Snapshot, principal: &Subject, limit: &BoundLimit) -> Told {
+    let store = &snapshot.store;
+    let caller = Caller::of(store, principal);
+    let existing = |prefix: String| Told::Existing { prefix, own: caller.own() };
+    let mut subjects = match &limit.each {
+        None => return Told::These(vec![None]),
+        Some(Each::Model) => return existing(format!("{}::\"", store.kind_text(Kind::MODEL))),
+        Some(Each::Router) => return existing(format!("{}::\"", store.kind_text(Kind::ROUTER))),
+        Some(Each::EndUser) => return existing("context.end_user::\"".to_owned()),
+        Some(Each::Metadata(key)) => return existing(format!("context.metadata.{key}::\"")),
+        Some(Each::User) => caller.if_is(Kind::USER),
+        Some(Each::Service) => caller.if_is(Kind::SERVICE),
+        Some(Each::Key) if store.name_of(principal).0 == Kind::API_KEY => {
+            let (kind, id) = store.name_of(principal);
+            vec![uid(store, kind, id)]
+        }
+        Some(Each::Key) => Vec::new(),
+        Some(Each::Team) => {
+            let meant = caller.above().into_iter().filter(|group| caller.is_meant(*group, &limit.payers));
+            caller.uids(meant, Kind::TEAM)
+        }
+        Some(Each::Org) => caller.orgs(&limit.payers),
+    };
+    subjects.sort_unstable();
+    subjects.dedup();
+    if subjects.is_empty() {
+        subjects.push(caller.own());
+    }
+    Told::These(subjects.into_iter().map(Some).collect())
+}
+
 /// What of a request tells whose meters it charges.
 struct Asked<'a> {
     caller: Caller<'a>,

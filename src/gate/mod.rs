@@ -2,6 +2,7 @@
 
 mod additional;
 mod authorize;
+mod books;
 mod candidates;
 mod context;
 mod decide;
@@ -11,15 +12,20 @@ mod gather;
 mod ports;
 mod settle;
 mod spend;
+mod standing;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
 pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates};
+pub use books::{
+    Books, BooksPage, BooksWish, By, Collector, Group, MAX_LINES, Row, Sum, TimeSpan, day_of, month_begins,
+};
 pub use candidates::{CandidatesDecision, MAX_CANDIDATES, decide_candidates};
 pub use context::RequestContext;
 pub use decide::{decide, explain_request};
 pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use gather::{Applying, applicable};
-pub use ports::{Clock, CloseError, HoldError, Later, Look, Meters, StoreError};
+pub use ports::{Clock, CloseError, HoldError, Later, Look, Meters, Notice, StoreError, SubjectsOf};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;
+pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, standings};

@@ -4,8 +4,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use smol_str::SmolStr;
+
+use super::books::Books;
 use crate::meter::{
-    Charge, Closed, Held, Hold, Lack, LedgerError, Refused, Reservation, ReservationId, Standing, Usage,
+    Alert, Charge, Closed, Held, Hold, Lack, LedgerError, Refused, Reservation, ReservationId, Standing, Usage,
 };
 use crate::model::Timestamp;
 
@@ -101,6 +104,41 @@ pub struct Look {
     pub lack: Option<Lack>,
 }
 
+/// That a percent of a limit was crossed, once a period and meter, for whoever watches over limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Which, and where its meter stands.
+    pub alert: Alert,
+    /// When.
+    pub at: Timestamp,
+    /// The content of the bundle that decided.
+    pub revision: Arc<str>,
+}
+
+/// Which meters of a series are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectsOf {
+    /// The series.
+    pub series: Arc<str>,
+    /// What their subjects begin with.
+    pub prefix: String,
+    /// A subject that is looked for besides.
+    pub own: SmolStr,
+    /// Only those behind this one.
+    pub after: Option<SmolStr>,
+    /// How many at most: the first of them.
+    pub most: usize,
+}
+
+impl SubjectsOf {
+    /// Whether `subject` is one of those, if it is of the series.
+    #[must_use]
+    pub fn takes(&self, subject: &SmolStr) -> bool {
+        (subject.starts_with(&self.prefix) || *subject == self.own)
+            && self.after.as_ref().is_none_or(|after| subject > after)
+    }
+}
+
 /// Meters, wherever they are kept. What is acknowledged was kept as durably as the limits say.
 pub trait Meters: Send + Sync {
     /// Where the meters of `charges` stand and whether the amounts fit; changes nothing.
@@ -129,6 +167,16 @@ pub trait Meters: Send + Sync {
 
     /// Keeps what was answered, for when the same is asked again.
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>>;
+
+    /// Whose meters of a series there are, sorted. May look through all of them. A store that cannot list them names none.
+    fn subjects(&self, _of: &SubjectsOf) -> Later<Result<Vec<SmolStr>, StoreError>> {
+        Later::ready(Ok(Vec::new()))
+    }
+
+    /// What was spent, if that is kept.
+    fn books(&self) -> Option<Arc<dyn Books>> {
+        None
+    }
 
     /// Lets expire what is due: some of it, so that nobody waits for long.
     fn tick(&self, now: Timestamp);

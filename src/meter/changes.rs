@@ -50,6 +50,15 @@ pub struct Entry {
     pub limits: Vec<(SmolStr, Unit, Amount, Amount)>,
 }
 
+impl Entry {
+    /// The day that it is booked on, in days since 1970-01-01, by the clocks of UTC.
+    #[must_use]
+    pub fn day(&self) -> i64 {
+        const DAY_MS: i64 = 86_400_000;
+        self.at.as_millis().div_euclid(DAY_MS)
+    }
+}
+
 /// Names of what changed, beside the meters.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Changed {

@@ -374,6 +374,13 @@ impl Ledger {
         self.meters.iter()
     }
 
+    /// A part of the meters, so that whoever looks through all of them can let others in between; `None` behind the last
+    /// part.
+    #[must_use]
+    pub fn meters_in(&self, part: usize) -> Option<impl Iterator<Item = (&MeterKey, &Meter)>> {
+        self.meters.in_table(part)
+    }
+
     /// How many meters there are.
     #[must_use]
     pub fn meters_count(&self) -> usize {

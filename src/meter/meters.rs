@@ -130,6 +130,11 @@ impl Meters {
         self.tables.iter().flatten().map(|named| (&named.key, &named.meter))
     }
 
+    /// The meters of one of the tables; `None` behind the last.
+    pub(super) fn in_table(&self, table: usize) -> Option<impl Iterator<Item = (&MeterKey, &Meter)>> {
+        Some(self.tables.get(table)?.iter().map(|named| (&named.key, &named.meter)))
+    }
+
     /// Forgets blank meters of the next tables, until `most` meters were looked at, and hands over their names.
     pub(super) fn sweep(&mut self, now: Timestamp, most: usize) -> Vec<MeterKey> {
         let (mut blank, mut seen, mut tables) = (Vec::new(), 0, 0);

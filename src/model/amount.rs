@@ -48,6 +48,19 @@ impl Unit {
     pub const fn show(self, amount: Amount) -> Shown {
         Shown { amount, unit: self }
     }
+
+    /// A sum of amounts and of what was given back, as a decimal: it may be below zero, and beyond [`Amount::MAX`].
+    #[must_use]
+    pub fn show_sum(self, sum: i128) -> String {
+        if self != Self::Usd {
+            return sum.to_string();
+        }
+        let (sign, nanos) = (if sum < 0 { "-" } else { "" }, sum.unsigned_abs());
+        let whole = nanos / u128::from(NANOS_PER_USD);
+        let rest = u64::try_from(nanos % u128::from(NANOS_PER_USD)).unwrap_or_default();
+        let rest = self.show(Amount(rest)).to_string();
+        format!("{sign}{whole}{}", rest.strip_prefix('0').unwrap_or_default())
+    }
 }
 
 /// So many of a [`Unit`]: 0 to 9,223,372,036,854,775,807 (nano-dollars: about 9.2 billion dollars).
@@ -236,6 +249,17 @@ mod tests {
         ] {
             assert_eq!(Amount::from_usd(text), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn sums_go_beyond_amounts() {
+        let most = i128::from(u64::MAX);
+        assert_eq!(Unit::Usd.show_sum(0), "0");
+        assert_eq!(Unit::Usd.show_sum(-1), "-0.000000001");
+        assert_eq!(Unit::Usd.show_sum(12_400_000_000), "12.40");
+        assert_eq!(Unit::Usd.show_sum(-500_000_000_000), "-500");
+        assert_eq!(Unit::Usd.show_sum(most * 10), "184467440737.09551615");
+        assert_eq!(Unit::Tokens.show_sum(-most), "-18446744073709551615");
     }
 
     #[test]

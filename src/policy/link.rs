@@ -1,8 +1,8 @@
 //! Linking: the documents of all files become entities, scopes and rules, and every name is looked up.
 //!
-//! What files declare is linked first, as a whole ([`declared`]); then the rules of each file by themselves, on every
-//! core ([`rules`]); and what comes of them is put together with all numbers given anew ([`merge`]). A reload does the
-//! less of it the less changed ([`kept`]). All problems are collected.
+//! What files declare is linked first, as a whole (`declared`); then the rules of each file by themselves, on every
+//! core (`rules`); and what comes of them is put together with all numbers given anew (`merge`). A reload does the
+//! less of it the less changed (`kept`). All problems are collected.
 
 mod ancestry;
 mod declared;

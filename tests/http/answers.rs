@@ -184,8 +184,7 @@ fn the_description_lists_every_route() {
             assert!(![404, 405].contains(&answer.status), "{method} {path}: {answer:?}");
             let described = description["paths"][path][method]["responses"].as_object().unwrap();
             assert!(described.contains_key(&answer.status.to_string()), "{method} {path}: {}", answer.status);
-            let other = if method == "get" { "DELETE" } else { "GET" };
-            assert_eq!(server.connect().request(other, path, &[], b"").status, 405);
+            assert_eq!(server.connect().request("DELETE", path, &[], b"").status, 405);
         }
     }
 }

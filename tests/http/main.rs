@@ -12,10 +12,12 @@
 )]
 #![cfg(all(unix, feature = "server"))]
 mod additional;
+mod alerts;
 mod answers;
 mod config;
 mod connections;
 mod lifecycle;
 mod malformed;
 mod rollback;
+mod standing;
 mod support;

@@ -53,6 +53,7 @@ pub struct Setup {
     files: Vec<(String, String)>,
     config: String,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -61,6 +62,7 @@ impl Setup {
             files: vec![("bundle.yaml".to_owned(), BUNDLE.to_owned())],
             config: String::new(),
             arguments: Vec::new(),
+            variables: Vec::new(),
         }
     }
 
@@ -85,6 +87,11 @@ impl Setup {
         self
     }
 
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     fn command(&self, temp: &Path) -> Command {
         std::fs::create_dir_all(temp.join("policies")).unwrap();
         for (name, text) in &self.files {
@@ -98,7 +105,7 @@ impl Setup {
         if !self.config.is_empty() {
             std::fs::write(temp.join("tollgate.yaml"), &self.config).unwrap();
         }
-        command.args(&self.arguments);
+        command.args(&self.arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -11,6 +11,7 @@
     reason = "it sets up a world of its own, and fails by panicking"
 )]
 
+mod books;
 mod contract;
 mod embedded;
 

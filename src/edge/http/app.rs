@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -11,13 +12,18 @@ use super::answer::Id;
 use super::body::BodyLimits;
 use super::metrics::Metrics;
 use super::server::HttpOptions;
+use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
 use crate::meter::Alert;
+use crate::model::Facts;
+use crate::policy::Snapshot;
 
 /// The server's state: an engine, and what is counted.
 pub(super) struct App {
     pub(super) engine: Engine,
     pub(super) metrics: Metrics,
+    /// What becomes of alerts, where they are sent.
+    pub(super) outbox: OnceLock<Arc<Outbox>>,
     pub(super) body: BodyLimits,
     /// Most requests of a batch.
     pub(super) batch: usize,
@@ -26,6 +32,8 @@ pub(super) struct App {
     pub(super) budget_status: StatusCode,
     /// How many explanations are worked out at once; they take milliseconds where decisions take microseconds.
     pub(super) explaining: Semaphore,
+    /// Whose turn it is to read the books.
+    pub(super) reading_books: Semaphore,
     /// The beginning of every decision's name.
     process: String,
     decisions: AtomicU64,
@@ -39,18 +47,21 @@ impl App {
         Self {
             engine,
             metrics: Metrics::default(),
+            outbox: OnceLock::new(),
             body,
             batch: options.batch,
             reload_timeout: options.reload_timeout,
             budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),
             explaining: Semaphore::new(workers),
+            reading_books: Semaphore::new(1),
             process: format!("{:016x}", random()),
             decisions: AtomicU64::new(0),
         }
     }
 
     /// Tells that percents of limits were crossed.
-    pub(super) fn alert(&self, alerts: &[Alert]) {
+    pub(super) fn alert(&self, alerts: &[Alert], snapshot: &Snapshot, facts: &Facts) {
+        self.engine.warn(alerts, snapshot, facts);
         for alert in alerts {
             self.metrics.warned(&alert.limit, alert.percent);
             let meter = alert.subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();

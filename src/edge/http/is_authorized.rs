@@ -160,13 +160,13 @@ async fn decide_by_limits(app: &App, snapshot: &Snapshot, facts: &Facts, asked: 
     match &asked.question {
         Asking::One(request) => {
             let Authorized { decision, alerts } = gate::authorize(world, request, wish.as_ref()).await?;
-            app.alert(&alerts);
+            app.alert(&alerts, snapshot, facts);
             app.metrics.decided(decision.code, &decision.rules);
             Ok(Decided::One(decision))
         }
         Asking::Candidates(request, explain) => {
             let Authorized { decision, alerts } = gate::authorize_candidates(world, request, wish.as_ref()).await?;
-            app.alert(&alerts);
+            app.alert(&alerts, snapshot, facts);
             Ok(counted(app, snapshot, facts, request, decision, *explain))
         }
     }

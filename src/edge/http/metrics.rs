@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 use hyper::StatusCode;
 use smol_str::SmolStr;
 
+use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
 use crate::model::{DecisionCode, RuleReference};
 
@@ -86,7 +87,7 @@ impl Metrics {
     }
 
     /// All of it as Prometheus reads it.
-    pub(super) fn text(&self, engine: &Engine) -> String {
+    pub(super) fn text(&self, engine: &Engine, outbox: Option<&Outbox>) -> String {
         let mut out = Text(String::with_capacity(4 * 1024));
         self.decisions_text(&mut out);
         let codes = STATUSES.iter().map(u16::to_string).chain(["503".to_owned()]);
@@ -100,6 +101,9 @@ impl Metrics {
         out.family(name, "counter", "How often a percent of a limit was crossed, once a period and meter.");
         for ((limit, percent), count) in &*self.warnings.lock().unwrap_or_else(PoisonError::into_inner) {
             out.line(name, &[("limit", limit), ("percent", &percent.to_string())], *count);
+        }
+        if let Some(outbox) = outbox {
+            outbox_text(outbox, &mut out);
         }
         engine_text(engine, &mut out);
         out.0
@@ -122,6 +126,18 @@ impl Metrics {
         let help = "Decisions determined by rules beyond the thousand that are counted by name.";
         out.single("tollgate_rule_decisions_other_total", "counter", help, load(&self.rules.others));
     }
+}
+
+fn outbox_text(outbox: &Outbox, out: &mut Text) {
+    let [delivered, failed, dropped, retried] = outbox.counts().read();
+    let name = "tollgate_alerts_total";
+    out.family(name, "counter", "Alerts by what became of them; dropped ones were pushed out of a full queue.");
+    for (outcome, count) in [("delivered", delivered), ("failed", failed), ("dropped", dropped)] {
+        out.line(name, &[("outcome", outcome)], count);
+    }
+    out.single("tollgate_alert_retries_total", "counter", "How often an alert was sent again.", retried);
+    let waiting = u64::try_from(outbox.len()).unwrap_or(u64::MAX);
+    out.single("tollgate_alerts_waiting", "gauge", "Alerts that wait to be sent.", waiting);
 }
 
 fn engine_text(engine: &Engine, out: &mut Text) {

@@ -35,7 +35,11 @@ pub(super) fn ready(app: &App) -> Response {
 
 /// `GET /metrics`.
 pub(super) fn metrics(app: &App) -> Response {
-    of_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", app.metrics.text(&app.engine))
+    of_type(
+        StatusCode::OK,
+        "text/plain; version=0.0.4; charset=utf-8",
+        app.metrics.text(&app.engine, app.outbox.get().map(|outbox| &**outbox)),
+    )
 }
 
 /// `GET /bundle`.

@@ -4,6 +4,7 @@
 //! axum serves all of it but `/is_authorized`, which is answered below it: nearly every request asks that, and boxed
 //! handlers and bodies are a tenth of what such a request takes.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tower_service::Service as _;
 
 use super::app::App;
 use super::errors::{ApiError, ErrorCode, Response};
-use super::{batch, body, cedar_agent, is_authorized, operations, spending};
+use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -30,6 +31,8 @@ enum Route {
     Release,
     Extend,
     Usage,
+    Limits,
+    Books,
     Live,
     Ready,
     Metrics,
@@ -41,7 +44,7 @@ enum Route {
 }
 
 /// Every route there is, the one of nearly all requests first.
-const ROUTES: [(&str, &str, Route); 15] = [
+const ROUTES: [(&str, &str, Route); 17] = [
     ("/is_authorized", "POST", Route::IsAuthorized),
     ("/is_authorized/batch", "POST", Route::Batch),
     ("/v1/is_authorized", "POST", Route::CedarAgent),
@@ -49,6 +52,8 @@ const ROUTES: [(&str, &str, Route); 15] = [
     ("/release", "POST", Route::Release),
     ("/extend", "POST", Route::Extend),
     ("/usage", "POST", Route::Usage),
+    ("/limits", "GET", Route::Limits),
+    ("/usage", "GET", Route::Books),
     ("/health/live", "GET", Route::Live),
     ("/health/ready", "GET", Route::Ready),
     ("/metrics", "GET", Route::Metrics),
@@ -81,13 +86,18 @@ pub(super) type AnyResponse = hyper::Response<Either<http_body_util::Full<Bytes>
 impl Routes {
     pub(super) fn new(app: Arc<App>) -> Self {
         let mut others = Router::new();
-        for (path, _, _) in ROUTES.iter().filter(|(path, _, _)| *path != HOT) {
+        let paths: BTreeSet<&str> = ROUTES.iter().map(|(path, _, _)| *path).filter(|path| *path != HOT).collect();
+        for path in paths {
             let app = Arc::clone(&app);
             // Any method, so that a wrong one is told in our own form.
             others = others.route(path, any(move |request| through_axum(app, request)));
         }
         let unknown = Arc::clone(&app);
         Self { app, others: others.fallback(move |request| through_axum(unknown, request)) }
+    }
+
+    pub(super) fn app(&self) -> &App {
+        &self.app
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Result<AnyResponse, Infallible> {
@@ -122,10 +132,7 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Display,
 {
-    let Some((_, wanted, route)) = ROUTES.iter().find(|(path, _, _)| *path == head.uri.path()) else {
-        return Err(ApiError::new(ErrorCode::NotFound, "no such path; GET /openapi.json lists those there are"));
-    };
-    check_method(&head.method, wanted)?;
+    let route = &route(head)?;
     if head.headers.get_all(HOST).iter().nth(1).is_some() {
         return Err(ApiError::invalid("", "a request has one `Host`"));
     }
@@ -159,6 +166,8 @@ where
         Route::Release => spending::release(app, &body).await,
         Route::Extend => spending::extend(app, &body).await,
         Route::Usage => spending::usage(app, &body).await,
+        Route::Limits => standing::answer(app, head.uri.query()).await,
+        Route::Books => books::answer(app, head.uri.query()).await,
         Route::Live => Ok(operations::live()),
         Route::Ready => Ok(operations::ready(app)),
         Route::Metrics => Ok(operations::metrics(app)),
@@ -170,12 +179,24 @@ where
     }
 }
 
-fn check_method(method: &Method, wanted: &'static str) -> Result<(), ApiError> {
-    if method.as_str() == wanted || (wanted == "GET" && method == Method::HEAD) {
-        return Ok(());
+/// What answers this path and method.
+fn route(head: &Parts) -> Result<Route, ApiError> {
+    let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
+    let mut allowed: Option<&'static str> = None;
+    for (_, takes, route) in ROUTES.iter().filter(|(path, _, _)| *path == head.uri.path()) {
+        if *takes == method {
+            return Ok(*route);
+        }
+        allowed = Some(match (allowed, *takes) {
+            (Some(_), _) => "GET, HEAD, POST",
+            (None, "GET") => "GET, HEAD",
+            (None, takes) => takes,
+        });
     }
-    let allowed = if wanted == "GET" { "GET, HEAD" } else { wanted };
-    Err(ApiError::new(ErrorCode::MethodNotAllowed(allowed), format!("this path takes {allowed}")))
+    Err(match allowed {
+        Some(allowed) => ApiError::new(ErrorCode::MethodNotAllowed(allowed), format!("this path takes {allowed}")),
+        None => ApiError::new(ErrorCode::NotFound, "no such path; GET /openapi.json lists those there are"),
+    })
 }
 
 /// Whether the status is to tell a forbid. A query that says it wrongly must not be passed over: its sender would take

@@ -21,6 +21,7 @@ use super::app::App;
 use super::body::BodyLimits;
 use super::pace::{Pace, Paced, Times};
 use super::router::Routes;
+use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
 
 /// After an error that will not go away by itself (no file descriptors left), so as not to spin.
@@ -99,6 +100,14 @@ impl Server {
         let body = BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout };
         let app = Arc::new(App::new(engine, body, &options));
         Ok(Self { listener, routes: Routes::new(app), options })
+    }
+
+    /// Counts what becomes of alerts, for `/metrics`.
+    #[must_use]
+    pub fn with_outbox(self, outbox: Arc<Outbox>) -> Self {
+        // There is one at most, and a second one would not be counted.
+        let _first = self.routes.app().outbox.set(outbox);
+        self
     }
 
     /// Where it listens.

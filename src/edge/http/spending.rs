@@ -80,7 +80,7 @@ async fn note(app: &App, spent: &Spent) -> Result<Outcome, ApiError> {
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
     let closed = gate::record(app.engine.world(&snapshot, &facts), app.engine.reservation_id(), spent).await?;
-    app.alert(&closed.alerts);
+    app.alert(&closed.alerts, &snapshot, &facts);
     Ok(Outcome::of(&closed))
 }
 

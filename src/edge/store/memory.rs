@@ -1,9 +1,13 @@
 //! Meters in memory alone: what is held and used is forgotten with the process.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, held, looks, recorded};
-use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
+use smol_str::SmolStr;
+
+use super::books::MemoryBooks;
+use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, gather_subjects, held, looks, recorded};
+use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{Charge, Closed, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
 
@@ -11,11 +15,16 @@ use crate::model::Timestamp;
 #[derive(Debug, Default)]
 pub struct Memory {
     ledger: Mutex<Ledger>,
+    books: Arc<MemoryBooks>,
 }
 
 impl Memory {
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn at(&self, now: Timestamp) -> MutexGuard<'_, Ledger> {
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ledger = self.lock();
         ledger.expire(now, EXPIRE_AT_ONCE);
         ledger
     }
@@ -23,8 +32,10 @@ impl Memory {
     fn change<T>(&self, now: Timestamp, work: impl FnOnce(&mut Ledger) -> T) -> Later<T> {
         let mut ledger = self.at(now);
         let done = work(&mut ledger);
-        // Nobody writes them.
-        drop(ledger.take_changes());
+        let changes = ledger.take_changes();
+        drop(ledger);
+        // Of what changed, only what was spent is kept a second time.
+        self.books.note(&changes.entries);
         Later::ready(done)
     }
 }
@@ -63,14 +74,28 @@ impl Meters for Memory {
     }
 
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ledger = self.lock();
         ledger.answered(id, answer);
         Later::ready(Ok(()))
+    }
+
+    fn subjects(&self, of: &SubjectsOf) -> Later<Result<Vec<SmolStr>, StoreError>> {
+        let (mut found, mut part) = (BTreeSet::new(), 0);
+        while gather_subjects(&self.lock(), part, of, &mut found) {
+            part += 1;
+        }
+        Later::ready(Ok(found.into_iter().collect()))
+    }
+
+    fn books(&self) -> Option<Arc<dyn Books>> {
+        Some(Arc::clone(&self.books) as Arc<dyn Books>)
     }
 
     fn tick(&self, now: Timestamp) {
         let mut ledger = self.at(now);
         ledger.sweep(now, SWEEP_AT_ONCE);
-        drop(ledger.take_changes());
+        let changes = ledger.take_changes();
+        drop(ledger);
+        self.books.note(&changes.entries);
     }
 }

@@ -1,5 +1,6 @@
 //! Where meters are kept: in memory, or in a file that outlives the process. Each passes one contract suite.
 
+mod books;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
 pub mod memory;
@@ -8,7 +9,11 @@ pub mod memory;
 pub use embedded::{Embedded, OpenError};
 pub use memory::Memory;
 
-use crate::gate::{CloseError, HoldError, Look, StoreError};
+use std::collections::BTreeSet;
+
+use smol_str::SmolStr;
+
+use crate::gate::{CloseError, HoldError, Look, StoreError, SubjectsOf};
 use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Usage};
 #[cfg(feature = "sqlite")]
 use crate::meter::{Reservation, State};
@@ -43,6 +48,21 @@ fn recorded(ledger: &mut Ledger, hold: Hold, usage: Usage, now: Timestamp) -> Re
         Some(found) => Err(CloseError::KeyTaken(Box::new(found.clone()))),
         None => Ok(ledger.record(hold, usage, now)?),
     }
+}
+
+/// Takes from one part of the meters whose they are; false behind the last part. Part by part, so that nobody waits for
+/// long.
+fn gather_subjects(ledger: &Ledger, part: usize, of: &SubjectsOf, found: &mut BTreeSet<SmolStr>) -> bool {
+    let Some(meters) = ledger.meters_in(part) else { return false };
+    for (key, _) in meters.filter(|(key, _)| key.series == of.series) {
+        if let Some(subject) = key.subject.as_ref().filter(|subject| of.takes(subject)) {
+            found.insert(subject.clone());
+            if found.len() > of.most {
+                found.pop_last();
+            }
+        }
+    }
+    true
 }
 
 /// Whether it is still known: open, or closed for no longer than it is remembered.

@@ -6,17 +6,16 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
+use super::books::{self, Reader};
 use super::{FILE_NAME, rows};
 use crate::gate::StoreError;
-use crate::meter::{Changes, Entry, Ledger, Reservation, ReservationId};
+use crate::meter::{Changes, Ledger, Reservation, ReservationId};
 use crate::model::Timestamp;
 
 /// Marks the file as Tollgate's: "TOLL".
 const APPLICATION_ID: i32 = 0x544F_4C4C;
 /// The version of the tables.
 const VERSION: i32 = 1;
-/// Milliseconds of a day.
-const DAY_MS: i64 = 86_400_000;
 /// How many forgotten reservations are dropped with a commit.
 const DROP_AT_ONCE: i64 = 500;
 
@@ -190,6 +189,13 @@ impl File {
         Ok(Archive { connection: connect(&self.path, true)? })
     }
 
+    /// A third one, that reads the books: a report takes its time.
+    pub(super) fn books(&self) -> Result<Reader, OpenError> {
+        let connection = connect(&self.path, true)?;
+        connection.pragma_update(None, "query_only", true).map_err(|error| self.failed(&error))?;
+        Ok(Reader::new(connection))
+    }
+
     /// Writes in one transaction, and returns when it is on disk.
     pub(super) fn write(&mut self, changes: &Changes) -> Result<(), StoreError> {
         if changes.is_empty() {
@@ -276,43 +282,13 @@ fn put(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<()>
         ])?;
     }
     for entry in &changes.entries {
-        note(transaction, entry)?;
+        books::note(transaction, entry)?;
     }
     if let Some(latest) = changes.reservations.iter().map(|one| one.created_at.as_millis()).max() {
         let mut statement = transaction.prepare_cached(
             "DELETE FROM reservations WHERE id IN (SELECT id FROM reservations WHERE due_at < ?1 AND open = 0 LIMIT ?2)",
         )?;
         statement.execute(params![latest, DROP_AT_ONCE])?;
-    }
-    Ok(())
-}
-
-/// Adds to the books.
-fn note(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
-    let day = entry.at.as_millis().div_euclid(DAY_MS);
-    let (principal, resource) = (entry.spending.principal.to_string(), entry.spending.resource.to_string());
-    if let Some(usage) = entry.usage {
-        let mut statement = transaction.prepare_cached(
-            "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET \
-             requests = requests + excluded.requests, input_tokens = input_tokens + excluded.input_tokens, \
-             output_tokens = output_tokens + excluded.output_tokens, nano_usd = nano_usd + excluded.nano_usd",
-        )?;
-        statement.execute(params![
-            day,
-            principal,
-            resource,
-            usage.requests.max(1).cast_signed(),
-            usage.input_tokens.cast_signed(),
-            usage.output_tokens.cast_signed(),
-            usage.usd.map_or(0, crate::model::Amount::get_signed),
-        ])?;
-    }
-    let mut statement = transaction.prepare_cached(
-        "INSERT INTO charges VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
-    )?;
-    for (limit, unit, charged, before) in &entry.limits {
-        let amount = charged.get_signed() - before.get_signed();
-        statement.execute(params![day, limit.as_str(), unit.as_str(), principal, resource, amount])?;
     }
     Ok(())
 }

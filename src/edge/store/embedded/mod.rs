@@ -4,22 +4,24 @@
 //! What is hard about it: a commit that fails must leave nobody with an answer, and nothing forgotten. What was to be
 //! written is a state, not a step, so it is put back and written with the next commit; what was held is given back.
 
+mod books;
 mod file;
 mod rows;
 mod writer;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use smol_str::SmolStr;
 use tokio::sync::oneshot;
 
 pub use file::OpenError;
 
 use self::file::{Archive, File};
-use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, held, is_known, looks, recorded};
-use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
+use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, gather_subjects, held, is_known, looks, recorded};
+use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{Charge, Closed, Durability, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
 
@@ -34,6 +36,7 @@ pub const FILE_NAME: &str = "meters.db";
 pub struct Embedded {
     shared: Arc<Shared>,
     archive: Mutex<Archive>,
+    books: Arc<books::Reader>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -90,13 +93,14 @@ impl Embedded {
         let mut file = File::open(directory)?;
         let ledger = file.load(now)?;
         let archive = Mutex::new(file.archive()?);
+        let books = Arc::new(file.books()?);
         let state =
             State { ledger, let_go: 0, waiting: Vec::new(), lingering: VecDeque::new(), moved: true, ends: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
         let writing = Arc::clone(&shared);
         let writer = std::thread::Builder::new().name("meters".to_owned()).spawn(move || writer::run(&writing, file));
         let writer = writer.map_err(|error| OpenError::Thread(error.to_string()))?;
-        Ok(Self { shared, archive, writer: Some(writer) })
+        Ok(Self { shared, archive, books, writer: Some(writer) })
     }
 
     /// Moves something, and answers when it is as durable as `wait` says.
@@ -245,6 +249,18 @@ impl Meters for Embedded {
             ledger.answered(id, answer);
             (Ok(()), Wait::ForDisk)
         })
+    }
+
+    fn subjects(&self, of: &SubjectsOf) -> Later<Result<Vec<SmolStr>, StoreError>> {
+        let (mut found, mut part) = (BTreeSet::new(), 0);
+        while gather_subjects(&self.shared.lock().ledger, part, of, &mut found) {
+            part += 1;
+        }
+        Later::ready(Ok(found.into_iter().collect()))
+    }
+
+    fn books(&self) -> Option<Arc<dyn Books>> {
+        Some(Arc::clone(&self.books) as Arc<dyn Books>)
     }
 
     fn tick(&self, now: Timestamp) {

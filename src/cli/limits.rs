@@ -1,0 +1,176 @@
+//! `limits`: where a caller stands, as a running server tells it.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
+use serde_json::{Map, Value};
+
+use super::output::{self, Exit, Format, Paint, number, shown};
+use crate::edge::outgoing::{Address, Client, Outgoing};
+use crate::model::EntityUid;
+
+/// For the server to answer a page.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest page.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// Most pages: who has more meters than fit these asks the server page by page.
+const MOST_PAGES: usize = 100;
+
+const EXAMPLE: &str = "\
+Example:
+  tollgate limits --principal 'User::\"alice\"'
+
+Exit codes: 0 told, 1 the server refuses the question or has no bundle, 2 usage, or no server answers.";
+
+/// Tell where a caller stands with a running server
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub(super) struct LimitsArguments {
+    /// Whose limits, as a Cedar uid: User::"alice"
+    #[arg(long, value_name = "UID")]
+    principal: EntityUid,
+    /// The server, on this machine
+    #[arg(long, value_name = "URL", env = "TOLLGATE_SERVER", default_value = "http://127.0.0.1:8181", hide_env_values = true, value_parser = server)]
+    server: Address,
+    /// How the answer is written
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+fn server(text: &str) -> Result<Address, String> {
+    let address = Address::parse(text).map_err(|error| error.to_string())?;
+    if address.is_tls() || !address.is_bare() {
+        return Err("expected http:// with an address of this machine, such as http://127.0.0.1:8181".to_owned());
+    }
+    Ok(address)
+}
+
+/// Why there is nothing to tell.
+enum Failure {
+    NoServer(String),
+    Refused(String),
+}
+
+pub(super) fn run(arguments: &LimitsArguments) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(error, Exit::Usage),
+    };
+    match runtime.block_on(ask(arguments)) {
+        Ok(told) => {
+            let text = match arguments.format {
+                Format::Text => text(&told, Paint::of(&std::io::stdout())),
+                // The alternate form of a JSON value is its indented text.
+                Format::Json => format!("{:#}\n", Value::Object(told)),
+            };
+            output::data(&text, Exit::Fine, Exit::Usage)
+        }
+        Err(Failure::NoServer(message)) => output::fail(message, Exit::Usage),
+        Err(Failure::Refused(message)) => output::fail(message, Exit::Error),
+    }
+}
+
+/// All pages as one.
+async fn ask(arguments: &LimitsArguments) -> Result<Map<String, Value>, Failure> {
+    let principal = encoded(&arguments.principal.to_string());
+    let (mut whole, mut limits) = (Map::new(), Vec::new());
+    let mut after = String::new();
+    for _ in 0..MOST_PAGES {
+        let path = format!("/limits?principal={principal}&page_size=1000{after}");
+        let mut page = page(&arguments.server, &path).await?;
+        if let Some(Value::Array(more)) = page.remove("limits") {
+            limits.extend(more);
+        }
+        let next = page.remove("next");
+        if whole.is_empty() {
+            whole = page;
+        }
+        match next {
+            Some(Value::String(next)) => after = format!("&after={}", encoded(&next)),
+            _ => {
+                whole.insert("limits".to_owned(), Value::Array(limits));
+                return Ok(whole);
+            }
+        }
+    }
+    let most = MOST_PAGES * 1000;
+    Err(Failure::Refused(format!("there are more than {most} meters; ask GET /limits for them page by page")))
+}
+
+async fn page(server: &Address, path: &str) -> Result<Map<String, Value>, Failure> {
+    let no_server = |error| Failure::NoServer(format!("no answer from {server}: {error}"));
+    let client = Client::new(server.at(path), TIMEOUT, MOST_BYTES).map_err(no_server)?;
+    let what = Outgoing { method: Method::GET, headers: Vec::new(), body: Bytes::new() };
+    let reply = client.send(what).await.map_err(no_server)?;
+    let body: Option<Value> = serde_json::from_slice(&reply.body).ok();
+    match (reply.status, body) {
+        (StatusCode::OK, Some(Value::Object(page))) if page.contains_key("limits") => Ok(page),
+        (StatusCode::OK, _) => Err(Failure::NoServer(format!("what answers at {server} is not Tollgate"))),
+        (status, body) => {
+            let message = body.as_ref().and_then(|body| body.pointer("/error/message")?.as_str());
+            let message = message.map_or_else(|| format!("{server} answered with {}", status.as_u16()), str::to_owned);
+            Err(Failure::Refused(message))
+        }
+    }
+}
+
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+const HEAD: [&str; 8] = ["limit", "meter", "used", "held", "of", "left", "resets", "declared"];
+
+/// For people: one meter a line.
+fn text(told: &Map<String, Value>, paint: Paint) -> String {
+    let part = |name| told.get("principal").and_then(|principal| principal.get(name)?.as_str()).unwrap_or_default();
+    let principal = shown(&format!("{}::\"{}\"", part("type"), part("id").escape_debug()));
+    let limits = told.get("limits").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    if limits.is_empty() {
+        return format!("no limit can bind {principal}\n");
+    }
+    let rows: Vec<[String; 8]> = limits.iter().map(row).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(String::as_str);
+        cells.chain(HEAD.get(column).copied()).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let line = |cells: &[&str]| {
+        let padded = cells.iter().enumerate().map(|(column, cell)| format!("{cell:width$}", width = width(column)));
+        format!("  {}", padded.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    let mut text = format!("{} of {principal}:\n{}\n", number(rows.len(), "meter"), paint.dim(&line(&HEAD)));
+    for row in &rows {
+        text += &line(&row.each_ref().map(String::as_str));
+        text.push('\n');
+    }
+    text
+}
+
+fn row(one: &Value) -> [String; 8] {
+    let said = |name: &str| one.get(name).and_then(Value::as_str).map(shown);
+    let cell = |name| said(name).unwrap_or_default();
+    let line = one.get("line").and_then(Value::as_u64).unwrap_or_default();
+    let only_told = if cell("mode") == "warn" { " (only told)" } else { "" };
+    [
+        cell("id"),
+        said("meter").unwrap_or_else(|| "shared by all".to_owned()),
+        cell("used"),
+        cell("held"),
+        format!("{} {}{only_told}", cell("limit"), cell("unit").replace('_', " ")),
+        cell("remaining"),
+        said("resets_at").unwrap_or_else(|| "-".to_owned()),
+        format!("{}:{line}", cell("file")),
+    ]
+}

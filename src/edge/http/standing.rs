@@ -1,0 +1,114 @@
+//! `GET /limits`: where a caller stands.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use smol_str::SmolStr;
+use tokio::runtime::Handle;
+
+use super::app::App;
+use super::body::json;
+use super::errors::{ApiError, ErrorCode, Response};
+use super::grammar::missing;
+use super::is_authorized::aside;
+use super::query::{Part, Query, cursor, read_cursor};
+use crate::gate::{self, MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError};
+use crate::meter::{Measure, Mode};
+
+#[derive(Serialize)]
+struct Told<'a> {
+    revision: &'a str,
+    at: String,
+    principal: Who<'a>,
+    limits: Vec<One<'a>>,
+    /// What to say as `after` for the next page.
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Who<'a> {
+    r#type: &'a str,
+    id: &'a str,
+}
+
+#[derive(Serialize)]
+struct One<'a> {
+    id: &'a str,
+    meter: Option<&'a str>,
+    each: Option<String>,
+    kind: &'static str,
+    unit: &'static str,
+    limit: String,
+    used: String,
+    held: String,
+    remaining: String,
+    resets_at: Option<String>,
+    warn_at: &'a [u8],
+    mode: &'static str,
+    file: &'a str,
+    line: u32,
+}
+
+/// Answers about one page.
+pub(super) async fn answer(app: &Arc<App>, query: Option<&str>) -> Result<Response, ApiError> {
+    let query = Query::read(query, &["principal", "page_size", "after"])?;
+    let principal = query.uid("principal")?.ok_or_else(|| missing("principal"))?;
+    let most = query.page_size(MAX_STANDINGS)?;
+    let after = query.get("after").map(read_cursor::<(SmolStr, Part)>).transpose()?;
+    let waiting = Handle::current();
+    // With a meter for each model or end user it looks through all of them.
+    aside(app, move |app| {
+        let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+        let facts = app.engine.facts();
+        let world = app.engine.world(&snapshot, &facts);
+        let found = waiting.block_on(gate::standings(world, &principal, after.as_ref(), most))?;
+        Ok(json(StatusCode::OK, &told(&found, snapshot.revision(), facts.now.to_string())))
+    })
+    .await?
+}
+
+fn told<'a>(found: &'a Standings<'_>, revision: &'a str, at: String) -> Told<'a> {
+    Told {
+        revision,
+        at,
+        principal: Who { r#type: found.principal.kind(), id: found.principal.id() },
+        limits: found.meters.iter().map(one).collect(),
+        next: found.next.as_ref().map(|next: &Mark| cursor(next)),
+    }
+}
+
+fn one<'a>(meter: &'a MeterStanding<'_>) -> One<'a> {
+    let (limit, standing) = (&meter.bound.limit, &meter.standing);
+    let unit = limit.unit();
+    let show = |amount| unit.show(amount).to_string();
+    One {
+        id: &limit.id,
+        meter: meter.meter.as_deref(),
+        each: meter.bound.each.as_ref().map(ToString::to_string),
+        kind: match limit.measure {
+            Measure::Budget { .. } => "budget",
+            Measure::Rate { .. } => "rate",
+            Measure::Concurrency => "concurrency",
+        },
+        unit: unit.as_str(),
+        limit: show(standing.cap),
+        used: show(standing.used),
+        held: show(standing.held),
+        remaining: show(standing.remaining()),
+        resets_at: standing.resets_at.map(|at| at.to_string()),
+        warn_at: &limit.warn_at,
+        mode: if limit.mode == Mode::Warn { "warn" } else { "enforce" },
+        file: &meter.bound.file,
+        line: meter.bound.line,
+    }
+}
+
+impl From<StandingsError> for ApiError {
+    fn from(error: StandingsError) -> Self {
+        match error {
+            StandingsError::Request(error) => error.into(),
+            StandingsError::Store(error) => Self::new(ErrorCode::StoreUnavailable, error.to_string()),
+        }
+    }
+}

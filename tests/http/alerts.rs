@@ -1,0 +1,255 @@
+//! Alerts as they are posted: signed, once a period, sent again where that helps, and never more than may wait.
+
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::support::{DEADLINE, Server, Setup};
+
+const SECRET: &str = "a secret of thirty-two bytes ...";
+const BUNDLE: &str = r#"
+authz_rules: [{ users: "*", models: "*" }]
+limits:
+  - { id: tokens, users: "*", each: user, budget: { tokens: 100, every: total }, warn_at: [50, 80] }
+"#;
+
+/// One post, as it came.
+struct Post {
+    signature: String,
+    body: Vec<u8>,
+}
+
+impl Post {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn check(&self) {
+        let (t, v1) = self.signature.split_once(',').unwrap();
+        let (t, v1) = (t.strip_prefix("t=").unwrap(), v1.strip_prefix("v1=").unwrap());
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        assert!(t.parse::<u64>().unwrap().abs_diff(now) < 120);
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, SECRET.as_bytes());
+        let signed = [t.as_bytes(), b".", self.body.as_slice()].concat();
+        let tag: Vec<u8> = (0..v1.len() / 2).map(|at| u8::from_str_radix(&v1[2 * at..][..2], 16).unwrap()).collect();
+        aws_lc_rs::hmac::verify(&key, &signed, &tag).expect("the signature");
+    }
+}
+
+/// Takes posts, and answers each with the next of `statuses`, and with 200 once they are over.
+fn listener(statuses: &[u16]) -> (u16, Receiver<Post>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (port, serve(listener, statuses))
+}
+
+fn serve(listener: TcpListener, statuses: &[u16]) -> Receiver<Post> {
+    let (sender, posts) = channel();
+    let statuses = Arc::new(Mutex::new(statuses.to_vec()));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut left = statuses.lock().unwrap();
+            let status = if left.is_empty() { 200 } else { left.remove(0) };
+            if let Some(post) = take(stream, status)
+                && sender.send(post).is_err()
+            {
+                return;
+            }
+        }
+    });
+    posts
+}
+
+fn take(stream: impl Read + Write, status: u16) -> Option<Post> {
+    let mut reader = BufReader::new(stream);
+    let (mut length, mut signature, mut line) = (0, String::new(), String::new());
+    while reader.read_line(&mut line).ok()? > 0 && line != "\r\n" {
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.trim().parse().unwrap(),
+            "x-tollgate-signature" => signature = value.trim().to_owned(),
+            _ => {}
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let answer = format!("HTTP/1.1 {status} Fine\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    reader.get_mut().write_all(answer.as_bytes()).unwrap();
+    Some(Post { signature, body })
+}
+
+fn server(port: u16, more: &str) -> Server {
+    let config = format!(
+        "alerts:\n  webhook:\n    url: http://127.0.0.1:{port}/hook?key=hidden\n    secret_file: secret\n    node: one\n    pause_ms: 20\n{more}"
+    );
+    let temp = tempfile::TempDir::new().unwrap();
+    std::fs::write(temp.path().join("secret"), format!("{SECRET}\n")).unwrap();
+    Setup::new().file("bundle.yaml", BUNDLE).config(&config).start_in(temp)
+}
+
+fn hold(server: &Server, who: &str, tokens: u64) -> Value {
+    let body = json!({
+        "principal": { "type": "User", "id": who }, "action": "chat", "resource": "Model::\"open/x\"",
+        "reserve": { "input_tokens": tokens, "output_tokens": 0 },
+    });
+    server.post("/is_authorized", &body.to_string()).json()
+}
+
+fn counted(server: &Server, what: &str) -> bool {
+    server.get("/metrics").body.lines().any(|line| line == what)
+}
+
+#[test]
+fn an_alert_is_signed_and_told_once_a_period() {
+    let (port, posts) = listener(&[]);
+    let server = server(port, "");
+    for tokens in [49, 1, 1, 28, 1, 1, 1] {
+        hold(&server, "alice", tokens);
+    }
+    let first = posts.recv_timeout(DEADLINE).unwrap();
+    first.check();
+    let mut body = first.json();
+    let id = body["id"].take();
+    assert!(id.as_str().unwrap().starts_with("a-"));
+    let at = body["at"].take();
+    assert!(at.as_str().unwrap().ends_with('Z'));
+    let revision = server.get("/bundle").json()["revision"].clone();
+    let expected = json!({
+        "event": "limit_warning", "id": null, "limit": "tokens", "meter": "User::\"alice\"", "percent": 50,
+        "unit": "tokens", "amounts": { "limit": "100", "used": "0", "held": "50", "remaining": "50" },
+        "resets_at": null, "at": null, "revision": revision, "node": "one",
+    });
+    assert_eq!(body, expected);
+    let second = posts.recv_timeout(DEADLINE).unwrap();
+    second.check();
+    assert_eq!(second.json()["percent"], 80);
+    assert_ne!(second.json()["id"], id);
+    // Another meter has alerts of its own; what comes next is of it, and nothing came in between.
+    hold(&server, "bob", 60);
+    assert_eq!(posts.recv_timeout(DEADLINE).unwrap().json()["meter"], "User::\"bob\"");
+    server.until("all are counted", |server| counted(server, "tollgate_alerts_total{outcome=\"delivered\"} 3"));
+    assert!(posts.try_recv().is_err());
+    assert!(!server.log().contains(SECRET) && !server.log().contains("hidden"), "{}", server.log());
+}
+
+#[test]
+fn what_fails_is_sent_again_and_what_is_refused_is_not() {
+    let (port, posts) = listener(&[500, 429, 200, 400]);
+    let server = server(port, "");
+    hold(&server, "alice", 60);
+    let tries: Vec<Post> = (0..3).map(|_| posts.recv_timeout(DEADLINE).unwrap()).collect();
+    for again in &tries {
+        again.check();
+        assert_eq!(again.body, tries[0].body, "the same alert");
+    }
+    hold(&server, "bob", 60);
+    assert_eq!(posts.recv_timeout(DEADLINE).unwrap().json()["meter"], "User::\"bob\"");
+    server.until("it is counted", |server| counted(server, "tollgate_alerts_total{outcome=\"failed\"} 1"));
+    assert!(counted(&server, "tollgate_alerts_total{outcome=\"delivered\"} 1"));
+    assert!(counted(&server, "tollgate_alert_retries_total 2"));
+    assert!(server.log().contains("was not taken: it was answered with 400"), "{}", server.log());
+}
+
+#[test]
+fn an_alert_waits_for_who_is_away() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let server = server(port, "    attempts: 100\n");
+    let decided = hold(&server, "alice", 60);
+    assert_eq!(decided["decision"], "permit", "nobody waits for alerts");
+    server.until("it was tried", |server| !counted(server, "tollgate_alert_retries_total 0"));
+    let posts = serve(TcpListener::bind(("127.0.0.1", port)).unwrap(), &[]);
+    posts.recv_timeout(DEADLINE).unwrap().check();
+}
+
+#[test]
+fn a_full_queue_drops_the_oldest() {
+    // Takes connections and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let mut server = server(port, "    queue: 2\n    timeout_ms: 300000\n");
+    hold(&server, "first", 60);
+    let _kept = silent.accept().unwrap();
+    for number in 0..5 {
+        assert_eq!(hold(&server, &format!("user-{number}"), 60)["decision"], "permit");
+    }
+    assert!(counted(&server, "tollgate_alerts_total{outcome=\"dropped\"} 3"));
+    assert!(counted(&server, "tollgate_alerts_waiting 3"));
+    assert!(counted(&server, "tollgate_limit_warnings_total{limit=\"tokens\",percent=\"50\"} 6"));
+    server.signal("TERM");
+    assert!(server.wait().success());
+    server.until("it says what is lost", |server| server.log().contains("3 alerts were not sent"));
+}
+
+#[test]
+fn without_a_good_secret_it_does_not_start() {
+    let url = "alerts: { webhook: { url: 'https://alerts.example.com/x' } }\n";
+    let file = "alerts: { webhook: { url: 'https://alerts.example.com/x', secret_file: secret } }\n";
+    let open = "alerts: { webhook: { url: 'http://alerts.example.com/x' } }\n";
+    for (config, secret, said) in [
+        (url, None, "needs a secret to sign with"),
+        (file, None, "cannot be read"),
+        (file, Some(""), "16 bytes long at least"),
+        (file, Some("fifteen letters\n"), "16 bytes long at least"),
+        (open, None, "expected https://"),
+    ] {
+        let temp = tempfile::TempDir::new().unwrap();
+        if let Some(secret) = secret {
+            std::fs::write(temp.path().join("secret"), secret).unwrap();
+        }
+        let (code, log) = Setup::new().config(config).fail_in(temp.path());
+        assert_eq!(code, Some(2), "{log}");
+        assert!(log.contains(said) && !log.contains("fifteen"), "{log}");
+    }
+}
+
+/// The authority of `tls/authority.pem` vouches for `localhost` with the key of `tls/server.key.der`, which is no secret:
+/// `openssl req -x509 -newkey ec …`, and `openssl x509 -req -extfile <(echo subjectAltName=DNS:localhost) …`.
+fn tls_listener() -> (u16, Receiver<Post>) {
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+    use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::aws_lc_rs};
+    let certificate = CertificateDer::from(&include_bytes!("tls/server.der")[..]);
+    let key = PrivatePkcs8KeyDer::from(&include_bytes!("tls/server.key.der")[..]);
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let config = Arc::new(config.with_single_cert(vec![certificate], key.into()).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, posts) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            if let Some(post) = take(StreamOwned::new(connection, stream), 200)
+                && sender.send(post).is_err()
+            {
+                return;
+            }
+        }
+    });
+    (port, posts)
+}
+
+#[test]
+fn over_tls_only_who_is_vouched_for_is_told() {
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/tls/authority.pem");
+    let start = |host: &str, port: u16| {
+        let url = format!("https://{host}:{port}/hook");
+        let setup = Setup::new().file("bundle.yaml", BUNDLE).config("alerts: { webhook: { attempts: 1 } }\n");
+        let setup = setup.variable("TOLLGATE_ALERTS_WEBHOOK_URL", &url).variable("SSL_CERT_FILE", authority);
+        setup.variable("TOLLGATE_ALERTS_WEBHOOK_SECRET", SECRET).start()
+    };
+    let (port, posts) = tls_listener();
+    let server = start("localhost", port);
+    hold(&server, "alice", 60);
+    posts.recv_timeout(DEADLINE).unwrap().check();
+    let (port, posts) = tls_listener();
+    let server = start("127.0.0.1", port);
+    hold(&server, "alice", 60);
+    server.until("it is refused", |server| counted(server, "tollgate_alerts_total{outcome=\"failed\"} 1"));
+    assert!(posts.try_recv().is_err() && server.log().contains("certificate"), "{}", server.log());
+}
