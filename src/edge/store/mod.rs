@@ -14,7 +14,9 @@ use std::collections::BTreeSet;
 use smol_str::SmolStr;
 
 use crate::gate::{CloseError, HoldError, Look, StoreError, SubjectsOf};
-use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Reservation, State, Usage};
+use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Usage};
+#[cfg(feature = "sqlite")]
+use crate::meter::{Reservation, State};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits.
