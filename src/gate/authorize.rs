@@ -249,7 +249,8 @@ impl<'a> Item<'a> {
         alerts: &mut Vec<Alert>,
     ) -> Result<(), RequestError> {
         decision.not_held.clear();
-        let charges = match self.estimate(world, &wish.reserve).charges(&self.applying) {
+        let estimate = self.estimate(world, &wish.reserve);
+        let charges = match estimate.charges(&self.applying) {
             Ok(charges) => charges,
             Err(NoAmount::NotSaid(error)) => return Err(error),
             Err(NoAmount::PriceUnknown) => {
@@ -261,7 +262,7 @@ impl<'a> Item<'a> {
             principal: decision.principal.clone(),
             resource: decision.resource.clone(),
             permitted: permitted.into(),
-            price: self.price(world).cloned(),
+            price: estimate.settling_price(&charges),
         };
         let (ttl_ms, idempotency) = (wish.ttl_ms, wish.idempotency.clone());
         let hold = Hold { id: wish.id, spending: Arc::new(spending), charges, ttl_ms, idempotency };

@@ -45,9 +45,22 @@ pub(super) enum NoAmount {
 }
 
 impl Estimate<'_> {
-    /// What to hold on each of `applying`.
+    /// What to hold on each of `applying`. What a limit that refuses nothing would need to know keeps nobody from calling.
     pub(super) fn charges(&self, applying: &[Applying<'_>]) -> Result<Vec<Charge>, NoAmount> {
-        applying.iter().map(|one| Ok(charge(one, self.amount(one)?))).collect()
+        let of = |one| match self.amount(one) {
+            Err(_) if !one.limit.limit.is_enforced() => Ok(charge(one, Amount::ZERO)),
+            amount => Ok(charge(one, amount?)),
+        };
+        applying.iter().map(of).collect()
+    }
+
+    /// The price to settle by: once `charges` took a model without one, it costs nothing unless somebody says what.
+    pub(super) fn settling_price(&self, charges: &[Charge]) -> Option<Arc<Price>> {
+        let free = || {
+            let counts_money = charges.iter().any(|charge| charge.limit.unit() == Unit::Usd);
+            (counts_money && self.usd.is_none()).then(Arc::default)
+        };
+        self.price.cloned().or_else(free)
     }
 
     /// The usage that is held, as far as it is known.

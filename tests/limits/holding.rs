@@ -255,6 +255,35 @@ fn a_key_counts_for_its_owner_and_a_team_for_whom_it_pays() {
 }
 
 #[test]
+fn where_a_missing_price_forbids_nothing_a_call_is_held_and_settled() {
+    for kind in ["unpriced: free", "mode: warn"] {
+        let server =
+            start(&format!("limits: [{{ id: money, users: \"*\", {kind}, budget: {{ usd: 5, every: year }} }}]\n"));
+        let held = ask(&server, ALICE, "main/bare", &tokens_of(1));
+        assert_eq!(code(&held), "permitted", "{kind}: {held}");
+        for _ in 0..2 {
+            let settled = settle(&server, &reservation(&held), r#"{"input_tokens": 1}"#);
+            assert_eq!(settled.status, 200, "{kind}: {settled:?}");
+        }
+        let told = settle(&server, &reservation(&held), r#"{"input_tokens": 1, "usd": "0.5"}"#);
+        assert_eq!(told.status, 409, "{kind}: {told:?}");
+        let held = ask(&server, ALICE, "main/bare", &tokens_of(1));
+        let told = settle(&server, &reservation(&held), r#"{"input_tokens": 1, "usd": "0.5"}"#);
+        assert_eq!(told.status, 200, "{kind}: {told:?}");
+        assert_eq!(standing(&server, "money"), pair("0.50", "0"), "{kind}");
+    }
+}
+
+#[test]
+fn a_limit_that_only_warns_needs_no_amount() {
+    let server = start("limits: [{ id: soft, users: \"*\", mode: warn, budget: { tokens: 10, every: year } }]\n");
+    let held = ask(&server, ALICE, "main/big", r#", "reserve": true"#);
+    assert_eq!(code(&held), "permitted", "{held}");
+    assert_eq!(settle(&server, &reservation(&held), r#"{"input_tokens": 7}"#).status, 200);
+    assert_eq!(standing(&server, "soft"), pair("7", "0"));
+}
+
+#[test]
 fn warning_is_told_once_and_refuses_nothing() {
     let server = start(
         r#"limits:
