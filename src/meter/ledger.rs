@@ -51,11 +51,7 @@ impl Ledger {
     pub fn shortfalls(&self, charges: &[Charge], now: Timestamp) -> Vec<Shortfall> {
         let room = |(index, charge): (usize, &Charge)| {
             let meter = self.at(charge, now);
-            let lack = match with_earlier(charges, index) {
-                Some(amount) if charge.limit.is_enforced() => meter.room(&charge.limit, amount, now).err()?,
-                Some(amount) if meter.has_space(amount) => return None,
-                _ => Lack { retry_at: None },
-            };
+            let lack = lack(charges, index, &meter, now)?;
             Some(Shortfall { charge: index, standing: meter.standing(&charge.limit, now), lack })
         };
         charges.iter().enumerate().filter_map(room).collect()
@@ -392,6 +388,18 @@ impl Ledger {
         self.changed.blank.extend(changes.blank);
         let newer = std::mem::replace(&mut self.changed.entries, changes.entries);
         self.changed.entries.extend(newer);
+    }
+}
+
+/// What there is no room for on the meter of one of `charges`, beside what the earlier ones take of it; after
+/// [`Meter::advance`]. A limit that does not refuse has room for all that can be counted.
+#[must_use]
+pub fn lack(charges: &[Charge], index: usize, meter: &Meter, now: Timestamp) -> Option<Lack> {
+    let charge = charges.get(index)?;
+    match with_earlier(charges, index) {
+        Some(amount) if charge.limit.is_enforced() => meter.room(&charge.limit, amount, now).err(),
+        Some(amount) if meter.has_space(amount) => None,
+        _ => Some(Lack { retry_at: None }),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What every store of meters keeps to, and what the embedded one keeps through crashes, damage and a full disk.
+//! What every store of meters keeps to, and what those that last keep through crashes and damage.
 
 #![allow(
     missing_docs,
@@ -13,6 +13,9 @@
 
 mod contract;
 mod embedded;
+mod redis;
+mod redis_like_memory;
+mod redis_server;
 
 use std::sync::Arc;
 

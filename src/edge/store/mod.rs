@@ -1,12 +1,19 @@
-//! Where meters are kept: in memory, or in a file that outlives the process. Each passes one contract suite.
+//! Where meters are kept: in memory, in a file that outlives the process, or in a Redis that many nodes share. Each passes
+//! one contract suite.
 
 #[cfg(feature = "sqlite")]
 pub mod embedded;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(any(feature = "sqlite", feature = "redis"))]
+mod rows;
 
 #[cfg(feature = "sqlite")]
 pub use embedded::{Embedded, OpenError};
 pub use memory::Memory;
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisError, RedisOptions};
 
 use crate::gate::{CloseError, HoldError, Look, StoreError};
 use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Reservation, State, Usage};

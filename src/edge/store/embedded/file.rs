@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::{FILE_NAME, rows};
+use super::FILE_NAME;
+use crate::edge::store::rows;
 use crate::gate::StoreError;
 use crate::meter::{Changes, Entry, Ledger, Reservation, ReservationId};
 use crate::model::Timestamp;

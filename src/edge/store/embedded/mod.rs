@@ -5,7 +5,6 @@
 //! written is a state, not a step, so it is put back and written with the next commit; what was held is given back.
 
 mod file;
-mod rows;
 mod writer;
 
 use std::path::Path;
