@@ -50,6 +50,10 @@ fn describe(field: &Field) -> Value {
         Field::Millis { least, most, at } => {
             integer(*least, *most, u64::try_from(at(&mut defaults).as_millis()).unwrap_or_default())
         }
+        Field::Hidden(_) => json!({ "type": "string", "minLength": 1 }),
+        Field::Name(at) => {
+            json!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$", "default": at(&mut defaults).as_str() })
+        }
         Field::Keys(_) => json!({ "type": "array", "items": { "type": "string" }, "default": [] }),
     }
 }

@@ -13,6 +13,7 @@
 
 mod contract;
 mod embedded;
+mod fallback;
 mod redis;
 mod redis_like_memory;
 mod redis_server;

@@ -56,7 +56,7 @@ fn redis_is_asked_once_a_move() {
         let (a, b, c) = (number * 10, number * 10 + 1, number * 10 + 2);
         once("hold", number, &|| drop(wait(store.hold(hold(a, &charges), at(0))).unwrap()));
         once("look", number, &|| drop(wait(store.look(&charges, at(0))).unwrap()));
-        once("extend", number, &|| drop(wait(store.extend(id(a), 70_000, at(0))).unwrap()));
+        once("extend", number, &|| assert_eq!(wait(store.extend(id(a), 70_000, at(0))), Ok(at(70_000))));
         once("settle", number, &|| drop(wait(store.settle(id(a), tokens(1), at(0))).unwrap()));
         once("record", number, &|| drop(wait(store.record(hold(b, &charges), tokens(2), at(0))).unwrap()));
         once("find", number, &|| drop(wait(store.reservation(id(a), at(0))).unwrap().unwrap()));

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "sqlite")]
 pub mod embedded;
+pub mod fallback;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -11,9 +12,10 @@ mod rows;
 
 #[cfg(feature = "sqlite")]
 pub use embedded::{Embedded, OpenError};
+pub use fallback::Fallback;
 pub use memory::Memory;
 #[cfg(feature = "redis")]
-pub use redis::{Redis, RedisError, RedisOptions};
+pub use redis::{Redis, RedisError, RedisOptions, Secret};
 
 use crate::gate::{CloseError, HoldError, Look, StoreError};
 use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Reservation, State, Usage};
