@@ -73,6 +73,7 @@ impl Caller {
         let spending = Spending {
             principal: "User::\"alice\"".parse().unwrap(),
             resource: "Model::\"openai-main/gpt-4o\"".parse().unwrap(),
+            permitted: Box::default(),
             price: None,
         };
         Self { limits: self::limits()[..limits].to_vec(), spending: spending.into(), made: 0 }

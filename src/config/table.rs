@@ -178,7 +178,6 @@ impl Field {
         let expected = || self.expected();
         match self {
             Self::Path(at) if !text.is_empty() => *at(settings) = PathBuf::from(text),
-            Self::Path(_) => return Err(expected()),
             Self::Address(at) => *at(settings) = text.parse().map_err(|_| expected())?,
             Self::Switch(at) => match text {
                 "true" => *at(settings) = true,
@@ -194,7 +193,7 @@ impl Field {
             }
             Self::Hidden(at) if !text.is_empty() => *at(settings) = Secret::new(text),
             Self::Name(at) if is_name(text) => text.clone_into(at(settings)),
-            Self::Hidden(_) | Self::Name(_) => return Err(expected()),
+            Self::Path(_) | Self::Hidden(_) | Self::Name(_) => return Err(expected()),
             Self::Keys(at) => at(settings).push(PublicKey::parse(text).map_err(|error| error.to_string())?),
         }
         Ok(())

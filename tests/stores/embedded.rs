@@ -45,7 +45,8 @@ fn two_processes_do_not_share_a_file() {
 
 #[test]
 fn a_damaged_file_is_refused() {
-    let damage: [(&str, fn(&Path)); 5] = [
+    type Damage = (&'static str, fn(&Path));
+    let damage: [Damage; 5] = [
         ("empty", |file| fs::write(file, "").unwrap()),
         ("another program's", |file| fs::write(file, "not a database, but as long as one".repeat(500)).unwrap()),
         ("cut", |file| {

@@ -85,7 +85,7 @@ fn fallback_lets_through_an_allowance_a_node_and_charges_it_later() {
     let one = |number| [charge(&limit, "a", number)];
     wait(nodes[0].hold(hold(1, &one(500)), at(0))).unwrap();
     store.off.store(true, Ordering::SeqCst);
-    let node_of = |number: u128| &nodes[usize::from(number % 4 != 0)];
+    let node_of = |number: u128| &nodes[usize::from(!number.is_multiple_of(4))];
     let mut granted: Vec<u128> = Vec::new();
     for number in (100..160).step_by(2) {
         let node = node_of(number);
@@ -140,7 +140,7 @@ fn fallback_forbids_where_one_limit_does() {
     store.off.store(true, Ordering::SeqCst);
     assert!(matches!(wait(nodes[0].hold(hold(1, &charges), at(0))), Err(HoldError::Store(StoreError::Away(_)))));
     assert!(matches!(wait(nodes[0].look(&charges, at(0))), Err(StoreError::Away(_))));
-    assert!(matches!(wait(nodes[0].hold(hold(2, &charges[..1]), at(0))), Ok(_)));
+    assert!(wait(nodes[0].hold(hold(2, &charges[..1]), at(0))).is_ok());
 }
 
 #[test]

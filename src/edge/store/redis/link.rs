@@ -21,7 +21,12 @@ pub(super) struct Link {
 
 enum Reach {
     Single(ConnectionManager),
-    Cluster { client: ClusterClient, connection: Mutex<Option<ClusterConnection>> },
+    Cluster(Box<Cluster>),
+}
+
+struct Cluster {
+    client: ClusterClient,
+    connection: Mutex<Option<ClusterConnection>>,
 }
 
 impl Link {
@@ -38,7 +43,7 @@ impl Link {
                 .retries(2)
                 .build()
                 .map_err(wrong)?;
-            Reach::Cluster { client, connection: Mutex::new(None) }
+            Reach::Cluster(Box::new(Cluster { client, connection: Mutex::new(None) }))
         } else {
             let client = ::redis::Client::open(options.url.expose()).map_err(wrong)?;
             let config = ConnectionManagerConfig::new()
@@ -65,14 +70,13 @@ impl Link {
     async fn sent(&self, command: &Cmd) -> RedisResult<Value> {
         match &self.reach {
             Reach::Single(manager) => manager.clone().req_packed_command(command).await,
-            Reach::Cluster { client, connection } => {
-                let mut known = connection.lock().await;
-                let connected = match &*known {
+            Reach::Cluster(cluster) => {
+                let mut known = cluster.connection.lock().await;
+                let mut connected = match &*known {
                     Some(connected) => connected.clone(),
-                    None => known.insert(client.get_async_connection().await?).clone(),
+                    None => known.insert(cluster.client.get_async_connection().await?).clone(),
                 };
                 drop(known);
-                let mut connected = connected;
                 connected.req_packed_command(command).await
             }
         }

@@ -164,6 +164,7 @@ impl Keys {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "they are numbers")]
 fn text(number: impl ToString) -> Vec<u8> {
     number.to_string().into_bytes()
 }
@@ -173,7 +174,7 @@ fn arguments(charge: &Charge, now: Timestamp) -> [Vec<u8>; 12] {
     let limit = &charge.limit;
     let release = limit.on_expiry == crate::meter::OnExpiry::Release;
     let warn_at: Vec<String> = limit.warn_at.iter().rev().map(u8::to_string).collect();
-    let (kind, [a, b, c, d, e]) = measure(charge, now);
+    let (kind, [first, second, third, fourth, fifth]) = measure(charge, now);
     [
         kind.as_bytes().to_vec(),
         texts::unit(limit.unit()).as_bytes().to_vec(),
@@ -182,11 +183,11 @@ fn arguments(charge: &Charge, now: Timestamp) -> [Vec<u8>; 12] {
         text(charge.amount.get()),
         text(limit.cap_at(now).get()),
         warn_at.join(",").into_bytes(),
-        a,
-        b,
-        c,
-        d,
-        e,
+        first,
+        second,
+        third,
+        fourth,
+        fifth,
     ]
 }
 
