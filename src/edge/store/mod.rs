@@ -8,6 +8,7 @@ pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "a Redis has meters as its scripts write them"))]
 mod rows;
 
 #[cfg(feature = "sqlite")]
@@ -18,7 +19,7 @@ pub use memory::Memory;
 pub use redis::{Redis, RedisError, RedisOptions, Secret};
 
 use crate::gate::{CloseError, HoldError, Look, StoreError};
-use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Reservation, State, Usage};
+use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Usage};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits.
@@ -56,6 +57,6 @@ fn recorded(ledger: &mut Ledger, hold: Hold, usage: Usage, now: Timestamp) -> Re
 
 /// Whether it is still known: open, or closed for no longer than it is remembered.
 #[cfg(feature = "sqlite")]
-fn is_known(reservation: &Reservation, now: Timestamp) -> bool {
-    reservation.state == State::Open || now < reservation.due_at
+fn is_known(reservation: &crate::meter::Reservation, now: Timestamp) -> bool {
+    reservation.state == crate::meter::State::Open || now < reservation.due_at
 }
