@@ -15,7 +15,7 @@ use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
 use crate::edge::http::{Server, Stopped};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
-use crate::edge::store::{Embedded, Memory, OpenError};
+use crate::edge::store::{Embedded, Fallback, Memory, Redis};
 use crate::engine::Engine;
 use crate::gate::{Clock as _, Meters};
 use crate::policy::live::Live;
@@ -101,7 +101,7 @@ fn say(text: &str) {
 fn serve(settings: &Settings) -> ExitCode {
     let meters = match meters(settings) {
         Ok(meters) => meters,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&*error),
     };
     let alerts = match alerts(settings) {
         Ok(alerts) => alerts,
@@ -143,12 +143,20 @@ fn serve(settings: &Settings) -> ExitCode {
     }
 }
 
-/// Where meters are kept: in the data directory, unless they need not outlive the process.
-fn meters(settings: &Settings) -> Result<Arc<dyn Meters>, OpenError> {
+/// Where meters are kept: in a Redis if there is one, else in the data directory, unless they need not outlive the process.
+fn meters(settings: &Settings) -> Result<Arc<dyn Meters>, Box<dyn std::error::Error>> {
     if settings.meters_in_memory {
         return Ok(Arc::new(Memory::default()));
     }
-    Ok(Arc::new(Embedded::open(&settings.data, SystemClock.now())?))
+    let Some(options) = settings.redis() else {
+        return Ok(Arc::new(Fallback::new(Arc::new(Embedded::open(&settings.data, SystemClock.now())?))));
+    };
+    let redis = Redis::open(&options)?;
+    // It may come later; what each limit says about a store that fails decides until then.
+    if let Err(error) = pollster::block_on(redis.check()) {
+        say(&format!("warning: meters are in a Redis, and {error}"));
+    }
+    Ok(Arc::new(Fallback::new(Arc::new(redis))))
 }
 
 /// Alerts that wait, and what sends them.

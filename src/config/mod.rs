@@ -17,6 +17,7 @@ pub use schema::schema_json;
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
 use crate::edge::http::HttpOptions;
 use crate::edge::outgoing::{Address, Secret};
+use crate::edge::store::RedisOptions;
 use crate::policy::Problem;
 
 /// Largest config file that is read.
@@ -36,6 +37,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// Whether meters are kept in memory alone, and forgotten with the process.
     pub meters_in_memory: bool,
+    /// The Redis that keeps meters for many nodes; none where its address is empty.
+    pub redis: RedisOptions,
     /// Whether other addresses than loopback may be listened on, though callers cannot prove who they are.
     pub insecure: bool,
     /// Whether warnings about a bundle are errors.
@@ -62,6 +65,7 @@ impl Default for Settings {
             policies: PathBuf::from("policies"),
             data: PathBuf::from("tollgate-data"),
             meters_in_memory: false,
+            redis: RedisOptions::new("", "tollgate-data"),
             insecure: false,
             strict: false,
             guard: false,
@@ -213,6 +217,10 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        if self.meters_in_memory && !self.redis.url.is_empty() {
+            let message = "meters are kept in memory or in a Redis: set `meters.in_memory` or `meters.redis.url`";
+            return Err(ConfigError::Refused(message.to_owned()));
+        }
         let listen = self.http.listen;
         if listen.ip().is_loopback() || self.insecure {
             return Ok(());
@@ -222,6 +230,13 @@ impl Settings {
              reaches it may ask and reload. Listen on 127.0.0.1, or pass --insecure if something in front of it \
              lets only the gateway through"
         )))
+    }
+
+    /// The Redis that keeps the meters; `None` where they are kept elsewhere.
+    #[must_use]
+    pub fn redis(&self) -> Option<RedisOptions> {
+        let used = !self.redis.url.is_empty();
+        used.then(|| RedisOptions { data: self.data.clone(), ..self.redis.clone() })
     }
 
     /// How the bundle is watched.

@@ -42,7 +42,7 @@ fn describe(field: &Field) -> Value {
     let mut defaults = Settings::default();
     match field {
         Field::Path(at) => json!({ "type": "string", "minLength": 1, "default": at(&mut defaults).to_string_lossy() }),
-        Field::File(_) => json!({ "type": "string", "minLength": 1 }),
+        Field::File(_) | Field::Hidden(_) => json!({ "type": "string", "minLength": 1 }),
         Field::Url(_) => json!({ "type": "string", "format": "uri" }),
         Field::Name(_) => json!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }),
         Field::Address(at) => json!({ "type": "string", "default": at(&mut defaults).to_string() }),
@@ -52,6 +52,9 @@ fn describe(field: &Field) -> Value {
         }
         Field::Millis { least, most, at } => {
             integer(*least, *most, u64::try_from(at(&mut defaults).as_millis()).unwrap_or_default())
+        }
+        Field::Word(at) => {
+            json!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$", "default": at(&mut defaults).as_str() })
         }
         Field::Keys(_) => json!({ "type": "array", "items": { "type": "string" }, "default": [] }),
     }

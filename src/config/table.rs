@@ -36,6 +36,10 @@ pub(super) enum Field {
     File(fn(&mut Settings) -> &mut Option<PathBuf>),
     /// Where to send something, or nowhere.
     Url(fn(&mut Settings) -> &mut Option<Address>),
+    /// A text that is never shown.
+    Hidden(fn(&mut Settings) -> &mut crate::edge::store::Secret),
+    /// A short name of letters, digits, `.`, `_` and `-`.
+    Word(fn(&mut Settings) -> &mut String),
     /// A name.
     Name(fn(&mut Settings) -> &mut String),
     /// A list of Ed25519 public keys.
@@ -59,6 +63,27 @@ pub(super) const ENTRIES: &[Entry] = &[
         name: "meters.in_memory",
         about: "Whether what is used and held is kept in memory alone, and forgotten with the process.",
         field: Field::Switch(|s| &mut s.meters_in_memory),
+    },
+    Entry {
+        name: "meters.redis.url",
+        about: "The Redis that keeps what is used and held for many nodes: redis:// or, with TLS, rediss://, with user and \
+                password if it wants them; of a cluster several, with commas.",
+        field: Field::Hidden(|s| &mut s.redis.url),
+    },
+    Entry {
+        name: "meters.redis.cluster",
+        about: "Whether that Redis is a cluster.",
+        field: Field::Switch(|s| &mut s.redis.cluster),
+    },
+    Entry {
+        name: "meters.redis.timeout_ms",
+        about: "For that Redis to answer; then each limit's `on_store_error` decides.",
+        field: Field::Millis { least: 5, most: MINUTE, at: |s| &mut s.redis.timeout },
+    },
+    Entry {
+        name: "meters.redis.prefix",
+        about: "What all keys in that Redis begin with, in braces, so that a cluster keeps them together.",
+        field: Field::Word(|s| &mut s.redis.prefix),
     },
     Entry {
         name: "strict",
@@ -182,6 +207,7 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("TOLLGATE_POLICIES", "policies"),
     ("TOLLGATE_LISTEN", "listen"),
     ("TOLLGATE_DATA", "data"),
+    ("TOLLGATE_REDIS_URL", "meters.redis.url"),
     ("TOLLGATE_STRICT", "strict"),
     ("TOLLGATE_INSECURE", "insecure"),
     ("TOLLGATE_WORKERS", "server.workers"),
@@ -199,7 +225,6 @@ impl Field {
             Self::File(at) if !text.is_empty() => *at(settings) = Some(PathBuf::from(text)),
             Self::Url(at) => *at(settings) = Some(Address::parse(text).map_err(|error| error.to_string())?),
             Self::Name(at) if !text.is_empty() && text.len() <= MAX_NAME_BYTES => text.clone_into(at(settings)),
-            Self::Path(_) | Self::File(_) | Self::Name(_) => return Err(expected()),
             Self::Address(at) => *at(settings) = text.parse().map_err(|_| expected())?,
             Self::Switch(at) => match text {
                 "true" => *at(settings) = true,
@@ -213,6 +238,9 @@ impl Field {
             Self::Millis { least, most, at } => {
                 *at(settings) = Duration::from_millis(number(text, *least, *most).ok_or_else(expected)?);
             }
+            Self::Hidden(at) if !text.is_empty() => *at(settings) = crate::edge::store::Secret::new(text),
+            Self::Word(at) if is_word(text) => text.clone_into(at(settings)),
+            Self::Path(_) | Self::File(_) | Self::Hidden(_) | Self::Word(_) | Self::Name(_) => return Err(expected()),
             Self::Keys(at) => at(settings).push(PublicKey::parse(text).map_err(|error| error.to_string())?),
         }
         Ok(())
@@ -237,9 +265,16 @@ impl Field {
             Self::Switch(_) => "expected true or false".to_owned(),
             Self::Number { least, most, .. } => format!("expected a whole number from {least} to {most}"),
             Self::Millis { least, most, .. } => format!("expected milliseconds, from {least} to {most}"),
+            Self::Hidden(_) => "expected a text".to_owned(),
+            Self::Word(_) => "expected a name of at most 64 letters, digits, `.`, `_` and `-`".to_owned(),
             Self::Keys(_) => "expected a list of Ed25519 public keys in base64".to_owned(),
         }
     }
+}
+
+fn is_word(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(plain)
 }
 
 fn number(text: &str, least: u64, most: u64) -> Option<u64> {

@@ -54,11 +54,7 @@ impl Ledger {
 
     fn look_at(&self, all: &[Charge], index: usize, charge: &Charge, now: Timestamp) -> (Standing, Option<Lack>) {
         let meter = self.at(charge, now);
-        let lack = match with_earlier(all, index) {
-            Some(amount) if charge.limit.is_enforced() => meter.room(&charge.limit, amount, now).err(),
-            Some(amount) if meter.has_space(amount) => None,
-            _ => Some(Lack { retry_at: None }),
-        };
+        let lack = lack(all, index, &meter, now);
         (meter.standing(&charge.limit, now), lack)
     }
 
@@ -417,6 +413,18 @@ impl Ledger {
         self.changed.blank.extend(changes.blank);
         let newer = std::mem::replace(&mut self.changed.entries, changes.entries);
         self.changed.entries.extend(newer);
+    }
+}
+
+/// What there is no room for on the meter of one of `charges`, beside what the earlier ones take of it; after
+/// [`Meter::advance`]. A limit that does not refuse has room for all that can be counted.
+#[must_use]
+pub fn lack(charges: &[Charge], index: usize, meter: &Meter, now: Timestamp) -> Option<Lack> {
+    let charge = charges.get(index)?;
+    match with_earlier(charges, index) {
+        Some(amount) if charge.limit.is_enforced() => meter.room(&charge.limit, amount, now).err(),
+        Some(amount) if meter.has_space(amount) => None,
+        _ => Some(Lack { retry_at: None }),
     }
 }
 

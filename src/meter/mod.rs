@@ -20,7 +20,7 @@ pub mod rolling;
 pub use answer::{Alert, Cause, Closed, Held, Hold, LedgerError, Refused, Shortfall};
 pub use budget::Budget;
 pub use changes::{Changes, Entry};
-pub use ledger::{DEFAULT_MOST_OPEN, Ledger};
+pub use ledger::{DEFAULT_MOST_OPEN, Ledger, lack};
 pub use limit::{Durability, Limit, Measure, Mode, OnExpiry, OnStoreError, Override, Unpriced};
 pub use meter::{Lack, Meter, Places, Standing};
 pub use price::{Price, PriceError, Rates, Tier, Usage};

@@ -23,7 +23,9 @@ pub struct Rolling {
     pub warned: (u8, i64),
 }
 
-pub(super) fn slice_ms(length_ms: i64) -> i64 {
+/// How long a slice of a window of that length is, in milliseconds.
+#[must_use]
+pub fn slice_ms(length_ms: i64) -> i64 {
     (length_ms.saturating_sub(1).div_euclid(SLICES) + 1).max(1)
 }
 

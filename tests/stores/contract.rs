@@ -7,6 +7,7 @@ use tollgate::edge::store::{Embedded, Memory};
 use tollgate::gate::{CloseError, HoldError, Meters};
 use tollgate::meter::{Hold, LedgerError, Measure, State};
 
+use crate::redis_server::Server;
 use crate::{amount, at, charge, daily, hold, id, limit, tokens, wait};
 
 type Promise = (&'static str, fn(&dyn Meters));
@@ -44,6 +45,17 @@ fn embedded_keeps_every_promise() {
     check("embedded", || {
         let directory = directory.path().join(number.fetch_add(1, Ordering::Relaxed).to_string());
         Arc::new(Embedded::open(&directory, at(0)).unwrap())
+    });
+}
+
+#[test]
+fn redis_keeps_every_promise() {
+    let Some(server) = Server::start(&[]) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let number = AtomicU64::new(0);
+    check("redis", || {
+        let name = format!("promise{}", number.fetch_add(1, Ordering::Relaxed));
+        Arc::new(server.store(&directory.path().join(&name), &name))
     });
 }
 

@@ -1,4 +1,4 @@
-//! What every store of meters keeps to, and what the embedded one keeps through crashes, damage and a full disk.
+//! What every store of meters keeps to, and what those that last keep through crashes and damage.
 
 #![allow(
     missing_docs,
@@ -14,6 +14,10 @@
 mod books;
 mod contract;
 mod embedded;
+mod fallback;
+mod redis;
+mod redis_like_memory;
+mod redis_server;
 
 use std::sync::Arc;
 

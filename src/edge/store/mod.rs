@@ -1,13 +1,23 @@
-//! Where meters are kept: in memory, or in a file that outlives the process. Each passes one contract suite.
+//! Where meters are kept: in memory, in a file that outlives the process, or in a Redis that many nodes share. Each passes
+//! one contract suite.
 
 mod books;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
+pub mod fallback;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(any(feature = "sqlite", feature = "redis"))]
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "a Redis has meters as its scripts write them"))]
+mod rows;
 
 #[cfg(feature = "sqlite")]
 pub use embedded::{Embedded, OpenError};
+pub use fallback::Fallback;
 pub use memory::Memory;
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisError, RedisOptions, Secret};
 
 use std::collections::BTreeSet;
 
@@ -15,8 +25,6 @@ use smol_str::SmolStr;
 
 use crate::gate::{CloseError, HoldError, Look, StoreError, SubjectsOf};
 use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Usage};
-#[cfg(feature = "sqlite")]
-use crate::meter::{Reservation, State};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits.
@@ -67,6 +75,6 @@ fn gather_subjects(ledger: &Ledger, part: usize, of: &SubjectsOf, found: &mut BT
 
 /// Whether it is still known: open, or closed for no longer than it is remembered.
 #[cfg(feature = "sqlite")]
-fn is_known(reservation: &Reservation, now: Timestamp) -> bool {
-    reservation.state == State::Open || now < reservation.due_at
+fn is_known(reservation: &crate::meter::Reservation, now: Timestamp) -> bool {
+    reservation.state == crate::meter::State::Open || now < reservation.due_at
 }

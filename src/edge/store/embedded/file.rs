@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
+use super::FILE_NAME;
 use super::books::{self, Reader};
-use super::{FILE_NAME, rows};
+use crate::edge::store::rows;
 use crate::gate::StoreError;
 use crate::meter::{Changes, Ledger, Reservation, ReservationId};
 use crate::model::Timestamp;

@@ -6,7 +6,6 @@
 
 mod books;
 mod file;
-mod rows;
 mod writer;
 
 use std::collections::{BTreeSet, VecDeque};

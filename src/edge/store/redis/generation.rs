@@ -1,0 +1,135 @@
+//! What a node remembers of a Redis: its epoch, and the highest sequence it saw. A Redis that comes back empty has no
+//! epoch, one that comes back from an old copy has a lower sequence; either is noticed, and nobody gets a fresh budget.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::RedisError;
+use crate::gate::StoreError;
+
+/// The file's name in the data directory.
+pub const FILE_NAME: &str = "meters-redis.json";
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    prefix: String,
+    epoch: String,
+    sequence: u64,
+}
+
+/// What was seen, in memory and on disk.
+#[derive(Debug)]
+pub(super) struct Generation {
+    path: PathBuf,
+    prefix: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    epoch: Option<Arc<str>>,
+    sequence: u64,
+    saved: u64,
+    lost: Option<Arc<str>>,
+}
+
+impl Generation {
+    /// Reads what was seen before this start.
+    pub(super) fn open(directory: &Path, prefix: &str) -> Result<Self, RedisError> {
+        let path = directory.join(FILE_NAME);
+        std::fs::create_dir_all(directory).map_err(|error| RedisError::io(directory, &error))?;
+        let generation = Self { path, prefix: prefix.to_owned(), state: Mutex::default() };
+        let kept = match std::fs::read(&generation.path) {
+            Ok(bytes) => serde_json::from_slice::<Kept>(&bytes)
+                .map_err(|error| RedisError::Damaged { path: generation.path.clone(), reason: error.to_string() })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(generation),
+            Err(error) => return Err(RedisError::io(&generation.path, &error)),
+        };
+        if kept.prefix != prefix {
+            return Err(RedisError::OtherPrefix { path: generation.path.clone(), kept: kept.prefix });
+        }
+        *generation.lock() =
+            State { epoch: Some(kept.epoch.into()), sequence: kept.sequence, saved: kept.sequence, lost: None };
+        Ok(generation)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Epoch and sequence; `None` where this Redis was never seen.
+    pub(super) fn seen(&self) -> Result<Option<(Arc<str>, u64)>, StoreError> {
+        let state = self.lock();
+        match &state.lost {
+            Some(lost) => Err(StoreError::Lost(Arc::clone(lost))),
+            None => Ok(state.epoch.clone().map(|epoch| (epoch, state.sequence))),
+        }
+    }
+
+    /// Takes in a Redis that was never seen before; on disk before anything is decided by it.
+    pub(super) fn join(&self, epoch: &str, sequence: u64) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.epoch.is_none() {
+            self.write(epoch, sequence)?;
+            *state = State { epoch: Some(epoch.into()), sequence, saved: sequence, lost: None };
+        }
+        Ok(())
+    }
+
+    /// Notes a sequence that was seen.
+    pub(super) fn advance(&self, sequence: u64) {
+        let mut state = self.lock();
+        state.sequence = state.sequence.max(sequence);
+    }
+
+    /// Notes that what was there is lost; nobody decides by it until an operator says so.
+    pub(super) fn lose(&self, how: &str) -> StoreError {
+        let mut state = self.lock();
+        let lost = state.lost.get_or_insert_with(|| {
+            format!(
+                "{how}. Put back what it had; or, to go on with what it has, DEL `{{{}}}:generation` there and remove \
+                 `{}` on every node",
+                self.prefix,
+                self.path.display()
+            )
+            .into()
+        });
+        StoreError::Lost(Arc::clone(lost))
+    }
+
+    /// Writes how far it was seen, and sees whether an operator let in what was lost.
+    pub(super) fn keep(&self) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.lost.is_some() {
+            if !self.path.exists() {
+                *state = State::default();
+            }
+            return Ok(());
+        }
+        if let Some(epoch) = state.epoch.clone().filter(|_| state.sequence > state.saved) {
+            let sequence = state.sequence;
+            drop(state);
+            self.write(&epoch, sequence)?;
+            self.lock().saved = sequence;
+        }
+        Ok(())
+    }
+
+    fn write(&self, epoch: &str, sequence: u64) -> Result<(), StoreError> {
+        let kept = Kept { prefix: self.prefix.clone(), epoch: epoch.to_owned(), sequence };
+        let write = || -> std::io::Result<()> {
+            let beside = self.path.with_extension("json.new");
+            let mut file = File::create(&beside)?;
+            file.write_all(&serde_json::to_vec(&kept)?)?;
+            file.sync_all()?;
+            std::fs::rename(&beside, &self.path)?;
+            File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        };
+        write().map_err(|error| StoreError::NotWritten(format!("`{}`: {error}", self.path.display()).into()))
+    }
+}

@@ -1,0 +1,297 @@
+//! Meters in a Redis (or Valkey) that many nodes share. Each move is one script, which does all of it or nothing, in one
+//! round trip however many limits apply; what it says of meters is read with the same arithmetic as anywhere.
+//!
+//! What is hard about it: an answer may be lost though the move was made, the Redis may come back with less than it had,
+//! and a script counts in floating point. So what nobody was told of is given back, a generation shows what was lost
+//! ([`generation`]), and scripts count exactly in numbers of their own (`lua/number.lua`).
+
+mod generation;
+mod link;
+mod options;
+mod reply;
+mod scripts;
+mod texts;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::runtime::Runtime;
+
+pub use generation::FILE_NAME;
+pub use options::{RedisError, RedisOptions, Secret};
+
+use self::generation::Generation;
+use self::link::{Link, Trouble};
+use self::reply::Reply;
+use self::scripts::{Call, HELLO, Keys};
+use super::EXPIRE_AT_ONCE;
+use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
+use crate::meter::{Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
+use crate::model::Timestamp;
+
+/// How many reservations may expire while somebody waits; a script holds up everybody.
+const EXPIRE_ON_THE_WAY: usize = 16;
+/// How many holds may wait to be given back, since nobody knows whether they were made.
+const MOST_UNSURE: usize = 100_000;
+
+/// Meters in a Redis.
+pub struct Redis {
+    shared: Arc<Shared>,
+    // Only gone while it is dropped.
+    runtime: Option<Runtime>,
+}
+
+struct Shared {
+    link: Link,
+    keys: Keys,
+    generation: Generation,
+    /// Whether it was looked at what this Redis forgets when it is full.
+    checked: AtomicBool,
+    ticking: AtomicBool,
+    unsure: Mutex<VecDeque<ReservationId>>,
+}
+
+impl Redis {
+    /// Prepares the connection; a Redis that is away does not keep a node from starting.
+    ///
+    /// # Errors
+    /// Where the address is none, or what was seen before cannot be read.
+    pub fn open(options: &RedisOptions) -> Result<Self, RedisError> {
+        let generation = Generation::open(&options.data, &options.prefix)?;
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let built = builder.worker_threads(1).thread_name("redis").enable_all().build();
+        let runtime = built.map_err(|error| RedisError::Thread(error.to_string()))?;
+        let link = {
+            let _on = runtime.enter();
+            Link::new(options)?
+        };
+        let shared = Shared {
+            link,
+            keys: Keys::new(&options.prefix),
+            generation,
+            checked: AtomicBool::new(false),
+            ticking: AtomicBool::new(false),
+            unsure: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared), runtime: Some(runtime) })
+    }
+
+    /// Whether it answers and is what was seen before.
+    pub fn check(&self) -> Later<Result<(), StoreError>> {
+        self.ask(|shared| async move { shared.call(&shared.keys.look(&[], 0, 0)).await.map(drop) })
+    }
+
+    fn ask<T, E, F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> Later<Result<T, E>>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let gone = || E::from(StoreError::Away("the store was closed".into()));
+        let Some(runtime) = &self.runtime else { return Later::pending(async move { Err(gone()) }) };
+        // On a thread of its own, so that it does not matter what its caller runs on.
+        let asked = runtime.spawn(work(Arc::clone(&self.shared)));
+        Later::pending(async move { asked.await.unwrap_or_else(|_ended| Err(gone())) })
+    }
+
+    fn close(&self, id: ReservationId, usage: Option<Usage>, now: Timestamp) -> Later<Result<Closed, CloseError>> {
+        self.ask(move |shared| async move {
+            let call = shared.keys.close(id, usage.as_ref(), scripts::millis(now), EXPIRE_ON_THE_WAY);
+            shared.call(&call).await?.closed()
+        })
+    }
+
+    fn find(
+        &self,
+        id: ReservationId,
+        name: Option<String>,
+        now: Timestamp,
+    ) -> Later<Result<Option<Reservation>, StoreError>> {
+        self.ask(move |shared| async move {
+            let call = shared.keys.find(id, name.as_deref(), scripts::millis(now), EXPIRE_ON_THE_WAY);
+            shared.call(&call).await?.found()
+        })
+    }
+}
+
+impl Shared {
+    /// Runs a script: in one round trip, but for the first time that this Redis sees it.
+    async fn call(&self, call: &Call) -> Result<Reply, StoreError> {
+        let (epoch, sequence) = self.seen().await?;
+        let seen = (&*epoch, sequence);
+        let command = call.command(false, seen, &self.keys.prefix);
+        let value = match self.link.send(&command).await {
+            Ok(value) => value,
+            Err(Trouble::Store(error)) => return Err(error),
+            Err(Trouble::NoScript) => {
+                let command = call.command(true, seen, &self.keys.prefix);
+                self.link.send(&command).await.map_err(Trouble::into_store)?
+            }
+        };
+        let reply = Reply::read(value)?;
+        if reply.is_lost() {
+            return Err(self.generation.lose(&reply.lost(sequence)));
+        }
+        self.generation.advance(reply.sequence);
+        Ok(reply)
+    }
+
+    /// The epoch and the highest sequence that were seen; where there are none, those that are there.
+    async fn seen(&self) -> Result<(Arc<str>, u64), StoreError> {
+        if !self.checked.load(Ordering::Acquire) {
+            self.check_eviction().await?;
+            self.checked.store(true, Ordering::Release);
+        }
+        if let Some(seen) = self.generation.seen()? {
+            return Ok(seen);
+        }
+        let mut command = ::redis::cmd("EVAL");
+        command.arg(HELLO.text).arg(1).arg(self.keys.generation()).arg(new_epoch()?);
+        let hello = self.link.send(&command).await.map_err(Trouble::into_store)?;
+        let (epoch, sequence, lost) = reply::hello(hello)?;
+        if !lost.is_empty() {
+            let how = format!("another node saw it at {lost}, and it came back with less");
+            return Err(self.generation.lose(&how));
+        }
+        let shared_epoch: Arc<str> = epoch.into();
+        self.generation.join(&shared_epoch, sequence)?;
+        self.generation.seen()?.ok_or_else(|| StoreError::Away("it was not joined".into()))
+    }
+
+    /// A Redis that drops keys when it is full would drop what was spent.
+    async fn check_eviction(&self) -> Result<(), StoreError> {
+        let told = match self.link.send(::redis::cmd("INFO").arg("memory")).await {
+            Ok(told) => reply::text(told).unwrap_or_default(),
+            // Who may not ask has to know it otherwise.
+            Err(Trouble::Store(StoreError::Away(reason))) if reason.contains("NOPERM") => return Ok(()),
+            Err(trouble) => return Err(trouble.into_store()),
+        };
+        let value = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        match (value("maxmemory"), value("maxmemory_policy")) {
+            (Some("0"), _) | (_, None | Some("noeviction")) => Ok(()),
+            (_, Some(policy)) => Err(StoreError::Away(
+                format!("it drops keys when it is full (maxmemory-policy is {policy}); set it to noeviction").into(),
+            )),
+        }
+    }
+
+    /// Remembers a hold of which nobody knows whether it was made: nobody was told, so nobody will settle it.
+    fn note_unsure(&self, id: ReservationId) {
+        let mut unsure = self.unsure.lock().unwrap_or_else(PoisonError::into_inner);
+        if unsure.len() < MOST_UNSURE {
+            unsure.push_back(id);
+        }
+    }
+
+    async fn tick(&self, now: i64) -> Result<(), StoreError> {
+        self.generation.keep()?;
+        self.call(&self.keys.look(&[], now, EXPIRE_AT_ONCE)).await?;
+        loop {
+            let next = self.unsure.lock().unwrap_or_else(PoisonError::into_inner).front().copied();
+            let Some(id) = next else { return Ok(()) };
+            self.call(&self.keys.close(id, None, now, 0)).await?;
+            self.unsure.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        }
+    }
+}
+
+/// 128 bits of chance.
+fn new_epoch() -> Result<String, StoreError> {
+    let mut chance = [0; 16];
+    let filled = aws_lc_rs::rand::fill(&mut chance);
+    filled.map_err(|_| StoreError::Away("the system has no random numbers".into()))?;
+    Ok(texts::hex(&chance))
+}
+
+fn after(now: Timestamp, ttl_ms: i64) -> Timestamp {
+    Timestamp::from_millis(now.as_millis().saturating_add(ttl_ms))
+}
+
+impl Meters for Redis {
+    fn look(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Look>, StoreError>> {
+        let charges = charges.to_vec();
+        self.ask(move |shared| async move {
+            let call = shared.keys.look(&charges, scripts::millis(now), EXPIRE_ON_THE_WAY);
+            shared.call(&call).await?.looks(&charges, now)
+        })
+    }
+
+    fn hold(&self, hold: Hold, now: Timestamp) -> Later<Result<Held, HoldError>> {
+        self.ask(move |shared| async move {
+            let due = after(now, hold.ttl_ms);
+            let call = shared.keys.hold(&hold, None, (now, due), EXPIRE_ON_THE_WAY);
+            let reply = shared.call(&call).await;
+            if let Err(StoreError::Away(_)) = reply {
+                shared.note_unsure(hold.id);
+            }
+            reply?.held(&hold, due, now)
+        })
+    }
+
+    fn record(&self, hold: Hold, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
+        self.ask(move |shared| async move {
+            let due = after(now, crate::meter::MEMORY_MS);
+            let call = shared.keys.hold(&hold, Some(&usage), (now, due), EXPIRE_ON_THE_WAY);
+            shared.call(&call).await?.recorded(&hold, now)
+        })
+    }
+
+    fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
+        self.close(id, Some(usage), now)
+    }
+
+    fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
+        self.close(id, None, now)
+    }
+
+    fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
+        self.ask(move |shared| async move {
+            let call = shared.keys.extend(id, after(now, ttl_ms), scripts::millis(now), EXPIRE_ON_THE_WAY);
+            shared.call(&call).await?.extended()
+        })
+    }
+
+    fn reservation(&self, id: ReservationId, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>> {
+        self.find(id, None, now)
+    }
+
+    fn named(&self, key: &str, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>> {
+        self.find(ReservationId::from_bytes([0; 16]), Some(key.to_owned()), now)
+    }
+
+    fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
+        self.ask(move |shared| async move {
+            shared.call(&shared.keys.answered(id, &answer)).await?;
+            Ok(())
+        })
+    }
+
+    fn tick(&self, now: Timestamp) {
+        let Some(runtime) = &self.runtime else { return };
+        if self.shared.ticking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        drop(runtime.spawn(async move {
+            // What fails is tried again at the next tick.
+            let _done = shared.tick(scripts::millis(now)).await;
+            shared.ticking.store(false, Ordering::Release);
+        }));
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _kept = self.shared.generation.keep();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,207 @@
+//! What a script answered, in the words of the ledger.
+
+use std::sync::Arc;
+
+use ::redis::Value;
+
+use super::texts::{self, TextError};
+use crate::gate::{CloseError, HoldError, Look, StoreError};
+use crate::meter::{Alert, Charge, Closed, Held, Hold, LedgerError, Meter, Refused, Reservation, Shortfall, lack};
+use crate::model::Timestamp;
+
+/// A code, the sequence, and what else there is.
+pub(super) struct Reply {
+    code: String,
+    pub(super) sequence: u64,
+    rest: std::vec::IntoIter<Value>,
+}
+
+impl From<TextError> for StoreError {
+    fn from(error: TextError) -> Self {
+        Self::Away(error.to_string().into())
+    }
+}
+
+fn odd() -> StoreError {
+    TextError("an answer").into()
+}
+
+pub(super) fn text(value: Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),
+        _ => None,
+    }
+}
+
+fn texts_of(value: Option<Value>) -> Result<Vec<String>, StoreError> {
+    let Some(Value::Array(items)) = value else { return Err(odd()) };
+    items.into_iter().map(text).collect::<Option<_>>().ok_or_else(odd)
+}
+
+/// What is told of a generation: its epoch, its sequence, and what was seen of it that is lost.
+pub(super) fn hello(value: Value) -> Result<(String, u64, String), StoreError> {
+    let mut told = texts_of(Some(value))?.into_iter();
+    let (Some(epoch), Some(sequence), Some(lost)) = (told.next(), told.next(), told.next()) else {
+        return Err(odd());
+    };
+    Ok((epoch, sequence.parse().map_err(|_| odd())?, lost))
+}
+
+impl Reply {
+    pub(super) fn read(value: Value) -> Result<Self, StoreError> {
+        let Value::Array(items) = value else { return Err(odd()) };
+        let mut rest = items.into_iter();
+        let code = rest.next().and_then(text).ok_or_else(odd)?;
+        let sequence = rest.next().and_then(text).and_then(|text| text.parse().ok()).ok_or_else(odd)?;
+        Ok(Self { code, sequence, rest })
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.code == "LOST"
+    }
+
+    /// How it shows that something is lost.
+    pub(super) fn lost(mut self, seen: u64) -> String {
+        let epoch = self.next_text().unwrap_or_default();
+        if epoch.is_empty() {
+            return "Redis came back empty".to_owned();
+        }
+        let most = self.next_text().unwrap_or_default();
+        if self.sequence < seen {
+            return format!("Redis came back at {}, and it was seen at {seen}", self.sequence);
+        }
+        if most != seen.to_string() {
+            return format!("Redis came back with less: another node saw it at {most}");
+        }
+        "Redis was begun anew: its epoch is not the one that was seen".to_owned()
+    }
+
+    fn next_text(&mut self) -> Result<String, StoreError> {
+        self.rest.next().and_then(text).ok_or_else(odd)
+    }
+
+    /// The meters of `charges`, brought to `now`.
+    fn meters(&mut self, charges: &[Charge], now: Timestamp) -> Result<Vec<Meter>, StoreError> {
+        let states = texts_of(self.rest.next())?;
+        if states.len() != charges.len() {
+            return Err(odd());
+        }
+        let meter = |(state, charge): (&String, &Charge)| {
+            let mut meter = texts::meter(state)?.unwrap_or_else(|| Meter::new(&charge.limit, now));
+            meter.advance(&charge.limit, now);
+            Ok(meter)
+        };
+        states.iter().zip(charges).map(meter).collect()
+    }
+
+    pub(super) fn looks(mut self, charges: &[Charge], now: Timestamp) -> Result<Vec<Look>, StoreError> {
+        let meters = self.meters(charges, now)?;
+        let look = |(index, (meter, charge)): (usize, (&Meter, &Charge))| Look {
+            standing: meter.standing(&charge.limit, now),
+            lack: lack(charges, index, meter, now),
+        };
+        Ok(meters.iter().zip(charges).enumerate().map(look).collect())
+    }
+
+    pub(super) fn held(mut self, hold: &Hold, expires_at: Timestamp, now: Timestamp) -> Result<Held, HoldError> {
+        let charges = &hold.charges;
+        match self.code.as_str() {
+            "OK" => {
+                let meters = self.meters(charges, now)?;
+                let standings = meters.iter().zip(charges).map(|(meter, charge)| meter.standing(&charge.limit, now));
+                let alerts = self.alerts(charges, &meters, now)?;
+                Ok(Held { expires_at, standings: standings.collect(), alerts })
+            }
+            "SHORT" => {
+                let meters = self.meters(charges, now)?;
+                let short = |(index, meter): (usize, &Meter)| {
+                    let lack = lack(charges, index, meter, now)?;
+                    let standing = meter.standing(&charges.get(index)?.limit, now);
+                    Some(Shortfall { charge: index, standing, lack })
+                };
+                let shortfalls = meters.iter().enumerate().filter_map(short).collect();
+                let alerts = self.alerts(charges, &meters, now)?;
+                Err(HoldError::Refused(Refused { cause: None, shortfalls, alerts }))
+            }
+            "NAMED" | "KNOWN" => Err(HoldError::KeyTaken),
+            "FULL" => Err(StoreError::Full.into()),
+            _ => Err(odd().into()),
+        }
+    }
+
+    fn alerts(&mut self, charges: &[Charge], meters: &[Meter], now: Timestamp) -> Result<Vec<Alert>, StoreError> {
+        let percents = texts_of(self.rest.next())?;
+        let alert = |(percent, (charge, meter)): (&String, (&Charge, &Meter))| {
+            let percent = percent.parse().ok().filter(|percent| *percent > 0)?;
+            let (limit, unit) = (charge.limit.id.clone(), charge.limit.unit());
+            let standing = meter.standing(&charge.limit, now);
+            Some(Alert { limit, subject: charge.subject.clone(), percent, unit, standing })
+        };
+        Ok(percents.iter().zip(charges.iter().zip(meters)).filter_map(alert).collect())
+    }
+
+    pub(super) fn recorded(mut self, hold: &Hold, now: Timestamp) -> Result<Closed, CloseError> {
+        match self.code.as_str() {
+            "OK" => {
+                let meters = self.meters(&hold.charges, now)?;
+                let alerts = self.alerts(&hold.charges, &meters, now)?;
+                let text = self.next_text()?;
+                let reservation = texts::reservation(&hold.id.to_string(), &text, None).map_err(StoreError::from)?;
+                Ok(Closed { reservation, alerts })
+            }
+            "NAMED" => Err(CloseError::KeyTaken(Box::new(self.reservation()?))),
+            "KNOWN" => Err(LedgerError::Closed(self.state()?).into()),
+            "SHORT" => Err(LedgerError::Overflow.into()),
+            _ => Err(odd().into()),
+        }
+    }
+
+    pub(super) fn closed(mut self) -> Result<Closed, CloseError> {
+        match self.code.as_str() {
+            "OK" => Ok(Closed { reservation: self.reservation()?, alerts: Vec::new() }),
+            "COST" => Err(LedgerError::CostUnknown.into()),
+            "OVERFLOW" => Err(LedgerError::Overflow.into()),
+            _ => Err(self.unknown_or_closed()),
+        }
+    }
+
+    pub(super) fn extended(mut self) -> Result<Timestamp, CloseError> {
+        match self.code.as_str() {
+            "OK" => {
+                let until = self.next_text()?.parse().map_err(|_| odd())?;
+                Ok(Timestamp::from_millis(until))
+            }
+            _ => Err(self.unknown_or_closed()),
+        }
+    }
+
+    pub(super) fn found(mut self) -> Result<Option<Reservation>, StoreError> {
+        match self.code.as_str() {
+            "OK" => self.reservation().map(Some),
+            "UNKNOWN" => Ok(None),
+            _ => Err(odd()),
+        }
+    }
+
+    fn unknown_or_closed(&mut self) -> CloseError {
+        match self.code.as_str() {
+            "UNKNOWN" => LedgerError::Unknown.into(),
+            "CLOSED" => self.state().map_or_else(CloseError::from, |state| LedgerError::Closed(state).into()),
+            _ => odd().into(),
+        }
+    }
+
+    fn state(&mut self) -> Result<crate::meter::State, StoreError> {
+        Ok(texts::state(&self.next_text()?)?)
+    }
+
+    fn reservation(&mut self) -> Result<Reservation, StoreError> {
+        let (id, body) = (self.next_text()?, self.next_text()?);
+        let answer = match self.rest.next() {
+            Some(Value::BulkString(bytes)) => Some(Arc::from(bytes)),
+            _ => None,
+        };
+        Ok(texts::reservation(&id, &body, answer)?)
+    }
+}

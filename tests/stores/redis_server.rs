@@ -1,0 +1,84 @@
+//! A Redis that a test starts, kills and starts again.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tollgate::edge::store::{Redis, RedisOptions};
+
+pub struct Server {
+    child: Option<Child>,
+    pub port: u16,
+    pub directory: tempfile::TempDir,
+    arguments: Vec<String>,
+}
+
+impl Server {
+    /// `None`, with a word about it, where there is none to start; under CI that is a failure.
+    pub fn start(arguments: &[&str]) -> Option<Self> {
+        if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "redis-server is missing");
+            println!("skipped: redis-server is not installed (./test installs it)");
+            return None;
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let mut server = Self { child: None, port, directory: tempfile::tempdir().unwrap(), arguments };
+        server.begin();
+        Some(server)
+    }
+
+    pub fn begin(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+        command.args(["--dir", self.directory.path().to_str().unwrap()]).args(&self.arguments);
+        self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.try_ask("PING").is_none_or(|answer| !answer.starts_with("+PONG")) {
+            assert!(Instant::now() < until, "redis-server does not answer");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// What it answers to a command, as it comes.
+    pub fn ask(&self, command: &str) -> String {
+        self.try_ask(command).unwrap()
+    }
+
+    fn try_ask(&self, command: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    pub fn options(&self, data: &Path, prefix: &str) -> RedisOptions {
+        let mut options = RedisOptions::new(format!("redis://127.0.0.1:{}", self.port), data);
+        // Long enough for a machine that does other things.
+        options.timeout = Duration::from_secs(5);
+        prefix.clone_into(&mut options.prefix);
+        options
+    }
+
+    pub fn store(&self, data: &Path, prefix: &str) -> Redis {
+        Redis::open(&self.options(data, prefix)).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
