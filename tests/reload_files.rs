@@ -25,6 +25,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -534,6 +535,43 @@ fn long_patience_ends_and_a_reload_cuts_it_short() {
     // Long enough that the watcher has most likely begun to wait; the outcome is the same if it has not.
     thread::sleep(Duration::from_millis(700));
     assert_eq!(bytes(&scene.reload().unwrap()), 0);
+}
+
+/// Wishes for a reload, once, as soon as the watcher has begun to take what it saw by itself.
+struct Impatient {
+    watcher: Arc<Mutex<Option<Arc<Watcher>>>>,
+    wishes: Sender<u64>,
+}
+
+impl Follower for Impatient {
+    fn take(&mut self, _: Outcome) {}
+
+    fn patience(&mut self, _: &Reading) -> Patience {
+        Patience::Long
+    }
+
+    fn minimum_sequence(&self) -> u64 {
+        if let Some(watcher) = self.watcher.lock().unwrap().take() {
+            self.wishes.send(watcher.trigger()).unwrap_or_default();
+        }
+        0
+    }
+}
+
+#[test]
+fn a_reload_that_is_wished_for_while_patience_begins_cuts_it_short() {
+    let settle = SettleOptions { long: 2 * DEADLINE, ..SettleOptions::default() };
+    let mut scene = Scene::new(WatchOptions { settle, ..native() });
+    scene.write("bundle/a.yaml", "a: 1\n");
+    let (wishes, wished) = channel();
+    let cell = Arc::default();
+    scene.watch_for("bundle", channel().1, Impatient { watcher: Arc::clone(&cell), wishes });
+    let watcher = Arc::new(scene.watcher.take().unwrap());
+    assert!(watcher.wait(watcher.trigger(), DEADLINE));
+    *cell.lock().unwrap() = Some(Arc::clone(&watcher));
+    scene.write("bundle/a.yaml", "a: 2\n");
+    let wish = wished.recv_timeout(DEADLINE).unwrap();
+    assert!(watcher.wait(wish, DEADLINE), "the wish was passed over");
 }
 
 #[test]

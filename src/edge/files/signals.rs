@@ -71,6 +71,11 @@ impl Signals {
         self.lock().wishes
     }
 
+    /// How many of them were fulfilled.
+    pub(super) fn fulfilled(&self) -> u64 {
+        self.lock().fulfilled
+    }
+
     pub(super) fn fulfil(&self, wish: u64) {
         self.lock().fulfilled = wish;
         self.changed.notify_all();

@@ -271,7 +271,9 @@ impl<F: Follower> Watch<F> {
             options: &self.options.settle,
             hurry: wished || self.told.is_none(),
         };
-        let (signals, follower, mut heard) = (&self.signals, &mut self.follower, self.signals.wishes());
+        // A wish that came since the thread woke up is heard by the first wait.
+        let mut heard = if wished { self.signals.wishes() } else { self.signals.fulfilled() };
+        let (signals, follower) = (&self.signals, &mut self.follower);
         let wait = |duration| match signals.pause(duration, heard) {
             Wake::Stop => Wait::Stop,
             Wake::Wish(wish) => {
