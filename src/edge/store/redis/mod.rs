@@ -3,7 +3,7 @@
 //!
 //! What is hard about it: an answer may be lost though the move was made, the Redis may come back with less than it had,
 //! and a script counts in floating point. So what nobody was told of is given back, a generation shows what was lost
-//! ([`generation`]), and scripts count exactly in numbers of their own (`lua/number.lua`).
+//! (`generation`), and scripts count exactly in numbers of their own (`lua/number.lua`).
 
 mod generation;
 mod link;
