@@ -1,6 +1,7 @@
 //! Gathering: which limits bind a request, and whose meter each of them charges. Pure; what the meters say is for the
 //! caller to read.
 
+use sha2::{Digest as _, Sha256};
 use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 
 use super::context::RequestContext;
@@ -10,6 +11,9 @@ use crate::policy::Snapshot;
 use crate::policy::entities::{EntityIndex, EntityStore, Kind, Subject};
 use crate::policy::limits::BoundLimit;
 use crate::policy::syntax::Each;
+
+/// Up to so many bytes a text of a request stands in a meter's name as it is.
+const MAX_NAMED_BYTES: usize = 128;
 
 /// A limit that applies to a request, with one of its meters.
 #[derive(Debug, Clone)]
@@ -186,7 +190,7 @@ impl Asked<'_> {
     fn subjects(&self, each: &Each, payers: &[EntityIndex]) -> Vec<SmolStr> {
         let Self { caller, resource, router, context } = self;
         let named = |name: &str, text: Option<&SmolStr>| {
-            text.map(|text| format_smolstr!("context.{name}::\"{}\"", text.escape_debug())).into_iter().collect()
+            text.map(|text| format_smolstr!("context.{name}::{}", short(text))).into_iter().collect()
         };
         let if_is = |subject: &Subject, kind: Kind| {
             let (of, id) = caller.store.name_of(subject);
@@ -207,6 +211,16 @@ impl Asked<'_> {
             Each::Metadata(key) => named(&format!("metadata.{key}"), context.metadata_of(key)),
         }
     }
+}
+
+/// A text of a request in the name of a meter; a long one by its digest, since a meter lives longer than its request and
+/// whoever fills such a text from outside could fill the memory with names.
+fn short(text: &str) -> String {
+    if text.len() <= MAX_NAMED_BYTES {
+        return format!("\"{}\"", text.escape_debug());
+    }
+    let digest = Sha256::digest(text);
+    digest.iter().fold("sha256:".to_owned(), |name, byte| name + &format!("{byte:02x}"))
 }
 
 /// A uid as answers write it. Most are short and need no escape, and so no allocation.

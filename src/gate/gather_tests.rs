@@ -136,6 +136,12 @@ fn the_request_names_who_pays() {
     check("everyone: true, each: metadata.project", alice, &told, &[r#"context.metadata.project::"p1""#]);
     check("everyone: true, each: metadata.other", alice, &told, &[alice]);
     check("everyone: true, each: end_user", alice, &json!({}), &[alice]);
+    let (fits, long) = ("x".repeat(128), "x".repeat(129));
+    let named = format!("context.end_user::\"{fits}\"");
+    check("everyone: true, each: end_user", alice, &json!({ "end_user": fits }), &[&named]);
+    let named = "context.end_user::sha256:0ec9eb33e74510bcdd1f2ea55206e82f21649c5c2becbf2b433eb475b34c01bd";
+    let told = json!({ "end_user": long });
+    check("everyone: true, each: end_user", alice, &told, &[named]);
 }
 
 #[test]
