@@ -72,8 +72,8 @@ pub(super) fn told(snapshot: &Snapshot, principal: &Subject, limit: &BoundLimit)
         None => return Told::These(vec![None]),
         Some(Each::Model) => return existing(format!("{}::\"", store.kind_text(Kind::MODEL))),
         Some(Each::Router) => return existing(format!("{}::\"", store.kind_text(Kind::ROUTER))),
-        Some(Each::EndUser) => return existing("context.end_user::\"".to_owned()),
-        Some(Each::Metadata(key)) => return existing(format!("context.metadata.{key}::\"")),
+        Some(Each::EndUser) => return existing("context.end_user::".to_owned()),
+        Some(Each::Metadata(key)) => return existing(format!("context.metadata.{key}::")),
         Some(Each::User) => caller.if_is(Kind::USER),
         Some(Each::Service) => caller.if_is(Kind::SERVICE),
         Some(Each::Key) if store.name_of(principal).0 == Kind::API_KEY => {
