@@ -1,11 +1,13 @@
 //! Credentials in a question, and callers that have to prove themselves.
 
-use crate::support::{Client, Setup};
+use crate::support::{Client, Setup, secret};
 
 const TOKEN: &str = "dev-token-0123456789abcdef";
 const GATEWAY: &str = "gateway-token-0123456789abcdef";
 
 fn setup() -> Setup {
+    secret(TOKEN);
+    secret(GATEWAY);
     Setup::new().config(&format!(
         "identity:
   loopback: closed
@@ -35,12 +37,12 @@ fn a_credential_says_who_asks() {
         assert_eq!((answer.status, answer.json()["decision"].as_str()), (200, Some("permit")), "{}", answer.body);
         assert_eq!(answer.json()["principal"]["id"], "alice");
     }
-    let answer = client.post("/is_authorized", &question(r#"{"bearer": "another-token-0123456789"}"#));
+    let another = format!(r#"{{"bearer": "{}"}}"#, secret("another-token-0123456789"));
+    let answer = client.post("/is_authorized", &question(&another));
     assert_eq!((answer.status, answer.json()["code"].as_str()), (200, Some("unauthenticated")), "{}", answer.body);
     assert!(answer.json()["principal"].is_null());
-    let answer = client.post("/is_authorized?status=map", &question(r#"{"bearer": "another-token-0123456789"}"#));
+    let answer = client.post("/is_authorized?status=map", &question(&another));
     assert_eq!(answer.status, 401);
-    assert!(!server.log().contains(TOKEN) && !server.log().contains("another-token"), "{}", server.log());
 }
 
 #[test]
