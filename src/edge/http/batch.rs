@@ -39,7 +39,7 @@ pub(super) async fn answer(app: &Arc<App>, peer: &Peer, body: &[u8]) -> Result<R
 /// The answers in order; each item holds on its own.
 async fn answers(
     app: &App,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     facts: &Facts,
     (peer, requests): (&Peer, &[Asked]),
 ) -> Result<Vec<u8>, ApiError> {

@@ -12,7 +12,8 @@ use super::credential;
 use super::errors::{ApiError, ErrorCode};
 use super::wire::Parts;
 use crate::gate::{self, Credential, Described, Presented};
-use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RefusalReason};
+use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal};
+use crate::policy::Snapshot;
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Default)]
@@ -54,8 +55,8 @@ pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -
     if access == Access::Everybody || app.open {
         return Ok(());
     }
-    let identity = proved(app, head, peer).await?;
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+    let identity = proved(app, &snapshot, head, peer).await?;
     if gate::has_role(&snapshot, &identity, access.roles(), app.engine.facts().now) {
         return Ok(());
     }
@@ -68,7 +69,12 @@ pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -
 ///
 /// # Errors
 /// 401 where there is none, or it proves nobody.
-pub(super) async fn proved(app: &App, head: &Head, peer: &Peer) -> Result<Arc<Identity>, ApiError> {
+pub(super) async fn proved(
+    app: &App,
+    snapshot: &Arc<Snapshot>,
+    head: &Head,
+    peer: &Peer,
+) -> Result<Arc<Identity>, ApiError> {
     let credential = match credential::of_headers(&head.headers, &app.key_headers)? {
         Some(credential) => credential,
         None => match &peer.certificates {
@@ -80,15 +86,18 @@ pub(super) async fn proved(app: &App, head: &Head, peer: &Peer) -> Result<Arc<Id
         },
     };
     let presented = Presented { credential, source: peer.address, request: described(head) };
-    identify(app, &presented).await.map_err(|refusal| ApiError::new(ErrorCode::Unauthenticated, refusal.message))
+    identify(app, snapshot, &presented)
+        .await
+        .map_err(|refusal| ApiError::new(ErrorCode::Unauthenticated, refusal.message))
 }
 
 /// Whom a credential proves; a refusal is counted and logged.
-pub(super) async fn identify(app: &App, presented: &Presented) -> Result<Arc<Identity>, Refusal> {
-    let proved = match app.engine.snapshot() {
-        Some(snapshot) => app.engine.authenticate_by(presented, &snapshot).await,
-        None => Err(Refusal::new(RefusalReason::ProviderUnavailable, "no bundle is active yet")),
-    };
+pub(super) async fn identify(
+    app: &App,
+    snapshot: &Arc<Snapshot>,
+    presented: &Presented,
+) -> Result<Arc<Identity>, Refusal> {
+    let proved = app.engine.authenticate_by(presented, snapshot).await;
     proved.inspect_err(|refusal| app.refused(refusal, presented.source))
 }
 

@@ -50,7 +50,7 @@ pub(super) struct Answered {
 /// Answers by `snapshot`; what was answered before, as it was. A credential that proves nobody is answered by a forbid.
 pub(super) async fn answer_by(
     app: &App,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     facts: &Facts,
     (peer, asked): (&Peer, &Asked),
 ) -> Result<Answered, ApiError> {
@@ -58,7 +58,7 @@ pub(super) async fn answer_by(
         Asked::Named(question) => return answer_question(app, snapshot, facts, question).await,
         Asked::Unproved(credential, parts) => (credential, parts),
     };
-    match caller::identify(app, &caller::presented(credential, parts, peer)).await {
+    match caller::identify(app, snapshot, &caller::presented(credential, parts, peer)).await {
         Ok(identity) => answer_question(app, snapshot, facts, &parts.clone().proved(&identity)).await,
         Err(refusal) => {
             let code = refusal.reason.code();
