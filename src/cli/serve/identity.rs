@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{IdentitySettings, Provider, Settings};
+use crate::config::{IdentitySettings, ProviderKind, Settings};
 use crate::edge::identity::{StaticProvider, StaticSecret};
 use crate::gate::Authenticator;
 
@@ -14,8 +14,8 @@ pub(super) fn providers(settings: &Settings) -> Result<Vec<Arc<dyn Authenticator
     let IdentitySettings { providers, .. } = &settings.identity;
     let mut made: Vec<Arc<dyn Authenticator>> = Vec::with_capacity(providers.len());
     for provider in providers {
-        made.push(match provider {
-            Provider::Static(tokens) => {
+        made.push(match &provider.kind {
+            ProviderKind::Static(tokens) => {
                 super::say("warning: fixed tokens (`identity.providers: static`) are for development");
                 let secret = |one: &crate::config::StaticToken| StaticSecret {
                     token: one.token.clone(),
