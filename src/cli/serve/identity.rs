@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::{IdentitySettings, ProviderKind, Settings};
-use crate::edge::identity::{StaticProvider, StaticSecret};
+use crate::config::{BasicSettings, IdentitySettings, ProviderKind, Settings};
+use crate::edge::identity::{BasicProvider, Htpasswd, PasswordOptions, StaticProvider, StaticSecret};
 use crate::gate::Authenticator;
 
 /// The providers; a word about each that is not for production.
@@ -24,7 +24,15 @@ pub(super) fn providers(settings: &Settings) -> Result<Vec<Arc<dyn Authenticator
                 };
                 Arc::new(StaticProvider::new(tokens.tokens.iter().map(secret).collect())?)
             }
+            ProviderKind::Basic(settings) => Arc::new(basic(provider.name.clone(), settings)?),
         });
     }
     Ok(made)
+}
+
+fn basic(name: String, settings: &BasicSettings) -> Result<BasicProvider, Box<dyn std::error::Error>> {
+    let BasicSettings { htpasswd, bundle, at_once, queue, cache_ms } = settings.clone();
+    let htpasswd = htpasswd.map(Htpasswd::open).transpose()?;
+    let options = PasswordOptions { at_once, queue, cache_ms, bundle, ..PasswordOptions::default() };
+    Ok(BasicProvider::new(name, options, htpasswd)?)
 }

@@ -8,6 +8,7 @@
 //!     - static: { tokens: [{ token_file: /run/secrets/dev, principal: 'User::"alice"' }] }
 //! ```
 
+mod basic;
 mod static_token;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::node::{self, NodeError};
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
+pub use basic::BasicSettings;
 pub use static_token::{StaticToken, StaticTokens};
 
 /// Most providers.
@@ -62,6 +64,8 @@ pub struct Provider {
 pub enum ProviderKind {
     /// Fixed tokens, for development.
     Static(StaticTokens),
+    /// Names and passwords.
+    Basic(BasicSettings),
 }
 
 /// As written.
@@ -88,6 +92,7 @@ struct RawProvider {
     enabled: Option<bool>,
     on_error: Option<OnError>,
     r#static: Option<static_token::Raw>,
+    basic: Option<basic::Raw>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -138,13 +143,16 @@ impl IdentitySettings {
 
 impl Provider {
     fn checked(raw: RawProvider) -> Result<Self, String> {
-        let RawProvider { name, enabled: _, on_error, r#static } = raw;
+        let RawProvider { name, enabled: _, on_error, r#static, basic } = raw;
         let mut kinds = Vec::new();
         if let Some(raw) = r#static {
             kinds.push(("static", ProviderKind::Static(raw.checked()?)));
         }
+        if let Some(raw) = basic {
+            kinds.push(("basic", ProviderKind::Basic(raw.checked()?)));
+        }
         let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
-            return Err("a provider is of one kind: `static`".to_owned());
+            return Err("a provider is of one kind: `static`, `basic`".to_owned());
         };
         let name = name.unwrap_or_else(|| called.to_owned());
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
