@@ -16,7 +16,7 @@ use smol_str::SmolStr;
 use super::{EXPIRE_AT_ONCE, held, looks};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{
-    Charge, Closed, Held, Hold, Ledger, LedgerError, Limit, Measure, OnStoreError, Reservation, ReservationId, State,
+    Alert, Charge, Closed, Held, Hold, Ledger, LedgerError, Limit, Measure, OnStoreError, Reservation, ReservationId, State,
     Usage,
 };
 use crate::model::{Amount, Timestamp};
@@ -278,6 +278,10 @@ impl Meters for Fallback {
             Some(here) => Later::ready(here),
             None => self.inner.store.release(id, now),
         }
+    }
+
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+        self.inner.store.warn(charges, now)
     }
 
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {

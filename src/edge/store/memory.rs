@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 use super::books::MemoryBooks;
 use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, gather_subjects, held, looks, recorded};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
-use crate::meter::{Charge, Closed, Held, Hold, Ledger, Reservation, ReservationId, Usage};
+use crate::meter::{Alert, Charge, Closed, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
 
 /// Meters in memory.
@@ -59,6 +59,10 @@ impl Meters for Memory {
 
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         self.change(now, |ledger| ledger.release(id, now).map_err(CloseError::from))
+    }
+
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+        self.change(now, |ledger| Ok(ledger.warn(charges, now)))
     }
 
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {

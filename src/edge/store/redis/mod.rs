@@ -27,7 +27,7 @@ use self::reply::Reply;
 use self::scripts::{Call, HELLO, Keys};
 use super::EXPIRE_AT_ONCE;
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
-use crate::meter::{Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
+use crate::meter::{Alert, Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits; a script holds up everybody.
@@ -243,6 +243,14 @@ impl Meters for Redis {
 
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         self.close(id, None, now)
+    }
+
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+        let charges = charges.to_vec();
+        self.ask(move |shared| async move {
+            let call = shared.keys.warn(&charges, now, EXPIRE_ON_THE_WAY);
+            shared.call(&call).await?.warned(&charges, now)
+        })
     }
 
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {

@@ -166,6 +166,11 @@ impl Reply {
         }
     }
 
+    pub(super) fn warned(mut self, charges: &[Charge], now: Timestamp) -> Result<Vec<Alert>, StoreError> {
+        let meters = self.meters(charges, now)?;
+        self.alerts(charges, &meters, now)
+    }
+
     pub(super) fn extended(mut self) -> Result<Timestamp, CloseError> {
         match self.code.as_str() {
             "OK" => {

@@ -25,6 +25,7 @@ pub(super) static HELLO: Source = script!("hello");
 pub(super) static LOOK: Source = script!("number", "meters", "book", "look");
 pub(super) static HOLD: Source = script!("number", "meters", "book", "charges", "hold");
 pub(super) static CLOSE: Source = script!("number", "meters", "book", "close");
+pub(super) static WARN: Source = script!("number", "meters", "book", "charges", "warn");
 pub(super) static EXTEND: Source = script!("number", "meters", "book", "extend");
 pub(super) static FIND: Source = script!("number", "meters", "book", "find");
 pub(super) static ANSWERED: Source = script!("number", "meters", "book", "answered");
@@ -144,6 +145,15 @@ impl Keys {
             }
         };
         Call { script: &CLOSE, keys, now, expire, rest }
+    }
+
+    /// Tells which percents were reached. Keys and arguments that only a hold has are left empty.
+    pub(super) fn warn(&self, charges: &[Charge], now: Timestamp, expire: usize) -> Call {
+        let mut keys = vec![self.generation(), self.due(), self.generation(), self.generation()];
+        keys.extend(charges.iter().map(|charge| self.meter(charge)));
+        let mut rest = vec![Vec::new(); 7];
+        charges.iter().for_each(|charge| rest.extend(arguments(charge, now)));
+        Call { script: &WARN, keys, now: millis(now), expire, rest }
     }
 
     pub(super) fn extend(&self, id: ReservationId, until: Timestamp, now: i64, expire: usize) -> Call {
