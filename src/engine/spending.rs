@@ -128,7 +128,7 @@ mod tests {
             engine.settle(id, Usage { input_tokens: used, ..Usage::default() }).unwrap();
         }
         assert_eq!(told.lock().unwrap().len(), 1);
-        [1, 9].map(hold);
+        drop([1, 9].map(hold));
         let told = told.lock().unwrap();
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].alert.limit.as_str(), told[0].alert.percent), ("few", 50));

@@ -350,8 +350,13 @@ impl Ledger {
         self.book.named(key)
     }
 
-    /// Keeps what was answered, for when the same is asked again.
-    pub fn answered(&mut self, id: ReservationId, answer: Arc<[u8]>) {
+    /// Keeps what was answered, for when the same is asked again; not of what was given back before anyone was told of it,
+    /// whose key may name another. Whether it may be told.
+    #[must_use]
+    pub fn answered(&mut self, id: ReservationId, answer: Arc<[u8]>) -> bool {
+        if self.book.get(id).is_some_and(Reservation::leaves_its_key) {
+            return false;
+        }
         let keep = |reservation: &mut Reservation| {
             if let Some(idempotency) = &mut reservation.idempotency {
                 idempotency.answer = Some(answer);
@@ -360,6 +365,7 @@ impl Ledger {
         if self.book.change(id, keep).is_some() {
             self.changed.reservations.insert(id);
         }
+        true
     }
 
     /// A meter as it was last left.

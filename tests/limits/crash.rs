@@ -36,11 +36,12 @@ struct Sum {
     places: u64,
 }
 
-struct Chance(u64);
+/// Numbers that a seed repeats.
+pub struct Chance(pub u64);
 
 impl Chance {
     /// splitmix64.
-    fn next(&mut self, below: u64) -> u64 {
+    pub fn next(&mut self, below: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -181,6 +181,8 @@ fn keys(store: &dyn Meters) {
     wait(store.hold(named(5, "lost"), at(5))).unwrap();
     assert_eq!(wait(store.hold(named(6, "lost"), at(5))), Err(HoldError::KeyTaken));
     wait(store.release(id(5), at(6))).unwrap();
+    // Too late: it holds nothing any more, and its key is another's.
+    assert!(wait(store.answered(id(5), Arc::from(*b"{}"))).is_err());
     wait(store.hold(named(7, "lost"), at(7))).unwrap();
     wait(store.answered(id(7), Arc::from(*b"{}"))).unwrap();
     assert_eq!(wait(store.named("lost", at(8))).unwrap().unwrap().id, id(7));

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
-use super::{EXPIRE_AT_ONCE, held, looks};
+use super::{EXPIRE_AT_ONCE, answered, given_back, held, looks};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{
     Alert, Charge, Closed, Held, Hold, Ledger, LedgerError, Limit, Measure, OnStoreError, Reservation, ReservationId, State,
@@ -310,12 +310,9 @@ impl Meters for Fallback {
     }
 
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
-        let keep = |ledger: &mut Ledger| {
-            ledger.answered(id, Arc::clone(&answer));
-            Ok(())
-        };
+        let keep = |ledger: &mut Ledger| Ok(answered(ledger, id, Arc::clone(&answer)));
         match self.here(id, Timestamp::from_millis(i64::MIN), keep) {
-            Some(_) => Later::ready(Ok(())),
+            Some(kept) => Later::ready(kept.unwrap_or_else(|_closed| Err(given_back()))),
             None => self.inner.store.answered(id, answer),
         }
     }

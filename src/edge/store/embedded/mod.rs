@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 pub use file::OpenError;
 
 use self::file::{Archive, File};
-use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, gather_subjects, held, is_known, looks, recorded};
+use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, answered, gather_subjects, held, is_known, looks, recorded};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{Alert, Charge, Closed, Durability, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
@@ -252,10 +252,7 @@ impl Meters for Embedded {
 
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
         let now = Timestamp::from_millis(i64::MIN);
-        self.change(now, |ledger| {
-            ledger.answered(id, answer);
-            (Ok(()), Wait::ForDisk)
-        })
+        self.change(now, |ledger| Wait::ForDisk.if_done(answered(ledger, id, answer)))
     }
 
     fn subjects(&self, of: &SubjectsOf) -> Later<Result<Vec<SmolStr>, StoreError>> {

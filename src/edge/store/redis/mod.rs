@@ -176,7 +176,8 @@ impl Shared {
         }
     }
 
-    /// Remembers a hold of which nobody knows whether it was made: nobody was told, so nobody will settle it.
+    /// Remembers a hold of which nobody knows whether it was made or its answer kept: where it was not, nobody was told, and
+    /// nobody will settle it.
     fn note_unsure(&self, id: ReservationId) {
         let mut unsure = self.unsure.lock().unwrap_or_else(PoisonError::into_inner);
         if unsure.len() < MOST_UNSURE {
@@ -190,7 +191,7 @@ impl Shared {
         loop {
             let next = self.unsure.lock().unwrap_or_else(PoisonError::into_inner).front().copied();
             let Some(id) = next else { return Ok(()) };
-            self.call(&self.keys.close(id, None, now, 0)).await?;
+            self.call(&self.keys.give_back(id, now)).await?;
             self.unsure.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         }
     }
@@ -270,8 +271,11 @@ impl Meters for Redis {
 
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
         self.ask(move |shared| async move {
-            shared.call(&shared.keys.answered(id, &answer)).await?;
-            Ok(())
+            let reply = shared.call(&shared.keys.answered(id, &answer)).await;
+            if let Err(StoreError::Away(_)) = reply {
+                shared.note_unsure(id);
+            }
+            reply?.answered()
         })
     }
 

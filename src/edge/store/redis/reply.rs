@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ::redis::Value;
 
+use super::super::given_back;
 use super::texts::{self, TextError};
 use crate::gate::{CloseError, HoldError, Look, StoreError};
 use crate::meter::{Alert, Charge, Closed, Held, Hold, LedgerError, Meter, Refused, Reservation, Shortfall, lack};
@@ -169,6 +170,10 @@ impl Reply {
     pub(super) fn warned(mut self, charges: &[Charge], now: Timestamp) -> Result<Vec<Alert>, StoreError> {
         let meters = self.meters(charges, now)?;
         self.alerts(charges, &meters, now)
+    }
+
+    pub(super) fn answered(self) -> Result<(), StoreError> {
+        if self.code == "BACK" { Err(given_back()) } else { Ok(()) }
     }
 
     pub(super) fn extended(mut self) -> Result<Timestamp, CloseError> {

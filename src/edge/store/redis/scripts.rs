@@ -156,6 +156,12 @@ impl Keys {
         Call { script: &WARN, keys, now: millis(now), expire, rest }
     }
 
+    /// Gives back what nobody was told of.
+    pub(super) fn give_back(&self, id: ReservationId, now: i64) -> Call {
+        let keys = vec![self.generation(), self.due(), self.reservation(id)];
+        Call { script: &CLOSE, keys, now, expire: 0, rest: vec![b"U".to_vec()] }
+    }
+
     pub(super) fn extend(&self, id: ReservationId, until: Timestamp, now: i64, expire: usize) -> Call {
         let keys = vec![self.generation(), self.due(), self.reservation(id)];
         Call { script: &EXTEND, keys, now, expire, rest: vec![text(millis(until))] }
