@@ -22,13 +22,14 @@ macro_rules! script {
 }
 
 pub(super) static HELLO: Source = script!("hello");
-pub(super) static LOOK: Source = script!("number", "meters", "book", "look");
-pub(super) static HOLD: Source = script!("number", "meters", "book", "charges", "hold");
-pub(super) static CLOSE: Source = script!("number", "meters", "book", "close");
-pub(super) static WARN: Source = script!("number", "meters", "book", "charges", "warn");
-pub(super) static EXTEND: Source = script!("number", "meters", "book", "extend");
-pub(super) static FIND: Source = script!("number", "meters", "book", "find");
-pub(super) static ANSWERED: Source = script!("number", "meters", "book", "answered");
+pub(super) static ARRIVE: Source = script!("epochs", "arrive");
+pub(super) static LOOK: Source = script!("number", "meters", "epochs", "book", "look");
+pub(super) static HOLD: Source = script!("number", "meters", "epochs", "book", "charges", "hold");
+pub(super) static CLOSE: Source = script!("number", "meters", "epochs", "book", "close");
+pub(super) static WARN: Source = script!("number", "meters", "epochs", "book", "charges", "warn");
+pub(super) static EXTEND: Source = script!("number", "meters", "epochs", "book", "extend");
+pub(super) static FIND: Source = script!("number", "meters", "epochs", "book", "find");
+pub(super) static ANSWERED: Source = script!("number", "meters", "epochs", "book", "answered");
 
 /// Instants beyond are taken for these, so that a script counts them exactly: the years -140,743 and 144,683.
 const FARTHEST_MS: i64 = 1 << 52;
@@ -71,6 +72,10 @@ impl Keys {
 
     pub(super) fn generation(&self) -> String {
         format!("{}generation", self.prefix)
+    }
+
+    pub(super) fn epochs(&self) -> String {
+        format!("{}epochs", self.prefix)
     }
 
     fn due(&self) -> String {
