@@ -23,6 +23,7 @@ mod lists;
 #[path = "../stores/redis_server.rs"]
 mod redis_server;
 mod reloads;
+mod shared;
 #[allow(dead_code, reason = "the tests of the server use the rest of it")]
 #[path = "../http/support.rs"]
 mod support;
