@@ -17,6 +17,7 @@ mod closing;
 mod crash;
 mod crowd;
 mod fleet;
+mod full_disk;
 mod holding;
 mod lists;
 #[allow(dead_code, reason = "the tests of the stores use the rest of it")]
