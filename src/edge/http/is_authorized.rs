@@ -20,7 +20,7 @@ use crate::policy::Snapshot;
 
 /// Answers one question. With `status_tells`, a forbid is told by the status too.
 pub(super) async fn answer(app: &Arc<App>, peer: &Peer, body: &[u8], status_tells: bool) -> Result<Response, ApiError> {
-    let asked = wire::question(body)?;
+    let asked = wire::question(body, app.silence)?;
     let answered = if asked.explains() {
         let (waiting, peer) = (Handle::current(), peer.clone());
         aside(app, move |app| waiting.block_on(answer_now(app, &peer, &asked))).await??
