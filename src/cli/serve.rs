@@ -1,5 +1,7 @@
 //! `tollgate serve`: the one place that wires bundle, engine and server together.
 
+mod identity;
+
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -107,8 +109,15 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(alerts) => alerts,
         Err(error) => return usage(&error),
     };
+    let providers = match identity::providers(settings) {
+        Ok(providers) => providers,
+        Err(error) => return usage(&*error),
+    };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let mut builder = Engine::builder();
+    for provider in providers {
+        builder = builder.authenticator(provider);
+    }
     if let Some(alerts) = &alerts {
         let outbox = Arc::clone(&alerts.outbox);
         builder = builder.on_alert(move |notice| outbox.put(notice.clone()));
@@ -210,7 +219,7 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
 }
 
 async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>) -> ExitCode {
-    let mut server = match Server::bind(engine.clone(), settings.http).await {
+    let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
         Ok(server) => server,
         Err(error) => {
             say(&format!("error: cannot listen on {}: {error}", settings.http.listen));
@@ -283,10 +292,12 @@ async fn follow_hangups(engine: Engine, mut hangups: tokio::signal::unix::Signal
 }
 
 fn tell_start(address: SocketAddr, settings: &Settings) {
-    let open = if address.ip().is_loopback() {
+    let open = if settings.insecure {
+        "--insecure: whoever reaches this address may ask and reload"
+    } else if settings.http_options().open {
         "on loopback decisions are open: every process of this machine may ask and reload"
     } else {
-        "--insecure: whoever reaches this address may ask and reload"
+        "callers prove themselves: in `Authorization`, or with a key in a header of its own"
     };
     say(&format!(
         "tollgate {} listens on http://{address}, serving {}
