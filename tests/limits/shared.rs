@@ -53,8 +53,11 @@ fn store_fails(slow: bool) {
     assert_eq!(code(&hold_small(&server, 3)), "permitted");
     assert_eq!(code(&hold_small(&server, 1)), "budget_exceeded");
     assert_eq!(settle(&server, &local, r#"{"input_tokens": 6}"#).status, 200);
+    let says = |what: &'static str| move |server: &Server| server.log().contains(what);
+    server.until("it says so", says("warning: meters are in a Redis, and the store does not answer"));
     if slow { redis.signal("CONT") } else { redis.begin() }
     until_back(&server);
+    server.until("it says so", says("the Redis that meters are in answers again"));
     // The holds that were refused are given back, where the Redis made them after all.
     let of_big = |server: &Server| stands(&ask(server, ALICE, "main/big", ""), "hard");
     server.until("nothing else is held", |server| of_big(server) == pair("0", "40") || of_big(server) == pair("40", "0"));
@@ -92,7 +95,10 @@ fn a_redis_that_comes_back_empty_gives_nobody_a_fresh_budget() {
         assert_eq!(code(&hold_small(&server, 2)), "permitted");
     }
     assert_eq!(code(&hold_small(&server, 2)), "budget_exceeded");
-    assert!(server.log().contains("Redis came back empty") && server.log().contains("DEL"), "{}", server.log());
+    for server in [&server, &other] {
+        let says = |server: &Server| server.log().contains("Redis came back empty") && server.log().contains("DEL");
+        server.until("it says what to do", says);
+    }
     // What an operator says: go on with what it has.
     redis.ask("DEL {tollgate}:generation");
     for server in [&server, &other] {
