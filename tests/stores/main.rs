@@ -55,6 +55,7 @@ pub fn limit(id: &str, measure: Measure, cap: u64) -> Arc<Limit> {
         on_store_error: OnStoreError::Forbid,
         durability: Durability::Sync,
         unpriced: Unpriced::Forbid,
+        lease: None,
     })
 }
 
