@@ -40,6 +40,19 @@ authz_rules:
   - { id: gpu, tags: [gpu], models: ["labs/*"] }
 "#;
 
+/// Secrets that tests use; no server may ever write one.
+static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Notes that `text` is a secret: whatever a server writes is looked through for it when the server ends.
+pub fn secret(text: impl Into<String>) -> String {
+    let text = text.into();
+    let mut secrets = SECRETS.lock().unwrap();
+    if !secrets.contains(&text) {
+        secrets.push(text.clone());
+    }
+    text
+}
+
 /// A running server with a bundle of its own.
 pub struct Server {
     child: Child,
@@ -208,6 +221,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let log = self.log();
+        for secret in SECRETS.lock().unwrap().iter().filter(|_| !std::thread::panicking()) {
+            assert!(!log.contains(secret.as_str()), "the server wrote a secret: {log}");
+        }
     }
 }
 

@@ -16,8 +16,12 @@ mod bodies;
 mod closing;
 mod crash;
 mod crowd;
+mod fleet;
 mod holding;
 mod lists;
+#[allow(dead_code, reason = "the tests of the stores use the rest of it")]
+#[path = "../stores/redis_server.rs"]
+mod redis_server;
 mod reloads;
 #[allow(dead_code, reason = "the tests of the server use the rest of it")]
 #[path = "../http/support.rs"]

@@ -15,6 +15,7 @@ mod books;
 mod contract;
 mod embedded;
 mod fallback;
+mod leases;
 mod redis;
 mod redis_like_memory;
 mod redis_server;

@@ -36,6 +36,7 @@ impl Server {
         command.args(["--dir", self.directory.path().to_str().unwrap()]).args(&self.arguments);
         self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         let until = Instant::now() + Duration::from_secs(20);
+        // Not before it has read what it had.
         while self.try_ask("PING").is_none_or(|answer| !answer.starts_with("+PONG")) {
             assert!(Instant::now() < until, "redis-server does not answer");
             std::thread::sleep(Duration::from_millis(10));

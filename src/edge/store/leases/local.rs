@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::Names;
-use super::pool::{Drawn, Lease, Pool, Return, later};
+use super::pool::{Drawn, Lease, Pool, Return, later, meter};
 use crate::edge::store::held;
 use crate::gate::{HoldError, Look};
 use crate::meter::{
-    Alert, Charge, Held, Hold, Ledger, LedgerError, MEMORY_MS, MeterKey, Part, ReservationId, Spending, Standing,
-    State, Usage,
+    Alert, Charge, Held, Hold, Ledger, LedgerError, MEMORY_MS, MeterKey, Part, Reservation, ReservationId, Spending,
+    Standing, State, Usage,
 };
 use crate::model::{Amount, EntityUid, Timestamp, Unit};
 
@@ -120,6 +120,10 @@ impl Local {
         };
         let standings = hold.charges.iter().map(standing).collect();
         Ok(Held { standings, alerts: self.take_alerts(), ..done })
+    }
+
+    pub(super) fn note_alerts(&mut self, alerts: Vec<Alert>) {
+        self.alerts.extend(alerts);
     }
 
     pub(super) fn take_alerts(&mut self) -> Vec<Alert> {
@@ -239,12 +243,8 @@ impl Local {
 
     /// The pool that a part was served from, if it is of its period.
     fn pool_of(&self, part: &Part) -> Option<MeterKey> {
-        let is_of = |key: &MeterKey| self.pools.get(key).is_some_and(|pool| pool.key() == part.meter);
-        if is_of(&part.meter) {
-            return Some(part.meter.clone());
-        }
-        let (series, _) = part.meter.series.rsplit_once('@')?;
-        Some(MeterKey { series: series.into(), subject: part.meter.subject.clone() }).filter(is_of)
+        let key = meter(&part.meter);
+        self.pools.get(&key).is_some_and(|pool| pool.key() == part.meter).then_some(key)
     }
 
     fn roll(&mut self, key: &MeterKey, now: Timestamp) {
@@ -324,6 +324,12 @@ fn with_earlier(charges: &[Charge], index: usize) -> Option<Amount> {
     let same = |other: &&Charge| other.subject == charge.subject && other.limit.series == charge.limit.series;
     let mut earlier = charges.iter().take(index).filter(same);
     earlier.try_fold(charge.amount, |sum, other| sum.plus(other.amount))
+}
+
+/// A reservation as it is told: on the meters of the store.
+pub(super) fn told(mut reservation: Reservation) -> Reservation {
+    reservation.parts.iter_mut().for_each(|part| part.meter = meter(&part.meter));
+    reservation
 }
 
 /// For whom the store holds a lease.

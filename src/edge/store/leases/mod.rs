@@ -15,13 +15,14 @@ use std::task::Poll;
 
 use smol_str::SmolStr;
 
-use self::local::{Draw, Local, Step, usage};
+use self::local::{Draw, Local, Step, told, usage};
 use self::pool::{Drawn, Return};
 use super::EXPIRE_AT_ONCE;
 use super::background::{Background, Turn, on_a_thread};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{
-    Charge, Closed, Held, Hold, Ledger, LedgerError, MeterKey, Refused, Reservation, ReservationId, Shortfall, Usage,
+    Alert, Charge, Closed, Held, Hold, Ledger, LedgerError, MeterKey, Refused, Reservation, ReservationId, Shortfall,
+    Usage,
 };
 use crate::model::{Amount, Timestamp, Unit};
 
@@ -101,6 +102,11 @@ impl Leases {
             done
         }))
     }
+}
+
+/// As it is told.
+fn closed(closed: Closed) -> Closed {
+    Closed { reservation: told(closed.reservation), ..closed }
 }
 
 /// Whether a request is served from leases: every limit says so, and no key has to be known on every node.
@@ -239,11 +245,15 @@ impl Inner {
     async fn pay(&self, owed: &[ReservationId], now: Timestamp) -> Result<(), StoreError> {
         for id in owed {
             let Some(one) = self.lock().owed.get(id).cloned() else { continue };
-            match self.store.record(one.hold, one.usage, now).await {
+            let done = self.store.record(one.hold, one.usage, now).await;
+            let mut local = self.lock();
+            match done {
                 Err(CloseError::Store(error)) => return Err(error),
+                Ok(closed) => local.note_alerts(closed.alerts),
                 // What it knows by this name it charged before.
-                Ok(_) | Err(CloseError::Ledger(_) | CloseError::KeyTaken(_)) => drop(self.lock().owed.remove(id)),
+                Err(CloseError::Ledger(_) | CloseError::KeyTaken(_)) => {}
             }
+            local.owed.remove(id);
         }
         Ok(())
     }
@@ -369,13 +379,26 @@ impl Meters for Leases {
     }
 
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
-        let here = self.here(id, now, |ledger| ledger.settle(id, usage, now));
+        let here = self.here(id, now, |ledger| ledger.settle(id, usage, now).map(closed));
         here.unwrap_or_else(|| self.inner.store.settle(id, usage, now))
     }
 
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
-        let here = self.here(id, now, |ledger| ledger.release(id, now));
+        let here = self.here(id, now, |ledger| ledger.release(id, now).map(closed));
         here.unwrap_or_else(|| self.inner.store.release(id, now))
+    }
+
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+        let warning = self.inner.store.warn(charges, now);
+        if self.inner.is_unused() {
+            return warning;
+        }
+        let inner = Arc::clone(&self.inner);
+        Later::pending(async move {
+            let mut alerts = warning.await?;
+            alerts.extend(inner.lock().take_alerts());
+            Ok(alerts)
+        })
     }
 
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
@@ -387,7 +410,7 @@ impl Meters for Leases {
         if !self.inner.is_unused()
             && let Some(found) = self.inner.at(now).ledger.reservation(id)
         {
-            return Later::ready(Ok(Some(found.clone())));
+            return Later::ready(Ok(Some(told(found.clone()))));
         }
         self.inner.store.reservation(id, now)
     }

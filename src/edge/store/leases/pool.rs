@@ -269,10 +269,8 @@ fn began(clock: &Meter) -> Option<Timestamp> {
 
 /// The limit as the ledger of the node counts by. Of each period it has another meter.
 fn local(limit: &Limit, clock: Option<&Meter>) -> Limit {
-    let series = match clock.and_then(began) {
-        Some(start) => format!("{}@{}", limit.series, start.as_millis()).into(),
-        None => Arc::clone(&limit.series),
-    };
+    let start = clock.and_then(began).map_or_else(String::new, |start| start.as_millis().to_string());
+    let series = format!("{}@{start}", limit.series).into();
     let period = Period::Calendar { every: Every::Total, zone: jiff::tz::TimeZone::UTC };
     Limit {
         series,
@@ -283,6 +281,12 @@ fn local(limit: &Limit, clock: Option<&Meter>) -> Limit {
         warn_at: Box::default(),
         ..limit.clone()
     }
+}
+
+/// The name of a meter by what its pool is called in the ledger of the node.
+pub(super) fn meter(key: &MeterKey) -> MeterKey {
+    let series = key.series.rsplit_once('@').map_or(&*key.series, |(series, _)| series);
+    MeterKey { series: series.into(), subject: key.subject.clone() }
 }
 
 pub(super) fn later(now: Timestamp, millis: i64) -> Timestamp {
