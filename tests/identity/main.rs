@@ -15,6 +15,9 @@
 #![cfg(all(unix, feature = "server"))]
 
 mod callers;
+mod delegated;
+mod digest;
+mod failures;
 mod passwords;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use crate::config::{BasicSettings, IdentitySettings, ProviderKind, Settings};
-use crate::edge::identity::{BasicProvider, Htpasswd, PasswordOptions, StaticProvider, StaticSecret};
+use crate::edge::identity::{
+    BasicProvider, DelegatedProvider, DigestFile, DigestProvider, Htpasswd, PasswordOptions, StaticProvider,
+    StaticSecret,
+};
+use crate::edge::outgoing::Fetcher;
 use crate::gate::Authenticator;
 
 /// The providers; a word about each that is not for production.
@@ -23,6 +27,14 @@ pub(super) fn providers(settings: &Settings) -> Result<Vec<Arc<dyn Authenticator
                     roles: one.roles.clone(),
                 };
                 Arc::new(StaticProvider::new(tokens.tokens.iter().map(secret).collect())?)
+            }
+            ProviderKind::Delegated(options) => {
+                let fetch = Arc::new(Fetcher::default());
+                Arc::new(DelegatedProvider::new(provider.name.clone(), options.clone(), fetch))
+            }
+            ProviderKind::Digest(settings) => {
+                let file = DigestFile::open(&settings.file, &settings.realm)?;
+                Arc::new(DigestProvider::new(provider.name.clone(), file)?)
             }
             ProviderKind::Basic(settings) => Arc::new(basic(provider.name.clone(), settings)?),
         });

@@ -9,6 +9,9 @@
 //! ```
 
 mod basic;
+mod delegated;
+mod digest;
+mod failures;
 mod static_token;
 
 use std::sync::Arc;
@@ -17,10 +20,13 @@ use hyper::header::HeaderName;
 use serde::Deserialize;
 
 use super::node::{self, NodeError};
+use crate::edge::identity::DelegatedOptions;
+use crate::gate::FailureLimits;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
 pub use basic::BasicSettings;
+pub use digest::DigestSettings;
 pub use static_token::{StaticToken, StaticTokens};
 
 /// Most providers.
@@ -37,6 +43,8 @@ pub struct IdentitySettings {
     pub loopback_closed: bool,
     /// Headers that hold a caller's key, besides `Authorization`.
     pub key_headers: Vec<HeaderName>,
+    /// How many credentials that prove nobody are borne; `None` for any number.
+    pub failures: Option<FailureLimits>,
     /// Providers, in the order in which they are asked.
     pub providers: Vec<Provider>,
 }
@@ -44,7 +52,7 @@ pub struct IdentitySettings {
 impl Default for IdentitySettings {
     fn default() -> Self {
         let key_headers = ["x-api-key", "api-key"].map(HeaderName::from_static).into();
-        Self { loopback_closed: false, key_headers, providers: Vec::new() }
+        Self { loopback_closed: false, key_headers, failures: Some(FailureLimits::default()), providers: Vec::new() }
     }
 }
 
@@ -66,6 +74,10 @@ pub enum ProviderKind {
     Static(StaticTokens),
     /// Names and passwords.
     Basic(BasicSettings),
+    /// Names and proofs of passwords.
+    Digest(DigestSettings),
+    /// Somebody else's endpoint.
+    Delegated(DelegatedOptions),
 }
 
 /// As written.
@@ -74,6 +86,7 @@ pub enum ProviderKind {
 struct Raw {
     loopback: Option<Loopback>,
     key_headers: Option<Vec<String>>,
+    failures: Option<failures::Raw>,
     providers: Option<Vec<RawProvider>>,
 }
 
@@ -93,6 +106,8 @@ struct RawProvider {
     on_error: Option<OnError>,
     r#static: Option<static_token::Raw>,
     basic: Option<basic::Raw>,
+    delegated: Option<delegated::Raw>,
+    digest: Option<digest::Raw>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -125,6 +140,9 @@ impl IdentitySettings {
             let header = |name: String| name.parse().map_err(|_| format!("`{name}` is no name of a header"));
             settings.key_headers = names.into_iter().map(header).collect::<Result<_, _>>()?;
         }
+        if let Some(failures) = raw.failures {
+            settings.failures = failures.checked()?;
+        }
         let providers = raw.providers.unwrap_or_default();
         if providers.len() > MAX_PROVIDERS {
             return Err(format!("there may be {MAX_PROVIDERS} providers at most"));
@@ -143,7 +161,7 @@ impl IdentitySettings {
 
 impl Provider {
     fn checked(raw: RawProvider) -> Result<Self, String> {
-        let RawProvider { name, enabled: _, on_error, r#static, basic } = raw;
+        let RawProvider { name, enabled: _, on_error, r#static, basic, delegated, digest } = raw;
         let mut kinds = Vec::new();
         if let Some(raw) = r#static {
             kinds.push(("static", ProviderKind::Static(raw.checked()?)));
@@ -151,14 +169,21 @@ impl Provider {
         if let Some(raw) = basic {
             kinds.push(("basic", ProviderKind::Basic(raw.checked()?)));
         }
+        if let Some(raw) = digest {
+            kinds.push(("digest", ProviderKind::Digest(raw.checked()?)));
+        }
+        let pass_on_error = on_error == Some(OnError::Pass);
+        if let Some(raw) = delegated {
+            kinds.push(("delegated", ProviderKind::Delegated(raw.checked(pass_on_error)?)));
+        }
         let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
-            return Err("a provider is of one kind: `static`, `basic`".to_owned());
+            return Err("a provider is of one kind: `static`, `basic`, `digest`, `delegated`".to_owned());
         };
         let name = name.unwrap_or_else(|| called.to_owned());
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             return Err(format!("the name of a provider has 1 to {MAX_NAME_BYTES} bytes"));
         }
-        Ok(Self { name, pass_on_error: on_error == Some(OnError::Pass), kind })
+        Ok(Self { name, pass_on_error, kind })
     }
 }
 

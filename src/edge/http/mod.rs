@@ -20,10 +20,12 @@ mod metrics;
 mod operations;
 mod pace;
 mod query;
+mod refusals;
 mod router;
 mod server;
 mod spending;
 mod standing;
+mod validate;
 mod wire;
 
 pub use router::routes;
