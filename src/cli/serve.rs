@@ -115,7 +115,7 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let mut builder = Engine::builder();
-    for provider in providers {
+    for provider in providers.asked {
         builder = builder.authenticator(provider);
     }
     if let Some(alerts) = &alerts {
@@ -147,7 +147,12 @@ fn serve(settings: &Settings) -> ExitCode {
     // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
     let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);
     match runtime(settings.workers) {
-        Ok(runtime) => runtime.block_on(listen(engine, settings, alerts)),
+        Ok(runtime) => runtime.block_on(async {
+            for running in providers.running {
+                tokio::spawn(running);
+            }
+            listen(engine, settings, alerts).await
+        }),
         Err(error) => usage(&error),
     }
 }

@@ -1,20 +1,32 @@
 //! Wires the providers of identities, in the order of the configuration.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::config::{IdentitySettings, ProviderKind, Settings};
+use crate::config::{ProviderKind, Settings};
+use crate::edge::clock::SystemClock;
+use crate::edge::identity::jwt::JwtProvider;
 use crate::edge::identity::{StaticProvider, StaticSecret};
-use crate::gate::Authenticator;
+use crate::edge::outgoing::Fetcher;
+use crate::gate::{Authenticator, Clock, Fetch};
+
+/// Providers, and what has to run for as long as they are asked.
+#[derive(Default)]
+pub(super) struct Providers {
+    pub(super) asked: Vec<Arc<dyn Authenticator>>,
+    pub(super) running: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
 
 /// The providers; a word about each that is not for production.
 ///
 /// # Errors
 /// With the reason, where one cannot be had.
-pub(super) fn providers(settings: &Settings) -> Result<Vec<Arc<dyn Authenticator>>, Box<dyn std::error::Error>> {
-    let IdentitySettings { providers, .. } = &settings.identity;
-    let mut made: Vec<Arc<dyn Authenticator>> = Vec::with_capacity(providers.len());
-    for provider in providers {
-        made.push(match &provider.kind {
+pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::error::Error>> {
+    let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::default());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut made = Providers::default();
+    for provider in &settings.identity.providers {
+        made.asked.push(match &provider.kind {
             ProviderKind::Static(tokens) => {
                 super::say("warning: fixed tokens (`identity.providers: static`) are for development");
                 let secret = |one: &crate::config::StaticToken| StaticSecret {
@@ -23,6 +35,11 @@ pub(super) fn providers(settings: &Settings) -> Result<Vec<Arc<dyn Authenticator
                     roles: one.roles.clone(),
                 };
                 Arc::new(StaticProvider::new(tokens.tokens.iter().map(secret).collect())?)
+            }
+            ProviderKind::Jwt(jwt) => {
+                let provider = JwtProvider::new(&provider.name, jwt.clone(), provider.pass_on_error);
+                made.running.extend(provider.followers(&fetch, &clock).map(|follower| Box::pin(follower) as _));
+                Arc::new(provider)
             }
         });
     }

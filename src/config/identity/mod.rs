@@ -8,6 +8,8 @@
 //!     - static: { tokens: [{ token_file: /run/secrets/dev, principal: 'User::"alice"' }] }
 //! ```
 
+mod claims;
+mod jwt;
 mod static_token;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use hyper::header::HeaderName;
 use serde::Deserialize;
 
 use super::node::{self, NodeError};
+use crate::edge::identity::jwt::JwtSettings;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
@@ -62,6 +65,8 @@ pub struct Provider {
 pub enum ProviderKind {
     /// Fixed tokens, for development.
     Static(StaticTokens),
+    /// Tokens of other issuers.
+    Jwt(JwtSettings),
 }
 
 /// As written.
@@ -88,6 +93,7 @@ struct RawProvider {
     enabled: Option<bool>,
     on_error: Option<OnError>,
     r#static: Option<static_token::Raw>,
+    jwt: Option<jwt::Raw>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -138,13 +144,16 @@ impl IdentitySettings {
 
 impl Provider {
     fn checked(raw: RawProvider) -> Result<Self, String> {
-        let RawProvider { name, enabled: _, on_error, r#static } = raw;
+        let RawProvider { name, enabled: _, on_error, r#static, jwt } = raw;
         let mut kinds = Vec::new();
         if let Some(raw) = r#static {
             kinds.push(("static", ProviderKind::Static(raw.checked()?)));
         }
+        if let Some(raw) = jwt {
+            kinds.push(("jwt", ProviderKind::Jwt(raw.checked()?)));
+        }
         let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
-            return Err("a provider is of one kind: `static`".to_owned());
+            return Err("a provider is of one kind: `static`, `jwt`".to_owned());
         };
         let name = name.unwrap_or_else(|| called.to_owned());
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
