@@ -19,7 +19,7 @@ use crate::edge::http::{Server, Stopped};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Memory, Redis};
 use crate::engine::Engine;
-use crate::gate::{Clock as _, Meters};
+use crate::gate::{Clock as _, Meters, Tokens};
 use crate::policy::live::Live;
 use crate::policy::snapshot::Counts;
 use crate::policy::{Report, report};
@@ -151,7 +151,7 @@ fn serve(settings: &Settings) -> ExitCode {
             for running in providers.running {
                 tokio::spawn(running);
             }
-            listen(engine, settings, alerts).await
+            listen(engine, settings, alerts, providers.tokens).await
         }),
         Err(error) => usage(&error),
     }
@@ -223,7 +223,12 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
 }
 
-async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>) -> ExitCode {
+async fn listen(
+    engine: Engine,
+    settings: &Settings,
+    alerts: Option<Alerts>,
+    tokens: Option<Arc<dyn Tokens>>,
+) -> ExitCode {
     let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
         Ok(server) => server,
         Err(error) => {
@@ -247,6 +252,9 @@ async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>) -> 
     });
     if let Some(outbox) = &outbox {
         server = server.with_outbox(Arc::clone(outbox));
+    }
+    if let Some(tokens) = tokens {
+        server = server.with_tokens(tokens);
     }
     let stopped = server.run(ends.wait()).await;
     if let Some(outbox) = &outbox

@@ -251,7 +251,7 @@ impl Settings {
         let listen = self.http.listen;
         let fixed = self.identity.providers.iter().any(|provider| match &provider.kind {
             ProviderKind::Static(tokens) => !tokens.anywhere,
-            ProviderKind::Jwt(_) => false,
+            ProviderKind::Jwt(_) | ProviderKind::Introspection(_) => false,
         });
         if fixed && !listen.ip().is_loopback() {
             return Err(ConfigError::Refused(format!(

@@ -15,6 +15,13 @@
 #![cfg(all(unix, feature = "server"))]
 
 mod callers;
+mod exchange;
+mod jose;
+mod mapping;
+mod oidc;
+mod recipes;
+mod tokens;
+mod wycheproof;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;

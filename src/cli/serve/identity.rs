@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use crate::config::{ProviderKind, Settings};
 use crate::edge::clock::SystemClock;
+use crate::edge::identity::introspection::IntrospectionProvider;
 use crate::edge::identity::jwt::JwtProvider;
+use crate::edge::identity::tokens::TokenProvider;
 use crate::edge::identity::{StaticProvider, StaticSecret};
 use crate::edge::outgoing::Fetcher;
-use crate::gate::{Authenticator, Clock, Fetch};
+use crate::gate::{Authenticator, Clock, Fetch, Tokens};
 
 /// Providers, and what has to run for as long as they are asked.
 #[derive(Default)]
 pub(super) struct Providers {
     pub(super) asked: Vec<Arc<dyn Authenticator>>,
+    pub(super) tokens: Option<Arc<dyn Tokens>>,
     pub(super) running: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -25,6 +28,12 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
     let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut made = Providers::default();
+    // Before the others: none of them knows these.
+    if let Some(options) = &settings.identity.tokens {
+        let tokens = Arc::new(TokenProvider::open(&settings.data, options.clone(), None, clock.now())?);
+        made.asked.push(Arc::clone(&tokens) as _);
+        made.tokens = Some(tokens);
+    }
     for provider in &settings.identity.providers {
         made.asked.push(match &provider.kind {
             ProviderKind::Static(tokens) => {
@@ -40,6 +49,10 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
                 let provider = JwtProvider::new(&provider.name, jwt.clone(), provider.pass_on_error);
                 made.running.extend(provider.followers(&fetch, &clock).map(|follower| Box::pin(follower) as _));
                 Arc::new(provider)
+            }
+            ProviderKind::Introspection(asked) => {
+                let by = (Arc::clone(&fetch), Arc::clone(&clock));
+                Arc::new(IntrospectionProvider::new(&provider.name, (**asked).clone(), provider.pass_on_error, by))
             }
         });
     }

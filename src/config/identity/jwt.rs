@@ -177,6 +177,6 @@ fn shared(path: &Path) -> Result<KeySource, String> {
     let text = std::fs::read_to_string(path);
     let text = zeroize::Zeroizing::new(text.map_err(|error| format!("`secret_file` {}: {error}", path.display()))?);
     let secret = SecretText::new(text.trim());
-    KeySet::of_secret(&secret).map_err(|error| format!("`secret_file` {}: {error}", path.display()))?;
+    KeySet::of_secret(secret.expose().as_bytes()).map_err(|error| format!("`secret_file` {}: {error}", path.display()))?;
     Ok(KeySource::Secret(secret))
 }

@@ -9,8 +9,10 @@
 //! ```
 
 mod claims;
+mod introspection;
 mod jwt;
 mod static_token;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -18,7 +20,9 @@ use hyper::header::HeaderName;
 use serde::Deserialize;
 
 use super::node::{self, NodeError};
+use crate::edge::identity::introspection::IntrospectionSettings;
 use crate::edge::identity::jwt::JwtSettings;
+use crate::edge::identity::tokens::TokenOptions;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
@@ -38,6 +42,8 @@ pub struct IdentitySettings {
     pub loopback_closed: bool,
     /// Headers that hold a caller's key, besides `Authorization`.
     pub key_headers: Vec<HeaderName>,
+    /// Tollgate's own tokens, where it hands them out.
+    pub tokens: Option<TokenOptions>,
     /// Providers, in the order in which they are asked.
     pub providers: Vec<Provider>,
 }
@@ -45,7 +51,7 @@ pub struct IdentitySettings {
 impl Default for IdentitySettings {
     fn default() -> Self {
         let key_headers = ["x-api-key", "api-key"].map(HeaderName::from_static).into();
-        Self { loopback_closed: false, key_headers, providers: Vec::new() }
+        Self { loopback_closed: false, key_headers, tokens: None, providers: Vec::new() }
     }
 }
 
@@ -67,6 +73,8 @@ pub enum ProviderKind {
     Static(StaticTokens),
     /// Tokens of other issuers.
     Jwt(JwtSettings),
+    /// Opaque tokens, which another server is asked about.
+    Introspection(Box<IntrospectionSettings>),
 }
 
 /// As written.
@@ -75,6 +83,7 @@ pub enum ProviderKind {
 struct Raw {
     loopback: Option<Loopback>,
     key_headers: Option<Vec<String>>,
+    tokens: Option<tokens::Raw>,
     providers: Option<Vec<RawProvider>>,
 }
 
@@ -94,6 +103,7 @@ struct RawProvider {
     on_error: Option<OnError>,
     r#static: Option<static_token::Raw>,
     jwt: Option<jwt::Raw>,
+    introspection: Option<introspection::Raw>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -126,6 +136,7 @@ impl IdentitySettings {
             let header = |name: String| name.parse().map_err(|_| format!("`{name}` is no name of a header"));
             settings.key_headers = names.into_iter().map(header).collect::<Result<_, _>>()?;
         }
+        settings.tokens = raw.tokens.map(tokens::Raw::checked).transpose()?;
         let providers = raw.providers.unwrap_or_default();
         if providers.len() > MAX_PROVIDERS {
             return Err(format!("there may be {MAX_PROVIDERS} providers at most"));
@@ -144,7 +155,7 @@ impl IdentitySettings {
 
 impl Provider {
     fn checked(raw: RawProvider) -> Result<Self, String> {
-        let RawProvider { name, enabled: _, on_error, r#static, jwt } = raw;
+        let RawProvider { name, enabled: _, on_error, r#static, jwt, introspection } = raw;
         let mut kinds = Vec::new();
         if let Some(raw) = r#static {
             kinds.push(("static", ProviderKind::Static(raw.checked()?)));
@@ -152,8 +163,11 @@ impl Provider {
         if let Some(raw) = jwt {
             kinds.push(("jwt", ProviderKind::Jwt(raw.checked()?)));
         }
+        if let Some(raw) = introspection {
+            kinds.push(("introspection", ProviderKind::Introspection(Box::new(raw.checked()?))));
+        }
         let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
-            return Err("a provider is of one kind: `static`, `jwt`".to_owned());
+            return Err("a provider is of one kind: `static`, `jwt`, `introspection`".to_owned());
         };
         let name = name.unwrap_or_else(|| called.to_owned());
         if name.is_empty() || name.len() > MAX_NAME_BYTES {

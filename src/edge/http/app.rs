@@ -16,6 +16,7 @@ use super::metrics::Metrics;
 use super::server::HttpOptions;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
+use crate::gate::Tokens;
 use crate::meter::Alert;
 use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
@@ -30,6 +31,8 @@ pub(super) struct App {
     pub(super) key_headers: Box<[HeaderName]>,
     /// What becomes of alerts, where they are sent.
     pub(super) outbox: OnceLock<Arc<Outbox>>,
+    /// What hands out tokens of Tollgate's own, where that is wished for.
+    pub(super) tokens: OnceLock<Arc<dyn Tokens>>,
     pub(super) body: BodyLimits,
     /// Most requests of a batch.
     pub(super) batch: usize,
@@ -56,6 +59,7 @@ impl App {
             open: options.open,
             key_headers: options.key_headers.clone(),
             outbox: OnceLock::new(),
+            tokens: OnceLock::new(),
             body,
             batch: options.batch,
             reload_timeout: options.reload_timeout,

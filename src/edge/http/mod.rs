@@ -24,6 +24,7 @@ mod router;
 mod server;
 mod spending;
 mod standing;
+mod tokens;
 mod wire;
 
 pub use router::routes;

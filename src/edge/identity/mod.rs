@@ -4,6 +4,8 @@
 #[cfg(feature = "jwt")]
 pub mod claims;
 #[cfg(feature = "jwt")]
+pub mod introspection;
+#[cfg(feature = "jwt")]
 pub mod jose;
 #[cfg(feature = "jwt")]
 pub mod jwt;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
 use super::jws::{self, Jws};
-use crate::model::{Refusal, RefusalReason, SecretText, strict_json};
+use crate::model::{Refusal, RefusalReason, strict_json};
 
 /// Most keys of a set.
 const MAX_KEYS: usize = 100;
@@ -79,9 +79,8 @@ impl KeySet {
     ///
     /// # Errors
     /// Where it is short.
-    pub fn of_secret(secret: &SecretText) -> Result<Self, KeyError> {
+    pub fn of_secret(bytes: &[u8]) -> Result<Self, KeyError> {
         ready();
-        let bytes = secret.expose().as_bytes();
         if bytes.len() < MIN_SECRET_BYTES {
             return Err(KeyError::Secret);
         }
@@ -242,7 +241,7 @@ const RSA: [Algorithm; 6] = [
 ];
 
 /// Says which cryptography checks signatures; without it the library refuses to guess where a program has several.
-pub(super) fn ready() {
+pub(in crate::edge::identity) fn ready() {
     // Somebody else's choice stands.
     let _already = aws_lc::DEFAULT_PROVIDER.install_default();
 }

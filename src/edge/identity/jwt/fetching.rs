@@ -33,7 +33,7 @@ pub(super) struct Fetched {
 pub(super) async fn keys(settings: &IssuerSettings, fetch: &dyn Fetch) -> Result<Fetched, String> {
     match &settings.keys {
         KeySource::Secret(secret) => {
-            let keys = KeySet::of_secret(secret).map_err(|error| error.to_string())?;
+            let keys = KeySet::of_secret(secret.expose().as_bytes()).map_err(|error| error.to_string())?;
             Ok(Fetched { keys, content: [0; 32], max_age: None })
         }
         KeySource::Files(files) => of_files(files),
