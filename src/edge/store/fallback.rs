@@ -16,8 +16,8 @@ use smol_str::SmolStr;
 use super::{EXPIRE_AT_ONCE, answered, given_back, held, looks};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{
-    Alert, Charge, Closed, Held, Hold, Ledger, LedgerError, Limit, Measure, OnStoreError, Reservation, ReservationId, State,
-    Usage,
+    Alert, Charge, Closed, Held, Hold, Ledger, LedgerError, Limit, Measure, OnStoreError, Reservation, ReservationId,
+    State, Usage,
 };
 use crate::model::{Amount, Timestamp};
 
