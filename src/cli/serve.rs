@@ -30,6 +30,8 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether reservations have expired.
 const TICK: Duration = Duration::from_millis(100);
+/// How often it is looked whether a Redis fails, to say so.
+const WATCH: Duration = Duration::from_secs(1);
 /// For which alerts are still sent when the server stops.
 const LAST_ALERTS_WAIT: Duration = Duration::from_secs(2);
 /// The longest answer to an alert that is read.
@@ -166,13 +168,37 @@ fn meters(settings: &Settings) -> Result<(Arc<dyn Meters>, Option<Arc<Leases>>),
         let embedded = Embedded::open(&settings.data, SystemClock.now())?;
         return Ok((Arc::new(Fallback::new(Arc::new(embedded))), None));
     };
-    let redis = Redis::open(&options)?;
-    // It may come later; what each limit says about a store that fails decides until then.
-    if let Err(error) = pollster::block_on(redis.check()) {
-        say(&format!("warning: meters are in a Redis, and {error}"));
-    }
-    let leases = Arc::new(Leases::new(Arc::new(redis)));
+    let redis = Arc::new(Redis::open(&options)?);
+    watch(&redis)?;
+    let leases = Arc::new(Leases::new(redis));
     Ok((Arc::new(Fallback::new(Arc::clone(&leases) as Arc<dyn Meters>)), Some(leases)))
+}
+
+/// Says that the Redis fails, what to do about it, and that it is back. It may come later than the server; what each limit
+/// says about a store that fails decides meanwhile.
+fn watch(redis: &Arc<Redis>) -> std::io::Result<()> {
+    let mut fails = false;
+    let mut look = move |redis: &Redis| match pollster::block_on(redis.check()) {
+        Err(error) if !fails => {
+            say(&format!("warning: meters are in a Redis, and {error}"));
+            fails = true;
+        }
+        Ok(()) if fails => {
+            say("the Redis that meters are in answers again");
+            fails = false;
+        }
+        _ => {}
+    };
+    look(redis);
+    let watched = Arc::downgrade(redis);
+    let watching = move || {
+        while let Some(redis) = watched.upgrade() {
+            look(&redis);
+            drop(redis);
+            std::thread::sleep(WATCH);
+        }
+    };
+    std::thread::Builder::new().name("redis-watch".to_owned()).spawn(watching).map(drop)
 }
 
 /// Alerts that wait, and what sends them.

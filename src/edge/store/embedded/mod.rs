@@ -53,6 +53,8 @@ struct State {
     /// Closed reservations with keys that stay in memory for a while: whoever looked in vain for a key, here and in the
     /// file, and then holds or notes under it, must not miss what came between.
     lingering: VecDeque<ReservationId>,
+    /// Whether the last commit failed: then everyone waits for the next one, so that what a crash forgets stays little.
+    fails: bool,
     /// Whether something moved that nobody waits for.
     moved: bool,
     ends: bool,
@@ -94,7 +96,7 @@ impl Embedded {
         let archive = Mutex::new(file.archive()?);
         let books = Arc::new(file.books()?);
         let state =
-            State { ledger, let_go: 0, waiting: Vec::new(), lingering: VecDeque::new(), moved: true, ends: false };
+            State { ledger, let_go: 0, waiting: Vec::new(), lingering: VecDeque::new(), fails: false, moved: true, ends: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
         let writing = Arc::clone(&shared);
         let writer = std::thread::Builder::new().name("meters".to_owned()).spawn(move || writer::run(&writing, file));
@@ -116,7 +118,7 @@ impl Embedded {
         state.ledger.expire(now, EXPIRE_AT_ONCE);
         let (done, wait) = work(&mut state.ledger);
         state.moved = true;
-        if wait == Wait::No {
+        if wait == Wait::No && !(state.fails && done.is_ok()) {
             drop(state);
             self.shared.wake.notify_one();
             return Later::ready(done);
