@@ -22,6 +22,7 @@ mod oidc;
 mod recipes;
 mod tokens;
 mod wycheproof;
+mod passwords;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;

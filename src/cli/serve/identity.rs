@@ -3,12 +3,12 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::config::{ProviderKind, Settings};
+use crate::config::{BasicSettings, ProviderKind, Settings};
 use crate::edge::clock::SystemClock;
 use crate::edge::identity::introspection::IntrospectionProvider;
 use crate::edge::identity::jwt::JwtProvider;
 use crate::edge::identity::tokens::TokenProvider;
-use crate::edge::identity::{StaticProvider, StaticSecret};
+use crate::edge::identity::{BasicProvider, Htpasswd, PasswordOptions, StaticProvider, StaticSecret};
 use crate::edge::outgoing::Fetcher;
 use crate::gate::{Authenticator, Clock, Fetch, Tokens};
 
@@ -54,7 +54,15 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
                 let by = (Arc::clone(&fetch), Arc::clone(&clock));
                 Arc::new(IntrospectionProvider::new(&provider.name, (**asked).clone(), provider.pass_on_error, by))
             }
+            ProviderKind::Basic(settings) => Arc::new(basic(provider.name.clone(), settings)?),
         });
     }
     Ok(made)
+}
+
+fn basic(name: String, settings: &BasicSettings) -> Result<BasicProvider, Box<dyn std::error::Error>> {
+    let BasicSettings { htpasswd, bundle, at_once, queue, cache_ms } = settings.clone();
+    let htpasswd = htpasswd.map(Htpasswd::open).transpose()?;
+    let options = PasswordOptions { at_once, queue, cache_ms, bundle, ..PasswordOptions::default() };
+    Ok(BasicProvider::new(name, options, htpasswd)?)
 }

@@ -8,6 +8,7 @@
 //!     - static: { tokens: [{ token_file: /run/secrets/dev, principal: 'User::"alice"' }] }
 //! ```
 
+mod basic;
 mod claims;
 mod introspection;
 mod jwt;
@@ -26,6 +27,7 @@ use crate::edge::identity::tokens::TokenOptions;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
+pub use basic::BasicSettings;
 pub use static_token::{StaticToken, StaticTokens};
 
 /// Most providers.
@@ -75,6 +77,8 @@ pub enum ProviderKind {
     Jwt(JwtSettings),
     /// Opaque tokens, which another server is asked about.
     Introspection(Box<IntrospectionSettings>),
+    /// Names and passwords.
+    Basic(BasicSettings),
 }
 
 /// As written.
@@ -104,6 +108,7 @@ struct RawProvider {
     r#static: Option<static_token::Raw>,
     jwt: Option<jwt::Raw>,
     introspection: Option<introspection::Raw>,
+    basic: Option<basic::Raw>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -155,7 +160,7 @@ impl IdentitySettings {
 
 impl Provider {
     fn checked(raw: RawProvider) -> Result<Self, String> {
-        let RawProvider { name, enabled: _, on_error, r#static, jwt, introspection } = raw;
+        let RawProvider { name, enabled: _, on_error, r#static, jwt, introspection, basic } = raw;
         let mut kinds = Vec::new();
         if let Some(raw) = r#static {
             kinds.push(("static", ProviderKind::Static(raw.checked()?)));
@@ -166,8 +171,11 @@ impl Provider {
         if let Some(raw) = introspection {
             kinds.push(("introspection", ProviderKind::Introspection(Box::new(raw.checked()?))));
         }
+        if let Some(raw) = basic {
+            kinds.push(("basic", ProviderKind::Basic(raw.checked()?)));
+        }
         let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
-            return Err("a provider is of one kind: `static`, `jwt`, `introspection`".to_owned());
+            return Err("a provider is of one kind: `static`, `jwt`, `introspection`, `basic`".to_owned());
         };
         let name = name.unwrap_or_else(|| called.to_owned());
         if name.is_empty() || name.len() > MAX_NAME_BYTES {

@@ -9,10 +9,14 @@ pub mod introspection;
 pub mod jose;
 #[cfg(feature = "jwt")]
 pub mod jwt;
-#[cfg(feature = "jwt")]
+#[cfg(feature = "passwords")]
+mod passwords;
+#[cfg(any(feature = "jwt", feature = "passwords"))]
 mod recent;
 mod static_token;
 #[cfg(all(feature = "jwt", feature = "sqlite"))]
 pub mod tokens;
 
+#[cfg(feature = "passwords")]
+pub use passwords::{BasicProvider, Htpasswd, HtpasswdError, PasswordOptions, hash};
 pub use static_token::{SameToken, StaticProvider, StaticSecret};
