@@ -10,7 +10,7 @@ mod link;
 mod options;
 mod reply;
 mod scripts;
-mod texts;
+mod values;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,13 +25,16 @@ use self::generation::Generation;
 use self::link::{Link, Trouble};
 use self::reply::Reply;
 use self::scripts::{Call, HELLO, Keys};
-use super::EXPIRE_AT_ONCE;
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use crate::meter::{Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits; a script holds up everybody.
 const EXPIRE_ON_THE_WAY: usize = 16;
+/// How many reservations may expire, and how many may be forgotten, in one script of a tick, and how many such scripts a
+/// tick may send: each lets others in between.
+const FORGET_AT_ONCE: usize = 64;
+const MOST_TURNS: usize = 256;
 /// How many holds may wait to be given back, since nobody knows whether they were made.
 const MOST_UNSURE: usize = 100_000;
 
@@ -98,7 +101,7 @@ impl Redis {
     fn close(&self, id: ReservationId, usage: Option<Usage>, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         self.ask(move |shared| async move {
             let call = shared.keys.close(id, usage.as_ref(), scripts::millis(now), EXPIRE_ON_THE_WAY);
-            shared.call(&call).await?.closed()
+            shared.call(&call).await?.closed(&shared.keys.prefix)
         })
     }
 
@@ -110,7 +113,7 @@ impl Redis {
     ) -> Later<Result<Option<Reservation>, StoreError>> {
         self.ask(move |shared| async move {
             let call = shared.keys.find(id, name.as_deref(), scripts::millis(now), EXPIRE_ON_THE_WAY);
-            shared.call(&call).await?.found()
+            shared.call(&call).await?.found(&shared.keys.prefix)
         })
     }
 }
@@ -120,12 +123,12 @@ impl Shared {
     async fn call(&self, call: &Call) -> Result<Reply, StoreError> {
         let (epoch, sequence) = self.seen().await?;
         let seen = (&*epoch, sequence);
-        let command = call.command(false, seen, &self.keys.prefix);
+        let command = call.command(false, seen);
         let value = match self.link.send(&command).await {
             Ok(value) => value,
             Err(Trouble::Store(error)) => return Err(error),
             Err(Trouble::NoScript) => {
-                let command = call.command(true, seen, &self.keys.prefix);
+                let command = call.command(true, seen);
                 self.link.send(&command).await.map_err(Trouble::into_store)?
             }
         };
@@ -186,7 +189,12 @@ impl Shared {
 
     async fn tick(&self, now: i64) -> Result<(), StoreError> {
         self.generation.keep()?;
-        self.call(&self.keys.look(&[], now, EXPIRE_AT_ONCE)).await?;
+        for _ in 0..MOST_TURNS {
+            let looked_at = self.call(&self.keys.look(&[], now, FORGET_AT_ONCE)).await?.forgotten()?;
+            if looked_at < FORGET_AT_ONCE {
+                break;
+            }
+        }
         loop {
             let next = self.unsure.lock().unwrap_or_else(PoisonError::into_inner).front().copied();
             let Some(id) = next else { return Ok(()) };
@@ -201,7 +209,7 @@ fn new_epoch() -> Result<String, StoreError> {
     let mut chance = [0; 16];
     let filled = aws_lc_rs::rand::fill(&mut chance);
     filled.map_err(|_| StoreError::Away("the system has no random numbers".into()))?;
-    Ok(texts::hex(&chance))
+    Ok(values::hex(&chance))
 }
 
 fn after(now: Timestamp, ttl_ms: i64) -> Timestamp {
@@ -233,7 +241,7 @@ impl Meters for Redis {
         self.ask(move |shared| async move {
             let due = after(now, crate::meter::MEMORY_MS);
             let call = shared.keys.hold(&hold, Some(&usage), (now, due), EXPIRE_ON_THE_WAY);
-            shared.call(&call).await?.recorded(&hold, now)
+            shared.call(&call).await?.recorded(&hold, &shared.keys.prefix, now)
         })
     }
 
