@@ -10,13 +10,16 @@ mod link;
 mod options;
 mod reply;
 mod scripts;
+mod together;
 mod values;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ::redis::Value;
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 
 pub use generation::FILE_NAME;
 pub use options::{RedisError, RedisOptions, Secret};
@@ -25,6 +28,7 @@ use self::generation::Generation;
 use self::link::{Link, Trouble};
 use self::reply::Reply;
 use self::scripts::{Call, HELLO, Keys};
+use self::together::{Asked, Waiting};
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use crate::meter::{Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
@@ -53,6 +57,7 @@ struct Shared {
     checked: AtomicBool,
     ticking: AtomicBool,
     unsure: Mutex<VecDeque<ReservationId>>,
+    waiting: Waiting,
 }
 
 impl Redis {
@@ -76,6 +81,7 @@ impl Redis {
             checked: AtomicBool::new(false),
             ticking: AtomicBool::new(false),
             unsure: Mutex::default(),
+            waiting: Waiting::default(),
         };
         Ok(Self { shared: Arc::new(shared), runtime: Some(runtime) })
     }
@@ -121,23 +127,27 @@ impl Redis {
 impl Shared {
     /// Runs a script: in one round trip, but for the first time that this Redis sees it.
     async fn call(&self, call: &Call) -> Result<Reply, StoreError> {
-        let (epoch, sequence) = self.seen().await?;
-        let seen = (&*epoch, sequence);
-        let command = call.command(false, seen);
-        let value = match self.link.send(&command).await {
-            Ok(value) => value,
-            Err(Trouble::Store(error)) => return Err(error),
-            Err(Trouble::NoScript) => {
-                let command = call.command(true, seen);
-                self.link.send(&command).await.map_err(Trouble::into_store)?
-            }
-        };
+        let (value, sequence) = self.run(&[call]).await?;
         let reply = Reply::read(value)?;
         if reply.is_lost() {
             return Err(self.generation.lose(&reply.lost(sequence)));
         }
         self.generation.advance(reply.sequence);
         Ok(reply)
+    }
+
+    /// What is answered to a call, or to holds that are asked together, and the highest sequence that was seen before.
+    async fn run(&self, calls: &[&Call]) -> Result<(Value, u64), StoreError> {
+        let (epoch, sequence) = self.seen().await?;
+        let seen = (&*epoch, sequence);
+        match self.link.send(&scripts::command(calls, false, seen)).await {
+            Ok(value) => Ok((value, sequence)),
+            Err(Trouble::Store(error)) => Err(error),
+            Err(Trouble::NoScript) => {
+                let value = self.link.send(&scripts::command(calls, true, seen)).await;
+                Ok((value.map_err(Trouble::into_store)?, sequence))
+            }
+        }
     }
 
     /// The epoch and the highest sequence that were seen; where there are none, those that are there.
@@ -226,15 +236,15 @@ impl Meters for Redis {
     }
 
     fn hold(&self, hold: Hold, now: Timestamp) -> Later<Result<Held, HoldError>> {
-        self.ask(move |shared| async move {
-            let due = after(now, hold.ttl_ms);
-            let call = shared.keys.hold(&hold, None, (now, due), EXPIRE_ON_THE_WAY);
-            let reply = shared.call(&call).await;
-            if let Err(StoreError::Away(_)) = reply {
-                shared.note_unsure(hold.id);
-            }
-            reply?.held(&hold, due, now)
-        })
+        let gone = || HoldError::Store(StoreError::Away("the store was closed".into()));
+        let Some(runtime) = &self.runtime else { return Later::ready(Err(gone())) };
+        let due = after(now, hold.ttl_ms);
+        let call = self.shared.keys.hold(&hold, None, (now, due), EXPIRE_ON_THE_WAY);
+        let (answer, told) = oneshot::channel();
+        if self.shared.waiting.push(Asked { id: hold.id, call, answer }) {
+            drop(runtime.spawn(Arc::clone(&self.shared).send_holds()));
+        }
+        Later::pending(async move { told.await.map_err(|_ended| gone())??.held(&hold, due, now) })
     }
 
     fn record(&self, hold: Hold, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {

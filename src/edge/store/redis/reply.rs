@@ -70,10 +70,26 @@ impl Reply {
         Ok(Self { code, sequence, rest, quick: None })
     }
 
-    /// What is answered quickly is one text: nothing is refused, and nobody is to be told.
+    /// What is answered quickly is one text, and nobody is to be told of a percent.
     fn read_quick(bytes: Vec<u8>) -> Option<Self> {
-        let sequence = values::sequence(&bytes)?;
-        Some(Self { code: "OK".to_owned(), sequence, rest: Vec::new().into_iter(), quick: Some(bytes) })
+        let (is_held, sequence) = values::quick_head(&bytes)?;
+        let code = if is_held { "OK" } else { "SHORT" };
+        Some(Self { code: code.to_owned(), sequence, rest: Vec::new().into_iter(), quick: Some(bytes) })
+    }
+
+    /// What was answered to holds that were asked together; `None` for those that have to be asked alone.
+    pub(super) fn read_each(value: Value, count: usize) -> Result<Vec<Option<Self>>, StoreError> {
+        let Value::Array(items) = value else { return Err(odd()) };
+        if items.is_empty() {
+            return Ok((0..count).map(|_| None).collect());
+        }
+        let read = |item| match item {
+            Value::BulkString(bytes) if bytes.is_empty() => Some(None),
+            Value::BulkString(bytes) => Self::read_quick(bytes).map(Some),
+            _ => None,
+        };
+        let each: Option<Vec<_>> = items.into_iter().map(read).collect();
+        each.filter(|each| each.len() == count).ok_or_else(odd)
     }
 
     pub(super) fn is_lost(&self) -> bool {

@@ -45,20 +45,32 @@ pub(super) struct Call {
     pub(super) rest: Vec<Vec<u8>>,
 }
 
-impl Call {
-    /// The command, by the script's digest or with its text.
-    pub(super) fn command(&self, whole: bool, seen: (&str, u64)) -> Cmd {
-        let (epoch, sequence) = seen;
-        let size: usize = self.keys.iter().map(String::len).chain(self.rest.iter().map(Vec::len)).sum();
-        let mut command = Cmd::with_capacity(4 + self.keys.len() + self.rest.len(), 256 + size);
-        command.arg(if whole { "EVAL" } else { "EVALSHA" });
-        command.arg(if whole { self.script.text } else { self.script.script.get_hash() });
-        command.arg(self.keys.len()).arg(&self.keys);
-        let mut head = Writer::default();
-        head.text(epoch).number(sequence).signed(self.now).count(self.expire);
-        command.arg(head.take()).arg(&self.rest);
-        command
+/// How many keys come first in every script.
+const FIRST_KEYS: usize = 3;
+
+/// The command for a call, or for holds that are asked together (at the same instant); by the script's digest or with its
+/// text.
+pub(super) fn command(calls: &[&Call], whole: bool, seen: (&str, u64)) -> Cmd {
+    let Some(first) = calls.first() else { return Cmd::new() };
+    let others = calls.get(1..).unwrap_or_default();
+    let keys = || first.keys.iter().chain(others.iter().flat_map(|call| call.keys.iter().skip(FIRST_KEYS)));
+    let texts = || calls.iter().flat_map(|call| &call.rest);
+    let size: usize = keys().map(String::len).chain(texts().map(Vec::len)).sum();
+    let count = keys().count();
+    let mut command = Cmd::with_capacity(8 + count + texts().count(), 256 + size);
+    command.arg(if whole { "EVAL" } else { "EVALSHA" });
+    command.arg(if whole { first.script.text } else { first.script.script.get_hash() }).arg(count);
+    for key in keys() {
+        command.arg(key);
     }
+    let (epoch, sequence) = seen;
+    let mut head = Writer::default();
+    head.text(epoch).number(sequence).signed(first.now).count(first.expire);
+    command.arg(head.take());
+    for text in texts() {
+        command.arg(text);
+    }
+    command
 }
 
 /// Names of keys: all in one slot of a cluster, by the hash tag in the prefix.
@@ -120,7 +132,7 @@ impl Keys {
         keys.extend(hold.charges.iter().map(|charge| self.meter(charge)));
         let (head, tail) = values::reserving(hold, used, keys.get(4..).unwrap_or_default(), (now, due));
         keys.extend(hold.idempotency.as_ref().map(|(name, _)| self.named(name)));
-        let charges = values::charges(&hold.charges, DEFAULT_MOST_OPEN, used.is_none(), at.0);
+        let charges = values::charges(hold, used.is_some(), DEFAULT_MOST_OPEN, at.0);
         let rest = vec![charges, head, tail];
         Call { script: &HOLD, keys, now, expire, rest }
     }

@@ -166,11 +166,15 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The sequence of a quick answer, which begins with a letter and that.
-pub(super) fn sequence(answer: &[u8]) -> Option<u64> {
+/// What a quick answer begins with: whether it was held, and the sequence.
+pub(super) fn quick_head(answer: &[u8]) -> Option<(bool, u64)> {
     let mut fields = Fields(answer);
-    fields.byte().filter(|letter| *letter == b'H')?;
-    u64::try_from(fields.signed()?).ok()
+    let is_held = match fields.byte()? {
+        b'H' => true,
+        b'S' => false,
+        _ => return None,
+    };
+    Some((is_held, u64::try_from(fields.signed()?).ok()?))
 }
 
 /// The meters of a quick answer, `count` of them one after the other behind the sequence; `None` for one that is not there.
@@ -234,19 +238,23 @@ fn rolling(fields: &mut Fields<'_>, exact: bool) -> Option<Meter> {
     Some(Meter::Rolling(Rolling { slice_ms, current, used, held, warned }))
 }
 
-/// Charges as `lua/charges.lua` reads them, and whether the quick way of a hold may be tried, where one is `wanted`.
-pub(super) fn charges(charges: &[Charge], most_open: usize, wanted: bool, now: Timestamp) -> Vec<u8> {
+/// The charges of a hold as `lua/charges.lua` reads them, and flags for `lua/quick/hold.lua`. What was used already does
+/// not go the quick way.
+pub(super) fn charges(hold: &Hold, is_used: bool, most_open: usize, now: Timestamp) -> Vec<u8> {
+    let charges = &hold.charges;
     let mut out = Writer(Vec::with_capacity(16 + 64 * charges.len()));
     out.count(charges.len()).number(most_open as u64).byte(0);
     let exact = charges.iter().fold(true, |exact, charge| write_charge(&mut out, charge, now) && exact);
-    if let Some(quick) = out.0.get_mut(QUICK) {
-        *quick = u8::from(wanted && exact && are_on_meters_of_their_own(charges));
+    let quick = !is_used && exact && are_on_meters_of_their_own(charges);
+    let tells = charges.iter().any(|charge| !charge.limit.warn_at.is_empty());
+    if let Some(flags) = out.0.get_mut(FLAGS) {
+        *flags = u8::from(quick) | u8::from(hold.idempotency.is_some()) << 1 | u8::from(tells) << 2;
     }
     out.take()
 }
 
-/// Where it stands whether the quick way may be tried.
-const QUICK: usize = 10;
+/// Where the flags stand: whether the quick way may be tried, whether there is a name, whether a limit has percents to tell.
+const FLAGS: usize = 10;
 /// Beyond so many charges nothing is quick.
 const MOST_QUICK: usize = 64;
 
