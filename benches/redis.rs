@@ -22,13 +22,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use tokio::runtime::Runtime;
 use tollgate::edge::store::Redis;
 use tollgate::gate::Meters;
 use tollgate::meter::{
     Charge, Durability, Hold, Limit, Measure, Mode, OnExpiry, OnStoreError, ReservationId, Spending, Unpriced, Usage,
 };
 use tollgate::model::{Amount, Every, Period, Timestamp, Unit};
-use tokio::runtime::Runtime;
 
 use redis_server::Server;
 
@@ -54,9 +54,13 @@ fn main() {
     }
     let Some(server) = Server::start(&[]) else { return };
     let rounds = std::env::var("BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
-    println!("### Charges a second in a Redis, beside bare scripts through the same client (medians of {rounds} rounds)\n");
+    println!(
+        "### Charges a second in a Redis, beside bare scripts through the same client (medians of {rounds} rounds)\n"
+    );
     println!("{} A ratio is to the bare script that counts on one key;", version(&server));
-    println!("`µs in the script` is Redis' own count (`INFO commandstats`), `µs of Redis` and `µs of the client` is CPU.\n");
+    println!(
+        "`µs in the script` is Redis' own count (`INFO commandstats`), `µs of Redis` and `µs of the client` is CPU.\n"
+    );
     for in_flight in IN_FLIGHT {
         let mut figures: Vec<Vec<Figure>> = Vec::new();
         for round in 0..rounds {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Settings;
+use super::identity::{self, IdentitySettings};
 use super::table::{ENTRIES, Entry};
 use crate::policy::problem::{Problem, ProblemCode, nearest};
 use crate::policy::syntax::Place;
@@ -48,7 +49,12 @@ impl Reader<'_> {
         };
         for (key, node) in members {
             let name = if section.is_empty() { key.text.to_string() } else { format!("{section}.{}", key.text) };
-            if let Some(entry) = ENTRIES.iter().find(|entry| entry.name == name) {
+            if name == "identity" {
+                match IdentitySettings::read(node) {
+                    Ok(identity) => self.settings.identity = identity,
+                    Err(error) => self.problems.push(identity::problem(self.name, &error)),
+                }
+            } else if let Some(entry) = ENTRIES.iter().find(|entry| entry.name == name) {
                 self.value(entry, key, node);
             } else if ENTRIES
                 .iter()

@@ -1,6 +1,7 @@
 //! The way of a request: a request and what is known become a decision. Owns no socket, file or clock.
 
 mod additional;
+mod authenticate;
 mod authorize;
 mod books;
 mod candidates;
@@ -9,12 +10,14 @@ mod decide;
 mod evaluate;
 mod explain;
 mod gather;
+mod narrow;
 mod ports;
 mod settle;
 mod spend;
 mod standing;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
+pub use authenticate::{Authenticator, Credential, Described, Presented, Verdict, authenticate, has_role};
 pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates};
 pub use books::{
     Books, BooksPage, BooksWish, By, Collector, Group, MAX_LINES, Row, Sum, TimeSpan, day_of, month_begins,

@@ -156,6 +156,9 @@ pub trait Meters: Send + Sync {
     /// Gives back what a reservation held.
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>>;
 
+    /// The percents that meters of `charges` have reached and nobody was told of; from now on somebody was.
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>>;
+
     /// Lets a reservation live until `ttl_ms` from now.
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>>;
 

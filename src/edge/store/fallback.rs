@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
-use super::{EXPIRE_AT_ONCE, held, looks};
+use super::{EXPIRE_AT_ONCE, answered, given_back, held, looks};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{
-    Charge, Closed, Held, Hold, Ledger, LedgerError, Limit, Measure, OnStoreError, Reservation, ReservationId, State,
-    Usage,
+    Alert, Charge, Closed, Held, Hold, Ledger, LedgerError, Limit, Measure, OnStoreError, Reservation, ReservationId,
+    State, Usage,
 };
 use crate::model::{Amount, Timestamp};
 
@@ -280,6 +280,10 @@ impl Meters for Fallback {
         }
     }
 
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+        self.inner.store.warn(charges, now)
+    }
+
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
         match self.here(id, now, |ledger| ledger.extend(id, ttl_ms, now)) {
             Some(here) => Later::ready(here),
@@ -306,12 +310,9 @@ impl Meters for Fallback {
     }
 
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
-        let keep = |ledger: &mut Ledger| {
-            ledger.answered(id, Arc::clone(&answer));
-            Ok(())
-        };
+        let keep = |ledger: &mut Ledger| Ok(answered(ledger, id, Arc::clone(&answer)));
         match self.here(id, Timestamp::from_millis(i64::MIN), keep) {
-            Some(_) => Later::ready(Ok(())),
+            Some(kept) => Later::ready(kept.unwrap_or_else(|_closed| Err(given_back()))),
             None => self.inner.store.answered(id, answer),
         }
     }

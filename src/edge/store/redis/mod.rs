@@ -27,10 +27,10 @@ pub use options::{RedisError, RedisOptions, Secret};
 use self::generation::Generation;
 use self::link::{Link, Trouble};
 use self::reply::Reply;
-use self::scripts::{Call, HELLO, Keys};
+use self::scripts::{ARRIVE, Call, HELLO, Keys};
 use self::together::{Asked, Waiting};
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
-use crate::meter::{Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
+use crate::meter::{Alert, Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits; a script holds up everybody.
@@ -39,6 +39,8 @@ const EXPIRE_ON_THE_WAY: usize = 16;
 /// tick may send: each lets others in between.
 const FORGET_AT_ONCE: usize = 64;
 const MOST_TURNS: usize = 256;
+/// How many epochs may begin while a script waits to be run.
+const MOST_EPOCHS: usize = 16;
 /// How many holds may wait to be given back, since nobody knows whether they were made.
 const MOST_UNSURE: usize = 100_000;
 
@@ -125,29 +127,49 @@ impl Redis {
 }
 
 impl Shared {
-    /// Runs a script: in one round trip, but for the first time that this Redis sees it.
+    /// Runs a script: in one round trip, but for the first time that this Redis sees it, and the first one of an epoch.
     async fn call(&self, call: &Call) -> Result<Reply, StoreError> {
-        let (value, sequence) = self.run(&[call]).await?;
-        let reply = Reply::read(value)?;
-        if reply.is_lost() {
-            return Err(self.generation.lose(&reply.lost(sequence)));
-        }
-        self.generation.advance(reply.sequence);
-        Ok(reply)
-    }
-
-    /// What is answered to a call, or to holds that are asked together, and the highest sequence that was seen before.
-    async fn run(&self, calls: &[&Call]) -> Result<(Value, u64), StoreError> {
-        let (epoch, sequence) = self.seen().await?;
-        let seen = (&*epoch, sequence);
-        match self.link.send(&scripts::command(calls, false, seen)).await {
-            Ok(value) => Ok((value, sequence)),
-            Err(Trouble::Store(error)) => Err(error),
-            Err(Trouble::NoScript) => {
-                let value = self.link.send(&scripts::command(calls, true, seen)).await;
-                Ok((value.map_err(Trouble::into_store)?, sequence))
+        for _ in 0..MOST_EPOCHS {
+            let (epoch, sequence) = self.seen().await?;
+            let reply = Reply::read(self.run(&[call], &epoch, sequence).await?)?;
+            if reply.is_lost() {
+                return Err(self.generation.lose(&reply.lost(sequence)));
+            }
+            match reply.epoch()? {
+                Some(next) => self.generation.enter(&epoch, next),
+                None => {
+                    self.generation.advance(reply.sequence);
+                    return Ok(reply);
+                }
             }
         }
+        Err(StoreError::Away("it is started again and again".into()))
+    }
+
+    /// What is answered to a call, or to holds that are asked together.
+    async fn run(&self, calls: &[&Call], epoch: &str, sequence: u64) -> Result<Value, StoreError> {
+        match self.link.send(&scripts::command(calls, false, (epoch, sequence))).await {
+            Ok(value) => Ok(value),
+            Err(Trouble::Store(error)) => Err(error),
+            Err(Trouble::NoScript) => {
+                let next = self.arrive(epoch, sequence).await?;
+                let command = scripts::command(calls, true, (next.as_deref().unwrap_or(epoch), sequence));
+                self.link.send(&command).await.map_err(Trouble::into_store)
+            }
+        }
+    }
+
+    /// Begins an epoch where no script is known; there is none where something is lost, which every script tells.
+    async fn arrive(&self, epoch: &str, sequence: u64) -> Result<Option<String>, StoreError> {
+        let mut command = ::redis::cmd("EVAL");
+        command.arg(ARRIVE.text).arg(2).arg(self.keys.generation()).arg(self.keys.epochs());
+        command.arg(epoch).arg(sequence).arg(new_epoch()?);
+        let told = self.link.send(&command).await.map_err(Trouble::into_store)?;
+        let next = reply::text(told).filter(|next| !next.is_empty());
+        if let Some(next) = &next {
+            self.generation.enter(epoch, next);
+        }
+        Ok(next)
     }
 
     /// The epoch and the highest sequence that were seen; where there are none, those that are there.
@@ -160,7 +182,7 @@ impl Shared {
             return Ok(seen);
         }
         let mut command = ::redis::cmd("EVAL");
-        command.arg(HELLO.text).arg(1).arg(self.keys.generation()).arg(new_epoch()?);
+        command.arg(HELLO.text).arg(2).arg(self.keys.generation()).arg(self.keys.epochs()).arg(new_epoch()?);
         let hello = self.link.send(&command).await.map_err(Trouble::into_store)?;
         let (epoch, sequence, lost) = reply::hello(hello)?;
         if !lost.is_empty() {
@@ -189,7 +211,8 @@ impl Shared {
         }
     }
 
-    /// Remembers a hold of which nobody knows whether it was made: nobody was told, so nobody will settle it.
+    /// Remembers a hold of which nobody knows whether it was made or its answer kept: where it was not, nobody was told, and
+    /// nobody will settle it.
     fn note_unsure(&self, id: ReservationId) {
         let mut unsure = self.unsure.lock().unwrap_or_else(PoisonError::into_inner);
         if unsure.len() < MOST_UNSURE {
@@ -208,7 +231,7 @@ impl Shared {
         loop {
             let next = self.unsure.lock().unwrap_or_else(PoisonError::into_inner).front().copied();
             let Some(id) = next else { return Ok(()) };
-            self.call(&self.keys.close(id, None, now, 0)).await?;
+            self.call(&self.keys.give_back(id, now)).await?;
             self.unsure.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         }
     }
@@ -263,6 +286,14 @@ impl Meters for Redis {
         self.close(id, None, now)
     }
 
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+        let charges = charges.to_vec();
+        self.ask(move |shared| async move {
+            let call = shared.keys.warn(&charges, now, EXPIRE_ON_THE_WAY);
+            shared.call(&call).await?.warned(&charges, now)
+        })
+    }
+
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
         self.ask(move |shared| async move {
             let call = shared.keys.extend(id, after(now, ttl_ms), scripts::millis(now), EXPIRE_ON_THE_WAY);
@@ -280,8 +311,11 @@ impl Meters for Redis {
 
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
         self.ask(move |shared| async move {
-            shared.call(&shared.keys.answered(id, &answer)).await?;
-            Ok(())
+            let reply = shared.call(&shared.keys.answered(id, &answer)).await;
+            if let Err(StoreError::Away(_)) = reply {
+                shared.note_unsure(id);
+            }
+            reply?.answered()
         })
     }
 

@@ -22,12 +22,14 @@ macro_rules! script {
 }
 
 pub(super) static HELLO: Source = script!("hello");
-pub(super) static LOOK: Source = script!("quick/look", "number", "meters", "book", "look");
-pub(super) static HOLD: Source = script!("quick/hold", "number", "meters", "book", "charges", "hold");
-pub(super) static CLOSE: Source = script!("quick/close", "number", "meters", "book", "close");
-pub(super) static EXTEND: Source = script!("number", "meters", "book", "extend");
-pub(super) static FIND: Source = script!("number", "meters", "book", "find");
-pub(super) static ANSWERED: Source = script!("number", "meters", "book", "answered");
+pub(super) static ARRIVE: Source = script!("epochs", "arrive");
+pub(super) static LOOK: Source = script!("quick/look", "number", "meters", "epochs", "book", "look");
+pub(super) static HOLD: Source = script!("quick/hold", "number", "meters", "epochs", "book", "charges", "hold");
+pub(super) static CLOSE: Source = script!("quick/close", "number", "meters", "epochs", "book", "close");
+pub(super) static WARN: Source = script!("number", "meters", "epochs", "book", "charges", "warn");
+pub(super) static EXTEND: Source = script!("number", "meters", "epochs", "book", "extend");
+pub(super) static FIND: Source = script!("number", "meters", "epochs", "book", "find");
+pub(super) static ANSWERED: Source = script!("number", "meters", "epochs", "book", "answered");
 
 /// Instants beyond are taken for these, so that a script counts them exactly: the years -140,743 and 144,683.
 const FARTHEST_MS: i64 = 1 << 52;
@@ -92,6 +94,10 @@ impl Keys {
         &self.generation
     }
 
+    pub(super) fn epochs(&self) -> String {
+        format!("{}epochs", self.prefix)
+    }
+
     /// The keys of every script, and room for `more` of them.
     fn with(&self, more: usize) -> Vec<String> {
         let mut keys = Vec::with_capacity(3 + more);
@@ -132,7 +138,8 @@ impl Keys {
         keys.extend(hold.charges.iter().map(|charge| self.meter(charge)));
         let (head, tail) = values::reserving(hold, used, keys.get(4..).unwrap_or_default(), (now, due));
         keys.extend(hold.idempotency.as_ref().map(|(name, _)| self.named(name)));
-        let charges = values::charges(hold, used.is_some(), DEFAULT_MOST_OPEN, at.0);
+        let flags = if used.is_some() { 0 } else { values::flags(hold) };
+        let charges = values::charges(&hold.charges, flags, DEFAULT_MOST_OPEN, at.0);
         let rest = vec![charges, head, tail];
         Call { script: &HOLD, keys, now, expire, rest }
     }
@@ -141,7 +148,23 @@ impl Keys {
     pub(super) fn close(&self, id: ReservationId, used: Option<&Usage>, now: i64, expire: usize) -> Call {
         let mut keys = self.with(1);
         keys.push(self.reservation(id));
-        Call { script: &CLOSE, keys, now, expire, rest: vec![values::closing(used)] }
+        Call { script: &CLOSE, keys, now, expire, rest: vec![values::closing("R", used)] }
+    }
+
+    /// Tells which percents were reached. A key that only a hold has is the generation's again.
+    pub(super) fn warn(&self, charges: &[Charge], now: Timestamp, expire: usize) -> Call {
+        let mut keys = self.with(1 + charges.len());
+        keys.push(self.generation.clone());
+        keys.extend(charges.iter().map(|charge| self.meter(charge)));
+        let rest = vec![values::charges(charges, 0, DEFAULT_MOST_OPEN, now)];
+        Call { script: &WARN, keys, now: millis(now), expire, rest }
+    }
+
+    /// Gives back what nobody was told of.
+    pub(super) fn give_back(&self, id: ReservationId, now: i64) -> Call {
+        let mut keys = self.with(1);
+        keys.push(self.reservation(id));
+        Call { script: &CLOSE, keys, now, expire: 0, rest: vec![values::closing("U", None)] }
     }
 
     pub(super) fn extend(&self, id: ReservationId, until: Timestamp, now: i64, expire: usize) -> Call {

@@ -64,6 +64,15 @@ impl Waiting {
         }
         together
     }
+
+    /// Answers those that wait while the Redis does not answer: they waited as long as the others, and nothing of them was
+    /// sent.
+    fn fail(&self, error: &StoreError) {
+        let waiting = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).asked);
+        for one in waiting {
+            let _told = one.answer.send(Err(error.clone()));
+        }
+    }
 }
 
 impl Shared {
@@ -82,28 +91,34 @@ impl Shared {
     async fn hold_alone(&self, asked: impl IntoIterator<Item = Asked>) {
         for one in asked {
             let reply = self.call(&one.call).await;
-            if let Err(StoreError::Away(_)) = reply {
+            if let Err(error @ StoreError::Away(_)) = &reply {
                 self.note_unsure(one.id);
+                self.waiting.fail(error);
             }
             // Who does not wait any longer settles it, or lets it expire.
             let _told = one.answer.send(reply);
         }
     }
 
+    async fn run_together(&self, calls: &[&Call]) -> Result<Vec<Option<Reply>>, StoreError> {
+        let (epoch, sequence) = self.seen().await?;
+        Reply::read_each(self.run(calls, &epoch, sequence).await?, calls.len())
+    }
+
     async fn hold_together(self: &Arc<Self>, asked: Vec<Asked>) {
         let calls: Vec<&Call> = asked.iter().map(|one| &one.call).collect();
-        let each = match self.run(&calls).await {
-            Ok((value, _)) => Reply::read_each(value, asked.len()),
-            Err(error) => Err(error),
-        };
-        let each = match each {
+        let each = match self.run_together(&calls).await {
             Ok(each) => each,
             Err(error) => {
+                let is_away = matches!(error, StoreError::Away(_));
                 for one in asked {
-                    if let StoreError::Away(_) = error {
+                    if is_away {
                         self.note_unsure(one.id);
                     }
                     let _told = one.answer.send(Err(error.clone()));
+                }
+                if is_away {
+                    self.waiting.fail(&error);
                 }
                 return;
             }

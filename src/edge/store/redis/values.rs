@@ -9,8 +9,8 @@ use smol_str::SmolStr;
 
 use super::super::rows;
 use crate::meter::{
-    Budget, Charge, Hold, Idempotency, Measure, Meter, MeterKey, OnExpiry, Part, Places, Rate, Reservation,
-    Rolling, Spending, State, Usage,
+    Budget, Charge, Hold, Idempotency, Measure, Meter, MeterKey, OnExpiry, Part, Places, Rate, Reservation, Rolling,
+    Spending, State, Usage,
 };
 use crate::model::{Amount, Every, Period, Timestamp, Unit, Window};
 
@@ -35,8 +35,7 @@ const fn unit_letter(unit: Unit) -> u8 {
 }
 
 fn unit_of(letter: u8) -> Option<Unit> {
-    let all =
-        [Unit::Usd, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens, Unit::Requests, Unit::Places];
+    let all = [Unit::Usd, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens, Unit::Requests, Unit::Places];
     all.into_iter().find(|unit| unit_letter(*unit) == letter)
 }
 
@@ -238,22 +237,26 @@ fn rolling(fields: &mut Fields<'_>, exact: bool) -> Option<Meter> {
     Some(Meter::Rolling(Rolling { slice_ms, current, used, held, warned }))
 }
 
-/// The charges of a hold as `lua/charges.lua` reads them, and flags for `lua/quick/hold.lua`. What was used already does
-/// not go the quick way.
-pub(super) fn charges(hold: &Hold, is_used: bool, most_open: usize, now: Timestamp) -> Vec<u8> {
-    let charges = &hold.charges;
+/// Flags for `lua/quick/hold.lua`: whether the quick way may be tried, whether there is a name, whether a limit has
+/// percents to tell.
+pub(super) fn flags(hold: &Hold) -> u8 {
+    let quick = are_on_meters_of_their_own(&hold.charges);
+    let tells = hold.charges.iter().any(|charge| !charge.limit.warn_at.is_empty());
+    u8::from(quick) | u8::from(hold.idempotency.is_some()) << 1 | u8::from(tells) << 2
+}
+
+/// Charges as `lua/charges.lua` reads them. Nothing is quick where doubles are not exact.
+pub(super) fn charges(charges: &[Charge], flags: u8, most_open: usize, now: Timestamp) -> Vec<u8> {
     let mut out = Writer(Vec::with_capacity(16 + 64 * charges.len()));
-    out.count(charges.len()).number(most_open as u64).byte(0);
+    out.count(charges.len()).number(most_open as u64).byte(flags);
     let exact = charges.iter().fold(true, |exact, charge| write_charge(&mut out, charge, now) && exact);
-    let quick = !is_used && exact && are_on_meters_of_their_own(charges);
-    let tells = charges.iter().any(|charge| !charge.limit.warn_at.is_empty());
-    if let Some(flags) = out.0.get_mut(FLAGS) {
-        *flags = u8::from(quick) | u8::from(hold.idempotency.is_some()) << 1 | u8::from(tells) << 2;
+    if let Some(flags) = out.0.get_mut(FLAGS).filter(|_| !exact) {
+        *flags &= !1;
     }
     out.take()
 }
 
-/// Where the flags stand: whether the quick way may be tried, whether there is a name, whether a limit has percents to tell.
+/// Where the flags stand.
 const FLAGS: usize = 10;
 /// Beyond so many charges nothing is quick.
 const MOST_QUICK: usize = 64;
@@ -374,8 +377,8 @@ fn usage(text: &str) -> Option<Usage> {
     }
 }
 
-/// What becomes of a reservation, as `lua/close.lua` reads it: settled with this, or given back.
-pub(super) fn closing(used: Option<&Usage>) -> Vec<u8> {
+/// What becomes of a reservation, as `lua/close.lua` reads it: settled with this, or in the state that is said.
+pub(super) fn closing(state: &str, used: Option<&Usage>) -> Vec<u8> {
     const UNITS: [Unit; 5] = [Unit::Usd, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens, Unit::Requests];
     let amount_of = |unit: Unit| match used {
         None => Ok(0),
@@ -386,7 +389,7 @@ pub(super) fn closing(used: Option<&Usage>) -> Vec<u8> {
     let exact = amounts.iter().all(|amount| amount.is_err() || amount.is_ok_and(is_plain));
     let mut out = Writer::default();
     out.byte(if exact { b'U' } else { b'u' });
-    out.text(&used.map_or_else(|| "R".to_owned(), settled));
+    out.text(&used.map_or_else(|| state.to_owned(), settled));
     for amount in amounts {
         match amount {
             Ok(amount) => out.amount(amount, exact),
@@ -398,12 +401,7 @@ pub(super) fn closing(used: Option<&Usage>) -> Vec<u8> {
 }
 
 /// A reservation as `lua/hold.lua` takes it, before and behind what was charged of it: open or with what was used.
-pub(super) fn reserving(
-    hold: &Hold,
-    used: Option<&Usage>,
-    meters: &[String],
-    at: (i64, i64),
-) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn reserving(hold: &Hold, used: Option<&Usage>, meters: &[String], at: (i64, i64)) -> (Vec<u8>, Vec<u8>) {
     let exact = hold.charges.iter().all(|charge| is_plain(charge.amount.get()));
     let (now, due) = at;
     let mut out = Writer(Vec::with_capacity(64));

@@ -11,11 +11,14 @@ local here, sequence, open, first_due, lost = '', -1, 0, math.huge, ''
 local generation = redis.call('GET', GENERATION)
 if generation then here, sequence, open, first_due, lost = struct.unpack('<sddds', generation) end
 if here ~= epoch or sequence < seen or lost ~= '' then
+  local epochs = redis.call('GET', PREFIX .. 'epochs') or ''
+  if lost == '' and has_all(epochs, here, sequence, epoch, seen) then return { 'EPOCH', text(sequence), here } end
   -- Every node is to know, also one that saw less.
-  if here == epoch and lost == '' then
+  local is_same = string.match(here, '^%x+') == string.match(epoch, '^%x+')
+  if is_same and lost == '' then
     redis.call('SET', GENERATION, struct.pack('<sddds', here, sequence, open, first_due, text(seen)))
   end
-  return { 'LOST', text(math.max(sequence, 0)), here, lost ~= '' and lost or text(seen) }
+  return { 'LOST', text(math.max(sequence, 0)), is_same and here or '', lost ~= '' and lost or text(seen), here }
 end
 
 -- Meters by key: as a text as long as nobody has to know more, `false` where there is none.

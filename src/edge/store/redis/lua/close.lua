@@ -1,6 +1,6 @@
 -- Settles or gives back. KEYS: the fourth is the reservation. ARGV: the second is the state it is to be in, and what was
 -- used: money, tokens, input and output tokens, requests, as doubles or (a small letter) decimals; -1 is not known, -2
--- beyond what can be counted.
+-- beyond what can be counted. Where the state is `U`, it is given back only if nobody was told of it.
 local used, state = {}
 do
   local form = string.sub(ARGV[2], 1, 1) == 'U' and '<c1sddddd' or '<c1ssssss'
@@ -16,6 +16,10 @@ local function answer(code, ...)
 end
 
 if not entry then return answer('UNKNOWN') end
+if state == 'U' then
+  if redis.call('EXISTS', PREFIX .. 'a:' .. id_of(entry)) == 1 then return answer('OK', told(entry)) end
+  state = 'R'
+end
 if entry.state == state then return answer('OK', told(entry)) end
 if entry.state ~= 'O' and entry.state ~= 'X' then return answer('CLOSED', entry.state) end
 

@@ -10,6 +10,7 @@ local function quickly()
   local _, was, _, created, count, quick, place = read('<c1sddHB', entry)
   if was ~= 'O' or quick == 0 then return end
   local _, state, usd, tokens, input, output, requests = read('<c1sddddd', ARGV[2])
+  if state == 'U' then return end
   local used = { u = usd, t = tokens, i = input, o = output, q = requests, p = 0 }
 
   local EXACT = 9007199254740992
