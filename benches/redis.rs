@@ -334,6 +334,7 @@ fn limits(most: usize) -> Vec<Arc<Limit>> {
             on_store_error: OnStoreError::Forbid,
             durability: Durability::Async,
             unpriced: Unpriced::Forbid,
+            lease: None,
         })
     };
     limits.into_iter().take(most).map(limit).collect()

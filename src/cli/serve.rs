@@ -17,7 +17,7 @@ use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
 use crate::edge::http::{Server, Stopped};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
-use crate::edge::store::{Embedded, Fallback, Memory, Redis};
+use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::engine::Engine;
 use crate::gate::{Clock as _, Meters};
 use crate::policy::live::Live;
@@ -103,7 +103,7 @@ fn say(text: &str) {
 }
 
 fn serve(settings: &Settings) -> ExitCode {
-    let meters = match meters(settings) {
+    let (meters, leases) = match meters(settings) {
         Ok(meters) => meters,
         Err(error) => return usage(&*error),
     };
@@ -148,23 +148,30 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
     let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);
-    match runtime(settings.workers) {
+    let code = match runtime(settings.workers) {
         Ok(runtime) => runtime.block_on(listen(engine, settings, alerts)),
         Err(error) => usage(&error),
+    };
+    if let Some(leases) = leases {
+        pollster::block_on(leases.give_back(SystemClock.now()));
     }
+    code
 }
 
 /// Where meters are kept: in a Redis if there is one, else in the data directory, unless they need not outlive the process.
-fn meters(settings: &Settings) -> Result<Arc<dyn Meters>, Box<dyn std::error::Error>> {
+/// Of what nodes share, also what this one has leased, which it gives back when it stops.
+fn meters(settings: &Settings) -> Result<(Arc<dyn Meters>, Option<Arc<Leases>>), Box<dyn std::error::Error>> {
     if settings.meters_in_memory {
-        return Ok(Arc::new(Memory::default()));
+        return Ok((Arc::new(Memory::default()), None));
     }
     let Some(options) = settings.redis() else {
-        return Ok(Arc::new(Fallback::new(Arc::new(Embedded::open(&settings.data, SystemClock.now())?))));
+        let embedded = Embedded::open(&settings.data, SystemClock.now())?;
+        return Ok((Arc::new(Fallback::new(Arc::new(embedded))), None));
     };
     let redis = Arc::new(Redis::open(&options)?);
     watch(&redis)?;
-    Ok(Arc::new(Fallback::new(redis)))
+    let leases = Arc::new(Leases::new(redis));
+    Ok((Arc::new(Fallback::new(Arc::clone(&leases) as Arc<dyn Meters>)), Some(leases)))
 }
 
 /// Says that the Redis fails, what to do about it, and that it is back. It may come later than the server; what each limit

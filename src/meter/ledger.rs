@@ -337,6 +337,11 @@ impl Ledger {
         self.book.remove(id)
     }
 
+    /// Lets go of a meter, whatever it says: who kept it needs it no longer. What is held on it is charged nowhere then.
+    pub fn forget_meter(&mut self, key: &MeterKey) {
+        self.meters.forget(key);
+    }
+
     /// Whether a reservation is closed, and as it was when changes were last taken.
     #[must_use]
     pub fn is_taken(&self, id: ReservationId) -> bool {

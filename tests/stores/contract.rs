@@ -7,6 +7,7 @@ use tollgate::edge::store::{Embedded, Memory};
 use tollgate::gate::{CloseError, HoldError, Meters};
 use tollgate::meter::{Hold, LedgerError, Measure, State};
 
+use crate::leases::Leased;
 use crate::redis_server::Server;
 use crate::{amount, at, charge, daily, hold, id, limit, tokens, wait};
 
@@ -60,7 +61,25 @@ fn redis_keeps_every_promise() {
     });
 }
 
+#[test]
+fn leases_of_memory_keep_every_promise() {
+    check("leases of memory", || Arc::new(Leased::of(Arc::new(Memory::default()))));
+}
+
+#[test]
+fn leases_of_redis_keep_every_promise() {
+    let Some(server) = Server::start(&[]) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let number = AtomicU64::new(0);
+    check("leases of redis", || {
+        let name = format!("leased{}", number.fetch_add(1, Ordering::Relaxed));
+        Arc::new(Leased::of(Arc::new(server.store(&directory.path().join(&name), &name))))
+    });
+}
+
+/// Where a meter stands, once a node has told all that it has to tell.
 fn standing(store: &dyn Meters, limit: &Arc<tollgate::meter::Limit>, subject: &str, now: i64) -> (u64, u64) {
+    store.tick(at(now));
     let looks = wait(store.look(&[charge(limit, subject, 1)], at(now))).unwrap();
     (looks[0].standing.used.get(), looks[0].standing.held.get())
 }

@@ -1,10 +1,12 @@
 //! Where meters are kept: in memory, in a file that outlives the process, or in a Redis that many nodes share. Each passes
 //! one contract suite.
 
+pub mod background;
 mod books;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
 pub mod fallback;
+pub mod leases;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -12,9 +14,11 @@ pub mod redis;
 #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "a Redis has meters as its scripts write them"))]
 mod rows;
 
+pub use background::{Background, Work};
 #[cfg(feature = "sqlite")]
 pub use embedded::{Embedded, OpenError};
 pub use fallback::Fallback;
+pub use leases::Leases;
 pub use memory::Memory;
 #[cfg(feature = "redis")]
 pub use redis::{Redis, RedisError, RedisOptions, Secret};

@@ -17,7 +17,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ::redis::Value;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -58,6 +57,7 @@ struct Shared {
     /// Whether it was looked at what this Redis forgets when it is full.
     checked: AtomicBool,
     ticking: AtomicBool,
+    arriving: tokio::sync::Mutex<()>,
     unsure: Mutex<VecDeque<ReservationId>>,
     waiting: Waiting,
 }
@@ -82,6 +82,7 @@ impl Redis {
             generation,
             checked: AtomicBool::new(false),
             ticking: AtomicBool::new(false),
+            arriving: tokio::sync::Mutex::default(),
             unsure: Mutex::default(),
             waiting: Waiting::default(),
         };
@@ -129,9 +130,19 @@ impl Redis {
 impl Shared {
     /// Runs a script: in one round trip, but for the first time that this Redis sees it, and the first one of an epoch.
     async fn call(&self, call: &Call) -> Result<Reply, StoreError> {
+        let mut whole = false;
         for _ in 0..MOST_EPOCHS {
             let (epoch, sequence) = self.seen().await?;
-            let reply = Reply::read(self.run(&[call], &epoch, sequence).await?)?;
+            let value = match self.link.send(&scripts::command(&[call], whole, (&epoch, sequence))).await {
+                Ok(value) => value,
+                Err(Trouble::NoScript) if !whole => {
+                    self.arrive(&epoch).await?;
+                    whole = true;
+                    continue;
+                }
+                Err(trouble) => return Err(trouble.into_store()),
+            };
+            let reply = Reply::read(value)?;
             if reply.is_lost() {
                 return Err(self.generation.lose(&reply.lost(sequence)));
             }
@@ -146,30 +157,24 @@ impl Shared {
         Err(StoreError::Away("it is started again and again".into()))
     }
 
-    /// What is answered to a call, or to holds that are asked together.
-    async fn run(&self, calls: &[&Call], epoch: &str, sequence: u64) -> Result<Value, StoreError> {
-        match self.link.send(&scripts::command(calls, false, (epoch, sequence))).await {
-            Ok(value) => Ok(value),
-            Err(Trouble::Store(error)) => Err(error),
-            Err(Trouble::NoScript) => {
-                let next = self.arrive(epoch, sequence).await?;
-                let command = scripts::command(calls, true, (next.as_deref().unwrap_or(epoch), sequence));
-                self.link.send(&command).await.map_err(Trouble::into_store)
-            }
-        }
-    }
-
     /// Begins an epoch where no script is known; there is none where something is lost, which every script tells.
-    async fn arrive(&self, epoch: &str, sequence: u64) -> Result<Option<String>, StoreError> {
+    // INVARIANT: one at a time, so that a sequence is never noted beside an epoch before the one that it was seen in.
+    async fn arrive(&self, before: &str) -> Result<(), StoreError> {
+        let arriving = tokio::time::timeout(self.link.timeout, self.arriving.lock()).await;
+        let _arriving = arriving.map_err(|_elapsed| StoreError::Away("it knows no scripts yet".into()))?;
+        let (epoch, sequence) = self.seen().await?;
+        if *epoch != *before {
+            // Another call was here first.
+            return Ok(());
+        }
         let mut command = ::redis::cmd("EVAL");
         command.arg(ARRIVE.text).arg(2).arg(self.keys.generation()).arg(self.keys.epochs());
-        command.arg(epoch).arg(sequence).arg(new_epoch()?);
+        command.arg(&*epoch).arg(sequence).arg(new_epoch()?);
         let told = self.link.send(&command).await.map_err(Trouble::into_store)?;
-        let next = reply::text(told).filter(|next| !next.is_empty());
-        if let Some(next) = &next {
-            self.generation.enter(epoch, next);
+        if let Some(next) = reply::text(told).filter(|next| !next.is_empty()) {
+            self.generation.enter(&epoch, &next);
         }
-        Ok(next)
+        Ok(())
     }
 
     /// The epoch and the highest sequence that were seen; where there are none, those that are there.

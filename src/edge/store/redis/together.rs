@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use super::Shared;
+use super::link::Trouble;
 use super::reply::Reply;
-use super::scripts::Call;
+use super::scripts::{self, Call};
 use crate::gate::StoreError;
 use crate::meter::ReservationId;
 
@@ -100,9 +101,14 @@ impl Shared {
         }
     }
 
+    /// What is answered to holds that are asked together; `None` to those that have to be asked alone.
     async fn run_together(&self, calls: &[&Call]) -> Result<Vec<Option<Reply>>, StoreError> {
         let (epoch, sequence) = self.seen().await?;
-        Reply::read_each(self.run(calls, &epoch, sequence).await?, calls.len())
+        match self.link.send(&scripts::command(calls, false, (&epoch, sequence))).await {
+            Ok(value) => Reply::read_each(value, calls.len()),
+            Err(Trouble::NoScript) => Ok(calls.iter().map(|_| None).collect()),
+            Err(Trouble::Store(error)) => Err(error),
+        }
     }
 
     async fn hold_together(self: &Arc<Self>, asked: Vec<Asked>) {
