@@ -45,7 +45,11 @@ fn store_fails(slow: bool) {
     let Some(mut redis) = Redis::start(&LASTING) else { return };
     let server = on(&redis, LIMITS, QUICK).start();
     let kept = reservation(&hold(&server, 40));
-    if slow { redis.signal("STOP") } else { redis.kill() }
+    if slow {
+        redis.signal("STOP")
+    } else {
+        redis.kill()
+    }
     assert_eq!(code(&hold(&server, 1)), "store_unavailable");
     assert_eq!(code(&ask(&server, ALICE, "main/big", "")), "store_unavailable");
     assert_eq!(settle(&server, &kept, r#"{"input_tokens": 40}"#).status, 503);
@@ -55,12 +59,17 @@ fn store_fails(slow: bool) {
     assert_eq!(settle(&server, &local, r#"{"input_tokens": 6}"#).status, 200);
     let says = |what: &'static str| move |server: &Server| server.log().contains(what);
     server.until("it says so", says("warning: meters are in a Redis, and the store does not answer"));
-    if slow { redis.signal("CONT") } else { redis.begin() }
+    if slow {
+        redis.signal("CONT")
+    } else {
+        redis.begin()
+    }
     until_back(&server);
     server.until("it says so", says("the Redis that meters are in answers again"));
     // The holds that were refused are given back, where the Redis made them after all.
     let of_big = |server: &Server| stands(&ask(server, ALICE, "main/big", ""), "hard");
-    server.until("nothing else is held", |server| of_big(server) == pair("0", "40") || of_big(server) == pair("40", "0"));
+    server
+        .until("nothing else is held", |server| of_big(server) == pair("0", "40") || of_big(server) == pair("40", "0"));
     // What was settled meanwhile is charged.
     let of_small = |server: &Server| stands(&ask(server, ALICE, "main/small", ""), "soft");
     server.until("it is charged", |server| of_small(server).0 == "6");

@@ -95,8 +95,15 @@ impl Embedded {
         let ledger = file.load(now)?;
         let archive = Mutex::new(file.archive()?);
         let books = Arc::new(file.books()?);
-        let state =
-            State { ledger, let_go: 0, waiting: Vec::new(), lingering: VecDeque::new(), fails: false, moved: true, ends: false };
+        let state = State {
+            ledger,
+            let_go: 0,
+            waiting: Vec::new(),
+            lingering: VecDeque::new(),
+            fails: false,
+            moved: true,
+            ends: false,
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
         let writing = Arc::clone(&shared);
         let writer = std::thread::Builder::new().name("meters".to_owned()).spawn(move || writer::run(&writing, file));
