@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use identity::{IdentitySettings, Provider, StaticToken, StaticTokens};
+pub use identity::{BasicSettings, IdentitySettings, Provider, ProviderKind, StaticToken, StaticTokens};
 pub use schema::schema_json;
 
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
@@ -249,8 +249,9 @@ impl Settings {
             return Err(ConfigError::Refused(message.to_owned()));
         }
         let listen = self.http.listen;
-        let fixed = self.identity.providers.iter().any(|provider| match provider {
-            Provider::Static(tokens) => !tokens.anywhere,
+        let fixed = self.identity.providers.iter().any(|provider| match &provider.kind {
+            ProviderKind::Static(tokens) => !tokens.anywhere,
+            ProviderKind::Basic(_) => false,
         });
         if fixed && !listen.ip().is_loopback() {
             return Err(ConfigError::Refused(format!(

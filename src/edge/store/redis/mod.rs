@@ -51,6 +51,7 @@ struct Shared {
     /// Whether it was looked at what this Redis forgets when it is full.
     checked: AtomicBool,
     ticking: AtomicBool,
+    arriving: tokio::sync::Mutex<()>,
     unsure: Mutex<VecDeque<ReservationId>>,
 }
 
@@ -74,6 +75,7 @@ impl Redis {
             generation,
             checked: AtomicBool::new(false),
             ticking: AtomicBool::new(false),
+            arriving: tokio::sync::Mutex::default(),
             unsure: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared), runtime: Some(runtime) })
@@ -120,9 +122,19 @@ impl Redis {
 impl Shared {
     /// Runs a script: in one round trip, but for the first time that this Redis sees it, and the first one of an epoch.
     async fn call(&self, call: &Call) -> Result<Reply, StoreError> {
+        let mut whole = false;
         for _ in 0..MOST_EPOCHS {
             let (epoch, sequence) = self.seen().await?;
-            let reply = self.run(call, &epoch, sequence).await?;
+            let command = call.command(whole, (&epoch, sequence), &self.keys.prefix);
+            let reply = match self.link.send(&command).await {
+                Ok(value) => Reply::read(value)?,
+                Err(Trouble::NoScript) if !whole => {
+                    self.arrive(&epoch).await?;
+                    whole = true;
+                    continue;
+                }
+                Err(trouble) => return Err(trouble.into_store()),
+            };
             if reply.is_lost() {
                 return Err(self.generation.lose(&reply.lost(sequence)));
             }
@@ -137,31 +149,24 @@ impl Shared {
         Err(StoreError::Away("it is started again and again".into()))
     }
 
-    async fn run(&self, call: &Call, epoch: &str, sequence: u64) -> Result<Reply, StoreError> {
-        let command = call.command(false, (epoch, sequence), &self.keys.prefix);
-        let value = match self.link.send(&command).await {
-            Ok(value) => value,
-            Err(Trouble::Store(error)) => return Err(error),
-            Err(Trouble::NoScript) => {
-                let next = self.arrive(epoch, sequence).await?;
-                let command = call.command(true, (next.as_deref().unwrap_or(epoch), sequence), &self.keys.prefix);
-                self.link.send(&command).await.map_err(Trouble::into_store)?
-            }
-        };
-        Reply::read(value)
-    }
-
     /// Begins an epoch where no script is known; there is none where something is lost, which every script tells.
-    async fn arrive(&self, epoch: &str, sequence: u64) -> Result<Option<String>, StoreError> {
+    // INVARIANT: one at a time, so that a sequence is never noted beside an epoch before the one that it was seen in.
+    async fn arrive(&self, before: &str) -> Result<(), StoreError> {
+        let arriving = tokio::time::timeout(self.link.timeout, self.arriving.lock()).await;
+        let _arriving = arriving.map_err(|_elapsed| StoreError::Away("it knows no scripts yet".into()))?;
+        let (epoch, sequence) = self.seen().await?;
+        if *epoch != *before {
+            // Another call was here first.
+            return Ok(());
+        }
         let mut command = ::redis::cmd("EVAL");
         command.arg(ARRIVE.text).arg(2).arg(self.keys.generation()).arg(self.keys.epochs());
-        command.arg(epoch).arg(sequence).arg(new_epoch()?);
+        command.arg(&*epoch).arg(sequence).arg(new_epoch()?);
         let told = self.link.send(&command).await.map_err(Trouble::into_store)?;
-        let next = reply::text(told).filter(|next| !next.is_empty());
-        if let Some(next) = &next {
-            self.generation.enter(epoch, next);
+        if let Some(next) = reply::text(told).filter(|next| !next.is_empty()) {
+            self.generation.enter(&epoch, &next);
         }
-        Ok(next)
+        Ok(())
     }
 
     /// The epoch and the highest sequence that were seen; where there are none, those that are there.
