@@ -14,6 +14,7 @@
 mod books;
 mod contract;
 mod embedded;
+mod embedded_log;
 mod fallback;
 mod redis;
 mod redis_like_memory;
