@@ -1,5 +1,6 @@
 //! The face in process: an engine that loads a bundle, keeps it current and decides. The server is a caller of it.
 
+mod identity;
 mod spending;
 
 use std::fmt;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use crate::edge::clock::SystemClock;
 use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
 use crate::edge::store::Memory;
-use crate::gate::{self, Clock, Explanation, Meters, Notice};
+use crate::gate::{self, Authenticator, Clock, Explanation, Meters, Notice};
 use crate::model::{Decision, Facts, Request, RequestError};
 use crate::policy::live::{Live, a_file_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
@@ -43,6 +44,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     guard: Arc<Mutex<Guard>>,
     meters: Arc<dyn Meters>,
+    authenticators: Box<[Arc<dyn Authenticator>]>,
     warned: Option<Warned>,
     watcher: Option<Watcher>,
     /// For reloading where nothing watches.
@@ -167,6 +169,7 @@ pub struct EngineBuilder {
     options: WatchOptions,
     clock: Arc<dyn Clock>,
     meters: Option<Arc<dyn Meters>>,
+    authenticators: Vec<Arc<dyn Authenticator>>,
     warned: Option<Warned>,
     told: Option<Told>,
 }
@@ -190,6 +193,7 @@ impl Default for EngineBuilder {
             options: WatchOptions::default(),
             clock: Arc::new(SystemClock),
             meters: None,
+            authenticators: Vec::new(),
             warned: None,
             told: None,
         }
@@ -260,6 +264,12 @@ impl EngineBuilder {
         self
     }
 
+    /// One more provider of identities, asked after those before it. Default: none, so that credentials prove nobody.
+    pub fn authenticator(mut self, provider: Arc<dyn Authenticator>) -> Self {
+        self.authenticators.push(provider);
+        self
+    }
+
     /// Who is told of each load, whether it worked or not, on the thread that loads. Default: nobody.
     pub fn on_load(mut self, told: impl Fn(&Live) + Send + Sync + 'static) -> Self {
         self.told = Some(Arc::new(told));
@@ -298,8 +308,8 @@ impl EngineBuilder {
         }
         let directory = self.directory.or_else(|| self.bundle.is_none().then(|| PathBuf::from("policies")));
         let meters = self.meters.unwrap_or_else(|| Arc::new(Memory::default()));
-        let (clock, warned) = (self.clock, self.warned);
-        let mut inner = Inner { live, clock, guard, meters, warned, watcher: None, source: None };
+        let (clock, warned, authenticators) = (self.clock, self.warned, self.authenticators.into());
+        let mut inner = Inner { live, clock, guard, meters, authenticators, warned, watcher: None, source: None };
         if let Some(directory) = directory {
             if self.wait || !self.watch {
                 let reader = Reader::new(&directory, self.options.limits.clone());

@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Some(Value::Array(candidates)) = body.get("candidates") {
         let candidates = candidates.iter().filter_map(|one| uid(Some(one))).collect();
         let (action, context) = (action.into(), context.into());
-        let request = CandidatesRequest { principal, action, router: resource, candidates, context };
+        let request = CandidatesRequest { principal, identity: None, action, router: resource, candidates, context };
         if let Ok(decision) = gate::decide_candidates(&EXAMPLE, &facts, &request) {
             assert_eq!(decision.outcome.as_str() == "permit", decision.permitted().count() > 0);
         }

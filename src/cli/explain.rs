@@ -61,8 +61,11 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
 fn way_out(decision: &Decision, explanation: &Explanation) -> Option<String> {
     let permits = explanation.looked_at.iter().any(|one| one.rule.effect == Effect::Permit && one.matches == Ok(true));
     match decision.code {
-        // The command line reads no meters, so limits refuse nothing here.
+        // The command line takes no credentials and reads no meters, so neither refuses anything here.
         DecisionCode::Permitted
+        | DecisionCode::Unauthenticated
+        | DecisionCode::CredentialRevoked
+        | DecisionCode::CredentialExpired
         | DecisionCode::StoreUnavailable
         | DecisionCode::PriceUnknown
         | DecisionCode::BudgetExceeded

@@ -1,5 +1,7 @@
 //! `tollgate serve`: the one place that wires bundle, engine and server together.
 
+mod identity;
+
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +17,7 @@ use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
 use crate::edge::http::{Server, Stopped};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
-use crate::edge::store::{Embedded, Fallback, Memory, Redis};
+use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::engine::Engine;
 use crate::gate::{Clock as _, Meters};
 use crate::policy::live::Live;
@@ -28,6 +30,8 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether reservations have expired.
 const TICK: Duration = Duration::from_millis(100);
+/// How often it is looked whether a Redis fails, to say so.
+const WATCH: Duration = Duration::from_secs(1);
 /// For which alerts are still sent when the server stops.
 const LAST_ALERTS_WAIT: Duration = Duration::from_secs(2);
 /// The longest answer to an alert that is read.
@@ -99,7 +103,7 @@ fn say(text: &str) {
 }
 
 fn serve(settings: &Settings) -> ExitCode {
-    let meters = match meters(settings) {
+    let (meters, leases) = match meters(settings) {
         Ok(meters) => meters,
         Err(error) => return usage(&*error),
     };
@@ -107,8 +111,15 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(alerts) => alerts,
         Err(error) => return usage(&error),
     };
+    let providers = match identity::providers(settings) {
+        Ok(providers) => providers,
+        Err(error) => return usage(&*error),
+    };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let mut builder = Engine::builder();
+    for provider in providers {
+        builder = builder.authenticator(provider);
+    }
     if let Some(alerts) = &alerts {
         let outbox = Arc::clone(&alerts.outbox);
         builder = builder.on_alert(move |notice| outbox.put(notice.clone()));
@@ -137,26 +148,57 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
     let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);
-    match runtime(settings.workers) {
+    let code = match runtime(settings.workers) {
         Ok(runtime) => runtime.block_on(listen(engine, settings, alerts)),
         Err(error) => usage(&error),
+    };
+    if let Some(leases) = leases {
+        pollster::block_on(leases.give_back(SystemClock.now()));
     }
+    code
 }
 
 /// Where meters are kept: in a Redis if there is one, else in the data directory, unless they need not outlive the process.
-fn meters(settings: &Settings) -> Result<Arc<dyn Meters>, Box<dyn std::error::Error>> {
+/// Of what nodes share, also what this one has leased, which it gives back when it stops.
+fn meters(settings: &Settings) -> Result<(Arc<dyn Meters>, Option<Arc<Leases>>), Box<dyn std::error::Error>> {
     if settings.meters_in_memory {
-        return Ok(Arc::new(Memory::default()));
+        return Ok((Arc::new(Memory::default()), None));
     }
     let Some(options) = settings.redis() else {
-        return Ok(Arc::new(Fallback::new(Arc::new(Embedded::open(&settings.data, SystemClock.now())?))));
+        let embedded = Embedded::open(&settings.data, SystemClock.now())?;
+        return Ok((Arc::new(Fallback::new(Arc::new(embedded))), None));
     };
-    let redis = Redis::open(&options)?;
-    // It may come later; what each limit says about a store that fails decides until then.
-    if let Err(error) = pollster::block_on(redis.check()) {
-        say(&format!("warning: meters are in a Redis, and {error}"));
-    }
-    Ok(Arc::new(Fallback::new(Arc::new(redis))))
+    let redis = Arc::new(Redis::open(&options)?);
+    watch(&redis)?;
+    let leases = Arc::new(Leases::new(redis));
+    Ok((Arc::new(Fallback::new(Arc::clone(&leases) as Arc<dyn Meters>)), Some(leases)))
+}
+
+/// Says that the Redis fails, what to do about it, and that it is back. It may come later than the server; what each limit
+/// says about a store that fails decides meanwhile.
+fn watch(redis: &Arc<Redis>) -> std::io::Result<()> {
+    let mut fails = false;
+    let mut look = move |redis: &Redis| match pollster::block_on(redis.check()) {
+        Err(error) if !fails => {
+            say(&format!("warning: meters are in a Redis, and {error}"));
+            fails = true;
+        }
+        Ok(()) if fails => {
+            say("the Redis that meters are in answers again");
+            fails = false;
+        }
+        _ => {}
+    };
+    look(redis);
+    let watched = Arc::downgrade(redis);
+    let watching = move || {
+        while let Some(redis) = watched.upgrade() {
+            look(&redis);
+            drop(redis);
+            std::thread::sleep(WATCH);
+        }
+    };
+    std::thread::Builder::new().name("redis-watch".to_owned()).spawn(watching).map(drop)
 }
 
 /// Alerts that wait, and what sends them.
@@ -210,7 +252,7 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
 }
 
 async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>) -> ExitCode {
-    let mut server = match Server::bind(engine.clone(), settings.http).await {
+    let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
         Ok(server) => server,
         Err(error) => {
             say(&format!("error: cannot listen on {}: {error}", settings.http.listen));
@@ -283,10 +325,12 @@ async fn follow_hangups(engine: Engine, mut hangups: tokio::signal::unix::Signal
 }
 
 fn tell_start(address: SocketAddr, settings: &Settings) {
-    let open = if address.ip().is_loopback() {
+    let open = if settings.insecure {
+        "--insecure: whoever reaches this address may ask and reload"
+    } else if settings.http_options().open {
         "on loopback decisions are open: every process of this machine may ask and reload"
     } else {
-        "--insecure: whoever reaches this address may ask and reload"
+        "callers prove themselves: in `Authorization`, or with a key in a header of its own"
     };
     say(&format!(
         "tollgate {} listens on http://{address}, serving {}

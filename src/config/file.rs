@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Settings;
+use super::identity::{self, IdentitySettings};
 use super::table::{ENTRIES, Entry};
 use crate::policy::problem::{Problem, ProblemCode, nearest};
 use crate::policy::syntax::Place;
@@ -22,7 +23,7 @@ pub(super) fn apply(name: &Arc<str>, text: &[u8], settings: &mut Settings) -> Ve
     let mut problems = reader.problems;
     for problem in &mut problems {
         let line = usize::try_from(problem.place.line).ok().and_then(|line| text.lines().nth(line.checked_sub(1)?));
-        problem.source_line = line.map(Arc::from);
+        problem.source_line = line.map(|line| crate::policy::excerpt::masked(line).into());
     }
     crate::policy::report::sorted(&mut problems);
     problems
@@ -48,7 +49,12 @@ impl Reader<'_> {
         };
         for (key, node) in members {
             let name = if section.is_empty() { key.text.to_string() } else { format!("{section}.{}", key.text) };
-            if let Some(entry) = ENTRIES.iter().find(|entry| entry.name == name) {
+            if name == "identity" {
+                match IdentitySettings::read(node) {
+                    Ok(identity) => self.settings.identity = identity,
+                    Err(error) => self.problems.push(identity::problem(self.name, &error)),
+                }
+            } else if let Some(entry) = ENTRIES.iter().find(|entry| entry.name == name) {
                 self.value(entry, key, node);
             } else if ENTRIES
                 .iter()

@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "the environment and the config file are read here and nowhere else")]
 
 mod file;
+mod identity;
+mod node;
 mod schema;
 mod table;
 
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use identity::{BasicSettings, IdentitySettings, Provider, ProviderKind, StaticToken, StaticTokens};
 pub use schema::schema_json;
 
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
@@ -24,6 +27,8 @@ use crate::policy::Problem;
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// The secret that alerts are signed with, where no file has it.
 const SECRET_VARIABLE: &str = "TOLLGATE_ALERTS_WEBHOOK_SECRET";
+/// What says all of `identity:`, in YAML or JSON; it beats the file.
+const IDENTITY_VARIABLE: &str = "TOLLGATE_IDENTITY";
 /// The config file that is read, if it is there, where none is named.
 const USUAL_FILE: &str = "tollgate.yaml";
 
@@ -53,6 +58,8 @@ pub struct Settings {
     pub public_keys: Vec<PublicKey>,
     /// Whom alerts are sent to.
     pub webhook: WebhookSettings,
+    /// Who may be whom.
+    pub identity: IdentitySettings,
     /// Threads that serve; 0 for one a core.
     pub workers: usize,
     /// How to serve.
@@ -73,6 +80,7 @@ impl Default for Settings {
             manifest_required: false,
             public_keys: Vec::new(),
             webhook: WebhookSettings::default(),
+            identity: IdentitySettings::default(),
             workers: 0,
             http: HttpOptions::default(),
         }
@@ -187,6 +195,7 @@ impl Settings {
             }
         }
         settings.take_environment(&environment)?;
+        settings.take_identity(environment(IDENTITY_VARIABLE))?;
         settings.webhook.take_secret(environment(SECRET_VARIABLE))?;
         settings.take_flags(flags);
         settings.check()?;
@@ -202,6 +211,24 @@ impl Settings {
             entry.field.set(self, &text).map_err(wrong)?;
         }
         Ok(())
+    }
+
+    fn take_identity(&mut self, said: Option<OsString>) -> Result<(), ConfigError> {
+        let Some(text) = said else { return Ok(()) };
+        let wrong = |message: String| ConfigError::Variable { name: IDENTITY_VARIABLE, message };
+        let text = text.into_string().map_err(|_| wrong("the value is not UTF-8".to_owned()))?;
+        let name: Arc<str> = IDENTITY_VARIABLE.into();
+        self.identity = IdentitySettings::read_text(&name, &text)
+            .map_err(|problems| wrong(crate::policy::report::text(&problems, false).trim_end().to_owned()))?;
+        Ok(())
+    }
+
+    /// How to serve: to whoever reaches the address, or only to who proves itself.
+    #[must_use]
+    pub fn http_options(&self) -> HttpOptions {
+        let loopback = self.http.listen.ip().is_loopback() && !self.identity.loopback_closed;
+        let key_headers = self.identity.key_headers.clone().into();
+        HttpOptions { open: self.insecure || loopback, key_headers, ..self.http.clone() }
     }
 
     fn take_flags(&mut self, flags: &Flags) {
@@ -222,13 +249,23 @@ impl Settings {
             return Err(ConfigError::Refused(message.to_owned()));
         }
         let listen = self.http.listen;
-        if listen.ip().is_loopback() || self.insecure {
+        let fixed = self.identity.providers.iter().any(|provider| match &provider.kind {
+            ProviderKind::Static(tokens) => !tokens.anywhere,
+            ProviderKind::Basic(_) => false,
+        });
+        if fixed && !listen.ip().is_loopback() {
+            return Err(ConfigError::Refused(format!(
+                "{listen} can be reached from other machines, and fixed tokens are for development: listen on \
+                 127.0.0.1, take `static` out of `identity.providers`, or insist with `anywhere: true`"
+            )));
+        }
+        if listen.ip().is_loopback() || self.insecure || !self.identity.providers.is_empty() {
             return Ok(());
         }
         Err(ConfigError::Refused(format!(
-            "{listen} can be reached from other machines, and this version cannot tell callers apart: whoever \
-             reaches it may ask and reload. Listen on 127.0.0.1, or pass --insecure if something in front of it \
-             lets only the gateway through"
+            "{listen} can be reached from other machines, and there is no provider of identities to tell callers \
+             apart. Name one under `identity.providers`, listen on 127.0.0.1, or pass --insecure if something in \
+             front of it lets only the gateway through"
         )))
     }
 

@@ -47,6 +47,10 @@ fn describe(field: &Field) -> Value {
         Field::Name(_) => json!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }),
         Field::Address(at) => json!({ "type": "string", "default": at(&mut defaults).to_string() }),
         Field::Switch(at) => json!({ "type": "boolean", "default": *at(&mut defaults) }),
+        Field::Choice { words, at } => {
+            let [first, second] = words;
+            json!({ "enum": words, "default": if *at(&mut defaults) { second } else { first } })
+        }
         Field::Number { least, most, at } => {
             integer(*least, *most, u64::try_from(*at(&mut defaults)).unwrap_or_default())
         }

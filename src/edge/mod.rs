@@ -6,6 +6,7 @@ pub mod clock;
 pub mod files;
 #[cfg(feature = "server")]
 pub mod http;
+pub mod identity;
 #[cfg(feature = "server")]
 pub mod outgoing;
 pub mod store;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::decide::{Case, Prepared, Resolved, Verdict, action, check_type, outcome};
+use super::decide::{Case, Prepared, Resolved, Verdict, Who, action, check_type, outcome};
 use super::evaluate::evaluate;
 use crate::model::{
     CandidateDecision, CandidatesRequest, Decision, DecisionCode, EntityUid, EvaluationError, Facts, Outcome,
@@ -91,7 +91,8 @@ impl<'a> Candidates<'a> {
             let message = format!("beside `candidates` a resource is a Router, not a `{}`", uid.kind());
             return Err(wrong("resource".to_owned(), message));
         }
-        let prepared = Prepared::of(snapshot, found, &request.principal, &request.context, None)?;
+        let who = Who::find(snapshot, None, &request.principal, request.identity.as_ref())?;
+        let prepared = Prepared::of(snapshot, found, who, &request.context, None)?;
         Ok(Self { prepared, snapshot })
     }
 
@@ -140,6 +141,10 @@ fn judge_through(case: &Case<'_>, model: &EntityUid, router: &Verdict) -> Verdic
         (Resolved::Subject(subject), None) => subject.clone(),
         (_, refusal) => return nothing(refusal.unwrap_or(DecisionCode::ModelUnknown), resolved),
     };
+    if let Some(forbid) = case.narrowed(&subject) {
+        let code = DecisionCode::ForbiddenByRule;
+        return Verdict { code, resource: resolved, rules: vec![forbid], errors: Vec::new() };
+    }
     let evaluation = evaluate(&Case { ..*case }.question(&subject));
     let (code, rules) = outcome(snapshot, &evaluation);
     let error =

@@ -12,7 +12,9 @@ use cedar_policy_core::extensions::Extensions;
 use serde_json::Value;
 use smol_str::{SmolStr, format_smolstr};
 
-use crate::model::{Budget, Facts, LimitFacts, Member, Rate, RequestError, RequestErrorCode, Told, check_name};
+use crate::model::{
+    AuthMethod, Budget, Facts, Identity, LimitFacts, Member, Rate, RequestError, RequestErrorCode, Told, check_name,
+};
 use crate::policy::condition::Members;
 use crate::policy::entities::Kind;
 use crate::policy::schema::{Action, BundleSchema};
@@ -45,6 +47,8 @@ pub struct Checked {
     max_output_tokens: Option<i64>,
     stream: Option<bool>,
     metadata: Vec<(SmolStr, SmolStr)>,
+    /// How the caller proved who it is, where a credential did.
+    auth: Option<AuthMethod>,
 }
 
 impl RequestContext {
@@ -80,6 +84,35 @@ impl RequestContext {
         let Self::Tollgate(told) = self else { return (None, None) };
         let number = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
         (number(told.input_tokens), number(told.max_output_tokens))
+    }
+
+    /// The same, with what a credential says of the circumstances: it beats what the request tells.
+    #[must_use]
+    pub fn proved_by(mut self, identity: &Identity) -> Self {
+        if let Self::Tollgate(checked) = &mut self {
+            checked.auth = Some(identity.method);
+            if let Some(payer) = &identity.payer {
+                checked.team = Some(payer.clone());
+            }
+            checked.metadata.retain(|(name, _)| !identity.metadata.iter().any(|(said, _)| said == name));
+            checked.metadata.extend(identity.metadata.iter().cloned());
+        }
+        self
+    }
+
+    /// The address that the request comes from, as it tells.
+    pub(super) fn ip(&self) -> Option<&str> {
+        if let Self::Tollgate(told) = self { told.ip.as_deref() } else { None }
+    }
+
+    /// The gateway's path that the request asks, as it tells.
+    pub(super) fn path(&self) -> Option<&str> {
+        if let Self::Tollgate(told) = self { told.path.as_deref() } else { None }
+    }
+
+    /// And the method.
+    pub(super) fn method(&self) -> Option<&str> {
+        if let Self::Tollgate(told) = self { told.method.as_deref() } else { None }
     }
 
     /// The team that the request names as the one that pays.
@@ -171,7 +204,8 @@ impl Checked {
             put("limits", limits(&facts.limits));
         }
         if members.has("auth") {
-            let method = [(SmolStr::new_static("method"), CedarValue::from(SmolStr::new_static(facts.auth.as_str())))];
+            let method = self.auth.unwrap_or(facts.auth).as_str();
+            let method = [(SmolStr::new_static("method"), CedarValue::from(SmolStr::new_static(method)))];
             put("auth", CedarValue::record(method, None));
         }
         if members.has("metadata") {

@@ -9,11 +9,12 @@ use super::additional::Additional;
 use super::context::RequestContext;
 use super::evaluate::{Evaluation, Question, evaluate};
 use super::explain::{self, Explanation};
+use super::narrow::{self, Use};
 use crate::model::{
-    Decision, DecisionCode, Effect, EntityUid, EvaluationError, Facts, Outcome, Request, RequestError,
-    RequestErrorCode, RuleReference, Told,
+    Decision, DecisionCode, Effect, EntityUid, EvaluationError, Facts, Identity, Outcome, Request, RequestError,
+    RequestErrorCode, RuleReference, Said, Told,
 };
-use crate::policy::entities::{Kind, Subject};
+use crate::policy::entities::{EntityIndex, Kind, Proved, Subject};
 use crate::policy::index::RuleIndex;
 use crate::policy::problem::nearest;
 use crate::policy::schema::{Action, ActionIndex};
@@ -66,19 +67,22 @@ impl<'a> Prepared<'a> {
         check_type(&action.principals, &request.principal, action, "principal")?;
         check_type(&action.resources, &request.resource, action, "resource")?;
         let additional = Additional::check(snapshot, &request.additional_entities)?;
-        Self::of(snapshot, (index, action), &request.principal, &request.context, additional)
+        let who = Who::find(snapshot, additional.as_ref(), &request.principal, request.identity.as_ref())?;
+        Self::of(snapshot, (index, action), who, &request.context, additional)
     }
 
     /// Of an action whose principal and resources were checked.
     pub(super) fn of(
         snapshot: &'a Snapshot,
         (index, action): (ActionIndex, &'a Action),
-        principal: &EntityUid,
+        who: Who,
         context: &Told,
         additional: Option<Additional>,
     ) -> Result<Self, RequestError> {
-        let context = RequestContext::check(context, action, &snapshot.schema)?;
-        let who = Who::find(snapshot, additional.as_ref(), principal)?;
+        let mut context = RequestContext::check(context, action, &snapshot.schema)?;
+        if let Some(identity) = &who.identity {
+            context = context.proved_by(identity);
+        }
         Ok(Self { snapshot, index, action, context, additional, who })
     }
 
@@ -91,6 +95,7 @@ impl<'a> Prepared<'a> {
             snapshot: self.snapshot,
             facts,
             principal: &self.who.subject,
+            identity: self.who.identity.as_deref(),
             action: self.index,
             context: &self.context,
             additional: self.additional.as_ref(),
@@ -170,6 +175,7 @@ pub(super) struct Who {
     pub(super) subject: Subject,
     pub(super) principal: EntityUid,
     pub(super) key: Option<EntityUid>,
+    pub(super) identity: Option<Arc<Identity>>,
 }
 
 impl Who {
@@ -177,7 +183,17 @@ impl Who {
         snapshot: &Snapshot,
         additional: Option<&Additional>,
         uid: &EntityUid,
+        identity: Option<&Arc<Identity>>,
     ) -> Result<Self, RequestError> {
+        if let Some(subject) = identity.and_then(|identity| proved(snapshot, identity)) {
+            let identity = identity.cloned();
+            let owner = identity.as_ref().and_then(|identity| identity.owner.clone());
+            let (principal, key) = match owner {
+                Some(owner) => (owner, Some(uid.clone())),
+                None => (uid.clone(), None),
+            };
+            return Ok(Self { subject, principal, key, identity });
+        }
         let given = additional.and_then(|additional| {
             let kind = snapshot.store.kind_of(uid.kind())?;
             additional.subject(snapshot, kind, uid.id()).cloned()
@@ -190,8 +206,36 @@ impl Who {
             Some(owner) => (snapshot.store.uid(owner), Some(uid.clone())),
             None => (uid.clone(), None),
         };
-        Ok(Self { subject, principal, key })
+        Ok(Self { subject, principal, key, identity: identity.cloned() })
     }
+}
+
+/// The principal of a credential that says more of it than the bundle does; `None` where the bundle says it all.
+fn proved(snapshot: &Snapshot, identity: &Arc<Identity>) -> Option<Subject> {
+    let Identity { principal, owner, said, .. } = &**identity;
+    if owner.is_none() && *said == Said::default() {
+        return None;
+    }
+    let store = &snapshot.store;
+    let kind = store.kind_of(principal.kind())?;
+    let own = store.find(kind, principal.id());
+    let record = own.map(|own| store.record(own));
+    // As everywhere, what a JSON file says of an entity is all that there is of it.
+    if record.is_some_and(|record| record.details.as_ref().is_some_and(|details| details.native.is_some())) {
+        return None;
+    }
+    let declared = |kind: Kind, id: &SmolStr| store.find(kind, id).filter(|index| store.record(*index).declared);
+    let mut parents: Vec<EntityIndex> = Vec::with_capacity(4);
+    parents.extend(record.filter(|_| !said.replaces).into_iter().flat_map(|record| record.parents.iter().copied()));
+    parents.extend(said.teams.iter().filter_map(|team| declared(Kind::TEAM, team)));
+    parents.extend(said.orgs.iter().filter_map(|org| declared(Kind::ORG, org)));
+    if let Some(owner) = owner {
+        parents.extend(store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id())));
+        parents.extend(store.find(Kind::OWNER_KIND, owner.kind()));
+    }
+    parents.sort_unstable();
+    parents.dedup();
+    Some(Subject::Proved(Arc::new(Proved { kind, own, parents, identity: Arc::clone(identity) })))
 }
 
 /// What was asked about, as far as it is anything.
@@ -234,6 +278,7 @@ pub(super) struct Case<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) facts: &'a Facts,
     pub(super) principal: &'a Subject,
+    pub(super) identity: Option<&'a Identity>,
     pub(super) action: ActionIndex,
     pub(super) context: &'a RequestContext,
     pub(super) additional: Option<&'a Additional>,
@@ -242,7 +287,7 @@ pub(super) struct Case<'a> {
 impl<'a> Case<'a> {
     /// The question about `resource`.
     pub(super) fn question(&self, resource: &'a Subject) -> Question<'a> {
-        let Self { snapshot, facts, principal, action, context, additional } = *self;
+        let Self { snapshot, facts, principal, action, context, additional, .. } = *self;
         Question { snapshot, principal, action: Some(action), resource, context, facts, additional }
     }
 
@@ -257,6 +302,10 @@ impl<'a> Case<'a> {
             refusal => refusal,
         };
         if let (None, Resolved::Subject(subject)) = (refusal, &resolved) {
+            if let Some(forbid) = self.narrowed(subject) {
+                let (rules, errors) = (vec![forbid], Vec::new());
+                return Verdict { code: DecisionCode::ForbiddenByRule, resource: resolved, rules, errors };
+            }
             let evaluation = evaluate(&Case { ..*self }.question(subject));
             let (code, rules) = outcome(snapshot, &evaluation);
             let reference = |index: &RuleIndex| snapshot.reference(*index);
@@ -273,6 +322,15 @@ impl<'a> Case<'a> {
         }
         let code = refusal.unwrap_or(DecisionCode::NoRulePermits);
         Verdict { code, resource: resolved, rules: Vec::new(), errors: Vec::new() }
+    }
+
+    /// What a key is narrowed to, where that forbids the resource.
+    pub(super) fn narrowed(&self, resource: &Subject) -> Option<RuleReference> {
+        let identity = self.identity?;
+        let narrowed = identity.narrowed.as_ref()?;
+        let action = self.snapshot.schema.action_at(self.action)?;
+        let used = Use { snapshot: self.snapshot, action: &action.name, resource, context: self.context };
+        narrow::forbids(narrowed, &identity.principal, &used)
     }
 
     /// What a resource stands for, and why it is refused before any rule is looked at.

@@ -108,6 +108,8 @@ struct Caller<'a> {
     store: &'a EntityStore,
     principal: &'a Subject,
     owner: Option<EntityIndex>,
+    /// The owner of a key, where the bundle knows nothing of it.
+    stranger: Option<(Kind, &'a SmolStr)>,
 }
 
 impl<'a> Caller<'a> {
@@ -115,7 +117,12 @@ impl<'a> Caller<'a> {
         let is_key = store.name_of(principal).0 == Kind::API_KEY;
         let mut parents = store.parents(principal).iter().copied();
         let owner = parents.find(|parent| is_key && store.record(*parent).kind != Kind::OWNER_KIND);
-        Self { store, principal, owner }
+        let stranger = match principal {
+            Subject::Proved(proved) => proved.identity.owner.as_ref(),
+            _ => None,
+        };
+        let stranger = stranger.and_then(|owner| Some((store.kind_of(owner.kind())?, owner.id_smol())));
+        Self { store, principal, owner, stranger }
     }
 
     /// The type and id of whoever is charged.
@@ -125,7 +132,7 @@ impl<'a> Caller<'a> {
                 let record = self.store.record(owner);
                 (record.kind, &record.id)
             }
-            None => self.store.name_of(self.principal),
+            None => self.stranger.unwrap_or_else(|| self.store.name_of(self.principal)),
         }
     }
 

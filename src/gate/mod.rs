@@ -1,6 +1,7 @@
 //! The way of a request: a request and what is known become a decision. Owns no socket, file or clock.
 
 mod additional;
+mod authenticate;
 mod authorize;
 mod books;
 mod candidates;
@@ -9,12 +10,14 @@ mod decide;
 mod evaluate;
 mod explain;
 mod gather;
+mod narrow;
 mod ports;
 mod settle;
 mod spend;
 mod standing;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
+pub use authenticate::{Authenticator, Credential, Described, Presented, Verdict, authenticate, has_role};
 pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates};
 pub use books::{
     Books, BooksPage, BooksWish, By, Collector, Group, MAX_LINES, Row, Sum, TimeSpan, day_of, month_begins,
@@ -25,7 +28,9 @@ pub use decide::{decide, explain_request};
 pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use gather::{Applying, applicable};
-pub use ports::{Clock, CloseError, HoldError, Later, Look, Meters, Notice, StoreError, SubjectsOf};
+pub use ports::{
+    Ask, Clock, CloseError, Fetch, FetchError, HoldError, Later, Look, Meters, Notice, Reply, StoreError, SubjectsOf,
+};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;
 pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, standings};

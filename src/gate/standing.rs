@@ -65,7 +65,7 @@ pub async fn standings<'a>(
     after: Option<&Mark>,
     most: usize,
 ) -> Result<Standings<'a>, StandingsError> {
-    let who = Who::find(world.snapshot, None, principal)?;
+    let who = Who::find(world.snapshot, None, principal, None)?;
     let mut bound = world.snapshot.limits_of(&who.subject);
     bound.sort_by(|one, other| one.limit.id.cmp(&other.limit.id));
     // One more than a page tells whether there is another.

@@ -53,6 +53,12 @@ impl Outcome {
 pub enum DecisionCode {
     /// At least one rule permits and none forbids.
     Permitted,
+    /// The credential proves nobody.
+    Unauthenticated,
+    /// The credential was revoked.
+    CredentialRevoked,
+    /// The credential has expired.
+    CredentialExpired,
     /// The principal, its team or its org is disabled or has expired.
     PrincipalDisabled,
     /// No model has this name.
@@ -83,6 +89,9 @@ impl DecisionCode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Permitted => "permitted",
+            Self::Unauthenticated => "unauthenticated",
+            Self::CredentialRevoked => "credential_revoked",
+            Self::CredentialExpired => "credential_expired",
             Self::PrincipalDisabled => "principal_disabled",
             Self::ModelUnknown => "model_unknown",
             Self::ModelDisabled => "model_disabled",
@@ -185,6 +194,9 @@ impl Decision {
             (DecisionCode::ForbiddenByRule, Some((first, others))) => by(out, "forbidden", first, others.len()),
             (DecisionCode::Permitted, None) => out.write_str("permitted"),
             (DecisionCode::ForbiddenByRule, None) => out.write_str("forbidden by a rule"),
+            (DecisionCode::Unauthenticated, _) => out.write_str("the credential proves nobody"),
+            (DecisionCode::CredentialRevoked, _) => out.write_str("the credential was revoked"),
+            (DecisionCode::CredentialExpired, _) => out.write_str("the credential has expired"),
             (DecisionCode::PrincipalDisabled, _) => {
                 write!(out, "{} is disabled or has expired, or its team or org is", self.principal)
             }

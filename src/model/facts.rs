@@ -47,6 +47,24 @@ pub enum AuthMethod {
     /// A trusted caller named the principal.
     #[default]
     Asserted,
+    /// An API key of Tollgate's.
+    ApiKey,
+    /// A token of an issuer that is trusted, or of Tollgate itself.
+    Jwt,
+    /// An opaque token that its issuer was asked about (RFC 7662).
+    Introspection,
+    /// A user's name and password (RFC 7617).
+    Basic,
+    /// A user's name and proof of the password (RFC 7616).
+    Digest,
+    /// Somebody else's endpoint said so.
+    Delegated,
+    /// A client certificate.
+    MutualTls,
+    /// A fixed token, for development.
+    Static,
+    /// A provider of the library's user.
+    Custom,
 }
 
 impl AuthMethod {
@@ -55,6 +73,15 @@ impl AuthMethod {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Asserted => "asserted",
+            Self::ApiKey => "api_key",
+            Self::Jwt => "jwt",
+            Self::Introspection => "introspection",
+            Self::Basic => "basic",
+            Self::Digest => "digest",
+            Self::Delegated => "delegated",
+            Self::MutualTls => "mutual_tls",
+            Self::Static => "static",
+            Self::Custom => "custom",
         }
     }
 }

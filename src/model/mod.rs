@@ -3,8 +3,11 @@
 pub mod amount;
 pub mod decision;
 pub mod facts;
+pub mod identity;
+pub mod password;
 pub mod period;
 pub mod request;
+pub mod secret;
 pub mod standing;
 pub mod strict_json;
 pub mod told;
@@ -13,8 +16,14 @@ pub mod uid;
 pub use amount::{Amount, AmountError, Unit};
 pub use decision::{CandidateDecision, Decision, DecisionCode, Effect, EvaluationError, Outcome, RuleReference};
 pub use facts::{AuthMethod, Budget, Facts, LimitFacts, Rate, Timestamp};
+pub use identity::{
+    ADMINISTRATOR, AllowedPath, GATEWAY, Identity, MONITOR, Narrowed, Network, RESERVED_ROLE_PREFIX, Refusal,
+    RefusalReason, Said,
+};
+pub use password::{Argon2id, PasswordHash, PasswordHashError};
 pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
+pub use secret::SecretText;
 pub use standing::{LimitStanding, Reserved};
 pub use told::{Member, Told};
 pub use uid::{EntityUid, NameError, UidError, check_name};

@@ -1,8 +1,11 @@
 //! A request as asked: who wants to do what with what, and what the caller tells of the circumstances.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use smol_str::SmolStr;
 
+use super::identity::Identity;
 use super::told::Told;
 use super::uid::EntityUid;
 
@@ -11,6 +14,8 @@ use super::uid::EntityUid;
 pub struct Request {
     /// Who asks.
     pub principal: EntityUid,
+    /// What a credential proved of the principal; without one, whoever sends the request asserts it.
+    pub identity: Option<Arc<Identity>>,
     /// A bare action name (`chat`) or a Cedar uid (`Action::"chat"`).
     pub action: SmolStr,
     /// What it is asked of.
@@ -29,12 +34,19 @@ impl Request {
     pub fn new(principal: EntityUid, action: impl Into<SmolStr>, resource: EntityUid) -> Self {
         Self {
             principal,
+            identity: None,
             action: action.into(),
             resource,
             context: Told::default(),
             additional_entities: Vec::new(),
             explain: false,
         }
+    }
+
+    /// A request of whom a credential proved.
+    pub fn proved(identity: Arc<Identity>, action: impl Into<SmolStr>, resource: EntityUid) -> Self {
+        let request = Self::new(identity.principal.clone(), action, resource);
+        Self { identity: Some(identity), ..request }
     }
 
     /// The same request with this context (a JSON object as in `POST /is_authorized`).
@@ -64,6 +76,8 @@ impl Request {
 pub struct CandidatesRequest {
     /// Who asks.
     pub principal: EntityUid,
+    /// As in [`Request`].
+    pub identity: Option<Arc<Identity>>,
     /// A bare action name or a Cedar uid.
     pub action: SmolStr,
     /// The router that leads to the candidates, if they are asked for through one.

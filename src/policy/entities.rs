@@ -19,7 +19,7 @@ pub use pattern::{Pattern, Patterns};
 use super::index::number;
 use super::syntax::Extras;
 use crate::meter::Price;
-use crate::model::{EntityUid, Timestamp};
+use crate::model::{EntityUid, Identity, Said, Timestamp};
 
 /// An entity, by its number in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,6 +136,21 @@ pub enum Subject {
         /// What the request says of it, if it does.
         given: Option<Arc<Given>>,
     },
+    /// Whom a credential proved, with what it says beside the bundle.
+    Proved(Arc<Proved>),
+}
+
+/// A principal of a credential, looked up in a bundle.
+#[derive(Debug)]
+pub struct Proved {
+    /// Its type.
+    pub kind: Kind,
+    /// Its number, where a file declares it or a rule names it.
+    pub own: Option<EntityIndex>,
+    /// What it is in, by the bundle and by its credential; for a key, its owner.
+    pub parents: Vec<EntityIndex>,
+    /// What the credential proved.
+    pub identity: Arc<Identity>,
 }
 
 /// What a request itself says of an entity that no file declares. As of an entity of a JSON file, this is all that
@@ -383,6 +398,10 @@ impl EntityStore {
         self.core_uid_of(record.kind, &record.id)
     }
 
+    fn core_uid_named(&self, uid: &EntityUid) -> Option<EntityUID> {
+        Some(self.core_uid_of(self.kind_of(uid.kind())?, uid.id_smol()))
+    }
+
     fn core_uid_of(&self, kind: Kind, id: &SmolStr) -> EntityUID {
         EntityUID::from_components(self.kind_core(kind).clone(), Eid::new(id.clone()), None)
     }
@@ -424,6 +443,7 @@ impl EntityStore {
         match subject {
             Subject::Known(index) => &self.record(*index).parents,
             Subject::Stranger { parents, .. } => parents,
+            Subject::Proved(proved) => &proved.parents,
         }
     }
 
@@ -436,6 +456,17 @@ impl EntityStore {
                 (record.kind, &record.id)
             }
             Subject::Stranger { kind, id, .. } => (*kind, id),
+            Subject::Proved(proved) => (proved.kind, proved.identity.principal.id_smol()),
+        }
+    }
+
+    /// The number of a subject, where a file declares it or a rule names it.
+    #[must_use]
+    pub fn index_of(&self, subject: &Subject) -> Option<EntityIndex> {
+        match subject {
+            Subject::Known(index) => Some(*index),
+            Subject::Stranger { given, .. } => given.as_ref()?.own,
+            Subject::Proved(proved) => proved.own,
         }
     }
 
@@ -454,8 +485,12 @@ impl EntityStore {
                 details.extras.disabled || details.extras.expires_at.is_some_and(|expiry| now >= expiry)
             })
         };
-        let own = matches!(subject, Subject::Known(index) if off(*index));
-        own || self.closure(self.parents(subject)).into_iter().any(off)
+        let own = match subject {
+            Subject::Known(index) => Some(*index),
+            Subject::Proved(proved) => proved.own,
+            Subject::Stranger { .. } => None,
+        };
+        own.is_some_and(off) || self.closure(self.parents(subject)).into_iter().any(off)
     }
 
     /// The subject as a Cedar entity, with every attribute that a condition can read and all its ancestors.
@@ -472,14 +507,22 @@ impl EntityStore {
         let (kind, id) = self.name_of(subject);
         let parents = self.parents(subject);
         let closure = self.closure(parents);
-        let own = match subject {
-            Subject::Known(index) => self.record(*index).details.as_deref(),
-            Subject::Stranger { .. } => None,
+        let (own, identity) = match subject {
+            Subject::Known(index) => (self.record(*index).details.as_deref(), None),
+            Subject::Stranger { .. } => (None, None),
+            Subject::Proved(proved) => {
+                let own = proved.own.and_then(|index| self.record(index).details.as_deref());
+                (own, Some(&*proved.identity))
+            }
         };
-        let attributes = self.attributes(kind, id, own, &closure);
+        let mut attributes = self.attributes(kind, id, own, &closure);
         let metadata = own.map_or(&[] as &[_], |details| &details.extras.metadata);
         let indirect = closure.iter().skip(parents.len()).map(|index| self.core_uid(*index)).collect();
-        let direct = parents.iter().map(|index| self.core_uid(*index)).collect();
+        let mut direct: HashSet<EntityUID> = parents.iter().map(|index| self.core_uid(*index)).collect();
+        if let Some(identity) = identity {
+            add(&mut attributes, &identity.said);
+            direct.extend(identity.owner.as_ref().and_then(|owner| self.core_uid_named(owner)));
+        }
         Arc::new(Entity::new_with_attr_partial_value(
             self.core_uid_of(kind, id),
             attributes,
@@ -527,6 +570,24 @@ impl EntityStore {
             put("provider", text(provider));
         }
         attributes
+    }
+}
+
+/// Adds what a credential says to the attributes of its principal.
+fn add(attributes: &mut Vec<(SmolStr, PartialValue)>, said: &Said) {
+    for (name, labels) in [("tags", &said.tags), ("roles", &said.roles), ("team_roles", &said.team_roles)] {
+        let known = attributes.iter_mut().find(|(known, _)| known == name);
+        if let (Some((_, value)), false) = (known, labels.is_empty()) {
+            let mut all: HashSet<SmolStr> = super::native::strings(Some(value)).iter().cloned().collect();
+            all.extend(labels.iter().cloned());
+            *value = set(all);
+        }
+    }
+    for (name, value) in [("email", &said.email), ("external_id", &said.external_id)] {
+        let known = attributes.iter().any(|(known, _)| known == name);
+        if let (Some(value), false) = (value, known) {
+            attributes.push((SmolStr::new_static(name), text(value)));
+        }
     }
 }
 

@@ -127,7 +127,7 @@ impl Index {
     pub fn keys_of(&self, scopes: &Scopes, store: &EntityStore, subject: &Subject) -> SubjectKeys<'_> {
         match subject {
             Subject::Known(index) => SubjectKeys::Kept(self.memberships.of_entity(*index)),
-            Subject::Stranger { .. } => {
+            Subject::Stranger { .. } | Subject::Proved(_) => {
                 let mut keys = Vec::new();
                 self.used.collect(scopes, store, subject, &mut keys, &mut Vec::new());
                 SubjectKeys::Made(keys)
@@ -337,6 +337,16 @@ impl Used {
             keys.extend(given.tags.iter().filter_map(|tag| self.tags.get(tag)));
             keys.extend(given.roles.iter().filter_map(|role| self.roles.get(role)));
             inherits = false;
+        }
+        if let Subject::Proved(proved) = subject {
+            if let Some(own) = proved.own {
+                keys.extend(scopes.inside(own));
+                keys.extend(self.equal.get(&own));
+                self.collect_labels(store, own, keys);
+            }
+            let said = &proved.identity.said;
+            keys.extend(said.tags.iter().filter_map(|tag| self.tags.get(tag)));
+            keys.extend(said.roles.iter().filter_map(|role| self.roles.get(role)));
         }
         store.close(store.parents(subject), above);
         for one in above.iter() {

@@ -40,6 +40,19 @@ authz_rules:
   - { id: gpu, tags: [gpu], models: ["labs/*"] }
 "#;
 
+/// Secrets that tests use; no server may ever write one.
+static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Notes that `text` is a secret: whatever a server writes is looked through for it when the server ends.
+pub fn secret(text: impl Into<String>) -> String {
+    let text = text.into();
+    let mut secrets = SECRETS.lock().unwrap();
+    if !secrets.contains(&text) {
+        secrets.push(text.clone());
+    }
+    text
+}
+
 /// A running server with a bundle of its own.
 pub struct Server {
     child: Child,
@@ -54,6 +67,7 @@ pub struct Setup {
     config: String,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    outlives_full_disks: bool,
 }
 
 impl Setup {
@@ -63,6 +77,7 @@ impl Setup {
             config: String::new(),
             arguments: Vec::new(),
             variables: Vec::new(),
+            outlives_full_disks: false,
         }
     }
 
@@ -92,12 +107,22 @@ impl Setup {
         self
     }
 
+    /// So that [`Server::fill_disk`] makes writes fail. It raises SIGXFSZ besides, which is to be ignored.
+    pub fn outlives_full_disks(mut self) -> Self {
+        self.outlives_full_disks = true;
+        self
+    }
+
     fn command(&self, temp: &Path) -> Command {
         std::fs::create_dir_all(temp.join("policies")).unwrap();
         for (name, text) in &self.files {
             std::fs::write(temp.join("policies").join(name), text).unwrap();
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        if self.outlives_full_disks {
+            command = Command::new("/bin/sh");
+            command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tollgate")]);
+        }
         command.current_dir(temp).arg("serve").env_clear().stdin(Stdio::null()).stdout(Stdio::null());
         if !self.arguments.iter().any(|argument| argument == "--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
@@ -177,6 +202,13 @@ impl Server {
         assert!(status.success());
     }
 
+    /// From here on nothing can be written to files, as on a full disk; or it can again.
+    pub fn fill_disk(&self, full: bool) {
+        let most = if full { "--fsize=1:" } else { "--fsize=unlimited:" };
+        let status = Command::new("prlimit").args(["--pid", &self.child.id().to_string(), most]).status().unwrap();
+        assert!(status.success());
+    }
+
     pub fn wait(&mut self) -> ExitStatus {
         let began = Instant::now();
         loop {
@@ -208,6 +240,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let log = self.log();
+        for secret in SECRETS.lock().unwrap().iter().filter(|_| !std::thread::panicking()) {
+            assert!(!log.contains(secret.as_str()), "the server wrote a secret: {log}");
+        }
     }
 }
 

@@ -200,6 +200,7 @@ fn property_candidates_are_what_single_questions_permit() {
             };
             let list = CandidatesRequest {
                 principal: request.principal.clone(),
+                identity: None,
                 action: request.action.clone(),
                 router: router.clone(),
                 candidates: candidates.clone(),

@@ -6,8 +6,9 @@
 
 use std::fmt::{self, Write as _};
 
+use super::wire::{Parts, What};
 use crate::gate::CandidatesDecision;
-use crate::model::{CandidateDecision, Decision, EntityUid, EvaluationError, LimitStanding, RuleReference};
+use crate::model::{CandidateDecision, Decision, EntityUid, EvaluationError, LimitStanding, Refusal, RuleReference};
 
 /// The name of a decision: unique in this process by its number, and beyond it by chance.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,28 @@ pub(super) fn write_candidates(out: &mut Vec<u8>, id: Id<'_>, decision: &Candida
     json.limits(telling);
     json.raw(r#","errors":"#).list(all.flat_map(|one| &one.errors), Json::error);
     json.end(hint);
+}
+
+/// Writes the answer to a credential that proves nobody.
+pub(super) fn write_refused(out: &mut Vec<u8>, id: Id<'_>, revision: &str, parts: &Parts, refusal: &Refusal) {
+    let code = refusal.reason.code().as_str();
+    let mut json = Json(out);
+    json.raw(r#"{"decision":"forbid"#).id(id).raw(r#","revision":"#).text(revision);
+    json.raw(r#","principal":null,"action":"#).text(&parts.action);
+    match &parts.what {
+        What::One(resource) => json.raw(r#","resource":"#).uid(resource),
+        What::Candidates { router, candidates } => {
+            if let Some(router) = router {
+                json.raw(r#","resource":"#).uid(router);
+            }
+            json.raw(r#","permitted":[],"candidates":"#).list(candidates, |json, candidate| {
+                json.raw(r#"{"resource":"#).uid(candidate);
+                json.raw(r#","decision":"forbid","code":""#).raw(code).raw(r#"","rules":[]}"#);
+            });
+        }
+    }
+    json.raw(r#","rules":[],"code":""#).raw(code).raw(r#"","message":"#).text(&refusal.message);
+    json.raw(r#","limits":[],"not_held":[],"errors":[]}"#);
 }
 
 /// The one decision that tells why: the first that permits, else the router's where that refuses, else the first.

@@ -1,32 +1,41 @@
 //! What every request shares.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::StatusCode;
+use hyper::header::HeaderName;
 use tokio::sync::Semaphore;
 
 use super::answer::Id;
 use super::body::BodyLimits;
 use super::metrics::Metrics;
 use super::server::HttpOptions;
+use super::wire::Silence;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
 use crate::meter::Alert;
-use crate::model::Facts;
+use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
 
 /// The server's state: an engine, and what is counted.
 pub(super) struct App {
     pub(super) engine: Engine,
     pub(super) metrics: Metrics,
+    /// Whether whoever reaches the server may ask.
+    pub(super) open: bool,
+    /// Headers that hold a caller's key, besides `Authorization`.
+    pub(super) key_headers: Box<[HeaderName]>,
     /// What becomes of alerts, where they are sent.
     pub(super) outbox: OnceLock<Arc<Outbox>>,
     pub(super) body: BodyLimits,
     /// Most requests of a batch.
     pub(super) batch: usize,
+    /// What becomes of a question that says nothing about `reserve`.
+    pub(super) silence: Silence,
     pub(super) reload_timeout: Duration,
     /// What a caller that looks at the status alone is told of a budget that has no room.
     pub(super) budget_status: StatusCode,
@@ -47,9 +56,12 @@ impl App {
         Self {
             engine,
             metrics: Metrics::default(),
+            open: options.open,
+            key_headers: options.key_headers.clone(),
             outbox: OnceLock::new(),
             body,
             batch: options.batch,
+            silence: if options.reserves { Silence::Reserves } else { Silence::Checks },
             reload_timeout: options.reload_timeout,
             budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),
             explaining: Semaphore::new(workers),
@@ -76,6 +88,15 @@ impl App {
             // That nobody reads it is no reason to stop.
             let _ = writeln!(std::io::stderr().lock(), "{text}");
         }
+    }
+
+    /// Tells that a credential proved nobody.
+    pub(super) fn refused(&self, refusal: &Refusal, source: Option<IpAddr>) {
+        self.metrics.refused(refusal.reason);
+        let from = source.map(|address| format!(" from {address}")).unwrap_or_default();
+        let about = refusal.about.as_ref().map(|about| format!(" ({})", about.escape_debug())).unwrap_or_default();
+        // That nobody reads it is no reason to stop.
+        let _ = writeln!(std::io::stderr().lock(), "refused a credential{from}: {}{about}", refusal.reason.as_str());
     }
 
     /// A name for the next decision.

@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
+use super::caller::Peer;
 use super::errors::{ApiError, Response};
 use super::is_authorized::{answer_by, aside, to_its_end};
 use super::wire::{self, Asked};
@@ -19,28 +20,34 @@ use crate::policy::Snapshot;
 const AT_ONCE: usize = 64;
 
 /// Answers a batch.
-pub(super) async fn answer(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
-    let requests = wire::batch(body, app.batch)?;
+pub(super) async fn answer(app: &Arc<App>, peer: &Peer, body: &[u8]) -> Result<Response, ApiError> {
+    let requests = wire::batch(body, app.batch, app.silence)?;
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
     let text = if requests.iter().any(Asked::explains) {
-        let waiting = Handle::current();
-        aside(app, move |app| waiting.block_on(answers(app, &snapshot, &facts, &requests))).await??
-    } else if requests.iter().any(|asked| asked.wanted.is_some()) {
-        to_its_end(app, move |app| async move { answers(&app, &snapshot, &facts, &requests).await }).await?
+        let (waiting, peer) = (Handle::current(), peer.clone());
+        aside(app, move |app| waiting.block_on(answers(app, &snapshot, &facts, (&peer, &requests)))).await??
+    } else if requests.iter().any(Asked::holds) {
+        let peer = peer.clone();
+        to_its_end(app, move |app| async move { answers(&app, &snapshot, &facts, (&peer, &requests)).await }).await?
     } else {
-        answers(app, &snapshot, &facts, &requests).await?
+        answers(app, &snapshot, &facts, (peer, &requests)).await?
     };
     Ok(of_type(StatusCode::OK, JSON, text))
 }
 
 /// The answers in order; each item holds on its own.
-async fn answers(app: &App, snapshot: &Snapshot, facts: &Facts, requests: &[Asked]) -> Result<Vec<u8>, ApiError> {
+async fn answers(
+    app: &App,
+    snapshot: &Arc<Snapshot>,
+    facts: &Facts,
+    (peer, requests): (&Peer, &[Asked]),
+) -> Result<Vec<u8>, ApiError> {
     let mut text = Vec::with_capacity(32 + requests.len() * USUAL_ANSWER_BYTES);
     text.extend_from_slice(br#"{"responses":["#);
     let mut held = Vec::new();
     for (number, asked) in requests.iter().enumerate() {
-        let answered = match answer_by(app, snapshot, facts, asked).await {
+        let answered = match answer_by(app, snapshot, facts, (peer, asked)).await {
             Ok(answered) => answered,
             Err(error) => {
                 give_back(app, snapshot, facts, held).await;

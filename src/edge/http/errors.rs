@@ -3,7 +3,7 @@
 use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, HeaderValue};
+use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use super::body::json;
@@ -20,6 +20,11 @@ pub(super) enum ErrorCode {
     Request(RequestErrorCode),
     /// Something of a later version.
     NotSupported,
+    Unauthenticated,
+    /// A digest that was right for a nonce that has aged: the client is to try again with a new one.
+    StaleNonce,
+    TooManyFailures,
+    Forbidden,
     NotFound,
     MethodNotAllowed(&'static str),
     BodyTimeout,
@@ -44,6 +49,10 @@ impl ErrorCode {
             Self::Conflict => (StatusCode::CONFLICT, "conflict"),
             Self::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::NotSupported => (StatusCode::BAD_REQUEST, "not_supported"),
+            Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::StaleNonce => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::TooManyFailures => (StatusCode::TOO_MANY_REQUESTS, "too_many_failures"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
@@ -113,6 +122,9 @@ impl ApiError {
 
     pub(super) fn response(&self) -> Response {
         let mut response = json(self.code.entry().0, &self.wire());
+        if matches!(self.code, ErrorCode::Unauthenticated | ErrorCode::StaleNonce) {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollgate\""));
+        }
         if let ErrorCode::MethodNotAllowed(allowed) = self.code {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         }

@@ -10,31 +10,33 @@ use tokio::runtime::Handle;
 use super::answer::{self, telling};
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
+use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
-use super::wire::{self, Asked, Asking};
+use super::wire::{self, Asked, Asking, Question};
 use crate::gate::{self, Authorized, CandidatesDecision, Wish};
-use crate::meter::{Idempotency, ReservationId};
+use crate::meter::{Idempotency, ReservationId, State};
 use crate::model::{CandidatesRequest, Decision, DecisionCode, Facts, Request, RequestErrorCode};
 use crate::policy::Snapshot;
 
 /// Answers one question. With `status_tells`, a forbid is told by the status too.
-pub(super) async fn answer(app: &Arc<App>, body: &[u8], status_tells: bool) -> Result<Response, ApiError> {
-    let asked = wire::question(body)?;
+pub(super) async fn answer(app: &Arc<App>, peer: &Peer, body: &[u8], status_tells: bool) -> Result<Response, ApiError> {
+    let asked = wire::question(body, app.silence)?;
     let answered = if asked.explains() {
-        let waiting = Handle::current();
-        aside(app, move |app| waiting.block_on(answer_now(app, &asked))).await??
-    } else if asked.wanted.is_some() {
-        to_its_end(app, move |app| async move { answer_now(&app, &asked).await }).await?
+        let (waiting, peer) = (Handle::current(), peer.clone());
+        aside(app, move |app| waiting.block_on(answer_now(app, &peer, &asked))).await??
+    } else if asked.holds() {
+        let peer = peer.clone();
+        to_its_end(app, move |app| async move { answer_now(&app, &peer, &asked).await }).await?
     } else {
-        answer_now(app, &asked).await?
+        answer_now(app, peer, &asked).await?
     };
     let status = if status_tells { status_of(answered.code, app.budget_status) } else { StatusCode::OK };
     Ok(of_type(status, JSON, answered.text))
 }
 
-async fn answer_now(app: &App, asked: &Asked) -> Result<Answered, ApiError> {
+async fn answer_now(app: &App, peer: &Peer, asked: &Asked) -> Result<Answered, ApiError> {
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    answer_by(app, &snapshot, &app.engine.facts(), asked).await
+    answer_by(app, &snapshot, &app.engine.facts(), (peer, asked)).await
 }
 
 /// An answer, written.
@@ -45,16 +47,38 @@ pub(super) struct Answered {
     pub(super) held: Option<ReservationId>,
 }
 
-/// Answers by `snapshot`; what was answered before, as it was.
+/// Answers by `snapshot`; what was answered before, as it was. A credential that proves nobody is answered by a forbid.
 pub(super) async fn answer_by(
+    app: &App,
+    snapshot: &Arc<Snapshot>,
+    facts: &Facts,
+    (peer, asked): (&Peer, &Asked),
+) -> Result<Answered, ApiError> {
+    let (credential, parts) = match asked {
+        Asked::Named(question) => return answer_question(app, snapshot, facts, question).await,
+        Asked::Unproved(credential, parts) => (credential, parts),
+    };
+    match caller::identify(app, snapshot, &caller::presented(credential, parts, peer)).await {
+        Ok(identity) => answer_question(app, snapshot, facts, &parts.clone().proved(&identity)).await,
+        Err(refusal) => {
+            let code = refusal.reason.code();
+            app.metrics.decided(code, &[]);
+            let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
+            answer::write_refused(&mut text, app.next_id(), snapshot.revision(), parts, &refusal);
+            Ok(Answered { code, text, held: None })
+        }
+    }
+}
+
+async fn answer_question(
     app: &App,
     snapshot: &Snapshot,
     facts: &Facts,
-    asked: &Asked,
+    asked: &Question,
 ) -> Result<Answered, ApiError> {
     let key = asked.wanted.as_ref().and_then(|wanted| wanted.idempotency.as_ref());
     if let Some((key, digest)) = key
-        && let Some(text) = before(app, facts, key, digest).await?
+        && let Some(text) = before(app, snapshot, facts, (key, digest)).await?
     {
         return Ok(Answered { code: DecisionCode::Permitted, text, held: None });
     }
@@ -70,17 +94,29 @@ pub(super) async fn answer_by(
 }
 
 /// What was answered to the request of this key.
-async fn before(app: &App, facts: &Facts, key: &str, digest: &[u8; 32]) -> Result<Option<Vec<u8>>, ApiError> {
+async fn before(
+    app: &App,
+    snapshot: &Snapshot,
+    facts: &Facts,
+    (key, digest): (&str, &[u8; 32]),
+) -> Result<Option<Vec<u8>>, ApiError> {
     let conflict = |message| {
         let code = ErrorCode::Request(RequestErrorCode::IdempotencyConflict);
         Err(ApiError { param: "idempotency_key".to_owned(), ..ApiError::new(code, message) })
     };
     let found = app.engine.meters().named(key, facts.now).await;
     let found = found.map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
-    match found.filter(|found| !found.leaves_its_key()).and_then(|found| found.idempotency) {
+    let Some(found) = found.filter(|found| !found.leaves_its_key()) else { return Ok(None) };
+    let (id, has_expired) = (found.id, found.state == State::Expired);
+    match found.idempotency {
         None => Ok(None),
         Some(known) if known.digest != *digest => conflict("this `idempotency_key` names another request"),
         Some(Idempotency { answer: Some(answer), .. }) => Ok(Some(answer.to_vec())),
+        // Whoever held it ended before anyone was told.
+        Some(_) if has_expired => {
+            let given_back = gate::release(app.engine.world(snapshot, facts), id).await;
+            given_back.map(|_| None).map_err(ApiError::from)
+        }
         Some(_) => conflict("a request with this `idempotency_key` is being answered; send it again in a moment"),
     }
 }
@@ -89,6 +125,9 @@ async fn before(app: &App, facts: &Facts, key: &str, digest: &[u8; 32]) -> Resul
 fn status_of(code: DecisionCode, budgets: StatusCode) -> StatusCode {
     match code {
         DecisionCode::Permitted => StatusCode::OK,
+        DecisionCode::Unauthenticated | DecisionCode::CredentialRevoked | DecisionCode::CredentialExpired => {
+            StatusCode::UNAUTHORIZED
+        }
         DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded => StatusCode::TOO_MANY_REQUESTS,
         DecisionCode::BudgetExceeded => budgets,
         _ => StatusCode::FORBIDDEN,
@@ -128,9 +167,9 @@ impl Decided {
 }
 
 /// Decides by `snapshot`, and counts it. Where there are no limits and nothing is to be held, nothing waits.
-async fn decide(app: &App, snapshot: &Snapshot, facts: &Facts, asked: &Asked) -> Result<Decided, ApiError> {
+async fn decide(app: &App, snapshot: &Snapshot, facts: &Facts, asked: &Question) -> Result<Decided, ApiError> {
     if asked.wanted.is_none() && snapshot.limits().all().is_empty() {
-        return guarded(app, || decide_by_rules(app, snapshot, facts, &asked.question));
+        return guarded(app, || decide_by_rules(app, snapshot, facts, &asked.asking));
     }
     guarded_async(app, decide_by_limits(app, snapshot, facts, asked)).await
 }
@@ -149,7 +188,12 @@ fn decide_by_rules(app: &App, snapshot: &Snapshot, facts: &Facts, asking: &Askin
     }
 }
 
-async fn decide_by_limits(app: &App, snapshot: &Snapshot, facts: &Facts, asked: &Asked) -> Result<Decided, ApiError> {
+async fn decide_by_limits(
+    app: &App,
+    snapshot: &Snapshot,
+    facts: &Facts,
+    asked: &Question,
+) -> Result<Decided, ApiError> {
     let world = app.engine.world(snapshot, facts);
     let wish = asked.wanted.as_ref().map(|wanted| Wish {
         reserve: wanted.reserve,
@@ -157,7 +201,7 @@ async fn decide_by_limits(app: &App, snapshot: &Snapshot, facts: &Facts, asked: 
         id: app.engine.reservation_id(),
         idempotency: wanted.idempotency.clone(),
     });
-    match &asked.question {
+    match &asked.asking {
         Asking::One(request) => {
             let Authorized { decision, alerts } = gate::authorize(world, request, wish.as_ref()).await?;
             app.alert(&alerts, snapshot, facts);

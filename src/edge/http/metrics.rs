@@ -13,15 +13,18 @@ use smol_str::SmolStr;
 
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
-use crate::model::{DecisionCode, RuleReference};
+use crate::model::{DecisionCode, RefusalReason, RuleReference};
 
 /// Most rules that are counted by name; what comes after them is counted together.
 const MOST_RULES: u64 = 1_000;
 /// Parts of the table of rules, so that threads seldom meet.
 const PARTS: usize = 16;
 /// Every code of a decision, in the order of [`DecisionCode`].
-const CODES: [DecisionCode; 12] = [
+const CODES: [DecisionCode; 15] = [
     DecisionCode::Permitted,
+    DecisionCode::Unauthenticated,
+    DecisionCode::CredentialRevoked,
+    DecisionCode::CredentialExpired,
     DecisionCode::PrincipalDisabled,
     DecisionCode::ModelUnknown,
     DecisionCode::ModelDisabled,
@@ -35,7 +38,7 @@ const CODES: [DecisionCode; 12] = [
     DecisionCode::ConcurrencyExceeded,
 ];
 /// Every status that is answered.
-const STATUSES: [u16; 11] = [200, 202, 400, 402, 403, 404, 405, 408, 409, 413, 429];
+const STATUSES: [u16; 12] = [200, 202, 400, 401, 402, 403, 404, 405, 408, 409, 413, 429];
 
 /// The counters.
 #[derive(Debug, Default)]
@@ -45,6 +48,7 @@ pub(super) struct Metrics {
     /// Answers of any other status: 503.
     unavailable: AtomicU64,
     panics: AtomicU64,
+    refusals: [AtomicU64; RefusalReason::ALL.len()],
     rules: Rules,
     /// Percents that were crossed, by limit. Their number is bounded by what people write.
     warnings: Mutex<BTreeMap<(SmolStr, u8), u64>>,
@@ -67,6 +71,12 @@ impl Metrics {
         for rule in rules {
             self.rules.count(&rule.id);
         }
+    }
+
+    /// A credential proved nobody.
+    pub(super) fn refused(&self, reason: RefusalReason) {
+        let at = RefusalReason::ALL.iter().position(|known| *known == reason);
+        add(at.and_then(|at| self.refusals.get(at)));
     }
 
     /// A response was sent.
@@ -97,6 +107,11 @@ impl Metrics {
             out.line("tollgate_http_responses_total", &[("status", &status)], load(count));
         }
         out.single("tollgate_panics_total", "counter", "Decisions that ended in a panic.", load(&self.panics));
+        let name = "tollgate_authentication_failures_total";
+        out.family(name, "counter", "Credentials that proved nobody, by reason.");
+        for (reason, count) in RefusalReason::ALL.iter().zip(&self.refusals) {
+            out.line(name, &[("reason", reason.as_str())], load(count));
+        }
         let name = "tollgate_limit_warnings_total";
         out.family(name, "counter", "How often a percent of a limit was crossed, once a period and meter.");
         for ((limit, percent), count) in &*self.warnings.lock().unwrap_or_else(PoisonError::into_inner) {

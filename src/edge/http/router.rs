@@ -19,6 +19,7 @@ use hyper::{Method, Request};
 use tower_service::Service as _;
 
 use super::app::App;
+use super::caller::{self, Access, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing};
 
@@ -41,6 +42,25 @@ enum Route {
     OpenApi,
     Page,
     Version,
+}
+
+impl Route {
+    /// What a caller needs for it, where the server is not open to whoever reaches it.
+    fn access(self) -> Access {
+        match self {
+            Self::Live | Self::Ready | Self::OpenApi | Self::Page | Self::Version => Access::Everybody,
+            Self::IsAuthorized
+            | Self::Batch
+            | Self::CedarAgent
+            | Self::Settle
+            | Self::Release
+            | Self::Extend
+            | Self::Usage
+            | Self::Limits => Access::Gateway,
+            Self::Books | Self::Metrics | Self::Bundle => Access::Monitor,
+            Self::Reload => Access::Administrator,
+        }
+    }
 }
 
 /// Every route there is, the one of nearly all requests first.
@@ -100,34 +120,36 @@ impl Routes {
         &self.app
     }
 
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Result<AnyResponse, Infallible> {
+    pub(super) async fn answer(&self, mut request: Request<Incoming>, peer: &Peer) -> Result<AnyResponse, Infallible> {
         if request.uri().path() == HOT {
-            return Ok(answer(&self.app, request).await.map(Either::Left));
+            return Ok(answer(&self.app, request, peer).await.map(Either::Left));
         }
+        request.extensions_mut().insert(peer.clone());
         let response = self.others.clone().call(request.map(axum::body::Body::new)).await?;
         Ok(response.map(Either::Right))
     }
 }
 
 async fn through_axum(app: Arc<App>, request: axum::extract::Request) -> axum::response::Response {
-    answer(&app, request).await.map(axum::body::Body::new)
+    let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+    answer(&app, request, &peer).await.map(axum::body::Body::new)
 }
 
-async fn answer<B>(app: &Arc<App>, request: Request<B>) -> Response
+async fn answer<B>(app: &Arc<App>, request: Request<B>, peer: &Peer) -> Response
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Display,
 {
     let (head, body) = request.into_parts();
-    let response = match dispatch(app, &head, body).await {
+    let response = match dispatch(app, &head, body, peer).await {
         Ok(response) => response,
-        Err(error) => error.response(),
+        Err(error) => caller::challenged(app, &error),
     };
     app.metrics.responded(response.status());
     response
 }
 
-async fn dispatch<B>(app: &Arc<App>, head: &Parts, body: B) -> Result<Response, ApiError>
+async fn dispatch<B>(app: &Arc<App>, head: &Parts, body: B, peer: &Peer) -> Result<Response, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Display,
@@ -136,6 +158,8 @@ where
     if head.headers.get_all(HOST).iter().nth(1).is_some() {
         return Err(ApiError::invalid("", "a request has one `Host`"));
     }
+    // Before anything of the body is read.
+    caller::admit(app, head, peer, route.access()).await?;
     let status_tells = query(*route, head.uri.query())?;
     let body = match route {
         Route::IsAuthorized
@@ -159,8 +183,8 @@ where
         _ => Bytes::new(),
     };
     match route {
-        Route::IsAuthorized => is_authorized::answer(app, &body, status_tells).await,
-        Route::Batch => batch::answer(app, &body).await,
+        Route::IsAuthorized => is_authorized::answer(app, peer, &body, status_tells).await,
+        Route::Batch => batch::answer(app, peer, &body).await,
         Route::CedarAgent => cedar_agent::answer(app, &body).await,
         Route::Settle => spending::settle(app, &body).await,
         Route::Release => spending::release(app, &body).await,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::HeaderName;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -19,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::app::App;
 use super::body::BodyLimits;
+use super::caller::Peer;
 use super::pace::{Pace, Paced, Times};
 use super::router::Routes;
 use crate::edge::outgoing::Outbox;
@@ -30,10 +32,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const LEAST_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How to serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpOptions {
     /// Where to listen; port 0 for any that is free.
     pub listen: SocketAddr,
+    /// Whether whoever reaches the address may ask, without a credential.
+    pub open: bool,
+    /// Headers that hold a caller's key, besides `Authorization`.
+    pub key_headers: Box<[HeaderName]>,
     /// Longest body.
     pub body_bytes: usize,
     /// Most requests of a batch.
@@ -52,6 +58,8 @@ pub struct HttpOptions {
     pub shutdown_timeout: Duration,
     /// For which `POST /bundle/reload` waits.
     pub reload_timeout: Duration,
+    /// Whether a question that says nothing about `reserve` reserves.
+    pub reserves: bool,
     /// The status that tells a budget without room to a caller that looks at the status alone.
     pub budget_status: usize,
 }
@@ -60,6 +68,8 @@ impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8181)),
+            open: true,
+            key_headers: ["x-api-key", "api-key"].map(HeaderName::from_static).into(),
             body_bytes: 2 * 1024 * 1024,
             batch: 1_000,
             header_bytes: 32 * 1024,
@@ -69,6 +79,7 @@ impl Default for HttpOptions {
             idle_timeout: Duration::from_secs(75),
             shutdown_timeout: Duration::from_secs(10),
             reload_timeout: Duration::from_secs(30),
+            reserves: false,
             budget_status: 403,
         }
     }
@@ -122,6 +133,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Stopped {
         let room = Arc::new(Semaphore::new(self.options.connections));
         let (stopping, told) = watch::channel(false);
+        let options = Arc::new(self.options.clone());
         let mut stop = pin!(stop);
         loop {
             let next = next(&self.listener, &room);
@@ -132,10 +144,11 @@ impl Server {
                 }
                 next.as_mut().poll(cx).map(Some)
             });
-            let Some((stream, permit)) = accepted.await else { break };
-            let (routes, options, told) = (self.routes.clone(), self.options, told.clone());
+            let Some((stream, address, permit)) = accepted.await else { break };
+            let (routes, options, told) = (self.routes.clone(), Arc::clone(&options), told.clone());
+            let peer = Peer { address: Some(address.ip()), certificates: None };
             tokio::spawn(async move {
-                connection(stream, &routes, &options, told).await;
+                connection(stream, peer, &routes, &options, told).await;
                 drop(permit);
             });
         }
@@ -150,7 +163,7 @@ impl Server {
 }
 
 /// The next connection, once there is room for it.
-async fn next(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn next(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     loop {
         let Ok(permit) = Arc::clone(room).acquire_owned().await else {
             // The semaphore is never closed.
@@ -158,21 +171,27 @@ async fn next(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, Owne
             continue;
         };
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok((stream, address)) => return (stream, address, permit),
             Err(_) => sleep(ACCEPT_PAUSE).await,
         }
     }
 }
 
 /// Serves one connection to its end.
-async fn connection(stream: TcpStream, routes: &Routes, options: &HttpOptions, mut told: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    peer: Peer,
+    routes: &Routes,
+    options: &HttpOptions,
+    mut told: watch::Receiver<bool>,
+) {
     let _slower_without = stream.set_nodelay(true);
     let pace = Pace::new(Times { head: options.header_timeout, idle: options.idle_timeout });
     let service = service_fn(|request: Request<Incoming>| {
         pace.request_began();
-        let pace = &pace;
+        let (pace, peer) = (&pace, &peer);
         async move {
-            let response = routes.answer(request).await;
+            let response = routes.answer(request, peer).await;
             pace.answered();
             response
         }

@@ -2,27 +2,38 @@
 //!
 //! What of a later version is asked for is refused, never passed over.
 
+use std::sync::Arc;
+
 use serde::de::MapAccess;
 use serde_json::Value;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::errors::{ApiError, ErrorCode};
 use super::grammar::{List, Members, Trail, Uid, action, missing, object, text, uid_text};
-use super::{amounts, spending};
-use crate::gate::{MAX_ADDITIONAL_ENTITIES, MAX_CANDIDATES, Reserve};
+use super::{amounts, credential, spending};
+use crate::gate::{Credential, MAX_ADDITIONAL_ENTITIES, MAX_CANDIDATES, Reserve};
 use crate::meter::DEFAULT_TTL_MS;
 use crate::model::strict_json::Strict;
-use crate::model::{CandidatesRequest, EntityUid, Request, RequestErrorCode, Told};
+use crate::model::{CandidatesRequest, EntityUid, Identity, Request, RequestErrorCode, Told};
 
 /// A question as sent to `/is_authorized`.
 #[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) question: Asking,
+pub(super) enum Asked {
+    /// Its sender says who asks.
+    Named(Question),
+    /// A credential says it.
+    Unproved(Credential, Parts),
+}
+
+/// A question of somebody.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    pub(super) asking: Asking,
     /// What is to be held.
     pub(super) wanted: Option<Wanted>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Asking {
     One(Request),
     /// With whether a hint is wanted.
@@ -38,25 +49,100 @@ pub(super) struct Wanted {
     pub(super) idempotency: Option<(SmolStr, [u8; 32])>,
 }
 
+/// Everything of a question but who asks.
+#[derive(Debug, Clone)]
+pub(super) struct Parts {
+    pub(super) action: SmolStr,
+    pub(super) what: What,
+    pub(super) context: Told,
+    explain: bool,
+    hold: Option<Holding>,
+}
+
+/// What is asked about.
+#[derive(Debug, Clone)]
+pub(super) enum What {
+    One(EntityUid),
+    Candidates { router: Option<EntityUid>, candidates: Vec<EntityUid> },
+}
+
+/// A wish to hold: how much, for how many milliseconds, under which key.
+#[derive(Debug, Clone)]
+struct Holding(Reserve, i64, Option<SmolStr>);
+
 impl Asked {
     pub(super) fn explains(&self) -> bool {
-        match &self.question {
-            Asking::One(request) => request.explain,
-            Asking::Candidates(_, explain) => *explain,
+        match self {
+            Self::Unproved(_, parts) => parts.explain,
+            Self::Named(question) => match &question.asking {
+                Asking::One(request) => request.explain,
+                Asking::Candidates(_, explain) => *explain,
+            },
+        }
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        match self {
+            Self::Unproved(_, parts) => parts.hold.is_some(),
+            Self::Named(question) => question.wanted.is_some(),
         }
     }
 }
 
+impl Parts {
+    /// The question, asked by `principal`.
+    fn asked_by(self, principal: EntityUid) -> Question {
+        let Self { action, what, context, explain, hold } = self;
+        let identity = None;
+        let asking = match what {
+            What::One(resource) => {
+                Asking::One(Request::new(principal, action, resource).with_context(context).with_explain(explain))
+            }
+            What::Candidates { router, candidates } => Asking::Candidates(
+                CandidatesRequest { principal, identity, action, router, candidates, context },
+                explain,
+            ),
+        };
+        let wanted = hold.map(|Holding(reserve, ttl_ms, key)| {
+            // Apart from the keys of usage: a gateway may well name a call and its usage alike.
+            let digest = |key| (format_smolstr!("reserve:{key}"), spending::digest(&(&asking, &reserve, ttl_ms)));
+            Wanted { reserve, ttl_ms, idempotency: key.map(digest) }
+        });
+        Question { asking, wanted }
+    }
+
+    /// The question of whom a credential proved. What names it for its client does not depend on the credential, which
+    /// may be another one when the same is asked again.
+    pub(super) fn proved(self, identity: &Arc<Identity>) -> Question {
+        let mut question = self.asked_by(identity.principal.clone());
+        let proved = match &mut question.asking {
+            Asking::One(request) => &mut request.identity,
+            Asking::Candidates(request, _) => &mut request.identity,
+        };
+        *proved = Some(Arc::clone(identity));
+        question
+    }
+}
+
+/// What becomes of a question that says nothing about `reserve`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// It is a check.
+    Checks,
+    /// It reserves what its context tells, as with `true`.
+    Reserves,
+}
+
 /// Reads the body of `/is_authorized`.
-pub(super) fn question(text: &[u8]) -> Result<Asked, ApiError> {
+pub(super) fn question(text: &[u8], silence: Silence) -> Result<Asked, ApiError> {
     let trail = Trail::default();
-    trail.read(text, object(Question::new(&trail)))
+    trail.read(text, object(QuestionMembers::new(&trail, silence)))
 }
 
 /// Reads the body of `/is_authorized/batch`, of at most `most` questions.
-pub(super) fn batch(text: &[u8], most: usize) -> Result<Vec<Asked>, ApiError> {
+pub(super) fn batch(text: &[u8], most: usize, silence: Silence) -> Result<Vec<Asked>, ApiError> {
     let trail = Trail::default();
-    trail.read(text, object(Batch { trail: &trail, most, requests: None }))
+    trail.read(text, object(Batch { trail: &trail, most, silence, requests: None }))
 }
 
 /// Reads the body of `/v1/is_authorized`.
@@ -72,29 +158,45 @@ pub(super) fn reload(text: &[u8]) -> Result<Option<SmolStr>, ApiError> {
 }
 
 /// The members of a question.
-struct Question<'t> {
+struct QuestionMembers<'t> {
     trail: &'t Trail,
+    silence: Silence,
     principal: Option<EntityUid>,
+    credential: Option<Credential>,
     action: Option<SmolStr>,
     resource: Option<EntityUid>,
     candidates: Option<Vec<EntityUid>>,
     context: Told,
     explain: bool,
-    reserve: amounts::Wanted,
+    /// What is said of it, if anything is.
+    reserve: Option<amounts::Wanted>,
     ttl_ms: Option<i64>,
     key: Option<SmolStr>,
 }
 
-impl<'t> Question<'t> {
-    fn new(trail: &'t Trail) -> Self {
+impl<'t> QuestionMembers<'t> {
+    fn new(trail: &'t Trail, silence: Silence) -> Self {
         let (principal, action, resource, candidates) = (None, None, None, None);
-        let (reserve, ttl_ms, key) = (None, None, None);
-        let context = Told::default();
-        Self { trail, principal, action, resource, candidates, context, explain: false, reserve, ttl_ms, key }
+        let (credential, reserve, ttl_ms, key) = (None, None, None, None);
+        let (context, explain) = (Told::default(), false);
+        Self {
+            trail,
+            silence,
+            principal,
+            credential,
+            action,
+            resource,
+            candidates,
+            context,
+            explain,
+            reserve,
+            ttl_ms,
+            key,
+        }
     }
 }
 
-impl<'de, 't> Members<'de, 't> for Question<'t> {
+impl<'de, 't> Members<'de, 't> for QuestionMembers<'t> {
     const WHAT: &'static str = "an object with `principal`, `action` and `resource`";
     const NAMES: &'static [&'static str] = &[
         "principal",
@@ -130,37 +232,39 @@ impl<'de, 't> Members<'de, 't> for Question<'t> {
                 self.candidates = Some(map.next_value_seed(list)?);
             }
             "explain" => self.explain = map.next_value()?,
-            "reserve" => self.reserve = map.next_value_seed(amounts::Reserving { trail })?,
+            "reserve" => self.reserve = Some(map.next_value_seed(amounts::Reserving { trail })?),
             "idempotency_key" => self.key = Some(spending::key(trail, map)?),
             "ttl_seconds" => self.ttl_ms = Some(map.next_value_seed(amounts::Seconds { trail })?),
-            _ => return Err(trail.fail(not_supported(name))),
+            _ => self.credential = Some(credential::read(trail, map)?),
         }
         Ok(())
     }
 
     fn finish(self) -> Result<Asked, ApiError> {
-        let principal = self.principal.ok_or_else(|| missing("principal"))?;
+        if self.principal.is_none() && self.credential.is_none() {
+            return Err(missing("principal"));
+        }
         let action = self.action.ok_or_else(|| missing("action"))?;
-        let (context, explain) = (self.context, self.explain);
-        let question = if let Some(candidates) = self.candidates {
-            let router = self.resource;
-            Asking::Candidates(CandidatesRequest { principal, action, router, candidates, context }, explain)
-        } else {
-            let resource = self.resource.ok_or_else(|| missing("resource"))?;
-            Asking::One(Request::new(principal, action, resource).with_context(context).with_explain(explain))
+        let what = match (self.candidates, self.resource) {
+            (Some(candidates), router) => What::Candidates { router, candidates },
+            (None, resource) => What::One(resource.ok_or_else(|| missing("resource"))?),
         };
-        let wanted = wanted(&question, self.reserve, self.ttl_ms, self.key)?;
-        Ok(Asked { question, wanted })
+        let unsaid = (self.silence == Silence::Reserves).then(|| (Reserve::default(), None));
+        let hold = holding(self.reserve.unwrap_or(unsaid), self.ttl_ms, self.key)?;
+        let parts = Parts { action, what, context: self.context, explain: self.explain, hold };
+        match (self.principal, self.credential) {
+            (Some(principal), None) => Ok(Asked::Named(parts.asked_by(principal))),
+            (None, Some(credential)) => Ok(Asked::Unproved(credential, parts)),
+            _ => {
+                let message = "`principal` says who asks, or `credential` proves it: send one of the two";
+                Err(ApiError::invalid("credential", message))
+            }
+        }
     }
 }
 
 /// What is to be held. Without `reserve` a key or a time to live would be passed over.
-fn wanted(
-    question: &Asking,
-    reserve: amounts::Wanted,
-    ttl_ms: Option<i64>,
-    key: Option<SmolStr>,
-) -> Result<Option<Wanted>, ApiError> {
+fn holding(reserve: amounts::Wanted, ttl_ms: Option<i64>, key: Option<SmolStr>) -> Result<Option<Holding>, ApiError> {
     let alone = |name| ApiError::invalid(name, format!("`{name}` goes with `reserve`: a check holds nothing"));
     let Some((reserve, within)) = reserve else {
         return match (ttl_ms, key) {
@@ -172,19 +276,12 @@ fn wanted(
     if ttl_ms.is_some() && within.is_some() {
         return Err(ApiError::invalid("ttl_seconds", "`ttl_seconds` stands beside `reserve` or in it, not both"));
     }
-    let ttl_ms = ttl_ms.or(within).unwrap_or(DEFAULT_TTL_MS);
-    // Apart from the keys of usage: a gateway may well name a call and its usage alike.
-    let idempotency =
-        key.map(|key| (format_smolstr!("reserve:{key}"), spending::digest(&(question, &reserve, ttl_ms))));
-    Ok(Some(Wanted { reserve, ttl_ms, idempotency }))
+    Ok(Some(Holding(reserve, ttl_ms.or(within).unwrap_or(DEFAULT_TTL_MS), key)))
 }
 
 /// An honest refusal: to ignore what a later version will heed would be an answer to another question.
-fn not_supported(name: &'static str) -> ApiError {
-    let message = match name {
-        "credential" => "`credential` is not part of this version; name the `principal`",
-        _ => "`entities` would replace what the bundle knows; send `additional_entities`, which may add",
-    };
+fn not_supported() -> ApiError {
+    let message = "`entities` would replace what the bundle knows; send `additional_entities`, which may add";
     ApiError::new(ErrorCode::NotSupported, message)
 }
 
@@ -192,6 +289,7 @@ fn not_supported(name: &'static str) -> ApiError {
 struct Batch<'t> {
     trail: &'t Trail,
     most: usize,
+    silence: Silence,
     requests: Option<Vec<Asked>>,
 }
 
@@ -205,10 +303,10 @@ impl<'de, 't> Members<'de, 't> for Batch<'t> {
     }
 
     fn member<A: MapAccess<'de>>(&mut self, _: &'static str, map: &mut A) -> Result<(), A::Error> {
-        let trail = self.trail;
+        let (trail, silence) = (self.trail, self.silence);
         let too_many =
             |most| ApiError::new(ErrorCode::BatchTooLarge, format!("a batch may hold {most} requests at most"));
-        let list = List { trail, most: self.most, too_many, item: || object(Question::new(trail)) };
+        let list = List { trail, most: self.most, too_many, item: || object(QuestionMembers::new(trail, silence)) };
         self.requests = Some(map.next_value_seed(list)?);
         Ok(())
     }
@@ -260,7 +358,7 @@ impl<'de, 't> Members<'de, 't> for CedarAgent<'t> {
                 let list = List { trail, most: MAX_ADDITIONAL_ENTITIES, too_many, item: || Strict };
                 self.additional_entities = map.next_value_seed(list)?;
             }
-            _ => return Err(trail.fail(not_supported(name))),
+            _ => return Err(trail.fail(not_supported())),
         }
         Ok(())
     }

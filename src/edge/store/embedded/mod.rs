@@ -27,9 +27,9 @@ pub use file::OpenError;
 use self::archive::Archive;
 use self::file::File;
 use self::log::Part;
-use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, gather_subjects, held, is_known, looks, recorded};
+use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, answered, gather_subjects, held, is_known, looks, recorded};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
-use crate::meter::{Charge, Closed, Durability, Held, Hold, Ledger, Reservation, ReservationId, Usage};
+use crate::meter::{Alert, Charge, Closed, Durability, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
 
 /// How long what need not be waited for may wait to be written, in milliseconds: what a crash may forget of it, but for
@@ -69,7 +69,7 @@ struct State {
     unfolded: HashMap<ReservationId, u64>,
     /// Whether something moved that nobody waits for.
     moved: bool,
-    /// Whether the last commit failed: then nobody is answered before one succeeds.
+    /// Whether the last commit failed: then everyone waits for the next one, so that what a crash forgets stays little.
     fails: bool,
     ends: bool,
     fold: Fold,
@@ -288,6 +288,14 @@ impl Meters for Embedded {
         self.change(now, |ledger| Wait::ForDisk.if_done(ledger.release(id, now).map_err(CloseError::from)))
     }
 
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+        self.change(now, |ledger| {
+            let alerts = ledger.warn(charges, now);
+            let wait = if alerts.is_empty() { Wait::No } else { Wait::ForDisk };
+            (Ok(alerts), wait)
+        })
+    }
+
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
         if let Err(error) = self.recall(id) {
             return Later::ready(Err(error.into()));
@@ -317,10 +325,7 @@ impl Meters for Embedded {
 
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
         let now = Timestamp::from_millis(i64::MIN);
-        self.change(now, |ledger| {
-            ledger.answered(id, answer);
-            (Ok(()), Wait::ForDisk)
-        })
+        self.change(now, |ledger| Wait::ForDisk.if_done(answered(ledger, id, answer)))
     }
 
     fn subjects(&self, of: &SubjectsOf) -> Later<Result<Vec<SmolStr>, StoreError>> {

@@ -1,0 +1,170 @@
+//! `identity:`, who may be whom: the providers in their order, as written and then as meant.
+//!
+//! ```yaml
+//! identity:
+//!   loopback: open            # or closed: callers on this machine prove themselves too
+//!   key_headers: [x-api-key, api-key]
+//!   providers:
+//!     - static: { tokens: [{ token_file: /run/secrets/dev, principal: 'User::"alice"' }] }
+//! ```
+
+mod basic;
+mod static_token;
+
+use std::sync::Arc;
+
+use hyper::header::HeaderName;
+use serde::Deserialize;
+
+use super::node::{self, NodeError};
+use crate::policy::problem::{Problem, ProblemCode};
+use crate::policy::yaml::{self, Node};
+
+pub use basic::BasicSettings;
+pub use static_token::{StaticToken, StaticTokens};
+
+/// Most providers.
+const MAX_PROVIDERS: usize = 32;
+/// Longest name of one.
+const MAX_NAME_BYTES: usize = 64;
+/// What a variable or file that says all of it is called in messages.
+const SECTION: &str = "identity";
+
+/// Who may be whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentitySettings {
+    /// Whether callers on loopback prove themselves too.
+    pub loopback_closed: bool,
+    /// Headers that hold a caller's key, besides `Authorization`.
+    pub key_headers: Vec<HeaderName>,
+    /// Providers, in the order in which they are asked.
+    pub providers: Vec<Provider>,
+}
+
+impl Default for IdentitySettings {
+    fn default() -> Self {
+        let key_headers = ["x-api-key", "api-key"].map(HeaderName::from_static).into();
+        Self { loopback_closed: false, key_headers, providers: Vec::new() }
+    }
+}
+
+/// A provider that is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// What logs and metrics call it; its kind, where nothing is said.
+    pub name: String,
+    /// Whether the next provider is asked where this one cannot tell, because whom it asks does not answer.
+    pub pass_on_error: bool,
+    /// What it knows.
+    pub kind: ProviderKind,
+}
+
+/// What a provider knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// Fixed tokens, for development.
+    Static(StaticTokens),
+    /// Names and passwords.
+    Basic(BasicSettings),
+}
+
+/// As written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    loopback: Option<Loopback>,
+    key_headers: Option<Vec<String>>,
+    providers: Option<Vec<RawProvider>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Loopback {
+    Open,
+    Closed,
+}
+
+/// One member says of which kind it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawProvider {
+    name: Option<String>,
+    enabled: Option<bool>,
+    on_error: Option<OnError>,
+    r#static: Option<static_token::Raw>,
+    basic: Option<basic::Raw>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OnError {
+    Refuse,
+    Pass,
+}
+
+impl IdentitySettings {
+    /// Reads the section; what is wrong comes with its place.
+    pub(super) fn read(node: &Node) -> Result<Self, NodeError> {
+        let raw: Raw = node::read(node)?;
+        Self::checked(raw).map_err(|message| NodeError { place: Some(node.place), message })
+    }
+
+    /// Reads the section from a text of its own, which may say all of it.
+    pub(super) fn read_text(name: &Arc<str>, text: &str) -> Result<Self, Vec<Problem>> {
+        let reading = yaml::read(name, text);
+        if reading.problems.iter().any(Problem::is_error) {
+            return Err(reading.problems);
+        }
+        let Some(root) = &reading.root else { return Ok(Self::default()) };
+        Self::read(root).map_err(|error| vec![problem(name, &error)])
+    }
+
+    fn checked(raw: Raw) -> Result<Self, String> {
+        let mut settings = Self { loopback_closed: raw.loopback == Some(Loopback::Closed), ..Self::default() };
+        if let Some(names) = raw.key_headers {
+            let header = |name: String| name.parse().map_err(|_| format!("`{name}` is no name of a header"));
+            settings.key_headers = names.into_iter().map(header).collect::<Result<_, _>>()?;
+        }
+        let providers = raw.providers.unwrap_or_default();
+        if providers.len() > MAX_PROVIDERS {
+            return Err(format!("there may be {MAX_PROVIDERS} providers at most"));
+        }
+        for provider in providers {
+            let enabled = provider.enabled != Some(false);
+            let provider = Provider::checked(provider)?;
+            if settings.providers.iter().any(|known| known.name == provider.name) {
+                return Err(format!("two providers are called `{}`; give them a `name` each", provider.name));
+            }
+            settings.providers.extend(enabled.then_some(provider));
+        }
+        Ok(settings)
+    }
+}
+
+impl Provider {
+    fn checked(raw: RawProvider) -> Result<Self, String> {
+        let RawProvider { name, enabled: _, on_error, r#static, basic } = raw;
+        let mut kinds = Vec::new();
+        if let Some(raw) = r#static {
+            kinds.push(("static", ProviderKind::Static(raw.checked()?)));
+        }
+        if let Some(raw) = basic {
+            kinds.push(("basic", ProviderKind::Basic(raw.checked()?)));
+        }
+        let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
+            return Err("a provider is of one kind: `static`, `basic`".to_owned());
+        };
+        let name = name.unwrap_or_else(|| called.to_owned());
+        if name.is_empty() || name.len() > MAX_NAME_BYTES {
+            return Err(format!("the name of a provider has 1 to {MAX_NAME_BYTES} bytes"));
+        }
+        Ok(Self { name, pass_on_error: on_error == Some(OnError::Pass), kind })
+    }
+}
+
+/// What is wrong with the section, as a problem of the file it stands in.
+pub(super) fn problem(name: &Arc<str>, error: &NodeError) -> Problem {
+    let place = error.place.unwrap_or_default();
+    let message = format!("`{SECTION}`: {}", error.message);
+    Problem::error(ProblemCode::InvalidValue, name, place, message).with_help("docs/identity.md has every setting")
+}

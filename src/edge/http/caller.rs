@@ -1,0 +1,152 @@
+//! Who calls the server itself, and what that caller may do. On loopback decisions are open; elsewhere a caller proves
+//! itself in its headers, and needs a role for what it asks.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hyper::header::{HeaderValue, WWW_AUTHENTICATE};
+use hyper::http::request::Parts as Head;
+use smol_str::SmolStr;
+
+use super::app::App;
+use super::credential;
+use super::errors::{ApiError, ErrorCode, Response};
+use super::wire::Parts;
+use crate::gate::{self, Credential, Described, Presented};
+use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RefusalReason};
+use crate::policy::Snapshot;
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Peer {
+    pub(super) address: Option<IpAddr>,
+    /// Its certificates, where the connection asked for them.
+    pub(super) certificates: Option<Arc<[Box<[u8]>]>>,
+}
+
+/// What a route takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Nothing: health, and what everybody may read.
+    Everybody,
+    /// The right to say who asks: decisions, reservations, standings.
+    Gateway,
+    /// The right to look: metrics, the bundle's state, the books.
+    Monitor,
+    /// The right to change what the server does.
+    Administrator,
+}
+
+impl Access {
+    fn roles(self) -> &'static [&'static str] {
+        match self {
+            Self::Everybody => &[],
+            Self::Gateway => &[GATEWAY, ADMINISTRATOR],
+            Self::Monitor => &[MONITOR, GATEWAY, ADMINISTRATOR],
+            Self::Administrator => &[ADMINISTRATOR],
+        }
+    }
+}
+
+/// Lets through whoever may ask for what takes `access`.
+///
+/// # Errors
+/// 401 for who must prove itself and has not, 403 for who may not.
+pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -> Result<(), ApiError> {
+    if access == Access::Everybody || app.open {
+        return Ok(());
+    }
+    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+    let identity = proved(app, &snapshot, head, peer).await?;
+    if gate::has_role(&snapshot, &identity, access.roles(), app.engine.facts().now) {
+        return Ok(());
+    }
+    let roles = access.roles().join("`, `");
+    let message = format!("{} has none of the roles that this takes: `{roles}`", identity.principal);
+    Err(ApiError::new(ErrorCode::Forbidden, message))
+}
+
+/// Whom the caller's own credential proves.
+///
+/// # Errors
+/// 401 where there is none, or it proves nobody.
+pub(super) async fn proved(
+    app: &App,
+    snapshot: &Arc<Snapshot>,
+    head: &Head,
+    peer: &Peer,
+) -> Result<Arc<Identity>, ApiError> {
+    let credential = match credential::of_headers(&head.headers, &app.key_headers)? {
+        Some(credential) => credential,
+        None => match &peer.certificates {
+            Some(certificates) => Credential::Certificates(Arc::clone(certificates)),
+            None => {
+                let message = "this takes a credential in `Authorization`; GET /docs tells which roles it needs";
+                return Err(ApiError::new(ErrorCode::Unauthenticated, message));
+            }
+        },
+    };
+    let presented = Presented { credential, source: peer.address, request: described(head) };
+    identify(app, snapshot, &presented).await.map_err(|refusal| {
+        let code = match (refusal.reason, &presented.credential) {
+            (RefusalReason::TooManyFailures, _) => ErrorCode::TooManyFailures,
+            (RefusalReason::ProviderUnavailable, _) => ErrorCode::Unavailable,
+            (RefusalReason::Expired, Credential::Digest(_)) => ErrorCode::StaleNonce,
+            _ => ErrorCode::Unauthenticated,
+        };
+        ApiError::new(code, refusal.message)
+    })
+}
+
+/// The response to an error; to a caller that must prove itself, with what the providers take besides bearers.
+pub(super) fn challenged(app: &App, error: &ApiError) -> Response {
+    let mut response = error.response();
+    if !matches!(error.code, ErrorCode::Unauthenticated | ErrorCode::StaleNonce) {
+        return response;
+    }
+    let now = app.engine.facts().now;
+    for challenge in app.engine.authenticators().iter().filter_map(|provider| provider.challenge(now)) {
+        let stale = error.code == ErrorCode::StaleNonce && challenge.starts_with("Digest ");
+        let challenge = if stale { challenge + ", stale=true" } else { challenge };
+        if let Ok(value) = HeaderValue::from_str(&challenge) {
+            response.headers_mut().append(WWW_AUTHENTICATE, value);
+        }
+    }
+    response
+}
+
+/// Whom a credential proves; a refusal is counted and logged.
+pub(super) async fn identify(
+    app: &App,
+    snapshot: &Arc<Snapshot>,
+    presented: &Presented,
+) -> Result<Arc<Identity>, Refusal> {
+    let proved = app.engine.authenticate_by(presented, snapshot).await;
+    proved.inspect_err(|refusal| app.refused(refusal, presented.source))
+}
+
+/// The credential of a question, with what the question tells of the request that it came with.
+pub(super) fn presented(credential: &Credential, parts: &Parts, peer: &Peer) -> Presented {
+    let told = |name: &str| {
+        let member = parts.context.members().iter().find(|(known, _)| known == name);
+        member.and_then(|(_, member)| member.as_text()).cloned()
+    };
+    let source = told("ip").and_then(|text| text.parse().ok()).or(peer.address);
+    let (method, path) = (told("method").unwrap_or_default(), told("path").unwrap_or_default());
+    let request = Described { method, path, ..Described::default() };
+    Presented { credential: credential.clone(), source, request }
+}
+
+fn described(head: &Head) -> Described {
+    let held = ["authorization", "cookie", "proxy-authorization", "x-api-key", "api-key", "x-forwarded-client-cert"];
+    let text = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
+        let shown = value.to_str().ok().filter(|_| !held.contains(&name.as_str()))?;
+        Some((SmolStr::new(name.as_str()), SmolStr::new(shown)))
+    };
+    Described {
+        method: head.method.as_str().into(),
+        path: head.uri.path().into(),
+        headers: head.headers.iter().filter_map(text).collect(),
+        params: Box::default(),
+    }
+}

@@ -1,0 +1,281 @@
+//! Who asks, as a credential proved it: a principal, and what the credential says of it beside the bundle.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::decision::DecisionCode;
+use super::facts::{AuthMethod, Timestamp};
+use super::uid::EntityUid;
+
+/// What roles of Tollgate's own begin with: no token, directory or other provider may hand them out.
+pub const RESERVED_ROLE_PREFIX: &str = "tollgate:";
+/// The role of whoever may do everything on this server.
+pub const ADMINISTRATOR: &str = "tollgate:administrator";
+/// The role of a gateway: it may say who asks, reserve and settle.
+pub const GATEWAY: &str = "tollgate:gateway";
+/// The role of whoever watches: metrics, the bundle's state, usage.
+pub const MONITOR: &str = "tollgate:monitor";
+
+/// A principal that a credential proved. Only [`crate::gate::authenticate`] hands one to a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Whom rules see: a `User` or `Service`, or an `ApiKey`.
+    pub principal: EntityUid,
+    /// Whose key it is, where the principal is one.
+    pub owner: Option<EntityUid>,
+    /// How it was proved.
+    pub method: AuthMethod,
+    /// What the credential says of the principal.
+    pub said: Said,
+    /// What becomes `context.metadata`; the request may not say otherwise.
+    pub metadata: Box<[(SmolStr, SmolStr)]>,
+    /// The team that pays for what a key uses.
+    pub payer: Option<SmolStr>,
+    /// What a key is narrowed to.
+    pub narrowed: Option<Arc<Narrowed>>,
+    /// When the credential ends; nothing remembers it longer.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Identity {
+    /// A principal of which nothing else is said.
+    #[must_use]
+    pub fn new(principal: EntityUid, method: AuthMethod) -> Self {
+        Self {
+            principal,
+            owner: None,
+            method,
+            said: Said::default(),
+            metadata: Box::default(),
+            payer: None,
+            narrowed: None,
+            expires_at: None,
+        }
+    }
+}
+
+/// What a credential says of its principal, beside what the bundle says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Whether `teams` and `orgs` replace those of the bundle, or join them.
+    pub replaces: bool,
+    /// Teams, by id; one that the bundle does not declare is none.
+    pub teams: Box<[SmolStr]>,
+    /// Orgs, by id; as teams.
+    pub orgs: Box<[SmolStr]>,
+    /// Roles. Providers leave out those that begin with [`RESERVED_ROLE_PREFIX`].
+    pub roles: Box<[SmolStr]>,
+    /// Roles in teams, as `team:role`.
+    pub team_roles: Box<[SmolStr]>,
+    /// Tags.
+    pub tags: Box<[SmolStr]>,
+    /// The email address.
+    pub email: Option<SmolStr>,
+    /// The id in the company's own directory.
+    pub external_id: Option<SmolStr>,
+}
+
+/// What a key is narrowed to, beyond what its owner has: each list is a forbid of everything else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Narrowed {
+    /// Models as rules name them: `account/model`, an alias, `account/*`, `*/llama-*`. Routers then want a list too.
+    pub models: Option<Box<[SmolStr]>>,
+    /// Routers.
+    pub routers: Option<Box<[SmolStr]>>,
+    /// Actions.
+    pub actions: Option<Box<[SmolStr]>>,
+    /// Paths of the gateway, each with the methods it may be asked with (none: all). A `*` at the end takes every rest.
+    pub paths: Option<Box<[AllowedPath]>>,
+    /// Networks that `context.ip` must be in.
+    pub networks: Option<Box<[Network]>>,
+}
+
+/// A path that a key may be used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedPath {
+    /// `/v1/chat/completions`, or `/v1/*`.
+    pub path: SmolStr,
+    /// Methods, in capitals; none for all.
+    pub methods: Box<[SmolStr]>,
+}
+
+/// A network: an address, and how many of its leading bits count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Reads `10.0.0.0/8`, `fd00::/8`, or an address alone.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => {
+                let plain = prefix.bytes().all(|byte| byte.is_ascii_digit());
+                (address.parse::<IpAddr>().ok()?, plain.then(|| prefix.parse::<u8>().ok()).flatten()?)
+            }
+            None => {
+                let address: IpAddr = text.parse().ok()?;
+                (address, if address.is_ipv4() { 32 } else { 128 })
+            }
+        };
+        let widest = if address.is_ipv4() { 32 } else { 128 };
+        (prefix <= widest).then_some(Self { address, prefix })
+    }
+
+    /// Whether `address` is in it. An IPv4 address in IPv6's clothes is the IPv4 address.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address.to_canonical(), address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let prefix = if self.address.is_ipv4() { self.prefix } else { self.prefix.saturating_sub(96) };
+                let shift = 32_u32.saturating_sub(u32::from(prefix));
+                let cut = |bits: u32| bits.checked_shr(shift).unwrap_or(0);
+                cut(network.to_bits()) == cut(address.to_bits())
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let shift = 128_u32.saturating_sub(u32::from(self.prefix));
+                let cut = |bits: u128| bits.checked_shr(shift).unwrap_or(0);
+                cut(network.to_bits()) == cut(address.to_bits())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Why nobody is proved: a closed set, as logs and metrics name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RefusalReason {
+    /// No provider knows credentials of this form.
+    NotRecognized,
+    /// The form is broken: a checksum, an encoding, a length.
+    Malformed,
+    /// Well formed, and wrong: an unknown key, a wrong secret, password or signature.
+    Wrong,
+    /// From nobody that is trusted: an issuer, an algorithm, a certificate authority.
+    Untrusted,
+    /// For somebody else: the audience or the kind of token.
+    WrongAudience,
+    /// Not valid yet.
+    NotYetValid,
+    /// Expired.
+    Expired,
+    /// Revoked.
+    Revoked,
+    /// Replaced by a newer secret, and past the grace period.
+    Rotated,
+    /// Proved, but nobody that may ask: unknown to the bundle, or its owner is gone.
+    UnknownPrincipal,
+    /// Used where it may not be.
+    NotAllowedHere,
+    /// Too many wrong ones came from there, or for this id.
+    TooManyFailures,
+    /// Whoever would know does not answer.
+    ProviderUnavailable,
+}
+
+impl RefusalReason {
+    /// Every reason.
+    pub const ALL: [Self; 13] = [
+        Self::NotRecognized,
+        Self::Malformed,
+        Self::Wrong,
+        Self::Untrusted,
+        Self::WrongAudience,
+        Self::NotYetValid,
+        Self::Expired,
+        Self::Revoked,
+        Self::Rotated,
+        Self::UnknownPrincipal,
+        Self::NotAllowedHere,
+        Self::TooManyFailures,
+        Self::ProviderUnavailable,
+    ];
+
+    /// The reason as logs and metrics have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRecognized => "not_recognized",
+            Self::Malformed => "malformed",
+            Self::Wrong => "wrong",
+            Self::Untrusted => "untrusted",
+            Self::WrongAudience => "wrong_audience",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Rotated => "rotated",
+            Self::UnknownPrincipal => "unknown_principal",
+            Self::NotAllowedHere => "not_allowed_here",
+            Self::TooManyFailures => "too_many_failures",
+            Self::ProviderUnavailable => "provider_unavailable",
+        }
+    }
+
+    /// The code of the decision that it makes.
+    #[must_use]
+    pub const fn code(self) -> DecisionCode {
+        match self {
+            Self::Revoked => DecisionCode::CredentialRevoked,
+            Self::Expired | Self::Rotated => DecisionCode::CredentialExpired,
+            _ => DecisionCode::Unauthenticated,
+        }
+    }
+}
+
+/// That a credential proves nobody, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Why.
+    pub reason: RefusalReason,
+    /// What the caller may read: nothing of the credential, and nothing that tells whether somebody exists.
+    pub message: String,
+    /// What the log gets besides: a key's public id, an issuer. Never a secret.
+    pub about: Option<SmolStr>,
+}
+
+impl Refusal {
+    /// A refusal that tells the caller `message`.
+    pub fn new(reason: RefusalReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), about: None }
+    }
+
+    /// The same, with what the log gets besides.
+    #[must_use]
+    pub fn about(mut self, about: impl Into<SmolStr>) -> Self {
+        self.about = Some(about.into());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_holds_what_is_in_it() {
+        for (network, address, holds) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+            ("0.0.0.0/0", "203.0.113.9", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "2001:db8::1", true),
+            ("192.0.2.7", "192.0.2.7", true),
+            ("192.0.2.7", "192.0.2.8", false),
+            ("fd00::/8", "fdff::1", true),
+            ("fd00::/8", "fe00::1", false),
+            ("::ffff:10.0.0.0/104", "10.9.9.9", true),
+        ] {
+            let network = Network::parse(network).unwrap();
+            assert_eq!(network.contains(address.parse().unwrap()), holds, "{network:?} {address}");
+        }
+        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/+8", "10.0.0.0/", "x"] {
+            assert_eq!(Network::parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Who is asking, from outside: the real binary is shown credentials, in questions and in headers, and says whom they
+//! prove or why nobody.
+
+#![allow(
+    missing_docs,
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "it sets up a world of its own, and fails by panicking"
+)]
+#![cfg(all(unix, feature = "server"))]
+
+mod callers;
+mod passwords;
+#[path = "../http/support.rs"]
+#[allow(dead_code, reason = "shared with the tests of HTTP")]
+mod support;
