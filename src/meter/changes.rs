@@ -20,8 +20,8 @@ pub struct Changes {
     pub meters: Vec<(MeterKey, Meter)>,
     /// Meters that need not be known any longer; none of them among `meters`.
     pub blank: Vec<MeterKey>,
-    /// Reservations as they are.
-    pub reservations: Vec<Reservation>,
+    /// Reservations as they are; shared, so that taking many is no pause.
+    pub reservations: Vec<Arc<Reservation>>,
     /// Reservations that need not be known any longer; none of them among `reservations`.
     pub forgotten: Vec<ReservationId>,
     /// What was spent.
@@ -91,7 +91,7 @@ impl Changed {
             meters: meters.take_changed(),
             // What was forgotten may have come again since.
             blank: changed.blank.into_iter().filter(|key| meters.get(key).is_none()).collect(),
-            reservations: changed.reservations.iter().filter_map(|id| book.get(*id)).cloned().collect(),
+            reservations: changed.reservations.iter().filter_map(|id| book.share(*id)).collect(),
             forgotten: changed.forgotten.into_iter().filter(|id| book.get(*id).is_none()).collect(),
             entries: changed.entries,
         }
