@@ -253,7 +253,11 @@ impl Settings {
         let listen = self.http.listen;
         let fixed = self.identity.providers.iter().any(|provider| match &provider.kind {
             ProviderKind::Static(tokens) => !tokens.anywhere,
-            ProviderKind::Basic(_) | ProviderKind::Digest(_) | ProviderKind::Delegated(_) => false,
+            ProviderKind::Jwt(_)
+            | ProviderKind::Introspection(_)
+            | ProviderKind::Basic(_)
+            | ProviderKind::Digest(_)
+            | ProviderKind::Delegated(_) => false,
         });
         if fixed && !listen.ip().is_loopback() {
             return Err(ConfigError::Refused(format!(

@@ -34,7 +34,8 @@ pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
 pub use ports::{
-    Ask, Clock, CloseError, Fetch, FetchError, HoldError, Later, Look, Meters, Notice, Reply, StoreError, SubjectsOf,
+    Ask, Clock, CloseError, Fetch, FetchError, HoldError, Issued, KeyLookup, Later, Look, Meters, Notice, Reply,
+    StoreError, SubjectsOf, TokenError, Tokens,
 };
 pub use routes::{Mapped, Named, RouteError, RouteMap};
 pub use settle::{SettleError, Spent, extend, record, release, settle};

@@ -18,7 +18,7 @@ use super::server::HttpOptions;
 use super::wire::Silence;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
-use crate::gate::RouteMap;
+use crate::gate::{RouteMap, Tokens};
 use crate::meter::Alert;
 use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
@@ -36,6 +36,8 @@ pub(super) struct App {
     pub(super) key_headers: Box<[HeaderName]>,
     /// What becomes of alerts, where they are sent.
     pub(super) outbox: OnceLock<Arc<Outbox>>,
+    /// What hands out tokens of Tollgate's own, where that is wished for.
+    pub(super) tokens: OnceLock<Arc<dyn Tokens>>,
     pub(super) body: BodyLimits,
     /// Most requests of a batch.
     pub(super) batch: usize,
@@ -66,6 +68,7 @@ impl App {
             routes: options.routes.clone(),
             key_headers: options.key_headers.clone(),
             outbox: OnceLock::new(),
+            tokens: OnceLock::new(),
             body,
             batch: options.batch,
             silence: if options.reserves { Silence::Reserves } else { Silence::Checks },

@@ -5,7 +5,7 @@
 //! before it was used; of those that were used it is known which counts came. Only rightful users fill that memory, and
 //! where it is full, the oldest nonces end early.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -80,7 +80,7 @@ pub struct DigestProvider {
 #[derive(Default)]
 struct Used {
     counts: HashMap<[u8; STAMP_BYTES], Counts>,
-    by_age: BTreeMap<[u8; STAMP_BYTES], ()>,
+    by_age: BTreeSet<[u8; STAMP_BYTES]>,
     /// Nonces made before this have ended.
     ended_before: i64,
 }
@@ -185,15 +185,14 @@ impl Used {
         }
         self.forget(oldest);
         if !self.counts.contains_key(&stamp) {
-            self.by_age.insert(stamp, ());
+            self.by_age.insert(stamp);
         }
         self.counts.entry(stamp).or_default().take(count)
     }
 
     /// Forgets nonces that have ended; where there are too many, the oldest end now.
     fn forget(&mut self, oldest: i64) {
-        while let Some((stamp, ())) = self.by_age.first_key_value() {
-            let stamp = *stamp;
+        while let Some(stamp) = self.by_age.first().copied() {
             let made = stamp.first_chunk::<8>().map_or(0, |millis| i64::from_be_bytes(*millis));
             let full = self.by_age.len() >= MOST_NONCES;
             if made >= oldest && !full {
