@@ -432,7 +432,8 @@ impl World {
         let limit = &self.limits[REQUESTS];
         let Measure::Rate { amount: flow, every_ms, .. } = limit.measure else { unreachable!() };
         let lasts_ms = limit.lease.map_or(0, |lease| lease.lasts_ms);
-        let slack_ms = lasts_ms + 2 * self.most_skew_ms + 1_500;
+        // Clocks differ in how long a lease lasts, and in how much has flown back at the store.
+        let slack_ms = lasts_ms + 4 * self.most_skew_ms + 1_500;
         let scale = every_ms as i64;
         let burst = limit.cap.get() as i64 * scale + flow.get() as i64 * slack_ms;
         let (mut level, mut before) = (0, BEGIN);
