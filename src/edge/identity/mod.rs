@@ -3,6 +3,8 @@
 
 #[cfg(feature = "jwt")]
 pub mod claims;
+mod delegated;
+mod digest;
 #[cfg(feature = "jwt")]
 pub mod introspection;
 #[cfg(feature = "jwt")]
@@ -11,12 +13,15 @@ pub mod jose;
 pub mod jwt;
 #[cfg(feature = "passwords")]
 mod passwords;
-#[cfg(any(feature = "jwt", feature = "passwords"))]
 mod recent;
 mod static_token;
 #[cfg(all(feature = "jwt", feature = "sqlite"))]
 pub mod tokens;
+mod watched;
 
+pub use delegated::{Attributes, DelegatedOptions, DelegatedProvider};
+pub use digest::{DigestFile, DigestProvider};
 #[cfg(feature = "passwords")]
-pub use passwords::{BasicProvider, Htpasswd, HtpasswdError, PasswordOptions, hash};
+pub use passwords::{BasicProvider, Htpasswd, PasswordOptions, hash};
 pub use static_token::{SameToken, StaticProvider, StaticSecret};
+pub use watched::FileError;

@@ -206,13 +206,20 @@ impl TokenProvider {
         let key = keys.iter().find(|key| key.kid == kid).ok_or_else(unknown)?;
         key.set.check(&jws, self.checks.algorithms.as_deref())?;
         let checked = self.checks.check(&jws.header, &claims, now)?;
-        let carried = carried_by(&claims).ok_or_else(|| Refusal::new(RefusalReason::Malformed, "the token names nobody"))?;
+        let carried =
+            carried_by(&claims).ok_or_else(|| Refusal::new(RefusalReason::Malformed, "the token names nobody"))?;
         let family = claims.get(FAMILY).and_then(Value::as_str).map(str::to_owned);
         Ok(Some(Read { carried, family, kid: kid.into(), expires_at: checked.expires_at }))
     }
 
     /// Whom that is now.
-    fn identity(&self, carried: Carried, expires_at: Timestamp, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+    fn identity(
+        &self,
+        carried: Carried,
+        expires_at: Timestamp,
+        snapshot: &Arc<Snapshot>,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, Refusal> {
         let nobody = || Refusal::new(RefusalReason::Malformed, "the token names nobody");
         if !carried.key {
             let identity = carried.identity().ok_or_else(nobody)?;
@@ -273,7 +280,8 @@ impl Tokens for TokenProvider {
             Refreshed::Expired => return refused(RefusalReason::Expired, "the refresh token has expired"),
             Refreshed::Revoked(family) => {
                 self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(family);
-                let message = "the refresh token was used before; every token that came of the same credential is revoked";
+                let message =
+                    "the refresh token was used before; every token that came of the same credential is revoked";
                 return refused(RefusalReason::Revoked, message);
             }
         };
@@ -309,7 +317,9 @@ impl Authenticator for TokenProvider {
         let digest = recent::digest(token.expose());
         let holds = |known: &Remembered| {
             let in_time = known.identity.expires_at.is_some_and(|end| now < end);
-            in_time && !self.is_revoked(known.family.as_ref()) && self.keys.load().iter().any(|key| key.kid == known.kid)
+            in_time
+                && !self.is_revoked(known.family.as_ref())
+                && self.keys.load().iter().any(|key| key.kid == known.kid)
         };
         if let Some(known) = self.recent.get(&digest).filter(holds) {
             return Later::ready(Verdict::Proved(known.identity));
@@ -323,7 +333,8 @@ impl Authenticator for TokenProvider {
             Err(refusal) => return Later::ready(Verdict::Refused(refusal)),
         };
         if self.is_revoked(read.family.as_ref()) {
-            let refusal = Refusal::new(RefusalReason::Revoked, "the token is revoked: its refresh token was used twice");
+            let refusal =
+                Refusal::new(RefusalReason::Revoked, "the token is revoked: its refresh token was used twice");
             return Later::ready(Verdict::Refused(refusal));
         }
         let Read { carried, family, kid, expires_at } = read;
