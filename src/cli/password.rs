@@ -58,7 +58,8 @@ fn password() -> Result<SecretText, String> {
 
 fn typed() -> Result<SecretText, String> {
     let ask = |prompt: &str| {
-        let text = rpassword::prompt_password(prompt).map_err(|error| format!("the terminal cannot be read: {error}"))?;
+        let text =
+            rpassword::prompt_password(prompt).map_err(|error| format!("the terminal cannot be read: {error}"))?;
         Ok::<_, String>(SecretText::new(text))
     };
     let password = ask("Password: ")?;

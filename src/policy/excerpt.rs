@@ -45,7 +45,9 @@ pub(crate) fn masked(line: &str) -> Cow<'_, str> {
         let value = after.trim_start();
         shown.extend(after.chars().take(after.chars().count() - value.chars().count()));
         let end = match value.chars().next() {
-            Some(quote @ ('"' | '\'')) => value.get(1..).and_then(|inner| inner.find(quote)).map_or(value.len(), |at| at + 2),
+            Some(quote @ ('"' | '\'')) => {
+                value.get(1..).and_then(|inner| inner.find(quote)).map_or(value.len(), |at| at + 2)
+            }
             // Of a list or a mapping nothing is told to its end, which may be that of the line.
             Some('[' | '{') => value.len(),
             _ => value.find([',', '}']).unwrap_or(value.len()),

@@ -63,7 +63,11 @@ fn a_token_proves_whoever_the_credential_proved() {
     assert_eq!((issued["token_type"].as_str(), issued["expires_in"].as_i64()), (Some("Bearer"), Some(900)));
     let access = issued["access_token"].as_str().unwrap();
     let decided = ask(&mut client, access);
-    assert_eq!((decided["decision"].as_str(), decided["principal"]["id"].as_str()), (Some("permit"), Some("bob")), "{decided}");
+    assert_eq!(
+        (decided["decision"].as_str(), decided["principal"]["id"].as_str()),
+        (Some("permit"), Some("bob")),
+        "{decided}"
+    );
     // Its key is published, and the token names it.
     let published = server.get("/.well-known/jwks.json").json();
     let header: Value = {
@@ -86,7 +90,8 @@ fn a_token_proves_whoever_the_credential_proved() {
 #[test]
 fn a_token_never_outlives_its_credential() {
     let (server, signer) = start("");
-    let answer = exchange(&mut server.connect(), &[&format!("Authorization: Bearer {}", token(&signer, 120))], &Value::Null);
+    let answer =
+        exchange(&mut server.connect(), &[&format!("Authorization: Bearer {}", token(&signer, 120))], &Value::Null);
     let issued = answer.json();
     // The leeway of its issuer is part of how long the credential is good.
     assert!(issued["expires_in"].as_i64().unwrap() <= 130, "{issued}");
@@ -111,7 +116,9 @@ fn a_refresh_token_that_is_used_twice_ends_its_family() {
     let header = format!("Authorization: Bearer {}", token(&signer, 10_000));
     let first = exchange(&mut client, &[&header], &Value::Null).json();
     let another = exchange(&mut client, &[&header], &Value::Null).json();
-    let refresh = |client: &mut Client, token: &Value| exchange(client, &[], &json!({"grant_type": "refresh_token", "refresh_token": token}));
+    let refresh = |client: &mut Client, token: &Value| {
+        exchange(client, &[], &json!({"grant_type": "refresh_token", "refresh_token": token}))
+    };
     let second = refresh(&mut client, &first["refresh_token"]);
     assert_eq!(second.status, 200, "{}", second.body);
     let second = second.json();
@@ -133,7 +140,9 @@ fn what_was_handed_out_outlives_a_crash() {
     let header = format!("Authorization: Bearer {}", token(&signer, 10_000));
     let first = exchange(&mut client, &[&header], &Value::Null).json();
     let stolen = exchange(&mut client, &[&header], &Value::Null).json();
-    let refresh = |client: &mut Client, token: &Value| exchange(client, &[], &json!({"grant_type": "refresh_token", "refresh_token": token}));
+    let refresh = |client: &mut Client, token: &Value| {
+        exchange(client, &[], &json!({"grant_type": "refresh_token", "refresh_token": token}))
+    };
     let used = refresh(&mut client, &stolen["refresh_token"]).json();
     assert_eq!(refresh(&mut client, &stolen["refresh_token"]).status, 401);
     let keys = server.get("/.well-known/jwks.json").body;
@@ -194,7 +203,9 @@ fn what_is_no_grant_is_told() {
     let both = exchange(&mut client, &[&header], &json!({"grant_type": "api_key", "api_key": DEV}));
     assert!(both.is_error(400, "invalid_request", ""), "{both:?}");
     let form = |client: &mut Client, text: &str| {
-        client.request("POST", "/v1/token", &["Content-Type: application/x-www-form-urlencoded"], text.as_bytes()).status
+        client
+            .request("POST", "/v1/token", &["Content-Type: application/x-www-form-urlencoded"], text.as_bytes())
+            .status
     };
     assert_eq!(form(&mut client, &format!("grant_type=api_key&api_key={DEV}")), 200);
     assert_eq!(form(&mut client, "grant_type=api_key&api_key=a&api_key=b"), 400);

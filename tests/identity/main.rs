@@ -19,10 +19,10 @@ mod exchange;
 mod jose;
 mod mapping;
 mod oidc;
-mod recipes;
-mod tokens;
-mod wycheproof;
 mod passwords;
+mod recipes;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;
+mod tokens;
+mod wycheproof;

@@ -18,13 +18,22 @@ fn folder() -> PathBuf {
 
 /// Whether there is a node, and what it needs.
 fn there_is_a_provider() -> bool {
-    let works = |command: &str| Command::new(command).arg("--version").stdout(Stdio::null()).status().is_ok_and(|ended| ended.success());
+    let works = |command: &str| {
+        Command::new(command).arg("--version").stdout(Stdio::null()).status().is_ok_and(|ended| ended.success())
+    };
     let ready = works("node") && {
         folder().join("node_modules/oidc-provider").exists()
-            || Command::new("npm").args(["ci", "--silent"]).current_dir(folder()).status().is_ok_and(|ended| ended.success())
+            || Command::new("npm")
+                .args(["ci", "--silent"])
+                .current_dir(folder())
+                .status()
+                .is_ok_and(|ended| ended.success())
     };
     if !ready {
-        assert!(std::env::var_os("CI").is_none(), "there is no node with npm here, and without it nobody plays the provider");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "there is no node with npm here, and without it nobody plays the provider"
+        );
         eprintln!("skipped: there is no node with npm here, and without it nobody plays the provider");
     }
     ready
@@ -78,7 +87,11 @@ impl Provider {
         use base64::Engine as _;
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", CLIENT.0, CLIENT.1));
         let address = self.issuer.trim_start_matches("http://").parse().unwrap();
-        let headers = [&*format!("Authorization: Basic {basic}"), "Content-Type: application/x-www-form-urlencoded", "Connection: close"];
+        let headers = [
+            &*format!("Authorization: Basic {basic}"),
+            "Content-Type: application/x-www-form-urlencoded",
+            "Connection: close",
+        ];
         let body = format!("grant_type=client_credentials&scope=chat&resource={}", resource.replace(':', "%3A"));
         let answer = Client::connect(address).request("POST", "/token", &headers, body.as_bytes());
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -87,7 +100,8 @@ impl Provider {
 
     /// A token for somebody who signed in on a device.
     fn user_token(&self, login: &str) -> String {
-        let output = Command::new("node").args(["sign-in.mjs", &self.issuer, login]).current_dir(folder()).output().unwrap();
+        let output =
+            Command::new("node").args(["sign-in.mjs", &self.issuer, login]).current_dir(folder()).output().unwrap();
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
         let token = answer["access_token"].as_str();
         secret(token.unwrap_or_else(|| panic!("{answer} {}", String::from_utf8_lossy(&output.stderr))))
@@ -128,8 +142,9 @@ fn ask(client: &mut Client, token: &str) -> Value {
 
 fn permitted(client: &mut Client, token: &str) -> Option<String> {
     let answer = ask(client, token);
-    (answer["decision"] == "permit")
-        .then(|| format!("{}:{}", answer["principal"]["type"].as_str().unwrap(), answer["principal"]["id"].as_str().unwrap()))
+    (answer["decision"] == "permit").then(|| {
+        format!("{}:{}", answer["principal"]["type"].as_str().unwrap(), answer["principal"]["id"].as_str().unwrap())
+    })
 }
 
 #[test]

@@ -13,7 +13,10 @@ const PASSWORD: &str = "correct horse:battery";
 
 fn bundle() -> String {
     BUNDLE
-        .replace("{ id: alice, team: research }", &format!("{{ id: alice, team: research, password_hash: \"{HASH}\" }}"))
+        .replace(
+            "{ id: alice, team: research }",
+            &format!("{{ id: alice, team: research, password_hash: \"{HASH}\" }}"),
+        )
         .replace("{ id: ian, team: gone }", &format!("{{ id: ian, team: gone, password_hash: \"{HASH}\" }}"))
         .replace(
             "{ id: bot, team: research }",
@@ -122,9 +125,12 @@ fn a_header_holds_a_name_and_a_password() {
     let head = answer.head.to_ascii_lowercase();
     assert!(head.contains("www-authenticate: bearer ") && head.contains("www-authenticate: basic "), "{head}");
     assert!(head.contains("charset=\"utf-8\""), "{head}");
-    for (what, pair) in
-        [("no colon", &b"bot"[..]), ("bad UTF-8", b"bot:\xff\xfe"), ("bad UTF-8 in the name", b"b\xc3t:x"), ("nothing", b"")]
-    {
+    for (what, pair) in [
+        ("no colon", &b"bot"[..]),
+        ("bad UTF-8", b"bot:\xff\xfe"),
+        ("bad UTF-8 in the name", b"b\xc3t:x"),
+        ("nothing", b""),
+    ] {
         let answer = header(&mut client, pair);
         assert!(answer.status == 400 || answer.status == 401, "{what}: {answer:?}");
         assert!(!answer.body.contains("bot"), "{what}: {answer:?}");
@@ -198,7 +204,10 @@ fn a_changed_password_holds_at_once_and_the_old_one_no_longer() {
     let server = open();
     let mut client = server.connect();
     assert_eq!(ask(&mut client, "alice", PASSWORD).json()["decision"], "permit");
-    let changed = bundle().replace(&format!("{{ id: alice, team: research, password_hash: \"{HASH}\" }}"), "{ id: alice, team: research }");
+    let changed = bundle().replace(
+        &format!("{{ id: alice, team: research, password_hash: \"{HASH}\" }}"),
+        "{ id: alice, team: research }",
+    );
     std::fs::write(server.policies().join("bundle.yaml"), changed).unwrap();
     server.until("the change holds", |server| {
         ask(&mut server.connect(), "alice", PASSWORD).json()["code"] == "unauthenticated"
@@ -224,8 +233,10 @@ fn a_password_is_hashed_from_the_command_line() {
     let (code, made, _) = hash(format!("{PASSWORD}\n").as_bytes());
     assert_eq!(code, Some(0));
     assert!(made.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{made}");
-    let text = BUNDLE
-        .replace("{ id: alice, team: research }", &format!("{{ id: alice, team: research, password_hash: \"{}\" }}", made.trim()));
+    let text = BUNDLE.replace(
+        "{ id: alice, team: research }",
+        &format!("{{ id: alice, team: research, password_hash: \"{}\" }}", made.trim()),
+    );
     let server = Setup::new().file("bundle.yaml", &text).config("identity:\n  providers:\n    - basic: {}\n").start();
     assert_eq!(ask(&mut server.connect(), "alice", PASSWORD).json()["decision"], "permit");
     for wrong in [&b""[..], b"\n", b"one\ntwo\n", b"\xff\n", b"a\0b\n", &[b'x'; 2000]] {

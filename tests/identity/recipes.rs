@@ -17,7 +17,8 @@ authz_rules: [{ id: all, teams: [research], models: "*" }]
 "#;
 
 fn issuer(recipe: &str) -> IssuerSettings {
-    let (_, rest) = DOCUMENT.split_once(&format!("<!-- recipe: {recipe} -->\n```yaml\n")).unwrap_or_else(|| panic!("{recipe}"));
+    let (_, rest) =
+        DOCUMENT.split_once(&format!("<!-- recipe: {recipe} -->\n```yaml\n")).unwrap_or_else(|| panic!("{recipe}"));
     let temp = tempfile::TempDir::new().unwrap();
     let path = temp.path().join("tollgate.yaml");
     std::fs::write(&path, rest.split("```").next().unwrap()).unwrap();
@@ -60,7 +61,8 @@ fn every_recipe_does_what_it_says() {
                 continue;
             }
             let identity = identity.unwrap_or_else(|| panic!("{recipe}: {case}"));
-            let metadata: Vec<String> = identity.metadata.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let metadata: Vec<String> =
+                identity.metadata.iter().map(|(name, value)| format!("{name}={value}")).collect();
             assert_eq!(identity.principal.to_string(), case["principal"], "{recipe}");
             assert_eq!(identity.said.teams.join(","), case["teams"], "{recipe}");
             assert_eq!(identity.said.roles.join(","), case["roles"], "{recipe}");

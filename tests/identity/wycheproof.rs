@@ -30,7 +30,8 @@ fn no_invalid_vector_is_accepted() {
         let keys = keys(&group["key"]);
         for test in group["tests"].as_array().unwrap() {
             let (number, is_valid, token) = (test[0].as_i64().unwrap(), test[1] == "valid", test[3].as_str().unwrap());
-            let accepted = Jws::parse(token, 16 * 1024).is_ok_and(|jws| jws.payload().is_ok() && keys.check(&jws, None).is_ok());
+            let accepted =
+                Jws::parse(token, 16 * 1024).is_ok_and(|jws| jws.payload().is_ok() && keys.check(&jws, None).is_ok());
             let by_policy = BY_POLICY.iter().any(|(known, _)| *known == number);
             *(if is_valid { &mut valid } else { &mut invalid }) += 1;
             if accepted != (is_valid && !by_policy) {

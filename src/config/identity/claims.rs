@@ -187,7 +187,8 @@ impl RawSource {
                 strip_prefix: strip_prefix.map(SmolStr::from),
                 map: map.map(|map| map.into_iter().map(|(from, to)| (from.into(), to.into())).collect()),
             })),
-            _ => Err("a source says `claim`, with `split`, `only_prefix`, `strip_prefix` or `map`; or `value` alone".to_owned()),
+            _ => Err("a source says `claim`, with `split`, `only_prefix`, `strip_prefix` or `map`; or `value` alone"
+                .to_owned()),
         }
     }
 }

@@ -48,7 +48,8 @@ impl Raw {
             return Err("`introspection` wants an `issuer` without `|`, and a `client_id`".to_owned());
         }
         let path = &self.client_secret_file;
-        let text = std::fs::read_to_string(path).map_err(|error| format!("`client_secret_file` {}: {error}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("`client_secret_file` {}: {error}", path.display()))?;
         let text = zeroize::Zeroizing::new(text);
         let within = |name: &str, said: Option<u64>, usual: u64, most: u64| match said.unwrap_or(usual) {
             millis if millis <= most => Ok(Duration::from_millis(millis)),

@@ -103,7 +103,8 @@ impl RawIssuer {
         if audiences.is_empty() || audiences.len() > MAX_ITEMS || audiences.iter().any(|one| one.is_empty()) {
             return Err(format!("`audiences` takes 1 to {MAX_ITEMS} texts: what `aud` calls this server"));
         }
-        let known = |name: String| algorithm(&name).ok_or_else(|| format!("`algorithms`: `{name}` is none that is taken"));
+        let known =
+            |name: String| algorithm(&name).ok_or_else(|| format!("`algorithms`: `{name}` is none that is taken"));
         let algorithms = self.algorithms.map(|names| names.into_iter().map(known).collect::<Result<Vec<_>, _>>());
         let algorithms = algorithms.transpose()?;
         if algorithms.as_ref().is_some_and(Vec::is_empty) {
@@ -124,7 +125,9 @@ impl RawIssuer {
             algorithms,
             types: types.into_iter().map(|typ| typ.to_ascii_lowercase().into()).collect(),
             leeway_ms: i64::try_from(leeway * 1000).unwrap_or(0),
-            max_lifetime_ms: self.max_lifetime_seconds.map(|most| i64::try_from(most.saturating_mul(1000)).unwrap_or(i64::MAX)),
+            max_lifetime_ms: self
+                .max_lifetime_seconds
+                .map(|most| i64::try_from(most.saturating_mul(1000)).unwrap_or(i64::MAX)),
             require: self.require.map(|raw| wanted("require", raw)).transpose()?.unwrap_or_default(),
         };
         let mapping = RawMapping {
@@ -159,7 +162,9 @@ impl RawIssuer {
                 let address = Address::parse(url).map_err(|error| format!("`{url}`: {error}"));
                 address.map_err(|error| match self.jwks_url {
                     Some(_) => format!("`jwks_url`: {error}"),
-                    None => format!("its keys are not where it is ({error}): say `jwks_url`, `jwks_file` or `pem_files`"),
+                    None => {
+                        format!("its keys are not where it is ({error}): say `jwks_url`, `jwks_file` or `pem_files`")
+                    }
                 })?;
                 let jwks_url = self.jwks_url.clone().map(SmolStr::from);
                 Ok(KeySource::Remote { jwks_url, bearer_file: self.bearer_file.clone() })
@@ -177,6 +182,7 @@ fn shared(path: &Path) -> Result<KeySource, String> {
     let text = std::fs::read_to_string(path);
     let text = zeroize::Zeroizing::new(text.map_err(|error| format!("`secret_file` {}: {error}", path.display()))?);
     let secret = SecretText::new(text.trim());
-    KeySet::of_secret(secret.expose().as_bytes()).map_err(|error| format!("`secret_file` {}: {error}", path.display()))?;
+    KeySet::of_secret(secret.expose().as_bytes())
+        .map_err(|error| format!("`secret_file` {}: {error}", path.display()))?;
     Ok(KeySource::Secret(secret))
 }

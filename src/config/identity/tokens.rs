@@ -21,7 +21,8 @@ impl Raw {
         if issuer.is_empty() || issuer.len() > 512 || issuer.contains('|') {
             return Err("`tokens.issuer` has 1 to 512 bytes, and no `|` in it".to_owned());
         }
-        let within = |name: &str, said: Option<u64>, usual: u64, (least, most): (u64, u64)| match said.unwrap_or(usual) {
+        let within = |name: &str, said: Option<u64>, usual: u64, (least, most): (u64, u64)| match said.unwrap_or(usual)
+        {
             seconds if (least..=most).contains(&seconds) => Ok(i64::try_from(seconds * 1000).unwrap_or(i64::MAX)),
             _ => Err(format!("`tokens.{name}` is {least} to {most}")),
         };

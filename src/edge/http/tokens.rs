@@ -77,7 +77,8 @@ pub(super) fn published(app: &App) -> Result<Response, ApiError> {
 }
 
 fn tokens(app: &App) -> Result<Arc<dyn Tokens>, ApiError> {
-    let none = || ApiError::new(ErrorCode::NotFound, "this server hands out no tokens; `identity.tokens` makes it do so");
+    let none =
+        || ApiError::new(ErrorCode::NotFound, "this server hands out no tokens; `identity.tokens` makes it do so");
     app.tokens.get().cloned().ok_or_else(none)
 }
 
@@ -135,7 +136,8 @@ fn grant(head: &Head, body: &[u8]) -> Result<Grant, ApiError> {
         }
         Some("refresh_token") => (Grant::Refresh(wanted("refresh_token")?), &["refresh_token"]),
         Some(_) => {
-            let message = "`grant_type` is `api_key`, `password` or `refresh_token`; without it the headers hold the credential";
+            let message =
+                "`grant_type` is `api_key`, `password` or `refresh_token`; without it the headers hold the credential";
             return Err(ApiError::invalid("grant_type", message));
         }
     };
@@ -148,7 +150,10 @@ fn grant(head: &Head, body: &[u8]) -> Result<Grant, ApiError> {
 /// The members of a body, each once. What is wrong is told without showing any of it.
 fn members(head: &Head, body: &[u8]) -> Result<Vec<(String, SecretText)>, ApiError> {
     if body.len() > MAX_BODY_BYTES {
-        return Err(ApiError::new(ErrorCode::BodyTooLarge, format!("this body may be {MAX_BODY_BYTES} bytes long at most")));
+        return Err(ApiError::new(
+            ErrorCode::BodyTooLarge,
+            format!("this body may be {MAX_BODY_BYTES} bytes long at most"),
+        ));
     }
     if body.is_empty() {
         return Ok(Vec::new());
@@ -219,7 +224,8 @@ mod tests {
             ("a", None),
         ] {
             let found = form(text.as_bytes());
-            let found = found.map(|all| all.into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect());
+            let found =
+                found.map(|all| all.into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect());
             let read = read.map(|all| all.into_iter().map(|(a, b)| (a.to_owned(), b.to_owned())).collect::<Vec<_>>());
             assert_eq!(found, read, "{text}");
         }

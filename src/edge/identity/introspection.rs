@@ -49,7 +49,8 @@ pub struct IntrospectionSettings {
 
 impl PartialEq for IntrospectionSettings {
     fn eq(&self, other: &Self) -> bool {
-        (&self.url, &self.client_id, &self.issuer, &self.mapping) == (&other.url, &other.client_id, &other.issuer, &other.mapping)
+        (&self.url, &self.client_id, &self.issuer, &self.mapping)
+            == (&other.url, &other.client_id, &other.issuer, &other.mapping)
             && (&self.audiences, &self.require) == (&other.audiences, &other.require)
             && (self.remember, self.timeout, self.remembered) == (other.remember, other.timeout, other.remembered)
             && self.client_secret.is(&other.client_secret)
@@ -195,7 +196,9 @@ impl Inner {
                 return refuse(RefusalReason::Malformed, "a time of the token is no whole number of seconds");
             };
             match (ends, instant * 1000) {
-                (true, instant) if now.as_millis() >= instant => return refuse(RefusalReason::Expired, "the token has expired"),
+                (true, instant) if now.as_millis() >= instant => {
+                    return refuse(RefusalReason::Expired, "the token has expired");
+                }
                 (true, instant) => until = until.min(instant),
                 (false, instant) if now.as_millis() < instant => {
                     return refuse(RefusalReason::NotYetValid, "the token is not valid yet");

@@ -149,7 +149,10 @@ impl Mapping {
             if is_service { (Kind::SERVICE, &self.service, "Service") } else { (Kind::USER, &self.user, "User") };
         let id = match named.one(proof.claims)? {
             Some(id) if id.contains(SEPARATOR) => {
-                return Err(Refusal::new(RefusalReason::Untrusted, "a claim of the token names another issuer's subject"));
+                return Err(Refusal::new(
+                    RefusalReason::Untrusted,
+                    "a claim of the token names another issuer's subject",
+                ));
             }
             Some(id) => id,
             None => match self.of_directory(proof, external, snapshot, kind)? {

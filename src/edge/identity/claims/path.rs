@@ -116,7 +116,8 @@ mod tests {
             ("[\"a\"", None),
             ("[a]", None),
         ] {
-            let read = ClaimPath::parse(text).ok().map(|path| path.0.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let read =
+                ClaimPath::parse(text).ok().map(|path| path.0.iter().map(ToString::to_string).collect::<Vec<_>>());
             assert_eq!(read, steps.map(|steps| steps.iter().map(ToString::to_string).collect()), "{text}");
         }
     }

@@ -90,7 +90,9 @@ impl Header {
             ));
         }
         let algorithm = match header.get("alg") {
-            Some(Value::String(name)) => algorithm(name).ok_or_else(|| untrusted("the token's algorithm is not taken"))?,
+            Some(Value::String(name)) => {
+                algorithm(name).ok_or_else(|| untrusted("the token's algorithm is not taken"))?
+            }
             _ => return Err(malformed("the token's header has no `alg`")),
         };
         let kid = match header.get("kid") {

@@ -213,7 +213,8 @@ impl Key {
     }
 
     fn of_pem(text: &[u8]) -> Option<Self> {
-        let any = |key, algorithms: &[Algorithm]| Self { kid: None, any_kid: true, algorithms: algorithms.to_vec(), key };
+        let any =
+            |key, algorithms: &[Algorithm]| Self { kid: None, any_kid: true, algorithms: algorithms.to_vec(), key };
         if let Ok(key) = DecodingKey::from_ed_pem(text) {
             return Some(any(key, &[Algorithm::EdDSA]));
         }
@@ -231,14 +232,8 @@ impl Key {
     }
 }
 
-const RSA: [Algorithm; 6] = [
-    Algorithm::RS256,
-    Algorithm::RS384,
-    Algorithm::RS512,
-    Algorithm::PS256,
-    Algorithm::PS384,
-    Algorithm::PS512,
-];
+const RSA: [Algorithm; 6] =
+    [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
 /// Says which cryptography checks signatures; without it the library refuses to guess where a program has several.
 pub(in crate::edge::identity) fn ready() {

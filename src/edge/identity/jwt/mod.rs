@@ -180,7 +180,8 @@ impl Inner {
                 return Err((refusal.into(), None));
             }
         };
-        let known = Self::known(issuer, &jws, &claims, snapshot, now).map_err(|fault| (fault, Some(Arc::clone(issuer))))?;
+        let known =
+            Self::known(issuer, &jws, &claims, snapshot, now).map_err(|fault| (fault, Some(Arc::clone(issuer))))?;
         self.recent.put(digest, known.clone());
         Ok(known)
     }

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::jose::{Checks, Jws, KeySet, looks_like, ready};
 use super::recent::{self, Recent};
 use crate::gate::{Authenticator, Credential, Issued, KeyLookup, Later, Presented, TokenError, Tokens, Verdict};
-use crate::model::{AuthMethod, Identity, Refusal, RefusalReason, SecretText, Timestamp};
+use crate::model::{AuthMethod, EntityUid, Identity, Refusal, RefusalReason, SecretText, Timestamp};
 use crate::policy::Snapshot;
 use carried::Carried;
 use store::{Family, KeptKey, Refreshed, Store};
@@ -120,7 +120,7 @@ impl TokenProvider {
             max_lifetime_ms: Some(options.access_ms),
             require: Vec::new(),
         };
-        Ok(Self {
+        let provider = Self {
             options,
             checks,
             store: Mutex::new(store),
@@ -128,7 +128,10 @@ impl TokenProvider {
             revoked: RwLock::new(revoked),
             lookup,
             recent: Recent::new(REMEMBERED),
-        })
+        };
+        // Now, so that whoever looks for it early finds it. Where that fails, the first token will tell.
+        let _made = provider.signing_key(&mut provider.store(), now);
+        Ok(provider)
     }
 
     fn store(&self) -> std::sync::MutexGuard<'_, Store> {
@@ -206,13 +209,20 @@ impl TokenProvider {
         let key = keys.iter().find(|key| key.kid == kid).ok_or_else(unknown)?;
         key.set.check(&jws, self.checks.algorithms.as_deref())?;
         let checked = self.checks.check(&jws.header, &claims, now)?;
-        let carried = carried_by(&claims).ok_or_else(|| Refusal::new(RefusalReason::Malformed, "the token names nobody"))?;
+        let carried =
+            carried_by(&claims).ok_or_else(|| Refusal::new(RefusalReason::Malformed, "the token names nobody"))?;
         let family = claims.get(FAMILY).and_then(Value::as_str).map(str::to_owned);
         Ok(Some(Read { carried, family, kid: kid.into(), expires_at: checked.expires_at }))
     }
 
     /// Whom that is now.
-    fn identity(&self, carried: Carried, expires_at: Timestamp, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+    fn identity(
+        &self,
+        carried: Carried,
+        expires_at: Timestamp,
+        snapshot: &Arc<Snapshot>,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, Refusal> {
         let nobody = || Refusal::new(RefusalReason::Malformed, "the token names nobody");
         if !carried.key {
             let identity = carried.identity().ok_or_else(nobody)?;
@@ -273,11 +283,16 @@ impl Tokens for TokenProvider {
             Refreshed::Expired => return refused(RefusalReason::Expired, "the refresh token has expired"),
             Refreshed::Revoked(family) => {
                 self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(family);
-                let message = "the refresh token was used before; every token that came of the same credential is revoked";
+                let message =
+                    "the refresh token was used before; every token that came of the same credential is revoked";
                 return refused(RefusalReason::Revoked, message);
             }
         };
         let carried: Carried = serde_json::from_str(&family.identity).map_err(|_| TokenError::Unavailable)?;
+        let asks = carried.principal.parse::<EntityUid>().ok().and_then(|principal| snapshot.subject(&principal));
+        if asks.is_some_and(|subject| snapshot.store.is_disabled(&subject, now)) {
+            return refused(RefusalReason::UnknownPrincipal, "the token proves nobody who may ask here");
+        }
         if carried.key {
             // Before anything is signed for a key that is revoked.
             self.identity(carried.clone(), ends(None), snapshot, now).map_err(TokenError::Refused)?;
@@ -309,7 +324,9 @@ impl Authenticator for TokenProvider {
         let digest = recent::digest(token.expose());
         let holds = |known: &Remembered| {
             let in_time = known.identity.expires_at.is_some_and(|end| now < end);
-            in_time && !self.is_revoked(known.family.as_ref()) && self.keys.load().iter().any(|key| key.kid == known.kid)
+            in_time
+                && !self.is_revoked(known.family.as_ref())
+                && self.keys.load().iter().any(|key| key.kid == known.kid)
         };
         if let Some(known) = self.recent.get(&digest).filter(holds) {
             return Later::ready(Verdict::Proved(known.identity));
@@ -323,7 +340,8 @@ impl Authenticator for TokenProvider {
             Err(refusal) => return Later::ready(Verdict::Refused(refusal)),
         };
         if self.is_revoked(read.family.as_ref()) {
-            let refusal = Refusal::new(RefusalReason::Revoked, "the token is revoked: its refresh token was used twice");
+            let refusal =
+                Refusal::new(RefusalReason::Revoked, "the token is revoked: its refresh token was used twice");
             return Later::ready(Verdict::Refused(refusal));
         }
         let Read { carried, family, kid, expires_at } = read;

@@ -101,7 +101,8 @@ impl Store {
 
     /// Every signing key, the newest first.
     pub(super) fn signing_keys(&self) -> Result<Vec<KeptKey>, TokenStoreError> {
-        let mut query = self.connection.prepare("SELECT kid, pkcs8, made_at FROM signing_keys ORDER BY made_at DESC, kid")?;
+        let mut query =
+            self.connection.prepare("SELECT kid, pkcs8, made_at FROM signing_keys ORDER BY made_at DESC, kid")?;
         let rows = query.query_map([], |row| {
             let pkcs8 = Zeroizing::new(row.get(1)?);
             Ok(KeptKey { kid: row.get(0)?, pkcs8, made_at: Timestamp::from_millis(row.get(2)?) })
@@ -163,7 +164,8 @@ impl Store {
                 [digest(used)],
                 |row| {
                     let ends_at: Option<i64> = row.get(2)?;
-                    let family = Family { id: row.get(0)?, identity: row.get(1)?, ends_at: ends_at.map(Timestamp::from_millis) };
+                    let family =
+                        Family { id: row.get(0)?, identity: row.get(1)?, ends_at: ends_at.map(Timestamp::from_millis) };
                     Ok((family, row.get::<_, Option<i64>>(3)?, row.get::<_, i64>(4)?, row.get::<_, Option<i64>>(5)?))
                 },
             )
@@ -173,19 +175,26 @@ impl Store {
             return Ok(Refreshed::Revoked(family.id));
         }
         if spent.is_some() {
-            transaction.execute("UPDATE families SET revoked_at = ?2 WHERE id = ?1", params![family.id, now.as_millis()])?;
+            transaction
+                .execute("UPDATE families SET revoked_at = ?2 WHERE id = ?1", params![family.id, now.as_millis()])?;
             transaction.commit()?;
             return Ok(Refreshed::Revoked(family.id));
         }
         if now.as_millis() >= expires {
             return Ok(Refreshed::Expired);
         }
-        transaction.execute("UPDATE refresh_tokens SET used_at = ?2 WHERE digest = ?1", params![digest(used), now.as_millis()])?;
+        transaction.execute(
+            "UPDATE refresh_tokens SET used_at = ?2 WHERE digest = ?1",
+            params![digest(used), now.as_millis()],
+        )?;
         let until = expires_at(family.ends_at);
-        transaction.execute("UPDATE families SET expires_at = ?2 WHERE id = ?1", params![family.id, until.as_millis()])?;
+        transaction
+            .execute("UPDATE families SET expires_at = ?2 WHERE id = ?1", params![family.id, until.as_millis()])?;
         // Those that were used live as long as the family, so that a second use is told.
-        transaction.execute("UPDATE refresh_tokens SET expires_at = ?2 WHERE family = ?1 AND used_at IS NOT NULL",
-            params![family.id, until.as_millis()])?;
+        transaction.execute(
+            "UPDATE refresh_tokens SET expires_at = ?2 WHERE family = ?1 AND used_at IS NOT NULL",
+            params![family.id, until.as_millis()],
+        )?;
         put(&transaction, &family.id, next, until)?;
         transaction.commit()?;
         Ok(Refreshed::Replaced(family))
