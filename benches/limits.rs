@@ -36,8 +36,14 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    decisions();
-    durable();
+    // Either table alone, where an argument names it.
+    let wanted = |name: &str| !["decisions", "durable"].iter().any(|one| named(one)) || named(name);
+    if wanted("decisions") {
+        decisions();
+    }
+    if wanted("durable") {
+        durable();
+    }
 }
 
 fn bundle(limits: usize) -> Bundle {
@@ -78,7 +84,9 @@ fn decisions() {
     let reserve = Reserve { input_tokens: Some(900), output_tokens: Some(500), ..Reserve::default() };
     let usage = Usage { input_tokens: 900, output_tokens: 500, ..Usage::default() };
     let (mut plain, mut check, mut hold) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..30 {
+    // Fewer, where instructions are counted instead (valgrind).
+    let rounds = std::env::var("BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(30);
+    for _ in 0..rounds {
         for request in &requests {
             plain.push(time(|| engines[0].is_authorized(request).unwrap().is_permit()));
             check.push(time(|| engines[1].is_authorized(request).unwrap().is_permit()));
@@ -95,6 +103,10 @@ fn decisions() {
     println!("| no limit applies | {plain} | – |");
     println!("| a check, five limits apply | {check} | {} |", check.saturating_sub(plain));
     println!("| a hold on five limits | {hold} | {} |\n", hold.saturating_sub(plain));
+}
+
+fn named(name: &str) -> bool {
+    std::env::args().any(|argument| argument == name)
 }
 
 fn time(work: impl FnOnce() -> bool) -> u128 {

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use identity::{BasicSettings, IdentitySettings, Provider, ProviderKind, StaticToken, StaticTokens};
+pub use identity::{
+    BasicSettings, DigestSettings, IdentitySettings, Provider, ProviderKind, StaticToken, StaticTokens,
+};
 pub use schema::schema_json;
 
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
@@ -251,7 +253,11 @@ impl Settings {
         let listen = self.http.listen;
         let fixed = self.identity.providers.iter().any(|provider| match &provider.kind {
             ProviderKind::Static(tokens) => !tokens.anywhere,
-            ProviderKind::Basic(_) => false,
+            ProviderKind::Jwt(_)
+            | ProviderKind::Introspection(_)
+            | ProviderKind::Basic(_)
+            | ProviderKind::Digest(_)
+            | ProviderKind::Delegated(_) => false,
         });
         if fixed && !listen.ip().is_loopback() {
             return Err(ConfigError::Refused(format!(

@@ -66,11 +66,27 @@ pub(super) struct Changed {
     pub(super) reservations: HashSet<ReservationId, RandomState>,
     pub(super) forgotten: Vec<ReservationId>,
     pub(super) entries: Vec<Entry>,
+    /// Whether nobody asks for more than what was spent.
+    pub(super) unasked: bool,
 }
 
 impl Changed {
+    /// Notes that a reservation changed.
+    pub(super) fn changed(&mut self, id: ReservationId) {
+        if !self.unasked {
+            self.reservations.insert(id);
+        }
+    }
+
+    /// Notes that a reservation need not be known any longer.
+    pub(super) fn forgot(&mut self, id: ReservationId) {
+        if !self.unasked {
+            self.forgotten.push(id);
+        }
+    }
+
     pub(super) fn take(&mut self, meters: &mut Meters, book: &Book) -> Changes {
-        let changed = std::mem::take(self);
+        let changed = std::mem::replace(self, Self { unasked: self.unasked, ..Self::default() });
         Changes {
             meters: meters.take_changed(),
             // What was forgotten may have come again since.

@@ -15,7 +15,18 @@
 #![cfg(all(unix, feature = "server"))]
 
 mod callers;
+mod delegated;
+mod digest;
+mod exchange;
+mod failures;
+mod jose;
+mod mapping;
+mod oidc;
 mod passwords;
+mod recipes;
+mod shown;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;
+mod tokens;
+mod wycheproof;

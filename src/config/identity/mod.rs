@@ -9,7 +9,14 @@
 //! ```
 
 mod basic;
+mod claims;
+mod delegated;
+mod digest;
+mod failures;
+mod introspection;
+mod jwt;
 mod static_token;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -17,10 +24,16 @@ use hyper::header::HeaderName;
 use serde::Deserialize;
 
 use super::node::{self, NodeError};
+use crate::edge::identity::DelegatedOptions;
+use crate::edge::identity::introspection::IntrospectionSettings;
+use crate::edge::identity::jwt::JwtSettings;
+use crate::edge::identity::tokens::TokenOptions;
+use crate::gate::FailureLimits;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
 pub use basic::BasicSettings;
+pub use digest::DigestSettings;
 pub use static_token::{StaticToken, StaticTokens};
 
 /// Most providers.
@@ -37,6 +50,10 @@ pub struct IdentitySettings {
     pub loopback_closed: bool,
     /// Headers that hold a caller's key, besides `Authorization`.
     pub key_headers: Vec<HeaderName>,
+    /// How many credentials that prove nobody are borne; `None` for any number.
+    pub failures: Option<FailureLimits>,
+    /// Tollgate's own tokens, where it hands them out.
+    pub tokens: Option<TokenOptions>,
     /// Providers, in the order in which they are asked.
     pub providers: Vec<Provider>,
 }
@@ -44,7 +61,8 @@ pub struct IdentitySettings {
 impl Default for IdentitySettings {
     fn default() -> Self {
         let key_headers = ["x-api-key", "api-key"].map(HeaderName::from_static).into();
-        Self { loopback_closed: false, key_headers, providers: Vec::new() }
+        let failures = Some(FailureLimits::default());
+        Self { loopback_closed: false, key_headers, failures, tokens: None, providers: Vec::new() }
     }
 }
 
@@ -64,8 +82,16 @@ pub struct Provider {
 pub enum ProviderKind {
     /// Fixed tokens, for development.
     Static(StaticTokens),
+    /// Tokens of other issuers.
+    Jwt(JwtSettings),
+    /// Opaque tokens, which another server is asked about.
+    Introspection(Box<IntrospectionSettings>),
     /// Names and passwords.
     Basic(BasicSettings),
+    /// Names and proofs of passwords.
+    Digest(DigestSettings),
+    /// Somebody else's endpoint.
+    Delegated(Box<DelegatedOptions>),
 }
 
 /// As written.
@@ -74,6 +100,8 @@ pub enum ProviderKind {
 struct Raw {
     loopback: Option<Loopback>,
     key_headers: Option<Vec<String>>,
+    failures: Option<failures::Raw>,
+    tokens: Option<tokens::Raw>,
     providers: Option<Vec<RawProvider>>,
 }
 
@@ -92,7 +120,11 @@ struct RawProvider {
     enabled: Option<bool>,
     on_error: Option<OnError>,
     r#static: Option<static_token::Raw>,
+    jwt: Option<jwt::Raw>,
+    introspection: Option<introspection::Raw>,
     basic: Option<basic::Raw>,
+    delegated: Option<delegated::Raw>,
+    digest: Option<digest::Raw>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -125,6 +157,10 @@ impl IdentitySettings {
             let header = |name: String| name.parse().map_err(|_| format!("`{name}` is no name of a header"));
             settings.key_headers = names.into_iter().map(header).collect::<Result<_, _>>()?;
         }
+        if let Some(failures) = raw.failures {
+            settings.failures = failures.checked()?;
+        }
+        settings.tokens = raw.tokens.map(tokens::Raw::checked).transpose()?;
         let providers = raw.providers.unwrap_or_default();
         if providers.len() > MAX_PROVIDERS {
             return Err(format!("there may be {MAX_PROVIDERS} providers at most"));
@@ -143,22 +179,36 @@ impl IdentitySettings {
 
 impl Provider {
     fn checked(raw: RawProvider) -> Result<Self, String> {
-        let RawProvider { name, enabled: _, on_error, r#static, basic } = raw;
+        let RawProvider { name, enabled: _, on_error, r#static, jwt, introspection, basic, delegated, digest } = raw;
         let mut kinds = Vec::new();
         if let Some(raw) = r#static {
             kinds.push(("static", ProviderKind::Static(raw.checked()?)));
         }
+        if let Some(raw) = jwt {
+            kinds.push(("jwt", ProviderKind::Jwt(raw.checked()?)));
+        }
+        if let Some(raw) = introspection {
+            kinds.push(("introspection", ProviderKind::Introspection(Box::new(raw.checked()?))));
+        }
         if let Some(raw) = basic {
             kinds.push(("basic", ProviderKind::Basic(raw.checked()?)));
         }
+        if let Some(raw) = digest {
+            kinds.push(("digest", ProviderKind::Digest(raw.checked()?)));
+        }
+        let pass_on_error = on_error == Some(OnError::Pass);
+        if let Some(raw) = delegated {
+            kinds.push(("delegated", ProviderKind::Delegated(Box::new(raw.checked(pass_on_error)?))));
+        }
         let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
-            return Err("a provider is of one kind: `static`, `basic`".to_owned());
+            let kinds = "`static`, `jwt`, `introspection`, `basic`, `digest`, `delegated`";
+            return Err(format!("a provider is of one kind: {kinds}"));
         };
         let name = name.unwrap_or_else(|| called.to_owned());
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             return Err(format!("the name of a provider has 1 to {MAX_NAME_BYTES} bytes"));
         }
-        Ok(Self { name, pass_on_error: on_error == Some(OnError::Pass), kind })
+        Ok(Self { name, pass_on_error, kind })
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::header::HeaderName;
@@ -13,10 +13,12 @@ use tokio::sync::Semaphore;
 use super::answer::Id;
 use super::body::BodyLimits;
 use super::metrics::Metrics;
+use super::refusals::RefusalLog;
 use super::server::HttpOptions;
 use super::wire::Silence;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
+use crate::gate::{RouteMap, Tokens};
 use crate::meter::Alert;
 use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
@@ -25,12 +27,17 @@ use crate::policy::Snapshot;
 pub(super) struct App {
     pub(super) engine: Engine,
     pub(super) metrics: Metrics,
+    refusals: RefusalLog,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
+    /// What requests of gateways ask for.
+    pub(super) routes: RouteMap,
     /// Headers that hold a caller's key, besides `Authorization`.
     pub(super) key_headers: Box<[HeaderName]>,
     /// What becomes of alerts, where they are sent.
     pub(super) outbox: OnceLock<Arc<Outbox>>,
+    /// What hands out tokens of Tollgate's own, where that is wished for.
+    pub(super) tokens: OnceLock<Arc<dyn Tokens>>,
     pub(super) body: BodyLimits,
     /// Most requests of a batch.
     pub(super) batch: usize,
@@ -56,9 +63,12 @@ impl App {
         Self {
             engine,
             metrics: Metrics::default(),
+            refusals: RefusalLog::default(),
             open: options.open,
+            routes: options.routes.clone(),
             key_headers: options.key_headers.clone(),
             outbox: OnceLock::new(),
+            tokens: OnceLock::new(),
             body,
             batch: options.batch,
             silence: if options.reserves { Silence::Reserves } else { Silence::Checks },
@@ -93,10 +103,7 @@ impl App {
     /// Tells that a credential proved nobody.
     pub(super) fn refused(&self, refusal: &Refusal, source: Option<IpAddr>) {
         self.metrics.refused(refusal.reason);
-        let from = source.map(|address| format!(" from {address}")).unwrap_or_default();
-        let about = refusal.about.as_ref().map(|about| format!(" ({})", about.escape_debug())).unwrap_or_default();
-        // That nobody reads it is no reason to stop.
-        let _ = writeln!(std::io::stderr().lock(), "refused a credential{from}: {}{about}", refusal.reason.as_str());
+        self.refusals.tell(refusal, source, Instant::now());
     }
 
     /// A name for the next decision.

@@ -20,10 +20,13 @@ mod metrics;
 mod operations;
 mod pace;
 mod query;
+mod refusals;
 mod router;
 mod server;
 mod spending;
 mod standing;
+mod tokens;
+mod validate;
 mod wire;
 
 pub use router::routes;

@@ -21,13 +21,14 @@ use tower_service::Service as _;
 use super::app::App;
 use super::caller::{self, Access, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
-use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing};
+use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing, tokens, validate};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     IsAuthorized,
     Batch,
     CedarAgent,
+    Validate,
     Settle,
     Release,
     Extend,
@@ -42,16 +43,26 @@ enum Route {
     OpenApi,
     Page,
     Version,
+    Token,
+    PublishedKeys,
 }
 
 impl Route {
     /// What a caller needs for it, where the server is not open to whoever reaches it.
     fn access(self) -> Access {
         match self {
-            Self::Live | Self::Ready | Self::OpenApi | Self::Page | Self::Version => Access::Everybody,
+            // Whoever asks for a token proves itself with what it brings.
+            Self::Live
+            | Self::Ready
+            | Self::OpenApi
+            | Self::Page
+            | Self::Version
+            | Self::Token
+            | Self::PublishedKeys => Access::Everybody,
             Self::IsAuthorized
             | Self::Batch
             | Self::CedarAgent
+            | Self::Validate
             | Self::Settle
             | Self::Release
             | Self::Extend
@@ -64,10 +75,11 @@ impl Route {
 }
 
 /// Every route there is, the one of nearly all requests first.
-const ROUTES: [(&str, &str, Route); 17] = [
+const ROUTES: [(&str, &str, Route); 20] = [
     ("/is_authorized", "POST", Route::IsAuthorized),
     ("/is_authorized/batch", "POST", Route::Batch),
     ("/v1/is_authorized", "POST", Route::CedarAgent),
+    ("/v1/auth/validate", "POST", Route::Validate),
     ("/settle", "POST", Route::Settle),
     ("/release", "POST", Route::Release),
     ("/extend", "POST", Route::Extend),
@@ -82,6 +94,8 @@ const ROUTES: [(&str, &str, Route); 17] = [
     ("/openapi.json", "GET", Route::OpenApi),
     ("/docs", "GET", Route::Page),
     ("/version", "GET", Route::Version),
+    ("/v1/token", "POST", Route::Token),
+    ("/.well-known/jwks.json", "GET", Route::PublishedKeys),
 ];
 
 /// The path and method of every route.
@@ -165,6 +179,7 @@ where
         Route::IsAuthorized
         | Route::Batch
         | Route::CedarAgent
+        | Route::Validate
         | Route::Settle
         | Route::Release
         | Route::Extend
@@ -172,6 +187,8 @@ where
             body::check_content_type(&head.headers)?;
             body::read(body, app.body).await?
         }
+        // It may be a form too.
+        Route::Token => body::read(body, app.body).await?,
         Route::Reload => {
             let body = body::read(body, app.body).await?;
             if !body.is_empty() {
@@ -186,6 +203,7 @@ where
         Route::IsAuthorized => is_authorized::answer(app, peer, &body, status_tells).await,
         Route::Batch => batch::answer(app, peer, &body).await,
         Route::CedarAgent => cedar_agent::answer(app, &body).await,
+        Route::Validate => validate::answer(app, &body).await,
         Route::Settle => spending::settle(app, &body).await,
         Route::Release => spending::release(app, &body).await,
         Route::Extend => spending::extend(app, &body).await,
@@ -200,6 +218,8 @@ where
         Route::OpenApi => Ok(operations::open_api()),
         Route::Page => Ok(operations::page()),
         Route::Version => Ok(operations::version()),
+        Route::Token => tokens::exchange(app, head, peer, &body).await,
+        Route::PublishedKeys => tokens::published(app),
     }
 }
 

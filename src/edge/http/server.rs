@@ -25,6 +25,7 @@ use super::pace::{Pace, Paced, Times};
 use super::router::Routes;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
+use crate::gate::{RouteMap, Tokens};
 
 /// After an error that will not go away by itself (no file descriptors left), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -38,6 +39,8 @@ pub struct HttpOptions {
     pub listen: SocketAddr,
     /// Whether whoever reaches the address may ask, without a credential.
     pub open: bool,
+    /// What requests of gateways ask for, where they are told by path and method.
+    pub routes: RouteMap,
     /// Headers that hold a caller's key, besides `Authorization`.
     pub key_headers: Box<[HeaderName]>,
     /// Longest body.
@@ -69,6 +72,7 @@ impl Default for HttpOptions {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8181)),
             open: true,
+            routes: RouteMap::default(),
             key_headers: ["x-api-key", "api-key"].map(HeaderName::from_static).into(),
             body_bytes: 2 * 1024 * 1024,
             batch: 1_000,
@@ -118,6 +122,14 @@ impl Server {
     pub fn with_outbox(self, outbox: Arc<Outbox>) -> Self {
         // There is one at most, and a second one would not be counted.
         let _first = self.routes.app().outbox.set(outbox);
+        self
+    }
+
+    /// Hands out tokens of Tollgate's own.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Arc<dyn Tokens>) -> Self {
+        // There is one at most.
+        let _first = self.routes.app().tokens.set(tokens);
         self
     }
 
