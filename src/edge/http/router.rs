@@ -51,9 +51,14 @@ impl Route {
     /// What a caller needs for it, where the server is not open to whoever reaches it.
     fn access(self) -> Access {
         match self {
-            Self::Live | Self::Ready | Self::OpenApi | Self::Page | Self::Version => Access::Everybody,
             // Whoever asks for a token proves itself with what it brings.
-            Self::Token | Self::PublishedKeys => Access::Everybody,
+            Self::Live
+            | Self::Ready
+            | Self::OpenApi
+            | Self::Page
+            | Self::Version
+            | Self::Token
+            | Self::PublishedKeys => Access::Everybody,
             Self::IsAuthorized
             | Self::Batch
             | Self::CedarAgent
