@@ -13,6 +13,7 @@
     reason = "a bench sets up a world of its own"
 )]
 
+#[allow(dead_code, reason = "tests use the rest of it")]
 #[path = "../tests/stores/redis_server.rs"]
 mod redis_server;
 

@@ -164,9 +164,12 @@ fn serve(settings: &Settings) -> ExitCode {
     code
 }
 
+/// The meters, with what is leased of those that nodes share.
+type Kept = (Arc<dyn Meters>, Option<Arc<Leases>>);
+
 /// Where meters are kept: in a Redis if there is one, else in the data directory, unless they need not outlive the process.
 /// Of what nodes share, also what this one has leased, which it gives back when it stops.
-fn meters(settings: &Settings) -> Result<(Arc<dyn Meters>, Option<Arc<Leases>>), Box<dyn std::error::Error>> {
+fn meters(settings: &Settings) -> Result<Kept, Box<dyn std::error::Error>> {
     if settings.meters_in_memory {
         return Ok((Arc::new(Memory::default()), None));
     }

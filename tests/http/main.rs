@@ -20,4 +20,5 @@ mod lifecycle;
 mod malformed;
 mod rollback;
 mod standing;
+#[allow(dead_code, reason = "other tests use the rest of it")]
 mod support;

@@ -158,7 +158,12 @@ impl Setup {
             }
         });
         let address = address.unwrap_or_else(|| panic!("the server did not start: {}", log.lock().unwrap()));
-        Server { child, address, log, temp }
+        let server = Server { child, address, log, temp };
+        // It listens after some seconds also where the bundle takes longer; on a busy machine it may.
+        server.until("the first load", |server| {
+            ["loaded revision", "does not load"].iter().any(|told| server.log().contains(told))
+        });
+        server
     }
 
     /// Starts what is expected not to start; its exit code and what it said.

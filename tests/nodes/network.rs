@@ -35,12 +35,15 @@ pub enum Mutant {
     FreesLeases,
 }
 
+/// What a hold took of each meter, and whether it is told.
+type Made = (Vec<(SmolStr, u64)>, bool);
+
 pub struct Store {
     memory: Mutex<Memory>,
     mutant: Mutant,
     seen: Mutex<BTreeMap<MeterKey, (i64, Standing)>>,
     /// What was held, by limit, and whether the node that asked was told so.
-    made: Mutex<BTreeMap<ReservationId, (Vec<(SmolStr, u64)>, bool)>>,
+    made: Mutex<BTreeMap<ReservationId, Made>>,
     kernel: Kernel,
 }
 

@@ -17,6 +17,9 @@ pub(super) enum Row<'a> {
     Counted { day: i64, principal: &'a str, resource: &'a str, limit: &'a str, unit: &'a str, amount: i64 },
 }
 
+/// A client's key: itself, the digest of its request, and what was answered.
+pub(super) type KeyRow<'a> = (&'a str, &'a [u8; 32], Option<&'a [u8]>);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ReservationRow<'a> {
     pub(super) is_open: bool,
@@ -24,7 +27,7 @@ pub(super) struct ReservationRow<'a> {
     pub(super) due_at: i64,
     pub(super) body: &'a str,
     /// The key, the digest of its request, and what was answered.
-    pub(super) key: Option<(&'a str, &'a [u8; 32], Option<&'a [u8]>)>,
+    pub(super) key: Option<KeyRow<'a>>,
 }
 
 const METER: u8 = 1;

@@ -249,7 +249,10 @@ pub(super) fn flags(hold: &Hold) -> u8 {
 pub(super) fn charges(charges: &[Charge], flags: u8, most_open: usize, now: Timestamp) -> Vec<u8> {
     let mut out = Writer(Vec::with_capacity(16 + 64 * charges.len()));
     out.count(charges.len()).number(most_open as u64).byte(flags);
-    let exact = charges.iter().fold(true, |exact, charge| write_charge(&mut out, charge, now) && exact);
+    let mut exact = true;
+    for charge in charges {
+        exact &= write_charge(&mut out, charge, now);
+    }
     if let Some(flags) = out.0.get_mut(FLAGS).filter(|_| !exact) {
         *flags &= !1;
     }
