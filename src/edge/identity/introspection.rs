@@ -3,6 +3,7 @@
 //! What is hard about it: an answer is remembered by the whole token, for no longer than the token lives and than is said,
 //! so that one that was taken back is refused soon.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -237,7 +238,8 @@ fn encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             shown.push(char::from(byte));
         } else {
-            shown.push_str(&format!("%{byte:02X}"));
+            // A text takes whatever is written.
+            let _written = write!(shown, "%{byte:02X}");
         }
     }
     shown

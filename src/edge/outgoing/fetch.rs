@@ -59,6 +59,7 @@ fn outgoing(ask: Ask) -> Result<Outgoing, FetchError> {
     Ok(Outgoing { method: Method::POST, headers, body: Bytes::copy_from_slice(body.expose().as_bytes()) })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped by")]
 fn away(error: ClientError) -> FetchError {
     FetchError::Away(error.to_string().into())
 }

@@ -395,6 +395,7 @@ fn random_text(bytes: usize) -> Result<String, TokenError> {
     Ok(URL_SAFE_NO_PAD.encode(&*random))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped by")]
 fn away(error: TokenStoreError) -> TokenError {
     TokenError::Store(error.to_string())
 }
