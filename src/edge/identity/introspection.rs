@@ -238,8 +238,8 @@ fn encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             shown.push(char::from(byte));
         } else {
-            // Writing to a text does not fail.
-            let _ = write!(shown, "%{byte:02X}");
+            // A text takes whatever is written.
+            let _written = write!(shown, "%{byte:02X}");
         }
     }
     shown

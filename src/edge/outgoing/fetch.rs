@@ -24,9 +24,9 @@ impl Fetch for Fetcher {
         let tls = Arc::clone(&self.tls);
         Later::pending(async move {
             let address = Address::parse(&ask.url).map_err(|error| FetchError::Address(error.to_string().into()))?;
-            let tls = if address.is_tls() { Some(trusting(&tls).map_err(|error| away(&error))?) } else { None };
+            let tls = if address.is_tls() { Some(trusting(&tls).map_err(away)?) } else { None };
             let client = Client::with(address, tls, ask.timeout, ask.most_bytes);
-            let reply = client.send(outgoing(ask)?).await.map_err(|error| away(&error))?;
+            let reply = client.send(outgoing(ask)?).await.map_err(away)?;
             let text = |(name, value): (&HeaderName, &HeaderValue)| {
                 Some((SmolStr::new(name.as_str()), SmolStr::new(value.to_str().ok()?)))
             };
@@ -59,6 +59,7 @@ fn outgoing(ask: Ask) -> Result<Outgoing, FetchError> {
     Ok(Outgoing { method: Method::POST, headers, body: Bytes::copy_from_slice(body.expose().as_bytes()) })
 }
 
-fn away(error: &ClientError) -> FetchError {
+#[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped by")]
+fn away(error: ClientError) -> FetchError {
     FetchError::Away(error.to_string().into())
 }

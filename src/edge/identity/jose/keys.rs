@@ -33,7 +33,7 @@ struct Key {
     /// Whether it is for tokens of every `kid`: its owner configured it by itself.
     any_kid: bool,
     algorithms: Vec<Algorithm>,
-    checks: DecodingKey,
+    material: DecodingKey,
 }
 
 /// Why there are no keys.
@@ -85,7 +85,7 @@ impl KeySet {
             return Err(KeyError::Secret);
         }
         let algorithms = AlgorithmFamily::Hmac.algorithms().to_vec();
-        let key = Key { kid: None, any_kid: true, algorithms, checks: DecodingKey::from_secret(bytes) };
+        let key = Key { kid: None, any_kid: true, algorithms, material: DecodingKey::from_secret(bytes) };
         Ok(Self { keys: vec![key], passed_over: 0 })
     }
 
@@ -131,7 +131,7 @@ impl KeySet {
         if tried.peek().is_none() || allowed.is_some_and(|allowed| !allowed.contains(&algorithm)) {
             return Err(Unsigned::Algorithm);
         }
-        let signed = |key: &Key| verify(token.signature, token.signed.as_bytes(), &key.checks, algorithm) == Ok(true);
+        let signed = |key: &Key| verify(token.signature, token.signed.as_bytes(), &key.material, algorithm) == Ok(true);
         if tried.any(signed) { Ok(()) } else { Err(Unsigned::Wrong) }
     }
 }
@@ -176,7 +176,7 @@ impl Key {
             None => family.to_vec(),
             Some(name) => vec![jws::algorithm(name).filter(|algorithm| family.contains(algorithm))?],
         };
-        Some(Self { kid: text("kid")?.map(SmolStr::new), any_kid: false, algorithms, checks: key })
+        Some(Self { kid: text("kid")?.map(SmolStr::new), any_kid: false, algorithms, material: key })
     }
 
     fn material<'j>(
@@ -217,7 +217,7 @@ impl Key {
             kid: None,
             any_kid: true,
             algorithms: algorithms.to_vec(),
-            checks: key,
+            material: key,
         };
         if let Ok(key) = DecodingKey::from_ed_pem(text) {
             return Some(any(key, &[Algorithm::EdDSA]));

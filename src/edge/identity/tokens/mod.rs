@@ -159,7 +159,7 @@ impl TokenProvider {
         // A key is published until the last token that it signed has ended.
         let ended = now.as_millis() - self.options.rotate_ms - self.options.access_ms - 2 * LEEWAY_MS;
         let ended = Timestamp::from_millis(ended);
-        store.keep_key(&kept, ended).map_err(|error| away(&error))?;
+        store.keep_key(&kept, ended).map_err(away)?;
         let key = SigningKey::of(&kept).ok_or(TokenError::Unavailable)?;
         let others = known.iter().filter(|known| known.made_at >= ended).cloned();
         self.keys.store(Arc::new(std::iter::once(key.clone()).chain(others).collect()));
@@ -277,7 +277,7 @@ impl Tokens for TokenProvider {
         let (access, expires_in) = self.signed(&key, &carried, (Some(&family.id), ends_at), now)?;
         let refresh = new_refresh_token()?;
         let until = self.refresh_ends(ends_at, now);
-        store.begin(&family, &refresh, until, now).map_err(|error| away(&error))?;
+        store.begin(&family, &refresh, until, now).map_err(away)?;
         Ok(Issued { access, expires_in, refresh: Some((refresh, (until.as_millis() - now.as_millis()) / 1000)) })
     }
 
@@ -289,7 +289,7 @@ impl Tokens for TokenProvider {
         let mut store = self.store();
         let next = new_refresh_token()?;
         let ends = |ends_at| self.refresh_ends(ends_at, now);
-        let family = match store.replace(token, &next, ends, now).map_err(|error| away(&error))? {
+        let family = match store.replace(token, &next, ends, now).map_err(away)? {
             Refreshed::Replaced(family) => family,
             Refreshed::Unknown => return refused(RefusalReason::Wrong, "nobody knows this refresh token"),
             Refreshed::Expired => return refused(RefusalReason::Expired, "the refresh token has expired"),
@@ -395,6 +395,7 @@ fn random_text(bytes: usize) -> Result<String, TokenError> {
     Ok(URL_SAFE_NO_PAD.encode(&*random))
 }
 
-fn away(error: &TokenStoreError) -> TokenError {
+#[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped by")]
+fn away(error: TokenStoreError) -> TokenError {
     TokenError::Store(error.to_string())
 }
