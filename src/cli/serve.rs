@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::{Server, Stopped};
+use crate::edge::http::{Server, Stopped, Tls};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Memory, Redis};
 use crate::engine::Engine;
@@ -109,6 +109,10 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(alerts) => alerts,
         Err(error) => return usage(&error),
     };
+    let tls = match settings.tls_options().map(Tls::load).transpose() {
+        Ok(tls) => tls,
+        Err(error) => return usage(&error),
+    };
     let providers = match identity::providers(settings) {
         Ok(providers) => providers,
         Err(error) => return usage(&*error),
@@ -147,7 +151,7 @@ fn serve(settings: &Settings) -> ExitCode {
     // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
     let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);
     match runtime(settings.workers) {
-        Ok(runtime) => runtime.block_on(listen(engine, settings, alerts)),
+        Ok(runtime) => runtime.block_on(listen(engine, settings, (alerts, tls))),
         Err(error) => usage(&error),
     }
 }
@@ -218,7 +222,7 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
 }
 
-async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>) -> ExitCode {
+async fn listen(engine: Engine, settings: &Settings, (alerts, tls): (Option<Alerts>, Option<Tls>)) -> ExitCode {
     let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
         Ok(server) => server,
         Err(error) => {
@@ -233,6 +237,9 @@ async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>) -> 
     match server.address() {
         Ok(address) => tell_start(address, settings),
         Err(error) => return usage(&error),
+    }
+    if let Some(tls) = tls {
+        server = server.with_tls(tls);
     }
     tokio::spawn(follow_time(engine.clone()));
     tokio::spawn(follow_hangups(engine, reloads));
@@ -299,10 +306,11 @@ fn tell_start(address: SocketAddr, settings: &Settings) {
     } else {
         "callers prove themselves: in `Authorization`, or with a key in a header of its own"
     };
+    let scheme = if settings.tls_options().is_some() { "https" } else { "http" };
     say(&format!(
-        "tollgate {} listens on http://{address}, serving {}
+        "tollgate {} listens on {scheme}://{address}, serving {}
 {open}
-try: curl -s http://{address}/is_authorized -H 'Content-Type: application/json' \\
+try: curl -s {scheme}://{address}/is_authorized -H 'Content-Type: application/json' \\
   -d '{{\"principal\": \"User::\\\"alice\\\"\", \"action\": \"chat\", \"resource\": \"Model::\\\"openai-main/gpt-4o\\\"\"}}'",
         env!("CARGO_PKG_VERSION"),
         settings.policies.display(),

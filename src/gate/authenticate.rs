@@ -32,8 +32,23 @@ pub enum Credential {
     Digest(SecretText),
     /// The client's certificates of this connection, the client's own first, each as DER.
     Certificates(Arc<[Box<[u8]>]>),
-    /// What a trusted proxy says of its client's certificate (`x-forwarded-client-cert`).
-    ForwardedCertificate(SmolStr),
+    /// What a proxy says of its client's certificate (`x-forwarded-client-cert`). Nobody has proved it yet: whether the
+    /// proxy is trusted is the provider's to say.
+    ForwardedCertificate {
+        /// The header.
+        said: SmolStr,
+        /// The other end of the connection that it came by: the proxy, and nothing that a request tells.
+        by: Option<IpAddr>,
+    },
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address, where that is known.
+    pub address: Option<IpAddr>,
+    /// Its certificates, its own first, each as DER; where the connection asked for them and they were verified.
+    pub certificates: Option<Arc<[Box<[u8]>]>>,
 }
 
 /// The request that a credential came with, as far as providers look at it.

@@ -17,7 +17,7 @@ mod spend;
 mod standing;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
-pub use authenticate::{Authenticator, Credential, Described, Presented, Verdict, authenticate, has_role};
+pub use authenticate::{Authenticator, Credential, Described, Peer, Presented, Verdict, authenticate, has_role};
 pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates};
 pub use books::{
     Books, BooksPage, BooksWish, By, Collector, Group, MAX_LINES, Row, Sum, TimeSpan, day_of, month_begins,

@@ -14,7 +14,10 @@
 )]
 #![cfg(all(unix, feature = "server"))]
 
+mod authority;
 mod callers;
+mod certificates;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;
+mod tls;

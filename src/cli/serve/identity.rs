@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{IdentitySettings, Provider, Settings};
-use crate::edge::identity::{StaticProvider, StaticSecret};
+use crate::edge::identity::{CertificateProvider, ForwardedProvider, StaticProvider, StaticSecret};
 use crate::gate::Authenticator;
 
 /// The providers; a word about each that is not for production.
@@ -23,6 +23,10 @@ pub(super) fn providers(settings: &Settings) -> Result<Vec<Arc<dyn Authenticator
                     roles: one.roles.clone(),
                 };
                 Arc::new(StaticProvider::new(tokens.tokens.iter().map(secret).collect())?)
+            }
+            Provider::ClientCertificate(mappings) => Arc::new(CertificateProvider::new(mappings.clone())),
+            Provider::ForwardedCertificate(forwarded) => {
+                Arc::new(ForwardedProvider::new(forwarded.from.clone(), forwarded.mappings.clone()))
             }
         });
     }

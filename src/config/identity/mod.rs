@@ -8,6 +8,7 @@
 //!     - static: { tokens: [{ token_file: /run/secrets/dev, principal: 'User::"alice"' }] }
 //! ```
 
+mod certificate;
 mod static_token;
 
 use std::sync::Arc;
@@ -16,9 +17,11 @@ use hyper::header::HeaderName;
 use serde::Deserialize;
 
 use super::node::{self, NodeError};
+use crate::edge::identity::Mapping;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
+pub use certificate::ForwardedCertificates;
 pub use static_token::{StaticToken, StaticTokens};
 
 /// Most providers.
@@ -49,6 +52,10 @@ impl Default for IdentitySettings {
 pub enum Provider {
     /// Fixed tokens, for development.
     Static(StaticTokens),
+    /// The listener's client certificates.
+    ClientCertificate(Vec<Mapping>),
+    /// Client certificates that a proxy tells of.
+    ForwardedCertificate(ForwardedCertificates),
 }
 
 /// As written.
@@ -71,6 +78,8 @@ enum Loopback {
 #[serde(rename_all = "snake_case")]
 enum RawProvider {
     Static(static_token::Raw),
+    ClientCertificate(certificate::Raw),
+    ForwardedCertificate(certificate::RawForwarded),
 }
 
 impl IdentitySettings {
@@ -109,6 +118,8 @@ impl Provider {
     fn checked(raw: RawProvider) -> Result<Self, String> {
         match raw {
             RawProvider::Static(raw) => raw.checked().map(Self::Static),
+            RawProvider::ClientCertificate(raw) => raw.checked().map(Self::ClientCertificate),
+            RawProvider::ForwardedCertificate(raw) => raw.checked().map(Self::ForwardedCertificate),
         }
     }
 }

@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::StatusCode;
-use hyper::header::HeaderName;
 use tokio::sync::Semaphore;
 
-use super::answer::Id;
 use super::body::BodyLimits;
 use super::metrics::Metrics;
 use super::server::HttpOptions;
+use crate::edge::answer::{self, Id};
+use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
 use crate::meter::Alert;
@@ -26,8 +26,8 @@ pub(super) struct App {
     pub(super) metrics: Metrics,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
-    /// Headers that hold a caller's key, besides `Authorization`.
-    pub(super) key_headers: Box<[HeaderName]>,
+    /// Which headers hold a caller's credential.
+    pub(super) credential_headers: CredentialHeaders,
     /// What becomes of alerts, where they are sent.
     pub(super) outbox: OnceLock<Arc<Outbox>>,
     pub(super) body: BodyLimits,
@@ -54,7 +54,7 @@ impl App {
             engine,
             metrics: Metrics::default(),
             open: options.open,
-            key_headers: options.key_headers.clone(),
+            credential_headers: options.credential_headers.clone(),
             outbox: OnceLock::new(),
             body,
             batch: options.batch,
@@ -62,7 +62,7 @@ impl App {
             budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),
             explaining: Semaphore::new(workers),
             reading_books: Semaphore::new(1),
-            process: format!("{:016x}", random()),
+            process: answer::process(),
             decisions: AtomicU64::new(0),
         }
     }
@@ -99,12 +99,4 @@ impl App {
     pub(super) fn next_id(&self) -> Id<'_> {
         Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 }
     }
-}
-
-/// A number that no other process has, as far as chance goes.
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    // Where the system has no random numbers, ids are still unique in the process.
-    let _filled = aws_lc_rs::rand::fill(&mut bytes);
-    u64::from_le_bytes(bytes)
 }

@@ -1,5 +1,13 @@
 //! Providers of identities: what looks at a credential and says whom it proves. A file each, none of which knows another.
 
+#[cfg(feature = "certificates")]
+mod certificate;
+#[cfg(feature = "tower")]
+mod headers;
 mod static_token;
 
+#[cfg(feature = "certificates")]
+pub use certificate::{CertificateProvider, ForwardedProvider, Grants, Mapping, MappingError, NameKind};
+#[cfg(feature = "tower")]
+pub use headers::{CredentialHeaders, HeadersError};
 pub use static_token::{SameToken, StaticProvider, StaticSecret};
