@@ -21,11 +21,13 @@ mod init;
 mod limits;
 mod limits_of;
 mod load;
+mod login;
 mod output;
 mod progress;
 mod question;
 mod schema;
 mod serve;
+mod session;
 
 use std::process::ExitCode;
 
@@ -62,6 +64,9 @@ enum Command {
     Schema(schema::SchemaArguments),
     Init(init::InitArguments),
     Bundle(bundle::BundleArguments),
+    Login(login::LoginArguments),
+    Token(login::TokenArguments),
+    Logout(login::LogoutArguments),
     Completions(completions::CompletionsArguments),
     /// Print the version
     #[command(after_help = "Example:\n  tollgate version")]
@@ -89,6 +94,9 @@ pub fn run() -> ExitCode {
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Bundle(arguments) => bundle::run(&arguments),
+        Command::Login(arguments) => login::login(&arguments),
+        Command::Token(arguments) => login::token(&arguments),
+        Command::Logout(arguments) => login::logout(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Version => {
             output::data(concat!("tollgate ", env!("CARGO_PKG_VERSION"), "\n"), Exit::Fine, Exit::Error)

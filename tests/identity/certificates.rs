@@ -143,7 +143,11 @@ fn gateway(kind: NameKind, pattern: &str) -> Mapping {
     Mapping::new(kind, pattern, &Grants { principal, teams, orgs, roles: Box::default(), tags }).unwrap()
 }
 
-fn proves(provider: impl Authenticator + 'static, credential: Credential, now: &str) -> Result<Identity, RefusalReason> {
+fn proves(
+    provider: impl Authenticator + 'static,
+    credential: Credential,
+    now: &str,
+) -> Result<Identity, RefusalReason> {
     let snapshot = engine().snapshot().unwrap();
     let providers: [Arc<dyn Authenticator>; 1] = [Arc::new(provider)];
     let asked = Presented::new(credential);
@@ -197,8 +201,11 @@ fn a_forwarded_certificate_is_read_itself() {
     let leaf = authority.vouch_for(&[uri("spiffe://acme.example/gateway"), dns("gw.acme.example")], |params| {
         params.not_after = date_time_ymd(2026, 3, 2);
     });
-    let hash: String =
-        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &leaf.certificate).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &leaf.certificate)
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let at = |said: String, by: &str, now: &str| {
         let mapping = gateway(NameKind::Spiffe, "spiffe://acme.example/gateway");
         let provider = ForwardedProvider::new([Network::parse("10.0.0.0/8").unwrap()], [mapping]);
@@ -323,7 +330,8 @@ fn mappings_that_could_be_read_in_two_ways_do_not_load() {
         let (code, log) = Setup::new().config(&config).fail();
         assert!(code == Some(2) && log.contains(said), "{mapping}: {log}");
     }
-    let none = "identity: { providers: [{ client_certificate: { mappings: [{ dns: a, principal: 'User::\"a\"' }] } }] }";
+    let none =
+        "identity: { providers: [{ client_certificate: { mappings: [{ dns: a, principal: 'User::\"a\"' }] } }] }";
     let (code, log) = Setup::new().config(none).fail();
     assert!(code == Some(2) && log.contains("tls.client_ca_file"), "{log}");
 }

@@ -17,6 +17,10 @@
 mod authority;
 mod callers;
 mod certificates;
+mod client;
+mod issuer;
+mod layer;
+mod login;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;

@@ -7,8 +7,7 @@ use tempfile::TempDir;
 use crate::authority::{Authority, Leaf, Tls, uri};
 use crate::support::{Client, DEADLINE, Server, Setup, question};
 
-const CONFIG: &str =
-    "tls: { certificate_file: server.pem, key_file: server.key, client_ca_file: ca.pem, client_certificates: WANTED }\n";
+const CONFIG: &str = "tls: { certificate_file: server.pem, key_file: server.key, client_ca_file: ca.pem, client_certificates: WANTED }\n";
 
 /// A server with TLS, and its authority.
 fn start(wanted: &str) -> (Server, Authority) {
@@ -89,9 +88,11 @@ fn new_files_are_taken_and_broken_ones_are_not() {
     let mut kept = Tls::connect(server.address, &authority, Some(&good)).unwrap();
     assert_eq!(kept.ask("GET", "/version", &[], "").unwrap().0, 200);
     // A key that is not the certificate's, a file that is none, half a file.
-    for (name, text) in
-        [("server.key", authority.server().key_pem), ("ca.pem", "x".to_owned()), ("server.pem", good.pem[..200].to_owned())]
-    {
+    for (name, text) in [
+        ("server.key", authority.server().key_pem),
+        ("ca.pem", "x".to_owned()),
+        ("server.pem", good.pem[..200].to_owned()),
+    ] {
         let before = std::fs::read_to_string(server.temp.path().join(name)).unwrap();
         let told = server.log().matches("TLS stays as it is").count();
         write(name, &text);
@@ -100,9 +101,11 @@ fn new_files_are_taken_and_broken_ones_are_not() {
         write(name, &before);
         let taken = |server: &Server| server.log().matches("TLS has new files").count();
         let so_far = taken(&server);
-        server.until("what was there is back", |server| taken(server) > so_far || {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            false
+        server.until("what was there is back", |server| {
+            taken(server) > so_far || {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                false
+            }
         });
     }
     assert!(kept.ask("GET", "/version", &[], "").is_err(), "who vouched for it may be gone");
@@ -138,7 +141,10 @@ fn settings_that_do_not_go_together_end_the_start() {
     for (config, said) in [
         ("tls: { certificate_file: server.pem }", "both"),
         ("tls: { certificate_file: server.pem, key_file: server.key, client_ca_file: ca.pem }", "asks nobody"),
-        ("tls: { certificate_file: server.pem, key_file: server.key, client_certificates: required }", "client_ca_file"),
+        (
+            "tls: { certificate_file: server.pem, key_file: server.key, client_certificates: required }",
+            "client_ca_file",
+        ),
         ("tls: { client_ca_file: ca.pem, client_certificates: required }", "both"),
         ("tls: { certificate_file: server.pem, key_file: none.key }", "none.key cannot be read"),
         ("tls: { certificate_file: server.pem, key_file: server.pem }", "no private key"),

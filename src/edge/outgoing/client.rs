@@ -257,7 +257,8 @@ impl std::fmt::Debug for Client {
 }
 
 fn connector(tls: &ClientTls) -> Result<TlsConnector, ClientError> {
-    let wrong = |path: &PathBuf, error: &dyn std::fmt::Display| ClientError::Tls(format!("{}: {error}", path.display()));
+    let wrong =
+        |path: &PathBuf, error: &dyn std::fmt::Display| ClientError::Tls(format!("{}: {error}", path.display()));
     let mut roots = RootCertStore::empty();
     let trusted = match &tls.authorities {
         None => rustls_native_certs::load_native_certs().certs,

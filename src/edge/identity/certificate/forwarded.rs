@@ -180,7 +180,8 @@ fn pem(escaped: &str) -> Option<Vec<u8>> {
         }
     }
     let text = String::from_utf8(text).ok()?;
-    let (_, body) = text.trim_start().split_once("-----BEGIN CERTIFICATE-----").filter(|(before, _)| before.is_empty())?;
+    let (_, body) =
+        text.trim_start().split_once("-----BEGIN CERTIFICATE-----").filter(|(before, _)| before.is_empty())?;
     let (body, _) = body.split_once("-----END CERTIFICATE-----")?;
     let body: String = body.split_ascii_whitespace().collect();
     STANDARD.decode(body).ok()
@@ -204,7 +205,10 @@ mod tests {
         let ok = |uris: &str, dns: &str| Ok((uris.to_owned(), dns.to_owned()));
         for (header, expected) in [
             ("URI=spiffe://a/b", ok("spiffe://a/b", "")),
-            ("By=spiffe://a/proxy;Hash=00ff;Subject=\"CN=x, O=\\\"y\\\"\";URI=spiffe://a/b;DNS=A.b;DNS=c", ok("spiffe://a/b", "a.b c")),
+            (
+                "By=spiffe://a/proxy;Hash=00ff;Subject=\"CN=x, O=\\\"y\\\"\";URI=spiffe://a/b;DNS=A.b;DNS=c",
+                ok("spiffe://a/b", "a.b c"),
+            ),
             ("URI=spiffe://a/b,URI=spiffe://a/c", ok("spiffe://a/c", "")),
             ("URI=spiffe://a/b, URI=spiffe://a/c", ok("spiffe://a/c", "")),
             ("uri=spiffe://a/b;By=", ok("spiffe://a/b", "")),

@@ -168,8 +168,7 @@ fn pattern_parts(kind: NameKind, pattern: &str) -> Result<Vec<Piece>, MappingErr
         return Err(wrong());
     }
     let texts = kind.parts(pattern);
-    let parts: Vec<Piece> =
-        texts.into_iter().map(|text| part(text, pattern)).collect::<Result<_, MappingError>>()?;
+    let parts: Vec<Piece> = texts.into_iter().map(|text| part(text, pattern)).collect::<Result<_, MappingError>>()?;
     let fits = match kind {
         NameKind::Spiffe => match parts.as_slice() {
             [Piece::Text(scheme), Piece::Text(empty), Piece::Text(domain), path @ ..] => {
