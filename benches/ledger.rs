@@ -58,6 +58,7 @@ fn limits() -> Vec<Arc<Limit>> {
         on_store_error: OnStoreError::Forbid,
         durability: Durability::Sync,
         unpriced: Unpriced::Forbid,
+        lease: None,
     };
     measures.into_iter().map(|measure| limit(measure).into()).collect()
 }

@@ -122,6 +122,7 @@ fn limit(durability: Durability) -> Arc<Limit> {
         on_store_error: OnStoreError::Forbid,
         durability,
         unpriced: Unpriced::Forbid,
+        lease: None,
     })
 }
 

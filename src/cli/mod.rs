@@ -23,6 +23,7 @@ mod limits_of;
 mod load;
 mod login;
 mod output;
+mod password;
 mod progress;
 mod question;
 mod schema;
@@ -67,6 +68,7 @@ enum Command {
     Login(login::LoginArguments),
     Token(login::TokenArguments),
     Logout(login::LogoutArguments),
+    Password(password::PasswordArguments),
     Completions(completions::CompletionsArguments),
     /// Print the version
     #[command(after_help = "Example:\n  tollgate version")]
@@ -97,6 +99,7 @@ pub fn run() -> ExitCode {
         Command::Login(arguments) => login::login(&arguments),
         Command::Token(arguments) => login::token(&arguments),
         Command::Logout(arguments) => login::logout(&arguments),
+        Command::Password(arguments) => password::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Version => {
             output::data(concat!("tollgate ", env!("CARGO_PKG_VERSION"), "\n"), Exit::Fine, Exit::Error)

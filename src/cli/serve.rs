@@ -17,7 +17,7 @@ use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
 use crate::edge::http::{Server, Stopped, Tls};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
-use crate::edge::store::{Embedded, Fallback, Memory, Redis};
+use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::engine::Engine;
 use crate::gate::{Clock as _, Meters};
 use crate::policy::live::Live;
@@ -30,6 +30,8 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether reservations have expired.
 const TICK: Duration = Duration::from_millis(100);
+/// How often it is looked whether a Redis fails, to say so.
+const WATCH: Duration = Duration::from_secs(1);
 /// For which alerts are still sent when the server stops.
 const LAST_ALERTS_WAIT: Duration = Duration::from_secs(2);
 /// The longest answer to an alert that is read.
@@ -101,7 +103,7 @@ fn say(text: &str) {
 }
 
 fn serve(settings: &Settings) -> ExitCode {
-    let meters = match meters(settings) {
+    let (meters, leases) = match meters(settings) {
         Ok(meters) => meters,
         Err(error) => return usage(&*error),
     };
@@ -150,26 +152,57 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
     let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);
-    match runtime(settings.workers) {
+    let code = match runtime(settings.workers) {
         Ok(runtime) => runtime.block_on(listen(engine, settings, (alerts, tls))),
         Err(error) => usage(&error),
+    };
+    if let Some(leases) = leases {
+        pollster::block_on(leases.give_back(SystemClock.now()));
     }
+    code
 }
 
 /// Where meters are kept: in a Redis if there is one, else in the data directory, unless they need not outlive the process.
-fn meters(settings: &Settings) -> Result<Arc<dyn Meters>, Box<dyn std::error::Error>> {
+/// Of what nodes share, also what this one has leased, which it gives back when it stops.
+fn meters(settings: &Settings) -> Result<(Arc<dyn Meters>, Option<Arc<Leases>>), Box<dyn std::error::Error>> {
     if settings.meters_in_memory {
-        return Ok(Arc::new(Memory::default()));
+        return Ok((Arc::new(Memory::default()), None));
     }
     let Some(options) = settings.redis() else {
-        return Ok(Arc::new(Fallback::new(Arc::new(Embedded::open(&settings.data, SystemClock.now())?))));
+        let embedded = Embedded::open(&settings.data, SystemClock.now())?;
+        return Ok((Arc::new(Fallback::new(Arc::new(embedded))), None));
     };
-    let redis = Redis::open(&options)?;
-    // It may come later; what each limit says about a store that fails decides until then.
-    if let Err(error) = pollster::block_on(redis.check()) {
-        say(&format!("warning: meters are in a Redis, and {error}"));
-    }
-    Ok(Arc::new(Fallback::new(Arc::new(redis))))
+    let redis = Arc::new(Redis::open(&options)?);
+    watch(&redis)?;
+    let leases = Arc::new(Leases::new(redis));
+    Ok((Arc::new(Fallback::new(Arc::clone(&leases) as Arc<dyn Meters>)), Some(leases)))
+}
+
+/// Says that the Redis fails, what to do about it, and that it is back. It may come later than the server; what each limit
+/// says about a store that fails decides meanwhile.
+fn watch(redis: &Arc<Redis>) -> std::io::Result<()> {
+    let mut fails = false;
+    let mut look = move |redis: &Redis| match pollster::block_on(redis.check()) {
+        Err(error) if !fails => {
+            say(&format!("warning: meters are in a Redis, and {error}"));
+            fails = true;
+        }
+        Ok(()) if fails => {
+            say("the Redis that meters are in answers again");
+            fails = false;
+        }
+        _ => {}
+    };
+    look(redis);
+    let watched = Arc::downgrade(redis);
+    let watching = move || {
+        while let Some(redis) = watched.upgrade() {
+            look(&redis);
+            drop(redis);
+            std::thread::sleep(WATCH);
+        }
+    };
+    std::thread::Builder::new().name("redis-watch".to_owned()).spawn(watching).map(drop)
 }
 
 /// Alerts that wait, and what sends them.

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use identity::{ForwardedCertificates, IdentitySettings, Provider, StaticToken, StaticTokens};
+pub use identity::{
+    BasicSettings, ForwardedCertificates, IdentitySettings, Provider, ProviderKind, StaticToken, StaticTokens,
+};
 pub use schema::schema_json;
 
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
@@ -267,7 +269,7 @@ impl Settings {
     pub fn http_options(&self) -> HttpOptions {
         let loopback = self.http.listen.ip().is_loopback() && !self.identity.loopback_closed;
         let keys = self.identity.key_headers.clone().into();
-        let is_forwarded = |provider: &Provider| matches!(provider, Provider::ForwardedCertificate(_));
+        let is_forwarded = |provider: &Provider| matches!(provider.kind, ProviderKind::ForwardedCertificate(_));
         let forwarded_certificates = self.identity.providers.iter().any(is_forwarded);
         let credential_headers = CredentialHeaders { keys, forwarded_certificates };
         HttpOptions { open: self.insecure || loopback, credential_headers, ..self.http.clone() }
@@ -291,15 +293,15 @@ impl Settings {
             let message = "meters are kept in memory or in a Redis: set `meters.in_memory` or `meters.redis.url`";
             return Err(ConfigError::Refused(message.to_owned()));
         }
-        let is_certificates = |provider: &Provider| matches!(provider, Provider::ClientCertificate(_));
+        let is_certificates = |provider: &Provider| matches!(provider.kind, ProviderKind::ClientCertificate(_));
         if self.identity.providers.iter().any(is_certificates) && self.tls.client_ca_file.is_none() {
             let message = "`client_certificate` in `identity.providers` sees none: set tls.client_ca_file and \
                            tls.client_certificates";
             return Err(ConfigError::Refused(message.to_owned()));
         }
         let listen = self.http.listen;
-        let fixed = self.identity.providers.iter().any(|provider| match provider {
-            Provider::Static(tokens) => !tokens.anywhere,
+        let fixed = self.identity.providers.iter().any(|provider| match &provider.kind {
+            ProviderKind::Static(tokens) => !tokens.anywhere,
             _ => false,
         });
         if fixed && !listen.ip().is_loopback() {

@@ -52,6 +52,10 @@ fn describe(field: &Field) -> Value {
             let known = ClientCertificates::ALL.map(ClientCertificates::as_str);
             json!({ "enum": known, "default": at(&mut defaults).as_str() })
         }
+        Field::Choice { words, at } => {
+            let [first, second] = words;
+            json!({ "enum": words, "default": if *at(&mut defaults) { second } else { first } })
+        }
         Field::Number { least, most, at } => {
             integer(*least, *most, u64::try_from(*at(&mut defaults)).unwrap_or_default())
         }

@@ -23,6 +23,11 @@ pub(super) enum Field {
     Path(fn(&mut Settings) -> &mut PathBuf),
     Address(fn(&mut Settings) -> &mut SocketAddr),
     Switch(fn(&mut Settings) -> &mut bool),
+    /// One of two words; the second sets the switch.
+    Choice {
+        words: [&'static str; 2],
+        at: fn(&mut Settings) -> &mut bool,
+    },
     Number {
         least: u64,
         most: u64,
@@ -159,6 +164,12 @@ pub(super) const ENTRIES: &[Entry] = &[
         field: Field::Millis { least: 0, most: 10 * MINUTE, at: |s| &mut s.http.shutdown_timeout },
     },
     Entry {
+        name: "decisions.reserve",
+        about: "What becomes of a question that says nothing about `reserve`: a check, or with `auto` it reserves what its \
+                context tells.",
+        field: Field::Choice { words: ["asked", "auto"], at: |s| &mut s.http.reserves },
+    },
+    Entry {
         name: "decisions.budget_status",
         about: "The status that tells a budget without room, where the caller asks for `status=map`.",
         field: Field::Number { least: 400, most: 499, at: |s| &mut s.http.budget_status },
@@ -258,6 +269,10 @@ impl Field {
                 "false" => *at(settings) = false,
                 _ => return Err(expected()),
             },
+            Self::Choice { words, at } => {
+                let chosen = words.iter().position(|word| *word == text).ok_or_else(expected)?;
+                *at(settings) = chosen == 1;
+            }
             Self::Number { least, most, at } => {
                 let number = number(text, *least, *most).ok_or_else(expected)?;
                 *at(settings) = usize::try_from(number).map_err(|_| expected())?;
@@ -294,6 +309,7 @@ impl Field {
             Self::Name(_) => format!("expected a name of 1 to {MAX_NAME_BYTES} bytes"),
             Self::Address(_) => "expected an address and port such as 127.0.0.1:8181".to_owned(),
             Self::Switch(_) => "expected true or false".to_owned(),
+            Self::Choice { words: [first, second], .. } => format!("expected {first} or {second}"),
             Self::Number { least, most, .. } => format!("expected a whole number from {least} to {most}"),
             Self::Millis { least, most, .. } => format!("expected milliseconds, from {least} to {most}"),
             Self::ClientCertificates(_) => {

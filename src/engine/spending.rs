@@ -56,7 +56,9 @@ impl Engine {
     pub fn settle(&self, reservation: ReservationId, usage: Usage) -> Result<Closed, SettleError> {
         let snapshot = self.snapshot().ok_or(SettleError::Unknown)?;
         let facts = self.facts();
-        pollster::block_on(gate::settle(self.world(&snapshot, &facts), reservation, usage, None))
+        let closed = pollster::block_on(gate::settle(self.world(&snapshot, &facts), reservation, usage, None))?;
+        self.warn(&closed.alerts, &snapshot, &facts);
+        Ok(closed)
     }
 
     /// Gives back what a reservation held. The same again changes nothing.
@@ -116,10 +118,17 @@ mod tests {
             Engine::builder().bundle(bundle).on_alert(move |notice| telling.lock().unwrap().push(notice.clone()));
         let engine = builder.build().unwrap();
         let request = Request::new("User::\"a\"".parse().unwrap(), "chat", "Model::\"b/c\"".parse().unwrap());
-        for tokens in [4, 1, 1, 9] {
+        let hold = |tokens| {
             let reserve = Reserve { input_tokens: Some(tokens), output_tokens: Some(0), ..Reserve::default() };
-            engine.reserve(&request, reserve).unwrap();
+            engine.reserve(&request, reserve).unwrap().reservation
+        };
+        // The second uses more than it held.
+        let held = [hold(3), hold(1)].map(|held| held.unwrap().id.parse().unwrap());
+        for (id, used) in held.into_iter().zip([3, 2]) {
+            engine.settle(id, Usage { input_tokens: used, ..Usage::default() }).unwrap();
         }
+        assert_eq!(told.lock().unwrap().len(), 1);
+        drop([1, 9].map(hold));
         let told = told.lock().unwrap();
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].alert.limit.as_str(), told[0].alert.percent), ("few", 50));

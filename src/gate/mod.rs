@@ -28,7 +28,9 @@ pub use decide::{decide, explain_request};
 pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use gather::{Applying, applicable};
-pub use ports::{Clock, CloseError, HoldError, Later, Look, Meters, Notice, StoreError, SubjectsOf};
+pub use ports::{
+    Ask, Clock, CloseError, Fetch, FetchError, HoldError, Later, Look, Meters, Notice, Reply, StoreError, SubjectsOf,
+};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;
 pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, standings};

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use smol_str::SmolStr;
 
@@ -10,7 +11,7 @@ use super::books::Books;
 use crate::meter::{
     Alert, Charge, Closed, Held, Hold, Lack, LedgerError, Refused, Reservation, ReservationId, Standing, Usage,
 };
-use crate::model::Timestamp;
+use crate::model::{SecretText, Timestamp};
 
 /// Where the instant of a decision comes from; read once a request.
 pub trait Clock: Send + Sync {
@@ -48,6 +49,57 @@ impl<T: Unpin> Future for Later<T> {
             Self::Pending(future) => future.as_mut().poll(cx),
         }
     }
+}
+
+/// What is asked of somebody else's server.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Where: `https://`, or `http://` on this machine.
+    pub url: SmolStr,
+    /// What is posted, and of which type; without it, the address is got.
+    pub body: Option<(&'static str, SecretText)>,
+    /// Headers besides; names in small letters.
+    pub headers: Vec<(SmolStr, SecretText)>,
+    /// For the whole exchange.
+    pub timeout: Duration,
+    /// Longest answer that is read.
+    pub most_bytes: usize,
+}
+
+/// What somebody else's server answered. No redirect is followed: it is an answer like any other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// Headers that are texts; names in small letters.
+    pub headers: Vec<(SmolStr, SmolStr)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// The header called `name`, in small letters.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Why nothing came back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// It is no address that may be asked.
+    #[error("{0}")]
+    Address(Arc<str>),
+    /// It cannot be reached, or what it answers cannot be read.
+    #[error("{0}")]
+    Away(Arc<str>),
+}
+
+/// Asks others, for those who may not open a connection themselves.
+pub trait Fetch: Send + Sync {
+    /// Asks, and waits for the answer.
+    fn fetch(&self, ask: Ask) -> Later<Result<Reply, FetchError>>;
 }
 
 /// Why meters could not be read or moved.
@@ -155,6 +207,9 @@ pub trait Meters: Send + Sync {
 
     /// Gives back what a reservation held.
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>>;
+
+    /// The percents that meters of `charges` have reached and nobody was told of; from now on somebody was.
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>>;
 
     /// Lets a reservation live until `ttl_ms` from now.
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>>;

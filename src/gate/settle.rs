@@ -10,10 +10,10 @@ use super::gather::applicable;
 use super::ports::{CloseError, StoreError};
 use super::spend::{Estimate, NoAmount};
 use crate::meter::{
-    Charge, Closed, DEFAULT_TTL_MS, Hold, LedgerError, Price, PriceError, Reservation, ReservationId, Spending, State,
-    Usage,
+    Alert, Charge, Closed, DEFAULT_TTL_MS, Hold, LedgerError, Part, Price, PriceError, Reservation, ReservationId,
+    Spending, State, Usage,
 };
-use crate::model::{EntityUid, Request, RequestError, RequestErrorCode, Unit};
+use crate::model::{Amount, EntityUid, Request, RequestError, RequestErrorCode, Unit};
 use crate::policy::Snapshot;
 use crate::policy::entities::Subject;
 use crate::policy::snapshot::ModelName;
@@ -61,7 +61,26 @@ pub async fn settle(
         let message = "what it cost is not known: the model has no price, so `usage.usd` has to say it";
         return Err(RequestError::new(RequestErrorCode::AmountNeeded, "usage.usd", message).into());
     }
-    world.meters.settle(id, usage, world.facts.now).await.map_err(closing)
+    let mut closed = world.meters.settle(id, usage, world.facts.now).await.map_err(closing)?;
+    closed.alerts.extend(crossed(world, &found, &closed.reservation).await);
+    Ok(closed)
+}
+
+/// The percents that a call crossed by using more than what counted of it before. Where the store fails now, the next hold
+/// tells them.
+async fn crossed(world: World<'_>, before: &Reservation, after: &Reservation) -> Vec<Alert> {
+    let charge = |(before_part, part): (&Part, &Part)| {
+        let counted = if before.state == State::Open { before_part.held } else { before_part.charged };
+        let limit = &world.snapshot.limits().get(&part.limit)?.limit;
+        let tells = !limit.warn_at.is_empty() && limit.series == part.meter.series;
+        let (limit, subject) = (Arc::clone(limit), part.meter.subject.clone());
+        (tells && part.charged > counted).then_some(Charge { limit, subject, amount: Amount::ZERO })
+    };
+    let charges: Vec<Charge> = before.parts.iter().zip(&after.parts).filter_map(charge).collect();
+    if charges.is_empty() {
+        return Vec::new();
+    }
+    world.meters.warn(&charges, world.facts.now).await.unwrap_or_default()
 }
 
 /// Gives back what a reservation held.

@@ -67,7 +67,7 @@ pub struct Refused {
     pub cause: Option<Cause>,
     /// Every meter that has no room.
     pub shortfalls: Vec<Shortfall>,
-    /// Percents that calls crossed by using more than they had held.
+    /// Percents that were crossed and nobody was told of.
     pub alerts: Vec<Alert>,
 }
 

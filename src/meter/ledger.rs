@@ -90,7 +90,8 @@ impl Ledger {
         }
         let shortfalls = self.shortfalls(&hold.charges, now);
         if !shortfalls.is_empty() {
-            let alerts = self.overdue_alerts(&hold.charges, &shortfalls, now);
+            let short = shortfalls.iter().filter_map(|short| hold.charges.get(short.charge));
+            let alerts = self.warn(short, now);
             return Err(Refused { cause: None, shortfalls, alerts });
         }
         let mut parts = Vec::with_capacity(hold.charges.len());
@@ -279,9 +280,11 @@ impl Ledger {
         })
     }
 
-    fn overdue_alerts(&mut self, charges: &[Charge], shortfalls: &[Shortfall], now: Timestamp) -> Vec<Alert> {
+    /// The percents that meters of `charges` have reached and nobody was told of, as after a call that used more than it
+    /// had held; from now on somebody was.
+    pub fn warn<'a>(&mut self, charges: impl IntoIterator<Item = &'a Charge>, now: Timestamp) -> Vec<Alert> {
         let mut alerts = Vec::new();
-        for charge in shortfalls.iter().filter_map(|short| charges.get(short.charge)) {
+        for charge in charges {
             if charge.limit.warn_at.is_empty() || self.meters.of(charge).is_none() {
                 continue;
             }
@@ -328,6 +331,11 @@ impl Ledger {
         self.book.remove(id)
     }
 
+    /// Lets go of a meter, whatever it says: who kept it needs it no longer. What is held on it is charged nowhere then.
+    pub fn forget_meter(&mut self, key: &MeterKey) {
+        self.meters.forget(key);
+    }
+
     /// Whether a reservation is closed, and as it was when changes were last taken.
     #[must_use]
     pub fn is_taken(&self, id: ReservationId) -> bool {
@@ -347,8 +355,13 @@ impl Ledger {
         self.book.named(key)
     }
 
-    /// Keeps what was answered, for when the same is asked again.
-    pub fn answered(&mut self, id: ReservationId, answer: Arc<[u8]>) {
+    /// Keeps what was answered, for when the same is asked again; not of what was given back before anyone was told of it,
+    /// whose key may name another. Whether it may be told.
+    #[must_use]
+    pub fn answered(&mut self, id: ReservationId, answer: Arc<[u8]>) -> bool {
+        if self.book.get(id).is_some_and(Reservation::leaves_its_key) {
+            return false;
+        }
         let keep = |reservation: &mut Reservation| {
             if let Some(idempotency) = &mut reservation.idempotency {
                 idempotency.answer = Some(answer);
@@ -357,6 +370,7 @@ impl Ledger {
         if self.book.change(id, keep).is_some() {
             self.changed.reservations.insert(id);
         }
+        true
     }
 
     /// A meter as it was last left.

@@ -104,6 +104,17 @@ impl Meters {
         }
     }
 
+    /// Forgets one; nobody need be told of it.
+    pub(super) fn forget(&mut self, key: &MeterKey) {
+        let (series, subject) = (&*key.series, key.subject.as_deref());
+        let hash = self.hash(series, subject);
+        let Some(table) = self.tables.get_mut(table_of(hash)) else { return };
+        if let Ok(found) = table.find_entry(hash, |named| is(&named.key, series, subject)) {
+            found.remove();
+            self.count -= 1;
+        }
+    }
+
     /// Those that changed since this was last asked, as they are.
     pub(super) fn take_changed(&mut self) -> Vec<(MeterKey, Meter)> {
         let changed = std::mem::take(&mut self.changed);

@@ -21,7 +21,7 @@ pub use answer::{Alert, Cause, Closed, Held, Hold, LedgerError, Refused, Shortfa
 pub use budget::Budget;
 pub use changes::{Changes, Entry};
 pub use ledger::{DEFAULT_MOST_OPEN, Ledger, lack};
-pub use limit::{Durability, Limit, Measure, Mode, OnExpiry, OnStoreError, Override, Unpriced};
+pub use limit::{Durability, Lease, Limit, Measure, Mode, OnExpiry, OnStoreError, Override, Unpriced};
 pub use meter::{Lack, Meter, Places, Standing};
 pub use price::{Price, PriceError, Rates, Tier, Usage};
 pub use rate::Rate;

@@ -4,6 +4,7 @@ pub mod amount;
 pub mod decision;
 pub mod facts;
 pub mod identity;
+pub mod password;
 pub mod period;
 pub mod request;
 pub mod secret;
@@ -19,6 +20,7 @@ pub use identity::{
     ADMINISTRATOR, AllowedPath, GATEWAY, Identity, MONITOR, Narrowed, Network, RESERVED_ROLE_PREFIX, Refusal,
     RefusalReason, Said,
 };
+pub use password::{Argon2id, PasswordHash, PasswordHashError};
 pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
 pub use secret::SecretText;

@@ -12,7 +12,7 @@ use super::entities::{EntityIndex, EntityStore, Kind, Patterns, Reach, Subject};
 use super::index::{Index, RuleIndex, ScopeIndex, Scopes};
 use super::limits::Limits;
 use super::schema::{ActionSet, BundleSchema};
-use crate::model::{Effect, EntityUid, RuleReference};
+use crate::model::{Effect, EntityUid, PasswordHash, RuleReference};
 
 /// A set of actions, by its number in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,6 +115,18 @@ impl Snapshot {
     #[must_use]
     pub fn schema(&self) -> &BundleSchema {
         &self.schema
+    }
+
+    /// What the bundle keeps of the password of this user or service.
+    #[must_use]
+    pub fn password(&self, principal: &EntityUid) -> Option<&PasswordHash> {
+        let index = self.store.find(self.store.kind_of(principal.kind())?, principal.id())?;
+        self.store.record(index).details.as_ref()?.extras.password.as_ref()
+    }
+
+    /// What the bundle keeps of anybody's password.
+    pub fn passwords(&self) -> impl Iterator<Item = &PasswordHash> {
+        self.store.iter().filter_map(|(_, record)| record.details.as_ref()?.extras.password.as_ref())
     }
 
     /// The files that the bundle is made of.

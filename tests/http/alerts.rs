@@ -137,6 +137,33 @@ fn an_alert_is_signed_and_told_once_a_period() {
 }
 
 #[test]
+fn what_a_call_used_beyond_what_it_held_is_told_when_it_is_settled() {
+    let (port, posts) = listener(&[]);
+    let server = server(port, "");
+    let settle = |held: &Value, used: u64| {
+        let usage = json!({ "reservation": held["reservation"]["id"], "usage": { "input_tokens": used } });
+        assert_eq!(server.post("/settle", &usage.to_string()).status, 200);
+    };
+    let [first, second] = [10, 10].map(|tokens| hold(&server, "alice", tokens));
+    settle(&first, 40);
+    let told = posts.recv_timeout(DEADLINE).unwrap().json();
+    assert_eq!((&told["percent"], &told["meter"]), (&json!(50), &json!("User::\"alice\"")));
+    assert_eq!((&told["amounts"]["used"], &told["amounts"]["held"]), (&json!("40"), &json!("10")));
+    // Sent again, settled without crossing anything, and held anew: it was told in this period.
+    settle(&first, 40);
+    settle(&second, 15);
+    hold(&server, "alice", 1);
+    let third = hold(&server, "alice", 1);
+    settle(&third, 30);
+    assert_eq!(posts.recv_timeout(DEADLINE).unwrap().json()["percent"], 80);
+    for percent in [50, 80] {
+        let metric = format!("tollgate_limit_warnings_total{{limit=\"tokens\",percent=\"{percent}\"}} 1");
+        assert!(counted(&server, &metric), "{}", server.get("/metrics").body);
+    }
+    assert!(server.log().contains("limit tokens of User::\"alice\" has reached 50 %: 50 of 100"), "{}", server.log());
+}
+
+#[test]
 fn what_fails_is_sent_again_and_what_is_refused_is_not() {
     let (port, posts) = listener(&[500, 429, 200, 400]);
     let server = server(port, "");

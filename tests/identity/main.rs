@@ -21,6 +21,7 @@ mod client;
 mod issuer;
 mod layer;
 mod login;
+mod passwords;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;

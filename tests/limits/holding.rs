@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::Server;
 use crate::{
-    ALICE, BOB, ask, code, hold, pair, question, reload, reservation, settle, setup, standing, stands, start, tokens_of,
+    ALICE, BOB, ask, code, hold, pair, question, release, reload, reservation, settle, setup, standing, stands, start,
+    tokens_of,
 };
 
 #[test]
@@ -312,4 +313,24 @@ fn warning_is_told_once_and_refuses_nothing() {
         let line = format!("{{limit=\"soft\",percent=\"{percent}\"}} 1");
         assert_eq!(metrics.lines().filter(|known| known.ends_with(&line)).count(), 1, "{metrics}");
     }
+}
+
+#[test]
+fn every_question_reserves_where_the_server_is_told_so() {
+    let limits = "limits: [{ id: tokens, users: \"*\", budget: { tokens: 10000, every: total } }]\n";
+    let server = setup(limits).config("decisions: { reserve: auto }\n").start();
+    let context = r#", "context": {"input_tokens": 20}"#;
+    let held = ask(&server, ALICE, "main/small", context);
+    assert_eq!(stands(&held, "tokens"), pair("0", "120"));
+    assert_eq!(release(&server, &reservation(&held)).status, 200);
+    // A check is still to be had, and an amount that nobody gives is an error, not a check.
+    let checked = ask(&server, ALICE, "main/small", &format!("{context}, \"reserve\": false"));
+    assert!(checked.get("reservation").is_none() && stands(&checked, "tokens") == pair("0", "0"), "{checked}");
+    let unsaid = server.post("/is_authorized", &question(ALICE, "main/bare", ""));
+    assert!(unsaid.is_error(400, "amount_needed", "reserve.input_tokens"), "{unsaid:?}");
+    let batch = format!(r#"{{"requests": [{}]}}"#, question(ALICE, "main/small", context));
+    let answer = server.post("/is_authorized/batch", &batch).json();
+    assert_eq!(stands(&answer["responses"][0], "tokens"), pair("0", "120"));
+    let (code, said) = setup(limits).config("decisions: { reserve: always }\n").fail();
+    assert!(code == Some(2) && said.contains("expected asked or auto"), "{said}");
 }

@@ -7,6 +7,7 @@ use tollgate::edge::store::{Embedded, Memory};
 use tollgate::gate::{CloseError, HoldError, Meters};
 use tollgate::meter::{Hold, LedgerError, Measure, State};
 
+use crate::leases::Leased;
 use crate::redis_server::Server;
 use crate::{amount, at, charge, daily, hold, id, limit, tokens, wait};
 
@@ -23,6 +24,7 @@ const PROMISES: &[Promise] = &[
     ("a key names one thing, unless nobody was told of it", keys),
     ("spending without a reservation counts in full", records),
     ("unknown reservations are told", unknown),
+    ("what is reached by using more than was held is told once", warns),
     ("caps hold whoever asks at once", races),
 ];
 
@@ -59,7 +61,25 @@ fn redis_keeps_every_promise() {
     });
 }
 
+#[test]
+fn leases_of_memory_keep_every_promise() {
+    check("leases of memory", || Arc::new(Leased::of(Arc::new(Memory::default()))));
+}
+
+#[test]
+fn leases_of_redis_keep_every_promise() {
+    let Some(server) = Server::start(&[]) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let number = AtomicU64::new(0);
+    check("leases of redis", || {
+        let name = format!("leased{}", number.fetch_add(1, Ordering::Relaxed));
+        Arc::new(Leased::of(Arc::new(server.store(&directory.path().join(&name), &name))))
+    });
+}
+
+/// Where a meter stands, once a node has told all that it has to tell.
 fn standing(store: &dyn Meters, limit: &Arc<tollgate::meter::Limit>, subject: &str, now: i64) -> (u64, u64) {
+    store.tick(at(now));
     let looks = wait(store.look(&[charge(limit, subject, 1)], at(now))).unwrap();
     (looks[0].standing.used.get(), looks[0].standing.held.get())
 }
@@ -180,6 +200,8 @@ fn keys(store: &dyn Meters) {
     wait(store.hold(named(5, "lost"), at(5))).unwrap();
     assert_eq!(wait(store.hold(named(6, "lost"), at(5))), Err(HoldError::KeyTaken));
     wait(store.release(id(5), at(6))).unwrap();
+    // Too late: it holds nothing any more, and its key is another's.
+    assert!(wait(store.answered(id(5), Arc::from(*b"{}"))).is_err());
     wait(store.hold(named(7, "lost"), at(7))).unwrap();
     wait(store.answered(id(7), Arc::from(*b"{}"))).unwrap();
     assert_eq!(wait(store.named("lost", at(8))).unwrap().unwrap().id, id(7));
@@ -191,6 +213,31 @@ fn records(store: &dyn Meters) {
     let closed = wait(store.record(hold(1, &[charge(&limit, "a", 25)]), tokens(25), at(0))).unwrap();
     assert_eq!(closed.reservation.parts[0].charged, amount(25));
     assert_eq!(standing(store, &limit, "a", 1), (25, 0));
+}
+
+fn warns(store: &dyn Meters) {
+    let mut day = (*daily("day", 100)).clone();
+    day.warn_at = Box::new([50, 80]);
+    let (day, plain) = (Arc::new(day), daily("plain", 10));
+    let both = [charge(&day, "a", 0), charge(&plain, "a", 0), charge(&day, "b", 0)];
+    let told = |now| {
+        let alerts = wait(store.warn(&both, at(now))).unwrap();
+        alerts.iter().map(|alert| (alert.subject.clone().unwrap(), alert.percent)).collect::<Vec<_>>()
+    };
+    wait(store.hold(hold(1, &[charge(&day, "a", 10), charge(&plain, "a", 10)]), at(0))).unwrap();
+    assert_eq!(told(1), []);
+    wait(store.settle(id(1), tokens(55), at(2))).unwrap();
+    assert_eq!(told(3), [("a".into(), 50)]);
+    assert_eq!(told(4), []);
+    let held = wait(store.hold(hold(2, &[charge(&day, "a", 20)]), at(5))).unwrap();
+    assert!(held.alerts.is_empty());
+    wait(store.settle(id(2), tokens(30), at(6))).unwrap();
+    assert_eq!(told(7), [("a".into(), 80)]);
+    assert_eq!(standing(store, &day, "a", 8), (85, 0));
+    // The next period tells again.
+    wait(store.hold(hold(3, &[charge(&day, "a", 10)]), at(86_400_000))).unwrap();
+    wait(store.settle(id(3), tokens(50), at(86_400_000))).unwrap();
+    assert_eq!(told(86_400_001), [("a".into(), 50)]);
 }
 
 fn unknown(store: &dyn Meters) {

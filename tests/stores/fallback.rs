@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tollgate::edge::store::{Fallback, Memory};
 use tollgate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use tollgate::meter::{
-    Charge, Closed, Held, Hold, Limit, Measure, OnStoreError, Reservation, ReservationId, State, Usage,
+    Alert, Charge, Closed, Held, Hold, Limit, Measure, OnStoreError, Reservation, ReservationId, State, Usage,
 };
 use tollgate::model::{Timestamp, Unit};
 
@@ -47,6 +47,9 @@ impl Meters for Fails {
     }
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         self.or(|store| store.release(id, now), |error| Err(error.into()))
+    }
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+        self.or(|store| store.warn(charges, now), Err)
     }
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
         self.or(|store| store.extend(id, ttl_ms, now), |error| Err(error.into()))

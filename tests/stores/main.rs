@@ -15,6 +15,7 @@ mod books;
 mod contract;
 mod embedded;
 mod fallback;
+mod leases;
 mod redis;
 mod redis_like_memory;
 mod redis_server;
@@ -55,6 +56,7 @@ pub fn limit(id: &str, measure: Measure, cap: u64) -> Arc<Limit> {
         on_store_error: OnStoreError::Forbid,
         durability: Durability::Sync,
         unpriced: Unpriced::Forbid,
+        lease: None,
     })
 }
 

@@ -162,6 +162,48 @@ fn redis_from_an_old_copy_gives_no_fresh_budget() {
     is_lost(wait(server.store(&directory.path().join("3"), "tollgate").check()));
 }
 
+/// One that saw less goes on first, beyond what the other saw.
+#[test]
+fn redis_from_an_old_copy_is_found_out_however_far_others_went_on() {
+    let Some(mut server) = Server::start(&["--dbfilename", "dump.rdb"]) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let limit = daily("day", 1000);
+    let [one, other] = ["1", "2"].map(|name| server.store(&directory.path().join(name), "tollgate"));
+    let take = |store: &Redis, number| {
+        // The first one finds that its connection was cut.
+        for _ in 0..5 {
+            match wait(store.hold(hold(number, &[charge(&limit, "a", 2)]), at(0))) {
+                Err(HoldError::Store(StoreError::Away(_))) => {}
+                told => return told,
+            }
+        }
+        panic!("it stays away")
+    };
+    take(&one, 1).unwrap();
+    take(&other, 2).unwrap();
+    // Twice without a loss: nobody minds.
+    for number in [3, 4] {
+        assert!(server.ask("SAVE").starts_with("+OK"));
+        server.kill();
+        server.begin();
+        take(&other, 10 * number).unwrap();
+        take(&other, 10 * number + 1).unwrap();
+        take(&one, 10 * number + 2).unwrap();
+    }
+    assert!(server.ask("SAVE").starts_with("+OK"));
+    for number in 50..53 {
+        take(&one, number).unwrap();
+    }
+    server.kill();
+    server.begin();
+    for number in 60..80 {
+        take(&other, number).unwrap();
+    }
+    assert!(matches!(take(&one, 90), Err(HoldError::Store(StoreError::Lost(_)))));
+    // Now it knows as well.
+    assert!(matches!(take(&other, 91), Err(HoldError::Store(StoreError::Lost(_)))));
+}
+
 #[test]
 fn redis_with_a_log_goes_on() {
     let Some(mut server) = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]) else { return };
@@ -198,16 +240,11 @@ fn redis_that_is_away_is_told_in_time() {
     let limit = daily("day", 10);
     let one = [charge(&limit, "a", 4)];
     wait(store.hold(hold(1, &one), at(0))).unwrap();
-    let pid: i32 =
-        server.ask("INFO server").lines().find_map(|line| line.strip_prefix("process_id:")?.parse().ok()).unwrap();
-    let signal = |name: &str| {
-        assert!(std::process::Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success())
-    };
-    signal("-STOP");
+    server.signal("STOP");
     let began = Instant::now();
     let away = wait(store.hold(hold(2, &one), at(1)));
     let took = began.elapsed();
-    signal("-CONT");
+    server.signal("CONT");
     assert!(matches!(away, Err(HoldError::Store(StoreError::Away(_)))), "{away:?}");
     assert!(took < Duration::from_millis(1500), "{took:?}");
     // It was made after all; since nobody was told, it is given back.

@@ -217,6 +217,7 @@ impl World {
                 let charges = self.charges();
                 let (memory, redis) = (&self.memory, &self.redis);
                 assert_eq!(wait(memory.look(&charges, now)), wait(redis.look(&charges, now)), "step {step} at {now}");
+                assert_eq!(wait(memory.warn(&charges, now)), wait(redis.warn(&charges, now)), "step {step} at {now}");
             }
         }
     }

@@ -8,6 +8,7 @@
 //!     - static: { tokens: [{ token_file: /run/secrets/dev, principal: 'User::"alice"' }] }
 //! ```
 
+mod basic;
 mod certificate;
 mod static_token;
 
@@ -21,11 +22,14 @@ use crate::edge::identity::Mapping;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
+pub use basic::BasicSettings;
 pub use certificate::ForwardedCertificates;
 pub use static_token::{StaticToken, StaticTokens};
 
 /// Most providers.
 const MAX_PROVIDERS: usize = 32;
+/// Longest name of one.
+const MAX_NAME_BYTES: usize = 64;
 /// What a variable or file that says all of it is called in messages.
 const SECTION: &str = "identity";
 
@@ -47,11 +51,24 @@ impl Default for IdentitySettings {
     }
 }
 
-/// A provider.
+/// A provider that is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Provider {
+pub struct Provider {
+    /// What logs and metrics call it; its kind, where nothing is said.
+    pub name: String,
+    /// Whether the next provider is asked where this one cannot tell, because whom it asks does not answer.
+    pub pass_on_error: bool,
+    /// What it knows.
+    pub kind: ProviderKind,
+}
+
+/// What a provider knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProviderKind {
     /// Fixed tokens, for development.
     Static(StaticTokens),
+    /// Names and passwords.
+    Basic(BasicSettings),
     /// The listener's client certificates.
     ClientCertificate(Vec<Mapping>),
     /// Client certificates that a proxy tells of.
@@ -74,12 +91,24 @@ enum Loopback {
     Closed,
 }
 
+/// One member says of which kind it is.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum RawProvider {
-    Static(static_token::Raw),
-    ClientCertificate(certificate::Raw),
-    ForwardedCertificate(certificate::RawForwarded),
+#[serde(deny_unknown_fields)]
+struct RawProvider {
+    name: Option<String>,
+    enabled: Option<bool>,
+    on_error: Option<OnError>,
+    r#static: Option<static_token::Raw>,
+    basic: Option<basic::Raw>,
+    client_certificate: Option<certificate::Raw>,
+    forwarded_certificate: Option<certificate::RawForwarded>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OnError {
+    Refuse,
+    Pass,
 }
 
 impl IdentitySettings {
@@ -109,18 +138,44 @@ impl IdentitySettings {
         if providers.len() > MAX_PROVIDERS {
             return Err(format!("there may be {MAX_PROVIDERS} providers at most"));
         }
-        settings.providers = providers.into_iter().map(Provider::checked).collect::<Result<_, _>>()?;
+        for provider in providers {
+            let enabled = provider.enabled != Some(false);
+            let provider = Provider::checked(provider)?;
+            if settings.providers.iter().any(|known| known.name == provider.name) {
+                return Err(format!("two providers are called `{}`; give them a `name` each", provider.name));
+            }
+            settings.providers.extend(enabled.then_some(provider));
+        }
         Ok(settings)
     }
 }
 
 impl Provider {
     fn checked(raw: RawProvider) -> Result<Self, String> {
-        match raw {
-            RawProvider::Static(raw) => raw.checked().map(Self::Static),
-            RawProvider::ClientCertificate(raw) => raw.checked().map(Self::ClientCertificate),
-            RawProvider::ForwardedCertificate(raw) => raw.checked().map(Self::ForwardedCertificate),
+        let RawProvider { name, enabled: _, on_error, r#static, basic, client_certificate, forwarded_certificate } =
+            raw;
+        let mut kinds = Vec::new();
+        if let Some(raw) = r#static {
+            kinds.push(("static", ProviderKind::Static(raw.checked()?)));
         }
+        if let Some(raw) = basic {
+            kinds.push(("basic", ProviderKind::Basic(raw.checked()?)));
+        }
+        if let Some(raw) = client_certificate {
+            kinds.push(("client_certificate", ProviderKind::ClientCertificate(raw.checked()?)));
+        }
+        if let Some(raw) = forwarded_certificate {
+            kinds.push(("forwarded_certificate", ProviderKind::ForwardedCertificate(raw.checked()?)));
+        }
+        let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
+            let kinds = "`static`, `basic`, `client_certificate`, `forwarded_certificate`";
+            return Err(format!("a provider is of one kind: {kinds}"));
+        };
+        let name = name.unwrap_or_else(|| called.to_owned());
+        if name.is_empty() || name.len() > MAX_NAME_BYTES {
+            return Err(format!("the name of a provider has 1 to {MAX_NAME_BYTES} bytes"));
+        }
+        Ok(Self { name, pass_on_error: on_error == Some(OnError::Pass), kind })
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use super::body::BodyLimits;
 use super::metrics::Metrics;
 use super::server::HttpOptions;
+use super::wire::Silence;
 use crate::edge::answer::{self, Id};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
@@ -33,6 +34,8 @@ pub(super) struct App {
     pub(super) body: BodyLimits,
     /// Most requests of a batch.
     pub(super) batch: usize,
+    /// What becomes of a question that says nothing about `reserve`.
+    pub(super) silence: Silence,
     pub(super) reload_timeout: Duration,
     /// What a caller that looks at the status alone is told of a budget that has no room.
     pub(super) budget_status: StatusCode,
@@ -58,6 +61,7 @@ impl App {
             outbox: OnceLock::new(),
             body,
             batch: options.batch,
+            silence: if options.reserves { Silence::Reserves } else { Silence::Checks },
             reload_timeout: options.reload_timeout,
             budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),
             explaining: Semaphore::new(workers),

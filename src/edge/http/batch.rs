@@ -21,7 +21,7 @@ const AT_ONCE: usize = 64;
 
 /// Answers a batch.
 pub(super) async fn answer(app: &Arc<App>, peer: &Peer, body: &[u8]) -> Result<Response, ApiError> {
-    let requests = wire::batch(body, app.batch)?;
+    let requests = wire::batch(body, app.batch, app.silence)?;
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
     let text = if requests.iter().any(Asked::explains) {

@@ -14,13 +14,13 @@ use super::errors::{ApiError, ErrorCode, Response};
 use super::wire::{self, Asked, Asking, Question, What};
 use crate::edge::answer::{self, About, status_of, telling};
 use crate::gate::{self, Authorized, CandidatesDecision, Wish};
-use crate::meter::{Idempotency, ReservationId};
+use crate::meter::{Idempotency, ReservationId, State};
 use crate::model::{CandidatesRequest, Decision, DecisionCode, Facts, Request, RequestErrorCode};
 use crate::policy::Snapshot;
 
 /// Answers one question. With `status_tells`, a forbid is told by the status too.
 pub(super) async fn answer(app: &Arc<App>, peer: &Peer, body: &[u8], status_tells: bool) -> Result<Response, ApiError> {
-    let asked = wire::question(body)?;
+    let asked = wire::question(body, app.silence)?;
     let answered = if asked.explains() {
         let (waiting, peer) = (Handle::current(), peer.clone());
         aside(app, move |app| waiting.block_on(answer_now(app, &peer, &asked))).await??
@@ -83,7 +83,7 @@ async fn answer_question(
 ) -> Result<Answered, ApiError> {
     let key = asked.wanted.as_ref().and_then(|wanted| wanted.idempotency.as_ref());
     if let Some((key, digest)) = key
-        && let Some(text) = before(app, facts, key, digest).await?
+        && let Some(text) = before(app, snapshot, facts, (key, digest)).await?
     {
         return Ok(Answered { code: DecisionCode::Permitted, text, held: None });
     }
@@ -99,17 +99,29 @@ async fn answer_question(
 }
 
 /// What was answered to the request of this key.
-async fn before(app: &App, facts: &Facts, key: &str, digest: &[u8; 32]) -> Result<Option<Vec<u8>>, ApiError> {
+async fn before(
+    app: &App,
+    snapshot: &Snapshot,
+    facts: &Facts,
+    (key, digest): (&str, &[u8; 32]),
+) -> Result<Option<Vec<u8>>, ApiError> {
     let conflict = |message| {
         let code = ErrorCode::Request(RequestErrorCode::IdempotencyConflict);
         Err(ApiError { param: "idempotency_key".to_owned(), ..ApiError::new(code, message) })
     };
     let found = app.engine.meters().named(key, facts.now).await;
     let found = found.map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
-    match found.filter(|found| !found.leaves_its_key()).and_then(|found| found.idempotency) {
+    let Some(found) = found.filter(|found| !found.leaves_its_key()) else { return Ok(None) };
+    let (id, has_expired) = (found.id, found.state == State::Expired);
+    match found.idempotency {
         None => Ok(None),
         Some(known) if known.digest != *digest => conflict("this `idempotency_key` names another request"),
         Some(Idempotency { answer: Some(answer), .. }) => Ok(Some(answer.to_vec())),
+        // Whoever held it ended before anyone was told.
+        Some(_) if has_expired => {
+            let given_back = gate::release(app.engine.world(snapshot, facts), id).await;
+            given_back.map(|_| None).map_err(ApiError::from)
+        }
         Some(_) => conflict("a request with this `idempotency_key` is being answered; send it again in a moment"),
     }
 }

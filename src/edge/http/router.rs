@@ -143,7 +143,7 @@ where
     let (head, body) = request.into_parts();
     let response = match dispatch(app, &head, body, peer).await {
         Ok(response) => response,
-        Err(error) => error.response(),
+        Err(error) => caller::challenged(app, &error),
     };
     app.metrics.responded(response.status());
     response

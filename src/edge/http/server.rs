@@ -60,6 +60,8 @@ pub struct HttpOptions {
     pub shutdown_timeout: Duration,
     /// For which `POST /bundle/reload` waits.
     pub reload_timeout: Duration,
+    /// Whether a question that says nothing about `reserve` reserves.
+    pub reserves: bool,
     /// The status that tells a budget without room to a caller that looks at the status alone.
     pub budget_status: usize,
 }
@@ -79,6 +81,7 @@ impl Default for HttpOptions {
             idle_timeout: Duration::from_secs(75),
             shutdown_timeout: Duration::from_secs(10),
             reload_timeout: Duration::from_secs(30),
+            reserves: false,
             budget_status: 403,
         }
     }

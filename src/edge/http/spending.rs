@@ -26,8 +26,10 @@ pub(super) async fn settle(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiE
     let usage = asked.usage.ok_or_else(|| missing("usage"))?;
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
-    let closed = gate::settle(app.engine.world(&snapshot, &facts), asked.reservation, usage, asked.resource.as_ref());
-    Ok(json(StatusCode::OK, &Outcome::of_held(&closed.await?)))
+    let world = app.engine.world(&snapshot, &facts);
+    let closed = gate::settle(world, asked.reservation, usage, asked.resource.as_ref()).await?;
+    app.alert(&closed.alerts, &snapshot, &facts);
+    Ok(json(StatusCode::OK, &Outcome::of_held(&closed)))
 }
 
 /// `POST /release`.

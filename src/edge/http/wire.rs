@@ -124,16 +124,25 @@ impl Parts {
     }
 }
 
+/// What becomes of a question that says nothing about `reserve`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// It is a check.
+    Checks,
+    /// It reserves what its context tells, as with `true`.
+    Reserves,
+}
+
 /// Reads the body of `/is_authorized`.
-pub(super) fn question(text: &[u8]) -> Result<Asked, ApiError> {
+pub(super) fn question(text: &[u8], silence: Silence) -> Result<Asked, ApiError> {
     let trail = Trail::default();
-    trail.read(text, object(QuestionMembers::new(&trail)))
+    trail.read(text, object(QuestionMembers::new(&trail, silence)))
 }
 
 /// Reads the body of `/is_authorized/batch`, of at most `most` questions.
-pub(super) fn batch(text: &[u8], most: usize) -> Result<Vec<Asked>, ApiError> {
+pub(super) fn batch(text: &[u8], most: usize, silence: Silence) -> Result<Vec<Asked>, ApiError> {
     let trail = Trail::default();
-    trail.read(text, object(Batch { trail: &trail, most, requests: None }))
+    trail.read(text, object(Batch { trail: &trail, most, silence, requests: None }))
 }
 
 /// Reads the body of `/v1/is_authorized`.
@@ -151,6 +160,7 @@ pub(super) fn reload(text: &[u8]) -> Result<Option<SmolStr>, ApiError> {
 /// The members of a question.
 struct QuestionMembers<'t> {
     trail: &'t Trail,
+    silence: Silence,
     principal: Option<EntityUid>,
     credential: Option<Credential>,
     action: Option<SmolStr>,
@@ -158,17 +168,31 @@ struct QuestionMembers<'t> {
     candidates: Option<Vec<EntityUid>>,
     context: Told,
     explain: bool,
-    reserve: amounts::Wanted,
+    /// What is said of it, if anything is.
+    reserve: Option<amounts::Wanted>,
     ttl_ms: Option<i64>,
     key: Option<SmolStr>,
 }
 
 impl<'t> QuestionMembers<'t> {
-    fn new(trail: &'t Trail) -> Self {
+    fn new(trail: &'t Trail, silence: Silence) -> Self {
         let (principal, action, resource, candidates) = (None, None, None, None);
         let (credential, reserve, ttl_ms, key) = (None, None, None, None);
         let (context, explain) = (Told::default(), false);
-        Self { trail, principal, credential, action, resource, candidates, context, explain, reserve, ttl_ms, key }
+        Self {
+            trail,
+            silence,
+            principal,
+            credential,
+            action,
+            resource,
+            candidates,
+            context,
+            explain,
+            reserve,
+            ttl_ms,
+            key,
+        }
     }
 }
 
@@ -208,7 +232,7 @@ impl<'de, 't> Members<'de, 't> for QuestionMembers<'t> {
                 self.candidates = Some(map.next_value_seed(list)?);
             }
             "explain" => self.explain = map.next_value()?,
-            "reserve" => self.reserve = map.next_value_seed(amounts::Reserving { trail })?,
+            "reserve" => self.reserve = Some(map.next_value_seed(amounts::Reserving { trail })?),
             "idempotency_key" => self.key = Some(spending::key(trail, map)?),
             "ttl_seconds" => self.ttl_ms = Some(map.next_value_seed(amounts::Seconds { trail })?),
             _ => self.credential = Some(credential::read(trail, map)?),
@@ -225,7 +249,8 @@ impl<'de, 't> Members<'de, 't> for QuestionMembers<'t> {
             (Some(candidates), router) => What::Candidates { router, candidates },
             (None, resource) => What::One(resource.ok_or_else(|| missing("resource"))?),
         };
-        let hold = holding(self.reserve, self.ttl_ms, self.key)?;
+        let unsaid = (self.silence == Silence::Reserves).then(|| (Reserve::default(), None));
+        let hold = holding(self.reserve.unwrap_or(unsaid), self.ttl_ms, self.key)?;
         let parts = Parts { action, what, context: self.context, explain: self.explain, hold };
         match (self.principal, self.credential) {
             (Some(principal), None) => Ok(Asked::Named(parts.asked_by(principal))),
@@ -264,6 +289,7 @@ fn not_supported() -> ApiError {
 struct Batch<'t> {
     trail: &'t Trail,
     most: usize,
+    silence: Silence,
     requests: Option<Vec<Asked>>,
 }
 
@@ -277,10 +303,10 @@ impl<'de, 't> Members<'de, 't> for Batch<'t> {
     }
 
     fn member<A: MapAccess<'de>>(&mut self, _: &'static str, map: &mut A) -> Result<(), A::Error> {
-        let trail = self.trail;
+        let (trail, silence) = (self.trail, self.silence);
         let too_many =
             |most| ApiError::new(ErrorCode::BatchTooLarge, format!("a batch may hold {most} requests at most"));
-        let list = List { trail, most: self.most, too_many, item: || object(QuestionMembers::new(trail)) };
+        let list = List { trail, most: self.most, too_many, item: || object(QuestionMembers::new(trail, silence)) };
         self.requests = Some(map.next_value_seed(list)?);
         Ok(())
     }

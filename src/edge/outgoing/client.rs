@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, body::Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -61,6 +61,8 @@ pub struct Outgoing {
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
 }
@@ -119,7 +121,11 @@ impl Client {
         tls: &ClientTls,
     ) -> Result<Self, ClientError> {
         let tls = if address.is_tls() { Some(connector(tls)?) } else { None };
-        Ok(Self { address, tls, timeout, most_bytes, idle: None })
+        Ok(Self::with(address, tls, timeout, most_bytes))
+    }
+
+    pub(super) fn with(address: Address, tls: Option<TlsConnector>, timeout: Duration, most_bytes: usize) -> Self {
+        Self { address, tls, timeout, most_bytes, idle: None }
     }
 
     /// Keeps up to `most` connections for the next requests.
@@ -196,11 +202,11 @@ impl Client {
     }
 
     async fn read(&self, connection: Connection, response: Response<Incoming>) -> Result<Reply, ClientError> {
-        let status = response.status();
+        let (status, headers) = (response.status(), response.headers().clone());
         let body = Limited::new(response.into_body(), self.most_bytes).collect().await;
         let body = body.map_err(|error| ClientError::Http(error.to_string()))?.to_bytes();
         self.keep(connection);
-        Ok(Reply { status, body })
+        Ok(Reply { status, headers, body })
     }
 
     async fn connect(&self) -> std::io::Result<TcpStream> {
@@ -256,7 +262,7 @@ impl std::fmt::Debug for Client {
     }
 }
 
-fn connector(tls: &ClientTls) -> Result<TlsConnector, ClientError> {
+pub(super) fn connector(tls: &ClientTls) -> Result<TlsConnector, ClientError> {
     let wrong =
         |path: &PathBuf, error: &dyn std::fmt::Display| ClientError::Tls(format!("{}: {error}", path.display()));
     let mut roots = RootCertStore::empty();

@@ -2,6 +2,7 @@
 
 mod address;
 mod client;
+mod fetch;
 #[cfg(feature = "server")]
 mod secret;
 #[cfg(feature = "server")]
@@ -9,6 +10,7 @@ mod webhook;
 
 pub use address::{Address, AddressError};
 pub use client::{Client, ClientError, ClientTls, Outgoing, Reply};
+pub use fetch::Fetcher;
 #[cfg(feature = "server")]
 pub use secret::{MIN_SECRET_BYTES, Secret, SecretError};
 #[cfg(feature = "server")]

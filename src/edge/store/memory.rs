@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smol_str::SmolStr;
 
 use super::books::MemoryBooks;
-use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, gather_subjects, held, looks, recorded};
+use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, answered, gather_subjects, held, looks, recorded};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
-use crate::meter::{Charge, Closed, Held, Hold, Ledger, Reservation, ReservationId, Usage};
+use crate::meter::{Alert, Charge, Closed, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
 
 /// Meters in memory.
@@ -61,6 +61,10 @@ impl Meters for Memory {
         self.change(now, |ledger| ledger.release(id, now).map_err(CloseError::from))
     }
 
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+        self.change(now, |ledger| Ok(ledger.warn(charges, now)))
+    }
+
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
         self.change(now, |ledger| ledger.extend(id, ttl_ms, now).map_err(CloseError::from))
     }
@@ -74,9 +78,7 @@ impl Meters for Memory {
     }
 
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
-        let mut ledger = self.lock();
-        ledger.answered(id, answer);
-        Later::ready(Ok(()))
+        Later::ready(answered(&mut self.lock(), id, answer))
     }
 
     fn subjects(&self, of: &SubjectsOf) -> Later<Result<Vec<SmolStr>, StoreError>> {

@@ -1,10 +1,12 @@
 //! Where meters are kept: in memory, in a file that outlives the process, or in a Redis that many nodes share. Each passes
 //! one contract suite.
 
+pub mod background;
 mod books;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
 pub mod fallback;
+pub mod leases;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -12,19 +14,22 @@ pub mod redis;
 #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "a Redis has meters as its scripts write them"))]
 mod rows;
 
+pub use background::{Background, Work};
 #[cfg(feature = "sqlite")]
 pub use embedded::{Embedded, OpenError};
 pub use fallback::Fallback;
+pub use leases::Leases;
 pub use memory::Memory;
 #[cfg(feature = "redis")]
 pub use redis::{Redis, RedisError, RedisOptions, Secret};
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use smol_str::SmolStr;
 
 use crate::gate::{CloseError, HoldError, Look, StoreError, SubjectsOf};
-use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, Usage};
+use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, ReservationId, Usage};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits.
@@ -56,6 +61,15 @@ fn recorded(ledger: &mut Ledger, hold: Hold, usage: Usage, now: Timestamp) -> Re
         Some(found) => Err(CloseError::KeyTaken(Box::new(found.clone()))),
         None => Ok(ledger.record(hold, usage, now)?),
     }
+}
+
+/// Keeps what was answered, unless it was given back meanwhile.
+fn answered(ledger: &mut Ledger, id: ReservationId, answer: Arc<[u8]>) -> Result<(), StoreError> {
+    if ledger.answered(id, answer) { Ok(()) } else { Err(given_back()) }
+}
+
+fn given_back() -> StoreError {
+    StoreError::Away("it took so long that what was held was given back".into())
 }
 
 /// Takes from one part of the meters whose they are; false behind the last part. Part by part, so that nobody waits for

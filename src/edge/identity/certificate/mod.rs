@@ -23,6 +23,7 @@ use crate::policy::Snapshot;
 
 /// Knows who the certificate of a connection's client is.
 pub struct CertificateProvider {
+    name: String,
     mappings: Box<[Mapping]>,
 }
 
@@ -30,13 +31,19 @@ impl CertificateProvider {
     /// By these mappings: the first that fits one of the certificate's names decides.
     #[must_use]
     pub fn new(mappings: impl Into<Box<[Mapping]>>) -> Self {
-        Self { mappings: mappings.into() }
+        Self { name: "client_certificate".to_owned(), mappings: mappings.into() }
+    }
+
+    /// Under another name, where there are several.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
     }
 }
 
 impl Authenticator for CertificateProvider {
-    fn name(&self) -> &'static str {
-        "client_certificate"
+    fn name(&self) -> &str {
+        &self.name
     }
 
     fn authenticate(&self, presented: &Presented, _: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
@@ -51,6 +58,7 @@ impl Authenticator for CertificateProvider {
 
 /// Knows whom a proxy's client certificate names, as long as the proxy is one of those that are trusted to say so.
 pub struct ForwardedProvider {
+    name: String,
     from: Box<[Network]>,
     mappings: Box<[Mapping]>,
 }
@@ -59,7 +67,13 @@ impl ForwardedProvider {
     /// From proxies in these networks, by these mappings.
     #[must_use]
     pub fn new(from: impl Into<Box<[Network]>>, mappings: impl Into<Box<[Mapping]>>) -> Self {
-        Self { from: from.into(), mappings: mappings.into() }
+        Self { name: "forwarded_certificate".to_owned(), from: from.into(), mappings: mappings.into() }
+    }
+
+    /// Under another name, where there are several.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
     }
 
     fn prove(&self, said: &str, by: Option<IpAddr>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
@@ -74,8 +88,8 @@ impl ForwardedProvider {
 }
 
 impl Authenticator for ForwardedProvider {
-    fn name(&self) -> &'static str {
-        "forwarded_certificate"
+    fn name(&self) -> &str {
+        &self.name
     }
 
     fn authenticate(&self, presented: &Presented, _: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {

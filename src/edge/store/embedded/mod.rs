@@ -19,9 +19,9 @@ use tokio::sync::oneshot;
 pub use file::OpenError;
 
 use self::file::{Archive, File};
-use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, gather_subjects, held, is_known, looks, recorded};
+use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, answered, gather_subjects, held, is_known, looks, recorded};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
-use crate::meter::{Charge, Closed, Durability, Held, Hold, Ledger, Reservation, ReservationId, Usage};
+use crate::meter::{Alert, Charge, Closed, Durability, Held, Hold, Ledger, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
 
 /// How long what need not be waited for may wait to be written, in milliseconds: what a crash may forget of it, but for
@@ -53,6 +53,8 @@ struct State {
     /// Closed reservations with keys that stay in memory for a while: whoever looked in vain for a key, here and in the
     /// file, and then holds or notes under it, must not miss what came between.
     lingering: VecDeque<ReservationId>,
+    /// Whether the last commit failed: then everyone waits for the next one, so that what a crash forgets stays little.
+    fails: bool,
     /// Whether something moved that nobody waits for.
     moved: bool,
     ends: bool,
@@ -93,8 +95,15 @@ impl Embedded {
         let ledger = file.load(now)?;
         let archive = Mutex::new(file.archive()?);
         let books = Arc::new(file.books()?);
-        let state =
-            State { ledger, let_go: 0, waiting: Vec::new(), lingering: VecDeque::new(), moved: true, ends: false };
+        let state = State {
+            ledger,
+            let_go: 0,
+            waiting: Vec::new(),
+            lingering: VecDeque::new(),
+            fails: false,
+            moved: true,
+            ends: false,
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
         let writing = Arc::clone(&shared);
         let writer = std::thread::Builder::new().name("meters".to_owned()).spawn(move || writer::run(&writing, file));
@@ -116,7 +125,7 @@ impl Embedded {
         state.ledger.expire(now, EXPIRE_AT_ONCE);
         let (done, wait) = work(&mut state.ledger);
         state.moved = true;
-        if wait == Wait::No {
+        if wait == Wait::No && !(state.fails && done.is_ok()) {
             drop(state);
             self.shared.wake.notify_one();
             return Later::ready(done);
@@ -215,6 +224,14 @@ impl Meters for Embedded {
         self.change(now, |ledger| Wait::ForDisk.if_done(ledger.release(id, now).map_err(CloseError::from)))
     }
 
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+        self.change(now, |ledger| {
+            let alerts = ledger.warn(charges, now);
+            let wait = if alerts.is_empty() { Wait::No } else { Wait::ForDisk };
+            (Ok(alerts), wait)
+        })
+    }
+
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
         if let Err(error) = self.recall(id) {
             return Later::ready(Err(error.into()));
@@ -244,10 +261,7 @@ impl Meters for Embedded {
 
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
         let now = Timestamp::from_millis(i64::MIN);
-        self.change(now, |ledger| {
-            ledger.answered(id, answer);
-            (Ok(()), Wait::ForDisk)
-        })
+        self.change(now, |ledger| Wait::ForDisk.if_done(answered(ledger, id, answer)))
     }
 
     fn subjects(&self, of: &SubjectsOf) -> Later<Result<Vec<SmolStr>, StoreError>> {

@@ -33,6 +33,7 @@ pub(super) fn run(shared: &Shared, mut file: File) {
         let outcome = file.write(&changes);
         {
             let mut state = shared.lock();
+            state.fails = outcome.is_err();
             if outcome.is_ok() {
                 state.let_go(&changes);
             } else {

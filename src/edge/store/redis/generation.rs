@@ -1,5 +1,8 @@
 //! What a node remembers of a Redis: its epoch, and the highest sequence it saw. A Redis that comes back empty has no
 //! epoch, one that comes back from an old copy has a lower sequence; either is noticed, and nobody gets a fresh budget.
+//!
+//! A sequence alone would not do: of many nodes, one that saw less may take it beyond what another saw before that one
+//! asks again. So with each Redis process another epoch begins, and it is kept with which sequence (`lua/arrive.lua`).
 
 use std::fs::File;
 use std::io::Write as _;
@@ -79,6 +82,14 @@ impl Generation {
             *state = State { epoch: Some(epoch.into()), sequence, saved: sequence, lost: None };
         }
         Ok(())
+    }
+
+    /// Goes on to the next epoch, which has all that was seen.
+    pub(super) fn enter(&self, before: &str, next: &str) {
+        let mut state = self.lock();
+        if state.epoch.as_deref() == Some(before) {
+            state.epoch = Some(next.into());
+        }
     }
 
     /// Notes a sequence that was seen.

@@ -16,7 +16,7 @@ use crate::gate::StoreError;
 /// How a Redis is reached.
 pub(super) struct Link {
     reach: Reach,
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 enum Reach {

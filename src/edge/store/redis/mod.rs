@@ -24,14 +24,16 @@ pub use options::{RedisError, RedisOptions, Secret};
 use self::generation::Generation;
 use self::link::{Link, Trouble};
 use self::reply::Reply;
-use self::scripts::{Call, HELLO, Keys};
+use self::scripts::{ARRIVE, Call, HELLO, Keys};
 use super::EXPIRE_AT_ONCE;
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
-use crate::meter::{Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
+use crate::meter::{Alert, Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits; a script holds up everybody.
 const EXPIRE_ON_THE_WAY: usize = 16;
+/// How many epochs may begin while a script waits to be run.
+const MOST_EPOCHS: usize = 16;
 /// How many holds may wait to be given back, since nobody knows whether they were made.
 const MOST_UNSURE: usize = 100_000;
 
@@ -49,6 +51,7 @@ struct Shared {
     /// Whether it was looked at what this Redis forgets when it is full.
     checked: AtomicBool,
     ticking: AtomicBool,
+    arriving: tokio::sync::Mutex<()>,
     unsure: Mutex<VecDeque<ReservationId>>,
 }
 
@@ -72,6 +75,7 @@ impl Redis {
             generation,
             checked: AtomicBool::new(false),
             ticking: AtomicBool::new(false),
+            arriving: tokio::sync::Mutex::default(),
             unsure: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared), runtime: Some(runtime) })
@@ -116,25 +120,53 @@ impl Redis {
 }
 
 impl Shared {
-    /// Runs a script: in one round trip, but for the first time that this Redis sees it.
+    /// Runs a script: in one round trip, but for the first time that this Redis sees it, and the first one of an epoch.
     async fn call(&self, call: &Call) -> Result<Reply, StoreError> {
-        let (epoch, sequence) = self.seen().await?;
-        let seen = (&*epoch, sequence);
-        let command = call.command(false, seen, &self.keys.prefix);
-        let value = match self.link.send(&command).await {
-            Ok(value) => value,
-            Err(Trouble::Store(error)) => return Err(error),
-            Err(Trouble::NoScript) => {
-                let command = call.command(true, seen, &self.keys.prefix);
-                self.link.send(&command).await.map_err(Trouble::into_store)?
+        let mut whole = false;
+        for _ in 0..MOST_EPOCHS {
+            let (epoch, sequence) = self.seen().await?;
+            let command = call.command(whole, (&epoch, sequence), &self.keys.prefix);
+            let reply = match self.link.send(&command).await {
+                Ok(value) => Reply::read(value)?,
+                Err(Trouble::NoScript) if !whole => {
+                    self.arrive(&epoch).await?;
+                    whole = true;
+                    continue;
+                }
+                Err(trouble) => return Err(trouble.into_store()),
+            };
+            if reply.is_lost() {
+                return Err(self.generation.lose(&reply.lost(sequence)));
             }
-        };
-        let reply = Reply::read(value)?;
-        if reply.is_lost() {
-            return Err(self.generation.lose(&reply.lost(sequence)));
+            match reply.epoch()? {
+                Some(next) => self.generation.enter(&epoch, next),
+                None => {
+                    self.generation.advance(reply.sequence);
+                    return Ok(reply);
+                }
+            }
         }
-        self.generation.advance(reply.sequence);
-        Ok(reply)
+        Err(StoreError::Away("it is started again and again".into()))
+    }
+
+    /// Begins an epoch where no script is known; there is none where something is lost, which every script tells.
+    // INVARIANT: one at a time, so that a sequence is never noted beside an epoch before the one that it was seen in.
+    async fn arrive(&self, before: &str) -> Result<(), StoreError> {
+        let arriving = tokio::time::timeout(self.link.timeout, self.arriving.lock()).await;
+        let _arriving = arriving.map_err(|_elapsed| StoreError::Away("it knows no scripts yet".into()))?;
+        let (epoch, sequence) = self.seen().await?;
+        if *epoch != *before {
+            // Another call was here first.
+            return Ok(());
+        }
+        let mut command = ::redis::cmd("EVAL");
+        command.arg(ARRIVE.text).arg(2).arg(self.keys.generation()).arg(self.keys.epochs());
+        command.arg(&*epoch).arg(sequence).arg(new_epoch()?);
+        let told = self.link.send(&command).await.map_err(Trouble::into_store)?;
+        if let Some(next) = reply::text(told).filter(|next| !next.is_empty()) {
+            self.generation.enter(&epoch, &next);
+        }
+        Ok(())
     }
 
     /// The epoch and the highest sequence that were seen; where there are none, those that are there.
@@ -147,7 +179,7 @@ impl Shared {
             return Ok(seen);
         }
         let mut command = ::redis::cmd("EVAL");
-        command.arg(HELLO.text).arg(1).arg(self.keys.generation()).arg(new_epoch()?);
+        command.arg(HELLO.text).arg(2).arg(self.keys.generation()).arg(self.keys.epochs()).arg(new_epoch()?);
         let hello = self.link.send(&command).await.map_err(Trouble::into_store)?;
         let (epoch, sequence, lost) = reply::hello(hello)?;
         if !lost.is_empty() {
@@ -176,7 +208,8 @@ impl Shared {
         }
     }
 
-    /// Remembers a hold of which nobody knows whether it was made: nobody was told, so nobody will settle it.
+    /// Remembers a hold of which nobody knows whether it was made or its answer kept: where it was not, nobody was told, and
+    /// nobody will settle it.
     fn note_unsure(&self, id: ReservationId) {
         let mut unsure = self.unsure.lock().unwrap_or_else(PoisonError::into_inner);
         if unsure.len() < MOST_UNSURE {
@@ -190,7 +223,7 @@ impl Shared {
         loop {
             let next = self.unsure.lock().unwrap_or_else(PoisonError::into_inner).front().copied();
             let Some(id) = next else { return Ok(()) };
-            self.call(&self.keys.close(id, None, now, 0)).await?;
+            self.call(&self.keys.give_back(id, now)).await?;
             self.unsure.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         }
     }
@@ -245,6 +278,14 @@ impl Meters for Redis {
         self.close(id, None, now)
     }
 
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+        let charges = charges.to_vec();
+        self.ask(move |shared| async move {
+            let call = shared.keys.warn(&charges, now, EXPIRE_ON_THE_WAY);
+            shared.call(&call).await?.warned(&charges, now)
+        })
+    }
+
     fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
         self.ask(move |shared| async move {
             let call = shared.keys.extend(id, after(now, ttl_ms), scripts::millis(now), EXPIRE_ON_THE_WAY);
@@ -262,8 +303,11 @@ impl Meters for Redis {
 
     fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
         self.ask(move |shared| async move {
-            shared.call(&shared.keys.answered(id, &answer)).await?;
-            Ok(())
+            let reply = shared.call(&shared.keys.answered(id, &answer)).await;
+            if let Err(StoreError::Away(_)) = reply {
+                shared.note_unsure(id);
+            }
+            reply?.answered()
         })
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ::redis::Value;
 
+use super::super::given_back;
 use super::texts::{self, TextError};
 use crate::gate::{CloseError, HoldError, Look, StoreError};
 use crate::meter::{Alert, Charge, Closed, Held, Hold, LedgerError, Meter, Refused, Reservation, Shortfall, lack};
@@ -61,20 +62,35 @@ impl Reply {
         self.code == "LOST"
     }
 
+    /// The epoch that it is by now, where nothing is lost and nothing was done.
+    pub(super) fn epoch(&self) -> Result<Option<&str>, StoreError> {
+        if self.code != "EPOCH" {
+            return Ok(None);
+        }
+        match self.rest.as_slice().first() {
+            Some(Value::BulkString(epoch)) => std::str::from_utf8(epoch).map(Some).map_err(|_| odd()),
+            _ => Err(odd()),
+        }
+    }
+
     /// How it shows that something is lost.
     pub(super) fn lost(mut self, seen: u64) -> String {
-        let epoch = self.next_text().unwrap_or_default();
-        if epoch.is_empty() {
+        let same = self.next_text().unwrap_or_default();
+        let most = self.next_text().unwrap_or_default();
+        let here = self.next_text().unwrap_or_default();
+        if here.is_empty() {
             return "Redis came back empty".to_owned();
         }
-        let most = self.next_text().unwrap_or_default();
+        if same.is_empty() {
+            return "Redis was begun anew: its generation is not the one that was seen".to_owned();
+        }
         if self.sequence < seen {
-            return format!("Redis came back at {}, and it was seen at {seen}", self.sequence);
+            return format!("Redis came back at {}, and its generation was seen at {seen}", self.sequence);
         }
         if most != seen.to_string() {
-            return format!("Redis came back with less: another node saw it at {most}");
+            return format!("Redis came back with less: another node saw its generation at {most}");
         }
-        "Redis was begun anew: its epoch is not the one that was seen".to_owned()
+        format!("Redis came back with less than was seen at {seen}, and its generation has gone on since")
     }
 
     fn next_text(&mut self) -> Result<String, StoreError> {
@@ -164,6 +180,15 @@ impl Reply {
             "OVERFLOW" => Err(LedgerError::Overflow.into()),
             _ => Err(self.unknown_or_closed()),
         }
+    }
+
+    pub(super) fn warned(mut self, charges: &[Charge], now: Timestamp) -> Result<Vec<Alert>, StoreError> {
+        let meters = self.meters(charges, now)?;
+        self.alerts(charges, &meters, now)
+    }
+
+    pub(super) fn answered(self) -> Result<(), StoreError> {
+        if self.code == "BACK" { Err(given_back()) } else { Ok(()) }
     }
 
     pub(super) fn extended(mut self) -> Result<Timestamp, CloseError> {

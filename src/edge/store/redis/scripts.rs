@@ -22,12 +22,14 @@ macro_rules! script {
 }
 
 pub(super) static HELLO: Source = script!("hello");
-pub(super) static LOOK: Source = script!("number", "meters", "book", "look");
-pub(super) static HOLD: Source = script!("number", "meters", "book", "charges", "hold");
-pub(super) static CLOSE: Source = script!("number", "meters", "book", "close");
-pub(super) static EXTEND: Source = script!("number", "meters", "book", "extend");
-pub(super) static FIND: Source = script!("number", "meters", "book", "find");
-pub(super) static ANSWERED: Source = script!("number", "meters", "book", "answered");
+pub(super) static ARRIVE: Source = script!("epochs", "arrive");
+pub(super) static LOOK: Source = script!("number", "meters", "epochs", "book", "look");
+pub(super) static HOLD: Source = script!("number", "meters", "epochs", "book", "charges", "hold");
+pub(super) static CLOSE: Source = script!("number", "meters", "epochs", "book", "close");
+pub(super) static WARN: Source = script!("number", "meters", "epochs", "book", "charges", "warn");
+pub(super) static EXTEND: Source = script!("number", "meters", "epochs", "book", "extend");
+pub(super) static FIND: Source = script!("number", "meters", "epochs", "book", "find");
+pub(super) static ANSWERED: Source = script!("number", "meters", "epochs", "book", "answered");
 
 /// Instants beyond are taken for these, so that a script counts them exactly: the years -140,743 and 144,683.
 const FARTHEST_MS: i64 = 1 << 52;
@@ -70,6 +72,10 @@ impl Keys {
 
     pub(super) fn generation(&self) -> String {
         format!("{}generation", self.prefix)
+    }
+
+    pub(super) fn epochs(&self) -> String {
+        format!("{}epochs", self.prefix)
     }
 
     fn due(&self) -> String {
@@ -144,6 +150,21 @@ impl Keys {
             }
         };
         Call { script: &CLOSE, keys, now, expire, rest }
+    }
+
+    /// Tells which percents were reached. Keys and arguments that only a hold has are left empty.
+    pub(super) fn warn(&self, charges: &[Charge], now: Timestamp, expire: usize) -> Call {
+        let mut keys = vec![self.generation(), self.due(), self.generation(), self.generation()];
+        keys.extend(charges.iter().map(|charge| self.meter(charge)));
+        let mut rest = vec![Vec::new(); 7];
+        charges.iter().for_each(|charge| rest.extend(arguments(charge, now)));
+        Call { script: &WARN, keys, now: millis(now), expire, rest }
+    }
+
+    /// Gives back what nobody was told of.
+    pub(super) fn give_back(&self, id: ReservationId, now: i64) -> Call {
+        let keys = vec![self.generation(), self.due(), self.reservation(id)];
+        Call { script: &CLOSE, keys, now, expire: 0, rest: vec![b"U".to_vec()] }
     }
 
     pub(super) fn extend(&self, id: ReservationId, until: Timestamp, now: i64, expire: usize) -> Call {

@@ -5,9 +5,14 @@ local now, PREFIX = tonumber(ARGV[3]), ARGV[5]
 local generation = redis.call('HMGET', KEYS[1], 'epoch', 'sequence', 'open', 'lost')
 local sequence, open = tonumber(generation[2] or '-1'), tonumber(generation[3] or '0')
 if generation[1] ~= ARGV[1] or sequence < tonumber(ARGV[2]) or generation[4] then
+  local here, epochs = generation[1] or '', redis.call('GET', PREFIX .. 'epochs') or ''
+  if not generation[4] and has_all(epochs, here, sequence, ARGV[1], tonumber(ARGV[2])) then
+    return { 'EPOCH', text(sequence), here }
+  end
   -- Every node is to know, also one that saw less.
-  if generation[1] == ARGV[1] and not generation[4] then redis.call('HSET', KEYS[1], 'lost', ARGV[2]) end
-  return { 'LOST', text(math.max(sequence, 0)), generation[1] or '', generation[4] or ARGV[2] }
+  local is_same = string.match(here, '^%x+') == string.match(ARGV[1], '^%x+')
+  if is_same and not generation[4] then redis.call('HSET', KEYS[1], 'lost', ARGV[2]) end
+  return { 'LOST', text(math.max(sequence, 0)), is_same and here or '', generation[4] or ARGV[2], here }
 end
 
 -- Meters by key: as a text as long as nobody has to know more, `false` where there is none.

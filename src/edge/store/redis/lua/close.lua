@@ -1,5 +1,6 @@
 -- Settles or gives back. KEYS: the third is the reservation. ARGV: from the sixth on, the state it is to be in, then
 -- what was used: money, tokens, input and output tokens, requests; `-` is not known, `!` beyond what can be counted.
+-- Where the state is `U`, it is given back only if nobody was told of it.
 local state = ARGV[6]
 local used = { u = ARGV[7], t = ARGV[8], i = ARGV[9], o = ARGV[10], q = ARGV[11] }
 local entry = read_entry(KEYS[3])
@@ -10,6 +11,11 @@ local function answer(code, ...)
 end
 
 if not entry then return answer('UNKNOWN') end
+if state == 'U' then
+  local id = string.sub(KEYS[3], #PREFIX + 3)
+  if redis.call('EXISTS', PREFIX .. 'a:' .. id) == 1 then return answer('OK', told(entry)) end
+  state = 'R'
+end
 if entry.state == state then return answer('OK', told(entry)) end
 if entry.state ~= 'O' and entry.state ~= 'X' then return answer('CLOSED', entry.state) end
 
