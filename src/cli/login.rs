@@ -29,10 +29,16 @@ pub(super) struct LoginArguments {
     #[command(flatten)]
     session: SessionArguments,
     /// The identity provider, exactly as it calls itself
-    #[arg(long, value_name = "URL", env = "TOLLGATE_ISSUER", required_unless_present = "api_key_file")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TOLLGATE_ISSUER",
+        hide_env_values = true,
+        required_unless_present = "api_key_file"
+    )]
     issuer: Option<String>,
     /// What Tollgate is called there
-    #[arg(long, value_name = "ID", env = "TOLLGATE_CLIENT_ID", default_value = "tollgate")]
+    #[arg(long, value_name = "ID", env = "TOLLGATE_CLIENT_ID", hide_env_values = true, default_value = "tollgate")]
     client_id: String,
     /// What is asked for, with spaces between
     #[arg(long, default_value = "openid profile email offline_access")]
@@ -41,7 +47,7 @@ pub(super) struct LoginArguments {
     #[arg(long)]
     id_token: bool,
     /// Exchange the key in this file for tokens of the server's own; - reads stdin
-    #[arg(long, value_name = "FILE", conflicts_with = "issuer")]
+    #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 }
 
