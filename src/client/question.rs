@@ -1,4 +1,5 @@
 //! What is asked, and how much: as JSON for the server.
+#![allow(clippy::needless_pass_by_value, reason = "who asks makes uids and amounts for the question alone")]
 
 use serde_json::{Map, Value, json};
 
