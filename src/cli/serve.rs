@@ -19,7 +19,7 @@ use crate::edge::http::{Server, Stopped, Tls};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::engine::Engine;
-use crate::gate::{Clock as _, Meters};
+use crate::gate::{Clock as _, Meters, Tokens};
 use crate::policy::live::Live;
 use crate::policy::snapshot::Counts;
 use crate::policy::{Report, report};
@@ -121,7 +121,7 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let mut builder = Engine::builder();
-    for provider in providers {
+    for provider in providers.asked {
         builder = builder.authenticator(provider);
     }
     if let Some(alerts) = &alerts {
@@ -153,7 +153,12 @@ fn serve(settings: &Settings) -> ExitCode {
     // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
     let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);
     let code = match runtime(settings.workers) {
-        Ok(runtime) => runtime.block_on(listen(engine, settings, (alerts, tls))),
+        Ok(runtime) => runtime.block_on(async {
+            for running in providers.running {
+                tokio::spawn(running);
+            }
+            listen(engine, settings, (alerts, tls), providers.tokens).await
+        }),
         Err(error) => usage(&error),
     };
     if let Some(leases) = leases {
@@ -255,7 +260,12 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
 }
 
-async fn listen(engine: Engine, settings: &Settings, (alerts, tls): (Option<Alerts>, Option<Tls>)) -> ExitCode {
+async fn listen(
+    engine: Engine,
+    settings: &Settings,
+    (alerts, tls): (Option<Alerts>, Option<Tls>),
+    tokens: Option<Arc<dyn Tokens>>,
+) -> ExitCode {
     let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
         Ok(server) => server,
         Err(error) => {
@@ -282,6 +292,9 @@ async fn listen(engine: Engine, settings: &Settings, (alerts, tls): (Option<Aler
     });
     if let Some(outbox) = &outbox {
         server = server.with_outbox(Arc::clone(outbox));
+    }
+    if let Some(tokens) = tokens {
+        server = server.with_tokens(tokens);
     }
     let stopped = server.run(ends.wait()).await;
     if let Some(outbox) = &outbox

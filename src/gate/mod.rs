@@ -29,7 +29,8 @@ pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use gather::{Applying, applicable};
 pub use ports::{
-    Ask, Clock, CloseError, Fetch, FetchError, HoldError, Later, Look, Meters, Notice, Reply, StoreError, SubjectsOf,
+    Ask, Clock, CloseError, Fetch, FetchError, HoldError, Issued, KeyLookup, Later, Look, Meters, Notice, Reply,
+    StoreError, SubjectsOf, TokenError, Tokens,
 };
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;

@@ -29,6 +29,19 @@ impl ReservationId {
         Self((millis << 80) | (chance & ((1 << 80) - 1)))
     }
 
+    /// As it is shown.
+    #[must_use]
+    pub fn to_text(self) -> SmolStr {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'r'; 34];
+        let halves = self.to_bytes().into_iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+        let halves = halves.filter_map(|half| DIGITS.get(usize::from(half)));
+        for (place, digit) in text.iter_mut().skip(1).zip(std::iter::once(&b'-').chain(halves)) {
+            *place = *digit;
+        }
+        SmolStr::new(std::str::from_utf8(&text).unwrap_or_default())
+    }
+
     /// As bytes, in its order.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; 16] {

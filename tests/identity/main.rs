@@ -18,11 +18,18 @@ mod authority;
 mod callers;
 mod certificates;
 mod client;
+mod exchange;
 mod issuer;
+mod jose;
 mod layer;
 mod login;
+mod mapping;
+mod oidc;
 mod passwords;
+mod recipes;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;
 mod tls;
+mod tokens;
+mod wycheproof;

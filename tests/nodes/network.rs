@@ -169,6 +169,10 @@ impl Link {
     }
 }
 
+pub fn tells() -> bool {
+    *TELLS
+}
+
 /// What a message says, where somebody wants to read it.
 fn said(what: impl FnOnce() -> String) -> String {
     if *TELLS { what() } else { String::new() }

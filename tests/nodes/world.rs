@@ -70,6 +70,7 @@ struct Node {
 /// What a client was told that it may.
 #[derive(Debug, Clone)]
 struct Call {
+    id: ReservationId,
     at: i64,
     limits: &'static [usize],
     held: u64,
@@ -81,6 +82,13 @@ struct Call {
     ended: Option<i64>,
     /// Whether it may have expired before it told: then its lease may have been told of all that it held.
     late: bool,
+}
+
+impl Call {
+    /// What the store will have been told that it used.
+    fn told(&self) -> Option<u64> {
+        self.charged.filter(|_| !self.late)
+    }
 }
 
 fn amount(number: u64) -> Amount {
@@ -121,6 +129,8 @@ impl World {
         (0..world.nodes.len()).for_each(|node| world.begin(node));
         if !calm {
             world.befall(mutant);
+        } else if faults.most_delay_ms <= 20 && mutant == Mutant::None {
+            world.kernel.spawn(OUTSIDE, Box::pin(Arc::clone(&world).watch()));
         }
         let clients = 1 + world.kernel.below(6);
         for _ in 0..clients {
@@ -212,6 +222,20 @@ impl World {
         slot.await
     }
 
+    /// Where nothing goes wrong: what the store has taken is what calls used and hold, and a lease or so a node: a whole one,
+    /// and one that is on its way.
+    async fn watch(self: Arc<Self>) {
+        while self.kernel.now() < BEGIN + TROUBLE_MS {
+            self.kernel.sleep(self.kernel.between(200, 900)).await;
+            let size = self.limits[EVER].lease.map_or(0, |lease| lease.size.get()).max(self.most_amount as u64);
+            let calls = self.calls();
+            let of = calls.iter().filter(|call| call.limits.contains(&EVER));
+            let known: u64 = of.map(|call| call.told().unwrap_or(call.held.max(call.used))).sum();
+            let (taken, bound) = (self.standing(EVER).taken().get(), known + self.nodes.len() as u64 * 2 * size);
+            assert!(taken <= bound, "stranded: {taken} are taken, and {known} are known to be");
+        }
+    }
+
     async fn client(self: Arc<Self>) {
         let until = BEGIN + TROUBLE_MS;
         while self.kernel.now() < until {
@@ -276,7 +300,7 @@ impl World {
         }
         let place = {
             let mut calls = self.calls.lock().unwrap();
-            calls.push(Call { at: kernel.now(), limits, held, used: 0, charged: None, ended: None, late: false });
+            calls.push(Call { id, at: kernel.now(), limits, held, used: 0, charged: None, ended: None, late: false });
             calls.len() - 1
         };
         self.after_the_call(node, id, place, ttl_ms).await;
@@ -455,9 +479,11 @@ impl World {
             let name = &self.limits[limit].id;
             let of = || calls.iter().filter(|call| call.limits.contains(&limit));
             let certain: u64 = of().filter_map(|call| call.charged).sum();
-            let told = |call: &Call| call.charged.filter(|_| !call.late);
-            let most: u64 = of().map(|call| told(call).unwrap_or(call.held.max(call.used))).sum();
+            let most: u64 = of().map(|call| call.told().unwrap_or(call.held.max(call.used))).sum();
             let used = standing.used.get();
+            if crate::network::tells() {
+                of().for_each(|call| println!("{name}: {} {call:?}", call.id));
+            }
             assert_eq!(standing.held.get(), 0, "`{name}`: something is held for ever: {standing:?}");
             if crashes == 0 {
                 assert!(certain <= used, "`{name}`: {used} were charged of {certain}");

@@ -14,6 +14,7 @@
 mod books;
 mod contract;
 mod embedded;
+mod embedded_log;
 mod fallback;
 mod leases;
 mod redis;

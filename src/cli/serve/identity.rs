@@ -1,22 +1,43 @@
 //! Wires the providers of identities, in the order of the configuration.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::config::{BasicSettings, IdentitySettings, ProviderKind, Settings};
+use crate::config::{BasicSettings, ProviderKind, Settings};
+use crate::edge::clock::SystemClock;
+use crate::edge::identity::introspection::IntrospectionProvider;
+use crate::edge::identity::jwt::JwtProvider;
+use crate::edge::identity::tokens::TokenProvider;
 use crate::edge::identity::{
     BasicProvider, CertificateProvider, ForwardedProvider, Htpasswd, PasswordOptions, StaticProvider, StaticSecret,
 };
-use crate::gate::Authenticator;
+use crate::edge::outgoing::Fetcher;
+use crate::gate::{Authenticator, Clock, Fetch, Tokens};
+
+/// Providers, and what has to run for as long as they are asked.
+#[derive(Default)]
+pub(super) struct Providers {
+    pub(super) asked: Vec<Arc<dyn Authenticator>>,
+    pub(super) tokens: Option<Arc<dyn Tokens>>,
+    pub(super) running: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
 
 /// The providers; a word about each that is not for production.
 ///
 /// # Errors
 /// With the reason, where one cannot be had.
-pub(super) fn providers(settings: &Settings) -> Result<Vec<Arc<dyn Authenticator>>, Box<dyn std::error::Error>> {
-    let IdentitySettings { providers, .. } = &settings.identity;
-    let mut made: Vec<Arc<dyn Authenticator>> = Vec::with_capacity(providers.len());
-    for provider in providers {
-        made.push(match &provider.kind {
+pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::error::Error>> {
+    let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::default());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut made = Providers::default();
+    // Before the others: none of them knows these.
+    if let Some(options) = &settings.identity.tokens {
+        let tokens = Arc::new(TokenProvider::open(&settings.data, options.clone(), None, clock.now())?);
+        made.asked.push(Arc::clone(&tokens) as _);
+        made.tokens = Some(tokens);
+    }
+    for provider in &settings.identity.providers {
+        made.asked.push(match &provider.kind {
             ProviderKind::Static(tokens) => {
                 super::say("warning: fixed tokens (`identity.providers: static`) are for development");
                 let secret = |one: &crate::config::StaticToken| StaticSecret {
@@ -25,6 +46,15 @@ pub(super) fn providers(settings: &Settings) -> Result<Vec<Arc<dyn Authenticator
                     roles: one.roles.clone(),
                 };
                 Arc::new(StaticProvider::new(tokens.tokens.iter().map(secret).collect())?)
+            }
+            ProviderKind::Jwt(jwt) => {
+                let provider = JwtProvider::new(&provider.name, jwt.clone(), provider.pass_on_error);
+                made.running.extend(provider.followers(&fetch, &clock).map(|follower| Box::pin(follower) as _));
+                Arc::new(provider)
+            }
+            ProviderKind::Introspection(asked) => {
+                let by = (Arc::clone(&fetch), Arc::clone(&clock));
+                Arc::new(IntrospectionProvider::new(&provider.name, (**asked).clone(), provider.pass_on_error, by))
             }
             ProviderKind::Basic(settings) => Arc::new(basic(provider.name.clone(), settings)?),
             ProviderKind::ClientCertificate(mappings) => {

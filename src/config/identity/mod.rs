@@ -10,7 +10,11 @@
 
 mod basic;
 mod certificate;
+mod claims;
+mod introspection;
+mod jwt;
 mod static_token;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -19,6 +23,9 @@ use serde::Deserialize;
 
 use super::node::{self, NodeError};
 use crate::edge::identity::Mapping;
+use crate::edge::identity::introspection::IntrospectionSettings;
+use crate::edge::identity::jwt::JwtSettings;
+use crate::edge::identity::tokens::TokenOptions;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
@@ -40,6 +47,8 @@ pub struct IdentitySettings {
     pub loopback_closed: bool,
     /// Headers that hold a caller's key, besides `Authorization`.
     pub key_headers: Vec<HeaderName>,
+    /// Tollgate's own tokens, where it hands them out.
+    pub tokens: Option<TokenOptions>,
     /// Providers, in the order in which they are asked.
     pub providers: Vec<Provider>,
 }
@@ -47,7 +56,7 @@ pub struct IdentitySettings {
 impl Default for IdentitySettings {
     fn default() -> Self {
         let key_headers = ["x-api-key", "api-key"].map(HeaderName::from_static).into();
-        Self { loopback_closed: false, key_headers, providers: Vec::new() }
+        Self { loopback_closed: false, key_headers, tokens: None, providers: Vec::new() }
     }
 }
 
@@ -67,6 +76,10 @@ pub struct Provider {
 pub enum ProviderKind {
     /// Fixed tokens, for development.
     Static(StaticTokens),
+    /// Tokens of other issuers.
+    Jwt(JwtSettings),
+    /// Opaque tokens, which another server is asked about.
+    Introspection(Box<IntrospectionSettings>),
     /// Names and passwords.
     Basic(BasicSettings),
     /// The listener's client certificates.
@@ -81,6 +94,7 @@ pub enum ProviderKind {
 struct Raw {
     loopback: Option<Loopback>,
     key_headers: Option<Vec<String>>,
+    tokens: Option<tokens::Raw>,
     providers: Option<Vec<RawProvider>>,
 }
 
@@ -99,6 +113,8 @@ struct RawProvider {
     enabled: Option<bool>,
     on_error: Option<OnError>,
     r#static: Option<static_token::Raw>,
+    jwt: Option<jwt::Raw>,
+    introspection: Option<introspection::Raw>,
     basic: Option<basic::Raw>,
     client_certificate: Option<certificate::Raw>,
     forwarded_certificate: Option<certificate::RawForwarded>,
@@ -134,6 +150,7 @@ impl IdentitySettings {
             let header = |name: String| name.parse().map_err(|_| format!("`{name}` is no name of a header"));
             settings.key_headers = names.into_iter().map(header).collect::<Result<_, _>>()?;
         }
+        settings.tokens = raw.tokens.map(tokens::Raw::checked).transpose()?;
         let providers = raw.providers.unwrap_or_default();
         if providers.len() > MAX_PROVIDERS {
             return Err(format!("there may be {MAX_PROVIDERS} providers at most"));
@@ -152,11 +169,17 @@ impl IdentitySettings {
 
 impl Provider {
     fn checked(raw: RawProvider) -> Result<Self, String> {
-        let RawProvider { name, enabled: _, on_error, r#static, basic, client_certificate, forwarded_certificate } =
-            raw;
+        let RawProvider { name, enabled: _, on_error, r#static, jwt, introspection, basic, .. } = raw;
+        let RawProvider { client_certificate, forwarded_certificate, .. } = raw;
         let mut kinds = Vec::new();
         if let Some(raw) = r#static {
             kinds.push(("static", ProviderKind::Static(raw.checked()?)));
+        }
+        if let Some(raw) = jwt {
+            kinds.push(("jwt", ProviderKind::Jwt(raw.checked()?)));
+        }
+        if let Some(raw) = introspection {
+            kinds.push(("introspection", ProviderKind::Introspection(Box::new(raw.checked()?))));
         }
         if let Some(raw) = basic {
             kinds.push(("basic", ProviderKind::Basic(raw.checked()?)));
@@ -168,7 +191,7 @@ impl Provider {
             kinds.push(("forwarded_certificate", ProviderKind::ForwardedCertificate(raw.checked()?)));
         }
         let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
-            let kinds = "`static`, `basic`, `client_certificate`, `forwarded_certificate`";
+            let kinds = "`static`, `jwt`, `introspection`, `basic`, `client_certificate`, `forwarded_certificate`";
             return Err(format!("a provider is of one kind: {kinds}"));
         };
         let name = name.unwrap_or_else(|| called.to_owned());

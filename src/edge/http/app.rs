@@ -17,6 +17,7 @@ use crate::edge::answer::{self, Id};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
+use crate::gate::Tokens;
 use crate::meter::Alert;
 use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
@@ -31,6 +32,8 @@ pub(super) struct App {
     pub(super) credential_headers: CredentialHeaders,
     /// What becomes of alerts, where they are sent.
     pub(super) outbox: OnceLock<Arc<Outbox>>,
+    /// What hands out tokens of Tollgate's own, where that is wished for.
+    pub(super) tokens: OnceLock<Arc<dyn Tokens>>,
     pub(super) body: BodyLimits,
     /// Most requests of a batch.
     pub(super) batch: usize,
@@ -59,6 +62,7 @@ impl App {
             open: options.open,
             credential_headers: options.credential_headers.clone(),
             outbox: OnceLock::new(),
+            tokens: OnceLock::new(),
             body,
             batch: options.batch,
             silence: if options.reserves { Silence::Reserves } else { Silence::Checks },

@@ -24,6 +24,7 @@ mod server;
 mod spending;
 mod standing;
 mod tls;
+mod tokens;
 mod wire;
 
 pub use router::routes;

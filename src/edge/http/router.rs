@@ -21,7 +21,7 @@ use tower_service::Service as _;
 use super::app::App;
 use super::caller::{self, Access, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
-use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing};
+use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing, tokens};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -42,6 +42,8 @@ enum Route {
     OpenApi,
     Page,
     Version,
+    Token,
+    PublishedKeys,
 }
 
 impl Route {
@@ -49,6 +51,8 @@ impl Route {
     fn access(self) -> Access {
         match self {
             Self::Live | Self::Ready | Self::OpenApi | Self::Page | Self::Version => Access::Everybody,
+            // Whoever asks for a token proves itself with what it brings.
+            Self::Token | Self::PublishedKeys => Access::Everybody,
             Self::IsAuthorized
             | Self::Batch
             | Self::CedarAgent
@@ -64,7 +68,7 @@ impl Route {
 }
 
 /// Every route there is, the one of nearly all requests first.
-const ROUTES: [(&str, &str, Route); 17] = [
+const ROUTES: [(&str, &str, Route); 19] = [
     ("/is_authorized", "POST", Route::IsAuthorized),
     ("/is_authorized/batch", "POST", Route::Batch),
     ("/v1/is_authorized", "POST", Route::CedarAgent),
@@ -82,6 +86,8 @@ const ROUTES: [(&str, &str, Route); 17] = [
     ("/openapi.json", "GET", Route::OpenApi),
     ("/docs", "GET", Route::Page),
     ("/version", "GET", Route::Version),
+    ("/v1/token", "POST", Route::Token),
+    ("/.well-known/jwks.json", "GET", Route::PublishedKeys),
 ];
 
 /// The path and method of every route.
@@ -172,6 +178,8 @@ where
             body::check_content_type(&head.headers)?;
             body::read(body, app.body).await?
         }
+        // It may be a form too.
+        Route::Token => body::read(body, app.body).await?,
         Route::Reload => {
             let body = body::read(body, app.body).await?;
             if !body.is_empty() {
@@ -200,6 +208,8 @@ where
         Route::OpenApi => Ok(operations::open_api()),
         Route::Page => Ok(operations::page()),
         Route::Version => Ok(operations::version()),
+        Route::Token => tokens::exchange(app, head, peer, &body).await,
+        Route::PublishedKeys => tokens::published(app),
     }
 }
 

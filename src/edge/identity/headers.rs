@@ -61,7 +61,11 @@ impl CredentialHeaders {
         Ok(credential.map(with))
     }
 
-    fn credential(&self, headers: &HeaderMap) -> Result<Option<Credential>, HeadersError> {
+    /// The credential in a request's headers, if there is one.
+    ///
+    /// # Errors
+    /// As [`CredentialHeaders::presented`].
+    pub fn credential(&self, headers: &HeaderMap) -> Result<Option<Credential>, HeadersError> {
         let mut found = None;
         for name in self.keys.iter().chain([&AUTHORIZATION]) {
             for value in headers.get_all(name) {

@@ -1,14 +1,25 @@
-//! Providers of identities: what looks at a credential and says whom it proves. A file each, none of which knows another.
+//! Providers of identities: what looks at a credential and says whom it proves. A file or folder each, none of which knows
+//! another; what several need (`claims`, `jose`, `recent`) knows none of them.
 
 #[cfg(feature = "certificates")]
 mod certificate;
+#[cfg(feature = "jwt")]
+pub mod claims;
 #[cfg(feature = "tower")]
 mod headers;
+#[cfg(feature = "jwt")]
+pub mod introspection;
+#[cfg(feature = "jwt")]
+pub mod jose;
+#[cfg(feature = "jwt")]
+pub mod jwt;
 #[cfg(feature = "passwords")]
 mod passwords;
-#[cfg(feature = "passwords")]
+#[cfg(any(feature = "jwt", feature = "passwords"))]
 mod recent;
 mod static_token;
+#[cfg(all(feature = "jwt", feature = "sqlite"))]
+pub mod tokens;
 
 #[cfg(feature = "certificates")]
 pub use certificate::{CertificateProvider, ForwardedProvider, Grants, Mapping, MappingError, NameKind};

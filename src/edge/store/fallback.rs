@@ -160,7 +160,13 @@ impl Inner {
         for (id, hold) in holds.iter() {
             match ledger.reservation(*id) {
                 Some(Reservation { state: State::Open, .. }) => {}
-                Some(found) if found.state != State::Released => closed.push(charged(hold, found)),
+                Some(found) if found.state != State::Released => {
+                    // From here on the store may have what it is charged; a settle comes too late.
+                    if found.state == State::Expired {
+                        told.insert(*id);
+                    }
+                    closed.push(charged(hold, found));
+                }
                 _ => over.push(*id),
             }
             if closed.len() >= TELL_AT_ONCE {

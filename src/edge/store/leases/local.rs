@@ -88,9 +88,14 @@ impl Local {
                 self.pools.insert(key.clone(), Pool::new(charge, now));
             }
             self.roll(&key, now);
-            let Self { ledger, pools, .. } = self;
+            let Self { ledger, pools, returns, .. } = self;
             let Some(pool) = pools.get_mut(&key) else { return Step::Store };
             pool.adopt(&charge.limit);
+            // What is over is not to be had beside what is drawn next, however late the next tick is.
+            if pool.is_over(now) {
+                let turned = pool.turn(pool.spent(ledger), false, now);
+                returns.extend(turned.into_iter().map(|one| (one.id, one)));
+            }
             let Some(wanted) = with_earlier(&hold.charges, index) else { return Step::Store };
             let need = wanted.less(pool.spendable(pool.spent(ledger), now));
             if !need.is_zero() {

@@ -258,6 +258,11 @@ impl Pool {
         extended
     }
 
+    /// Whether the time of a lease is over.
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        self.leases.front().is_some_and(|lease| lease.ends <= now)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.leases.is_empty() && !self.drawing
     }
