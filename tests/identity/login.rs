@@ -196,3 +196,32 @@ fn a_key_signs_in_too_and_commands_ask_with_the_session() {
     let (code, out, err) = home.run(&limits);
     assert!(code == Some(0) && out.contains("no limit can bind"), "{out} {err}");
 }
+
+/// The real server hands out the tokens, and takes them.
+#[test]
+fn a_key_is_exchanged_at_the_server_itself() {
+    let key = secret("gateway-key-0123456789abcdef");
+    let config = format!(
+        "identity: {{ tokens: {{}}, loopback: closed, providers: [{{ static: {{ tokens: [{{ token: {key}, \
+         principal: 'User::\"alice\"', roles: ['tollgate:monitor'] }}] }} }}] }}"
+    );
+    let server = Setup::new().config(&config).start();
+    let (home, url) = (Home::new(), format!("http://{}", server.address));
+    std::fs::write(home.0.path().join("key"), &key).unwrap();
+    let path = home.0.path().join("key").display().to_string();
+    let (code, _, err) = home.run(&["login", "--api-key-file", &path, "--server", &url]);
+    assert_eq!(code, Some(0), "{err}");
+    let (code, out, err) = home.run(&["token", "--server", &url]);
+    let token = secret(out.trim());
+    assert!(code == Some(0) && token.split('.').count() == 3, "{err}");
+    let header = format!("Authorization: Bearer {token}");
+    let answer = crate::support::Client::connect(server.address).request("GET", "/metrics", &[&header], b"");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    // A fixed token gets no refresh token, so the session ends with its token.
+    let text = std::fs::read_to_string(home.file()).unwrap();
+    let mut kept: Value = serde_json::from_str(&text).unwrap();
+    kept["servers"][&url]["expires_ms"] = json!(0);
+    std::fs::write(home.file(), kept.to_string()).unwrap();
+    let (code, out, err) = home.run(&["token", "--server", &url]);
+    assert!((code, out.as_str()) == (Some(1), "") && err.contains("has ended"), "{err}");
+}
