@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::edge::clock::SystemClock;
 use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
 use crate::edge::store::Memory;
-use crate::gate::{self, Authenticator, Clock, Explanation, Meters, Notice};
+use crate::gate::{self, Authenticator, Clock, Explanation, FailureLimits, Failures, Meters, Notice};
 use crate::model::{Decision, Facts, Request, RequestError};
 use crate::policy::live::{Live, a_file_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
@@ -50,6 +50,8 @@ struct Inner {
     guard: Arc<Mutex<Guard>>,
     meters: Arc<dyn Meters>,
     authenticators: Box<[Arc<dyn Authenticator>]>,
+    /// Who failed to prove itself too often; `None` where nobody counts.
+    failures: Option<Mutex<Failures>>,
     warned: Option<Warned>,
     watcher: Option<Watcher>,
     /// For reloading where nothing watches.
@@ -175,6 +177,7 @@ pub struct EngineBuilder {
     clock: Arc<dyn Clock>,
     meters: Option<Arc<dyn Meters>>,
     authenticators: Vec<Arc<dyn Authenticator>>,
+    failures: Option<FailureLimits>,
     warned: Option<Warned>,
     told: Option<Told>,
 }
@@ -199,6 +202,7 @@ impl Default for EngineBuilder {
             clock: Arc::new(SystemClock),
             meters: None,
             authenticators: Vec::new(),
+            failures: Some(FailureLimits::default()),
             warned: None,
             told: None,
         }
@@ -275,6 +279,12 @@ impl EngineBuilder {
         self
     }
 
+    /// How many failures to prove somebody are borne, by source and by id; `None` for any number. Default: a few.
+    pub fn failures(mut self, limits: impl Into<Option<FailureLimits>>) -> Self {
+        self.failures = limits.into();
+        self
+    }
+
     /// Who is told of each load, whether it worked or not, on the thread that loads. Default: nobody.
     pub fn on_load(mut self, told: impl Fn(&Live) + Send + Sync + 'static) -> Self {
         self.told = Some(Arc::new(told));
@@ -314,7 +324,9 @@ impl EngineBuilder {
         let directory = self.directory.or_else(|| self.bundle.is_none().then(|| PathBuf::from("policies")));
         let meters = self.meters.unwrap_or_else(|| Arc::new(Memory::default()));
         let (clock, warned, authenticators) = (self.clock, self.warned, self.authenticators.into());
-        let mut inner = Inner { live, clock, guard, meters, authenticators, warned, watcher: None, source: None };
+        let failures = self.failures.map(|limits| Mutex::new(Failures::new(limits)));
+        let (watcher, source) = (None, None);
+        let mut inner = Inner { live, clock, guard, meters, authenticators, failures, warned, watcher, source };
         if let Some(directory) = directory {
             if self.wait || !self.watch {
                 let reader = Reader::new(&directory, self.options.limits.clone());

@@ -72,7 +72,7 @@ fn piped() -> Result<SecretText, String> {
     let mut text = zeroize::Zeroizing::new(String::new());
     let read = std::io::stdin().lock().take(MAX_BYTES + 3).read_to_string(&mut text);
     read.map_err(|error| format!("stdin cannot be read as UTF-8: {error}"))?;
-    let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).unwrap_or(&text);
+    let line = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     if line.contains('\n') {
         return Err("stdin holds more than one line".to_owned());
     }

@@ -121,6 +121,7 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let mut builder = Engine::builder();
+    builder = builder.failures(settings.identity.failures.clone());
     for provider in providers.asked {
         builder = builder.authenticator(provider);
     }

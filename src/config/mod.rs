@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use identity::{
-    BasicSettings, ForwardedCertificates, IdentitySettings, Provider, ProviderKind, StaticToken, StaticTokens,
+    BasicSettings, DigestSettings, ForwardedCertificates, IdentitySettings, Provider, ProviderKind, StaticToken,
+    StaticTokens,
 };
 pub use schema::schema_json;
 

@@ -1,6 +1,6 @@
 //! What an engine does about credentials: ask its providers whom they prove.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::Engine;
 use crate::gate::{self, Authenticator, Presented};
@@ -24,7 +24,21 @@ impl Engine {
         presented: &Presented,
         snapshot: &Arc<Snapshot>,
     ) -> Result<Arc<Identity>, Refusal> {
-        gate::authenticate(self.authenticators(), presented, snapshot, self.inner.clock.now()).await
+        let now = self.inner.clock.now();
+        let Some(failures) = &self.inner.failures else {
+            return gate::authenticate(self.authenticators(), presented, snapshot, now).await;
+        };
+        let failures = || failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempt = failures().attempt(presented);
+        if let Err(wait_ms) = failures().admit(&attempt, now) {
+            return Err(too_many(wait_ms));
+        }
+        let proved = gate::authenticate(self.authenticators(), presented, snapshot, now).await;
+        match &proved {
+            Ok(_) => failures().proved(&attempt, now),
+            Err(refusal) => failures().failed(&attempt, refusal.reason, now),
+        }
+        proved
     }
 
     /// The providers, in their order.
@@ -32,6 +46,12 @@ impl Engine {
     pub fn authenticators(&self) -> &[Arc<dyn Authenticator>] {
         &self.inner.authenticators
     }
+}
+
+fn too_many(wait_ms: i64) -> Refusal {
+    let seconds = wait_ms.saturating_add(999).div_euclid(1_000);
+    let message = format!("too many credentials that prove nobody came from there; try again in {seconds} s");
+    Refusal::new(RefusalReason::TooManyFailures, message)
 }
 
 fn no_bundle() -> Refusal {

@@ -11,7 +11,7 @@ use smol_str::SmolStr;
 
 use super::decide::Who;
 use super::ports::Later;
-use crate::model::{Identity, Refusal, RefusalReason, SecretText, Timestamp};
+use crate::model::{EntityUid, Identity, Refusal, RefusalReason, SecretText, Timestamp};
 use crate::policy::Snapshot;
 
 /// What proves who somebody is.
@@ -60,7 +60,9 @@ pub struct Described {
     pub path: SmolStr,
     /// Its headers, without those that hold credentials; names in small letters.
     pub headers: Box<[(SmolStr, SmolStr)]>,
-    /// Its query.
+    /// Its query, as it was sent; empty for none.
+    pub query: SmolStr,
+    /// The parameters of its query, or what stands for them.
     pub params: Box<[(SmolStr, SmolStr)]>,
 }
 
@@ -200,4 +202,46 @@ pub fn has_role(snapshot: &Snapshot, identity: &Arc<Identity>, roles: &[&str], n
     let kept = store.index_of(&who.subject).into_iter().chain(above);
     let has = identity.said.roles.iter().any(is_one) || kept.flat_map(|index| store.record(index).roles()).any(is_one);
     has && !store.is_disabled(&who.subject, now)
+}
+
+/// What an identity is and has, by its credential and by the bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldOf {
+    /// Who it is; of a key, whose.
+    pub principal: EntityUid,
+    /// Every team that it is in, sorted, as the rest.
+    pub teams: Vec<SmolStr>,
+    /// Every org.
+    pub orgs: Vec<SmolStr>,
+    /// Roles.
+    pub roles: Vec<SmolStr>,
+    /// Tags.
+    pub tags: Vec<SmolStr>,
+}
+
+/// What an identity is and has; `None` of one that is disabled, or whose owner is gone.
+#[must_use]
+pub fn told_of(snapshot: &Snapshot, identity: &Arc<Identity>, now: Timestamp) -> Option<ToldOf> {
+    let who = Who::find(snapshot, None, &identity.principal, Some(identity)).ok()?;
+    let store = &snapshot.store;
+    if store.is_disabled(&who.subject, now) {
+        return None;
+    }
+    let above = store.closure(store.parents(&who.subject));
+    let of_kind = |kind: &str| {
+        let found = above.iter().map(|index| store.uid(*index)).filter(|uid| uid.kind() == kind);
+        sorted(found.map(|uid| SmolStr::new(uid.id())).collect())
+    };
+    let (teams, orgs) = (of_kind("Team"), of_kind("Org"));
+    let kept: Vec<_> = store.index_of(&who.subject).into_iter().chain(above.iter().copied()).collect();
+    let roles = kept.iter().flat_map(|index| store.record(*index).roles()).chain(&*identity.said.roles);
+    let tags = kept.iter().flat_map(|index| store.record(*index).tags()).chain(&*identity.said.tags);
+    let (roles, tags) = (sorted(roles.cloned().collect()), sorted(tags.cloned().collect()));
+    Some(ToldOf { principal: who.principal.clone(), teams, orgs, roles, tags })
+}
+
+fn sorted(mut names: Vec<SmolStr>) -> Vec<SmolStr> {
+    names.sort_unstable();
+    names.dedup();
+    names
 }

@@ -52,20 +52,20 @@ pub struct Attempt {
     source: Option<u64>,
     id: Option<u64>,
     pair: Option<u64>,
-    credential: u128,
+    credential: u64,
 }
 
 /// Who failed, and who did not.
 #[derive(Debug)]
 pub struct Failures {
     limits: FailureLimits,
-    hashers: [RandomState; 2],
+    hasher: RandomState,
     sources: Generations<u64, i64>,
     ids: Generations<u64, i64>,
     /// Until when a source is kept from an id that is guessed at.
     pairs: Generations<u64, i64>,
     /// Until when a credential is let through.
-    proved: Generations<u128, i64>,
+    proved: Generations<u64, i64>,
 }
 
 impl Failures {
@@ -75,7 +75,7 @@ impl Failures {
         let most = limits.remembered.max(2);
         Self {
             limits,
-            hashers: [RandomState::new(), RandomState::new()],
+            hasher: RandomState::new(),
             sources: Generations::of(most),
             ids: Generations::of(most),
             pairs: Generations::of(most),
@@ -86,14 +86,12 @@ impl Failures {
     /// What is presented, as it is known here. An id is what the credential itself says: a user's name, a key's public id.
     #[must_use]
     pub fn attempt(&self, presented: &Presented) -> Attempt {
-        let [hasher, other] = &self.hashers;
+        let hasher = &self.hasher;
         let source = presented.source.map(source_of).map(|source| hasher.hash_one(("source", source)));
         let id = id_of(&presented.credential).map(|id| hasher.hash_one(("id", id)));
         // Where nothing is known of the source, all of those are one.
         let pair = id.map(|id| hasher.hash_one(("pair", source, id)));
-        let halves = [hasher, other].map(|hasher| u128::from(hasher.hash_one(Whole(&presented.credential))));
-        let [high, low] = halves;
-        Attempt { source, id, pair, credential: high << 64 | low }
+        Attempt { source, id, pair, credential: hasher.hash_one(Whole(&presented.credential)) }
     }
 
     /// Whether it is looked at; else, in how many milliseconds it may be.
@@ -181,7 +179,7 @@ fn id_of(credential: &Credential) -> Option<&str> {
             let (_, rest) = parameters.expose().split_once("username=\"")?;
             rest.split('"').next()
         }
-        Credential::Certificates(_) | Credential::ForwardedCertificate(_) => None,
+        Credential::Certificates(_) | Credential::ForwardedCertificate { .. } => None,
     }
 }
 
@@ -196,7 +194,7 @@ impl Hash for Whole<'_> {
             Credential::Basic { username, password } => (2, username, password.expose()).hash(state),
             Credential::Digest(text) => (3, text.expose()).hash(state),
             Credential::Certificates(certificates) => (4, certificates).hash(state),
-            Credential::ForwardedCertificate(text) => (5, text).hash(state),
+            Credential::ForwardedCertificate { said, .. } => (5, said).hash(state),
         }
     }
 }

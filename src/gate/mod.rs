@@ -9,15 +9,19 @@ mod context;
 mod decide;
 mod evaluate;
 mod explain;
+mod failures;
 mod gather;
 mod narrow;
 mod ports;
+mod routes;
 mod settle;
 mod spend;
 mod standing;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
-pub use authenticate::{Authenticator, Credential, Described, Peer, Presented, Verdict, authenticate, has_role};
+pub use authenticate::{
+    Authenticator, Credential, Described, Peer, Presented, ToldOf, Verdict, authenticate, has_role, told_of,
+};
 pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates};
 pub use books::{
     Books, BooksPage, BooksWish, By, Collector, Group, MAX_LINES, Row, Sum, TimeSpan, day_of, month_begins,
@@ -27,11 +31,13 @@ pub use context::RequestContext;
 pub use decide::{decide, explain_request};
 pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
+pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
 pub use ports::{
     Ask, Clock, CloseError, Fetch, FetchError, HoldError, Issued, KeyLookup, Later, Look, Meters, Notice, Reply,
     StoreError, SubjectsOf, TokenError, Tokens,
 };
+pub use routes::{Mapped, Named, RouteError, RouteMap};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;
 pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, standings};

@@ -50,7 +50,7 @@ pub(crate) fn masked(line: &str) -> Cow<'_, str> {
             }
             // Of a list or a mapping nothing is told to its end, which may be that of the line.
             Some('[' | '{') => value.len(),
-            _ => value.find([',', '}']).unwrap_or(value.len()),
+            _ => value.find([',', '}']).and_then(|at| value.get(..at)).unwrap_or(value).trim_end().len(),
         };
         let (value, left) = value.split_at_checked(end).unwrap_or((value, ""));
         shown.extend(value.chars().map(|_| '*'));
@@ -134,9 +134,9 @@ mod tests {
     #[test]
     fn a_secret_is_not_shown_and_nothing_moves() {
         for (line, shown) in [
-            ("  - { id: alice, password_hash: hunter2 }", "  - { id: alice, password_hash: ******** }"),
+            ("  - { id: alice, password_hash: hunter2 }", "  - { id: alice, password_hash: ******* }"),
             ("password_hash: \"a, b\", teem: x", "password_hash: ******, teem: x"),
-            ("'pasword': 'hunter2', token: é, x: y", "'pasword': *********, token: *, x: y"),
+            ("'password': 'hunter2', token: é, x: y", "'password': *********, token: *, x: y"),
             ("  - { id: a, hash: x, owner: 'User::\"b\"' }", "  - { id: a, hash: *, owner: 'User::\"b\"' }"),
             ("client_secret:   hunter2", "client_secret:   *******"),
             ("tokens: [hunter2]", "tokens: [hunter2]"),

@@ -228,6 +228,12 @@ impl Server {
         std::mem::replace(&mut self.temp, TempDir::new().unwrap())
     }
 
+    fn last_metrics(&self) -> String {
+        let Ok(mut client) = Client::try_connect(self.address) else { return String::new() };
+        let _ = client.stream.get_ref().set_read_timeout(Some(Duration::from_secs(2)));
+        client.try_request("GET", "/metrics", &[], b"").map(|answer| answer.body).unwrap_or_default()
+    }
+
     pub fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !condition(self) {
@@ -239,9 +245,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // What it counts is written too; where somebody may read it without a credential, it is looked at.
+        let metrics = if SECRETS.lock().unwrap().is_empty() { String::new() } else { self.last_metrics() };
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let log = self.log();
+        let log = format!("{metrics}\n{}", self.log());
         for secret in SECRETS.lock().unwrap().iter().filter(|_| !std::thread::panicking()) {
             assert!(!log.contains(secret.as_str()), "the server wrote a secret: {log}");
         }
@@ -334,7 +342,12 @@ impl Client {
         let length = length.filter(|_| method != "HEAD");
         let mut body = vec![0; length.unwrap_or(0)];
         self.stream.read_exact(&mut body).ok()?;
-        Some(Answer { status, head, body: String::from_utf8(body).unwrap() })
+        let body = String::from_utf8(body).unwrap();
+        if status >= 400 {
+            let shown = SECRETS.lock().unwrap().iter().any(|secret| body.contains(secret.as_str()));
+            assert!(!shown, "an error shows a secret: {body}");
+        }
+        Some(Answer { status, head, body })
     }
 }
 

@@ -18,7 +18,10 @@ mod authority;
 mod callers;
 mod certificates;
 mod client;
+mod delegated;
+mod digest;
 mod exchange;
+mod failures;
 mod issuer;
 mod jose;
 mod layer;
@@ -27,6 +30,7 @@ mod mapping;
 mod oidc;
 mod passwords;
 mod recipes;
+mod shown;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;

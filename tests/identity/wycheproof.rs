@@ -10,9 +10,16 @@ const VECTORS: &str = include_str!("../cases/jose/wycheproof_json_web_signature.
 
 /// Valid, and refused all the same.
 const BY_POLICY: &[(i64, &str)] = &[
-    (347, "ES512 (P-521) is not taken: nobody's provider signs with it, and the library has no such curve"),
-    (351, "ES512 (P-521) is not taken: nobody's provider signs with it, and the library has no such curve"),
+    (346, "the key is for PS256 and the token says PS384: a key that names its algorithm is for no other"),
+    (347, "P-521 is not taken"),
+    (350, "as 346"),
+    (351, "P-521 is not taken"),
+    (372, "a `?` in base64url is passed over by lenient readers; what stands there is no token"),
+    (373, "as 372"),
 ];
+
+/// Called invalid for a padding that the file does not have: each is, byte for byte, the valid vector beside it.
+const SAME_AS_VALID: &[(i64, i64)] = &[(367, 357), (370, 357)];
 
 fn keys(key: &Value) -> KeySet {
     if key["kty"] == "oct" {
@@ -32,6 +39,16 @@ fn no_invalid_vector_is_accepted() {
             let (number, is_valid, token) = (test[0].as_i64().unwrap(), test[1] == "valid", test[3].as_str().unwrap());
             let accepted =
                 Jws::parse(token, 16 * 1024).is_ok_and(|jws| jws.payload().is_ok() && keys.check(&jws, None).is_ok());
+            if let Some((_, valid)) = SAME_AS_VALID.iter().find(|(known, _)| *known == number) {
+                assert!(
+                    group["tests"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .any(|test| test[0] == *valid && test[1] == "valid" && test[3] == token)
+                );
+                continue;
+            }
             let by_policy = BY_POLICY.iter().any(|(known, _)| *known == number);
             *(if is_valid { &mut valid } else { &mut invalid }) += 1;
             if accepted != (is_valid && !by_policy) {
@@ -40,7 +57,7 @@ fn no_invalid_vector_is_accepted() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!((valid, invalid), (46, 355));
+    assert_eq!((valid, invalid), (46, 353));
 }
 
 #[test]

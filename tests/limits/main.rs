@@ -19,6 +19,7 @@ mod crowd;
 mod fleet;
 mod full_disk;
 mod holding;
+mod leases;
 mod lists;
 #[allow(dead_code, reason = "the tests of the stores use the rest of it")]
 #[path = "../stores/redis_server.rs"]

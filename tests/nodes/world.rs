@@ -15,7 +15,7 @@ use tollgate::meter::{
 use tollgate::model::{Amount, Every, Period, Timestamp, Unit};
 
 use crate::kernel::{Kernel, OUTSIDE, Slot};
-use crate::network::{Faults, Link, Mutant, Network, Store};
+use crate::network::{Faults, Link, Mutant, Network, Store, TIMEOUT_MS};
 
 /// 2026-03-10T11:59:53Z: an hour ends soon.
 pub const BEGIN: i64 = 1_773_143_993_000;
@@ -432,7 +432,9 @@ impl World {
         let limit = &self.limits[REQUESTS];
         let Measure::Rate { amount: flow, every_ms, .. } = limit.measure else { unreachable!() };
         let lasts_ms = limit.lease.map_or(0, |lease| lease.lasts_ms);
-        let slack_ms = lasts_ms + 2 * self.most_skew_ms + 1_500;
+        // Clocks differ in how long a lease lasts, and in how much has flown back at the store; and a request is as of when it
+        // was asked, however often it waited for an answer of the store since.
+        let slack_ms = lasts_ms + 4 * self.most_skew_ms + 8 * TIMEOUT_MS;
         let scale = every_ms as i64;
         let burst = limit.cap.get() as i64 * scale + flow.get() as i64 * slack_ms;
         let (mut level, mut before) = (0, BEGIN);

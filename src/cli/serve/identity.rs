@@ -9,7 +9,8 @@ use crate::edge::identity::introspection::IntrospectionProvider;
 use crate::edge::identity::jwt::JwtProvider;
 use crate::edge::identity::tokens::TokenProvider;
 use crate::edge::identity::{
-    BasicProvider, CertificateProvider, ForwardedProvider, Htpasswd, PasswordOptions, StaticProvider, StaticSecret,
+    BasicProvider, CertificateProvider, DelegatedProvider, DigestFile, DigestProvider, ForwardedProvider, Htpasswd,
+    PasswordOptions, StaticProvider, StaticSecret,
 };
 use crate::edge::outgoing::Fetcher;
 use crate::gate::{Authenticator, Clock, Fetch, Tokens};
@@ -46,6 +47,13 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
                     roles: one.roles.clone(),
                 };
                 Arc::new(StaticProvider::new(tokens.tokens.iter().map(secret).collect())?)
+            }
+            ProviderKind::Delegated(options) => {
+                Arc::new(DelegatedProvider::new(provider.name.clone(), (**options).clone(), Arc::clone(&fetch)))
+            }
+            ProviderKind::Digest(settings) => {
+                let file = DigestFile::open(&settings.file, &settings.realm)?;
+                Arc::new(DigestProvider::new(provider.name.clone(), file)?)
             }
             ProviderKind::Jwt(jwt) => {
                 let provider = JwtProvider::new(&provider.name, jwt.clone(), provider.pass_on_error);

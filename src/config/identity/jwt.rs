@@ -100,7 +100,7 @@ impl RawIssuer {
         }
         let keys = self.keys()?;
         let audiences: Vec<SmolStr> = self.audiences.all().into_iter().map(SmolStr::from).collect();
-        if audiences.is_empty() || audiences.len() > MAX_ITEMS || audiences.iter().any(|one| one.is_empty()) {
+        if audiences.is_empty() || audiences.len() > MAX_ITEMS || audiences.iter().any(SmolStr::is_empty) {
             return Err(format!("`audiences` takes 1 to {MAX_ITEMS} texts: what `aud` calls this server"));
         }
         let known =

@@ -11,6 +11,9 @@
 mod basic;
 mod certificate;
 mod claims;
+mod delegated;
+mod digest;
+mod failures;
 mod introspection;
 mod jwt;
 mod static_token;
@@ -22,15 +25,18 @@ use hyper::header::HeaderName;
 use serde::Deserialize;
 
 use super::node::{self, NodeError};
+use crate::edge::identity::DelegatedOptions;
 use crate::edge::identity::Mapping;
 use crate::edge::identity::introspection::IntrospectionSettings;
 use crate::edge::identity::jwt::JwtSettings;
 use crate::edge::identity::tokens::TokenOptions;
+use crate::gate::FailureLimits;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
 pub use basic::BasicSettings;
 pub use certificate::ForwardedCertificates;
+pub use digest::DigestSettings;
 pub use static_token::{StaticToken, StaticTokens};
 
 /// Most providers.
@@ -47,6 +53,8 @@ pub struct IdentitySettings {
     pub loopback_closed: bool,
     /// Headers that hold a caller's key, besides `Authorization`.
     pub key_headers: Vec<HeaderName>,
+    /// How many credentials that prove nobody are borne; `None` for any number.
+    pub failures: Option<FailureLimits>,
     /// Tollgate's own tokens, where it hands them out.
     pub tokens: Option<TokenOptions>,
     /// Providers, in the order in which they are asked.
@@ -56,7 +64,8 @@ pub struct IdentitySettings {
 impl Default for IdentitySettings {
     fn default() -> Self {
         let key_headers = ["x-api-key", "api-key"].map(HeaderName::from_static).into();
-        Self { loopback_closed: false, key_headers, tokens: None, providers: Vec::new() }
+        let failures = Some(FailureLimits::default());
+        Self { loopback_closed: false, key_headers, failures, tokens: None, providers: Vec::new() }
     }
 }
 
@@ -82,6 +91,10 @@ pub enum ProviderKind {
     Introspection(Box<IntrospectionSettings>),
     /// Names and passwords.
     Basic(BasicSettings),
+    /// Names and proofs of passwords.
+    Digest(DigestSettings),
+    /// Somebody else's endpoint.
+    Delegated(Box<DelegatedOptions>),
     /// The listener's client certificates.
     ClientCertificate(Vec<Mapping>),
     /// Client certificates that a proxy tells of.
@@ -94,6 +107,7 @@ pub enum ProviderKind {
 struct Raw {
     loopback: Option<Loopback>,
     key_headers: Option<Vec<String>>,
+    failures: Option<failures::Raw>,
     tokens: Option<tokens::Raw>,
     providers: Option<Vec<RawProvider>>,
 }
@@ -116,6 +130,8 @@ struct RawProvider {
     jwt: Option<jwt::Raw>,
     introspection: Option<introspection::Raw>,
     basic: Option<basic::Raw>,
+    delegated: Option<delegated::Raw>,
+    digest: Option<digest::Raw>,
     client_certificate: Option<certificate::Raw>,
     forwarded_certificate: Option<certificate::RawForwarded>,
 }
@@ -150,6 +166,9 @@ impl IdentitySettings {
             let header = |name: String| name.parse().map_err(|_| format!("`{name}` is no name of a header"));
             settings.key_headers = names.into_iter().map(header).collect::<Result<_, _>>()?;
         }
+        if let Some(failures) = raw.failures {
+            settings.failures = failures.checked()?;
+        }
         settings.tokens = raw.tokens.map(tokens::Raw::checked).transpose()?;
         let providers = raw.providers.unwrap_or_default();
         if providers.len() > MAX_PROVIDERS {
@@ -169,8 +188,9 @@ impl IdentitySettings {
 
 impl Provider {
     fn checked(raw: RawProvider) -> Result<Self, String> {
-        let RawProvider { name, enabled: _, on_error, r#static, jwt, introspection, basic, .. } = raw;
-        let RawProvider { client_certificate, forwarded_certificate, .. } = raw;
+        let (client_certificate, forwarded_certificate) = (raw.client_certificate, raw.forwarded_certificate);
+        let RawProvider { name, enabled: _, on_error, r#static, jwt, introspection, basic, delegated, digest, .. } =
+            raw;
         let mut kinds = Vec::new();
         if let Some(raw) = r#static {
             kinds.push(("static", ProviderKind::Static(raw.checked()?)));
@@ -190,15 +210,23 @@ impl Provider {
         if let Some(raw) = forwarded_certificate {
             kinds.push(("forwarded_certificate", ProviderKind::ForwardedCertificate(raw.checked()?)));
         }
+        if let Some(raw) = digest {
+            kinds.push(("digest", ProviderKind::Digest(raw.checked()?)));
+        }
+        let pass_on_error = on_error == Some(OnError::Pass);
+        if let Some(raw) = delegated {
+            kinds.push(("delegated", ProviderKind::Delegated(Box::new(raw.checked(pass_on_error)?))));
+        }
         let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
-            let kinds = "`static`, `jwt`, `introspection`, `basic`, `client_certificate`, `forwarded_certificate`";
+            let kinds = "`static`, `jwt`, `introspection`, `basic`, `digest`, `delegated`, \
+                         `client_certificate`, `forwarded_certificate`";
             return Err(format!("a provider is of one kind: {kinds}"));
         };
         let name = name.unwrap_or_else(|| called.to_owned());
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             return Err(format!("the name of a provider has 1 to {MAX_NAME_BYTES} bytes"));
         }
-        Ok(Self { name, pass_on_error: on_error == Some(OnError::Pass), kind })
+        Ok(Self { name, pass_on_error, kind })
     }
 }
 

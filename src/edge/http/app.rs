@@ -4,20 +4,21 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::body::BodyLimits;
 use super::metrics::Metrics;
+use super::refusals::RefusalLog;
 use super::server::HttpOptions;
 use super::wire::Silence;
 use crate::edge::answer::{self, Id};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
-use crate::gate::Tokens;
+use crate::gate::{RouteMap, Tokens};
 use crate::meter::Alert;
 use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
@@ -26,8 +27,11 @@ use crate::policy::Snapshot;
 pub(super) struct App {
     pub(super) engine: Engine,
     pub(super) metrics: Metrics,
+    refusals: RefusalLog,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
+    /// What requests of gateways ask for.
+    pub(super) routes: RouteMap,
     /// Which headers hold a caller's credential.
     pub(super) credential_headers: CredentialHeaders,
     /// What becomes of alerts, where they are sent.
@@ -59,7 +63,9 @@ impl App {
         Self {
             engine,
             metrics: Metrics::default(),
+            refusals: RefusalLog::default(),
             open: options.open,
+            routes: options.routes.clone(),
             credential_headers: options.credential_headers.clone(),
             outbox: OnceLock::new(),
             tokens: OnceLock::new(),
@@ -97,10 +103,7 @@ impl App {
     /// Tells that a credential proved nobody.
     pub(super) fn refused(&self, refusal: &Refusal, source: Option<IpAddr>) {
         self.metrics.refused(refusal.reason);
-        let from = source.map(|address| format!(" from {address}")).unwrap_or_default();
-        let about = refusal.about.as_ref().map(|about| format!(" ({})", about.escape_debug())).unwrap_or_default();
-        // That nobody reads it is no reason to stop.
-        let _ = writeln!(std::io::stderr().lock(), "refused a credential{from}: {}{about}", refusal.reason.as_str());
+        self.refusals.tell(refusal, source, Instant::now());
     }
 
     /// A name for the next decision.

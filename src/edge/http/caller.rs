@@ -72,15 +72,19 @@ pub(super) async fn proved(
         let message = "this takes a credential in `Authorization`; GET /docs tells which roles it needs";
         ApiError::new(ErrorCode::Unauthenticated, message)
     })?;
-    identify(app, snapshot, &presented).await.map_err(|refusal| {
-        let code = match (refusal.reason, &presented.credential) {
-            (RefusalReason::TooManyFailures, _) => ErrorCode::TooManyFailures,
-            (RefusalReason::ProviderUnavailable, _) => ErrorCode::Unavailable,
-            (RefusalReason::Expired, Credential::Digest(_)) => ErrorCode::StaleNonce,
-            _ => ErrorCode::Unauthenticated,
-        };
-        ApiError::new(code, refusal.message)
-    })
+    let proved = identify(app, snapshot, &presented).await;
+    proved.map_err(|refusal| refused(&refusal, &presented.credential))
+}
+
+/// What a caller is told whose credential proves nobody.
+pub(super) fn refused(refusal: &Refusal, credential: &Credential) -> ApiError {
+    let code = match (refusal.reason, credential) {
+        (RefusalReason::TooManyFailures, _) => ErrorCode::TooManyFailures,
+        (RefusalReason::ProviderUnavailable, _) => ErrorCode::Unavailable,
+        (RefusalReason::Expired, Credential::Digest(_)) => ErrorCode::StaleNonce,
+        _ => ErrorCode::Unauthenticated,
+    };
+    ApiError::new(code, refusal.message.as_str())
 }
 
 /// The response to an error; to a caller that must prove itself, with what the providers take besides bearers.
@@ -111,12 +115,13 @@ pub(super) async fn identify(
 }
 
 /// The credential of a question, with what the question tells of the request that it came with.
-pub(super) fn presented(credential: &Credential, parts: &Parts, peer: &Peer) -> Presented {
+pub(super) fn presented(credential: &Credential, parts: &Parts, _: &Peer) -> Presented {
     let told = |name: &str| {
         let member = parts.context.members().iter().find(|(known, _)| known == name);
         member.and_then(|(_, member)| member.as_text()).cloned()
     };
-    let source = told("ip").and_then(|text| text.parse().ok()).or(peer.address);
+    // The gateway's own address is not where the credential came from.
+    let source = told("ip").and_then(|text| text.parse().ok());
     let (method, path) = (told("method").unwrap_or_default(), told("path").unwrap_or_default());
     let request = Described { method, path, ..Described::default() };
     Presented { credential: credential.clone(), source, request }

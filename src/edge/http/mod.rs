@@ -19,12 +19,14 @@ mod metrics;
 mod operations;
 mod pace;
 mod query;
+mod refusals;
 mod router;
 mod server;
 mod spending;
 mod standing;
 mod tls;
 mod tokens;
+mod validate;
 mod wire;
 
 pub use router::routes;

@@ -21,13 +21,14 @@ use tower_service::Service as _;
 use super::app::App;
 use super::caller::{self, Access, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
-use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing, tokens};
+use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing, tokens, validate};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     IsAuthorized,
     Batch,
     CedarAgent,
+    Validate,
     Settle,
     Release,
     Extend,
@@ -50,12 +51,18 @@ impl Route {
     /// What a caller needs for it, where the server is not open to whoever reaches it.
     fn access(self) -> Access {
         match self {
-            Self::Live | Self::Ready | Self::OpenApi | Self::Page | Self::Version => Access::Everybody,
             // Whoever asks for a token proves itself with what it brings.
-            Self::Token | Self::PublishedKeys => Access::Everybody,
+            Self::Live
+            | Self::Ready
+            | Self::OpenApi
+            | Self::Page
+            | Self::Version
+            | Self::Token
+            | Self::PublishedKeys => Access::Everybody,
             Self::IsAuthorized
             | Self::Batch
             | Self::CedarAgent
+            | Self::Validate
             | Self::Settle
             | Self::Release
             | Self::Extend
@@ -68,10 +75,11 @@ impl Route {
 }
 
 /// Every route there is, the one of nearly all requests first.
-const ROUTES: [(&str, &str, Route); 19] = [
+const ROUTES: [(&str, &str, Route); 20] = [
     ("/is_authorized", "POST", Route::IsAuthorized),
     ("/is_authorized/batch", "POST", Route::Batch),
     ("/v1/is_authorized", "POST", Route::CedarAgent),
+    ("/v1/auth/validate", "POST", Route::Validate),
     ("/settle", "POST", Route::Settle),
     ("/release", "POST", Route::Release),
     ("/extend", "POST", Route::Extend),
@@ -171,6 +179,7 @@ where
         Route::IsAuthorized
         | Route::Batch
         | Route::CedarAgent
+        | Route::Validate
         | Route::Settle
         | Route::Release
         | Route::Extend
@@ -194,6 +203,7 @@ where
         Route::IsAuthorized => is_authorized::answer(app, peer, &body, status_tells).await,
         Route::Batch => batch::answer(app, peer, &body).await,
         Route::CedarAgent => cedar_agent::answer(app, &body).await,
+        Route::Validate => validate::answer(app, &body).await,
         Route::Settle => spending::settle(app, &body).await,
         Route::Release => spending::release(app, &body).await,
         Route::Extend => spending::extend(app, &body).await,

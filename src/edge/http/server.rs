@@ -27,7 +27,7 @@ use super::tls::Tls;
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
-use crate::gate::Tokens;
+use crate::gate::{RouteMap, Tokens};
 
 /// After an error that will not go away by itself (no file descriptors left), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -41,6 +41,8 @@ pub struct HttpOptions {
     pub listen: SocketAddr,
     /// Whether whoever reaches the address may ask, without a credential.
     pub open: bool,
+    /// What requests of gateways ask for, where they are told by path and method.
+    pub routes: RouteMap,
     /// Which headers hold a caller's credential.
     pub credential_headers: CredentialHeaders,
     /// Longest body.
@@ -72,6 +74,7 @@ impl Default for HttpOptions {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8181)),
             open: true,
+            routes: RouteMap::default(),
             credential_headers: CredentialHeaders::default(),
             body_bytes: 2 * 1024 * 1024,
             batch: 1_000,

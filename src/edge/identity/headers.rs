@@ -103,6 +103,7 @@ impl CredentialHeaders {
         Described {
             method: head.method.as_str().into(),
             path: head.uri.path().into(),
+            query: head.uri.query().unwrap_or_default().into(),
             headers: head.headers.iter().filter_map(text).collect(),
             params: Box::default(),
         }

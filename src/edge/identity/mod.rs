@@ -5,6 +5,8 @@
 mod certificate;
 #[cfg(feature = "jwt")]
 pub mod claims;
+mod delegated;
+mod digest;
 #[cfg(feature = "tower")]
 mod headers;
 #[cfg(feature = "jwt")]
@@ -15,16 +17,19 @@ pub mod jose;
 pub mod jwt;
 #[cfg(feature = "passwords")]
 mod passwords;
-#[cfg(any(feature = "jwt", feature = "passwords"))]
 mod recent;
 mod static_token;
 #[cfg(all(feature = "jwt", feature = "sqlite"))]
 pub mod tokens;
+mod watched;
 
 #[cfg(feature = "certificates")]
 pub use certificate::{CertificateProvider, ForwardedProvider, Grants, Mapping, MappingError, NameKind};
+pub use delegated::{Attributes, DelegatedOptions, DelegatedProvider};
+pub use digest::{DigestFile, DigestProvider};
 #[cfg(feature = "tower")]
 pub use headers::{CredentialHeaders, HeadersError};
 #[cfg(feature = "passwords")]
-pub use passwords::{BasicProvider, Htpasswd, HtpasswdError, PasswordOptions, hash};
+pub use passwords::{BasicProvider, Htpasswd, PasswordOptions, hash};
 pub use static_token::{SameToken, StaticProvider, StaticSecret};
+pub use watched::FileError;

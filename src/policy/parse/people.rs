@@ -143,8 +143,9 @@ fn owner(fields: &Fields) -> Option<Located<EntityUid>> {
     }
 }
 
-/// What is kept of a password. Nothing of it is shown: it may be the password itself.
+/// What is kept of a password. Nothing of it is shown, and so the place is that of its key: it may be the password itself.
 fn password(fields: &Fields) -> Option<PasswordHash> {
+    let (key, _) = fields.entry("password_hash")?;
     let node = fields.get("password_hash")?;
     let scalar = fields.findings.scalar(node, "an argon2id hash")?;
     let error = match PasswordHash::parse(&scalar.text) {
@@ -153,7 +154,7 @@ fn password(fields: &Fields) -> Option<PasswordHash> {
     };
     let help = "`tollgate password hash` makes one: `password_hash: \"$argon2id$v=19$m=19456,t=2,p=1$…\"`";
     let message = format!("this `password_hash` is not taken: {error}");
-    fields.findings.error(ProblemCode::PasswordHash, node.place, message).help(help);
+    fields.findings.error(ProblemCode::PasswordHash, key.place, message).help(help);
     None
 }
 

@@ -34,7 +34,7 @@ impl ClaimPath {
             Some(pointer) => pointer.split('/').map(unescaped).collect::<Option<Vec<_>>>().ok_or(PathError)?,
             None => dotted(text)?,
         };
-        if steps.is_empty() || steps.len() > MAX_STEPS || steps.iter().any(|step| step.is_empty()) {
+        if steps.is_empty() || steps.len() > MAX_STEPS || steps.iter().any(SmolStr::is_empty) {
             return Err(PathError);
         }
         Ok(Self(steps.into()))

@@ -1,139 +1,38 @@
 //! An htpasswd file: a name, a colon, and a bcrypt or argon2id hash a line. Everything else that such files may hold is
-//! refused with its line. Read anew when it changes; where the newest does not read, the last good one goes on.
+//! refused with its line.
 
-use std::collections::HashMap;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::path::PathBuf;
 
 use smol_str::SmolStr;
 
 use super::stored::Stored;
+use crate::edge::identity::watched::{FileError, Watched};
 use crate::model::{PasswordHash, Timestamp, check_name};
 
-/// Largest file.
-const MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// How often it is looked at, at most.
-const LOOK_EVERY_MS: i64 = 1_000;
 /// Costs of bcrypt: the least that `htpasswd -B` makes, and about a second of work.
 const BCRYPT_COSTS: std::ops::RangeInclusive<u32> = 5..=14;
 
 /// An htpasswd file.
-pub struct Htpasswd {
-    path: PathBuf,
-    state: Mutex<State>,
-}
-
-struct State {
-    known: Arc<Names>,
-    /// What the file was when it was last read.
-    stamp: Option<Stamp>,
-    looked_at: Option<Timestamp>,
-}
-
-type Names = HashMap<SmolStr, Stored>;
-type Stamp = (SystemTime, u64);
-
-/// Why a file is not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum HtpasswdError {
-    /// It cannot be read.
-    #[error("{}: {error}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// A line of it is not taken. Nothing of the line is told.
-    #[error("{}:{line}: {message}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line.
-        line: usize,
-        /// What is wrong with it.
-        message: String,
-    },
-}
+pub struct Htpasswd(Watched<Stored>);
 
 impl Htpasswd {
     /// Reads the file.
     ///
     /// # Errors
     /// With the first line that is not taken.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, HtpasswdError> {
-        let path = path.into();
-        let (known, stamp) = read(&path)?;
-        Ok(Self { path, state: Mutex::new(State { known, stamp: Some(stamp), looked_at: None }) })
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, FileError> {
+        Watched::open(path.into(), Box::new(entry)).map(Self)
     }
 
     /// What is kept of the password of `name`; the file is looked at again if that is due.
     pub(super) fn find(&self, name: &str, now: Timestamp) -> Option<Stored> {
-        self.known(Some(now)).get(name).cloned()
+        self.0.known(Some(now)).get(name).cloned()
     }
 
     /// Every hash.
     pub(super) fn all(&self) -> Vec<Stored> {
-        self.known(None).values().cloned().collect()
+        self.0.known(None).values().cloned().collect()
     }
-
-    fn known(&self, now: Option<Timestamp>) -> Arc<Names> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = |now: Timestamp, last: Timestamp| {
-            now.as_millis().saturating_sub(last.as_millis()) >= LOOK_EVERY_MS || now < last
-        };
-        if let Some(now) = now.filter(|now| state.looked_at.is_none_or(|last| due(*now, last))) {
-            state.looked_at = Some(now);
-            self.look(&mut state);
-        }
-        Arc::clone(&state.known)
-    }
-
-    fn look(&self, state: &mut State) {
-        let stamp = stamp(&self.path).ok();
-        if stamp == state.stamp {
-            return;
-        }
-        // Told once for each change, and not again while it stays as it is.
-        state.stamp = stamp;
-        let text = match read(&self.path) {
-            Ok((known, stamp)) => {
-                (state.known, state.stamp) = (known, Some(stamp));
-                format!("read {} anew: {} names", self.path.display(), state.known.len())
-            }
-            Err(error) => format!("warning: {error}; the names of before go on"),
-        };
-        // That nobody reads it is no reason to stop.
-        let _ = writeln!(std::io::stderr().lock(), "{text}");
-    }
-}
-
-fn stamp(path: &Path) -> std::io::Result<Stamp> {
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() || metadata.len() > MAX_BYTES {
-        return Err(std::io::Error::other(format!("it is no file of {MAX_BYTES} bytes at most")));
-    }
-    Ok((metadata.modified()?, metadata.len()))
-}
-
-fn read(path: &Path) -> Result<(Arc<Names>, Stamp), HtpasswdError> {
-    let unreadable = |error| HtpasswdError::Unreadable { path: path.to_owned(), error };
-    let stamp = stamp(path).map_err(unreadable)?;
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let mut known = Names::new();
-    for (number, line) in text.lines().enumerate() {
-        let wrong = |message: String| HtpasswdError::Line { path: path.to_owned(), line: number + 1, message };
-        if line.trim().is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let (name, stored) = entry(line).map_err(wrong)?;
-        if known.insert(name, stored).is_some() {
-            return Err(wrong("the name stands in the file twice".to_owned()));
-        }
-    }
-    Ok((Arc::new(known), stamp))
 }
 
 fn entry(line: &str) -> Result<(SmolStr, Stored), String> {

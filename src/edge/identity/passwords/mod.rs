@@ -21,7 +21,7 @@ use crate::model::{
 };
 use crate::policy::Snapshot;
 
-pub use htpasswd::{Htpasswd, HtpasswdError};
+pub use htpasswd::Htpasswd;
 pub use stored::hash;
 
 use pool::{Busy, Pool};

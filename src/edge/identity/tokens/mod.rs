@@ -24,8 +24,9 @@ use zeroize::Zeroizing;
 use super::jose::{Checks, Jws, KeySet, looks_like, ready};
 use super::recent::{self, Recent};
 use crate::gate::{Authenticator, Credential, Issued, KeyLookup, Later, Presented, TokenError, Tokens, Verdict};
-use crate::model::{AuthMethod, Identity, Refusal, RefusalReason, SecretText, Timestamp};
+use crate::model::{AuthMethod, EntityUid, Identity, Refusal, RefusalReason, SecretText, Timestamp};
 use crate::policy::Snapshot;
+use crate::policy::entities::Subject;
 use carried::Carried;
 use store::{Family, KeptKey, Refreshed, Store};
 
@@ -39,6 +40,8 @@ const LEEWAY_MS: i64 = 10_000;
 const REFRESH_PREFIX: &str = "tgr_";
 /// How many tokens are remembered.
 const REMEMBERED: usize = 10_000;
+/// What keys are called.
+const API_KEY: &str = "ApiKey";
 /// The claim that says whom a token is for.
 const CARRIED: &str = "tollgate";
 /// The claim that names the refresh tokens that it came with.
@@ -120,7 +123,7 @@ impl TokenProvider {
             max_lifetime_ms: Some(options.access_ms),
             require: Vec::new(),
         };
-        Ok(Self {
+        let provider = Self {
             options,
             checks,
             store: Mutex::new(store),
@@ -128,7 +131,10 @@ impl TokenProvider {
             revoked: RwLock::new(revoked),
             lookup,
             recent: Recent::new(REMEMBERED),
-        })
+        };
+        // Now, so that whoever looks for it early finds it. Where that fails, the first token will tell.
+        let _made = provider.signing_key(&mut provider.store(), now);
+        Ok(provider)
     }
 
     fn store(&self) -> std::sync::MutexGuard<'_, Store> {
@@ -223,6 +229,10 @@ impl TokenProvider {
         let nobody = || Refusal::new(RefusalReason::Malformed, "the token names nobody");
         if !carried.key {
             let identity = carried.identity().ok_or_else(nobody)?;
+            // A key of the bundle that is gone is nobody; what it had is looked up there at each decision.
+            if identity.principal.kind() == API_KEY && !is_declared(snapshot, &identity.principal) {
+                return Err(Refusal::new(RefusalReason::UnknownPrincipal, "the token proves nobody who may ask here"));
+            }
             return Ok(Arc::new(Identity { expires_at: Some(expires_at), ..identity }));
         }
         let key = carried.principal.parse().map_err(|_| nobody())?;
@@ -236,6 +246,11 @@ impl TokenProvider {
         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         family.is_some_and(|family| revoked.contains(family))
     }
+}
+
+fn is_declared(snapshot: &Snapshot, principal: &EntityUid) -> bool {
+    let subject = snapshot.subject(principal);
+    matches!(subject, Some(Subject::Known(index)) if snapshot.store.record(index).declared)
 }
 
 fn carried_by(claims: &Map<String, Value>) -> Option<Carried> {
@@ -286,6 +301,10 @@ impl Tokens for TokenProvider {
             }
         };
         let carried: Carried = serde_json::from_str(&family.identity).map_err(|_| TokenError::Unavailable)?;
+        let asks = carried.principal.parse::<EntityUid>().ok().and_then(|principal| snapshot.subject(&principal));
+        if asks.is_some_and(|subject| snapshot.store.is_disabled(&subject, now)) {
+            return refused(RefusalReason::UnknownPrincipal, "the token proves nobody who may ask here");
+        }
         if carried.key {
             // Before anything is signed for a key that is revoked.
             self.identity(carried.clone(), ends(None), snapshot, now).map_err(TokenError::Refused)?;
@@ -339,7 +358,7 @@ impl Authenticator for TokenProvider {
         }
         let Read { carried, family, kid, expires_at } = read;
         // A key may be revoked at any time, so it is looked up each time.
-        let is_key = carried.key;
+        let is_key = carried.key || carried.principal.starts_with(API_KEY);
         Later::ready(match self.identity(carried, expires_at, snapshot, now) {
             Ok(identity) => {
                 if !is_key {

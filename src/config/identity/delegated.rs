@@ -1,0 +1,92 @@
+//! `delegated:`, somebody else's endpoint that says whom a credential proves.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use smol_str::SmolStr;
+
+use crate::edge::identity::{Attributes, DelegatedOptions};
+use crate::edge::outgoing::Address;
+use crate::model::EntityUid;
+
+/// Most headers that are sent on by name.
+const MAX_HEADERS: usize = 64;
+/// How many answers are remembered.
+const CACHE_ENTRIES: usize = 10_000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    url: String,
+    timeout_ms: Option<u64>,
+    at_once: Option<usize>,
+    cache_ms: Option<i64>,
+    principal_type: Option<PrincipalType>,
+    nameless: Option<String>,
+    headers: Option<Vec<String>>,
+    attributes: Option<RawAttributes>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+enum PrincipalType {
+    User,
+    Service,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAttributes {
+    teams: Option<Vec<SmolStr>>,
+    orgs: Option<Vec<SmolStr>>,
+    roles: Option<Vec<SmolStr>>,
+    tags: Option<Vec<SmolStr>>,
+}
+
+impl Raw {
+    pub(super) fn checked(self, pass_on_error: bool) -> Result<DelegatedOptions, String> {
+        Address::parse(&self.url).map_err(|error| format!("`delegated`: `url`: {error}"))?;
+        let timeout_ms = self.timeout_ms.unwrap_or(2_000);
+        let (at_once, cache_ms) = (self.at_once.unwrap_or(64), self.cache_ms.unwrap_or(30_000));
+        if !(1..=30_000).contains(&timeout_ms) {
+            return Err("`delegated`: `timeout_ms` is a number from 1 to 30000".to_owned());
+        }
+        if !(1..=10_000).contains(&at_once) {
+            return Err("`delegated`: `at_once` is a number from 1 to 10000".to_owned());
+        }
+        if !(0..=300_000).contains(&cache_ms) {
+            return Err("`delegated`: `cache_ms` is a number from 0 to 300000".to_owned());
+        }
+        let nameless = self.nameless.map(|uid| uid.parse::<EntityUid>()).transpose();
+        let nameless = nameless.map_err(|error| format!("`delegated`: `nameless`: {error}"))?;
+        if let Some(uid) = nameless.as_ref().filter(|uid| !matches!(uid.kind(), "User" | "Service")) {
+            return Err(format!("`delegated`: `nameless` is a User or a Service, not `{uid}`"));
+        }
+        let headers = self.headers.map(|names| names.iter().map(|name| name.to_ascii_lowercase().into()).collect());
+        if headers.as_ref().is_some_and(|names: &Vec<SmolStr>| names.len() > MAX_HEADERS) {
+            return Err(format!("`delegated`: `headers` names {MAX_HEADERS} at most"));
+        }
+        let usual = Attributes::default();
+        let attributes = self.attributes.map(|raw| Attributes {
+            teams: raw.teams.unwrap_or_default(),
+            orgs: raw.orgs.unwrap_or_default(),
+            roles: raw.roles.unwrap_or_default(),
+            tags: raw.tags.unwrap_or_default(),
+        });
+        let principal_type = match self.principal_type {
+            Some(PrincipalType::Service) => "Service",
+            Some(PrincipalType::User) | None => "User",
+        };
+        Ok(DelegatedOptions {
+            url: self.url.into(),
+            timeout: Duration::from_millis(timeout_ms),
+            at_once,
+            cache_ms,
+            cache_entries: CACHE_ENTRIES,
+            principal_type,
+            nameless,
+            headers,
+            attributes: attributes.unwrap_or(usual),
+            pass_on_error,
+        })
+    }
+}

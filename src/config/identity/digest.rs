@@ -1,0 +1,32 @@
+//! `digest:`, names and proofs of passwords (RFC 7616).
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Names and proofs of passwords.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestSettings {
+    /// A file of `name:realm:digest` lines.
+    pub file: PathBuf,
+    /// The realm of all of them.
+    pub realm: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    file: PathBuf,
+    realm: Option<String>,
+}
+
+impl Raw {
+    pub(super) fn checked(self) -> Result<DigestSettings, String> {
+        let realm = self.realm.unwrap_or_else(|| "tollgate".to_owned());
+        let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b':') || byte == b' ';
+        if realm.is_empty() || realm.len() > 128 || !realm.bytes().all(plain) {
+            return Err("`digest`: `realm` is 1 to 128 characters of ASCII, no quote, backslash or colon".to_owned());
+        }
+        Ok(DigestSettings { file: self.file, realm })
+    }
+}

@@ -1,0 +1,140 @@
+//! `POST /v1/auth/validate`: the endpoint that others delegate to, in the form of Llama Stack. A credential and the
+//! request that it came with; 200 says whom it proves, 401 that it proves nobody. With `"authorize": true` a forbid is a
+//! 403.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde_json::{Map, Value, json};
+use smol_str::SmolStr;
+
+use super::app::App;
+use super::body::{self, JSON, USUAL_ANSWER_BYTES, of_type};
+use super::caller;
+use super::errors::{ApiError, ErrorCode, Response};
+use super::is_authorized::guarded_async;
+use crate::edge::answer;
+use crate::gate::{self, Credential, Described, Presented, RouteError};
+use crate::model::{DecisionCode, Identity, Request, SecretText, Told, strict_json};
+use crate::policy::Snapshot;
+
+/// Longest credential.
+const MAX_CREDENTIAL_BYTES: usize = 16 * 1024;
+
+/// What is asked.
+struct Asked {
+    presented: Presented,
+    params: Map<String, Value>,
+    method: Option<SmolStr>,
+    authorize: bool,
+}
+
+/// Answers.
+pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiError> {
+    let asked = read(text)?;
+    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+    let identity = match caller::identify(app, &snapshot, &asked.presented).await {
+        Ok(identity) => identity,
+        Err(refusal) => return Err(caller::refused(&refusal, &asked.presented.credential)),
+    };
+    let told = gate::told_of(&snapshot, &identity, app.engine.facts().now)
+        .ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated, "whoever it proves is disabled, or is gone"))?;
+    if asked.authorize
+        && let Some(forbidden) = forbidden(app, &snapshot, &identity, &asked).await?
+    {
+        return Ok(forbidden);
+    }
+    let attributes = json!({ "teams": told.teams, "orgs": told.orgs, "roles": told.roles, "tags": told.tags });
+    let whole = json!({ "principal": told.principal.to_string(), "attributes": attributes });
+    Ok(body::json(StatusCode::OK, &whole))
+}
+
+/// The answer to what is forbidden; `None` for a permit.
+async fn forbidden(
+    app: &App,
+    snapshot: &Arc<Snapshot>,
+    identity: &Arc<Identity>,
+    asked: &Asked,
+) -> Result<Option<Response>, ApiError> {
+    let param = |name: &str| asked.params.get(name).and_then(Value::as_str);
+    let path = &asked.presented.request.path;
+    let found = app.routes.find(path, asked.method.as_deref(), param);
+    let (action, resource) = found.map_err(|error| {
+        let place = if error == RouteError::NoModel { "request.params" } else { "request.path" };
+        ApiError::invalid(place, error.to_string())
+    })?;
+    let mut context = Map::new();
+    context.insert("path".to_owned(), path.as_str().into());
+    if let Some(method) = &asked.method {
+        context.insert("method".to_owned(), method.as_str().into());
+    }
+    let request = Request::proved(Arc::clone(identity), action, resource).with_context(Told::from(context));
+    let facts = app.engine.facts();
+    let decided = async { Ok(gate::authorize(app.engine.world(snapshot, &facts), &request, None).await?) };
+    let decision = guarded_async(app, decided).await?.decision;
+    app.metrics.decided(decision.code, &decision.rules);
+    if decision.is_permit() {
+        return Ok(None);
+    }
+    let status = match decision.code {
+        DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::FORBIDDEN,
+    };
+    let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
+    answer::write(&mut text, app.next_id(), &decision);
+    Ok(Some(of_type(status, JSON, text)))
+}
+
+/// Reads `{"api_key": …, "request": {"path", "headers", "params"}, "authorize": …}`. Nothing of what is wrong is shown:
+/// it may be the credential.
+fn read(text: &[u8]) -> Result<Asked, ApiError> {
+    let form = || ApiError::invalid("", "expected {\"api_key\": …, \"request\": {\"path\", \"headers\", \"params\"}}");
+    let Ok(Value::Object(mut members)) = strict_json::from_slice(text) else { return Err(form()) };
+    let known = ["api_key", "request", "authorize"];
+    if members.keys().any(|name| !known.contains(&name.as_str())) {
+        return Err(ApiError::invalid("", format!("the members are `{}`", known.join("`, `"))));
+    }
+    let secret = match members.remove("api_key") {
+        Some(Value::String(key)) if (1..=MAX_CREDENTIAL_BYTES).contains(&key.len()) => SecretText::new(key),
+        _ => return Err(ApiError::invalid("api_key", "`api_key` is a text of 1 to 16384 bytes")),
+    };
+    let authorize = match members.remove("authorize") {
+        None => false,
+        Some(Value::Bool(authorize)) => authorize,
+        Some(_) => return Err(ApiError::invalid("authorize", "`authorize` is true or false")),
+    };
+    let mut request = match members.remove("request") {
+        None if !authorize => Map::new(),
+        Some(Value::Object(request)) => request,
+        _ => return Err(ApiError::invalid("request", "`request` is an object with `path`, `headers` and `params`")),
+    };
+    let mut text = |name: &str| match request.remove(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(SmolStr::from(text))),
+        Some(_) => Err(ApiError::invalid(format!("request.{name}"), format!("`{name}` is a text"))),
+    };
+    let (path, method) = (text("path")?.unwrap_or_default(), text("method")?);
+    let mut object = |name: &str| match request.remove(name) {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(object)) => Ok(object),
+        Some(_) => Err(ApiError::invalid(format!("request.{name}"), format!("`{name}` is an object"))),
+    };
+    let (headers, params) = (object("headers")?, object("params")?);
+    if let Some(name) = request.keys().next() {
+        let message = "`request` has `path`, `method`, `headers` and `params`";
+        return Err(ApiError::invalid(format!("request.{}", name.escape_debug()), message));
+    }
+    let texts = |object: &Map<String, Value>, lower: bool| {
+        let name = |name: &String| if lower { name.to_ascii_lowercase() } else { name.clone() };
+        object.iter().filter_map(|(key, value)| Some((name(key).into(), value.as_str()?.into()))).collect()
+    };
+    let described = Described {
+        method: method.clone().unwrap_or_default(),
+        path,
+        headers: texts(&headers, true),
+        params: texts(&params, false),
+        ..Described::default()
+    };
+    let presented = Presented { request: described, ..Presented::new(Credential::Bearer(secret)) };
+    Ok(Asked { presented, params, method, authorize })
+}

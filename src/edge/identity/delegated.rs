@@ -1,0 +1,322 @@
+//! Somebody else's endpoint, in the form of Llama Stack: a credential and the request that it came with are posted
+//! there, and a 200 says whom it proves.
+//!
+//! What is hard about it: everything but a plain yes is a no. And what is remembered is remembered under everything that
+//! was sent, so that a yes for one request is never one for another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use smol_str::SmolStr;
+
+use super::recent::{Recent, digest};
+use crate::gate::{Ask, Authenticator, Credential, Described, Fetch, FetchError, Later, Presented, Reply, Verdict};
+use crate::model::{
+    AuthMethod, EntityUid, Identity, RESERVED_ROLE_PREFIX, Refusal, RefusalReason, Said, SecretText, Timestamp,
+    check_name, strict_json,
+};
+use crate::policy::Snapshot;
+
+/// Longest answer that is read.
+const MOST_REPLY_BYTES: usize = 64 * 1024;
+/// Longest request that is sent.
+const MOST_SENT_BYTES: usize = 64 * 1024;
+/// Most values of all attributes together.
+const MOST_VALUES: usize = 1_000;
+/// For how long a no is remembered.
+const NO_MS: i64 = 1_000;
+/// What the names of headers and parameters that hold secrets have in them.
+const SECRET_NAMES: [&str; 10] =
+    ["auth", "cookie", "token", "secret", "passw", "credential", "session", "signature", "api-key", "apikey"];
+
+/// Whom to ask, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DelegatedOptions {
+    /// Where: `https://`, or `http://` on this machine.
+    pub url: SmolStr,
+    /// For the whole exchange.
+    pub timeout: Duration,
+    /// How many are asked about at once; more are refused.
+    pub at_once: usize,
+    /// For how long a yes is remembered, in milliseconds; 0 for not at all.
+    pub cache_ms: i64,
+    /// How many answers are remembered.
+    pub cache_entries: usize,
+    /// What a principal is that is named without its type: `User` or `Service`.
+    pub principal_type: &'static str,
+    /// Whom a yes proves that names nobody; `None` refuses it.
+    pub nameless: Option<EntityUid>,
+    /// Headers that are sent on; without a list, all but those that hold secrets.
+    pub headers: Option<Vec<SmolStr>>,
+    /// Which attributes are teams, orgs, roles and tags.
+    pub attributes: Attributes,
+    /// Whether the next provider is asked where the endpoint does not answer.
+    pub pass_on_error: bool,
+}
+
+/// The names of attributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attributes {
+    /// Those that are teams.
+    pub teams: Vec<SmolStr>,
+    /// Those that are orgs.
+    pub orgs: Vec<SmolStr>,
+    /// Those that are roles; none of them may be Tollgate's own.
+    pub roles: Vec<SmolStr>,
+    /// Those that are tags.
+    pub tags: Vec<SmolStr>,
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        let one = |name: &'static str| vec![SmolStr::new_static(name)];
+        Self { teams: one("teams"), orgs: one("orgs"), roles: one("roles"), tags: one("tags") }
+    }
+}
+
+/// Asks somebody else.
+pub struct DelegatedProvider {
+    name: String,
+    options: Arc<DelegatedOptions>,
+    fetch: Arc<dyn Fetch>,
+    recent: Arc<Recent<(Timestamp, Answered)>>,
+    asking: Arc<AtomicUsize>,
+}
+
+/// What the endpoint said.
+#[derive(Debug, Clone)]
+enum Answered {
+    Yes(Arc<Identity>),
+    No(Refusal),
+    /// It said nothing that can be used.
+    Nothing(Refusal),
+}
+
+impl DelegatedProvider {
+    /// Called `name`, asking by `fetch`.
+    pub fn new(name: String, options: DelegatedOptions, fetch: Arc<dyn Fetch>) -> Self {
+        let recent = Arc::new(Recent::new(options.cache_entries));
+        Self { name, options: Arc::new(options), fetch, recent, asking: Arc::default() }
+    }
+
+    fn ask(&self, body: SecretText, now: Timestamp) -> Later<Verdict> {
+        let key = digest(body.expose());
+        match self.recent.get(&key) {
+            Some((until, answered)) if now < until => return Later::ready(self.options.verdict(answered)),
+            Some(_ended) => self.recent.forget(&key),
+            None => {}
+        }
+        let Some(place) = Place::take(&self.asking, self.options.at_once) else {
+            return Later::ready(self.options.verdict(Answered::Nothing(away("too many are asked about at once"))));
+        };
+        let asked = self.fetch.fetch(Ask {
+            url: self.options.url.clone(),
+            body: Some(("application/json", body)),
+            headers: Vec::new(),
+            timeout: self.options.timeout,
+            most_bytes: MOST_REPLY_BYTES,
+        });
+        let (options, recent) = (Arc::clone(&self.options), Arc::clone(&self.recent));
+        Later::pending(async move {
+            let answered = options.read(asked.await);
+            drop(place);
+            let kept_ms = match &answered {
+                Answered::Yes(_) => options.cache_ms,
+                Answered::No(_) => options.cache_ms.min(NO_MS),
+                Answered::Nothing(_) => 0,
+            };
+            if kept_ms > 0 {
+                let until = Timestamp::from_millis(now.as_millis().saturating_add(kept_ms));
+                recent.put(key, (until, answered.clone()));
+            }
+            options.verdict(answered)
+        })
+    }
+}
+
+impl Authenticator for DelegatedProvider {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn authenticate(&self, presented: &Presented, _: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
+        let (Credential::Bearer(secret) | Credential::ApiKey(secret)) = &presented.credential else {
+            return Later::ready(Verdict::Passed);
+        };
+        match self.options.body(secret, &presented.request) {
+            Some(body) => self.ask(body, now),
+            None => {
+                let message = "the request is too long to be told to whoever knows the credential";
+                Later::ready(Verdict::Refused(Refusal::new(RefusalReason::Malformed, message)))
+            }
+        }
+    }
+}
+
+impl DelegatedOptions {
+    fn verdict(&self, answered: Answered) -> Verdict {
+        match answered {
+            Answered::Yes(identity) => Verdict::Proved(identity),
+            Answered::Nothing(_) if self.pass_on_error => Verdict::Passed,
+            Answered::No(refusal) | Answered::Nothing(refusal) => Verdict::Refused(refusal),
+        }
+    }
+
+    /// What is sent; `None` where that is too much.
+    fn body(&self, secret: &SecretText, request: &Described) -> Option<SecretText> {
+        let mut headers = Map::new();
+        for (name, value) in request.headers.iter().filter(|(name, _)| self.sends(name)) {
+            headers.insert(name.to_string(), value.as_str().into());
+        }
+        let mut params = Map::new();
+        for (name, value) in request.params.iter().filter(|(name, _)| !is_secret(name)) {
+            params.insert(name.to_string(), value.as_str().into());
+        }
+        let request = json!({ "path": request.path.as_str(), "headers": headers, "params": params });
+        let body = json!({ "api_key": secret.expose(), "request": request }).to_string();
+        (body.len() <= MOST_SENT_BYTES).then(|| SecretText::new(body))
+    }
+
+    fn sends(&self, name: &SmolStr) -> bool {
+        !is_secret(name) && self.headers.as_ref().is_none_or(|listed| listed.contains(name))
+    }
+
+    fn read(&self, replied: Result<Reply, FetchError>) -> Answered {
+        let reply = match replied {
+            Ok(reply) => reply,
+            Err(error) => return Answered::Nothing(away(&error.to_string())),
+        };
+        match reply.status {
+            200 => self.yes(&reply).unwrap_or_else(|what| Answered::No(unusable(what))),
+            401 | 403 => Answered::No(refused()),
+            429 | 500..=599 => Answered::Nothing(away(&format!("it answered with {}", reply.status))),
+            status => Answered::No(unusable(&format!("answered with {status}"))),
+        }
+    }
+
+    /// Whom a 200 proves.
+    fn yes(&self, reply: &Reply) -> Result<Answered, &'static str> {
+        let value = if reply.body.is_empty() {
+            Value::Object(Map::new())
+        } else {
+            let kind = reply.header("content-type").unwrap_or_default();
+            let kind = kind.split(';').next().unwrap_or_default().trim();
+            if !kind.eq_ignore_ascii_case("application/json") {
+                return Err("a body that is no JSON");
+            }
+            strict_json::from_slice(&reply.body).map_err(|_| "a body that is no JSON")?
+        };
+        let Value::Object(members) = value else { return Err("JSON that is no object") };
+        let principal = match members.get("principal") {
+            None => self.nameless.clone().ok_or("nobody is named, and none is configured")?,
+            Some(Value::String(name)) => self.principal(name).ok_or("a principal that is no User or Service")?,
+            Some(_) => return Err("a principal that is no text"),
+        };
+        let said = match members.get("attributes") {
+            None | Some(Value::Null) => Said::default(),
+            Some(Value::Object(attributes)) => self.said(attributes)?,
+            Some(_) => return Err("attributes that are no object"),
+        };
+        Ok(Answered::Yes(Arc::new(Identity { said, ..Identity::new(principal, AuthMethod::Delegated) })))
+    }
+
+    /// `alice`, or `Service::"bot"`.
+    fn principal(&self, name: &str) -> Option<EntityUid> {
+        let uid =
+            if name.contains("::") { name.parse().ok()? } else { EntityUid::new(self.principal_type, name).ok()? };
+        matches!(uid.kind(), "User" | "Service").then_some(uid)
+    }
+
+    fn said(&self, attributes: &Map<String, Value>) -> Result<Said, &'static str> {
+        let mut left = MOST_VALUES;
+        let mut of = |names: &[SmolStr]| {
+            let mut all: Vec<SmolStr> = Vec::new();
+            for value in names.iter().filter_map(|name| attributes.get(name.as_str())) {
+                let texts: Vec<&Value> = match value {
+                    Value::Null => Vec::new(),
+                    Value::Array(values) => values.iter().collect(),
+                    one => vec![one],
+                };
+                for text in texts {
+                    let text = text.as_str().filter(|text| check_name(text).is_ok());
+                    left = left.checked_sub(1).ok_or("too many attributes")?;
+                    all.push(text.ok_or("an attribute that is no name")?.into());
+                }
+            }
+            Ok::<_, &'static str>(all)
+        };
+        let Attributes { teams, orgs, roles, tags } = &self.attributes;
+        let (teams, orgs, roles, tags) = (of(teams)?, of(orgs)?, of(roles)?, of(tags)?);
+        // What is Tollgate's own is for the operator to give.
+        let roles = roles.into_iter().filter(|role| !role.starts_with(RESERVED_ROLE_PREFIX)).collect();
+        Ok(Said { teams: teams.into(), orgs: orgs.into(), roles, tags: tags.into(), ..Said::default() })
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name == "key" || name == "x-forwarded-client-cert" || SECRET_NAMES.iter().any(|part| name.contains(part))
+}
+
+fn refused() -> Refusal {
+    Refusal::new(RefusalReason::Wrong, "whoever knows such credentials refuses this one")
+}
+
+fn unusable(what: &str) -> Refusal {
+    let message = "whoever knows such credentials gave no answer that can be used";
+    Refusal::new(RefusalReason::ProviderUnavailable, message).about(what)
+}
+
+fn away(why: &str) -> Refusal {
+    let message = "whoever knows such credentials does not answer";
+    Refusal::new(RefusalReason::ProviderUnavailable, message).about(why)
+}
+
+/// One of those that are asked about at once.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(asking: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let took =
+            asking.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < most).then_some(count + 1));
+        took.ok().map(|_| Self(Arc::clone(asking)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_sent_on() {
+        for name in [
+            "authorization",
+            "proxy-authorization",
+            "cookie",
+            "x-api-key",
+            "api-key",
+            "x-auth-token",
+            "key",
+            "session",
+            "x-forwarded-client-cert",
+            "access_token",
+            "X-Amz-Signature",
+            "client_secret",
+            "password",
+        ] {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in ["user-agent", "content-type", "x-tenant", "accept", "x-forwarded-for", "model"] {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Somebody else's endpoint: what it answers, and what is made of that; and Tollgate as that endpoint.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use crate::support::{Answer, Client, Server, Setup, secret};
+
+const KEY: &str = "somebody-elses-key-0123456789";
+
+/// An endpoint that answers what it is told, and keeps what it was asked.
+struct Endpoint {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl Endpoint {
+    /// Answers each request by `answer` of its body: bytes as they are sent.
+    fn start(answer: impl Fn(&Value) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+        let (kept, answer) = (Arc::clone(&asked), Arc::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
+                std::thread::spawn(move || {
+                    let mut stream = BufReader::new(stream);
+                    let (mut head, mut length) = (String::new(), 0);
+                    loop {
+                        let mut line = String::new();
+                        if stream.read_line(&mut line).unwrap_or(0) == 0 {
+                            return;
+                        }
+                        if line == "\r\n" {
+                            break;
+                        }
+                        if let Some(told) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                            length = told.trim().parse().unwrap();
+                        }
+                        head.push_str(&line);
+                    }
+                    let mut body = vec![0; length];
+                    stream.read_exact(&mut body).unwrap();
+                    let body: Value = serde_json::from_slice(&body).unwrap();
+                    kept.lock().unwrap().push((head, body.clone()));
+                    let told = answer(&body);
+                    let _ = stream.get_mut().write_all(&told);
+                    // One that tells nothing is one that never ends.
+                    if told.is_empty() || told.ends_with(b"endless") {
+                        while stream.get_mut().write_all(&[b'x'; 1024]).is_ok() && !told.is_empty() {}
+                        std::thread::park();
+                    }
+                });
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn asked(&self) -> Vec<(String, Value)> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    fn server(&self, more: &str) -> Server {
+        secret(KEY);
+        let config = format!(
+            "identity:
+  failures: {{ enabled: false }}
+  providers:
+    - delegated: {{ url: 'http://{}/validate'{more} }}
+",
+            self.address
+        );
+        Setup::new().config(&config).start()
+    }
+}
+
+fn reply(status: &str, kind: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+fn yes(body: &str) -> Vec<u8> {
+    reply("200 OK", "application/json", body)
+}
+
+fn ask(client: &mut Client, key: &str) -> Answer {
+    secret(key);
+    let question = format!(
+        r#"{{"credential": {{"bearer": "{key}"}}, "action": "chat", "resource": "Model::\"openai-main/gpt-4o\"",
+            "context": {{"path": "/v1/chat/completions", "method": "POST"}}}}"#
+    );
+    client.post("/is_authorized", &question)
+}
+
+#[test]
+fn a_yes_says_who_asks_and_is_remembered_for_that_credential_alone() {
+    let endpoint = Endpoint::start(|body| match body["api_key"].as_str() {
+        Some(KEY) => yes(r#"{"principal": "alice", "attributes": {"roles": ["dev"]}}"#),
+        _ => reply("401 Unauthorized", "application/json", "{}"),
+    });
+    let server = endpoint.server("");
+    let mut client = server.connect();
+    for _ in 0..3 {
+        let answer = ask(&mut client, KEY);
+        assert_eq!((answer.status, answer.json()["decision"].as_str()), (200, Some("permit")), "{}", answer.body);
+        assert_eq!(answer.json()["principal"]["id"], "alice");
+    }
+    let asked = endpoint.asked();
+    assert_eq!(asked.len(), 1, "a yes is remembered");
+    let (head, body) = &asked[0];
+    assert!(head.starts_with("POST /validate HTTP/1.1"), "{head}");
+    assert_eq!(body["request"]["path"], "/v1/chat/completions");
+    assert!(!head.contains(KEY), "{head}");
+    for other in ["somebody-elses-key-012345678", "somebody-elses-key-01234567890", "Somebody-elses-key-0123456789"] {
+        assert_eq!(ask(&mut client, other).json()["code"], "unauthenticated", "{other}");
+    }
+    // The same credential with another request is asked about anew.
+    let question = format!(
+        r#"{{"credential": {{"bearer": "{KEY}"}}, "action": "chat", "resource": "Model::\"openai-main/gpt-4o\"",
+            "context": {{"path": "/v1/embeddings"}}}}"#
+    );
+    assert_eq!(client.post("/is_authorized", &question).json()["decision"], "permit");
+    assert_eq!(endpoint.asked().len(), 5);
+}
+
+/// What is no plain yes proves nobody.
+#[test]
+fn everything_but_a_plain_yes_refuses() {
+    let huge = format!("{{\"principal\": \"alice\", \"x\": \"{}\"}}", "x".repeat(70_000));
+    let header = format!("200 OK\r\nX-Huge: {}", "x".repeat(600_000));
+    let many: Vec<String> = (0..1001).map(|number| format!("\"t{number}\"")).collect();
+    let many = format!(r#"{{"principal": "alice", "attributes": {{"teams": [{}]}}}}"#, many.join(","));
+    let alice = r#"{"principal": "alice"}"#;
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("401", reply("401 Unauthorized", "application/json", alice)),
+        ("403", reply("403 Forbidden", "application/json", alice)),
+        ("201", reply("201 Created", "application/json", alice)),
+        ("202", reply("202 Accepted", "application/json", alice)),
+        ("204", b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
+        ("206", reply("206 Partial Content", "application/json", alice)),
+        ("a redirect", reply("302 Found\r\nLocation: http://127.0.0.1:1/", "application/json", alice)),
+        ("a redirect that keeps the method", reply("307 Temporary\r\nLocation: /yes", "application/json", alice)),
+        ("404", reply("404 Not Found", "application/json", alice)),
+        ("500", reply("500 Oops", "application/json", alice)),
+        ("503", reply("503 Away", "application/json", alice)),
+        ("HTML", reply("200 OK", "text/html", "<html>sign in</html>")),
+        ("HTML that says it is JSON", yes("<html>sign in</html>")),
+        ("JSON that says it is HTML", reply("200 OK", "text/html", alice)),
+        ("a bare 200 where nobody is configured", reply("200 OK", "application/json", "")),
+        ("an object without a principal", yes("{}")),
+        ("a list", yes("[\"alice\"]")),
+        ("null", yes("null")),
+        ("a principal twice", yes(r#"{"principal": "alice", "principal": "bob"}"#)),
+        ("a principal that is null", yes(r#"{"principal": null}"#)),
+        ("a number", yes(r#"{"principal": 7}"#)),
+        ("an object as principal", yes(r#"{"principal": {"type": "User", "id": "alice"}}"#)),
+        ("an empty principal", yes(r#"{"principal": ""}"#)),
+        ("a line break in it", yes(r#"{"principal": "alice\nbob"}"#)),
+        ("a team as principal", yes(r#"{"principal": "Team::\"research\""}"#)),
+        ("a key as principal", yes(r#"{"principal": "ApiKey::\"ci\""}"#)),
+        ("half a uid", yes(r#"{"principal": "User::alice"}"#)),
+        ("attributes that are a list", yes(r#"{"principal": "alice", "attributes": []}"#)),
+        ("a number as team", yes(r#"{"principal": "alice", "attributes": {"teams": [7]}}"#)),
+        ("lists of lists", yes(r#"{"principal": "alice", "attributes": {"teams": [["research"]]}}"#)),
+        ("a thousand teams", yes(&many)),
+        ("a body that is too long", yes(&huge)),
+        ("headers that are too long", reply(&header, "application/json", alice)),
+        (
+            "a body cut short",
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{".to_vec(),
+        ),
+        ("no HTTP", b"hello\r\n\r\n".to_vec()),
+        ("an endless body", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\nendless".to_vec()),
+        ("silence", Vec::new()),
+    ];
+    let count = cases.len();
+    let answers: Vec<Vec<u8>> = cases.iter().map(|(_, answer)| answer.clone()).collect();
+    let endpoint = Endpoint::start(move |body| {
+        let key = body["api_key"].as_str().unwrap();
+        answers[key.rsplit('-').next().unwrap().parse::<usize>().unwrap()].clone()
+    });
+    let server = endpoint.server(", timeout_ms: 500");
+    for (number, (what, _)) in cases.iter().enumerate() {
+        let answer = ask(&mut server.connect(), &format!("secret-of-case-{number}"));
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (200, Some("unauthenticated")),
+            "{what}: {}",
+            answer.body
+        );
+        assert!(answer.json()["principal"].is_null(), "{what}");
+    }
+    assert!(count >= 15 && endpoint.asked().len() >= count, "each was asked about");
+}
+
+#[test]
+fn attributes_join_what_the_bundle_says_and_give_no_role_of_tollgates_own() {
+    let endpoint = Endpoint::start(|body| match body["api_key"].as_str() {
+        Some("secret-of-a-stranger") => yes(
+            r#"{"principal": "zoe", "attributes": {"teams": "research", "roles": ["tollgate:administrator", "dev"]}}"#,
+        ),
+        Some("secret-of-a-service") => {
+            yes(r#"{"principal": "Service::\"bot\"", "attributes": {"teams": ["nowhere"]}}"#)
+        }
+        _ => yes(r#"{"principal": "ian"}"#),
+    });
+    let server = endpoint.server("");
+    let mut client = server.connect();
+    let answer = ask(&mut client, "secret-of-a-stranger");
+    assert_eq!(answer.json()["decision"], "permit", "a team of the bundle: {}", answer.body);
+    assert_eq!(ask(&mut client, "secret-of-a-service").json()["principal"]["type"], "Service");
+    assert_eq!(ask(&mut client, "secret-of-a-disabled").json()["code"], "principal_disabled");
+    let body = format!(r#"{{"api_key": "{}", "request": {{"path": "/x"}}}}"#, secret("secret-of-a-stranger"));
+    let answer = client.post("/v1/auth/validate", &body);
+    assert_eq!(answer.json()["attributes"]["roles"], serde_json::json!(["dev"]), "{}", answer.body);
+}
+
+#[test]
+fn a_bare_yes_proves_whom_the_configuration_names_and_an_endpoint_that_is_away_may_be_passed() {
+    let endpoint = Endpoint::start(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec());
+    let server = endpoint.server(", nameless: 'User::\"alice\"'");
+    assert_eq!(ask(&mut server.connect(), KEY).json()["principal"]["id"], "alice");
+    // Nobody listens there any more.
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = format!(
+        "identity:
+  providers:
+    - {{ on_error: pass, delegated: {{ url: 'http://{gone}/' }} }}
+    - static: {{ tokens: [{{ token: {KEY}, principal: 'User::\"alice\"' }}] }}
+"
+    );
+    let server = Setup::new().config(&config).start();
+    assert_eq!(ask(&mut server.connect(), KEY).json()["principal"]["id"], "alice");
+    let server = Setup::new().config(&config.replace("on_error: pass, ", "")).start();
+    assert_eq!(ask(&mut server.connect(), KEY).json()["code"], "unauthenticated");
+}
+
+#[test]
+fn an_address_that_is_not_encrypted_is_refused() {
+    for url in ["http://auth.example.com/", "ftp://127.0.0.1/", "https://user:secret-in-a-url@auth.example.com/", "x"] {
+        let config = format!("identity:\n  providers:\n    - delegated: {{ url: '{url}' }}\n");
+        let (code, said) = Setup::new().config(&config).fail();
+        assert!(code == Some(2) && said.contains("`url`"), "{said}");
+    }
+}
+
+const TOKEN: &str = "validate-token-0123456789abcdef";
+
+fn validating() -> Server {
+    secret(TOKEN);
+    Setup::new()
+        .config(&format!(
+            "identity:\n  providers:\n    - static: {{ tokens: [{{ token: {TOKEN}, principal: 'User::\"alice\"', roles: [dev] }}] }}\n"
+        ))
+        .start()
+}
+
+#[test]
+fn tollgate_is_the_endpoint_of_others() {
+    let server = validating();
+    let mut client = server.connect();
+    let mut ask = |body: &str| client.post("/v1/auth/validate", &body.replace("KEY", TOKEN));
+    let llama =
+        r#"{"api_key": "KEY", "request": {"path": "/v1/models", "headers": {"user-agent": "x"}, "params": {}}}"#;
+    let answer = ask(llama);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(
+        answer.json(),
+        serde_json::json!({
+            "principal": "User::\"alice\"",
+            "attributes": { "teams": ["research"], "orgs": ["acme"], "roles": ["dev"], "tags": ["gpu"] },
+        })
+    );
+    let with = |path: &str, params: &str| {
+        format!(r#"{{"api_key": "KEY", "authorize": true, "request": {{"path": "{path}", "params": {params}}}}}"#)
+    };
+    let gpt = r#"{"model": "openai-main/gpt-4o"}"#;
+    assert_eq!(ask(&with("/v1/chat/completions", gpt)).status, 200);
+    let forbidden = ask(&with("/v1/embeddings", gpt));
+    assert_eq!(
+        (forbidden.status, forbidden.json()["code"].as_str()),
+        (403, Some("no_rule_permits")),
+        "{}",
+        forbidden.body
+    );
+    let forbidden = ask(&with("/v1/chat/completions", r#"{"model": "openai-main/gpt-4o-mini"}"#));
+    assert_eq!((forbidden.status, forbidden.json()["code"].as_str()), (403, Some("forbidden_by_rule")));
+    for (what, body, param) in [
+        ("no model", with("/v1/chat/completions", "{}"), "request.params"),
+        ("a model that is a list", with("/v1/chat/completions", r#"{"model": ["a/b"]}"#), "request.params"),
+        ("an unknown path", with("/v1/nothing", gpt), "request.path"),
+        ("a path in two readings", with("/v1/audio/../chat/completions", gpt), "request.path"),
+        ("an encoded path", with("/v1/chat%2Fcompletions", gpt), "request.path"),
+        ("no request", r#"{"api_key": "KEY", "authorize": true}"#.to_owned(), "request"),
+        ("no key", r#"{"request": {"path": "/"}}"#.to_owned(), "api_key"),
+        ("an empty key", r#"{"api_key": "", "request": {"path": "/"}}"#.to_owned(), "api_key"),
+        ("a key that is a number", r#"{"api_key": 7, "request": {"path": "/"}}"#.to_owned(), "api_key"),
+        ("headers that are a list", r#"{"api_key": "KEY", "request": {"headers": []}}"#.to_owned(), "request.headers"),
+        ("a member more", r#"{"api_key": "KEY", "request": {}, "admin": true}"#.to_owned(), ""),
+        ("a member twice", r#"{"api_key": "KEY", "api_key": "KEY", "request": {}}"#.to_owned(), ""),
+        ("no JSON", "api_key=KEY".to_owned(), ""),
+    ] {
+        let answer = ask(&body);
+        assert!(answer.is_error(400, "invalid_request", param), "{what}: {answer:?}");
+        assert!(!answer.body.contains(TOKEN), "{what}");
+    }
+    let answer = ask(r#"{"api_key": "validate-token-of-nobody-at-all", "request": {"path": "/"}}"#);
+    assert!(answer.is_error(401, "unauthenticated", ""), "{answer:?}");
+}

@@ -1,0 +1,103 @@
+//! Proofs of passwords (RFC 7616), as curl sends them.
+
+use std::process::Command;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::support::{Answer, Client, Server, Setup, secret};
+
+const PASSWORD: &str = "correct horse digest";
+
+fn hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn start(folder: &tempfile::TempDir) -> Server {
+    secret(PASSWORD);
+    let kept = secret(hash(&format!("alice:tollgate:{PASSWORD}")));
+    let path = folder.path().join("digests");
+    std::fs::write(&path, format!("alice:tollgate:{kept}\n")).unwrap();
+    let bundle = crate::support::BUNDLE
+        .replace("{ id: alice, team: research }", "{ id: alice, team: research, roles: ['tollgate:monitor'] }");
+    let config = format!(
+        "identity:\n  loopback: closed\n  failures: {{ enabled: false }}\n  providers:\n    - digest: {{ file: {} }}\n",
+        path.display()
+    );
+    Setup::new().file("bundle.yaml", &bundle).config(&config).start()
+}
+
+fn challenge(client: &mut Client) -> String {
+    let answer = client.request("GET", "/metrics", &[], b"");
+    assert_eq!(answer.status, 401);
+    let line = answer.head.lines().find(|line| line.to_ascii_lowercase().starts_with("www-authenticate: digest "));
+    line.unwrap().to_owned()
+}
+
+fn nonce(challenge: &str) -> String {
+    challenge.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+}
+
+/// The header for GET /metrics, with what `change` makes of it.
+fn header(nonce: &str, count: u32, change: impl Fn(String) -> String) -> String {
+    let (kept, request) = (hash(&format!("alice:tollgate:{PASSWORD}")), hash("GET:/metrics"));
+    let response = hash(&format!("{kept}:{nonce}:{count:08x}:c0ffee:auth:{request}"));
+    change(format!(
+        "Authorization: Digest username=\"alice\", realm=\"tollgate\", nonce=\"{nonce}\", uri=\"/metrics\", \
+         algorithm=SHA-256, qop=auth, nc={count:08x}, cnonce=\"c0ffee\", response=\"{response}\""
+    ))
+}
+
+fn send(client: &mut Client, header: &str) -> Answer {
+    client.request("GET", "/metrics", &[header], b"")
+}
+
+#[test]
+fn curl_proves_a_password() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let server = start(&folder);
+    let url = format!("http://{}/metrics", server.address);
+    let curl = |password: &str| {
+        let user = format!("alice:{password}");
+        let arguments = ["-s", "-o", "/dev/null", "-w", "%{http_code}", "--digest", "--user", &user, &url];
+        Command::new("curl").args(arguments).output().map(|output| String::from_utf8(output.stdout).unwrap())
+    };
+    let Ok(right) = curl(PASSWORD) else { return };
+    assert_eq!(right, "200");
+    assert_eq!(curl("wrong").unwrap(), "401");
+}
+
+#[test]
+fn a_proof_holds_once_and_for_its_request_alone() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let server = start(&folder);
+    let mut client = server.connect();
+    let told = challenge(&mut client);
+    assert!(told.contains("algorithm=SHA-256") && told.contains("qop=\"auth\""), "{told}");
+    let nonce = nonce(&told);
+    assert_eq!(send(&mut client, &header(&nonce, 1, |text| text)).status, 200);
+    let again = send(&mut client, &header(&nonce, 1, |text| text));
+    assert!(again.status == 401 && again.head.contains("stale=true"), "{again:?}");
+    assert_eq!(send(&mut client, &header(&nonce, 3, |text| text)).status, 200);
+    assert_eq!(send(&mut client, &header(&nonce, 2, |text| text)).status, 200, "out of order, and new");
+    assert_eq!(send(&mut client, &header(&nonce, 2, |text| text)).status, 401);
+    let elsewhere = client.request("GET", "/bundle", &[&header(&nonce, 4, |text| text)], b"");
+    assert_eq!(elsewhere.status, 401, "for another path");
+    let with_query = client.request("GET", "/metrics?x=1", &[&header(&nonce, 5, |text| text)], b"");
+    assert_eq!(with_query.status, 401, "for another query");
+    for (what, header) in [
+        ("another nonce", header("AAAA", 6, |text| text)),
+        ("MD5", header(&nonce, 7, |text| text.replace("SHA-256", "MD5"))),
+        ("no algorithm", header(&nonce, 8, |text| text.replace("algorithm=SHA-256, ", ""))),
+        ("auth-int", header(&nonce, 9, |text| text.replace("qop=auth", "qop=auth-int"))),
+        ("another realm", header(&nonce, 10, |text| text.replace("realm=\"tollgate\"", "realm=\"other\""))),
+        ("another count", header(&nonce, 11, |text| text.replace("nc=0000000b", "nc=0000000c"))),
+        ("an unknown name", header(&nonce, 12, |text| text.replace("alice", "mallory"))),
+        ("a parameter twice", header(&nonce, 13, |text| format!("{text}, username=\"alice\""))),
+        ("a name by its hash", header(&nonce, 14, |text| format!("{text}, userhash=true"))),
+        ("nothing", "Authorization: Digest x".to_owned()),
+    ] {
+        let answer = send(&mut client, &header);
+        assert!(answer.is_error(401, "unauthenticated", ""), "{what}: {answer:?}");
+    }
+    assert_eq!(send(&mut client, &header(&nonce, 20, |text| text)).status, 200);
+}

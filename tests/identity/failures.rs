@@ -1,0 +1,115 @@
+//! Those who guess are slowed, and owners are not kept out.
+
+use crate::support::{Answer, Client, Server, Setup, secret};
+
+const TOKEN: &str = "owners-token-0123456789abcdef";
+
+fn server(failures: &str) -> Server {
+    secret(TOKEN);
+    let config = format!(
+        "identity:
+  failures: {failures}
+  providers:
+    - static: {{ tokens: [{{ token: {TOKEN}, principal: 'User::\"alice\"' }}] }}
+"
+    );
+    Setup::new().config(&config).start()
+}
+
+fn ask(client: &mut Client, token: &str, ip: Option<&str>) -> Answer {
+    let context = ip.map(|ip| format!(r#", "context": {{"ip": "{ip}"}}"#)).unwrap_or_default();
+    let question = format!(
+        r#"{{"credential": {{"bearer": "{token}"}}, "action": "chat", "resource": "Model::\"openai-main/gpt-4o\""{context}}}"#
+    );
+    client.post("/is_authorized", &question)
+}
+
+fn count(server: &Server, reason: &str) -> u64 {
+    let metrics = server.get("/metrics").body;
+    let wanted = format!("tollgate_authentication_failures_total{{reason=\"{reason}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&wanted)).map_or(0, |count| count.trim().parse().unwrap())
+}
+
+#[test]
+fn a_source_that_guesses_is_refused_and_others_are_not() {
+    let server = server("{ source_burst: 5, source_every_ms: 3600000 }");
+    let mut client = server.connect();
+    for number in 0..20 {
+        let answer = ask(&mut client, &secret(format!("a-guess-of-somebody-{number}")), Some("203.0.113.7"));
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (200, Some("unauthenticated")));
+        let told = answer.json()["message"].as_str().unwrap().contains("too many");
+        assert_eq!(told, number >= 5, "{number}: {}", answer.body);
+    }
+    assert_eq!((count(&server, "not_recognized"), count(&server, "too_many_failures")), (5, 15));
+    // The guesser's address is shut even to what is right; every other is not.
+    assert_eq!(ask(&mut client, TOKEN, Some("203.0.113.7")).json()["decision"], "forbid");
+    assert_eq!(ask(&mut client, TOKEN, Some("203.0.113.8")).json()["decision"], "permit");
+    // What proved somebody lately is no guess, wherever it comes from.
+    assert_eq!(ask(&mut client, TOKEN, Some("203.0.113.7")).json()["decision"], "permit");
+}
+
+#[test]
+fn a_network_of_ipv6_is_one_source_and_who_has_no_address_is_not_one_with_the_gateway() {
+    let server = server("{ source_burst: 2, source_every_ms: 3600000 }");
+    let mut client = server.connect();
+    for number in 0..4 {
+        ask(&mut client, "a-guess-of-somebody-else", Some(&format!("2001:db8::{number}")));
+    }
+    assert_eq!(count(&server, "too_many_failures"), 2);
+    assert_eq!(ask(&mut client, TOKEN, Some("2001:db8::99")).json()["decision"], "forbid");
+    assert_eq!(ask(&mut client, TOKEN, Some("2001:db8:0:1::1")).json()["decision"], "permit");
+    for _ in 0..10 {
+        ask(&mut client, "a-guess-of-somebody-else", None);
+    }
+    assert_eq!(count(&server, "too_many_failures"), 3, "nothing is known of where those came from");
+}
+
+#[test]
+fn a_flood_is_logged_in_few_lines() {
+    let server = server("{ enabled: false }");
+    let mut client = server.connect();
+    for _ in 0..200 {
+        ask(&mut client, "a-guess-of-somebody-else", Some("203.0.113.7"));
+    }
+    assert_eq!(count(&server, "not_recognized"), 200);
+    let lines = server.log().matches("refused a credential").count();
+    assert!((1..=60).contains(&lines), "{lines}");
+    server.until("the rest is summed up", |server| server.log().contains(" more credentials: not_recognized "));
+}
+
+#[test]
+fn a_caller_that_guesses_is_told_to_wait() {
+    secret(TOKEN);
+    let config = format!(
+        "identity:
+  loopback: closed
+  failures: {{ source_burst: 3, source_every_ms: 3600000 }}
+  providers:
+    - static: {{ tokens: [{{ token: {TOKEN}, principal: 'Service::\"gateway\"', roles: ['tollgate:gateway'] }}] }}
+"
+    );
+    let server = Setup::new().config(&config).start();
+    let mut client = server.connect();
+    let mut call = |token: &str| {
+        let header = format!("Authorization: Bearer {token}");
+        client.request("GET", "/metrics", &[&header], b"").status
+    };
+    assert_eq!(call(TOKEN), 200);
+    assert_eq!([(); 5].map(|()| call("a-guess-of-somebody-else")), [401, 401, 401, 429, 429]);
+    assert_eq!(call(TOKEN), 200, "what proved somebody lately is no guess");
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    for (failures, name) in [
+        ("{ source_burst: 0 }", "source_burst"),
+        ("{ id_burst: 0 }", "id_burst"),
+        ("{ source_every_ms: 0 }", "source_every_ms"),
+        ("{ id_every_ms: -1 }", "id_every_ms"),
+        ("{ proved_ms: -1 }", "proved_ms"),
+        ("{ sources: 3 }", "sources"),
+    ] {
+        let (code, said) = Setup::new().config(&format!("identity:\n  failures: {failures}\n")).fail();
+        assert!(code == Some(2) && said.contains(name), "{said}");
+    }
+}
