@@ -1,7 +1,12 @@
 //! The face in process: an engine that loads a bundle, keeps it current and decides. The server is a caller of it.
 
 mod identity;
+#[cfg(feature = "tower")]
+mod layer;
 mod spending;
+
+#[cfg(feature = "tower")]
+pub use layer::{Asked, Asks, Authorize, AuthorizeLayer, PathMap};
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "server")]
 pub mod config;
 pub mod edge;
@@ -12,6 +14,8 @@ pub mod meter;
 pub mod model;
 pub mod policy;
 
+#[cfg(feature = "tower")]
+pub use engine::{Asked, Asks, Authorize, AuthorizeLayer, PathMap};
 pub use engine::{Engine, EngineBuilder, EngineError, LoadError};
 pub use gate::CandidatesDecision;
 pub use model::{

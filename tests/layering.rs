@@ -24,14 +24,15 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("edge", &["model", "policy", "meter", "gate"]),
     ("config", &["model", "policy", "meter", "gate", "edge"]),
     ("engine", &["model", "policy", "meter", "gate", "edge"]),
-    ("cli", &["model", "policy", "meter", "gate", "edge", "config", "engine"]),
-    ("main", &["model", "policy", "meter", "gate", "edge", "config", "engine", "cli"]),
-    ("lib", &["model", "policy", "meter", "gate", "edge", "config", "engine", "cli"]),
+    ("client", &["model", "gate", "edge"]),
+    ("cli", &["model", "policy", "meter", "gate", "edge", "config", "engine", "client"]),
+    ("main", &["model", "policy", "meter", "gate", "edge", "config", "engine", "client", "cli"]),
+    ("lib", &["model", "policy", "meter", "gate", "edge", "config", "engine", "client", "cli"]),
 ];
 
 /// Parts of the edge that may name another part of it: the wiring hands HTTP what it serves.
 const EDGE_MAY_NAME: &[(&str, &[&str])] =
-    &[("http", &["clock", "audit", "telemetry", "identity", "store", "files", "outgoing"])];
+    &[("http", &["clock", "audit", "telemetry", "identity", "store", "files", "outgoing", "answer"])];
 
 /// The server is a caller of the engine, as any library user is.
 const HTTP_SERVES: (&str, &str) = ("http", "engine");

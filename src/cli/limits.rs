@@ -5,18 +5,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use hyper::body::Bytes;
-use hyper::{Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::output::{self, Exit, Format, Paint, number, shown};
-use crate::edge::outgoing::{Address, Client, Outgoing};
+use super::session::{SessionArguments, Sessions};
+use crate::client::{Client, ClientError, Credentials};
 use crate::model::EntityUid;
 
 /// For the server to answer a page.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest page.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// Most pages: who has more meters than fit these asks the server page by page.
 const MOST_PAGES: usize = 100;
 
@@ -33,20 +30,11 @@ pub(super) struct LimitsArguments {
     /// Whose limits, as a Cedar uid: User::"alice"
     #[arg(long, value_name = "UID")]
     principal: EntityUid,
-    /// The server, on this machine
-    #[arg(long, value_name = "URL", env = "TOLLGATE_SERVER", default_value = "http://127.0.0.1:8181", hide_env_values = true, value_parser = server)]
-    server: Address,
+    #[command(flatten)]
+    session: SessionArguments,
     /// How the answer is written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-fn server(text: &str) -> Result<Address, String> {
-    let address = Address::parse(text).map_err(|error| error.to_string())?;
-    if address.is_tls() || !address.is_bare() {
-        return Err("expected http:// with an address of this machine, such as http://127.0.0.1:8181".to_owned());
-    }
-    Ok(address)
 }
 
 /// Why there is nothing to tell.
@@ -60,7 +48,7 @@ pub(super) fn run(arguments: &LimitsArguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(error, Exit::Usage),
     };
-    match runtime.block_on(ask(arguments)) {
+    match runtime.block_on(asked(arguments)) {
         Ok(told) => {
             let text = match arguments.format {
                 Format::Text => text(&told, Paint::of(&std::io::stdout())),
@@ -74,14 +62,32 @@ pub(super) fn run(arguments: &LimitsArguments) -> ExitCode {
     }
 }
 
+/// Asks as whoever is signed in at the server, if anybody is.
+async fn asked(arguments: &LimitsArguments) -> Result<Map<String, Value>, Failure> {
+    let server = &arguments.session.server;
+    let mut client = Client::builder(server.to_string()).timeout(TIMEOUT);
+    let signed_in =
+        Sessions::open_if_there(&arguments.session).map_err(|error| Failure::NoServer(error.to_string()))?;
+    if let Some(mut sessions) = signed_in {
+        let token = sessions.token(server).await.map_err(|error| Failure::Refused(error.to_string()))?;
+        client = client.credentials(Credentials::bearer(&token));
+    }
+    let client = client.build().map_err(failed)?;
+    ask(arguments, &client).await
+}
+
 /// All pages as one.
-async fn ask(arguments: &LimitsArguments) -> Result<Map<String, Value>, Failure> {
+async fn ask(arguments: &LimitsArguments, client: &Client) -> Result<Map<String, Value>, Failure> {
     let principal = encoded(&arguments.principal.to_string());
     let (mut whole, mut limits) = (Map::new(), Vec::new());
     let mut after = String::new();
     for _ in 0..MOST_PAGES {
         let path = format!("/limits?principal={principal}&page_size=1000{after}");
-        let mut page = page(&arguments.server, &path).await?;
+        let mut page = match client.get(&path).await {
+            Ok(Value::Object(page)) if page.contains_key("limits") => page,
+            Ok(_) => return Err(failed(ClientError::NotTollgate(arguments.session.server.to_string()))),
+            Err(error) => return Err(failed(error)),
+        };
         if let Some(Value::Array(more)) = page.remove("limits") {
             limits.extend(more);
         }
@@ -101,20 +107,10 @@ async fn ask(arguments: &LimitsArguments) -> Result<Map<String, Value>, Failure>
     Err(Failure::Refused(format!("there are more than {most} meters; ask GET /limits for them page by page")))
 }
 
-async fn page(server: &Address, path: &str) -> Result<Map<String, Value>, Failure> {
-    let no_server = |error| Failure::NoServer(format!("no answer from {server}: {error}"));
-    let client = Client::new(server.at(path), TIMEOUT, MOST_BYTES).map_err(no_server)?;
-    let what = Outgoing { method: Method::GET, headers: Vec::new(), body: Bytes::new() };
-    let reply = client.send(what).await.map_err(no_server)?;
-    let body: Option<Value> = serde_json::from_slice(&reply.body).ok();
-    match (reply.status, body) {
-        (StatusCode::OK, Some(Value::Object(page))) if page.contains_key("limits") => Ok(page),
-        (StatusCode::OK, _) => Err(Failure::NoServer(format!("what answers at {server} is not Tollgate"))),
-        (status, body) => {
-            let message = body.as_ref().and_then(|body| body.pointer("/error/message")?.as_str());
-            let message = message.map_or_else(|| format!("{server} answered with {}", status.as_u16()), str::to_owned);
-            Err(Failure::Refused(message))
-        }
+fn failed(error: ClientError) -> Failure {
+    match error {
+        ClientError::Refused { message, .. } => Failure::Refused(message),
+        error => Failure::NoServer(error.to_string()),
     }
 }
 

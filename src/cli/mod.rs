@@ -21,12 +21,14 @@ mod init;
 mod limits;
 mod limits_of;
 mod load;
+mod login;
 mod output;
 mod password;
 mod progress;
 mod question;
 mod schema;
 mod serve;
+mod session;
 
 use std::process::ExitCode;
 
@@ -63,6 +65,9 @@ enum Command {
     Schema(schema::SchemaArguments),
     Init(init::InitArguments),
     Bundle(bundle::BundleArguments),
+    Login(login::LoginArguments),
+    Token(login::TokenArguments),
+    Logout(login::LogoutArguments),
     Password(password::PasswordArguments),
     Completions(completions::CompletionsArguments),
     /// Print the version
@@ -91,6 +96,9 @@ pub fn run() -> ExitCode {
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Bundle(arguments) => bundle::run(&arguments),
+        Command::Login(arguments) => login::login(&arguments),
+        Command::Token(arguments) => login::token(&arguments),
+        Command::Logout(arguments) => login::logout(&arguments),
         Command::Password(arguments) => password::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Version => {

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::{Server, Stopped};
+use crate::edge::http::{Server, Stopped, Tls};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::engine::Engine;
@@ -111,6 +111,10 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(alerts) => alerts,
         Err(error) => return usage(&error),
     };
+    let tls = match settings.tls_options().map(Tls::load).transpose() {
+        Ok(tls) => tls,
+        Err(error) => return usage(&error),
+    };
     let providers = match identity::providers(settings) {
         Ok(providers) => providers,
         Err(error) => return usage(&*error),
@@ -154,7 +158,7 @@ fn serve(settings: &Settings) -> ExitCode {
             for running in providers.running {
                 tokio::spawn(running);
             }
-            listen(engine, settings, alerts, providers.tokens).await
+            listen(engine, settings, (alerts, tls), providers.tokens).await
         }),
         Err(error) => usage(&error),
     };
@@ -263,7 +267,7 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
 async fn listen(
     engine: Engine,
     settings: &Settings,
-    alerts: Option<Alerts>,
+    (alerts, tls): (Option<Alerts>, Option<Tls>),
     tokens: Option<Arc<dyn Tokens>>,
 ) -> ExitCode {
     let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
@@ -280,6 +284,9 @@ async fn listen(
     match server.address() {
         Ok(address) => tell_start(address, settings),
         Err(error) => return usage(&error),
+    }
+    if let Some(tls) = tls {
+        server = server.with_tls(tls);
     }
     tokio::spawn(follow_time(engine.clone()));
     tokio::spawn(follow_hangups(engine, reloads));
@@ -349,10 +356,11 @@ fn tell_start(address: SocketAddr, settings: &Settings) {
     } else {
         "callers prove themselves: in `Authorization`, or with a key in a header of its own"
     };
+    let scheme = if settings.tls_options().is_some() { "https" } else { "http" };
     say(&format!(
-        "tollgate {} listens on http://{address}, serving {}
+        "tollgate {} listens on {scheme}://{address}, serving {}
 {open}
-try: curl -s http://{address}/is_authorized -H 'Content-Type: application/json' \\
+try: curl -s {scheme}://{address}/is_authorized -H 'Content-Type: application/json' \\
   -d '{{\"principal\": \"User::\\\"alice\\\"\", \"action\": \"chat\", \"resource\": \"Model::\\\"openai-main/gpt-4o\\\"\"}}'",
         env!("CARGO_PKG_VERSION"),
         settings.policies.display(),

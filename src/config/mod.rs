@@ -15,12 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use identity::{
-    BasicSettings, DigestSettings, IdentitySettings, Provider, ProviderKind, StaticToken, StaticTokens,
+    BasicSettings, DigestSettings, ForwardedCertificates, IdentitySettings, Provider, ProviderKind, StaticToken,
+    StaticTokens,
 };
 pub use schema::schema_json;
 
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
-use crate::edge::http::HttpOptions;
+use crate::edge::http::{ClientCertificates, HttpOptions, TlsOptions};
+use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::{Address, Secret};
 use crate::edge::store::RedisOptions;
 use crate::policy::Problem;
@@ -66,6 +68,8 @@ pub struct Settings {
     pub workers: usize,
     /// How to serve.
     pub http: HttpOptions,
+    /// Whether that is encrypted.
+    pub tls: TlsSettings,
 }
 
 impl Default for Settings {
@@ -85,6 +89,42 @@ impl Default for Settings {
             identity: IdentitySettings::default(),
             workers: 0,
             http: HttpOptions::default(),
+            tls: TlsSettings::default(),
+        }
+    }
+}
+
+/// TLS on the listener; none without a certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The server's certificate.
+    pub certificate_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
+    /// Who vouches for clients.
+    pub client_ca_file: Option<PathBuf>,
+    /// Whether clients are asked for a certificate.
+    pub client_certificates: ClientCertificates,
+}
+
+impl TlsSettings {
+    /// As meant; none where there is no TLS.
+    ///
+    /// # Errors
+    /// What does not go together.
+    fn checked(&self) -> Result<Option<TlsOptions>, &'static str> {
+        let clients = match (self.client_ca_file.clone(), self.client_certificates) {
+            (None, ClientCertificates::Off) => None,
+            (Some(authorities), wanted) if wanted != ClientCertificates::Off => Some((authorities, wanted)),
+            (None, _) => return Err("tls.client_certificates needs tls.client_ca_file: who vouches for clients"),
+            (Some(_), _) => {
+                return Err("tls.client_ca_file asks nobody: set tls.client_certificates to optional or required");
+            }
+        };
+        match (self.certificate_file.clone(), self.key_file.clone()) {
+            (Some(certificate_file), Some(key_file)) => Ok(Some(TlsOptions { certificate_file, key_file, clients })),
+            (None, None) if clients.is_none() => Ok(None),
+            _ => Err("TLS needs both tls.certificate_file and tls.key_file"),
         }
     }
 }
@@ -229,8 +269,11 @@ impl Settings {
     #[must_use]
     pub fn http_options(&self) -> HttpOptions {
         let loopback = self.http.listen.ip().is_loopback() && !self.identity.loopback_closed;
-        let key_headers = self.identity.key_headers.clone().into();
-        HttpOptions { open: self.insecure || loopback, key_headers, ..self.http.clone() }
+        let keys = self.identity.key_headers.clone().into();
+        let is_forwarded = |provider: &Provider| matches!(provider.kind, ProviderKind::ForwardedCertificate(_));
+        let forwarded_certificates = self.identity.providers.iter().any(is_forwarded);
+        let credential_headers = CredentialHeaders { keys, forwarded_certificates };
+        HttpOptions { open: self.insecure || loopback, credential_headers, ..self.http.clone() }
     }
 
     fn take_flags(&mut self, flags: &Flags) {
@@ -246,18 +289,21 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        self.tls.checked().map_err(|message| ConfigError::Refused(message.to_owned()))?;
         if self.meters_in_memory && !self.redis.url.is_empty() {
             let message = "meters are kept in memory or in a Redis: set `meters.in_memory` or `meters.redis.url`";
+            return Err(ConfigError::Refused(message.to_owned()));
+        }
+        let is_certificates = |provider: &Provider| matches!(provider.kind, ProviderKind::ClientCertificate(_));
+        if self.identity.providers.iter().any(is_certificates) && self.tls.client_ca_file.is_none() {
+            let message = "`client_certificate` in `identity.providers` sees none: set tls.client_ca_file and \
+                           tls.client_certificates";
             return Err(ConfigError::Refused(message.to_owned()));
         }
         let listen = self.http.listen;
         let fixed = self.identity.providers.iter().any(|provider| match &provider.kind {
             ProviderKind::Static(tokens) => !tokens.anywhere,
-            ProviderKind::Jwt(_)
-            | ProviderKind::Introspection(_)
-            | ProviderKind::Basic(_)
-            | ProviderKind::Digest(_)
-            | ProviderKind::Delegated(_) => false,
+            _ => false,
         });
         if fixed && !listen.ip().is_loopback() {
             return Err(ConfigError::Refused(format!(
@@ -273,6 +319,12 @@ impl Settings {
              apart. Name one under `identity.providers`, listen on 127.0.0.1, or pass --insecure if something in \
              front of it lets only the gateway through"
         )))
+    }
+
+    /// TLS on the listener; `None` where it speaks plain HTTP.
+    #[must_use]
+    pub fn tls_options(&self) -> Option<TlsOptions> {
+        self.tls.checked().ok().flatten()
     }
 
     /// The Redis that keeps the meters; `None` where they are kept elsewhere.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Settings;
 use super::table::{ENTRIES, Field, MAX_NAME_BYTES};
+use crate::edge::http::ClientCertificates;
 
 /// The JSON Schema of `tollgate.yaml`, with every default in it.
 #[must_use]
@@ -47,6 +48,10 @@ fn describe(field: &Field) -> Value {
         Field::Name(_) => json!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }),
         Field::Address(at) => json!({ "type": "string", "default": at(&mut defaults).to_string() }),
         Field::Switch(at) => json!({ "type": "boolean", "default": *at(&mut defaults) }),
+        Field::ClientCertificates(at) => {
+            let known = ClientCertificates::ALL.map(ClientCertificates::as_str);
+            json!({ "enum": known, "default": at(&mut defaults).as_str() })
+        }
         Field::Choice { words, at } => {
             let [first, second] = words;
             json!({ "enum": words, "default": if *at(&mut defaults) { second } else { first } })

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Settings;
 use crate::edge::files::PublicKey;
+use crate::edge::http::ClientCertificates;
 use crate::edge::outgoing::Address;
 
 /// A setting.
@@ -47,6 +48,8 @@ pub(super) enum Field {
     Word(fn(&mut Settings) -> &mut String),
     /// A name.
     Name(fn(&mut Settings) -> &mut String),
+    /// Whether clients are asked for certificates.
+    ClientCertificates(fn(&mut Settings) -> &mut ClientCertificates),
     /// A list of Ed25519 public keys.
     Keys(fn(&mut Settings) -> &mut Vec<PublicKey>),
 }
@@ -62,6 +65,26 @@ pub(super) const ENTRIES: &[Entry] = &[
         name: "listen",
         about: "Address and port to listen on; other than loopback only with `insecure`.",
         field: Field::Address(|s| &mut s.http.listen),
+    },
+    Entry {
+        name: "tls.certificate_file",
+        about: "The server's certificate, and those that lead to its authority, in PEM; with it the listener speaks TLS alone.",
+        field: Field::File(|s| &mut s.tls.certificate_file),
+    },
+    Entry {
+        name: "tls.key_file",
+        about: "The key of that certificate, in PEM.",
+        field: Field::File(|s| &mut s.tls.key_file),
+    },
+    Entry {
+        name: "tls.client_ca_file",
+        about: "Who vouches for clients, in PEM.",
+        field: Field::File(|s| &mut s.tls.client_ca_file),
+    },
+    Entry {
+        name: "tls.client_certificates",
+        about: "Whether clients are asked for a certificate: off, optional, or required.",
+        field: Field::ClientCertificates(|s| &mut s.tls.client_certificates),
     },
     Entry { name: "data", about: "Where what must last is kept.", field: Field::Path(|s| &mut s.data) },
     Entry {
@@ -218,6 +241,10 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("TOLLGATE_POLICIES", "policies"),
     ("TOLLGATE_LISTEN", "listen"),
     ("TOLLGATE_DATA", "data"),
+    ("TOLLGATE_TLS_CERTIFICATE_FILE", "tls.certificate_file"),
+    ("TOLLGATE_TLS_KEY_FILE", "tls.key_file"),
+    ("TOLLGATE_TLS_CLIENT_CA_FILE", "tls.client_ca_file"),
+    ("TOLLGATE_TLS_CLIENT_CERTIFICATES", "tls.client_certificates"),
     ("TOLLGATE_REDIS_URL", "meters.redis.url"),
     ("TOLLGATE_STRICT", "strict"),
     ("TOLLGATE_INSECURE", "insecure"),
@@ -253,6 +280,10 @@ impl Field {
             Self::Millis { least, most, at } => {
                 *at(settings) = Duration::from_millis(number(text, *least, *most).ok_or_else(expected)?);
             }
+            Self::ClientCertificates(at) => {
+                let known = ClientCertificates::ALL.into_iter().find(|known| known.as_str() == text);
+                *at(settings) = known.ok_or_else(expected)?;
+            }
             Self::Hidden(at) if !text.is_empty() => *at(settings) = crate::edge::store::Secret::new(text),
             Self::Word(at) if is_word(text) => text.clone_into(at(settings)),
             Self::Path(_) | Self::File(_) | Self::Hidden(_) | Self::Word(_) | Self::Name(_) => return Err(expected()),
@@ -281,6 +312,10 @@ impl Field {
             Self::Choice { words: [first, second], .. } => format!("expected {first} or {second}"),
             Self::Number { least, most, .. } => format!("expected a whole number from {least} to {most}"),
             Self::Millis { least, most, .. } => format!("expected milliseconds, from {least} to {most}"),
+            Self::ClientCertificates(_) => {
+                let known = ClientCertificates::ALL.map(ClientCertificates::as_str);
+                format!("expected {}", known.join(" or "))
+            }
             Self::Hidden(_) => "expected a text".to_owned(),
             Self::Word(_) => "expected a name of at most 64 letters, digits, `.`, `_` and `-`".to_owned(),
             Self::Keys(_) => "expected a list of Ed25519 public keys in base64".to_owned(),

@@ -32,8 +32,23 @@ pub enum Credential {
     Digest(SecretText),
     /// The client's certificates of this connection, the client's own first, each as DER.
     Certificates(Arc<[Box<[u8]>]>),
-    /// What a trusted proxy says of its client's certificate (`x-forwarded-client-cert`).
-    ForwardedCertificate(SmolStr),
+    /// What a proxy says of its client's certificate (`x-forwarded-client-cert`). Nobody has proved it yet: whether the
+    /// proxy is trusted is the provider's to say.
+    ForwardedCertificate {
+        /// The header.
+        said: SmolStr,
+        /// The other end of the connection that it came by: the proxy, and nothing that a request tells.
+        by: Option<IpAddr>,
+    },
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address, where that is known.
+    pub address: Option<IpAddr>,
+    /// Its certificates, its own first, each as DER; where the connection asked for them and they were verified.
+    pub certificates: Option<Arc<[Box<[u8]>]>>,
 }
 
 /// The request that a credential came with, as far as providers look at it.
@@ -81,7 +96,67 @@ pub enum Verdict {
     Passed,
 }
 
-/// A provider of identities.
+/// A provider of identities. One of your own is given to [`crate::engine::EngineBuilder::authenticator`], and is asked in
+/// the order in which they are given.
+///
+/// * What is not of its form it passes on ([`Verdict::Passed`]): the next provider is asked. Where it knows the form it
+///   decides, and a refusal is final.
+/// * It never proves a principal because something failed: whoever it asks is away, so it refuses
+///   ([`RefusalReason::ProviderUnavailable`]).
+/// * Secrets are compared with [`SecretText::is`], which tells nothing by its time, and are part of no message.
+/// * What takes long it does in [`Later::pending`], within a time of its own.
+/// * An identity with an end is not remembered beyond it, and one that has ended is refused whatever the provider says.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use tollgate::gate::{Authenticator, Credential, Later, Presented, Verdict};
+/// use tollgate::model::{AuthMethod, EntityUid, Identity, Refusal, RefusalReason, Said, SecretText, Timestamp};
+/// use tollgate::{Bundle, Engine, Request, Snapshot, SourceFile};
+///
+/// /// Badges of a company's door system: `badge:` and what is on the card.
+/// struct Badges {
+///     cards: Vec<(SecretText, EntityUid)>,
+/// }
+///
+/// impl Authenticator for Badges {
+///     fn name(&self) -> &str {
+///         "badges"
+///     }
+///
+///     fn authenticate(&self, presented: &Presented, _: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
+///         let Credential::Bearer(token) = &presented.credential else { return Later::ready(Verdict::Passed) };
+///         let Some(card) = token.expose().strip_prefix("badge:") else { return Later::ready(Verdict::Passed) };
+///         let card = SecretText::new(card);
+///         let found = self.cards.iter().find(|(known, _)| known.is(&card));
+///         Later::ready(match found {
+///             Some((_, principal)) => Verdict::Proved(Arc::new(Identity {
+///                 said: Said { tags: ["on-site".into()].into(), ..Said::default() },
+///                 expires_at: Some(Timestamp::from_millis(now.as_millis() + 60_000)),
+///                 ..Identity::new(principal.clone(), AuthMethod::Custom)
+///             })),
+///             None => Verdict::Refused(Refusal::new(RefusalReason::Wrong, "no such badge")),
+///         })
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let rules = "authz_rules: [{ tags: [on-site], models: [openai-main/gpt-4o] }]";
+/// let cards = vec![(SecretText::new("4711"), r#"User::"alice""#.parse()?)];
+/// let engine = Engine::builder()
+///     .bundle(Bundle::new(SourceFile::new("rules.yaml", rules.as_bytes()).into_iter().collect()))
+///     .authenticator(Arc::new(Badges { cards }))
+///     .build()?;
+///
+/// let shown = |token: &str| Presented::new(Credential::Bearer(SecretText::new(token)));
+/// let identity = engine.authenticate(&shown("badge:4711"))?;
+/// let request = Request::proved(identity, "chat", r#"Model::"openai-main/gpt-4o""#.parse()?);
+/// assert!(engine.is_authorized(&request)?.is_permit());
+/// assert_eq!(engine.authenticate(&shown("badge:4712")).unwrap_err().reason, RefusalReason::Wrong);
+/// assert_eq!(engine.authenticate(&shown("4711")).unwrap_err().reason, RefusalReason::NotRecognized);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Authenticator: Send + Sync {
     /// What it is called in the configuration, in logs and metrics.
     fn name(&self) -> &str;

@@ -179,7 +179,7 @@ fn id_of(credential: &Credential) -> Option<&str> {
             let (_, rest) = parameters.expose().split_once("username=\"")?;
             rest.split('"').next()
         }
-        Credential::Certificates(_) | Credential::ForwardedCertificate(_) => None,
+        Credential::Certificates(_) | Credential::ForwardedCertificate { .. } => None,
     }
 }
 
@@ -194,7 +194,7 @@ impl Hash for Whole<'_> {
             Credential::Basic { username, password } => (2, username, password.expose()).hash(state),
             Credential::Digest(text) => (3, text.expose()).hash(state),
             Credential::Certificates(certificates) => (4, certificates).hash(state),
-            Credential::ForwardedCertificate(text) => (5, text).hash(state),
+            Credential::ForwardedCertificate { said, .. } => (5, said).hash(state),
         }
     }
 }

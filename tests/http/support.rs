@@ -146,7 +146,8 @@ impl Setup {
         for line in lines.by_ref() {
             let line = line.unwrap();
             let _ = writeln!(log.lock().unwrap(), "{line}");
-            if let Some((_, rest)) = line.split_once("listens on http://") {
+            let listens = line.split_once("listens on http://").or_else(|| line.split_once("listens on https://"));
+            if let Some((_, rest)) = listens {
                 address = Some(rest.split(',').next().unwrap().parse().unwrap());
                 break;
             }

@@ -14,12 +14,18 @@
 )]
 #![cfg(all(unix, feature = "server"))]
 
+mod authority;
 mod callers;
+mod certificates;
+mod client;
 mod delegated;
 mod digest;
 mod exchange;
 mod failures;
+mod issuer;
 mod jose;
+mod layer;
+mod login;
 mod mapping;
 mod oidc;
 mod passwords;
@@ -28,5 +34,6 @@ mod shown;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;
+mod tls;
 mod tokens;
 mod wycheproof;

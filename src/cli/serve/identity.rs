@@ -9,8 +9,8 @@ use crate::edge::identity::introspection::IntrospectionProvider;
 use crate::edge::identity::jwt::JwtProvider;
 use crate::edge::identity::tokens::TokenProvider;
 use crate::edge::identity::{
-    BasicProvider, DelegatedProvider, DigestFile, DigestProvider, Htpasswd, PasswordOptions, StaticProvider,
-    StaticSecret,
+    BasicProvider, CertificateProvider, DelegatedProvider, DigestFile, DigestProvider, ForwardedProvider, Htpasswd,
+    PasswordOptions, StaticProvider, StaticSecret,
 };
 use crate::edge::outgoing::Fetcher;
 use crate::gate::{Authenticator, Clock, Fetch, Tokens};
@@ -65,6 +65,13 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
                 Arc::new(IntrospectionProvider::new(&provider.name, (**asked).clone(), provider.pass_on_error, by))
             }
             ProviderKind::Basic(settings) => Arc::new(basic(provider.name.clone(), settings)?),
+            ProviderKind::ClientCertificate(mappings) => {
+                Arc::new(CertificateProvider::new(mappings.clone()).named(provider.name.clone()))
+            }
+            ProviderKind::ForwardedCertificate(forwarded) => {
+                let made = ForwardedProvider::new(forwarded.from.clone(), forwarded.mappings.clone());
+                Arc::new(made.named(provider.name.clone()))
+            }
         });
     }
     Ok(made)

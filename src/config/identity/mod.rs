@@ -9,6 +9,7 @@
 //! ```
 
 mod basic;
+mod certificate;
 mod claims;
 mod delegated;
 mod digest;
@@ -25,6 +26,7 @@ use serde::Deserialize;
 
 use super::node::{self, NodeError};
 use crate::edge::identity::DelegatedOptions;
+use crate::edge::identity::Mapping;
 use crate::edge::identity::introspection::IntrospectionSettings;
 use crate::edge::identity::jwt::JwtSettings;
 use crate::edge::identity::tokens::TokenOptions;
@@ -33,6 +35,7 @@ use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
 pub use basic::BasicSettings;
+pub use certificate::ForwardedCertificates;
 pub use digest::DigestSettings;
 pub use static_token::{StaticToken, StaticTokens};
 
@@ -92,6 +95,10 @@ pub enum ProviderKind {
     Digest(DigestSettings),
     /// Somebody else's endpoint.
     Delegated(Box<DelegatedOptions>),
+    /// The listener's client certificates.
+    ClientCertificate(Vec<Mapping>),
+    /// Client certificates that a proxy tells of.
+    ForwardedCertificate(ForwardedCertificates),
 }
 
 /// As written.
@@ -125,6 +132,8 @@ struct RawProvider {
     basic: Option<basic::Raw>,
     delegated: Option<delegated::Raw>,
     digest: Option<digest::Raw>,
+    client_certificate: Option<certificate::Raw>,
+    forwarded_certificate: Option<certificate::RawForwarded>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -179,7 +188,9 @@ impl IdentitySettings {
 
 impl Provider {
     fn checked(raw: RawProvider) -> Result<Self, String> {
-        let RawProvider { name, enabled: _, on_error, r#static, jwt, introspection, basic, delegated, digest } = raw;
+        let (client_certificate, forwarded_certificate) = (raw.client_certificate, raw.forwarded_certificate);
+        let RawProvider { name, enabled: _, on_error, r#static, jwt, introspection, basic, delegated, digest, .. } =
+            raw;
         let mut kinds = Vec::new();
         if let Some(raw) = r#static {
             kinds.push(("static", ProviderKind::Static(raw.checked()?)));
@@ -193,6 +204,12 @@ impl Provider {
         if let Some(raw) = basic {
             kinds.push(("basic", ProviderKind::Basic(raw.checked()?)));
         }
+        if let Some(raw) = client_certificate {
+            kinds.push(("client_certificate", ProviderKind::ClientCertificate(raw.checked()?)));
+        }
+        if let Some(raw) = forwarded_certificate {
+            kinds.push(("forwarded_certificate", ProviderKind::ForwardedCertificate(raw.checked()?)));
+        }
         if let Some(raw) = digest {
             kinds.push(("digest", ProviderKind::Digest(raw.checked()?)));
         }
@@ -201,7 +218,8 @@ impl Provider {
             kinds.push(("delegated", ProviderKind::Delegated(Box::new(raw.checked(pass_on_error)?))));
         }
         let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
-            let kinds = "`static`, `jwt`, `introspection`, `basic`, `digest`, `delegated`";
+            let kinds = "`static`, `jwt`, `introspection`, `basic`, `digest`, `delegated`, \
+                         `client_certificate`, `forwarded_certificate`";
             return Err(format!("a provider is of one kind: {kinds}"));
         };
         let name = name.unwrap_or_else(|| called.to_owned());

@@ -7,15 +7,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
-use hyper::header::HeaderName;
 use tokio::sync::Semaphore;
 
-use super::answer::Id;
 use super::body::BodyLimits;
 use super::metrics::Metrics;
 use super::refusals::RefusalLog;
 use super::server::HttpOptions;
 use super::wire::Silence;
+use crate::edge::answer::{self, Id};
+use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
 use crate::gate::{RouteMap, Tokens};
@@ -32,8 +32,8 @@ pub(super) struct App {
     pub(super) open: bool,
     /// What requests of gateways ask for.
     pub(super) routes: RouteMap,
-    /// Headers that hold a caller's key, besides `Authorization`.
-    pub(super) key_headers: Box<[HeaderName]>,
+    /// Which headers hold a caller's credential.
+    pub(super) credential_headers: CredentialHeaders,
     /// What becomes of alerts, where they are sent.
     pub(super) outbox: OnceLock<Arc<Outbox>>,
     /// What hands out tokens of Tollgate's own, where that is wished for.
@@ -66,7 +66,7 @@ impl App {
             refusals: RefusalLog::default(),
             open: options.open,
             routes: options.routes.clone(),
-            key_headers: options.key_headers.clone(),
+            credential_headers: options.credential_headers.clone(),
             outbox: OnceLock::new(),
             tokens: OnceLock::new(),
             body,
@@ -76,7 +76,7 @@ impl App {
             budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),
             explaining: Semaphore::new(workers),
             reading_books: Semaphore::new(1),
-            process: format!("{:016x}", random()),
+            process: answer::process(),
             decisions: AtomicU64::new(0),
         }
     }
@@ -110,12 +110,4 @@ impl App {
     pub(super) fn next_id(&self) -> Id<'_> {
         Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 }
     }
-}
-
-/// A number that no other process has, as far as chance goes.
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    // Where the system has no random numbers, ids are still unique in the process.
-    let _filled = aws_lc_rs::rand::fill(&mut bytes);
-    u64::from_le_bytes(bytes)
 }

@@ -1,28 +1,19 @@
 //! Who calls the server itself, and what that caller may do. On loopback decisions are open; elsewhere a caller proves
 //! itself in its headers, and needs a role for what it asks.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::header::{HeaderValue, WWW_AUTHENTICATE};
 use hyper::http::request::Parts as Head;
-use smol_str::SmolStr;
 
 use super::app::App;
-use super::credential;
 use super::errors::{ApiError, ErrorCode, Response};
 use super::wire::Parts;
+use crate::edge::identity::HeadersError;
+pub(super) use crate::gate::Peer;
 use crate::gate::{self, Credential, Described, Presented};
 use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RefusalReason};
 use crate::policy::Snapshot;
-
-/// The other end of a connection.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Peer {
-    pub(super) address: Option<IpAddr>,
-    /// Its certificates, where the connection asked for them.
-    pub(super) certificates: Option<Arc<[Box<[u8]>]>>,
-}
 
 /// What a route takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,17 +67,11 @@ pub(super) async fn proved(
     head: &Head,
     peer: &Peer,
 ) -> Result<Arc<Identity>, ApiError> {
-    let credential = match credential::of_headers(&head.headers, &app.key_headers)? {
-        Some(credential) => credential,
-        None => match &peer.certificates {
-            Some(certificates) => Credential::Certificates(Arc::clone(certificates)),
-            None => {
-                let message = "this takes a credential in `Authorization`; GET /docs tells which roles it needs";
-                return Err(ApiError::new(ErrorCode::Unauthenticated, message));
-            }
-        },
-    };
-    let presented = Presented { credential, source: peer.address, request: described(head) };
+    let wrong = |error: HeadersError| ApiError::invalid("", error.to_string());
+    let presented = app.credential_headers.presented(head, peer).map_err(wrong)?.ok_or_else(|| {
+        let message = "this takes a credential in `Authorization`; GET /docs tells which roles it needs";
+        ApiError::new(ErrorCode::Unauthenticated, message)
+    })?;
     let proved = identify(app, snapshot, &presented).await;
     proved.map_err(|refusal| refused(&refusal, &presented.credential))
 }
@@ -140,19 +125,4 @@ pub(super) fn presented(credential: &Credential, parts: &Parts, _: &Peer) -> Pre
     let (method, path) = (told("method").unwrap_or_default(), told("path").unwrap_or_default());
     let request = Described { method, path, ..Described::default() };
     Presented { credential: credential.clone(), source, request }
-}
-
-fn described(head: &Head) -> Described {
-    let held = ["authorization", "cookie", "proxy-authorization", "x-api-key", "api-key", "x-forwarded-client-cert"];
-    let text = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
-        let shown = value.to_str().ok().filter(|_| !held.contains(&name.as_str()))?;
-        Some((SmolStr::new(name.as_str()), SmolStr::new(shown)))
-    };
-    Described {
-        method: head.method.as_str().into(),
-        path: head.uri.path().into(),
-        query: head.uri.query().unwrap_or_default().into(),
-        headers: head.headers.iter().filter_map(text).collect(),
-        params: Box::default(),
-    }
 }

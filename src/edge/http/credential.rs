@@ -1,11 +1,7 @@
-//! Credentials as they are sent: in a question's `credential`, and in the headers of a caller that proves itself.
+//! Credentials in a question's `credential`.
 //!
 //! What is wrong with one is told without showing any of it.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hyper::HeaderMap;
-use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde::de::MapAccess;
 use smol_str::SmolStr;
 
@@ -101,77 +97,4 @@ fn secret<'de, A: MapAccess<'de>>(trail: &Trail, map: &mut A, least: usize) -> R
         return Ok(SecretText::new(secret));
     }
     Err(trail.fail(missing("bearer")))
-}
-
-/// The credential that a caller proves itself with, if there is one: `Authorization`, or one of the headers in `keys`.
-///
-/// # Errors
-/// Where there are several, or what is there has no form.
-pub(super) fn of_headers(headers: &HeaderMap, keys: &[HeaderName]) -> Result<Option<Credential>, ApiError> {
-    let several = || ApiError::invalid("", "a request brings one credential, in one header");
-    let mut found = None;
-    for name in keys.iter().chain([&AUTHORIZATION]) {
-        for value in headers.get_all(name) {
-            if found.replace((name, value)).is_some() {
-                return Err(several());
-            }
-        }
-    }
-    let Some((name, value)) = found else { return Ok(None) };
-    let form = |name: &HeaderName| ApiError::invalid("", format!("the header `{name}` holds no credential"));
-    let text = plain(value).ok_or_else(|| form(name))?;
-    if name != AUTHORIZATION {
-        return Ok(Some(Credential::ApiKey(SecretText::new(text))));
-    }
-    authorization(text).map(Some).ok_or_else(|| form(name))
-}
-
-fn plain(value: &HeaderValue) -> Option<&str> {
-    value.to_str().ok().map(str::trim).filter(|text| !text.is_empty() && text.len() <= MAX_BYTES)
-}
-
-/// `Authorization` (RFC 9110, section 11.6.2): a scheme, whose case does not matter, a space, and the rest.
-fn authorization(text: &str) -> Option<Credential> {
-    let (scheme, rest) = text.split_once(' ')?;
-    let rest = rest.trim();
-    if rest.is_empty() {
-        return None;
-    }
-    match scheme.to_ascii_lowercase().as_str() {
-        "bearer" => Some(Credential::Bearer(SecretText::new(rest))),
-        "digest" => Some(Credential::Digest(SecretText::new(rest))),
-        "basic" => {
-            // RFC 7617: UTF-8, and the name ends at the first colon.
-            let pair = zeroize::Zeroizing::new(STANDARD.decode(rest).ok()?);
-            let (username, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
-            Some(Credential::Basic { username: username.into(), password: SecretText::new(password) })
-        }
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_is_read_as_it_is_written() {
-        for (text, read) in [
-            ("Bearer abc", Some("Bearer(SecretText(…))")),
-            ("bearer   abc ", Some("Bearer(SecretText(…))")),
-            ("Basic dTpwOng=", Some("Basic { username: \"u\", password: SecretText(…) }")),
-            ("Basic dXA=", None),
-            ("Basic !!!", None),
-            ("Basic /zo=", None),
-            ("Bearer", None),
-            ("Bearer ", None),
-            ("Negotiate abc", None),
-            ("", None),
-        ] {
-            assert_eq!(authorization(text).map(|found| format!("{found:?}")).as_deref(), read, "{text}");
-        }
-        let Some(Credential::Basic { password, .. }) = authorization("Basic dTpwOng=") else { panic!("no password") };
-        assert_eq!(password.expose(), "p:x");
-    }
 }

@@ -7,12 +7,12 @@ use std::task::Poll;
 use hyper::StatusCode;
 use tokio::runtime::Handle;
 
-use super::answer::{self, telling};
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
-use super::wire::{self, Asked, Asking, Question};
+use super::wire::{self, Asked, Asking, Question, What};
+use crate::edge::answer::{self, About, status_of, telling};
 use crate::gate::{self, Authorized, CandidatesDecision, Wish};
 use crate::meter::{Idempotency, ReservationId, State};
 use crate::model::{CandidatesRequest, Decision, DecisionCode, Facts, Request, RequestErrorCode};
@@ -64,7 +64,12 @@ pub(super) async fn answer_by(
             let code = refusal.reason.code();
             app.metrics.decided(code, &[]);
             let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
-            answer::write_refused(&mut text, app.next_id(), snapshot.revision(), parts, &refusal);
+            let (resource, candidates) = match &parts.what {
+                What::One(resource) => (Some(resource), None),
+                What::Candidates { router, candidates } => (router.as_ref(), Some(candidates.as_slice())),
+            };
+            let about = About { action: &parts.action, resource, candidates };
+            answer::write_refused(&mut text, app.next_id(), snapshot.revision(), &about, &refusal);
             Ok(Answered { code, text, held: None })
         }
     }
@@ -118,19 +123,6 @@ async fn before(
             given_back.map(|_| None).map_err(ApiError::from)
         }
         Some(_) => conflict("a request with this `idempotency_key` is being answered; send it again in a moment"),
-    }
-}
-
-/// For callers that look at the status alone.
-fn status_of(code: DecisionCode, budgets: StatusCode) -> StatusCode {
-    match code {
-        DecisionCode::Permitted => StatusCode::OK,
-        DecisionCode::Unauthenticated | DecisionCode::CredentialRevoked | DecisionCode::CredentialExpired => {
-            StatusCode::UNAUTHORIZED
-        }
-        DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded => StatusCode::TOO_MANY_REQUESTS,
-        DecisionCode::BudgetExceeded => budgets,
-        _ => StatusCode::FORBIDDEN,
     }
 }
 

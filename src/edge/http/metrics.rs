@@ -48,6 +48,7 @@ pub(super) struct Metrics {
     /// Answers of any other status: 503.
     unavailable: AtomicU64,
     panics: AtomicU64,
+    handshakes: AtomicU64,
     refusals: [AtomicU64; RefusalReason::ALL.len()],
     rules: Rules,
     /// Percents that were crossed, by limit. Their number is bounded by what people write.
@@ -91,6 +92,11 @@ impl Metrics {
         *warnings.entry((limit.clone(), percent)).or_default() += 1;
     }
 
+    /// A connection did not get as far as a request.
+    pub(super) fn handshake_failed(&self) {
+        add(Some(&self.handshakes));
+    }
+
     /// Something that should never happen.
     pub(super) fn panicked(&self) {
         add(Some(&self.panics));
@@ -107,6 +113,8 @@ impl Metrics {
             out.line("tollgate_http_responses_total", &[("status", &status)], load(count));
         }
         out.single("tollgate_panics_total", "counter", "Decisions that ended in a panic.", load(&self.panics));
+        let name = "tollgate_tls_handshake_failures_total";
+        out.single(name, "counter", "Connections that ended in their TLS handshake.", load(&self.handshakes));
         let name = "tollgate_authentication_failures_total";
         out.family(name, "counter", "Credentials that proved nobody, by reason.");
         for (reason, count) in RefusalReason::ALL.iter().zip(&self.refusals) {

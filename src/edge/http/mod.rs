@@ -5,7 +5,6 @@
 //! routes are a fixed table, errors are one table, and metrics are atomics.
 
 mod amounts;
-mod answer;
 mod app;
 mod batch;
 mod body;
@@ -25,9 +24,11 @@ mod router;
 mod server;
 mod spending;
 mod standing;
+mod tls;
 mod tokens;
 mod validate;
 mod wire;
 
 pub use router::routes;
 pub use server::{HttpOptions, Server, Stopped};
+pub use tls::{ClientCertificates, Tls, TlsError, TlsOptions};

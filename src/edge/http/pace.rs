@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// No deadline: a request is being answered.
@@ -85,12 +84,12 @@ impl Pace {
 }
 
 /// A socket that tells when bytes come.
-pub(super) struct Paced<'a> {
-    pub(super) stream: TcpStream,
+pub(super) struct Paced<'a, S> {
+    pub(super) stream: S,
     pub(super) pace: &'a Pace,
 }
 
-impl AsyncRead for Paced<'_> {
+impl<S: AsyncRead + Unpin> AsyncRead for Paced<'_, S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -101,7 +100,7 @@ impl AsyncRead for Paced<'_> {
     }
 }
 
-impl AsyncWrite for Paced<'_> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

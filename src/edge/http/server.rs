@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::HeaderName;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -23,6 +23,8 @@ use super::body::BodyLimits;
 use super::caller::Peer;
 use super::pace::{Pace, Paced, Times};
 use super::router::Routes;
+use super::tls::Tls;
+use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
 use crate::gate::{RouteMap, Tokens};
@@ -41,8 +43,8 @@ pub struct HttpOptions {
     pub open: bool,
     /// What requests of gateways ask for, where they are told by path and method.
     pub routes: RouteMap,
-    /// Headers that hold a caller's key, besides `Authorization`.
-    pub key_headers: Box<[HeaderName]>,
+    /// Which headers hold a caller's credential.
+    pub credential_headers: CredentialHeaders,
     /// Longest body.
     pub body_bytes: usize,
     /// Most requests of a batch.
@@ -73,7 +75,7 @@ impl Default for HttpOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 8181)),
             open: true,
             routes: RouteMap::default(),
-            key_headers: ["x-api-key", "api-key"].map(HeaderName::from_static).into(),
+            credential_headers: CredentialHeaders::default(),
             body_bytes: 2 * 1024 * 1024,
             batch: 1_000,
             header_bytes: 32 * 1024,
@@ -103,6 +105,7 @@ pub struct Server {
     listener: TcpListener,
     routes: Routes,
     options: HttpOptions,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
@@ -114,7 +117,13 @@ impl Server {
         let listener = TcpListener::bind(options.listen).await?;
         let body = BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout };
         let app = Arc::new(App::new(engine, body, &options));
-        Ok(Self { listener, routes: Routes::new(app), options })
+        Ok(Self { listener, routes: Routes::new(app), options, tls: None })
+    }
+
+    /// Speaks TLS alone.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(Arc::new(tls)), ..self }
     }
 
     /// Counts what becomes of alerts, for `/metrics`.
@@ -146,6 +155,7 @@ impl Server {
         let room = Arc::new(Semaphore::new(self.options.connections));
         let (stopping, told) = watch::channel(false);
         let options = Arc::new(self.options.clone());
+        let _following = self.tls.clone().map(|tls| Following(tokio::spawn(tls.follow())));
         let mut stop = pin!(stop);
         loop {
             let next = next(&self.listener, &room);
@@ -158,9 +168,14 @@ impl Server {
             });
             let Some((stream, address, permit)) = accepted.await else { break };
             let (routes, options, told) = (self.routes.clone(), Arc::clone(&options), told.clone());
-            let peer = Peer { address: Some(address.ip()), certificates: None };
+            let tls = self.tls.clone();
             tokio::spawn(async move {
-                connection(stream, peer, &routes, &options, told).await;
+                let _slower_without = stream.set_nodelay(true);
+                let peer = Peer { address: Some(address.ip()), certificates: None };
+                match tls {
+                    None => connection(stream, peer, &routes, &options, Ending::new(told)).await,
+                    Some(tls) => encrypted(&tls, stream, peer, &routes, (&options, told)).await,
+                }
                 drop(permit);
             });
         }
@@ -189,15 +204,68 @@ async fn next(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, Sock
     }
 }
 
-/// Serves one connection to its end.
-async fn connection(
+/// Keeps a task for as long as it is there.
+struct Following(tokio::task::JoinHandle<()>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Serves a connection that begins with a handshake; where that fails there is nobody to tell.
+async fn encrypted(
+    tls: &Tls,
     stream: TcpStream,
     peer: Peer,
     routes: &Routes,
-    options: &HttpOptions,
-    mut told: watch::Receiver<bool>,
+    (options, told): (&HttpOptions, watch::Receiver<bool>),
 ) {
-    let _slower_without = stream.set_nodelay(true);
+    // Before the handshake, so that no change is missed.
+    let taken = tls.taken();
+    let Some(stream) = tls.accept(stream, options.header_timeout).await else {
+        return routes.app().metrics.handshake_failed();
+    };
+    let shown = stream.get_ref().1.peer_certificates();
+    let certificates = shown.map(|all| all.iter().map(|one| Box::from(one.as_ref())).collect());
+    let ending = Ending { told, taken: certificates.is_some().then_some(taken) };
+    connection(stream, Peer { certificates, ..peer }, routes, options, ending).await;
+}
+
+/// What ends a connection once its request is answered.
+struct Ending {
+    /// The server stops.
+    told: watch::Receiver<bool>,
+    /// Those who vouched for the client may do so no longer.
+    taken: Option<watch::Receiver<u64>>,
+}
+
+impl Ending {
+    fn new(told: watch::Receiver<bool>) -> Self {
+        Self { told, taken: None }
+    }
+
+    async fn wait(mut self) {
+        let mut stopping = pin!(self.told.wait_for(|stopping| *stopping));
+        let mut taken = pin!(async {
+            match &mut self.taken {
+                Some(taken) => drop(taken.changed().await),
+                None => std::future::pending().await,
+            }
+        });
+        poll_fn(|cx| {
+            let over = stopping.as_mut().poll(cx).is_ready() || taken.as_mut().poll(cx).is_ready();
+            if over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection<S>(stream: S, peer: Peer, routes: &Routes, options: &HttpOptions, ending: Ending)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let pace = Pace::new(Times { head: options.header_timeout, idle: options.idle_timeout });
     let service = service_fn(|request: Request<Incoming>| {
         pace.request_began();
@@ -215,12 +283,12 @@ async fn connection(
         .max_buf_size(options.header_bytes.max(LEAST_BUFFER_BYTES))
         .header_read_timeout(None);
     let mut serving = pin!(builder.serve_connection(io, service));
-    let mut stopping = pin!(told.wait_for(|stopping| *stopping));
+    let mut over = pin!(ending.wait());
     let mut timer = pin!(sleep(options.header_timeout));
-    let mut ending = false;
+    let mut ends = false;
     poll_fn(|cx| {
-        if !ending && stopping.as_mut().poll(cx).is_ready() {
-            ending = true;
+        if !ends && over.as_mut().poll(cx).is_ready() {
+            ends = true;
             serving.as_mut().graceful_shutdown();
         }
         // However it ends, there is nobody left to tell.

@@ -12,7 +12,6 @@ use serde_json::Value;
 use super::app::App;
 use super::body::{self, JSON, json, of_type};
 use super::caller::{self, Peer};
-use super::credential;
 use super::errors::{ApiError, ErrorCode, Response};
 use crate::gate::{Credential, Described, Issued, Presented, TokenError, Tokens};
 use crate::model::{RequestErrorCode, SecretText, strict_json};
@@ -47,7 +46,8 @@ enum Grant {
 pub(super) async fn exchange(app: &Arc<App>, head: &Head, peer: &Peer, body: &[u8]) -> Result<Response, ApiError> {
     let tokens = tokens(app)?;
     let grant = grant(head, body)?;
-    let in_headers = credential::of_headers(&head.headers, &app.key_headers)?;
+    let in_headers = app.credential_headers.credential(&head.headers);
+    let in_headers = in_headers.map_err(|error| ApiError::invalid("", error.to_string()))?;
     if in_headers.is_some() && !matches!(grant, Grant::Headers) {
         return Err(ApiError::invalid("", "a request brings one credential: in its headers, or in its body"));
     }

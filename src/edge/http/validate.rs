@@ -8,12 +8,12 @@ use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 
-use super::answer;
 use super::app::App;
 use super::body::{self, JSON, USUAL_ANSWER_BYTES, of_type};
 use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
 use super::is_authorized::guarded_async;
+use crate::edge::answer;
 use crate::gate::{self, Credential, Described, Presented, RouteError};
 use crate::model::{DecisionCode, Identity, Request, SecretText, Told, strict_json};
 use crate::policy::Snapshot;

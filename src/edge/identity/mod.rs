@@ -1,10 +1,14 @@
 //! Providers of identities: what looks at a credential and says whom it proves. A file or folder each, none of which knows
 //! another; what several need (`claims`, `jose`, `recent`) knows none of them.
 
+#[cfg(feature = "certificates")]
+mod certificate;
 #[cfg(feature = "jwt")]
 pub mod claims;
 mod delegated;
 mod digest;
+#[cfg(feature = "tower")]
+mod headers;
 #[cfg(feature = "jwt")]
 pub mod introspection;
 #[cfg(feature = "jwt")]
@@ -19,8 +23,12 @@ mod static_token;
 pub mod tokens;
 mod watched;
 
+#[cfg(feature = "certificates")]
+pub use certificate::{CertificateProvider, ForwardedProvider, Grants, Mapping, MappingError, NameKind};
 pub use delegated::{Attributes, DelegatedOptions, DelegatedProvider};
 pub use digest::{DigestFile, DigestProvider};
+#[cfg(feature = "tower")]
+pub use headers::{CredentialHeaders, HeadersError};
 #[cfg(feature = "passwords")]
 pub use passwords::{BasicProvider, Htpasswd, PasswordOptions, hash};
 pub use static_token::{SameToken, StaticProvider, StaticSecret};

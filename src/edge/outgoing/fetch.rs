@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 use tokio_rustls::TlsConnector;
 
 use super::address::Address;
-use super::client::{self, Client, ClientError, Outgoing};
+use super::client::{self, Client, ClientError, ClientTls, Outgoing};
 use crate::gate::{Ask, Fetch, FetchError, Later, Reply};
 
 /// Asks others, trusting whom the machine trusts.
@@ -40,7 +40,7 @@ fn trusting(known: &OnceLock<TlsConnector>) -> Result<TlsConnector, ClientError>
     match known.get() {
         Some(known) => Ok(known.clone()),
         None => {
-            let made = client::connector()?;
+            let made = client::connector(&ClientTls::default())?;
             Ok(known.get_or_init(|| made).clone())
         }
     }

@@ -3,11 +3,15 @@
 mod address;
 mod client;
 mod fetch;
+#[cfg(feature = "server")]
 mod secret;
+#[cfg(feature = "server")]
 mod webhook;
 
 pub use address::{Address, AddressError};
-pub use client::{Client, ClientError, Outgoing, Reply};
+pub use client::{Client, ClientError, ClientTls, Outgoing, Reply};
 pub use fetch::Fetcher;
+#[cfg(feature = "server")]
 pub use secret::{MIN_SECRET_BYTES, Secret, SecretError};
+#[cfg(feature = "server")]
 pub use webhook::{Counts, Outbox, Webhook, WebhookOptions};

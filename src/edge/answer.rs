@@ -6,19 +6,22 @@
 
 use std::fmt::{self, Write as _};
 
-use super::wire::{Parts, What};
+use http::StatusCode;
+
 use crate::gate::CandidatesDecision;
-use crate::model::{CandidateDecision, Decision, EntityUid, EvaluationError, LimitStanding, Refusal, RuleReference};
+use crate::model::{
+    CandidateDecision, Decision, DecisionCode, EntityUid, EvaluationError, LimitStanding, Refusal, RuleReference,
+};
 
 /// The name of a decision: unique in this process by its number, and beyond it by chance.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Id<'a> {
-    pub(super) process: &'a str,
-    pub(super) number: u64,
+pub(crate) struct Id<'a> {
+    pub(crate) process: &'a str,
+    pub(crate) number: u64,
 }
 
 /// Writes the answer about one resource.
-pub(super) fn write(out: &mut Vec<u8>, id: Id<'_>, decision: &Decision) {
+pub(crate) fn write(out: &mut Vec<u8>, id: Id<'_>, decision: &Decision) {
     let mut json = Json(out);
     json.raw(r#"{"decision":""#).raw(decision.outcome.as_str());
     json.id(id).raw(r#","revision":"#).text(&decision.revision);
@@ -32,7 +35,7 @@ pub(super) fn write(out: &mut Vec<u8>, id: Id<'_>, decision: &Decision) {
 }
 
 /// Writes the answer about a list.
-pub(super) fn write_candidates(out: &mut Vec<u8>, id: Id<'_>, decision: &CandidatesDecision, hint: Option<&str>) {
+pub(crate) fn write_candidates(out: &mut Vec<u8>, id: Id<'_>, decision: &CandidatesDecision, hint: Option<&str>) {
     let telling = telling(decision);
     let all = decision.router.iter().chain(decision.candidates.iter().map(|one| &one.decision));
     let mut json = Json(out);
@@ -51,30 +54,56 @@ pub(super) fn write_candidates(out: &mut Vec<u8>, id: Id<'_>, decision: &Candida
     json.end(hint);
 }
 
+/// What was asked about with a credential that proves nobody.
+pub(crate) struct About<'a> {
+    pub(crate) action: &'a str,
+    /// The resource; of a list, its router.
+    pub(crate) resource: Option<&'a EntityUid>,
+    pub(crate) candidates: Option<&'a [EntityUid]>,
+}
+
 /// Writes the answer to a credential that proves nobody.
-pub(super) fn write_refused(out: &mut Vec<u8>, id: Id<'_>, revision: &str, parts: &Parts, refusal: &Refusal) {
+pub(crate) fn write_refused(out: &mut Vec<u8>, id: Id<'_>, revision: &str, about: &About<'_>, refusal: &Refusal) {
     let code = refusal.reason.code().as_str();
     let mut json = Json(out);
     json.raw(r#"{"decision":"forbid"#).id(id).raw(r#","revision":"#).text(revision);
-    json.raw(r#","principal":null,"action":"#).text(&parts.action);
-    match &parts.what {
-        What::One(resource) => json.raw(r#","resource":"#).uid(resource),
-        What::Candidates { router, candidates } => {
-            if let Some(router) = router {
-                json.raw(r#","resource":"#).uid(router);
-            }
-            json.raw(r#","permitted":[],"candidates":"#).list(candidates, |json, candidate| {
-                json.raw(r#"{"resource":"#).uid(candidate);
-                json.raw(r#","decision":"forbid","code":""#).raw(code).raw(r#"","rules":[]}"#);
-            });
-        }
+    json.raw(r#","principal":null,"action":"#).text(about.action);
+    if let Some(resource) = about.resource {
+        json.raw(r#","resource":"#).uid(resource);
+    }
+    if let Some(candidates) = about.candidates {
+        json.raw(r#","permitted":[],"candidates":"#).list(candidates, |json, candidate| {
+            json.raw(r#"{"resource":"#).uid(candidate);
+            json.raw(r#","decision":"forbid","code":""#).raw(code).raw(r#"","rules":[]}"#);
+        });
     }
     json.raw(r#","rules":[],"code":""#).raw(code).raw(r#"","message":"#).text(&refusal.message);
     json.raw(r#","limits":[],"not_held":[],"errors":[]}"#);
 }
 
+/// For callers that look at the status alone.
+pub(crate) fn status_of(code: DecisionCode, budgets: StatusCode) -> StatusCode {
+    match code {
+        DecisionCode::Permitted => StatusCode::OK,
+        DecisionCode::Unauthenticated | DecisionCode::CredentialRevoked | DecisionCode::CredentialExpired => {
+            StatusCode::UNAUTHORIZED
+        }
+        DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded => StatusCode::TOO_MANY_REQUESTS,
+        DecisionCode::BudgetExceeded => budgets,
+        _ => StatusCode::FORBIDDEN,
+    }
+}
+
+/// What begins the names of this process' decisions: a number that no other process has, as far as chance goes.
+pub(crate) fn process() -> String {
+    let mut bytes = [0; 8];
+    // Where the system has no random numbers, ids are still unique in the process.
+    let _filled = aws_lc_rs::rand::fill(&mut bytes);
+    format!("{:016x}", u64::from_le_bytes(bytes))
+}
+
 /// The one decision that tells why: the first that permits, else the router's where that refuses, else the first.
-pub(super) fn telling(decision: &CandidatesDecision) -> Option<&Decision> {
+pub(crate) fn telling(decision: &CandidatesDecision) -> Option<&Decision> {
     let mut each = decision.candidates.iter().map(|one| &one.decision);
     let permits = each.clone().find(|one| one.is_permit());
     let refuses = decision.router.as_ref().filter(|router| !router.is_permit());

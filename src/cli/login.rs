@@ -1,0 +1,172 @@
+//! `login`, `token`, `logout`: a session at a server, for a person's shell and the tools in it.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::output::{self, Exit};
+use super::session::{Session, SessionArguments, SessionError, SessionIssuer, Sessions};
+use crate::client::{DeviceLogin, Exchange, Grant, Issuer, OAuthError};
+use crate::model::SecretText;
+
+/// Longest key.
+const MAX_KEY_BYTES: u64 = 16 * 1024;
+
+const EXAMPLE: &str = "\
+Examples:
+  tollgate login --issuer https://login.acme.example --client-id tollgate
+  tollgate login --api-key-file key.txt      exchange a key for tokens that renew themselves
+  export OPENAI_API_KEY=$(tollgate token)
+
+Exit codes: 0 signed in, 1 refused, 2 usage, or nobody answers.";
+
+/// Sign in at a server, with the company's identity provider or a key
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub(super) struct LoginArguments {
+    #[command(flatten)]
+    session: SessionArguments,
+    /// The identity provider, exactly as it calls itself
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TOLLGATE_ISSUER",
+        hide_env_values = true,
+        required_unless_present = "api_key_file"
+    )]
+    issuer: Option<String>,
+    /// What Tollgate is called there
+    #[arg(long, value_name = "ID", env = "TOLLGATE_CLIENT_ID", hide_env_values = true, default_value = "tollgate")]
+    client_id: String,
+    /// What is asked for, with spaces between
+    #[arg(long, default_value = "openid profile email offline_access")]
+    scope: String,
+    /// Show the server the ID token instead of the access token
+    #[arg(long)]
+    id_token: bool,
+    /// Exchange the key in this file for tokens of the server's own; - reads stdin
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+}
+
+/// Print a fresh token, alone
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  curl -H \"Authorization: Bearer $(tollgate token)\" https://gateway.acme.example/v1/models
+
+Exit codes: 0 told, 1 nobody is signed in or the session has ended, 2 usage, or nobody answers.")]
+pub(super) struct TokenArguments {
+    #[command(flatten)]
+    session: SessionArguments,
+}
+
+/// Forget the session at a server
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tollgate logout --server https://tollgate.acme.example")]
+pub(super) struct LogoutArguments {
+    #[command(flatten)]
+    session: SessionArguments,
+}
+
+pub(super) fn login(arguments: &LoginArguments) -> ExitCode {
+    let signed_in = match &arguments.api_key_file {
+        Some(path) => by_key(arguments, path),
+        None => by_device(arguments),
+    };
+    let kept = signed_in.and_then(|session| {
+        Sessions::open(&arguments.session)?.set(&arguments.session.server, Some(session))?;
+        Ok(())
+    });
+    match kept {
+        Ok(()) => {
+            output::note(format_args!("signed in at {}", arguments.session.server));
+            Exit::Fine.into()
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+pub(super) fn token(arguments: &TokenArguments) -> ExitCode {
+    let told = Sessions::open(&arguments.session)
+        .and_then(|mut sessions| waited(async { sessions.token(&arguments.session.server).await })?);
+    match told {
+        Ok(token) => output::data(&format!("{}\n", token.expose()), Exit::Fine, Exit::Usage),
+        Err(error) => failed(&error),
+    }
+}
+
+pub(super) fn logout(arguments: &LogoutArguments) -> ExitCode {
+    let forgotten =
+        Sessions::open(&arguments.session).and_then(|mut sessions| sessions.set(&arguments.session.server, None));
+    match forgotten {
+        Ok(true) => {
+            output::note(format_args!("signed out at {}", arguments.session.server));
+            Exit::Fine.into()
+        }
+        Ok(false) => {
+            output::note(format_args!("nobody was signed in at {}", arguments.session.server));
+            Exit::Fine.into()
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn by_device(arguments: &LoginArguments) -> Result<Session, SessionError> {
+    let name = arguments.issuer.clone().unwrap_or_default();
+    let tokens = waited(async {
+        let issuer = Issuer::discover(&name).await?;
+        let login = DeviceLogin::begin(issuer, &arguments.client_id, &arguments.scope).await?;
+        let place = output::shown(&login.verification_uri);
+        output::note(format_args!("open {place} and type {}", output::shown(&login.user_code)));
+        if let Some(whole) = &login.verification_uri_complete {
+            output::note(format_args!("or open {}", output::shown(whole)));
+        }
+        login.wait().await
+    })??;
+    if arguments.id_token && tokens.identity.is_none() {
+        let description = "no ID token came; ask for the scope `openid`".to_owned();
+        return Err(OAuthError::Refused { code: "no_id_token".to_owned(), description }.into());
+    }
+    let client_id = arguments.client_id.clone();
+    let issuer = SessionIssuer { name, client_id, sends_id_token: arguments.id_token };
+    Ok(Session::new(Some(issuer), &tokens))
+}
+
+fn by_key(arguments: &LoginArguments, path: &Path) -> Result<Session, SessionError> {
+    let key = key(path).map_err(|message| SessionError::File { path: path.to_owned(), message })?;
+    let server = arguments.session.server.to_string();
+    let exchange = Exchange::new(&server, Grant::ApiKey(key))?;
+    Ok(Session::new(None, &waited(async { exchange.first().await })??))
+}
+
+fn key(path: &Path) -> Result<SecretText, String> {
+    let mut text = zeroize::Zeroizing::new(String::new());
+    let read = if path == Path::new("-") {
+        std::io::stdin().lock().take(MAX_KEY_BYTES).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MAX_KEY_BYTES).read_to_string(&mut text))
+    };
+    read.map_err(|error| error.to_string())?;
+    if text.trim().is_empty() { Err("it holds no key".to_owned()) } else { Ok(SecretText::new(text.trim())) }
+}
+
+/// Waits for what asks elsewhere.
+pub(super) fn waited<T>(work: impl Future<Output = T>) -> Result<T, SessionError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let failed = |error: std::io::Error| SessionError::File { path: PathBuf::new(), message: error.to_string() };
+    Ok(runtime.map_err(failed)?.block_on(work))
+}
+
+/// Told on stderr. What may be otherwise another time, or is the command line's, ends with 2.
+fn failed(error: &SessionError) -> ExitCode {
+    let exit = match error {
+        SessionError::None(_) | SessionError::Ended(..) | SessionError::OAuth(OAuthError::Refused { .. }) => {
+            Exit::Error
+        }
+        _ => Exit::Usage,
+    };
+    output::fail(error, exit)
+}

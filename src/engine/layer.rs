@@ -1,0 +1,347 @@
+//! A tower layer that guards a service in process: each request says who asks with its credential, a map says what it
+//! asks for, the engine decides, and only what is permitted reaches the service.
+//!
+//! What is hard about it: nothing may get by. A request that no map knows, whose credential nobody knows, or that comes
+//! before a bundle does, is answered here.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use serde_json::{Map, Value, json};
+use smol_str::SmolStr;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{Engine, EngineError};
+use crate::edge::answer::{self, About, Id};
+use crate::edge::identity::CredentialHeaders;
+use crate::gate::{self, Peer};
+use crate::model::{Decision, EntityUid, Identity, Refusal, RefusalReason};
+use crate::policy::Snapshot;
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    action: SmolStr,
+    resource: EntityUid,
+    context: Map<String, Value>,
+}
+
+impl Asked {
+    /// An action on a resource.
+    pub fn new(action: impl Into<SmolStr>, resource: EntityUid) -> Self {
+        Self { action: action.into(), resource, context: Map::new() }
+    }
+
+    /// With what conditions may look at, as in a question's `context`.
+    #[must_use]
+    pub fn with_context(mut self, context: Map<String, Value>) -> Self {
+        self.context = context;
+        self
+    }
+}
+
+/// Says what a request asks for; `None` for what nobody may ask. A function of the request's head does.
+pub trait Asks: Send + Sync + 'static {
+    /// What this request asks for.
+    fn asked(&self, head: &Parts) -> Option<Asked>;
+}
+
+impl<F: Fn(&Parts) -> Option<Asked> + Send + Sync + 'static> Asks for F {
+    fn asked(&self, head: &Parts) -> Option<Asked> {
+        self(head)
+    }
+}
+
+/// What is asked for by method and path; what it does not list nobody may ask.
+#[derive(Debug, Clone, Default)]
+pub struct PathMap {
+    entries: Vec<(SmolStr, SmolStr, Asked)>,
+}
+
+impl PathMap {
+    /// That lists nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Requests with this method for this path ask for `asked`; the first entry that fits counts. A path is compared as
+    /// it was sent, byte for byte; one that ends in `/*` takes everything below it.
+    #[must_use]
+    pub fn on(mut self, method: impl Into<SmolStr>, path: impl Into<SmolStr>, asked: Asked) -> Self {
+        self.entries.push((method.into(), path.into(), asked));
+        self
+    }
+}
+
+impl Asks for PathMap {
+    fn asked(&self, head: &Parts) -> Option<Asked> {
+        let fits = |path: &str| match path.strip_suffix('*') {
+            Some(start) if start.ends_with('/') => head.uri.path().starts_with(start),
+            _ => head.uri.path() == path,
+        };
+        let found = self.entries.iter().find(|(method, path, _)| method == head.method.as_str() && fits(path));
+        found.map(|(_, _, asked)| asked.clone())
+    }
+}
+
+/// Guards a service with an [`Engine`].
+///
+/// A permitted request reaches the service with its [`Identity`] (as `Arc<Identity>`) and [`Decision`] in its
+/// extensions. Any other is answered with the decision as `POST /is_authorized?status=map` has it: 401 where its
+/// credential proves nobody, 429 where a rate or concurrency has no room, else 403; 400 where it is no request that the
+/// schema takes, 503 before the first bundle. Nothing is held: what limits count is settled by whoever serves the request.
+///
+/// Conditions see the request's `method` and `path`, and `ip` where a [`Peer`] stands in its extensions.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use axum::{Extension, Router, routing::post};
+/// use tollgate::edge::identity::{StaticProvider, StaticSecret};
+/// use tollgate::model::{Identity, SecretText};
+/// use tollgate::{Asked, AuthorizeLayer, Bundle, Decision, Engine, PathMap, SourceFile};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let rules = "authz_rules: [{ users: [alice], models: [openai-main/gpt-4o], actions: [chat] }]";
+/// let token = StaticSecret {
+///     token: SecretText::new("a-token-of-16-bytes-or-more"),
+///     principal: r#"User::"alice""#.parse()?,
+///     roles: Vec::new(),
+/// };
+/// let engine = Engine::builder()
+///     .bundle(Bundle::new(SourceFile::new("rules.yaml", rules.as_bytes()).into_iter().collect()))
+///     .authenticator(Arc::new(StaticProvider::new(vec![token])?))
+///     .build()?;
+///
+/// let model = r#"Model::"openai-main/gpt-4o""#.parse()?;
+/// let map = PathMap::new().on("POST", "/chat", Asked::new("chat", model));
+/// let app: Router = Router::new()
+///     .route("/chat", post(|Extension(identity): Extension<Arc<Identity>>, Extension(decision): Extension<Decision>| async move {
+///         format!("{} {}", identity.principal, decision.message())
+///     }))
+///     .layer(AuthorizeLayer::new(engine, map));
+/// # let _ = app;
+/// # Ok(())
+/// # }
+/// ```
+pub struct AuthorizeLayer<A> {
+    guard: Arc<Guard<A>>,
+}
+
+struct Guard<A> {
+    engine: Engine,
+    asks: A,
+    headers: CredentialHeaders,
+    /// Whether conditions see method, path and address without being told.
+    tells: bool,
+    process: String,
+    decisions: AtomicU64,
+}
+
+impl<A: Asks> AuthorizeLayer<A> {
+    /// Lets through what `engine` permits of what `asks` says.
+    #[must_use]
+    pub fn new(engine: Engine, asks: A) -> Self {
+        let (headers, process) = (CredentialHeaders::default(), answer::process());
+        Self { guard: Arc::new(Guard { engine, asks, headers, tells: true, process, decisions: AtomicU64::new(0) }) }
+    }
+
+    /// With credentials in other headers than `Authorization`, `x-api-key` and `api-key`.
+    #[must_use]
+    pub fn credential_headers(self, headers: CredentialHeaders) -> Self {
+        self.with(|guard| Guard { headers, ..guard })
+    }
+
+    /// With a context of nothing but what the map says: for actions of a schema of your own.
+    #[must_use]
+    pub fn bare_context(self) -> Self {
+        self.with(|guard| Guard { tells: false, ..guard })
+    }
+
+    /// Changes what nobody shares yet, as long as a layer is being set up; else as it was.
+    fn with(self, change: impl FnOnce(Guard<A>) -> Guard<A>) -> Self {
+        match Arc::try_unwrap(self.guard) {
+            Ok(guard) => Self { guard: Arc::new(change(guard)) },
+            Err(guard) => Self { guard },
+        }
+    }
+}
+
+impl<A> Clone for AuthorizeLayer<A> {
+    fn clone(&self) -> Self {
+        Self { guard: Arc::clone(&self.guard) }
+    }
+}
+
+impl<S, A> Layer<S> for AuthorizeLayer<A> {
+    type Service = Authorize<S, A>;
+
+    fn layer(&self, inner: S) -> Authorize<S, A> {
+        Authorize { inner, guard: Arc::clone(&self.guard) }
+    }
+}
+
+/// A service behind an [`AuthorizeLayer`].
+pub struct Authorize<S, A> {
+    inner: S,
+    guard: Arc<Guard<A>>,
+}
+
+impl<S: Clone, A> Clone for Authorize<S, A> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), guard: Arc::clone(&self.guard) }
+    }
+}
+
+impl<S, A, B, R> Service<Request<B>> for Authorize<S, A>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    A: Asks,
+    B: Send + 'static,
+    R: From<String>,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The one that is ready is called, and its copy stays.
+        let copy = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, copy);
+        let guard = Arc::clone(&self.guard);
+        Box::pin(async move {
+            let (mut head, body) = request.into_parts();
+            match guard.admit(&head).await {
+                Ok((identity, decision)) => {
+                    head.extensions.insert(identity);
+                    head.extensions.insert(decision);
+                    inner.call(Request::from_parts(head, body)).await
+                }
+                Err(refused) => Ok(refused.response()),
+            }
+        })
+    }
+}
+
+/// An answer that is given instead of the service's.
+struct Refused {
+    status: StatusCode,
+    body: String,
+    retry_after_seconds: Option<u64>,
+}
+
+impl Refused {
+    /// An error as the server has them: no decision was made.
+    fn error(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        let body = json!({ "error": { "code": code, "message": message.into(), "param": null } });
+        Self { status, body: body.to_string(), retry_after_seconds: None }
+    }
+
+    fn decided(status: StatusCode, text: Vec<u8>, retry_after_seconds: Option<u64>) -> Self {
+        // What is written is JSON.
+        let body = String::from_utf8(text).unwrap_or_default();
+        Self { status, body, retry_after_seconds }
+    }
+
+    fn response<R: From<String>>(self) -> Response<R> {
+        let mut response = Response::new(R::from(self.body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollgate\""));
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl<A: Asks> Guard<A> {
+    async fn admit(&self, head: &Parts) -> Result<(Arc<Identity>, Decision), Refused> {
+        let unavailable = || Refused::error(StatusCode::SERVICE_UNAVAILABLE, "no_bundle", "no bundle is active yet");
+        let snapshot = self.engine.snapshot().ok_or_else(unavailable)?;
+        let unknown = || {
+            let message = "nothing says what this request asks for, so nobody may ask it";
+            Refused::error(StatusCode::FORBIDDEN, "forbidden", message)
+        };
+        let asked = self.asks.asked(head).ok_or_else(unknown)?;
+        let peer = head.extensions.get::<Peer>().cloned().unwrap_or_default();
+        let invalid = |message: String| Refused::error(StatusCode::BAD_REQUEST, "invalid_request", message);
+        let presented = self.headers.presented(head, &peer).map_err(|error| invalid(error.to_string()))?;
+        let proved = match presented {
+            Some(presented) => self.engine.authenticate_by(&presented, &snapshot).await,
+            None => Err(Refusal::new(RefusalReason::NotRecognized, "this takes a credential")),
+        };
+        let identity = proved.map_err(|refusal| self.refused(&snapshot, &asked, &refusal))?;
+        let decision = self.decide(&snapshot, &identity, self.told(head, &peer, asked)).await?;
+        if decision.is_permit() { Ok((identity, decision)) } else { Err(self.forbidden(&decision)) }
+    }
+
+    /// With what the request says of itself, where the map does not.
+    fn told(&self, head: &Parts, peer: &Peer, mut asked: Asked) -> Asked {
+        if self.tells {
+            let address = peer.address.map(|address| address.to_canonical().to_string());
+            let (method, path) = (head.method.to_string(), head.uri.path().to_owned());
+            for (name, value) in [("method", Some(method)), ("path", Some(path)), ("ip", address)] {
+                if let Some(value) = value.filter(|_| !asked.context.contains_key(name)) {
+                    asked.context.insert(name.to_owned(), Value::String(value));
+                }
+            }
+        }
+        asked
+    }
+
+    async fn decide(&self, snapshot: &Snapshot, identity: &Arc<Identity>, asked: Asked) -> Result<Decision, Refused> {
+        let Asked { action, resource, context } = asked;
+        let request = crate::model::Request::proved(Arc::clone(identity), action, resource).with_context(context);
+        let facts = self.engine.facts();
+        let wrong = |error| {
+            let error = EngineError::Request(error);
+            Refused::error(StatusCode::BAD_REQUEST, "invalid_request", error.to_string())
+        };
+        if snapshot.limits().all().is_empty() {
+            return gate::decide(snapshot, &facts, &request).map_err(wrong);
+        }
+        let world = self.engine.world(snapshot, &facts);
+        gate::authorize(world, &request, None).await.map(|authorized| authorized.decision).map_err(wrong)
+    }
+
+    fn id(&self) -> Id<'_> {
+        Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    fn refused(&self, snapshot: &Snapshot, asked: &Asked, refusal: &Refusal) -> Refused {
+        let mut text = Vec::new();
+        let about = About { action: &asked.action, resource: Some(&asked.resource), candidates: None };
+        answer::write_refused(&mut text, self.id(), snapshot.revision(), &about, refusal);
+        Refused::decided(answer::status_of(refusal.reason.code(), StatusCode::FORBIDDEN), text, None)
+    }
+
+    fn forbidden(&self, decision: &Decision) -> Refused {
+        let mut text = Vec::new();
+        answer::write(&mut text, self.id(), decision);
+        let status = answer::status_of(decision.code, StatusCode::FORBIDDEN);
+        Refused::decided(status, text, decision.retry_after_seconds)
+    }
+}
+
+impl<A> std::fmt::Debug for AuthorizeLayer<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthorizeLayer").field("engine", &self.guard.engine).finish_non_exhaustive()
+    }
+}
