@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::{Server, Stopped};
+use crate::edge::http::{KeyDesk, Server, Stopped};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Memory, Redis};
 use crate::engine::Engine;
@@ -109,8 +109,8 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(alerts) => alerts,
         Err(error) => return usage(&error),
     };
-    let providers = match identity::providers(settings) {
-        Ok(providers) => providers,
+    let identity::Identities { providers, desk } = match identity::identities(settings) {
+        Ok(identities) => identities,
         Err(error) => return usage(&*error),
     };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
@@ -147,7 +147,7 @@ fn serve(settings: &Settings) -> ExitCode {
     // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
     let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);
     match runtime(settings.workers) {
-        Ok(runtime) => runtime.block_on(listen(engine, settings, alerts)),
+        Ok(runtime) => runtime.block_on(listen(engine, settings, alerts, desk)),
         Err(error) => usage(&error),
     }
 }
@@ -218,7 +218,7 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
 }
 
-async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>) -> ExitCode {
+async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>, desk: Option<KeyDesk>) -> ExitCode {
     let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
         Ok(server) => server,
         Err(error) => {
@@ -242,6 +242,9 @@ async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>) -> 
     });
     if let Some(outbox) = &outbox {
         server = server.with_outbox(Arc::clone(outbox));
+    }
+    if let Some(desk) = desk {
+        server = server.with_keys(desk);
     }
     let stopped = server.run(ends.wait()).await;
     if let Some(outbox) = &outbox

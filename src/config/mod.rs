@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use identity::{IdentitySettings, Provider, StaticToken, StaticTokens};
+pub use identity::{FirstKey, IdentitySettings, KeySettings, Provider, StaticToken, StaticTokens};
 pub use schema::schema_json;
 
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
@@ -251,6 +251,7 @@ impl Settings {
         let listen = self.http.listen;
         let fixed = self.identity.providers.iter().any(|provider| match provider {
             Provider::Static(tokens) => !tokens.anywhere,
+            Provider::Keys(_) => false,
         });
         if fixed && !listen.ip().is_loopback() {
             return Err(ConfigError::Refused(format!(

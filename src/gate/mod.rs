@@ -10,6 +10,7 @@ mod decide;
 mod evaluate;
 mod explain;
 mod gather;
+mod manage;
 mod narrow;
 mod ports;
 mod settle;
@@ -28,7 +29,10 @@ pub use decide::{decide, explain_request};
 pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use gather::{Applying, applicable};
-pub use ports::{Clock, CloseError, HoldError, Later, Look, Meters, Notice, StoreError, SubjectsOf};
+pub use manage::{ADMIN_POLICIES, Manager, Right, TooWide};
+pub use ports::{
+    Clock, CloseError, HoldError, KeyWrite, KeyWriteError, Keys, KeysOf, Later, Look, Meters, Notice, StoreError, SubjectsOf,
+};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;
 pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, standings};

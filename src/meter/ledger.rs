@@ -7,7 +7,7 @@ use std::sync::Arc;
 pub use super::answer::{Alert, Cause, Closed, Held, Hold, LedgerError, Refused, Shortfall};
 use super::book::Book;
 use super::changes::{Changed, Changes};
-use super::limit::OnExpiry;
+use crate::model::limit::OnExpiry;
 use super::meter::{Lack, Meter, Standing};
 use super::meters::Meters;
 use super::price::Usage;

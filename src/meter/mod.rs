@@ -8,7 +8,6 @@ pub mod changes;
 #[cfg(test)]
 mod fixtures;
 pub mod ledger;
-pub mod limit;
 #[expect(clippy::module_inception, reason = "a meter is what the arithmetic is about")]
 pub mod meter;
 mod meters;
@@ -21,7 +20,7 @@ pub use answer::{Alert, Cause, Closed, Held, Hold, LedgerError, Refused, Shortfa
 pub use budget::Budget;
 pub use changes::{Changes, Entry};
 pub use ledger::{DEFAULT_MOST_OPEN, Ledger, lack};
-pub use limit::{Durability, Limit, Measure, Mode, OnExpiry, OnStoreError, Override, Unpriced};
+pub use crate::model::limit::{Durability, Limit, Measure, Mode, OnExpiry, OnStoreError, Override, Unpriced};
 pub use meter::{Lack, Meter, Places, Standing};
 pub use price::{Price, PriceError, Rates, Tier, Usage};
 pub use rate::Rate;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::limit::{Limit, OnExpiry};
+use crate::model::limit::{Limit, OnExpiry};
 use super::price::{Price, Usage};
 use crate::model::{Amount, EntityUid, Timestamp, Unit};
 

@@ -4,10 +4,13 @@
 //! identity:
 //!   loopback: open            # or closed: callers on this machine prove themselves too
 //!   key_headers: [x-api-key, api-key]
-//!   providers:
+//!   admin_policies: on        # or off: the bundle alone says who manages keys
+//!   providers:                # left out: keys alone
+//!     - keys: { unknown_owners: refuse }
 //!     - static: { tokens: [{ token_file: /run/secrets/dev, principal: 'User::"alice"' }] }
 //! ```
 
+mod keys;
 mod static_token;
 
 use std::sync::Arc;
@@ -19,6 +22,7 @@ use super::node::{self, NodeError};
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
+pub use keys::{FirstKey, KeySettings};
 pub use static_token::{StaticToken, StaticTokens};
 
 /// Most providers.
@@ -33,6 +37,8 @@ pub struct IdentitySettings {
     pub loopback_closed: bool,
     /// Headers that hold a caller's key, besides `Authorization`.
     pub key_headers: Vec<HeaderName>,
+    /// Whether the policies that ship say who manages keys where the bundle does not.
+    pub admin_policies: bool,
     /// Providers, in the order in which they are asked.
     pub providers: Vec<Provider>,
 }
@@ -40,13 +46,16 @@ pub struct IdentitySettings {
 impl Default for IdentitySettings {
     fn default() -> Self {
         let key_headers = ["x-api-key", "api-key"].map(HeaderName::from_static).into();
-        Self { loopback_closed: false, key_headers, providers: Vec::new() }
+        let providers = vec![Provider::Keys(KeySettings::default())];
+        Self { loopback_closed: false, key_headers, admin_policies: true, providers }
     }
 }
 
 /// A provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provider {
+    /// API keys.
+    Keys(KeySettings),
     /// Fixed tokens, for development.
     Static(StaticTokens),
 }
@@ -57,6 +66,7 @@ pub enum Provider {
 struct Raw {
     loopback: Option<Loopback>,
     key_headers: Option<Vec<String>>,
+    admin_policies: Option<Switch>,
     providers: Option<Vec<RawProvider>>,
 }
 
@@ -67,9 +77,17 @@ enum Loopback {
     Closed,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Switch {
+    On,
+    Off,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum RawProvider {
+    Keys(keys::Raw),
     Static(static_token::Raw),
 }
 
@@ -96,11 +114,16 @@ impl IdentitySettings {
             let header = |name: String| name.parse().map_err(|_| format!("`{name}` is no name of a header"));
             settings.key_headers = names.into_iter().map(header).collect::<Result<_, _>>()?;
         }
-        let providers = raw.providers.unwrap_or_default();
+        settings.admin_policies = raw.admin_policies != Some(Switch::Off);
+        let Some(providers) = raw.providers else { return Ok(settings) };
         if providers.len() > MAX_PROVIDERS {
             return Err(format!("there may be {MAX_PROVIDERS} providers at most"));
         }
         settings.providers = providers.into_iter().map(Provider::checked).collect::<Result<_, _>>()?;
+        let keys = |provider: &&Provider| matches!(provider, Provider::Keys(_));
+        if settings.providers.iter().filter(keys).count() > 1 {
+            return Err("`keys` is there once, since there is one store of them".to_owned());
+        }
         Ok(settings)
     }
 }
@@ -108,6 +131,7 @@ impl IdentitySettings {
 impl Provider {
     fn checked(raw: RawProvider) -> Result<Self, String> {
         match raw {
+            RawProvider::Keys(raw) => raw.checked().map(Self::Keys),
             RawProvider::Static(raw) => raw.checked().map(Self::Static),
         }
     }

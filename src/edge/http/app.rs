@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::answer::Id;
 use super::body::BodyLimits;
+use super::keys::KeyDesk;
 use super::metrics::Metrics;
 use super::server::HttpOptions;
 use super::wire::Silence;
@@ -29,6 +30,8 @@ pub(super) struct App {
     pub(super) open: bool,
     /// Headers that hold a caller's key, besides `Authorization`.
     pub(super) key_headers: Box<[HeaderName]>,
+    /// Where keys are managed, where they are kept.
+    pub(super) keys: OnceLock<KeyDesk>,
     /// What becomes of alerts, where they are sent.
     pub(super) outbox: OnceLock<Arc<Outbox>>,
     pub(super) body: BodyLimits,
@@ -58,6 +61,7 @@ impl App {
             metrics: Metrics::default(),
             open: options.open,
             key_headers: options.key_headers.clone(),
+            keys: OnceLock::new(),
             outbox: OnceLock::new(),
             body,
             batch: options.batch,
@@ -75,7 +79,9 @@ impl App {
     pub(super) fn alert(&self, alerts: &[Alert], snapshot: &Snapshot, facts: &Facts) {
         self.engine.warn(alerts, snapshot, facts);
         for alert in alerts {
-            self.metrics.warned(&alert.limit, alert.percent);
+            // People write the limits of keys in any number; they are one label.
+            let label = if alert.limit.starts_with("key:") { "key".into() } else { alert.limit.clone() };
+            self.metrics.warned(&label, alert.percent);
             let meter = alert.subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();
             let (unit, standing) = (alert.unit, &alert.standing);
             let (taken, cap) = (unit.show(standing.taken()), unit.show(standing.cap));

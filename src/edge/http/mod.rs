@@ -16,6 +16,7 @@ mod credential;
 mod errors;
 mod grammar;
 mod is_authorized;
+mod keys;
 mod metrics;
 mod operations;
 mod pace;
@@ -26,5 +27,6 @@ mod spending;
 mod standing;
 mod wire;
 
+pub use keys::KeyDesk;
 pub use router::routes;
 pub use server::{HttpOptions, Server, Stopped};

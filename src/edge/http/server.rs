@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::app::App;
 use super::body::BodyLimits;
 use super::caller::Peer;
+use super::keys::KeyDesk;
 use super::pace::{Pace, Paced, Times};
 use super::router::Routes;
 use crate::edge::outgoing::Outbox;
@@ -111,6 +112,14 @@ impl Server {
         let body = BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout };
         let app = Arc::new(App::new(engine, body, &options));
         Ok(Self { listener, routes: Routes::new(app), options })
+    }
+
+    /// Lets keys be managed.
+    #[must_use]
+    pub fn with_keys(self, desk: KeyDesk) -> Self {
+        // There is one at most, and a second one would not be asked.
+        let _first = self.routes.app().keys.set(desk);
+        self
     }
 
     /// Counts what becomes of alerts, for `/metrics`.

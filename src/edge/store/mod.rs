@@ -5,6 +5,7 @@ mod books;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
 pub mod fallback;
+pub mod keys;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -15,9 +16,12 @@ mod rows;
 #[cfg(feature = "sqlite")]
 pub use embedded::{Embedded, OpenError};
 pub use fallback::Fallback;
+#[cfg(feature = "sqlite")]
+pub use keys::{KeyFile, KeyFileError};
+pub use keys::{Pepper, PepperError};
 pub use memory::Memory;
 #[cfg(feature = "redis")]
-pub use redis::{Redis, RedisError, RedisOptions, Secret};
+pub use redis::{Redis, RedisError, RedisKeys, RedisOptions, Secret};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -6,6 +6,7 @@
 //! (`generation`), and scripts count exactly in numbers of their own (`lua/number.lua`).
 
 mod generation;
+mod keys;
 mod link;
 mod options;
 mod reply;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Runtime;
 
 pub use generation::FILE_NAME;
+pub use keys::RedisKeys;
 pub use options::{RedisError, RedisOptions, Secret};
 
 use self::generation::Generation;
