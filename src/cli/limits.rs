@@ -118,7 +118,7 @@ async fn page(server: &Address, path: &str) -> Result<Map<String, Value>, Failur
     }
 }
 
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {

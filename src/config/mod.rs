@@ -317,6 +317,12 @@ impl WebhookSettings {
     }
 }
 
+/// The credential that a command shows to a server: what TOLLGATE_TOKEN says.
+#[must_use]
+pub fn token() -> Option<crate::model::SecretText> {
+    std::env::var("TOLLGATE_TOKEN").ok().map(crate::model::SecretText::new)
+}
+
 /// The text of the config file; `None` where there need not be one and is none.
 fn read(path: &Path, named: bool) -> Result<Option<Vec<u8>>, ConfigError> {
     let unreadable = |error| ConfigError::Unreadable { path: path.to_owned(), error };

@@ -15,6 +15,7 @@
 #![cfg(all(unix, feature = "server"))]
 
 mod callers;
+mod keys;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;

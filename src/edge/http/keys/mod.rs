@@ -194,7 +194,7 @@ impl Caller {
         self.manager().may_hand_out(right, &key)?;
         self.desk.keys.write(KeyWrite::Make(key.clone())).await?;
         self.tell(&key, "was made");
-        Ok(json(StatusCode::CREATED, &Told { key: Some(text.expose()), ..Told::of(&key, self.facts.now) }))
+        Ok(json(StatusCode::CREATED, &Told::of(&key, self.facts.now).with_key(text.expose())))
     }
 
     async fn change(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {
@@ -245,7 +245,7 @@ impl Caller {
         details(&mut key).previous = Some((before, until));
         self.desk.keys.write(KeyWrite::Change(key.clone())).await?;
         self.tell(&key, "got a new secret");
-        Ok(json(StatusCode::OK, &Told { key: Some(text.expose()), ..Told::of(&key, self.facts.now) }))
+        Ok(json(StatusCode::OK, &Told::of(&key, self.facts.now).with_key(text.expose())))
     }
 
     fn new_text(&self, id: &str) -> Result<SecretText, ApiError> {

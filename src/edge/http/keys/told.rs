@@ -19,7 +19,7 @@ pub(super) struct Page<'a> {
 pub(super) struct Told<'a> {
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) key: Option<&'a str>,
+    key: Option<&'a str>,
     owner: Uid<'a>,
     state: &'static str,
     created_at: String,
@@ -70,6 +70,11 @@ struct Revoked<'a> {
 }
 
 impl<'a> Told<'a> {
+    /// With all of it.
+    pub(super) fn with_key(self, key: &'a str) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
     pub(super) fn of(key: &'a KeyRecord, now: Timestamp) -> Self {
         let details = key.details();
         let text = |instant: Timestamp| instant.to_string();
