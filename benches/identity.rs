@@ -42,7 +42,11 @@ fn main() {
     let before = resident();
     let began = Instant::now();
     let keys: Arc<dyn Keys> = Arc::new(KeyFile::open(directory.path(), None).unwrap());
-    println!("{count} keys loaded in {:.2} s, {} MB resident", began.elapsed().as_secs_f64(), (resident() - before) >> 20);
+    println!(
+        "{count} keys loaded in {:.2} s, {} MB resident",
+        began.elapsed().as_secs_f64(),
+        (resident() - before) >> 20
+    );
     assert_eq!(keys.count(), count);
     decide(keys, count);
 }
@@ -72,15 +76,15 @@ fn fill(directory: &std::path::Path, count: usize) {
     };
     let first = record(0);
     pollster::block_on(store.write(KeyWrite::Make(first))).unwrap();
-    let records: Vec<(String, String)> =
-        (1..count).map(|number| record(number)).map(|key| (key.id.to_string(), tollgate::model::key_hash_text(&key.hash))).collect();
+    let records: Vec<(String, String)> = (1..count)
+        .map(|number| record(number))
+        .map(|key| (key.id.to_string(), tollgate::model::key_hash_text(&key.hash)))
+        .collect();
     drop(store);
     let mut database = rusqlite::Connection::open(directory.join("keys.db")).unwrap();
     let transaction = database.transaction().unwrap();
     for (id, hash) in records {
-        let body = format!(
-            r#"{{"owner":"User::\"alice\"","hash":"{hash}","version":1,"created_at":1700000000000}}"#
-        );
+        let body = format!(r#"{{"owner":"User::\"alice\"","hash":"{hash}","version":1,"created_at":1700000000000}}"#);
         transaction.execute("INSERT INTO keys VALUES (?1, ?2)", [id, body]).unwrap();
     }
     transaction.commit().unwrap();
@@ -94,8 +98,7 @@ fn decide(keys: Arc<dyn Keys>, count: usize) {
     let model: tollgate::EntityUid = r#"Model::"oa/a""#.parse().unwrap();
     // A thousand keys in use, as a gateway has them.
     let texts: Vec<SecretText> = (0..1000).map(|number| text(number * (count / 1000).max(1))).collect();
-    let presented: Vec<Presented> =
-        texts.iter().map(|text| Presented::new(Credential::ApiKey(text.clone()))).collect();
+    let presented: Vec<Presented> = texts.iter().map(|text| Presented::new(Credential::ApiKey(text.clone()))).collect();
     let alice = Request::new(r#"User::"alice""#.parse().unwrap(), "chat", model.clone());
     let rounds = 200;
     let (mut alone, mut whole, mut proved) = (f64::MAX, f64::MAX, f64::MAX);

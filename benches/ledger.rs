@@ -58,6 +58,7 @@ fn limits() -> Vec<Arc<Limit>> {
         on_store_error: OnStoreError::Forbid,
         durability: Durability::Sync,
         unpriced: Unpriced::Forbid,
+        lease: None,
     };
     measures.into_iter().map(|measure| limit(measure).into()).collect()
 }
@@ -138,6 +139,22 @@ fn memory() {
     times.sort_unstable();
     let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
     println!("a sweep that forgets {} took {median:?}, {longest:?} at most", count / times.len());
+    expiry();
+}
+
+/// What whoever asks waits for while many expire: as many at once as a store lets.
+fn expiry() {
+    let (mut ledger, mut caller) = (Ledger::default(), Caller::new(5));
+    (0..128_000).for_each(|user| drop(ledger.hold(caller.hold(user), now()).unwrap()));
+    drop(ledger.take_changes());
+    let (later, mut times) = (Timestamp::from_millis(NOON + 600_000), Vec::new());
+    for _ in 0..1000 {
+        let begun = Instant::now();
+        assert_eq!(ledger.expire(later, 128), 128);
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    println!("expiring 128 with five limits each took {:?}, {:?} at most", times[500], times[999]);
 }
 
 fn hold_and_settle(criterion: &mut Criterion) {

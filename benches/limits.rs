@@ -36,8 +36,14 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    decisions();
-    durable();
+    // Either table alone, where an argument names it.
+    let wanted = |name: &str| !["decisions", "durable"].iter().any(|one| named(one)) || named(name);
+    if wanted("decisions") {
+        decisions();
+    }
+    if wanted("durable") {
+        durable();
+    }
 }
 
 fn bundle(limits: usize) -> Bundle {
@@ -78,7 +84,9 @@ fn decisions() {
     let reserve = Reserve { input_tokens: Some(900), output_tokens: Some(500), ..Reserve::default() };
     let usage = Usage { input_tokens: 900, output_tokens: 500, ..Usage::default() };
     let (mut plain, mut check, mut hold) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..30 {
+    // Fewer, where instructions are counted instead (valgrind).
+    let rounds = std::env::var("BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(30);
+    for _ in 0..rounds {
         for request in &requests {
             plain.push(time(|| engines[0].is_authorized(request).unwrap().is_permit()));
             check.push(time(|| engines[1].is_authorized(request).unwrap().is_permit()));
@@ -95,6 +103,10 @@ fn decisions() {
     println!("| no limit applies | {plain} | – |");
     println!("| a check, five limits apply | {check} | {} |", check.saturating_sub(plain));
     println!("| a hold on five limits | {hold} | {} |\n", hold.saturating_sub(plain));
+}
+
+fn named(name: &str) -> bool {
+    std::env::args().any(|argument| argument == name)
 }
 
 fn time(work: impl FnOnce() -> bool) -> u128 {
@@ -122,28 +134,43 @@ fn limit(durability: Durability) -> Arc<Limit> {
         on_store_error: OnStoreError::Forbid,
         durability,
         unpriced: Unpriced::Forbid,
+        lease: None,
     })
 }
 
-/// Charges a second: bare appends with a sync each, holds one at a time, and 256 in flight.
+/// Charges a second: bare appends with a sync each, holds one at a time, and 256 in flight, by turns.
 fn durable() {
     let directory =
         tempfile::tempdir_in(std::env::var("BENCH_DIRECTORY").unwrap_or_else(|_| "target".to_owned())).unwrap();
-    let bare = {
+    let rounds: usize = std::env::var("ROUNDS").map_or(3, |text| text.parse().unwrap());
+    let kinds = [("1 in flight, sync", 1, Durability::Sync), ("256 in flight, sync", IN_FLIGHT, Durability::Sync)];
+    let kinds = [kinds[0], kinds[1], ("256 in flight, async", IN_FLIGHT, Durability::Async)];
+    let mut bare = Vec::new();
+    let mut figures = [const { Vec::new() }; 3];
+    for round in 0..rounds {
         let mut file = File::create(directory.path().join("bare")).unwrap();
-        rate(|| {
+        bare.push(rate(|| {
             file.write_all(&[7; 64]).unwrap();
             file.sync_data().unwrap();
-        })
+        }));
+        for (kind, (_, tasks, durability)) in kinds.iter().enumerate() {
+            figures[kind].push(in_flight(&directory.path().join(format!("{round}-{kind}")), *tasks, *durability));
+        }
+    }
+    let median = |figures: &[f64]| {
+        let mut sorted = figures.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1])
     };
-    let one = in_flight(&directory.path().join("one"), 1, Durability::Sync);
-    let many = in_flight(&directory.path().join("many"), IN_FLIGHT, Durability::Sync);
-    let lazy = in_flight(&directory.path().join("lazy"), IN_FLIGHT, Durability::Async);
-    println!("### Durable charges a second in the embedded store (a hold on one limit; 64 meters)\n");
-    println!("| | a second | to one sync a charge |\n|---|---|---|");
-    println!("| 64 bytes appended and synced, one at a time | {bare:.0} | 1 |");
-    for (what, figure) in [("1 in flight, sync", one), ("256 in flight, sync", many), ("256 in flight, async", lazy)] {
-        println!("| {what} | {figure:.0} | {:.1} |", figure / bare);
+    println!(
+        "### Durable charges a second in the embedded store (a hold on one limit; 64 meters; median of {rounds} rounds)\n"
+    );
+    println!("| | a second | to one sync a charge | least and most |\n|---|---|---|---|");
+    println!("| 64 bytes appended and synced, one at a time | {:.0} | 1 | |", median(&bare).1);
+    for ((what, ..), figures) in kinds.iter().zip(&figures) {
+        let ratios: Vec<f64> = figures.iter().zip(&bare).map(|(figure, bare)| figure / bare).collect();
+        let (least, ratio, most) = median(&ratios);
+        println!("| {what} | {:.0} | {ratio:.1} | {least:.1} – {most:.1} |", median(figures).1);
     }
 }
 

@@ -194,13 +194,21 @@ struct HashArguments {
 
 fn server(text: &str) -> Result<Address, String> {
     let address = Address::parse(text).map_err(|error| error.to_string())?;
-    if address.is_bare() { Ok(address) } else { Err("expected an address alone, such as http://127.0.0.1:8181".to_owned()) }
+    if address.is_bare() {
+        Ok(address)
+    } else {
+        Err("expected an address alone, such as http://127.0.0.1:8181".to_owned())
+    }
 }
 
 fn id(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let is_id = (1..=128).contains(&text.len()) && text.bytes().all(plain);
-    if is_id { Ok(text.to_owned()) } else { Err("the id of a key is what stands between `tg_` and the last `_`".to_owned()) }
+    if is_id {
+        Ok(text.to_owned())
+    } else {
+        Err("the id of a key is what stands between `tg_` and the last `_`".to_owned())
+    }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -321,7 +329,9 @@ impl ServerArguments {
             return Ok(SecretText::new(std::fs::read_to_string(path).map_err(unread)?.trim()));
         }
         let token = crate::config::token().filter(|token| !token.expose().is_empty());
-        token.ok_or_else(|| usage("keys are managed with a credential: set TOLLGATE_TOKEN, or name --token-file".to_owned()))
+        token.ok_or_else(|| {
+            usage("keys are managed with a credential: set TOLLGATE_TOKEN, or name --token-file".to_owned())
+        })
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failure> {

@@ -23,6 +23,7 @@ mod limits;
 mod limits_of;
 mod load;
 mod output;
+mod password;
 mod progress;
 mod question;
 mod schema;
@@ -64,6 +65,7 @@ enum Command {
     Schema(schema::SchemaArguments),
     Init(init::InitArguments),
     Bundle(bundle::BundleArguments),
+    Password(password::PasswordArguments),
     Completions(completions::CompletionsArguments),
     /// Print the version
     #[command(after_help = "Example:\n  tollgate version")]
@@ -92,6 +94,7 @@ pub fn run() -> ExitCode {
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Bundle(arguments) => bundle::run(&arguments),
+        Command::Password(arguments) => password::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Version => {
             output::data(concat!("tollgate ", env!("CARGO_PKG_VERSION"), "\n"), Exit::Fine, Exit::Error)

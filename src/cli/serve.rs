@@ -1,6 +1,7 @@
 //! `tollgate serve`: the one place that wires bundle, engine and server together.
 
 mod identity;
+mod keys;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -17,9 +18,9 @@ use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
 use crate::edge::http::{KeyDesk, Server, Stopped};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
-use crate::edge::store::{Embedded, Fallback, Memory, Redis};
+use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::engine::Engine;
-use crate::gate::{Clock as _, Meters};
+use crate::gate::{Clock as _, Meters, Tokens};
 use crate::policy::live::Live;
 use crate::policy::snapshot::Counts;
 use crate::policy::{Report, report};
@@ -30,6 +31,8 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether reservations have expired.
 const TICK: Duration = Duration::from_millis(100);
+/// How often it is looked whether a Redis fails, to say so.
+const WATCH: Duration = Duration::from_secs(1);
 /// For which alerts are still sent when the server stops.
 const LAST_ALERTS_WAIT: Duration = Duration::from_secs(2);
 /// The longest answer to an alert that is read.
@@ -101,7 +104,7 @@ fn say(text: &str) {
 }
 
 fn serve(settings: &Settings) -> ExitCode {
-    let meters = match meters(settings) {
+    let (meters, leases) = match meters(settings) {
         Ok(meters) => meters,
         Err(error) => return usage(&*error),
     };
@@ -109,13 +112,13 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(alerts) => alerts,
         Err(error) => return usage(&error),
     };
-    let identity::Identities { providers, desk } = match identity::identities(settings) {
-        Ok(identities) => identities,
+    let providers = match identity::providers(settings) {
+        Ok(providers) => providers,
         Err(error) => return usage(&*error),
     };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let mut builder = Engine::builder();
-    for provider in providers {
+    for provider in providers.asked {
         builder = builder.authenticator(provider);
     }
     if let Some(alerts) = &alerts {
@@ -146,26 +149,63 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
     let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);
-    match runtime(settings.workers) {
-        Ok(runtime) => runtime.block_on(listen(engine, settings, alerts, desk)),
+    let code = match runtime(settings.workers) {
+        Ok(runtime) => runtime.block_on(async {
+            for running in providers.running {
+                tokio::spawn(running);
+            }
+            let managed = Managed { desk: providers.desk, tokens: providers.tokens };
+            listen(engine, settings, alerts, managed).await
+        }),
         Err(error) => usage(&error),
+    };
+    if let Some(leases) = leases {
+        pollster::block_on(leases.give_back(SystemClock.now()));
     }
+    code
 }
 
 /// Where meters are kept: in a Redis if there is one, else in the data directory, unless they need not outlive the process.
-fn meters(settings: &Settings) -> Result<Arc<dyn Meters>, Box<dyn std::error::Error>> {
+/// Of what nodes share, also what this one has leased, which it gives back when it stops.
+fn meters(settings: &Settings) -> Result<(Arc<dyn Meters>, Option<Arc<Leases>>), Box<dyn std::error::Error>> {
     if settings.meters_in_memory {
-        return Ok(Arc::new(Memory::default()));
+        return Ok((Arc::new(Memory::default()), None));
     }
     let Some(options) = settings.redis() else {
-        return Ok(Arc::new(Fallback::new(Arc::new(Embedded::open(&settings.data, SystemClock.now())?))));
+        let embedded = Embedded::open(&settings.data, SystemClock.now())?;
+        return Ok((Arc::new(Fallback::new(Arc::new(embedded))), None));
     };
-    let redis = Redis::open(&options)?;
-    // It may come later; what each limit says about a store that fails decides until then.
-    if let Err(error) = pollster::block_on(redis.check()) {
-        say(&format!("warning: meters are in a Redis, and {error}"));
-    }
-    Ok(Arc::new(Fallback::new(Arc::new(redis))))
+    let redis = Arc::new(Redis::open(&options)?);
+    watch(&redis)?;
+    let leases = Arc::new(Leases::new(redis));
+    Ok((Arc::new(Fallback::new(Arc::clone(&leases) as Arc<dyn Meters>)), Some(leases)))
+}
+
+/// Says that the Redis fails, what to do about it, and that it is back. It may come later than the server; what each limit
+/// says about a store that fails decides meanwhile.
+fn watch(redis: &Arc<Redis>) -> std::io::Result<()> {
+    let mut fails = false;
+    let mut look = move |redis: &Redis| match pollster::block_on(redis.check()) {
+        Err(error) if !fails => {
+            say(&format!("warning: meters are in a Redis, and {error}"));
+            fails = true;
+        }
+        Ok(()) if fails => {
+            say("the Redis that meters are in answers again");
+            fails = false;
+        }
+        _ => {}
+    };
+    look(redis);
+    let watched = Arc::downgrade(redis);
+    let watching = move || {
+        while let Some(redis) = watched.upgrade() {
+            look(&redis);
+            drop(redis);
+            std::thread::sleep(WATCH);
+        }
+    };
+    std::thread::Builder::new().name("redis-watch".to_owned()).spawn(watching).map(drop)
 }
 
 /// Alerts that wait, and what sends them.
@@ -218,7 +258,13 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
 }
 
-async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>, desk: Option<KeyDesk>) -> ExitCode {
+/// What of identities is managed over HTTP.
+struct Managed {
+    desk: Option<KeyDesk>,
+    tokens: Option<Arc<dyn Tokens>>,
+}
+
+async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>, managed: Managed) -> ExitCode {
     let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
         Ok(server) => server,
         Err(error) => {
@@ -243,8 +289,11 @@ async fn listen(engine: Engine, settings: &Settings, alerts: Option<Alerts>, des
     if let Some(outbox) = &outbox {
         server = server.with_outbox(Arc::clone(outbox));
     }
-    if let Some(desk) = desk {
+    if let Some(desk) = managed.desk {
         server = server.with_keys(desk);
+    }
+    if let Some(tokens) = managed.tokens {
+        server = server.with_tokens(tokens);
     }
     let stopped = server.run(ends.wait()).await;
     if let Some(outbox) = &outbox

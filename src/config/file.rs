@@ -23,7 +23,7 @@ pub(super) fn apply(name: &Arc<str>, text: &[u8], settings: &mut Settings) -> Ve
     let mut problems = reader.problems;
     for problem in &mut problems {
         let line = usize::try_from(problem.place.line).ok().and_then(|line| text.lines().nth(line.checked_sub(1)?));
-        problem.source_line = line.map(Arc::from);
+        problem.source_line = line.map(|line| crate::policy::excerpt::masked(line).into());
     }
     crate::policy::report::sorted(&mut problems);
     problems

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use identity::{FirstKey, IdentitySettings, KeySettings, Provider, StaticToken, StaticTokens};
+pub use identity::{
+    BasicSettings, FirstKey, IdentitySettings, KeySettings, Provider, ProviderKind, StaticToken, StaticTokens,
+};
 pub use schema::schema_json;
 
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
@@ -249,9 +251,11 @@ impl Settings {
             return Err(ConfigError::Refused(message.to_owned()));
         }
         let listen = self.http.listen;
-        let fixed = self.identity.providers.iter().any(|provider| match provider {
-            Provider::Static(tokens) => !tokens.anywhere,
-            Provider::Keys(_) => false,
+        let fixed = self.identity.providers.iter().any(|provider| match &provider.kind {
+            ProviderKind::Static(tokens) => !tokens.anywhere,
+            ProviderKind::Keys(_) | ProviderKind::Jwt(_) | ProviderKind::Introspection(_) | ProviderKind::Basic(_) => {
+                false
+            }
         });
         if fixed && !listen.ip().is_loopback() {
             return Err(ConfigError::Refused(format!(

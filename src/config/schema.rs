@@ -48,7 +48,8 @@ fn describe(field: &Field) -> Value {
         Field::Address(at) => json!({ "type": "string", "default": at(&mut defaults).to_string() }),
         Field::Switch(at) => json!({ "type": "boolean", "default": *at(&mut defaults) }),
         Field::Choice { words, at } => {
-            json!({ "enum": words, "default": words[usize::from(*at(&mut defaults))] })
+            let [first, second] = words;
+            json!({ "enum": words, "default": if *at(&mut defaults) { second } else { first } })
         }
         Field::Number { least, most, at } => {
             integer(*least, *most, u64::try_from(*at(&mut defaults)).unwrap_or_default())

@@ -1,5 +1,6 @@
 //! What an engine does about limits: decide by them, hold, settle, give back.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::{Engine, EngineError};
@@ -93,11 +94,30 @@ impl Engine {
     /// A name for a reservation that nobody has had or can guess.
     #[must_use]
     pub fn reservation_id(&self) -> ReservationId {
-        let mut chance = [0; 16];
-        // Where the system has no random numbers, the instant still sets names apart.
-        let _filled = aws_lc_rs::rand::fill(&mut chance);
-        ReservationId::new(self.inner.clock.now(), u128::from_le_bytes(chance))
+        ReservationId::new(self.inner.clock.now(), chance())
     }
+}
+
+/// So many numbers are drawn at a time: drawing takes most of its time to begin.
+const DRAWN: usize = 32;
+
+thread_local! {
+    static CHANCES: RefCell<Vec<u128>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A number that nobody can guess, of those that were drawn and given to nobody yet.
+fn chance() -> u128 {
+    CHANCES.with_borrow_mut(|chances| {
+        chances.pop().unwrap_or_else(|| {
+            let mut drawn = [0; 16 * DRAWN];
+            // Where the system has no random numbers, the instant still sets names apart.
+            if aws_lc_rs::rand::fill(&mut drawn).is_err() {
+                return 0;
+            }
+            chances.extend(drawn.as_chunks().0.iter().map(|bytes| u128::from_le_bytes(*bytes)));
+            chances.pop().unwrap_or_default()
+        })
+    })
 }
 
 #[cfg(test)]

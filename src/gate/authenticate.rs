@@ -86,6 +86,12 @@ pub trait Authenticator: Send + Sync {
 
     /// Whom `presented` proves. People are looked up in `snapshot`, times are compared with `now`.
     fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict>;
+
+    /// What a caller that has to prove itself is told in `WWW-Authenticate`, at `now`, besides `Bearer`: most providers
+    /// add nothing.
+    fn challenge(&self, _now: Timestamp) -> Option<String> {
+        None
+    }
 }
 
 /// Whom `presented` proves, by the first of `providers` that knows its form.

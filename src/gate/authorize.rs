@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use smol_str::{SmolStr, format_smolstr};
+use smol_str::SmolStr;
 
 use super::candidates::{Candidates, CandidatesDecision};
 use super::decide::{Prepared, Resolved};
@@ -274,7 +274,7 @@ impl<'a> Item<'a> {
         match world.meters.hold(hold, world.facts.now).await {
             Ok(held) => {
                 decision.limits = self.standings(held.standings.into_iter().map(|standing| (standing, false)));
-                let id = format_smolstr!("{}", wish.id);
+                let id = wish.id.to_text();
                 decision.reservation = Some(Reserved { id, expires_at: held.expires_at });
                 alerts.extend(held.alerts);
             }

@@ -1,6 +1,7 @@
 //! Gathering: which limits bind a request, and whose meter each of them charges. Pure; what the meters say is for the
 //! caller to read.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -46,16 +47,25 @@ pub fn applicable<'a>(snapshot: &'a Snapshot, question: &Question<'_>, router: O
             applying.push(Applying { limit, subject: None });
             continue;
         };
-        let mut subjects = asked.subjects(each, &limit.payers);
-        // The order of two meters must not depend on the order of files.
-        subjects.sort_unstable();
-        subjects.dedup();
-        if subjects.is_empty() {
-            subjects.push(asked.caller.own());
+        let groups = match each {
+            Each::Team => asked.caller.teams(context.team(), &limit.payers),
+            Each::Org => asked.caller.orgs(&limit.payers),
+            _ => Vec::new(),
+        };
+        if groups.is_empty() {
+            let subject = asked.subject(each).unwrap_or_else(|| asked.caller.own());
+            applying.push(Applying { limit, subject: Some(subject) });
         }
-        applying.extend(subjects.into_iter().map(|subject| Applying { limit, subject: Some(subject) }));
+        applying.extend(in_order(groups).into_iter().map(|group| Applying { limit, subject: Some(group) }));
     }
     applying
+}
+
+/// Each once: the order of two meters must not depend on the order of files.
+fn in_order(mut subjects: Vec<SmolStr>) -> Vec<SmolStr> {
+    subjects.sort_unstable();
+    subjects.dedup();
+    subjects
 }
 
 /// A key's own limits, as those of the bundle are.
@@ -94,7 +104,7 @@ pub(super) fn own_applicable<'a>(
     let asked = Asked { caller: Caller::of(&snapshot.store, principal), resource, router, context };
     let (kind, id) = snapshot.store.name_of(principal);
     let subject = |limit: &BoundLimit| {
-        let found = limit.each.as_ref().and_then(|each| asked.subjects(each, &[]).pop());
+        let found = limit.each.as_ref().and_then(|each| asked.subject(each));
         found.unwrap_or_else(|| uid(&snapshot.store, kind, id))
     };
     own.iter().map(|limit| Applying { limit, subject: Some(subject(limit)) }).collect()
@@ -121,8 +131,8 @@ pub(super) fn told(snapshot: &Snapshot, principal: &Subject, limit: &BoundLimit)
         Some(Each::Router) => return existing(format!("{}::\"", store.kind_text(Kind::ROUTER))),
         Some(Each::EndUser) => return existing("context.end_user::".to_owned()),
         Some(Each::Metadata(key)) => return existing(format!("context.metadata.{key}::")),
-        Some(Each::User) => caller.if_is(Kind::USER),
-        Some(Each::Service) => caller.if_is(Kind::SERVICE),
+        Some(Each::User) => caller.if_is(Kind::USER).into_iter().collect(),
+        Some(Each::Service) => caller.if_is(Kind::SERVICE).into_iter().collect(),
         Some(Each::Key) if store.name_of(principal).0 == Kind::API_KEY => {
             let (kind, id) = store.name_of(principal);
             vec![uid(store, kind, id)]
@@ -134,12 +144,10 @@ pub(super) fn told(snapshot: &Snapshot, principal: &Subject, limit: &BoundLimit)
         }
         Some(Each::Org) => caller.orgs(&limit.payers),
     };
-    subjects.sort_unstable();
-    subjects.dedup();
     if subjects.is_empty() {
         subjects.push(caller.own());
     }
-    Told::These(subjects.into_iter().map(Some).collect())
+    Told::These(in_order(subjects).into_iter().map(Some).collect())
 }
 
 /// What of a request tells whose meters it charges.
@@ -157,6 +165,8 @@ struct Caller<'a> {
     owner: Option<EntityIndex>,
     /// The owner of a key, where the bundle knows nothing of it.
     stranger: Option<(Kind, &'a SmolStr)>,
+    /// [`Caller::own`], once somebody asked.
+    own: OnceCell<SmolStr>,
 }
 
 impl<'a> Caller<'a> {
@@ -169,7 +179,7 @@ impl<'a> Caller<'a> {
             _ => None,
         };
         let stranger = stranger.and_then(|owner| Some((store.kind_of(owner.kind())?, owner.id_smol())));
-        Self { store, principal, owner, stranger }
+        Self { store, principal, owner, stranger, own: OnceCell::new() }
     }
 
     /// The type and id of whoever is charged.
@@ -185,13 +195,16 @@ impl<'a> Caller<'a> {
 
     /// The meter of who has none of the kind that a limit asks for.
     fn own(&self) -> SmolStr {
-        let (kind, id) = self.name();
-        uid(self.store, kind, id)
+        let name = || {
+            let (kind, id) = self.name();
+            uid(self.store, kind, id)
+        };
+        self.own.get_or_init(name).clone()
     }
 
     /// The caller's own meter, where the caller is of that kind.
-    fn if_is(&self, kind: Kind) -> Vec<SmolStr> {
-        if self.name().0 == kind { vec![self.own()] } else { Vec::new() }
+    fn if_is(&self, kind: Kind) -> Option<SmolStr> {
+        (self.name().0 == kind).then(|| self.own())
     }
 
     /// What the caller is directly in; for a key of a team, that team.
@@ -240,12 +253,11 @@ impl<'a> Caller<'a> {
 }
 
 impl Asked<'_> {
-    /// Whose meters a limit with this `each` charges; empty where the caller has none of that kind.
-    fn subjects(&self, each: &Each, payers: &[EntityIndex]) -> Vec<SmolStr> {
+    /// Whose meter a limit with this `each` charges, where it is one for each of something else than groups; `None` where
+    /// the caller has none of that kind.
+    fn subject(&self, each: &Each) -> Option<SmolStr> {
         let Self { caller, resource, router, context } = self;
-        let named = |name: &str, text: Option<&SmolStr>| {
-            text.map(|text| format_smolstr!("context.{name}::{}", short(text))).into_iter().collect()
-        };
+        let named = |name: &str, text: &SmolStr| format_smolstr!("context.{name}::{}", short(text));
         let if_is = |subject: &Subject, kind: Kind| {
             let (of, id) = caller.store.name_of(subject);
             (of == kind).then(|| uid(caller.store, kind, id))
@@ -253,16 +265,14 @@ impl Asked<'_> {
         match each {
             Each::User => caller.if_is(Kind::USER),
             Each::Service => caller.if_is(Kind::SERVICE),
-            Each::Key => if_is(caller.principal, Kind::API_KEY).into_iter().collect(),
-            Each::Team => caller.teams(context.team(), payers),
-            Each::Org => caller.orgs(payers),
-            Each::Model => if_is(resource, Kind::MODEL).into_iter().collect(),
+            Each::Key => if_is(caller.principal, Kind::API_KEY),
+            Each::Team | Each::Org => None,
+            Each::Model => if_is(resource, Kind::MODEL),
             Each::Router => {
-                let asked = || if_is(resource, Kind::ROUTER);
-                router.and_then(|router| if_is(router, Kind::ROUTER)).or_else(asked).into_iter().collect()
+                router.and_then(|router| if_is(router, Kind::ROUTER)).or_else(|| if_is(resource, Kind::ROUTER))
             }
-            Each::EndUser => named("end_user", context.end_user()),
-            Each::Metadata(key) => named(&format!("metadata.{key}"), context.metadata_of(key)),
+            Each::EndUser => context.end_user().map(|text| named("end_user", text)),
+            Each::Metadata(key) => context.metadata_of(key).map(|text| named(&format!("metadata.{key}"), text)),
         }
     }
 }

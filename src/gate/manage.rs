@@ -13,9 +13,7 @@ use smol_str::SmolStr;
 
 use super::authenticate::has_role;
 use super::decide::{Who, decide};
-use crate::model::{
-    ADMINISTRATOR, DecisionCode, EntityUid, Facts, Identity, KeyRecord, RESERVED_ROLE_PREFIX, Request,
-};
+use crate::model::{ADMINISTRATOR, DecisionCode, EntityUid, Facts, Identity, KeyRecord, RESERVED_ROLE_PREFIX, Request};
 use crate::policy::Snapshot;
 use crate::policy::entities::Kind;
 
@@ -83,7 +81,9 @@ impl Manager<'_> {
     /// A key that may not do all that its owner may makes none that may.
     fn is_narrowed(&self) -> bool {
         let own = self.identity.narrowed.is_some() || !self.identity.limits.is_empty();
-        own || (self.is_key() && self.identity.owner.is_none() && self.snapshot.is_narrowed_key(&self.identity.principal))
+        own || (self.is_key()
+            && self.identity.owner.is_none()
+            && self.snapshot.is_narrowed_key(&self.identity.principal))
     }
 
     fn is_key(&self) -> bool {
@@ -137,7 +137,8 @@ impl Manager<'_> {
         }
         let owned = self.tags_of(&key.owner);
         if let Some(tag) = details.tags.iter().find(|tag| !owned.contains(*tag)) {
-            let message = format!("{} does not have the tag `{tag}`, so that only an administrator gives it", key.owner);
+            let message =
+                format!("{} does not have the tag `{tag}`, so that only an administrator gives it", key.owner);
             return too_wide("tags", message);
         }
         let end = self.identity.expires_at.filter(|_| self.is_key());
@@ -145,7 +146,8 @@ impl Manager<'_> {
             return too_wide("expires_at", "the key that asks ends before that".to_owned());
         }
         if right == Right::Team && !self.is_all_within(&key.owner) {
-            let message = format!("{} is in more than the teams that you administer, and so would the key be", key.owner);
+            let message =
+                format!("{} is in more than the teams that you administer, and so would the key be", key.owner);
             return too_wide("owner", message);
         }
         Ok(())

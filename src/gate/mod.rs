@@ -31,7 +31,8 @@ pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use gather::{Applying, applicable};
 pub use manage::{ADMIN_POLICIES, Manager, Right, TooWide};
 pub use ports::{
-    Clock, CloseError, HoldError, KeyWrite, KeyWriteError, Keys, KeysOf, Later, Look, Meters, Notice, StoreError, SubjectsOf,
+    Ask, Clock, CloseError, Fetch, FetchError, HoldError, Issued, KeyLookup, KeyWrite, KeyWriteError, Keys, KeysOf,
+    Later, Look, Meters, Notice, Reply, StoreError, SubjectsOf, TokenError, Tokens,
 };
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use smol_str::SmolStr;
 
@@ -10,7 +11,8 @@ use super::books::Books;
 use crate::meter::{
     Alert, Charge, Closed, Held, Hold, Lack, LedgerError, Refused, Reservation, ReservationId, Standing, Usage,
 };
-use crate::model::{EntityUid, KeyHash, KeyRecord, KeyText, Timestamp};
+use crate::model::{EntityUid, Identity, KeyHash, KeyRecord, KeyText, Refusal, SecretText, Timestamp};
+use crate::policy::Snapshot;
 
 /// Where the instant of a decision comes from; read once a request.
 pub trait Clock: Send + Sync {
@@ -48,6 +50,115 @@ impl<T: Unpin> Future for Later<T> {
             Self::Pending(future) => future.as_mut().poll(cx),
         }
     }
+}
+
+/// What is asked of somebody else's server.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Where: `https://`, or `http://` on this machine.
+    pub url: SmolStr,
+    /// What is posted, and of which type; without it, the address is got.
+    pub body: Option<(&'static str, SecretText)>,
+    /// Headers besides; names in small letters.
+    pub headers: Vec<(SmolStr, SecretText)>,
+    /// For the whole exchange.
+    pub timeout: Duration,
+    /// Longest answer that is read.
+    pub most_bytes: usize,
+}
+
+/// What somebody else's server answered. No redirect is followed: it is an answer like any other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// Headers that are texts; names in small letters.
+    pub headers: Vec<(SmolStr, SmolStr)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// The header called `name`, in small letters.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Why nothing came back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// It is no address that may be asked.
+    #[error("{0}")]
+    Address(Arc<str>),
+    /// It cannot be reached, or what it answers cannot be read.
+    #[error("{0}")]
+    Away(Arc<str>),
+}
+
+/// Asks others, for those who may not open a connection themselves.
+pub trait Fetch: Send + Sync {
+    /// Asks, and waits for the answer.
+    fn fetch(&self, ask: Ask) -> Later<Result<Reply, FetchError>>;
+}
+
+/// Looks up what became of a key since a token was handed out for it.
+pub trait KeyLookup: Send + Sync {
+    /// Whom the key proves now.
+    ///
+    /// # Errors
+    /// With the reason, where it is revoked, expired or gone.
+    fn identity(&self, key: &EntityUid, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal>;
+}
+
+/// Tokens that were handed out.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// What callers prove themselves with.
+    pub access: SecretText,
+    /// For how many seconds.
+    pub expires_in: i64,
+    /// What gets the next ones, once, and for how many seconds.
+    pub refresh: Option<(SecretText, i64)>,
+}
+
+/// Why no token is handed out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// What should be refreshed is not good.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The credential is narrowed in a way that a token cannot say.
+    #[error("this credential cannot be exchanged: what it is narrowed to would be lost")]
+    Narrowed,
+    /// The token would be longer than this server takes.
+    #[error("the token would be too long: too much is said of the principal")]
+    TooLong,
+    /// It cannot be kept.
+    #[error("{0}")]
+    Store(String),
+    /// No key can be made, or signs.
+    #[error("no token can be signed")]
+    Unavailable,
+}
+
+/// Hands out Tollgate's own tokens. Each call may wait for the disk.
+pub trait Tokens: Send + Sync {
+    /// Tokens for whom a credential proved.
+    ///
+    /// # Errors
+    /// Where there are none for it.
+    fn issue(&self, identity: &Identity, now: Timestamp) -> Result<Issued, TokenError>;
+
+    /// Tokens for a refresh token, which is good once.
+    ///
+    /// # Errors
+    /// Where it is not good.
+    fn refresh(&self, token: &SecretText, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Issued, TokenError>;
+
+    /// The public keys, as a JSON Web Key Set.
+    fn published(&self) -> String;
 }
 
 /// Why meters could not be read or moved.

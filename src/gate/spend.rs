@@ -47,11 +47,14 @@ pub(super) enum NoAmount {
 impl Estimate<'_> {
     /// What to hold on each of `applying`. What a limit that refuses nothing would need to know keeps nobody from calling.
     pub(super) fn charges(&self, applying: &[Applying<'_>]) -> Result<Vec<Charge>, NoAmount> {
-        let of = |one| match self.amount(one) {
-            Err(_) if !one.limit.limit.is_enforced() => Ok(charge(one, Amount::ZERO)),
-            amount => Ok(charge(one, amount?)),
-        };
-        applying.iter().map(of).collect()
+        let mut charges = Vec::with_capacity(applying.len());
+        for one in applying {
+            charges.push(match self.amount(one) {
+                Err(_) if !one.limit.limit.is_enforced() => charge(one, Amount::ZERO),
+                amount => charge(one, amount?),
+            });
+        }
+        Ok(charges)
     }
 
     /// The price to settle by: once `charges` took a model without one, it costs nothing unless somebody says what.

@@ -1,6 +1,7 @@
 //! Reservations, with the order in which they are due and the names that clients gave them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
@@ -12,8 +13,8 @@ use crate::model::Timestamp;
 // INVARIANT: `due` has each of them once, and `keys` only what is among them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Book {
-    // Boxed, since a table that grows moves all it has.
-    reservations: HashMap<ReservationId, Box<Reservation>, RandomState>,
+    // Not in the table itself, since one that grows moves all it has; shared with whoever writes it down meanwhile.
+    reservations: HashMap<ReservationId, Arc<Reservation>, RandomState>,
     due: BTreeSet<(Timestamp, ReservationId)>,
     keys: HashMap<SmolStr, ReservationId, RandomState>,
     open: usize,
@@ -22,6 +23,10 @@ pub(super) struct Book {
 impl Book {
     pub(super) fn get(&self, id: ReservationId) -> Option<&Reservation> {
         self.reservations.get(&id).map(|found| &**found)
+    }
+
+    pub(super) fn share(&self, id: ReservationId) -> Option<Arc<Reservation>> {
+        self.reservations.get(&id).map(Arc::clone)
     }
 
     pub(super) fn named(&self, key: &str) -> Option<&Reservation> {
@@ -50,7 +55,7 @@ impl Book {
             self.keys.insert(idempotency.key.clone(), id);
         }
         self.open += usize::from(reservation.state == State::Open);
-        self.reservations.insert(id, Box::new(reservation));
+        self.reservations.insert(id, Arc::new(reservation));
     }
 
     pub(super) fn remove(&mut self, id: ReservationId) -> Option<Reservation> {
@@ -63,12 +68,12 @@ impl Book {
             self.keys.remove(&idempotency.key);
         }
         self.open -= usize::from(reservation.state == State::Open);
-        Some(*reservation)
+        Some(Arc::unwrap_or_clone(reservation))
     }
 
     /// Changes one, except for its id and its key, and keeps its place among those that are due.
     pub(super) fn change<T>(&mut self, id: ReservationId, with: impl FnOnce(&mut Reservation) -> T) -> Option<T> {
-        let reservation = self.reservations.get_mut(&id)?;
+        let reservation = Arc::make_mut(self.reservations.get_mut(&id)?);
         let (was_due, was_open) = (reservation.due_at, reservation.state == State::Open);
         let result = with(reservation);
         let (is_due, is_open) = (reservation.due_at, reservation.state == State::Open);

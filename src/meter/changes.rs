@@ -20,8 +20,8 @@ pub struct Changes {
     pub meters: Vec<(MeterKey, Meter)>,
     /// Meters that need not be known any longer; none of them among `meters`.
     pub blank: Vec<MeterKey>,
-    /// Reservations as they are.
-    pub reservations: Vec<Reservation>,
+    /// Reservations as they are; shared, so that taking many is no pause.
+    pub reservations: Vec<Arc<Reservation>>,
     /// Reservations that need not be known any longer; none of them among `reservations`.
     pub forgotten: Vec<ReservationId>,
     /// What was spent.
@@ -66,16 +66,32 @@ pub(super) struct Changed {
     pub(super) reservations: HashSet<ReservationId, RandomState>,
     pub(super) forgotten: Vec<ReservationId>,
     pub(super) entries: Vec<Entry>,
+    /// Whether nobody asks for more than what was spent.
+    pub(super) unasked: bool,
 }
 
 impl Changed {
+    /// Notes that a reservation changed.
+    pub(super) fn changed(&mut self, id: ReservationId) {
+        if !self.unasked {
+            self.reservations.insert(id);
+        }
+    }
+
+    /// Notes that a reservation need not be known any longer.
+    pub(super) fn forgot(&mut self, id: ReservationId) {
+        if !self.unasked {
+            self.forgotten.push(id);
+        }
+    }
+
     pub(super) fn take(&mut self, meters: &mut Meters, book: &Book) -> Changes {
-        let changed = std::mem::take(self);
+        let changed = std::mem::replace(self, Self { unasked: self.unasked, ..Self::default() });
         Changes {
             meters: meters.take_changed(),
             // What was forgotten may have come again since.
             blank: changed.blank.into_iter().filter(|key| meters.get(key).is_none()).collect(),
-            reservations: changed.reservations.iter().filter_map(|id| book.get(*id)).cloned().collect(),
+            reservations: changed.reservations.iter().filter_map(|id| book.share(*id)).collect(),
             forgotten: changed.forgotten.into_iter().filter(|id| book.get(*id).is_none()).collect(),
             entries: changed.entries,
         }

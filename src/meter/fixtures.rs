@@ -32,6 +32,7 @@ pub fn limit(id: &str, measure: Measure, cap: u64) -> Limit {
         on_store_error: OnStoreError::Forbid,
         durability: Durability::Sync,
         unpriced: Unpriced::Forbid,
+        lease: None,
     }
 }
 

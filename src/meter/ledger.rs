@@ -7,11 +7,11 @@ use std::sync::Arc;
 pub use super::answer::{Alert, Cause, Closed, Held, Hold, LedgerError, Refused, Shortfall};
 use super::book::Book;
 use super::changes::{Changed, Changes};
-use crate::model::limit::OnExpiry;
 use super::meter::{Lack, Meter, Standing};
 use super::meters::Meters;
 use super::price::Usage;
 use super::reservation::{Charge, Idempotency, MEMORY_MS, MeterKey, Part, Reservation, ReservationId, State};
+use crate::model::limit::OnExpiry;
 use crate::model::{Amount, Timestamp, Unit};
 
 /// How many reservations may be open at a time where nobody says otherwise: at about half a kilobyte each, 2 GB.
@@ -39,6 +39,13 @@ impl Ledger {
         Self { meters: Meters::default(), book: Book::default(), changed: Changed::default(), most_open }
     }
 
+    /// One of whose changes nobody asks for more than what was spent: [`Ledger::take_changes`] has nothing else.
+    #[must_use]
+    pub fn unwritten() -> Self {
+        let changed = Changed { unasked: true, ..Changed::default() };
+        Self { meters: Meters::unasked(), changed, ..Self::default() }
+    }
+
     /// Where the meters of `charges` stand, without touching them.
     #[must_use]
     pub fn standings<'a>(&self, charges: impl IntoIterator<Item = &'a Charge>, now: Timestamp) -> Vec<Standing> {
@@ -62,8 +69,9 @@ impl Ledger {
     #[must_use]
     pub fn shortfalls(&self, charges: &[Charge], now: Timestamp) -> Vec<Shortfall> {
         let short = |(index, charge): (usize, &Charge)| {
-            let (standing, lack) = self.look_at(charges, index, charge, now);
-            lack.map(|lack| Shortfall { charge: index, standing, lack })
+            let meter = self.at(charge, now);
+            let lack = lack(charges, index, &meter, now)?;
+            Some(Shortfall { charge: index, standing: meter.standing(&charge.limit, now), lack })
         };
         charges.iter().enumerate().filter_map(short).collect()
     }
@@ -198,7 +206,7 @@ impl Ledger {
         let until = after(now, ttl_ms);
         if until > due_at {
             self.book.change(id, |reservation| reservation.due_at = until);
-            self.changed.reservations.insert(id);
+            self.changed.changed(id);
         }
         Ok(until.max(due_at))
     }
@@ -215,7 +223,7 @@ impl Ledger {
                 self.end(id, State::Expired, |_, part| at_expiry(part), now);
             } else {
                 drop(self.book.remove(id));
-                self.changed.forgotten.push(id);
+                self.changed.forgot(id);
             }
         }
         done
@@ -227,7 +235,9 @@ impl Ledger {
     pub fn sweep(&mut self, now: Timestamp, most: usize) -> usize {
         let blank = self.meters.sweep(now, most);
         let count = blank.len();
-        self.changed.blank.extend(blank);
+        if !self.changed.unasked {
+            self.changed.blank.extend(blank);
+        }
         count
     }
 
@@ -258,7 +268,7 @@ impl Ledger {
             reservation.due_at = after(now, MEMORY_MS);
             let usage = if let State::Settled(usage) = state { Some(usage) } else { None };
             changed.note(reservation, usage, |index| before.get(index).copied().unwrap_or_default(), now);
-            changed.reservations.insert(id);
+            changed.changed(id);
         });
     }
 
@@ -300,18 +310,14 @@ impl Ledger {
 
     /// Changes the meter of a charge as it is at `now`.
     fn touch(&mut self, charge: &Charge, now: Timestamp, with: impl FnOnce(&mut Meter)) {
-        let key = charge.key();
-        if self.meters.get(&key).is_none() {
-            self.meters.add(key.clone(), Meter::new(&charge.limit, now));
-        }
-        self.meters.change(&key, |meter| {
+        self.meters.change_of(charge, now, |meter| {
             meter.advance(&charge.limit, now);
             with(meter);
         });
     }
 
     fn keep(&mut self, reservation: Reservation) {
-        self.changed.reservations.insert(reservation.id);
+        self.changed.changed(reservation.id);
         self.book.insert(reservation);
     }
 
@@ -329,6 +335,11 @@ impl Ledger {
     // INVARIANT: its changes were taken before; what is not here any longer is not among the next ones.
     pub fn forget(&mut self, id: ReservationId) -> Option<Reservation> {
         self.book.remove(id)
+    }
+
+    /// Lets go of a meter, whatever it says: who kept it needs it no longer. What is held on it is charged nowhere then.
+    pub fn forget_meter(&mut self, key: &MeterKey) {
+        self.meters.forget(key);
     }
 
     /// Whether a reservation is closed, and as it was when changes were last taken.
@@ -363,7 +374,7 @@ impl Ledger {
             }
         };
         if self.book.change(id, keep).is_some() {
-            self.changed.reservations.insert(id);
+            self.changed.changed(id);
         }
         true
     }
@@ -440,7 +451,8 @@ pub fn lack(charges: &[Charge], index: usize, meter: &Meter, now: Timestamp) -> 
 /// The amount of a charge with those of the earlier ones on the same meter; `None` beyond what can be counted.
 fn with_earlier(charges: &[Charge], index: usize) -> Option<Amount> {
     let (charge, earlier) = (charges.get(index)?, charges.iter().take(index));
-    let same = |other: &&Charge| other.subject == charge.subject && other.limit.series == charge.limit.series;
+    // What sets them apart is looked at first.
+    let same = |other: &&Charge| other.limit.series == charge.limit.series && other.subject == charge.subject;
     earlier.filter(same).try_fold(charge.amount, |sum, other| sum.plus(other.amount))
 }
 

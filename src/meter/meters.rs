@@ -23,8 +23,9 @@ pub(super) struct Meters {
     /// Which table is swept next.
     next: usize,
     count: usize,
-    /// Names of those that changed since this was last asked.
+    /// Names of those that changed since this was last asked, unless nobody asks.
     changed: Vec<MeterKey>,
+    unasked: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -35,10 +36,16 @@ struct Named {
     changed: bool,
 }
 
+impl Named {
+    fn hash(&self, hasher: &RandomState) -> u64 {
+        hasher.hash_one((&*self.key.series, self.key.subject.as_deref()))
+    }
+}
+
 impl Default for Meters {
     fn default() -> Self {
         let tables = (0..TABLES).map(|_| HashTable::new()).collect();
-        Self { hasher: RandomState::default(), tables, next: 0, count: 0, changed: Vec::new() }
+        Self { hasher: RandomState::default(), tables, next: 0, count: 0, changed: Vec::new(), unasked: false }
     }
 }
 
@@ -48,6 +55,11 @@ fn table_of(hash: u64) -> usize {
 }
 
 impl Meters {
+    /// Those of whose changes nobody asks.
+    pub(super) fn unasked() -> Self {
+        Self { unasked: true, ..Self::default() }
+    }
+
     fn hash(&self, series: &str, subject: Option<&str>) -> u64 {
         self.hasher.hash_one((series, subject))
     }
@@ -72,17 +84,32 @@ impl Meters {
         let hash = self.hash(series, subject);
         let table = self.tables.get_mut(table_of(hash))?;
         let named = table.find_mut(hash, |named| is(&named.key, series, subject))?;
-        if !named.changed {
+        if !named.changed && !self.unasked {
             named.changed = true;
             self.changed.push(named.key.clone());
         }
         Some(with(&mut named.meter))
     }
 
-    /// Takes in a new meter, and notes that it did.
-    pub(super) fn add(&mut self, key: MeterKey, meter: Meter) {
-        self.changed.push(key.clone());
-        self.put(Named { key, meter, changed: true });
+    /// Changes the meter of a charge, which is made where there is none, and notes that it did.
+    pub(super) fn change_of(&mut self, charge: &Charge, now: Timestamp, with: impl FnOnce(&mut Meter)) {
+        let (series, subject) = (&*charge.limit.series, charge.subject.as_deref());
+        let hash = self.hash(series, subject);
+        let hasher = &self.hasher;
+        let Some(table) = self.tables.get_mut(table_of(hash)) else { return };
+        let named = match table.entry(hash, |named| is(&named.key, series, subject), |named| named.hash(hasher)) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => {
+                self.count += 1;
+                let meter = Meter::new(&charge.limit, now);
+                place.insert(Box::new(Named { key: charge.key(), meter, changed: false })).into_mut()
+            }
+        };
+        if !named.changed && !self.unasked {
+            named.changed = true;
+            self.changed.push(named.key.clone());
+        }
+        with(&mut named.meter);
     }
 
     /// Puts `meter` in the place of what there was, which nobody need be told of.
@@ -94,13 +121,23 @@ impl Meters {
         let hash = self.hash(&named.key.series, named.key.subject.as_deref());
         let hasher = &self.hasher;
         let Some(table) = self.tables.get_mut(table_of(hash)) else { return };
-        let rehash = |other: &Named| hasher.hash_one((&*other.key.series, other.key.subject.as_deref()));
-        match table.entry(hash, |other| other.key == named.key, |other| rehash(other)) {
+        match table.entry(hash, |other| other.key == named.key, |other| other.hash(hasher)) {
             Entry::Occupied(mut found) => **found.get_mut() = named,
             Entry::Vacant(place) => {
                 place.insert(Box::new(named));
                 self.count += 1;
             }
+        }
+    }
+
+    /// Forgets one; nobody need be told of it.
+    pub(super) fn forget(&mut self, key: &MeterKey) {
+        let (series, subject) = (&*key.series, key.subject.as_deref());
+        let hash = self.hash(series, subject);
+        let Some(table) = self.tables.get_mut(table_of(hash)) else { return };
+        if let Ok(found) = table.find_entry(hash, |named| is(&named.key, series, subject)) {
+            found.remove();
+            self.count -= 1;
         }
     }
 

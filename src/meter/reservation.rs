@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use crate::model::limit::{Limit, OnExpiry};
 use super::price::{Price, Usage};
+use crate::model::limit::{Limit, OnExpiry};
 use crate::model::{Amount, EntityUid, Timestamp, Unit};
 
 /// How long a reservation lives where nobody says otherwise, in milliseconds.
@@ -27,6 +27,19 @@ impl ReservationId {
     pub fn new(now: Timestamp, chance: u128) -> Self {
         let millis = u128::from(u64::try_from(now.as_millis()).unwrap_or(0) & 0xFFFF_FFFF_FFFF);
         Self((millis << 80) | (chance & ((1 << 80) - 1)))
+    }
+
+    /// As it is shown.
+    #[must_use]
+    pub fn to_text(self) -> SmolStr {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'r'; 34];
+        let halves = self.to_bytes().into_iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+        let halves = halves.filter_map(|half| DIGITS.get(usize::from(half)));
+        for (place, digit) in text.iter_mut().skip(1).zip(std::iter::once(&b'-').chain(halves)) {
+            *place = *digit;
+        }
+        SmolStr::new(std::str::from_utf8(&text).unwrap_or_default())
     }
 
     /// As bytes, in its order.

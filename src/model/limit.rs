@@ -35,6 +35,8 @@ pub struct Limit {
     pub durability: Durability,
     /// What is decided about a model without a price, where money is counted.
     pub unpriced: Unpriced,
+    /// Which share of a meter a node may draw from a shared store, to spend it without asking again.
+    pub lease: Option<Lease>,
 }
 
 /// What is counted, and how.
@@ -84,6 +86,15 @@ pub struct Override {
     pub from: Option<Timestamp>,
     /// The first instant at which it holds no more.
     pub until: Timestamp,
+}
+
+/// A share of a meter that a node draws from a shared store and spends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// How much; what one request needs where that is more.
+    pub size: Amount,
+    /// For how long the node spends it, in milliseconds.
+    pub lasts_ms: i64,
 }
 
 /// Whether a limit refuses.

@@ -6,6 +6,7 @@ pub mod facts;
 pub mod identity;
 pub mod key;
 pub mod limit;
+pub mod password;
 pub mod period;
 pub mod request;
 pub mod secret;
@@ -22,10 +23,11 @@ pub use identity::{
     RefusalReason, Said,
 };
 pub use key::{
-    KEY_PREFIX, KeyDetails, KeyHash, KeyRecord, KeyText, NotAKey, Revocation, bundle_key_hash, key_hash_text, key_id, key_text,
-    parse_key_hash,
+    KEY_PREFIX, KeyDetails, KeyHash, KeyRecord, KeyText, NotAKey, Revocation, bundle_key_hash, key_hash_text, key_id,
+    key_text, parse_key_hash,
 };
 pub use limit::{Each, KeyLimit};
+pub use password::{Argon2id, PasswordHash, PasswordHashError};
 pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
 pub use secret::SecretText;

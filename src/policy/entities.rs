@@ -186,6 +186,19 @@ struct Layer {
     by_uid: HashTable<u32>,
     /// The models by what stands before the first slash of their names.
     models: HashMap<SmolStr, Vec<EntityIndex>, RandomState>,
+    /// Users and services by their `external_id`; `None` where several have the same.
+    external: HashMap<(Kind, SmolStr), Option<EntityIndex>, RandomState>,
+}
+
+/// Whom the bundle knows by an id of another directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum External {
+    /// Nobody.
+    Nobody,
+    /// This one.
+    One(EntityIndex),
+    /// More than one, so that nobody is meant.
+    Several,
 }
 
 impl Layer {
@@ -273,6 +286,13 @@ impl EntityStore {
         // INVARIANT: nothing is shared yet, so that every number stays what it is.
         let mut all = self.own;
         all.records.shrink_to_fit();
+        for (at, record) in all.records.iter().enumerate() {
+            let id = record.details.as_ref().and_then(|details| details.extras.external_id.clone());
+            if let (Some(id), true, Kind::USER | Kind::SERVICE) = (id, record.declared, record.kind) {
+                let index = EntityIndex(number(at));
+                all.external.entry((record.kind, id)).and_modify(|one| *one = None).or_insert(Some(index));
+            }
+        }
         Self { shared: Arc::new(all), own: Layer::default(), ..self }
     }
 
@@ -320,6 +340,16 @@ impl EntityStore {
         self.shared.find(hash, kind, id).map(EntityIndex).or_else(own)
     }
 
+    /// Whom files declare with this `external_id`.
+    #[must_use]
+    pub fn external(&self, kind: Kind, id: &SmolStr) -> External {
+        match self.shared.external.get(&(kind, id.clone())) {
+            None => External::Nobody,
+            Some(Some(index)) => External::One(*index),
+            Some(None) => External::Several,
+        }
+    }
+
     /// The number of what is in this position of its own.
     fn own_index(&self, position: u32) -> EntityIndex {
         EntityIndex(number(self.shared.records.len()).saturating_add(position))
@@ -332,7 +362,7 @@ impl EntityStore {
         }
         let position = number(self.own.records.len());
         let index = self.own_index(position);
-        let Layer { records, by_uid, models } = &mut self.own;
+        let Layer { records, by_uid, models, .. } = &mut self.own;
         records.push(EntityRecord {
             kind,
             declared: false,

@@ -1,5 +1,7 @@
-//! The lines of a file that its problems show: filled in once the problems are known, and cut where a line is long.
+//! The lines of a file that its problems show: filled in once the problems are known, cut where a line is long, and
+//! with whatever may be a secret left out.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::problem::Problem;
@@ -23,12 +25,56 @@ pub(crate) fn fill(problems: &mut [Problem], text: &str) {
     for problem in problems.iter_mut().filter(|problem| problem.source_line.is_none()) {
         let line = (problem.place.line as usize).checked_sub(1).and_then(|index| lines.get(index));
         problem.source_line = line.map(|line| {
-            let line = line.trim_end_matches('\r');
+            let line = &*masked(line.trim_end_matches('\r'));
             let long = line.chars().nth(MAX_CHARACTERS).is_some();
             let first = if long { first_shown(problem.place.column as usize) } else { 0 };
             excerpt(cursor.from(line, problem.place.line, first), first > 0)
         });
     }
+}
+
+/// What the keys of secrets end with; `password` and what is written `pasword_hash` in haste among them.
+const SECRET: [&str; 6] = ["hash", "password", "passwd", "secret", "token", "credential"];
+
+/// `line` with a star for each character of what may be a secret: the value of a key that is called like one. So every
+/// place in it stays where it is.
+pub(crate) fn masked(line: &str) -> Cow<'_, str> {
+    let (mut shown, mut rest) = (String::new(), line);
+    while let Some((key, after)) = next_secret(rest) {
+        shown.push_str(key);
+        let value = after.trim_start();
+        shown.extend(after.chars().take(after.chars().count() - value.chars().count()));
+        let end = match value.chars().next() {
+            Some(quote @ ('"' | '\'')) => {
+                value.get(1..).and_then(|inner| inner.find(quote)).map_or(value.len(), |at| at + 2)
+            }
+            // Of a list or a mapping nothing is told to its end, which may be that of the line.
+            Some('[' | '{') => value.len(),
+            _ => value.find([',', '}']).unwrap_or(value.len()),
+        };
+        let (value, left) = value.split_at_checked(end).unwrap_or((value, ""));
+        shown.extend(value.chars().map(|_| '*'));
+        rest = left;
+    }
+    if shown.is_empty() {
+        return Cow::Borrowed(line);
+    }
+    shown.push_str(rest);
+    Cow::Owned(shown)
+}
+
+/// Everything up to the colon of a secret's key, and what comes behind it.
+fn next_secret(text: &str) -> Option<(&str, &str)> {
+    let mut from = 0;
+    while let Some(colon) = text.get(from..)?.find(':').map(|at| from + at) {
+        let before = text.get(..colon)?;
+        let key = before.trim_end_matches(['"', '\'', ' ']).to_ascii_lowercase();
+        if SECRET.iter().any(|name| key.ends_with(name)) {
+            return text.split_at_checked(colon + 1);
+        }
+        from = colon + 1;
+    }
+    None
 }
 
 /// How many characters of a long line stand before those that are shown.
@@ -79,4 +125,28 @@ pub(crate) fn column(problem: &Problem) -> usize {
     let column = problem.place.column as usize;
     let cut = column > CUT_FROM && problem.source_line.as_deref().is_some_and(|line| line.starts_with(CUT));
     if cut { KEPT_BEFORE + 2 } else { column }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_shown_and_nothing_moves() {
+        for (line, shown) in [
+            ("  - { id: alice, password_hash: hunter2 }", "  - { id: alice, password_hash: ******** }"),
+            ("password_hash: \"a, b\", teem: x", "password_hash: ******, teem: x"),
+            ("'pasword': 'hunter2', token: é, x: y", "'pasword': *********, token: *, x: y"),
+            ("  - { id: a, hash: x, owner: 'User::\"b\"' }", "  - { id: a, hash: *, owner: 'User::\"b\"' }"),
+            ("client_secret:   hunter2", "client_secret:   *******"),
+            ("tokens: [hunter2]", "tokens: [hunter2]"),
+            ("token: [hunter2, b]", "token: ************"),
+            ("password: \"hunter2", "password: ********"),
+            ("password:", "password:"),
+            ("Hash : x", "Hash : *"),
+        ] {
+            assert_eq!(masked(line), shown);
+            assert_eq!(masked(line).chars().count(), line.chars().count());
+        }
+    }
 }

@@ -5,7 +5,7 @@ pub(crate) mod cedar_text;
 pub mod condition;
 mod condition_cache;
 pub mod entities;
-mod excerpt;
+pub(crate) mod excerpt;
 mod export;
 pub mod guard;
 pub mod index;

@@ -157,7 +157,7 @@ fn not_utf8(path: &Arc<str>, bytes: &[u8], valid: usize) -> Problem {
 
 /// Every declaration under its name in `schema/rules.schema.json`, with the keys that are read of it.
 #[cfg(test)]
-fn known_fields() -> [(&'static str, &'static [&'static str]); 19] {
+fn known_fields() -> [(&'static str, &'static [&'static str]); 20] {
     [
         ("", SECTIONS),
         ("org", people::ORG),
@@ -178,6 +178,7 @@ fn known_fields() -> [(&'static str, &'static [&'static str]); 19] {
         ("rate", measures::RATE),
         ("override", measures::OVERRIDE),
         ("on_store_error", limits::ON_STORE_ERROR),
+        ("lease", limits::LEASE),
     ]
 }
 

@@ -85,6 +85,8 @@ codes! {
     DuplicateName = "duplicate-name",
     /// Two ids that differ only by case or look-alike characters.
     LookAlikeId = "look-alike-id",
+    /// A password's hash that is none, or that costs too little or too much to check.
+    PasswordHash = "password-hash",
     /// A reference to what is nowhere declared.
     UnknownReference = "unknown-reference",
     /// A reference that is one edit away from a declared id.

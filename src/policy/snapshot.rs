@@ -13,7 +13,7 @@ use super::index::{Index, RuleIndex, ScopeIndex, Scopes};
 use super::limits::Limits;
 use super::schema::{ActionSet, BundleSchema};
 use super::syntax::Extras;
-use crate::model::{Effect, EntityUid, KeyHash, RuleReference, Timestamp};
+use crate::model::{Effect, EntityUid, KeyHash, PasswordHash, RuleReference, Timestamp};
 
 /// A set of actions, by its number in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,6 +127,18 @@ impl Snapshot {
     #[must_use]
     pub fn schema(&self) -> &BundleSchema {
         &self.schema
+    }
+
+    /// What the bundle keeps of the password of this user or service.
+    #[must_use]
+    pub fn password(&self, principal: &EntityUid) -> Option<&PasswordHash> {
+        let index = self.store.find(self.store.kind_of(principal.kind())?, principal.id())?;
+        self.store.record(index).details.as_ref()?.extras.password.as_ref()
+    }
+
+    /// What the bundle keeps of anybody's password.
+    pub fn passwords(&self) -> impl Iterator<Item = &PasswordHash> {
+        self.store.iter().filter_map(|(_, record)| record.details.as_ref()?.extras.password.as_ref())
     }
 
     /// The files that the bundle is made of.

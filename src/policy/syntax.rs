@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use crate::meter::Price;
-use crate::model::{Effect, Timestamp};
+use crate::model::{Effect, PasswordHash, Timestamp};
 
 pub use limits::{Each, LimitDeclaration};
 
@@ -98,6 +98,8 @@ pub struct Extras {
     pub email: Option<SmolStr>,
     /// `external_id`: the id in the company's own directory.
     pub external_id: Option<SmolStr>,
+    /// `password_hash`: what is kept of a user's or service's password.
+    pub password: Option<PasswordHash>,
     /// `expires_at`: from this instant on it is as if disabled.
     pub expires_at: Option<Timestamp>,
     /// `disabled`

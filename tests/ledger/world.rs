@@ -123,6 +123,7 @@ impl Slot {
             on_store_error: OnStoreError::Forbid,
             durability: Durability::Sync,
             unpriced: Unpriced::Forbid,
+            lease: None,
         };
         let mut slot = Self { measures, series, limit: limit.into(), present: true };
         (0..3).for_each(|_| slot.change(tape, 0));

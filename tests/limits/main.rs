@@ -17,12 +17,14 @@ mod closing;
 mod crash;
 mod crowd;
 mod fleet;
+mod full_disk;
 mod holding;
 mod lists;
 #[allow(dead_code, reason = "the tests of the stores use the rest of it")]
 #[path = "../stores/redis_server.rs"]
 mod redis_server;
 mod reloads;
+mod shared;
 #[allow(dead_code, reason = "the tests of the server use the rest of it")]
 #[path = "../http/support.rs"]
 mod support;

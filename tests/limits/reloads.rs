@@ -1,51 +1,98 @@
-//! What a reload does to meters.
+//! What a reload does to meters, with each store, and what a restart with other limits does.
 
-use crate::{ALICE, ask, code, hold, pair, question, reload, reservation, settle, standing, stands, start};
+use crate::redis_server::Server as Redis;
+use crate::support::{Server, Setup};
+use crate::{ALICE, ask, code, hold, pair, question, reload, reservation, settle, setup, standing, stands, start};
 
 fn month(cap: u64, every: &str, more: &str) -> String {
     format!("limits: [{{ id: b, users: \"*\", budget: {{ tokens: {cap}, every: {every} }}{more} }}]\n")
 }
 
+/// Nothing acknowledged is forgotten when the server is killed.
+const SYNC: &str = ", durability: sync";
+
+/// Where meters are kept, and how limits change: by a reload, or while the server is killed and started again.
+struct World<'r> {
+    redis: Option<&'r Redis>,
+    restarts: bool,
+}
+
+impl World<'_> {
+    fn setup(&self, limits: &str) -> Setup {
+        match self.redis {
+            Some(redis) => crate::fleet::on(redis, limits, ", timeout_ms: 5000"),
+            None => setup(limits),
+        }
+    }
+
+    fn change(&self, server: Server, limits: &str) -> Server {
+        if self.restarts {
+            return self.setup(limits).start_in(server.crash());
+        }
+        reload(&server, limits);
+        server
+    }
+}
+
+fn in_each_world(check: fn(&World)) {
+    std::thread::scope(|scope| {
+        for restarts in [false, true] {
+            scope.spawn(move || check(&World { redis: None, restarts }));
+            scope.spawn(move || {
+                if let Some(redis) = Redis::start(&[]) {
+                    check(&World { redis: Some(&redis), restarts });
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn a_changed_cap_keeps_what_was_spent() {
-    let server = start(&month(100, "year", ""));
-    let (first, _) = (reservation(&hold(&server, 40)), hold(&server, 30));
-    settle(&server, &first, r#"{"input_tokens": 50}"#);
-    reload(&server, &month(60, "year", ""));
-    let over = ask(&server, ALICE, "main/big", "");
-    assert_eq!((code(&over), stands(&over, "b")), ("budget_exceeded", pair("50", "30")));
-    assert_eq!((&over["limits"][0]["limit"], &over["limits"][0]["remaining"]), (&"60".into(), &"0".into()));
-    reload(&server, &month(81, "year", ", mode: enforce, warn_at: [50]"));
-    assert_eq!(code(&hold(&server, 2)), "budget_exceeded");
-    assert_eq!(code(&hold(&server, 1)), "permitted");
+    in_each_world(|world| {
+        let mut server = world.setup(&month(100, "year", SYNC)).start();
+        let (first, _) = (reservation(&hold(&server, 40)), hold(&server, 30));
+        settle(&server, &first, r#"{"input_tokens": 50}"#);
+        server = world.change(server, &month(60, "year", ""));
+        let over = ask(&server, ALICE, "main/big", "");
+        assert_eq!((code(&over), stands(&over, "b")), ("budget_exceeded", pair("50", "30")));
+        assert_eq!((&over["limits"][0]["limit"], &over["limits"][0]["remaining"]), (&"60".into(), &"0".into()));
+        server = world.change(server, &month(81, "year", ", mode: enforce, warn_at: [50]"));
+        assert_eq!(code(&hold(&server, 2)), "budget_exceeded");
+        assert_eq!(code(&hold(&server, 1)), "permitted");
+    });
 }
 
 #[test]
 fn a_limit_that_comes_again_finds_its_meter() {
-    let server = start(&month(100, "year", ""));
-    let held = reservation(&hold(&server, 40));
-    reload(&server, "users: [{ id: carol }]\n");
-    assert_eq!(ask(&server, ALICE, "main/big", "")["limits"], serde_json::json!([]));
-    // What was held is settled while the limit is away.
-    assert_eq!(settle(&server, &held, r#"{"input_tokens": 30}"#).status, 200);
-    reload(&server, &month(100, "year", ""));
-    assert_eq!(standing(&server, "b"), pair("30", "0"));
+    in_each_world(|world| {
+        let mut server = world.setup(&month(100, "year", SYNC)).start();
+        let held = reservation(&hold(&server, 40));
+        server = world.change(server, "users: [{ id: carol }]\n");
+        assert_eq!(ask(&server, ALICE, "main/big", "")["limits"], serde_json::json!([]));
+        // What was held is settled while the limit is away.
+        assert_eq!(settle(&server, &held, r#"{"input_tokens": 30}"#).status, 200);
+        server = world.change(server, &month(100, "year", ""));
+        assert_eq!(standing(&server, "b"), pair("30", "0"));
+    });
 }
 
 #[test]
 fn another_period_begins_anew() {
-    let server = start(&month(100, "year", ""));
-    let held = reservation(&hold(&server, 40));
-    for other in ["month", "{ rolling: 30d }", "total"] {
-        let limits = month(100, other, "").replace("every: { rolling: 30d }", "rolling: 30d");
-        reload(&server, &limits);
-        assert_eq!(standing(&server, "b"), pair("0", "0"), "{other}");
-    }
-    assert_eq!(code(&hold(&server, 100)), "permitted");
-    assert_eq!(settle(&server, &held, r#"{"input_tokens": 1}"#).status, 200);
-    assert_eq!(standing(&server, "b"), pair("0", "100"));
-    reload(&server, &month(100, "year", ""));
-    assert_eq!(standing(&server, "b"), pair("1", "0"));
+    in_each_world(|world| {
+        let mut server = world.setup(&month(100, "year", SYNC)).start();
+        let held = reservation(&hold(&server, 40));
+        for other in ["month", "{ rolling: 30d }", "total", "year, timezone: Asia/Tokyo"] {
+            let limits = month(100, other, SYNC).replace("every: { rolling: 30d }", "rolling: 30d");
+            server = world.change(server, &limits);
+            assert_eq!(standing(&server, "b"), pair("0", "0"), "{other}");
+        }
+        assert_eq!(code(&hold(&server, 100)), "permitted");
+        assert_eq!(settle(&server, &held, r#"{"input_tokens": 1}"#).status, 200);
+        assert_eq!(standing(&server, "b"), pair("0", "100"));
+        server = world.change(server, &month(100, "year", SYNC));
+        assert_eq!(standing(&server, "b"), pair("1", "0"));
+    });
 }
 
 #[test]

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use tollgate::edge::store::{Embedded, OpenError};
 use tollgate::gate::{CloseError, HoldError, Meters, StoreError};
-use tollgate::meter::State;
+use tollgate::meter::{Durability, Limit, State};
 
 use crate::{at, charge, daily, hold, id, tokens, wait};
 
-fn open(directory: &Path) -> Embedded {
+pub fn open(directory: &Path) -> Embedded {
     Embedded::open(directory, at(0)).unwrap()
 }
 
@@ -40,7 +41,7 @@ fn a_restart_forgets_nothing() {
 }
 
 /// A copy of the file, as a crash would leave it.
-fn as_after_a_crash(directory: &Path) -> tempfile::TempDir {
+pub fn as_after_a_crash(directory: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
         if entry.file_name() != "meters.lock" {
@@ -87,7 +88,7 @@ fn two_processes_do_not_share_a_file() {
 #[test]
 fn a_damaged_file_is_refused() {
     type Damage = (&'static str, fn(&Path));
-    let damage: [Damage; 5] = [
+    let damage: [Damage; 8] = [
         ("empty", |file| fs::write(file, "").unwrap()),
         ("another program's", |file| fs::write(file, "not a database, but as long as one".repeat(500)).unwrap()),
         ("cut", |file| {
@@ -100,6 +101,13 @@ fn a_damaged_file_is_refused() {
             bytes[from..to].fill(0xA5);
             fs::write(file, bytes).unwrap();
         }),
+        ("without its log", |file| fs::remove_file(file.with_file_name("meters-1.log")).unwrap()),
+        ("with another's log", |file| {
+            let other = tempfile::tempdir().unwrap();
+            drop(open(other.path()));
+            fs::copy(other.path().join("meters-0.log"), file.with_file_name("meters-0.log")).unwrap();
+        }),
+        ("gone, with its log still there", |file| fs::remove_file(file).unwrap()),
         ("gone, with what was written last still there", |file| {
             fs::write(file.with_extension("db-wal"), "x").unwrap();
             fs::remove_file(file).unwrap();
@@ -137,6 +145,13 @@ fn a_full_disk_grants_nothing() {
         }
         let look = wait(store.look(&[charge(&limit, "a", 1)], at(1))).unwrap();
         assert_eq!(look[0].standing.held.get(), acknowledged, "what was refused is held");
+        // Who would not wait for the disk does, once it is full.
+        let lazy = Arc::new(Limit { durability: Durability::Async, ..(*daily("lazy", 1_000_000_000)).clone() });
+        let refused = (100_000..200_000).any(|number| {
+            let held = wait(store.hold(hold(number, &[charge(&lazy, "a", 1)]), at(0)));
+            matches!(held, Err(HoldError::Store(StoreError::NotWritten(_))))
+        });
+        assert!(refused, "a full disk grants what nobody will know of");
         println!("acknowledged {acknowledged}");
         return;
     }

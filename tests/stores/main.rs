@@ -14,7 +14,9 @@
 mod books;
 mod contract;
 mod embedded;
+mod embedded_log;
 mod fallback;
+mod leases;
 mod redis;
 mod redis_like_memory;
 mod redis_server;
@@ -55,6 +57,7 @@ pub fn limit(id: &str, measure: Measure, cap: u64) -> Arc<Limit> {
         on_store_error: OnStoreError::Forbid,
         durability: Durability::Sync,
         unpriced: Unpriced::Forbid,
+        lease: None,
     })
 }
 

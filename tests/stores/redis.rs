@@ -240,16 +240,11 @@ fn redis_that_is_away_is_told_in_time() {
     let limit = daily("day", 10);
     let one = [charge(&limit, "a", 4)];
     wait(store.hold(hold(1, &one), at(0))).unwrap();
-    let pid: i32 =
-        server.ask("INFO server").lines().find_map(|line| line.strip_prefix("process_id:")?.parse().ok()).unwrap();
-    let signal = |name: &str| {
-        assert!(std::process::Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success())
-    };
-    signal("-STOP");
+    server.signal("STOP");
     let began = Instant::now();
     let away = wait(store.hold(hold(2, &one), at(1)));
     let took = began.elapsed();
-    signal("-CONT");
+    server.signal("CONT");
     assert!(matches!(away, Err(HoldError::Store(StoreError::Away(_)))), "{away:?}");
     assert!(took < Duration::from_millis(1500), "{took:?}");
     // It was made after all; since nobody was told, it is given back.

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 
 use tollgate::edge::store::{Redis, RedisOptions};
 
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 pub struct Server {
     child: Option<Child>,
     pub port: u16,
@@ -23,7 +27,7 @@ impl Server {
             println!("skipped: redis-server is not installed (./test installs it)");
             return None;
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let mut server = Self { child: None, port, directory: tempfile::tempdir().unwrap(), arguments };
         server.begin();
@@ -37,10 +41,16 @@ impl Server {
         self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         let until = Instant::now() + Duration::from_secs(20);
         // Not before it has read what it had.
-        while self.try_ask("PING").is_none_or(|answer| !answer.starts_with("+PONG")) {
+        while self.try_ask("PING").is_none_or(|answer| !answer.contains("+PONG")) {
             assert!(Instant::now() < until, "redis-server does not answer");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Stops it (`STOP`), or lets it go on (`CONT`).
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
     }
 
     /// kill -9.
@@ -59,7 +69,10 @@ impl Server {
     fn try_ask(&self, command: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).ok()?;
+        // Where it wants a password, its answer to that comes first.
+        let password = self.arguments.iter().skip_while(|argument| *argument != "--requirepass").nth(1);
+        let admitted = password.map(|password| format!("AUTH {password}\r\n")).unwrap_or_default();
+        stream.write_all(format!("{admitted}{command}\r\nQUIT\r\n").as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         Some(answer)

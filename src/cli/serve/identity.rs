@@ -1,51 +1,57 @@
-//! Wires the providers of identities, in the order of the configuration, and the store of keys.
+//! Wires the providers of identities, in the order of the configuration.
 
-use std::error::Error;
-use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 
-use smol_str::SmolStr;
-
-use crate::config::{FirstKey, IdentitySettings, KeySettings, Provider, Settings};
+use crate::config::{BasicSettings, KeySettings, ProviderKind, Settings};
 use crate::edge::clock::SystemClock;
 use crate::edge::http::KeyDesk;
-use crate::edge::identity::{KeyOptions, KeyProvider, StaticProvider, StaticSecret};
-use crate::edge::store::{KeyFile, Pepper, RedisKeys};
-use crate::gate::{Authenticator, Clock as _, KeyWrite, KeyWriteError, Keys};
-use crate::model::{ADMINISTRATOR, EntityUid, KeyDetails, KeyRecord, KeyText, SecretText, key_id, key_text};
+use crate::edge::identity::introspection::IntrospectionProvider;
+use crate::edge::identity::jwt::JwtProvider;
+use crate::edge::identity::tokens::TokenProvider;
+use crate::edge::identity::{
+    BasicProvider, Htpasswd, KeyOptions, KeyProvider, PasswordOptions, StaticProvider, StaticSecret,
+};
+use crate::edge::outgoing::Fetcher;
+use crate::gate::{Authenticator, Clock, Fetch, KeyLookup, Tokens};
 
-/// Whose key the first one is. Nobody can declare it, and no token is it.
-const FIRST_OWNER: &str = ADMINISTRATOR;
-/// The file that the first key is put in, where it is to be.
-const FIRST_KEY_FILE: &str = "administrator.key";
-
-/// What proves who somebody is.
+/// Providers, and what has to run for as long as they are asked.
 #[derive(Default)]
-pub(super) struct Identities {
-    pub(super) providers: Vec<Arc<dyn Authenticator>>,
+pub(super) struct Providers {
+    pub(super) asked: Vec<Arc<dyn Authenticator>>,
+    pub(super) tokens: Option<Arc<dyn Tokens>>,
     /// Where keys are managed.
     pub(super) desk: Option<KeyDesk>,
+    pub(super) running: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 /// The providers; a word about each that is not for production.
 ///
 /// # Errors
 /// With the reason, where one cannot be had.
-pub(super) fn identities(settings: &Settings) -> Result<Identities, Box<dyn Error>> {
-    let IdentitySettings { providers, admin_policies, .. } = &settings.identity;
-    let mut made = Identities::default();
-    for provider in providers {
-        made.providers.push(match provider {
-            Provider::Keys(options) => {
-                let keys = keys(settings, options)?;
-                first_key(&*keys, options.first_key, &settings.data)?;
-                let unknown_owners = options.unknown_owners;
-                let desk = KeyDesk { keys: Arc::clone(&keys), admin_policies: *admin_policies, unknown_owners };
-                made.desk = Some(desk);
-                Arc::new(KeyProvider::new(Some(keys), KeyOptions { unknown_owners }))
-            }
-            Provider::Static(tokens) => {
+pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::error::Error>> {
+    let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::default());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut made = Providers::default();
+    let keys = settings.identity.providers.iter().find_map(|provider| match &provider.kind {
+        ProviderKind::Keys(options) => Some(options),
+        _ => None,
+    });
+    let keys = keys.map(|options| keys_of(settings, options, &mut made)).transpose()?;
+    // Before the others: none of them knows these.
+    if let Some(options) = &settings.identity.tokens {
+        let lookup = keys.clone().map(|keys| keys as Arc<dyn KeyLookup>);
+        let tokens = Arc::new(TokenProvider::open(&settings.data, options.clone(), lookup, clock.now())?);
+        made.asked.push(Arc::clone(&tokens) as _);
+        made.tokens = Some(tokens);
+    }
+    for provider in &settings.identity.providers {
+        made.asked.push(match &provider.kind {
+            ProviderKind::Keys(_) => match &keys {
+                Some(keys) => Arc::clone(keys) as _,
+                None => continue,
+            },
+            ProviderKind::Static(tokens) => {
                 super::say("warning: fixed tokens (`identity.providers: static`) are for development");
                 let secret = |one: &crate::config::StaticToken| StaticSecret {
                     token: one.token.clone(),
@@ -54,72 +60,36 @@ pub(super) fn identities(settings: &Settings) -> Result<Identities, Box<dyn Erro
                 };
                 Arc::new(StaticProvider::new(tokens.tokens.iter().map(secret).collect())?)
             }
+            ProviderKind::Jwt(jwt) => {
+                let provider = JwtProvider::new(&provider.name, jwt.clone(), provider.pass_on_error);
+                made.running.extend(provider.followers(&fetch, &clock).map(|follower| Box::pin(follower) as _));
+                Arc::new(provider)
+            }
+            ProviderKind::Introspection(asked) => {
+                let by = (Arc::clone(&fetch), Arc::clone(&clock));
+                Arc::new(IntrospectionProvider::new(&provider.name, (**asked).clone(), provider.pass_on_error, by))
+            }
+            ProviderKind::Basic(settings) => Arc::new(basic(provider.name.clone(), settings)?),
         });
     }
     Ok(made)
 }
 
-/// Where keys are kept: in the Redis that keeps the meters, if there is one, else in the data directory.
-fn keys(settings: &Settings, options: &KeySettings) -> Result<Arc<dyn Keys>, Box<dyn Error>> {
-    let pepper = options.pepper_file.as_deref().map(Pepper::read).transpose()?;
-    Ok(match settings.redis() {
-        Some(redis) => Arc::new(RedisKeys::open(&redis, pepper, options.max_stale)?),
-        None => Arc::new(KeyFile::open(&settings.data, pepper)?),
-    })
+/// Opens the store of keys, and lets them be managed.
+fn keys_of(
+    settings: &Settings,
+    options: &KeySettings,
+    made: &mut Providers,
+) -> Result<Arc<KeyProvider>, Box<dyn std::error::Error>> {
+    let keys = super::keys::open(settings, options)?;
+    let (admin_policies, unknown_owners) = (settings.identity.admin_policies, options.unknown_owners);
+    made.desk = Some(KeyDesk { keys: Arc::clone(&keys), admin_policies, unknown_owners });
+    Ok(Arc::new(KeyProvider::new(Some(keys), KeyOptions { unknown_owners })))
 }
 
-/// Makes a key for the administrator where there is none at all: there is no password to begin with.
-fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn Error>> {
-    // Where nobody can say whether there are keys, there may be.
-    if wish == FirstKey::None || keys.count() > 0 || keys.find("").is_err() {
-        return Ok(());
-    }
-    let (mut id, mut secret) = ([0; 16], zeroize::Zeroizing::new([0; 32]));
-    let filled = aws_lc_rs::rand::fill(&mut id).and_then(|()| aws_lc_rs::rand::fill(&mut *secret));
-    filled.map_err(|_| "the system has no random numbers")?;
-    let text = key_text(&key_id(id), *secret)?;
-    let key = KeyText::parse(text.expose())?;
-    let details = KeyDetails {
-        roles: [SmolStr::new(ADMINISTRATOR)].into(),
-        note: Some("made by the first start".into()),
-        ..KeyDetails::default()
-    };
-    let record = KeyRecord {
-        id: key.id.into(),
-        owner: EntityUid::new("Service", FIRST_OWNER)?,
-        hash: keys.hash(&key),
-        version: 1,
-        created_at: SystemClock.now(),
-        expires_at: None,
-        used_at: AtomicI64::new(0),
-        more: Some(Box::new(details)),
-    };
-    // Told before it is a key: a crash in between leaves a text that proves nothing, and the next start makes another.
-    if wish == FirstKey::File {
-        let path = put(data, &text)?;
-        super::say(&format!("the administrator's key is in {path}; only its hash is kept elsewhere"));
-    } else {
-        super::say(&format!(
-            "the administrator's key, shown this once (only its hash is kept):\n  {}\n\
-             keep it where secrets are kept; `tollgate keys create` makes others with it",
-            text.expose()
-        ));
-    }
-    match pollster::block_on(keys.write(KeyWrite::MakeFirst(record))) {
-        Ok(()) => {}
-        Err(KeyWriteError::Taken) => super::say("another server was quicker: its administrator's key counts, not this one"),
-        Err(error) => super::say(&format!("warning: that key is none, since it could not be kept: {error}")),
-    }
-    Ok(())
-}
-
-fn put(data: &Path, text: &SecretText) -> std::io::Result<String> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let path = data.join(FIRST_KEY_FILE);
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-    writeln!(file, "{}", text.expose())?;
-    file.sync_all()?;
-    Ok(path.display().to_string())
+fn basic(name: String, settings: &BasicSettings) -> Result<BasicProvider, Box<dyn std::error::Error>> {
+    let BasicSettings { htpasswd, bundle, at_once, queue, cache_ms } = settings.clone();
+    let htpasswd = htpasswd.map(Htpasswd::open).transpose()?;
+    let options = PasswordOptions { at_once, queue, cache_ms, bundle, ..PasswordOptions::default() };
+    Ok(BasicProvider::new(name, options, htpasswd)?)
 }

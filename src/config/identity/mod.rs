@@ -4,14 +4,17 @@
 //! identity:
 //!   loopback: open            # or closed: callers on this machine prove themselves too
 //!   key_headers: [x-api-key, api-key]
-//!   admin_policies: on        # or off: the bundle alone says who manages keys
-//!   providers:                # left out: keys alone
-//!     - keys: { unknown_owners: refuse }
+//!   providers:
 //!     - static: { tokens: [{ token_file: /run/secrets/dev, principal: 'User::"alice"' }] }
 //! ```
 
+mod basic;
+mod claims;
+mod introspection;
+mod jwt;
 mod keys;
 mod static_token;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -19,14 +22,20 @@ use hyper::header::HeaderName;
 use serde::Deserialize;
 
 use super::node::{self, NodeError};
+use crate::edge::identity::introspection::IntrospectionSettings;
+use crate::edge::identity::jwt::JwtSettings;
+use crate::edge::identity::tokens::TokenOptions;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
+pub use basic::BasicSettings;
 pub use keys::{FirstKey, KeySettings};
 pub use static_token::{StaticToken, StaticTokens};
 
 /// Most providers.
 const MAX_PROVIDERS: usize = 32;
+/// Longest name of one.
+const MAX_NAME_BYTES: usize = 64;
 /// What a variable or file that says all of it is called in messages.
 const SECTION: &str = "identity";
 
@@ -39,6 +48,8 @@ pub struct IdentitySettings {
     pub key_headers: Vec<HeaderName>,
     /// Whether the policies that ship say who manages keys where the bundle does not.
     pub admin_policies: bool,
+    /// Tollgate's own tokens, where it hands them out.
+    pub tokens: Option<TokenOptions>,
     /// Providers, in the order in which they are asked.
     pub providers: Vec<Provider>,
 }
@@ -46,18 +57,35 @@ pub struct IdentitySettings {
 impl Default for IdentitySettings {
     fn default() -> Self {
         let key_headers = ["x-api-key", "api-key"].map(HeaderName::from_static).into();
-        let providers = vec![Provider::Keys(KeySettings::default())];
-        Self { loopback_closed: false, key_headers, admin_policies: true, providers }
+        let providers = vec![Provider::keys()];
+        Self { loopback_closed: false, key_headers, admin_policies: true, tokens: None, providers }
     }
 }
 
-/// A provider.
+/// A provider that is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Provider {
+pub struct Provider {
+    /// What logs and metrics call it; its kind, where nothing is said.
+    pub name: String,
+    /// Whether the next provider is asked where this one cannot tell, because whom it asks does not answer.
+    pub pass_on_error: bool,
+    /// What it knows.
+    pub kind: ProviderKind,
+}
+
+/// What a provider knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProviderKind {
     /// API keys.
     Keys(KeySettings),
     /// Fixed tokens, for development.
     Static(StaticTokens),
+    /// Tokens of other issuers.
+    Jwt(JwtSettings),
+    /// Opaque tokens, which another server is asked about.
+    Introspection(Box<IntrospectionSettings>),
+    /// Names and passwords.
+    Basic(BasicSettings),
 }
 
 /// As written.
@@ -67,6 +95,7 @@ struct Raw {
     loopback: Option<Loopback>,
     key_headers: Option<Vec<String>>,
     admin_policies: Option<Switch>,
+    tokens: Option<tokens::Raw>,
     providers: Option<Vec<RawProvider>>,
 }
 
@@ -77,6 +106,20 @@ enum Loopback {
     Closed,
 }
 
+/// One member says of which kind it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawProvider {
+    name: Option<String>,
+    enabled: Option<bool>,
+    on_error: Option<OnError>,
+    keys: Option<keys::Raw>,
+    r#static: Option<static_token::Raw>,
+    jwt: Option<jwt::Raw>,
+    introspection: Option<introspection::Raw>,
+    basic: Option<basic::Raw>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Switch {
@@ -84,11 +127,11 @@ enum Switch {
     Off,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum RawProvider {
-    Keys(keys::Raw),
-    Static(static_token::Raw),
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OnError {
+    Refuse,
+    Pass,
 }
 
 impl IdentitySettings {
@@ -114,14 +157,23 @@ impl IdentitySettings {
             let header = |name: String| name.parse().map_err(|_| format!("`{name}` is no name of a header"));
             settings.key_headers = names.into_iter().map(header).collect::<Result<_, _>>()?;
         }
+        settings.tokens = raw.tokens.map(tokens::Raw::checked).transpose()?;
         settings.admin_policies = raw.admin_policies != Some(Switch::Off);
         let Some(providers) = raw.providers else { return Ok(settings) };
+        settings.providers.clear();
         if providers.len() > MAX_PROVIDERS {
             return Err(format!("there may be {MAX_PROVIDERS} providers at most"));
         }
-        settings.providers = providers.into_iter().map(Provider::checked).collect::<Result<_, _>>()?;
-        let keys = |provider: &&Provider| matches!(provider, Provider::Keys(_));
-        if settings.providers.iter().filter(keys).count() > 1 {
+        for provider in providers {
+            let enabled = provider.enabled != Some(false);
+            let provider = Provider::checked(provider)?;
+            if settings.providers.iter().any(|known| known.name == provider.name) {
+                return Err(format!("two providers are called `{}`; give them a `name` each", provider.name));
+            }
+            settings.providers.extend(enabled.then_some(provider));
+        }
+        let of_keys = |provider: &&Provider| matches!(provider.kind, ProviderKind::Keys(_));
+        if settings.providers.iter().filter(of_keys).count() > 1 {
             return Err("`keys` is there once, since there is one store of them".to_owned());
         }
         Ok(settings)
@@ -129,11 +181,37 @@ impl IdentitySettings {
 }
 
 impl Provider {
+    /// The one that there is where nobody names any.
+    fn keys() -> Self {
+        Self { name: "keys".to_owned(), pass_on_error: false, kind: ProviderKind::Keys(KeySettings::default()) }
+    }
+
     fn checked(raw: RawProvider) -> Result<Self, String> {
-        match raw {
-            RawProvider::Keys(raw) => raw.checked().map(Self::Keys),
-            RawProvider::Static(raw) => raw.checked().map(Self::Static),
+        let RawProvider { name, enabled: _, on_error, keys, r#static, jwt, introspection, basic } = raw;
+        let mut kinds = Vec::new();
+        if let Some(raw) = keys {
+            kinds.push(("keys", ProviderKind::Keys(raw.checked()?)));
         }
+        if let Some(raw) = r#static {
+            kinds.push(("static", ProviderKind::Static(raw.checked()?)));
+        }
+        if let Some(raw) = jwt {
+            kinds.push(("jwt", ProviderKind::Jwt(raw.checked()?)));
+        }
+        if let Some(raw) = introspection {
+            kinds.push(("introspection", ProviderKind::Introspection(Box::new(raw.checked()?))));
+        }
+        if let Some(raw) = basic {
+            kinds.push(("basic", ProviderKind::Basic(raw.checked()?)));
+        }
+        let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
+            return Err("a provider is of one kind: `keys`, `static`, `jwt`, `introspection`, `basic`".to_owned());
+        };
+        let name = name.unwrap_or_else(|| called.to_owned());
+        if name.is_empty() || name.len() > MAX_NAME_BYTES {
+            return Err(format!("the name of a provider has 1 to {MAX_NAME_BYTES} bytes"));
+        }
+        Ok(Self { name, pass_on_error: on_error == Some(OnError::Pass), kind })
     }
 }
 

@@ -18,6 +18,7 @@ use super::server::HttpOptions;
 use super::wire::Silence;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
+use crate::gate::Tokens;
 use crate::meter::Alert;
 use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
@@ -34,6 +35,8 @@ pub(super) struct App {
     pub(super) keys: OnceLock<KeyDesk>,
     /// What becomes of alerts, where they are sent.
     pub(super) outbox: OnceLock<Arc<Outbox>>,
+    /// What hands out tokens of Tollgate's own, where that is wished for.
+    pub(super) tokens: OnceLock<Arc<dyn Tokens>>,
     pub(super) body: BodyLimits,
     /// Most requests of a batch.
     pub(super) batch: usize,
@@ -63,6 +66,7 @@ impl App {
             key_headers: options.key_headers.clone(),
             keys: OnceLock::new(),
             outbox: OnceLock::new(),
+            tokens: OnceLock::new(),
             body,
             batch: options.batch,
             silence: if options.reserves { Silence::Reserves } else { Silence::Checks },

@@ -4,15 +4,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use hyper::header::{HeaderValue, WWW_AUTHENTICATE};
 use hyper::http::request::Parts as Head;
 use smol_str::SmolStr;
 
 use super::app::App;
 use super::credential;
-use super::errors::{ApiError, ErrorCode};
+use super::errors::{ApiError, ErrorCode, Response};
 use super::wire::Parts;
 use crate::gate::{self, Credential, Described, Presented};
-use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal};
+use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RefusalReason};
 use crate::policy::Snapshot;
 
 /// The other end of a connection.
@@ -88,9 +89,32 @@ pub(super) async fn proved(
         },
     };
     let presented = Presented { credential, source: peer.address, request: described(head) };
-    identify(app, snapshot, &presented)
-        .await
-        .map_err(|refusal| ApiError::new(ErrorCode::Unauthenticated, refusal.message))
+    identify(app, snapshot, &presented).await.map_err(|refusal| {
+        let code = match (refusal.reason, &presented.credential) {
+            (RefusalReason::TooManyFailures, _) => ErrorCode::TooManyFailures,
+            (RefusalReason::ProviderUnavailable, _) => ErrorCode::Unavailable,
+            (RefusalReason::Expired, Credential::Digest(_)) => ErrorCode::StaleNonce,
+            _ => ErrorCode::Unauthenticated,
+        };
+        ApiError::new(code, refusal.message)
+    })
+}
+
+/// The response to an error; to a caller that must prove itself, with what the providers take besides bearers.
+pub(super) fn challenged(app: &App, error: &ApiError) -> Response {
+    let mut response = error.response();
+    if !matches!(error.code, ErrorCode::Unauthenticated | ErrorCode::StaleNonce) {
+        return response;
+    }
+    let now = app.engine.facts().now;
+    for challenge in app.engine.authenticators().iter().filter_map(|provider| provider.challenge(now)) {
+        let stale = error.code == ErrorCode::StaleNonce && challenge.starts_with("Digest ");
+        let challenge = if stale { challenge + ", stale=true" } else { challenge };
+        if let Ok(value) = HeaderValue::from_str(&challenge) {
+            response.headers_mut().append(WWW_AUTHENTICATE, value);
+        }
+    }
+    response
 }
 
 /// Whom a credential proves; a refusal is counted and logged.

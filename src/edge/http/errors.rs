@@ -21,6 +21,9 @@ pub(super) enum ErrorCode {
     /// Something of a later version.
     NotSupported,
     Unauthenticated,
+    /// A digest that was right for a nonce that has aged: the client is to try again with a new one.
+    StaleNonce,
+    TooManyFailures,
     Forbidden,
     NotFound,
     MethodNotAllowed(&'static str),
@@ -47,6 +50,8 @@ impl ErrorCode {
             Self::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::NotSupported => (StatusCode::BAD_REQUEST, "not_supported"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::StaleNonce => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::TooManyFailures => (StatusCode::TOO_MANY_REQUESTS, "too_many_failures"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
@@ -117,7 +122,7 @@ impl ApiError {
 
     pub(super) fn response(&self) -> Response {
         let mut response = json(self.code.entry().0, &self.wire());
-        if self.code == ErrorCode::Unauthenticated {
+        if matches!(self.code, ErrorCode::Unauthenticated | ErrorCode::StaleNonce) {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollgate\""));
         }
         if let ErrorCode::MethodNotAllowed(allowed) = self.code {

@@ -265,14 +265,22 @@ fn hint(
     gate::decide(snapshot, facts, &request).ok()?.hint
 }
 
-/// Works to the end even where the client goes away: what is held half way nobody would know of.
+/// Works to the end even where the client goes away: what is held half way nobody would know of. What need not wait for
+/// anything needs no task of its own for that.
 pub(super) async fn to_its_end<T, W>(app: &Arc<App>, work: impl FnOnce(Arc<App>) -> W) -> Result<T, ApiError>
 where
     T: Send + 'static,
     W: Future<Output = Result<T, ApiError>> + Send + 'static,
 {
-    let ended = tokio::spawn(work(Arc::clone(app))).await;
-    ended.map_err(|_| ApiError::new(ErrorCode::Unavailable, "the server is about to end"))?
+    let mut work = Box::pin(work(Arc::clone(app)));
+    let begun = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    match begun {
+        Poll::Ready(done) => done,
+        Poll::Pending => {
+            let ended = tokio::spawn(work).await;
+            ended.map_err(|_| ApiError::new(ErrorCode::Unavailable, "the server is about to end"))?
+        }
+    }
 }
 
 /// Works away from the threads that serve connections, a few at a time.

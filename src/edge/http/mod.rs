@@ -25,6 +25,7 @@ mod router;
 mod server;
 mod spending;
 mod standing;
+mod tokens;
 mod wire;
 
 pub use keys::KeyDesk;

@@ -22,7 +22,7 @@ use super::app::App;
 use super::caller::{self, Access, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::keys::{self, Ask};
-use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing};
+use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing, tokens};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -44,6 +44,8 @@ enum Route {
     Page,
     Version,
     Keys(Ask),
+    Token,
+    PublishedKeys,
 }
 
 impl Route {
@@ -51,6 +53,8 @@ impl Route {
     fn access(self) -> Access {
         match self {
             Self::Live | Self::Ready | Self::OpenApi | Self::Page | Self::Version => Access::Everybody,
+            // Whoever asks for a token proves itself with what it brings.
+            Self::Token | Self::PublishedKeys => Access::Everybody,
             Self::IsAuthorized
             | Self::Batch
             | Self::CedarAgent
@@ -67,7 +71,7 @@ impl Route {
 }
 
 /// Every route there is, the one of nearly all requests first.
-const ROUTES: [(&str, &str, Route); 24] = [
+const ROUTES: [(&str, &str, Route); 26] = [
     ("/is_authorized", "POST", Route::IsAuthorized),
     ("/is_authorized/batch", "POST", Route::Batch),
     ("/v1/is_authorized", "POST", Route::CedarAgent),
@@ -92,6 +96,8 @@ const ROUTES: [(&str, &str, Route); 24] = [
     ("/v1/keys/{id}", "DELETE", Route::Keys(Ask::Remove)),
     ("/v1/keys/{id}/revoke", "POST", Route::Keys(Ask::Revoke)),
     ("/v1/keys/{id}/rotate", "POST", Route::Keys(Ask::Rotate)),
+    ("/v1/token", "POST", Route::Token),
+    ("/.well-known/jwks.json", "GET", Route::PublishedKeys),
 ];
 
 /// Whether a path of the table is `path`. `{id}` is one part of it, as it is sent: letters, digits, `.`, `_` and `-`.
@@ -167,7 +173,7 @@ where
     let (head, body) = request.into_parts();
     let response = match dispatch(app, &head, body, peer).await {
         Ok(response) => response,
-        Err(error) => error.response(),
+        Err(error) => caller::challenged(app, &error),
     };
     app.metrics.responded(response.status());
     response
@@ -204,6 +210,8 @@ where
             body::check_content_type(&head.headers)?;
             body::read(body, app.body).await?
         }
+        // It may be a form too.
+        Route::Token => body::read(body, app.body).await?,
         Route::Reload => {
             let body = body::read(body, app.body).await?;
             if !body.is_empty() {
@@ -236,6 +244,8 @@ where
             Some(manager) => keys::answer(manager, *ask, head, &body).await,
             None => Err(ApiError::new(ErrorCode::Unauthenticated, "keys are managed with a credential")),
         },
+        Route::Token => tokens::exchange(app, head, peer, &body).await,
+        Route::PublishedKeys => tokens::published(app),
     }
 }
 

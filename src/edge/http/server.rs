@@ -26,6 +26,7 @@ use super::pace::{Pace, Paced, Times};
 use super::router::Routes;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
+use crate::gate::Tokens;
 
 /// After an error that will not go away by itself (no file descriptors left), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -127,6 +128,14 @@ impl Server {
     pub fn with_outbox(self, outbox: Arc<Outbox>) -> Self {
         // There is one at most, and a second one would not be counted.
         let _first = self.routes.app().outbox.set(outbox);
+        self
+    }
+
+    /// Hands out tokens of Tollgate's own.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Arc<dyn Tokens>) -> Self {
+        // There is one at most.
+        let _first = self.routes.app().tokens.set(tokens);
         self
     }
 

@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use foldhash::fast::RandomState;
 
-use crate::gate::{Authenticator, Credential, Keys, Later, Presented, Verdict};
+use crate::gate::{Authenticator, Credential, KeyLookup, Keys, Later, Presented, Verdict};
 use crate::model::{
     AuthMethod, EntityUid, Identity, KeyHash, KeyRecord, KeyText, RESERVED_ROLE_PREFIX, Refusal, RefusalReason, Said,
     Timestamp, bundle_key_hash,
@@ -83,26 +83,17 @@ impl KeyProvider {
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Result<Arc<Identity>, Refusal> {
-        let details = record.details();
-        let refused = |reason, message: &str| Err(Refusal::new(reason, message).about(record.id.clone()));
         let secret = secret(record, hash);
         if secret == Secret::None {
             // Nothing is looked up for it, as nothing is for a key that nobody knows.
             return Err(wrong(&record.id));
         }
-        if details.revoked.is_some() {
-            return refused(RefusalReason::Revoked, "the key was revoked");
-        }
-        if record.expires_at.is_some_and(|end| now >= end) {
-            return refused(RefusalReason::Expired, "the key has expired");
-        }
+        self.check(record, snapshot, now)?;
         if let Secret::Previous(until) = secret
             && now >= until
         {
-            return refused(RefusalReason::Rotated, "the key was replaced by a newer one");
-        }
-        if !self.options.unknown_owners && !is_known(snapshot, &record.owner) {
-            return refused(RefusalReason::UnknownPrincipal, "the key proves nobody that may ask");
+            let message = "the key was replaced by a newer one";
+            return Err(Refusal::new(RefusalReason::Rotated, message).about(record.id.clone()));
         }
         Ok(match secret {
             Secret::Previous(until) => {
@@ -111,6 +102,21 @@ impl KeyProvider {
             }
             _ => self.remembered(record),
         })
+    }
+
+    /// Whether a key proves anybody still, whichever of its secrets it was.
+    fn check(&self, record: &KeyRecord, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
+        let refused = |reason, message: &str| Err(Refusal::new(reason, message).about(record.id.clone()));
+        if record.details().revoked.is_some() {
+            return refused(RefusalReason::Revoked, "the key was revoked");
+        }
+        if record.expires_at.is_some_and(|end| now >= end) {
+            return refused(RefusalReason::Expired, "the key has expired");
+        }
+        if !self.options.unknown_owners && !is_known(snapshot, &record.owner) {
+            return refused(RefusalReason::UnknownPrincipal, "the key proves nobody that may ask");
+        }
+        Ok(())
     }
 
     fn remembered(&self, record: &Arc<KeyRecord>) -> Arc<Identity> {
@@ -178,6 +184,17 @@ fn identity(record: &KeyRecord) -> Identity {
         limits: Arc::clone(&details.limits),
         expires_at: record.expires_at,
         ..Identity::new(principal, AuthMethod::ApiKey)
+    }
+}
+
+impl KeyLookup for KeyProvider {
+    fn identity(&self, key: &EntityUid, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+        let away =
+            |_| Refusal::new(RefusalReason::ProviderUnavailable, "the store of keys cannot be asked").about(key.id());
+        let found = self.keys.as_ref().map(|keys| keys.find(key.id())).transpose().map_err(away)?.flatten();
+        let record = found.filter(|_| key.kind() == "ApiKey").ok_or_else(|| wrong(key.id()))?;
+        self.check(&record, snapshot, now)?;
+        Ok(self.remembered(&record))
     }
 }
 

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
-use hyper::{Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -59,6 +59,8 @@ pub struct Outgoing {
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
 }
@@ -81,7 +83,11 @@ impl Client {
     /// Where TLS is needed and cannot be had.
     pub fn new(address: Address, timeout: Duration, most_bytes: usize) -> Result<Self, ClientError> {
         let tls = if address.is_tls() { Some(connector()?) } else { None };
-        Ok(Self { address, tls, timeout, most_bytes })
+        Ok(Self::with(address, tls, timeout, most_bytes))
+    }
+
+    pub(super) fn with(address: Address, tls: Option<TlsConnector>, timeout: Duration, most_bytes: usize) -> Self {
+        Self { address, tls, timeout, most_bytes }
     }
 
     /// Sends, and waits for the answer.
@@ -128,10 +134,10 @@ impl Client {
         let _driving = Driving(tokio::spawn(connection));
         let request = self.request(what).map_err(|error| ClientError::Http(error.to_string()))?;
         let response = sender.send_request(request).await.map_err(unread)?;
-        let status = response.status();
+        let (status, headers) = (response.status(), response.headers().clone());
         let body = Limited::new(response.into_body(), self.most_bytes).collect().await;
         let body = body.map_err(|error| ClientError::Http(error.to_string()))?.to_bytes();
-        Ok(Reply { status, body })
+        Ok(Reply { status, headers, body })
     }
 
     fn request(&self, what: Outgoing) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
@@ -163,7 +169,7 @@ impl std::fmt::Debug for Client {
     }
 }
 
-fn connector() -> Result<TlsConnector, ClientError> {
+pub(super) fn connector() -> Result<TlsConnector, ClientError> {
     let mut roots = RootCertStore::empty();
     // What of them cannot be read is passed over; that none is left is told.
     let (read, _passed_over) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -6,18 +6,20 @@
 //! under a name that follows from its own, so that charging it again changes nothing. Its own the store may know, as that
 //! of a hold whose answer was lost.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
+use super::background::{Background, Turn, on_a_thread};
 use super::{EXPIRE_AT_ONCE, answered, given_back, held, looks};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{
-    Alert, Charge, Closed, Held, Hold, Ledger, LedgerError, Limit, Measure, OnStoreError, Reservation, ReservationId, State,
-    Usage,
+    Alert, Charge, Closed, Held, Hold, Ledger, LedgerError, Limit, Measure, OnStoreError, Reservation, ReservationId,
+    State, Usage,
 };
 use crate::model::{Amount, Timestamp};
 
@@ -36,14 +38,15 @@ struct Inner {
     local: Mutex<Local>,
     /// How many reservations are known here, to be read without the lock.
     known: AtomicUsize,
-    telling: AtomicBool,
+    telling: Arc<AtomicBool>,
+    background: Background,
 }
 
 #[derive(Default)]
 struct Local {
     ledger: Ledger,
     /// What was held here and the store is to be told of, as it would have held it.
-    holds: HashMap<ReservationId, Hold, RandomState>,
+    holds: BTreeMap<ReservationId, Hold>,
     /// What it was told of, for a day.
     told: HashSet<ReservationId, RandomState>,
 }
@@ -58,8 +61,14 @@ impl Fallback {
     /// Holds here what `store` cannot.
     #[must_use]
     pub fn new(store: Arc<dyn Meters>) -> Self {
-        let (local, known, telling) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
-        Self { inner: Arc::new(Inner { store, local, known, telling }) }
+        Self::with(store, on_a_thread("meters-back"))
+    }
+
+    /// As [`Fallback::new`], with another way to tell the store what was held here.
+    #[must_use]
+    pub fn with(store: Arc<dyn Meters>, background: Background) -> Self {
+        let (local, known, telling) = (Mutex::default(), AtomicUsize::new(0), Arc::default());
+        Self { inner: Arc::new(Inner { store, local, known, telling, background }) }
     }
 
     /// Closes what is known here; `None` where the store has to.
@@ -151,7 +160,13 @@ impl Inner {
         for (id, hold) in holds.iter() {
             match ledger.reservation(*id) {
                 Some(Reservation { state: State::Open, .. }) => {}
-                Some(found) if found.state != State::Released => closed.push(charged(hold, found)),
+                Some(found) if found.state != State::Released => {
+                    // From here on the store may have what it is charged; a settle comes too late.
+                    if found.state == State::Expired {
+                        told.insert(*id);
+                    }
+                    closed.push(charged(hold, found));
+                }
                 _ => over.push(*id),
             }
             if closed.len() >= TELL_AT_ONCE {
@@ -174,7 +189,7 @@ impl Inner {
     }
 
     /// Charges the store what was let through while it failed, until it fails again.
-    fn tell(&self, now: Timestamp) {
+    async fn tell(&self, now: Timestamp) {
         loop {
             let closed = self.closed(now);
             if closed.is_empty() {
@@ -182,7 +197,7 @@ impl Inner {
             }
             for (hold, usage) in closed {
                 let id = hold.id;
-                if self.charge(hold, usage, now).is_err() {
+                if self.charge(hold, usage, now).await.is_err() {
                     return;
                 }
                 self.was_told(id);
@@ -190,14 +205,14 @@ impl Inner {
         }
     }
 
-    fn charge(&self, hold: Hold, usage: Usage, now: Timestamp) -> Result<(), CloseError> {
+    async fn charge(&self, hold: Hold, usage: Usage, now: Timestamp) -> Result<(), CloseError> {
         let hold = Hold { id: in_store(hold.id), ..hold };
-        match pollster::block_on(self.store.record(hold.clone(), usage, now)) {
+        match self.store.record(hold.clone(), usage, now).await {
             Err(error @ CloseError::Store(_)) => Err(error),
             // The key names the hold whose answer was lost, or one of another node: this one was let through as well.
             Err(CloseError::KeyTaken(found)) if found.id != hold.id => {
                 let unnamed = Hold { idempotency: None, ..hold };
-                match pollster::block_on(self.store.record(unnamed, usage, now)) {
+                match self.store.record(unnamed, usage, now).await {
                     Err(error @ CloseError::Store(_)) => Err(error),
                     _ => Ok(()),
                 }
@@ -327,18 +342,15 @@ impl Meters for Fallback {
 
     fn tick(&self, now: Timestamp) {
         self.inner.store.tick(now);
-        if self.inner.known.load(Ordering::Acquire) == 0 || self.inner.telling.swap(true, Ordering::AcqRel) {
+        if self.inner.known.load(Ordering::Acquire) == 0 {
             return;
         }
+        let Some(turn) = Turn::take(&self.inner.telling) else { return };
         let inner = Arc::clone(&self.inner);
-        // A thread of its own: a store may keep it waiting.
-        let told = std::thread::Builder::new().name("meters-back".to_owned()).spawn(move || {
-            inner.tell(now);
-            inner.telling.store(false, Ordering::Release);
-        });
-        if told.is_err() {
-            self.inner.telling.store(false, Ordering::Release);
-        }
+        (self.inner.background)(Box::pin(async move {
+            inner.tell(now).await;
+            drop(turn);
+        }));
     }
 }
 

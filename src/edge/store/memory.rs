@@ -12,10 +12,16 @@ use crate::meter::{Alert, Charge, Closed, Held, Hold, Ledger, Reservation, Reser
 use crate::model::Timestamp;
 
 /// Meters in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
     ledger: Mutex<Ledger>,
     books: Arc<MemoryBooks>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { ledger: Mutex::new(Ledger::unwritten()), books: Arc::default() }
+    }
 }
 
 impl Memory {

@@ -1,11 +1,13 @@
 //! Where meters are kept: in memory, in a file that outlives the process, or in a Redis that many nodes share. Each passes
 //! one contract suite.
 
+pub mod background;
 mod books;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
 pub mod fallback;
 pub mod keys;
+pub mod leases;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -13,12 +15,14 @@ pub mod redis;
 #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "a Redis has meters as its scripts write them"))]
 mod rows;
 
+pub use background::{Background, Work};
 #[cfg(feature = "sqlite")]
 pub use embedded::{Embedded, OpenError};
 pub use fallback::Fallback;
 #[cfg(feature = "sqlite")]
 pub use keys::{KeyFile, KeyFileError};
 pub use keys::{Pepper, PepperError};
+pub use leases::Leases;
 pub use memory::Memory;
 #[cfg(feature = "redis")]
 pub use redis::{Redis, RedisError, RedisKeys, RedisOptions, Secret};
@@ -32,8 +36,8 @@ use crate::gate::{CloseError, HoldError, Look, StoreError, SubjectsOf};
 use crate::meter::{Cause, Charge, Closed, Held, Hold, Ledger, ReservationId, Usage};
 use crate::model::Timestamp;
 
-/// How many reservations may expire while somebody waits.
-const EXPIRE_AT_ONCE: usize = 256;
+/// How many reservations may expire while somebody waits: with five limits each, about a tenth of a millisecond.
+const EXPIRE_AT_ONCE: usize = 128;
 /// How many meters are looked at, whether they may be forgotten, at each tick.
 const SWEEP_AT_ONCE: usize = 512;
 

@@ -11,7 +11,7 @@ use crate::meter::{
     Budget, Idempotency, Meter, MeterKey, OnExpiry, Part, Places, Price, Rate, Rates, Reservation, ReservationId,
     Rolling, Spending, State, Tier, Usage,
 };
-use crate::model::{Amount, Timestamp, Unit, Window};
+use crate::model::{Amount, EntityUid, Timestamp, Unit, Window};
 
 /// Why a row cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -199,11 +199,7 @@ pub(super) fn reservation(
     let spending = Spending {
         principal: row.principal.parse().map_err(|_| RowError::Range("principal"))?,
         resource: row.resource.parse().map_err(|_| RowError::Range("resource"))?,
-        permitted: row
-            .permitted
-            .iter()
-            .map(|uid| uid.parse().map_err(|_| RowError::Range("permitted")))
-            .collect::<Result<_, _>>()?,
+        permitted: permitted(&row.permitted)?,
         price: row.price.map(|row| Arc::new(price(row))),
     };
     let mut series = Series::default();
@@ -232,6 +228,40 @@ pub(super) fn reservation(
         due_at,
         idempotency,
     })
+}
+
+/// What is known of a spending beside who and on what: nothing where there is nothing.
+#[cfg(feature = "redis")]
+#[derive(Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct BesideRow {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    permitted: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    price: Option<PriceRow>,
+}
+
+#[cfg(feature = "redis")]
+pub(super) fn beside(spending: &Spending) -> String {
+    if spending.permitted.is_empty() && spending.price.is_none() {
+        return String::new();
+    }
+    let permitted = spending.permitted.iter().map(ToString::to_string).collect();
+    json(&BesideRow { permitted, price: spending.price.as_deref().map(price_row) })
+}
+
+/// The other candidates and the price.
+#[cfg(feature = "redis")]
+pub(super) type Beside = (Box<[EntityUid]>, Option<Arc<Price>>);
+
+#[cfg(feature = "redis")]
+pub(super) fn read_beside(text: &str) -> Result<Beside, RowError> {
+    let row: BesideRow = if text.is_empty() { BesideRow::default() } else { serde_json::from_str(text)? };
+    Ok((permitted(&row.permitted)?, row.price.map(|row| Arc::new(price(row)))))
+}
+
+fn permitted(uids: &[String]) -> Result<Box<[EntityUid]>, RowError> {
+    uids.iter().map(|uid| uid.parse().map_err(|_| RowError::Range("permitted"))).collect()
 }
 
 pub(super) fn idempotency(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smol_str::format_smolstr;
 
-use crate::meter::{Durability, Limit, Measure, Mode, OnExpiry, OnStoreError, Unpriced};
+use crate::meter::{Durability, Lease, Limit, Measure, Mode, OnExpiry, OnStoreError, Unpriced};
 use crate::model::{Amount, KeyLimit, Period, Unit};
 use crate::policy::problem::{ProblemCode, nearest};
 use crate::policy::syntax::{Each, LimitDeclaration, Selector};
@@ -44,6 +44,7 @@ pub(super) const KNOWN: &[&str] = &[
     "on_expiry",
     "durability",
     "unpriced",
+    "lease",
 ];
 /// The keys of a limit of one key.
 const OF_KEY: &[&str] = &[
@@ -61,6 +62,10 @@ const OF_KEY: &[&str] = &[
     "unpriced",
 ];
 pub(super) const ON_STORE_ERROR: &[&str] = &["permit"];
+pub(super) const LEASE: &[&str] = &["size", "seconds"];
+/// For how long a lease is spent where nobody says otherwise, and at most, in seconds.
+const USUAL_LEASE: u64 = 10;
+const LONGEST_LEASE: u64 = 3600;
 
 pub(super) fn limit(node: &Node, findings: &Findings) -> Option<LimitDeclaration> {
     let fields = Fields::of(node, "a limit", KNOWN, findings)?;
@@ -225,6 +230,7 @@ impl Edges {
                 on_store_error: on_store_error(fields, measured),
                 durability: durability.unwrap_or(usual),
                 unpriced: unpriced.unwrap_or_default(),
+                lease: lease(fields, measured),
                 ..nothing()
             },
         }
@@ -245,6 +251,7 @@ fn nothing() -> Limit {
         on_store_error: OnStoreError::default(),
         durability: Durability::Async,
         unpriced: Unpriced::default(),
+        lease: None,
     }
 }
 
@@ -306,6 +313,41 @@ fn on_store_error(fields: &Fields, measured: Option<&Measured>) -> OnStoreError 
         Some(OnStoreError::Permit(allowance))
     };
     read().unwrap_or_default()
+}
+
+/// How much of a meter a node draws at once, and for how long: `amount`, or `{ size, seconds }`.
+fn lease(fields: &Fields, measured: Option<&Measured>) -> Option<Lease> {
+    let findings = fields.findings;
+    let (key, node) = fields.entry("lease")?;
+    let measured = measured?;
+    if measured.measure == Measure::Concurrency {
+        let message = "places cannot be leased: each is held until its call ends";
+        findings.error(ProblemCode::InvalidValue, key.place, message).help("remove `lease`");
+        return None;
+    }
+    let (size, seconds) = if let Kind::Mapping(_) = node.kind {
+        let inner = Fields::of(node, "`lease`", LEASE, findings)?;
+        let seconds = inner.get("seconds").map(|node| amounts::whole(node, "seconds", 1..=LONGEST_LEASE, findings));
+        (inner.required("size")?, seconds.unwrap_or(Some(USUAL_LEASE))?)
+    } else {
+        (fields.get("lease")?, USUAL_LEASE)
+    };
+    let amount = amounts::amount(size, "lease", measured.measure.unit(), findings)?;
+    let wrong = if amount.is_zero() {
+        Some(("a lease of nothing serves nobody", "write how much a node draws at once, or remove `lease`"))
+    } else if amount > measured.cap {
+        Some((
+            "the lease is more than the limit itself",
+            "each node holds this much; make it a small part of the limit",
+        ))
+    } else {
+        None
+    };
+    if let Some((message, help)) = wrong {
+        findings.error(ProblemCode::InvalidValue, size.place, message).help(help);
+        return None;
+    }
+    Some(Lease { size: amount, lasts_ms: i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000) })
 }
 
 /// A hundredth of the cap, rounded up: of a cap that is not none, the smallest unit at least.

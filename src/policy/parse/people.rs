@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::{EntityUid, parse_key_hash};
+use crate::model::{EntityUid, PasswordHash, parse_key_hash};
 use crate::policy::problem::ProblemCode;
 use crate::policy::syntax::{
     Extras, GroupDeclaration, KeyDeclaration, Located, MemberDeclaration, Membership, Name, Place,
@@ -24,6 +24,7 @@ pub(super) const MEMBER: &[&str] = &[
     "tags",
     "email",
     "external_id",
+    "password_hash",
     "expires_at",
     "disabled",
     "metadata",
@@ -148,11 +149,26 @@ fn owner(fields: &Fields) -> Option<Located<EntityUid>> {
     }
 }
 
+/// What is kept of a password. Nothing of it is shown: it may be the password itself.
+fn password(fields: &Fields) -> Option<PasswordHash> {
+    let node = fields.get("password_hash")?;
+    let scalar = fields.findings.scalar(node, "an argon2id hash")?;
+    let error = match PasswordHash::parse(&scalar.text) {
+        Ok(hash) => return Some(hash),
+        Err(error) => error,
+    };
+    let help = "`tollgate password hash` makes one: `password_hash: \"$argon2id$v=19$m=19456,t=2,p=1$…\"`";
+    let message = format!("this `password_hash` is not taken: {error}");
+    fields.findings.error(ProblemCode::PasswordHash, node.place, message).help(help);
+    None
+}
+
 /// What few declarations say; `None` where none of it is said.
 pub(super) fn extras(fields: &Fields) -> Option<Box<Extras>> {
     let extras = Extras {
         email: fields.text("email"),
         external_id: fields.text("external_id"),
+        password: password(fields),
         expires_at: fields.instant("expires_at"),
         disabled: fields.switch("disabled").unwrap_or(false),
         metadata: fields.metadata(),

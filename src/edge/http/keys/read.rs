@@ -234,7 +234,9 @@ fn list<T>(value: &Value, read: fn(&Value) -> Result<T, ApiError>) -> Result<Opt
         Value::Array(items) if items.is_empty() => {
             return invalid("an empty list says neither all nor none; `null` takes the list back");
         }
-        Value::Array(items) if items.len() > MAX_NAMES => return invalid(format!("a list has {MAX_NAMES} items at most")),
+        Value::Array(items) if items.len() > MAX_NAMES => {
+            return invalid(format!("a list has {MAX_NAMES} items at most"));
+        }
         Value::Array(items) => items,
         _ => return invalid("this is a list"),
     };
@@ -269,7 +271,9 @@ fn uid(value: &Value) -> Result<EntityUid, ApiError> {
 /// `"/v1/*"`, or `{"path": "/v1/models", "methods": ["GET"]}`.
 fn path(value: &Value) -> Result<AllowedPath, ApiError> {
     let form = "a path is a text that begins with `/`, or {\"path\": …, \"methods\": [\"POST\"]}";
-    let is_path = |path: &str| path.starts_with('/') && check_name(path).is_ok() && path.find('*').is_none_or(|at| at + 1 == path.len());
+    let is_path = |path: &str| {
+        path.starts_with('/') && check_name(path).is_ok() && path.find('*').is_none_or(|at| at + 1 == path.len())
+    };
     let (path, methods) = match value {
         Value::String(path) => (path.as_str(), None),
         Value::Object(members) if members.keys().all(|name| name == "path" || name == "methods") => {

@@ -1,12 +1,12 @@
 //! The books in the file: what was spent, a row for each day, principal and resource, and for each limit that counted it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, Row as Found, Transaction, params};
 
+use super::Shared;
 use crate::gate::{Books, BooksPage, BooksWish, Collector, Row, StoreError, Sum};
-use crate::meter::Entry;
-use crate::model::{Amount, Unit};
+use crate::model::Unit;
 
 /// A sum that stays at the largest number there is: SQLite would go on with a float.
 macro_rules! sum {
@@ -45,38 +45,42 @@ const NOTE_CHARGE: &str = concat!(
     "ELSE amount + excluded.amount END",
 );
 
-/// Adds to the books.
-pub(super) fn note(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
-    let day = entry.day();
-    let (principal, resource) = (entry.spending.principal.to_string(), entry.spending.resource.to_string());
-    let fitting = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    if let Some(usage) = entry.usage {
-        transaction.prepare_cached(NOTE_USAGE)?.execute(params![
-            day,
-            principal,
-            resource,
-            fitting(usage.requests.max(1)),
-            fitting(usage.input_tokens),
-            fitting(usage.output_tokens),
-            usage.usd.map_or(0, Amount::get_signed),
-        ])?;
-    }
+/// Adds what was used to the books.
+pub(super) fn note_used(
+    transaction: &Transaction<'_>,
+    day: i64,
+    principal: &str,
+    resource: &str,
+    [requests, input_tokens, output_tokens, nano_usd]: [i64; 4],
+) -> rusqlite::Result<()> {
+    let mut statement = transaction.prepare_cached(NOTE_USAGE)?;
+    statement.execute(params![day, principal, resource, requests, input_tokens, output_tokens, nano_usd])?;
+    Ok(())
+}
+
+/// Adds what a limit counted in its unit to the books.
+pub(super) fn note_counted(
+    transaction: &Transaction<'_>,
+    day: i64,
+    (limit, unit): (&str, &str),
+    principal: &str,
+    resource: &str,
+    amount: i64,
+) -> rusqlite::Result<()> {
     let mut statement = transaction.prepare_cached(NOTE_CHARGE)?;
-    for (limit, unit, charged, before) in &entry.limits {
-        let amount = charged.get_signed() - before.get_signed();
-        statement.execute(params![day, limit.as_str(), unit.as_str(), principal, resource, amount])?;
-    }
+    statement.execute(params![day, limit, unit, principal, resource, amount])?;
     Ok(())
 }
 
 /// Reads the books, on a connection of its own: whoever writes does not wait for it.
 pub(super) struct Reader {
     connection: Mutex<Connection>,
+    shared: Arc<Shared>,
 }
 
 impl Reader {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self { connection: Mutex::new(connection) }
+    pub(super) fn new(connection: Connection, shared: Arc<Shared>) -> Self {
+        Self { connection: Mutex::new(connection), shared }
     }
 
     fn read(&self, wish: &BooksWish) -> Result<BooksPage, ReadError> {
@@ -125,6 +129,7 @@ fn take(
 
 impl Books for Reader {
     fn report(&self, wish: &BooksWish) -> Result<BooksPage, StoreError> {
+        self.shared.fold_written()?;
         self.read(wish).map_err(|error| StoreError::Away(error.to_string().into()))
     }
 }

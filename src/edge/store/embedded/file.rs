@@ -1,36 +1,37 @@
-//! The file: made, checked, read at the start, written in transactions.
+//! The tables: made, checked, read at the start. What the log has is taken into them (see `fold`).
 
 use std::fs::{File as Handle, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OpenFlags, params};
 
 use super::FILE_NAME;
-use super::books::{self, Reader};
+use super::archive::{Archive, ReadError, reservation};
+use super::fold::FoldError;
+use super::log::{self, FILE_NAMES, Log, LogError, LogId};
 use crate::edge::store::rows;
-use crate::gate::StoreError;
-use crate::meter::{Changes, Ledger, Reservation, ReservationId};
+use crate::meter::{Ledger, Reservation, ReservationId};
 use crate::model::Timestamp;
 
 /// Marks the file as Tollgate's: "TOLL".
 const APPLICATION_ID: i32 = 0x544F_4C4C;
 /// The version of the tables.
-const VERSION: i32 = 1;
-/// How many forgotten reservations are dropped with a commit.
-const DROP_AT_ONCE: i64 = 500;
+const VERSION: i32 = 2;
 
 const TABLES: &str = "
 CREATE TABLE meters (
     series TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     PRIMARY KEY (series, subject)
 ) WITHOUT ROWID;
-CREATE TABLE reservations (
-    id BLOB NOT NULL PRIMARY KEY, open INTEGER NOT NULL, due_at INTEGER NOT NULL, key TEXT, body TEXT NOT NULL,
-    digest BLOB, answer BLOB
+CREATE TABLE open (
+    id BLOB NOT NULL PRIMARY KEY, due_at INTEGER NOT NULL, key TEXT, body TEXT NOT NULL, digest BLOB, answer BLOB
 ) WITHOUT ROWID;
-CREATE INDEX reservations_due ON reservations (due_at);
-CREATE INDEX reservations_key ON reservations (key) WHERE key IS NOT NULL;
+CREATE TABLE closed (
+    id BLOB NOT NULL PRIMARY KEY, due_at INTEGER NOT NULL, key TEXT, body TEXT NOT NULL, digest BLOB, answer BLOB
+) WITHOUT ROWID;
+CREATE INDEX closed_due ON closed (due_at);
+CREATE INDEX closed_key ON closed (key) WHERE key IS NOT NULL;
+CREATE TABLE log (id BLOB NOT NULL, folded INTEGER NOT NULL);
 CREATE TABLE usage (
     day INTEGER NOT NULL, principal TEXT NOT NULL, resource TEXT NOT NULL, requests INTEGER NOT NULL,
     input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, nano_usd INTEGER NOT NULL,
@@ -62,8 +63,8 @@ pub enum OpenError {
     },
     /// It is not as it was written.
     #[error(
-        "`{path}` is damaged: {reason}; put back a copy of it (with the files beside it whose names begin alike), or move \
-         it away to begin with nothing used and nothing held"
+        "`{path}` is damaged: {reason}; put back a copy of it and of all beside it whose names begin with `meters`, of one \
+         moment, or move all of them away to begin with nothing used and nothing held"
     )]
     Damaged {
         /// What.
@@ -71,9 +72,9 @@ pub enum OpenError {
         /// How it shows.
         reason: String,
     },
-    /// It was written by a later version.
-    #[error("`{path}` was written by a later version of Tollgate (its tables are of version {found}, this one knows {known})", known = VERSION)]
-    Later {
+    /// It was written by another version.
+    #[error("`{path}` was written by another version of Tollgate (its tables are of version {found}, this one knows {known})", known = VERSION)]
+    Version {
         /// What.
         path: PathBuf,
         /// The version of its tables.
@@ -84,10 +85,13 @@ pub enum OpenError {
     Thread(String),
 }
 
-/// The file, open for writing. No other process has it meanwhile.
+/// The tables, open for writing, with all that was in the log. No other process has them meanwhile.
 pub(super) struct File {
     path: PathBuf,
-    connection: Connection,
+    pub(super) connection: Connection,
+    pub(super) id: LogId,
+    /// The number of the last record of the log that is in the tables.
+    pub(super) folded: u64,
     /// Keeps others out as long as it lives.
     _lock: Handle,
 }
@@ -105,25 +109,46 @@ impl File {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
             Err(error) => return Err(io(&path, &error)),
         };
-        if is_new && directory.join(format!("{FILE_NAME}-wal")).exists() {
+        if is_new && (directory.join(format!("{FILE_NAME}-wal")).exists() || log::has_records(directory)) {
             let reason = "it is missing, and what was written last is still there beside it".to_owned();
             return Err(OpenError::Damaged { path, reason });
         }
-        let mut file = Self { connection: connect(&path, !is_new)?, path, _lock: lock };
-        let ready = if is_new { file.make() } else { file.check() };
-        ready?;
+        let connection = if is_new { make(directory, &path)? } else { connect(&path, true)? };
+        let mut file = Self { path, connection, id: [0; 16], folded: 0, _lock: lock };
+        file.check()?;
+        file.take_in(directory)?;
         Ok(file)
     }
 
-    /// In one transaction, so that a half-made one is never found.
-    fn make(&mut self) -> Result<(), OpenError> {
-        let made = self.connection.transaction().and_then(|transaction| {
-            transaction.execute_batch(TABLES)?;
-            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
-            transaction.commit()
-        });
-        made.map_err(|error| self.failed(&error))
+    /// The log, to be written on where the tables end.
+    pub(super) fn log(&self, directory: &Path) -> Result<Log, OpenError> {
+        Log::open(directory, self.id, self.folded).map_err(|error| io(directory, &error))
+    }
+
+    /// Takes in what the log has.
+    fn take_in(&mut self, directory: &Path) -> Result<(), OpenError> {
+        let read = "SELECT id, folded FROM log";
+        let read = self.connection.query_row(read, [], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)));
+        let (id, folded) = read.map_err(|error| self.failed(&error))?;
+        self.id = id;
+        self.folded = u64::try_from(folded).unwrap_or_default();
+        let paths = log::paths(directory);
+        let mut files = Vec::with_capacity(paths.len());
+        for path in &paths {
+            files.push(log::read(path, &id).map_err(|error| match error {
+                LogError::Io(error) => io(path, &error),
+                LogError::Damaged(reason) => OpenError::Damaged { path: path.clone(), reason },
+            })?);
+        }
+        let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
+        let folded = self.fold(&files);
+        folded.map(|_closed| ()).map_err(|error| match error {
+            FoldError::Damaged { file, reason } => {
+                OpenError::Damaged { path: directory.join(FILE_NAMES.get(file).unwrap_or(&FILE_NAME)), reason }
+            }
+            FoldError::Sqlite(error) => self.failed(&error),
+            FoldError::Io(error) => io(directory, &error),
+        })
     }
 
     fn check(&self) -> Result<(), OpenError> {
@@ -134,8 +159,8 @@ impl File {
             return Err(damaged("it is not a file of Tollgate's".to_owned()));
         }
         let found = pragma("user_version").map_err(|error| self.failed(&error))?;
-        if found > VERSION {
-            return Err(OpenError::Later { path: self.path.clone(), found });
+        if found != VERSION {
+            return Err(OpenError::Version { path: self.path.clone(), found });
         }
         let checked = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
         match checked.map_err(|error| self.failed(&error))?.as_str() {
@@ -145,13 +170,7 @@ impl File {
     }
 
     fn failed(&self, error: &rusqlite::Error) -> OpenError {
-        let (path, reason) = (self.path.clone(), error.to_string());
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-                OpenError::Damaged { path, reason }
-            }
-            _ => OpenError::Io { path, reason },
-        }
+        failed(&self.path, error)
     }
 
     /// Every meter, and every reservation that is open.
@@ -165,7 +184,7 @@ impl File {
                 let key = series.key(row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
                 ledger.restore(key, rows::meter(row.get_ref(2)?.as_str()?)?);
             }
-            let mut open = connection.prepare(&format!("{SELECT} WHERE open = 1"))?;
+            let mut open = connection.prepare("SELECT id, due_at, key, body, digest, answer FROM open")?;
             let mut found = open.query([])?;
             while let Some(row) = found.next()? {
                 ledger.recall(reservation(row)?);
@@ -187,111 +206,33 @@ impl File {
 
     /// A second connection, that reads beside the writer.
     pub(super) fn archive(&self) -> Result<Archive, OpenError> {
-        Ok(Archive { connection: connect(&self.path, true)? })
+        Ok(Archive::new(connect(&self.path, true)?))
     }
 
     /// A third one, that reads the books: a report takes its time.
-    pub(super) fn books(&self) -> Result<Reader, OpenError> {
+    pub(super) fn books(&self) -> Result<Connection, OpenError> {
         let connection = connect(&self.path, true)?;
         connection.pragma_update(None, "query_only", true).map_err(|error| self.failed(&error))?;
-        Ok(Reader::new(connection))
-    }
-
-    /// Writes in one transaction, and returns when it is on disk.
-    pub(super) fn write(&mut self, changes: &Changes) -> Result<(), StoreError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let not_written = |error: rusqlite::Error| StoreError::NotWritten(error.to_string().into());
-        let transaction = self.connection.transaction().map_err(not_written)?;
-        put(&transaction, changes).map_err(not_written)?;
-        transaction.commit().map_err(not_written)
+        Ok(connection)
     }
 }
 
-const SELECT: &str = "SELECT id, due_at, key, body, digest, answer FROM reservations";
-
-/// Reads what is closed.
-pub(super) struct Archive {
-    connection: Connection,
-}
-
-impl Archive {
-    pub(super) fn reservation(&self, id: ReservationId) -> Result<Option<Reservation>, StoreError> {
-        self.find("WHERE id = ?1", id.to_bytes().as_slice())
-    }
-
-    pub(super) fn named(&self, key: &str) -> Result<Option<Reservation>, StoreError> {
-        // A key may be used again once what it named is long over.
-        self.find("WHERE key = ?1 ORDER BY due_at DESC LIMIT 1", key)
-    }
-
-    fn find(&self, condition: &str, value: impl rusqlite::ToSql) -> Result<Option<Reservation>, StoreError> {
-        let away = |error: ReadError| StoreError::Away(error.to_string().into());
-        let mut statement = self
-            .connection
-            .prepare_cached(&format!("{SELECT} {condition}"))
-            .map_err(|error| away(ReadError::Sqlite(error)))?;
-        let found = statement.query_row([value], |row| Ok(reservation(row))).optional();
-        found.map_err(|error| away(ReadError::Sqlite(error)))?.transpose().map_err(away)
-    }
-}
-
-/// Why a row cannot be read.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    #[error("a text was expected: {0}")]
-    Type(#[from] rusqlite::types::FromSqlError),
-    #[error("a row is not as it was written: {0}")]
-    Row(#[from] rows::RowError),
-}
-
-fn reservation(row: &rusqlite::Row<'_>) -> Result<Reservation, ReadError> {
-    let id: [u8; 16] = row.get(0)?;
-    let (due_at, key, body) = (row.get(1)?, row.get::<_, Option<String>>(2)?, row.get::<_, String>(3)?);
-    let (digest, answer) = (row.get::<_, Option<[u8; 32]>>(4)?, row.get::<_, Option<Vec<u8>>>(5)?);
-    let idempotency = rows::idempotency(key, digest, answer.map(Arc::from));
-    Ok(rows::reservation(ReservationId::from_bytes(id), Timestamp::from_millis(due_at), &body, idempotency)?)
-}
-
-fn put(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<()> {
-    let mut statement = transaction
-        .prepare_cached("INSERT INTO meters VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET state = excluded.state")?;
-    for (key, meter) in &changes.meters {
-        statement.execute(params![&*key.series, rows::subject(key), rows::meter_text(meter)])?;
-    }
-    let mut statement = transaction.prepare_cached("DELETE FROM meters WHERE series = ?1 AND subject = ?2")?;
-    for key in &changes.blank {
-        statement.execute(params![&*key.series, rows::subject(key)])?;
-    }
-    let mut statement = transaction.prepare_cached(
-        "INSERT INTO reservations VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO UPDATE SET \
-         open = excluded.open, due_at = excluded.due_at, body = excluded.body, answer = excluded.answer",
-    )?;
-    for one in &changes.reservations {
-        let key = one.idempotency.as_ref();
-        statement.execute(params![
-            one.id.to_bytes().as_slice(),
-            one.state == crate::meter::State::Open,
-            one.due_at.as_millis(),
-            key.map(|key| key.key.as_str()),
-            rows::reservation_text(one),
-            key.map(|key| key.digest.as_slice()),
-            key.and_then(|key| key.answer.as_deref()),
-        ])?;
-    }
-    for entry in &changes.entries {
-        books::note(transaction, entry)?;
-    }
-    if let Some(latest) = changes.reservations.iter().map(|one| one.created_at.as_millis()).max() {
-        let mut statement = transaction.prepare_cached(
-            "DELETE FROM reservations WHERE id IN (SELECT id FROM reservations WHERE due_at < ?1 AND open = 0 LIMIT ?2)",
-        )?;
-        statement.execute(params![latest, DROP_AT_ONCE])?;
-    }
-    Ok(())
+/// The log first, and the tables in one transaction: half-made ones are never taken for whole.
+fn make(directory: &Path, path: &Path) -> Result<Connection, OpenError> {
+    let mut id = [0; 16];
+    let filled = aws_lc_rs::rand::fill(&mut id);
+    filled.map_err(|_| io(path, &std::io::Error::other("the system has no random numbers")))?;
+    log::make(directory, &id).map_err(|error| io(directory, &error))?;
+    let mut connection = connect(path, false)?;
+    let made = connection.transaction().and_then(|transaction| {
+        transaction.execute_batch(TABLES)?;
+        transaction.execute("INSERT INTO log VALUES (?1, 0)", params![id])?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        transaction.commit()
+    });
+    made.map_err(|error| failed(path, &error))?;
+    Ok(connection)
 }
 
 fn connect(path: &Path, exists: bool) -> Result<Connection, OpenError> {
@@ -307,12 +248,17 @@ fn connect(path: &Path, exists: bool) -> Result<Connection, OpenError> {
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
         Ok(connection)
     });
-    connected.map_err(|error| match error.sqlite_error_code() {
+    connected.map_err(|error| failed(path, &error))
+}
+
+fn failed(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let (path, reason) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-            OpenError::Damaged { path: path.to_owned(), reason: error.to_string() }
+            OpenError::Damaged { path, reason }
         }
-        _ => OpenError::Io { path: path.to_owned(), reason: error.to_string() },
-    })
+        _ => OpenError::Io { path, reason },
+    }
 }
 
 /// Only its owner may look into it: it says who spent what.

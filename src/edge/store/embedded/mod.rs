@@ -1,14 +1,20 @@
-//! Meters in a file: SQLite in WAL mode. Every move is made in memory first, in one ledger; a writer commits what moved
-//! since its last commit in one transaction, however many asked for it (group commit), and only then are they answered.
+//! Meters on disk. Every move is made in memory first, in one ledger; a writer appends what moved since its last commit
+//! to a log as one record and syncs it, however many asked for it (group commit), and only then are they answered. Beside
+//! it, another thread takes what the log has into tables (SQLite in WAL mode), where it is found again.
 //!
 //! What is hard about it: a commit that fails must leave nobody with an answer, and nothing forgotten. What was to be
 //! written is a state, not a step, so it is put back and written with the next commit; what was held is given back.
 
+mod archive;
 mod books;
 mod file;
+mod fold;
+mod folder;
+mod log;
+mod record;
 mod writer;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -18,7 +24,9 @@ use tokio::sync::oneshot;
 
 pub use file::OpenError;
 
-use self::file::{Archive, File};
+use self::archive::Archive;
+use self::file::File;
+use self::log::Part;
 use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, answered, gather_subjects, held, is_known, looks, recorded};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{Alert, Charge, Closed, Durability, Held, Hold, Ledger, Reservation, ReservationId, Usage};
@@ -28,7 +36,7 @@ use crate::model::Timestamp;
 /// the commit itself.
 pub const ASYNC_WAIT_MS: u64 = 20;
 
-/// The file's name in the data directory.
+/// The name of the tables' file in the data directory.
 pub const FILE_NAME: &str = "meters.db";
 
 /// Meters in a file.
@@ -36,13 +44,17 @@ pub struct Embedded {
     shared: Arc<Shared>,
     archive: Mutex<Archive>,
     books: Arc<books::Reader>,
-    writer: Option<JoinHandle<()>>,
+    /// The writer, and who takes the log into the tables.
+    threads: Vec<JoinHandle<()>>,
 }
 
-/// What the writer and those who ask have in common.
+/// What the threads and those who ask have in common.
 struct Shared {
     state: Mutex<State>,
+    /// There is something for the writer to do.
     wake: Condvar,
+    /// Something about the folding changed.
+    folding: Condvar,
 }
 
 struct State {
@@ -53,14 +65,51 @@ struct State {
     /// Closed reservations with keys that stay in memory for a while: whoever looked in vain for a key, here and in the
     /// file, and then holds or notes under it, must not miss what came between.
     lingering: VecDeque<ReservationId>,
+    /// Closed reservations that the tables have not as they are, with the record that has them so.
+    unfolded: HashMap<ReservationId, u64>,
     /// Whether something moved that nobody waits for.
     moved: bool,
+    /// Whether the last commit failed: then everyone waits for the next one, so that what a crash forgets stays little.
+    fails: bool,
+    ends: bool,
+    fold: Fold,
+}
+
+/// How far the log is, and the tables.
+#[derive(Default)]
+struct Fold {
+    /// The last record that is written.
+    written: u64,
+    /// The last record that is in the tables.
+    folded: u64,
+    /// What is to be taken into the tables.
+    handed: Option<Part>,
+    /// Whether somebody wants what is written to be in the tables.
+    wanted: bool,
+    /// Why it could not be done.
+    failed: Option<Arc<str>>,
     ends: bool,
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the tables have all that is written by now.
+    fn fold_written(&self) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        let written = state.fold.written;
+        if state.fold.folded < written {
+            state.fold.wanted = true;
+            self.wake.notify_one();
+        }
+        let waits = |state: &mut State| state.fold.folded < written && state.fold.failed.is_none();
+        state = self.folding.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner);
+        match &state.fold.failed {
+            Some(reason) if state.fold.folded < written => Err(StoreError::Away(reason.clone())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -92,14 +141,32 @@ impl Embedded {
         let mut file = File::open(directory)?;
         let ledger = file.load(now)?;
         let archive = Mutex::new(file.archive()?);
-        let books = Arc::new(file.books()?);
-        let state =
-            State { ledger, let_go: 0, waiting: Vec::new(), lingering: VecDeque::new(), moved: true, ends: false };
-        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
-        let writing = Arc::clone(&shared);
-        let writer = std::thread::Builder::new().name("meters".to_owned()).spawn(move || writer::run(&writing, file));
-        let writer = writer.map_err(|error| OpenError::Thread(error.to_string()))?;
-        Ok(Self { shared, archive, books, writer: Some(writer) })
+        let (log, books) = (file.log(directory)?, file.books()?);
+        let state = State {
+            ledger,
+            let_go: 0,
+            waiting: Vec::new(),
+            lingering: VecDeque::new(),
+            unfolded: HashMap::new(),
+            moved: true,
+            fails: false,
+            ends: false,
+            fold: Fold { written: file.folded, folded: file.folded, ..Fold::default() },
+        };
+        let shared = Shared { state: Mutex::new(state), wake: Condvar::new(), folding: Condvar::new() };
+        let shared = Arc::new(shared);
+        let books = Arc::new(books::Reader::new(books, Arc::clone(&shared)));
+        let mut store = Self { shared, archive, books, threads: Vec::new() };
+        store.start("meters", |shared| writer::run(&shared, log))?;
+        store.start("meters-fold", |shared| folder::run(&shared, file))?;
+        Ok(store)
+    }
+
+    fn start(&mut self, name: &str, work: impl FnOnce(Arc<Shared>) + Send + 'static) -> Result<(), OpenError> {
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(shared));
+        self.threads.push(thread.map_err(|error| OpenError::Thread(error.to_string()))?);
+        Ok(())
     }
 
     /// Moves something, and answers when it is as durable as `wait` says.
@@ -115,10 +182,13 @@ impl Embedded {
         let mut state = self.shared.lock();
         state.ledger.expire(now, EXPIRE_AT_ONCE);
         let (done, wait) = work(&mut state.ledger);
-        state.moved = true;
-        if wait == Wait::No {
+        // Who did nothing need not wait, nor does who need not know; but where nothing can be written, all have to.
+        if wait == Wait::No && !(state.fails && done.is_ok()) {
+            let is_first = !std::mem::replace(&mut state.moved, true);
             drop(state);
-            self.shared.wake.notify_one();
+            if is_first {
+                self.shared.wake.notify_one();
+            }
             return Later::ready(done);
         }
         self.once_written(state, done)
@@ -131,9 +201,12 @@ impl Embedded {
         E: From<StoreError> + Send + Unpin + 'static,
     {
         let (sender, written) = oneshot::channel();
+        let is_first = state.waiting.is_empty();
         state.waiting.push(sender);
         drop(state);
-        self.shared.wake.notify_one();
+        if is_first {
+            self.shared.wake.notify_one();
+        }
         Later::pending(async move {
             match written.await {
                 Ok(Ok(())) => done,
@@ -268,10 +341,10 @@ impl Meters for Embedded {
     }
 
     fn tick(&self, now: Timestamp) {
+        // Apart, so that whoever waits goes between.
+        let swept = self.shared.lock().ledger.sweep(now, SWEEP_AT_ONCE);
         let mut state = self.shared.lock();
-        let swept = state.ledger.sweep(now, SWEEP_AT_ONCE);
-        if swept + state.ledger.expire(now, EXPIRE_AT_ONCE) > 0 {
-            state.moved = true;
+        if swept + state.ledger.expire(now, EXPIRE_AT_ONCE) > 0 && !std::mem::replace(&mut state.moved, true) {
             drop(state);
             self.shared.wake.notify_one();
         }
@@ -283,8 +356,8 @@ impl Drop for Embedded {
     fn drop(&mut self) {
         self.shared.lock().ends = true;
         self.shared.wake.notify_one();
-        if let Some(writer) = self.writer.take() {
-            let _ended = writer.join();
+        for thread in self.threads.drain(..) {
+            let _ended = thread.join();
         }
     }
 }

@@ -1,40 +1,41 @@
 //! The one thread that writes: takes what moved and who waits for it, commits, and tells them.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::file::File;
-use super::{ASYNC_WAIT_MS, Shared, State};
-use crate::meter::{Changes, ReservationId, State as Stage};
+use super::log::Log;
+use super::{ASYNC_WAIT_MS, Shared, State, record};
+use crate::gate::StoreError;
+use crate::meter::{Changes, State as Stage};
 
-/// How many closed reservations with keys stay in memory: more than are closed while one request is answered.
-const MOST_LINGERING: usize = 4096;
+/// How much one file of the log takes before the other is used.
+const SWITCH_AT_BYTES: u64 = 16 << 20;
+/// How much it takes where the tables have not taken in the other one yet: this, twice, is what a start has to read.
+const MOST_BYTES: u64 = 64 << 20;
+/// How long nothing happens until what the log has is taken into the tables.
+const IDLE: Duration = Duration::from_secs(1);
+const ASYNC_WAIT: Duration = Duration::from_millis(ASYNC_WAIT_MS);
 
 /// Writes until the store is closed.
-pub(super) fn run(shared: &Shared, mut file: File) {
+pub(super) fn run(shared: &Shared, mut log: Log) {
     loop {
-        let mut state = shared.lock();
-        while state.waiting.is_empty() && !state.ends {
-            if state.moved {
-                // What nobody waits for is written a little later, with what comes meanwhile.
-                let wait = Duration::from_millis(ASYNC_WAIT_MS);
-                let enough = |state: &mut State| state.waiting.is_empty() && !state.ends;
-                (state, _) =
-                    shared.wake.wait_timeout_while(state, wait, enough).unwrap_or_else(PoisonError::into_inner);
-                break;
-            }
-            state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut state = wait(shared, log.len() > 0);
         let ends = state.ends;
         let waiting = std::mem::take(&mut state.waiting);
         state.moved = false;
         let changes = state.ledger.take_changes();
+        let number = log.number() + 1;
+        for closed in changes.reservations.iter().filter(|one| one.state != Stage::Open) {
+            state.unfolded.insert(closed.id, number);
+        }
         drop(state);
-        let outcome = file.write(&changes);
+        let outcome = write(shared, &mut log, &changes);
         {
             let mut state = shared.lock();
+            state.fails = outcome.is_err();
             if outcome.is_ok() {
-                state.let_go(&changes);
+                state.fold.written = log.number();
+                hand_over(shared, &mut state, &mut log);
             } else {
                 state.moved = true;
                 state.ledger.put_back(changes);
@@ -45,43 +46,82 @@ pub(super) fn run(shared: &Shared, mut file: File) {
             let _ = sender.send(outcome.clone());
         }
         if ends {
-            return;
+            return end(shared, &mut log);
         }
         if outcome.is_err() {
             // A disk that fails is not asked again without pause.
-            let pause = Duration::from_millis(ASYNC_WAIT_MS);
             let state = shared.lock();
-            drop(shared.wake.wait_timeout_while(state, pause, |state| !state.ends));
+            drop(shared.wake.wait_timeout_while(state, ASYNC_WAIT, |state| !state.ends));
         }
     }
 }
 
-impl State {
-    /// What is closed and written need not be in memory: a million requests an hour would be remembered for a day.
-    fn let_go(&mut self, written: &Changes) {
-        let closed = written.reservations.iter().filter(|reservation| reservation.state != Stage::Open);
-        for reservation in closed {
-            if self.ledger.reservation(reservation.id) != Some(reservation) {
-                continue;
-            }
-            if reservation.idempotency.is_some() {
-                self.lingering.push_back(reservation.id);
-            } else {
-                self.forget(reservation.id);
-            }
+/// Until there is something to do.
+fn wait(shared: &Shared, has_records: bool) -> MutexGuard<'_, State> {
+    let nobody_waits = |state: &mut State| state.waiting.is_empty() && !state.ends && !state.can_fold();
+    let mut state = shared.lock();
+    while nobody_waits(&mut state) {
+        if state.moved {
+            // What nobody waits for is written a little later, with what comes meanwhile.
+            let waited = shared.wake.wait_timeout_while(state, ASYNC_WAIT, nobody_waits);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            break;
         }
-        while self.lingering.len() > MOST_LINGERING
-            && let Some(id) = self.lingering.pop_front()
-        {
-            // What changed since will be written, and comes here again.
-            if self.ledger.is_taken(id) {
-                self.forget(id);
+        if has_records {
+            let idle = |state: &mut State| nobody_waits(state) && !state.moved;
+            let waited = shared.wake.wait_timeout_while(state, IDLE, idle).unwrap_or_else(PoisonError::into_inner);
+            state = waited.0;
+            state.fold.wanted |= waited.1.timed_out();
+            if waited.1.timed_out() {
+                break;
             }
+        } else {
+            state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+    state
+}
 
-    fn forget(&mut self, id: ReservationId) {
-        self.ledger.forget(id);
-        self.let_go += 1;
+fn write(shared: &Shared, log: &mut Log, changes: &Changes) -> Result<(), StoreError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    if log.len() >= MOST_BYTES {
+        let behind = |state: &mut State| state.fold.handed.is_some() && state.fold.failed.is_none();
+        let mut state = shared.folding.wait_while(shared.lock(), behind).unwrap_or_else(PoisonError::into_inner);
+        if let (Some(_), Some(reason)) = (&state.fold.handed, &state.fold.failed) {
+            return Err(StoreError::NotWritten(reason.clone()));
+        }
+        hand_over(shared, &mut state, log);
+    }
+    log.append(|out| record::write(out, changes)).map_err(|error| StoreError::NotWritten(error.to_string().into()))
+}
+
+/// Lets the tables take in what the log has, where it is time.
+fn hand_over(shared: &Shared, state: &mut State, log: &mut Log) {
+    let is_time = state.fold.wanted || log.len() >= SWITCH_AT_BYTES;
+    if !is_time || state.fold.handed.is_some() {
+        return;
+    }
+    state.fold.wanted = false;
+    if log.len() > 0 {
+        state.fold.handed = Some(log.switch());
+        shared.folding.notify_all();
+    }
+}
+
+/// All that is written is in the tables when the store is closed, if they can be written.
+fn end(shared: &Shared, log: &mut Log) {
+    let behind = |state: &mut State| state.fold.handed.is_some() && state.fold.failed.is_none();
+    let mut state = shared.folding.wait_while(shared.lock(), behind).unwrap_or_else(PoisonError::into_inner);
+    state.fold.wanted = true;
+    hand_over(shared, &mut state, log);
+    state.fold.ends = true;
+    shared.folding.notify_all();
+}
+
+impl State {
+    fn can_fold(&self) -> bool {
+        self.fold.wanted && self.fold.handed.is_none()
     }
 }

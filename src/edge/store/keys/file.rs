@@ -255,9 +255,9 @@ impl File {
         if checked != "ok" {
             return Err(damaged(checked));
         }
-        let kept = self.connection.query_row("SELECT value FROM about WHERE name = 'pepper'", [], |row| {
-            row.get::<_, String>(0)
-        });
+        let kept = self
+            .connection
+            .query_row("SELECT value FROM about WHERE name = 'pepper'", [], |row| row.get::<_, String>(0));
         if kept.map_err(wrong)? == key_hash_text(&pepper.fingerprint()) {
             return Ok(());
         }
@@ -284,9 +284,9 @@ impl File {
 
     fn write(&self, write: &KeyWrite) -> Result<(), StoreError> {
         let written = match write {
-            KeyWrite::Make(key) | KeyWrite::MakeFirst(key) => self
-                .connection
-                .execute("INSERT INTO keys VALUES (?1, ?2)", params![key.id.as_str(), rows::write(key)]),
+            KeyWrite::Make(key) | KeyWrite::MakeFirst(key) => {
+                self.connection.execute("INSERT INTO keys VALUES (?1, ?2)", params![key.id.as_str(), rows::write(key)])
+            }
             KeyWrite::Change(key) => self
                 .connection
                 .execute("UPDATE keys SET body = ?2 WHERE id = ?1", params![key.id.as_str(), rows::write(key)]),

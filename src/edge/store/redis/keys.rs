@@ -15,7 +15,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::link::{Link, Trouble};
-use super::{RedisError, RedisOptions, reply, texts};
+use super::{RedisError, RedisOptions, reply, values};
 use crate::edge::store::keys::{Pepper, Table, read, write};
 use crate::gate::{KeyWrite, KeyWriteError, Keys, KeysOf, Later, StoreError};
 use crate::model::{KeyHash, KeyRecord, KeyText, Timestamp, key_hash_text};
@@ -197,7 +197,7 @@ impl Shared {
             Some(pepper) => key_hash_text(&pepper.fingerprint()),
             None => {
                 let bytes = Pepper::random().map_err(|error| away(&error.to_string()))?;
-                format!("here:{}", texts::hex(&*bytes))
+                format!("here:{}", values::hex(&*bytes))
             }
         };
         let key = self.key("keys:pepper");
@@ -206,7 +206,9 @@ impl Shared {
         let pepper = match (&self.configured, kept.strip_prefix("here:")) {
             (Some(pepper), None) if kept == wish => pepper.clone(),
             (None, Some(hex)) => Pepper::new(hex.as_bytes()),
-            _ => return Err(self.lose("its keys were hashed with another pepper; every node has the same `pepper_file`")),
+            _ => {
+                return Err(self.lose("its keys were hashed with another pepper; every node has the same `pepper_file`"));
+            }
         };
         let _first = self.pepper.set(pepper);
         Ok(())
@@ -318,10 +320,13 @@ impl Shared {
         for uses in uses.chunks(AT_ONCE) {
             let mut command = ::redis::cmd("HSET");
             command.arg(self.key("keys:uses"));
-            for (id, at) in uses.iter().filter(|(id, _)| self.table.find(id).is_some()) {
+            let known = || uses.iter().filter(|(id, _)| self.table.find(id).is_some());
+            for (id, at) in known() {
                 command.arg(id.as_str()).arg(at);
             }
-            self.send(&command).await?;
+            if known().next().is_some() {
+                self.send(&command).await?;
+            }
         }
         Ok(())
     }

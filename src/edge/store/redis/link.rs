@@ -16,7 +16,7 @@ use crate::gate::StoreError;
 /// How a Redis is reached.
 pub(super) struct Link {
     reach: Reach,
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 enum Reach {
@@ -46,9 +46,10 @@ impl Link {
             Reach::Cluster(Box::new(Cluster { client, connection: Mutex::new(None) }))
         } else {
             let client = ::redis::Client::open(options.url.expose()).map_err(wrong)?;
+            // For an answer `send` waits no longer than the timeout.
             let config = ConnectionManagerConfig::new()
                 .set_connection_timeout(Some(timeout))
-                .set_response_timeout(Some(timeout))
+                .set_response_timeout(None)
                 .set_max_delay(timeout)
                 .set_number_of_retries(1);
             Reach::Single(ConnectionManager::new_lazy_with_config(client, config).map_err(wrong)?)

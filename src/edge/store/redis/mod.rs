@@ -11,13 +11,15 @@ mod link;
 mod options;
 mod reply;
 mod scripts;
-mod texts;
+mod together;
+mod values;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 
 pub use generation::FILE_NAME;
 pub use keys::RedisKeys;
@@ -27,13 +29,17 @@ use self::generation::Generation;
 use self::link::{Link, Trouble};
 use self::reply::Reply;
 use self::scripts::{ARRIVE, Call, HELLO, Keys};
-use super::EXPIRE_AT_ONCE;
+use self::together::{Asked, Waiting};
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use crate::meter::{Alert, Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
 use crate::model::Timestamp;
 
 /// How many reservations may expire while somebody waits; a script holds up everybody.
 const EXPIRE_ON_THE_WAY: usize = 16;
+/// How many reservations may expire, and how many may be forgotten, in one script of a tick, and how many such scripts a
+/// tick may send: each lets others in between.
+const FORGET_AT_ONCE: usize = 64;
+const MOST_TURNS: usize = 256;
 /// How many epochs may begin while a script waits to be run.
 const MOST_EPOCHS: usize = 16;
 /// How many holds may wait to be given back, since nobody knows whether they were made.
@@ -53,7 +59,9 @@ struct Shared {
     /// Whether it was looked at what this Redis forgets when it is full.
     checked: AtomicBool,
     ticking: AtomicBool,
+    arriving: tokio::sync::Mutex<()>,
     unsure: Mutex<VecDeque<ReservationId>>,
+    waiting: Waiting,
 }
 
 impl Redis {
@@ -76,7 +84,9 @@ impl Redis {
             generation,
             checked: AtomicBool::new(false),
             ticking: AtomicBool::new(false),
+            arriving: tokio::sync::Mutex::default(),
             unsure: Mutex::default(),
+            waiting: Waiting::default(),
         };
         Ok(Self { shared: Arc::new(shared), runtime: Some(runtime) })
     }
@@ -102,7 +112,7 @@ impl Redis {
     fn close(&self, id: ReservationId, usage: Option<Usage>, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         self.ask(move |shared| async move {
             let call = shared.keys.close(id, usage.as_ref(), scripts::millis(now), EXPIRE_ON_THE_WAY);
-            shared.call(&call).await?.closed()
+            shared.call(&call).await?.closed(&shared.keys.prefix)
         })
     }
 
@@ -114,7 +124,7 @@ impl Redis {
     ) -> Later<Result<Option<Reservation>, StoreError>> {
         self.ask(move |shared| async move {
             let call = shared.keys.find(id, name.as_deref(), scripts::millis(now), EXPIRE_ON_THE_WAY);
-            shared.call(&call).await?.found()
+            shared.call(&call).await?.found(&shared.keys.prefix)
         })
     }
 }
@@ -122,9 +132,19 @@ impl Redis {
 impl Shared {
     /// Runs a script: in one round trip, but for the first time that this Redis sees it, and the first one of an epoch.
     async fn call(&self, call: &Call) -> Result<Reply, StoreError> {
+        let mut whole = false;
         for _ in 0..MOST_EPOCHS {
             let (epoch, sequence) = self.seen().await?;
-            let reply = self.run(call, &epoch, sequence).await?;
+            let value = match self.link.send(&scripts::command(&[call], whole, (&epoch, sequence))).await {
+                Ok(value) => value,
+                Err(Trouble::NoScript) if !whole => {
+                    self.arrive(&epoch).await?;
+                    whole = true;
+                    continue;
+                }
+                Err(trouble) => return Err(trouble.into_store()),
+            };
+            let reply = Reply::read(value)?;
             if reply.is_lost() {
                 return Err(self.generation.lose(&reply.lost(sequence)));
             }
@@ -139,31 +159,24 @@ impl Shared {
         Err(StoreError::Away("it is started again and again".into()))
     }
 
-    async fn run(&self, call: &Call, epoch: &str, sequence: u64) -> Result<Reply, StoreError> {
-        let command = call.command(false, (epoch, sequence), &self.keys.prefix);
-        let value = match self.link.send(&command).await {
-            Ok(value) => value,
-            Err(Trouble::Store(error)) => return Err(error),
-            Err(Trouble::NoScript) => {
-                let next = self.arrive(epoch, sequence).await?;
-                let command = call.command(true, (next.as_deref().unwrap_or(epoch), sequence), &self.keys.prefix);
-                self.link.send(&command).await.map_err(Trouble::into_store)?
-            }
-        };
-        Reply::read(value)
-    }
-
     /// Begins an epoch where no script is known; there is none where something is lost, which every script tells.
-    async fn arrive(&self, epoch: &str, sequence: u64) -> Result<Option<String>, StoreError> {
+    // INVARIANT: one at a time, so that a sequence is never noted beside an epoch before the one that it was seen in.
+    async fn arrive(&self, before: &str) -> Result<(), StoreError> {
+        let arriving = tokio::time::timeout(self.link.timeout, self.arriving.lock()).await;
+        let _arriving = arriving.map_err(|_elapsed| StoreError::Away("it knows no scripts yet".into()))?;
+        let (epoch, sequence) = self.seen().await?;
+        if *epoch != *before {
+            // Another call was here first.
+            return Ok(());
+        }
         let mut command = ::redis::cmd("EVAL");
         command.arg(ARRIVE.text).arg(2).arg(self.keys.generation()).arg(self.keys.epochs());
-        command.arg(epoch).arg(sequence).arg(new_epoch()?);
+        command.arg(&*epoch).arg(sequence).arg(new_epoch()?);
         let told = self.link.send(&command).await.map_err(Trouble::into_store)?;
-        let next = reply::text(told).filter(|next| !next.is_empty());
-        if let Some(next) = &next {
-            self.generation.enter(epoch, next);
+        if let Some(next) = reply::text(told).filter(|next| !next.is_empty()) {
+            self.generation.enter(&epoch, &next);
         }
-        Ok(next)
+        Ok(())
     }
 
     /// The epoch and the highest sequence that were seen; where there are none, those that are there.
@@ -216,7 +229,12 @@ impl Shared {
 
     async fn tick(&self, now: i64) -> Result<(), StoreError> {
         self.generation.keep()?;
-        self.call(&self.keys.look(&[], now, EXPIRE_AT_ONCE)).await?;
+        for _ in 0..MOST_TURNS {
+            let looked_at = self.call(&self.keys.look(&[], now, FORGET_AT_ONCE)).await?.forgotten()?;
+            if looked_at < FORGET_AT_ONCE {
+                break;
+            }
+        }
         loop {
             let next = self.unsure.lock().unwrap_or_else(PoisonError::into_inner).front().copied();
             let Some(id) = next else { return Ok(()) };
@@ -231,7 +249,7 @@ fn new_epoch() -> Result<String, StoreError> {
     let mut chance = [0; 16];
     let filled = aws_lc_rs::rand::fill(&mut chance);
     filled.map_err(|_| StoreError::Away("the system has no random numbers".into()))?;
-    Ok(texts::hex(&chance))
+    Ok(values::hex(&chance))
 }
 
 fn after(now: Timestamp, ttl_ms: i64) -> Timestamp {
@@ -248,22 +266,22 @@ impl Meters for Redis {
     }
 
     fn hold(&self, hold: Hold, now: Timestamp) -> Later<Result<Held, HoldError>> {
-        self.ask(move |shared| async move {
-            let due = after(now, hold.ttl_ms);
-            let call = shared.keys.hold(&hold, None, (now, due), EXPIRE_ON_THE_WAY);
-            let reply = shared.call(&call).await;
-            if let Err(StoreError::Away(_)) = reply {
-                shared.note_unsure(hold.id);
-            }
-            reply?.held(&hold, due, now)
-        })
+        let gone = || HoldError::Store(StoreError::Away("the store was closed".into()));
+        let Some(runtime) = &self.runtime else { return Later::ready(Err(gone())) };
+        let due = after(now, hold.ttl_ms);
+        let call = self.shared.keys.hold(&hold, None, (now, due), EXPIRE_ON_THE_WAY);
+        let (answer, told) = oneshot::channel();
+        if self.shared.waiting.push(Asked { id: hold.id, call, answer }) {
+            drop(runtime.spawn(Arc::clone(&self.shared).send_holds()));
+        }
+        Later::pending(async move { told.await.map_err(|_ended| gone())??.held(&hold, due, now) })
     }
 
     fn record(&self, hold: Hold, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         self.ask(move |shared| async move {
             let due = after(now, crate::meter::MEMORY_MS);
             let call = shared.keys.hold(&hold, Some(&usage), (now, due), EXPIRE_ON_THE_WAY);
-            shared.call(&call).await?.recorded(&hold, now)
+            shared.call(&call).await?.recorded(&hold, &shared.keys.prefix, now)
         })
     }
 

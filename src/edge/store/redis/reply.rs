@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::redis::Value;
 
 use super::super::given_back;
-use super::texts::{self, TextError};
+use super::values::{self, ValueError};
 use crate::gate::{CloseError, HoldError, Look, StoreError};
 use crate::meter::{Alert, Charge, Closed, Held, Hold, LedgerError, Meter, Refused, Reservation, Shortfall, lack};
 use crate::model::Timestamp;
@@ -15,16 +15,18 @@ pub(super) struct Reply {
     code: String,
     pub(super) sequence: u64,
     rest: std::vec::IntoIter<Value>,
+    /// What the quick way answered: meters, one after the other.
+    quick: Option<Vec<u8>>,
 }
 
-impl From<TextError> for StoreError {
-    fn from(error: TextError) -> Self {
+impl From<ValueError> for StoreError {
+    fn from(error: ValueError) -> Self {
         Self::Away(error.to_string().into())
     }
 }
 
 fn odd() -> StoreError {
-    TextError("an answer").into()
+    ValueError("an answer").into()
 }
 
 pub(super) fn text(value: Value) -> Option<String> {
@@ -49,13 +51,46 @@ pub(super) fn hello(value: Value) -> Result<(String, u64, String), StoreError> {
     Ok((epoch, sequence.parse().map_err(|_| odd())?, lost))
 }
 
+fn state(value: &Value) -> Result<Option<Meter>, StoreError> {
+    match value {
+        Value::BulkString(bytes) => Ok(values::meter(bytes)?),
+        _ => Err(odd()),
+    }
+}
+
 impl Reply {
     pub(super) fn read(value: Value) -> Result<Self, StoreError> {
-        let Value::Array(items) = value else { return Err(odd()) };
+        let items = match value {
+            Value::Array(items) => items,
+            Value::BulkString(bytes) => return Self::read_quick(bytes).ok_or_else(odd),
+            _ => return Err(odd()),
+        };
         let mut rest = items.into_iter();
         let code = rest.next().and_then(text).ok_or_else(odd)?;
         let sequence = rest.next().and_then(text).and_then(|text| text.parse().ok()).ok_or_else(odd)?;
-        Ok(Self { code, sequence, rest })
+        Ok(Self { code, sequence, rest, quick: None })
+    }
+
+    /// What is answered quickly is one text, and nobody is to be told of a percent.
+    fn read_quick(bytes: Vec<u8>) -> Option<Self> {
+        let (is_held, sequence) = values::quick_head(&bytes)?;
+        let code = if is_held { "OK" } else { "SHORT" };
+        Some(Self { code: code.to_owned(), sequence, rest: Vec::new().into_iter(), quick: Some(bytes) })
+    }
+
+    /// What was answered to holds that were asked together; `None` for those that have to be asked alone.
+    pub(super) fn read_each(value: Value, count: usize) -> Result<Vec<Option<Self>>, StoreError> {
+        let Value::Array(items) = value else { return Err(odd()) };
+        if items.is_empty() {
+            return Ok((0..count).map(|_| None).collect());
+        }
+        let read = |item| match item {
+            Value::BulkString(bytes) if bytes.is_empty() => Some(None),
+            Value::BulkString(bytes) => Self::read_quick(bytes).map(Some),
+            _ => None,
+        };
+        let each: Option<Vec<_>> = items.into_iter().map(read).collect();
+        each.filter(|each| each.len() == count).ok_or_else(odd)
     }
 
     pub(super) fn is_lost(&self) -> bool {
@@ -99,16 +134,20 @@ impl Reply {
 
     /// The meters of `charges`, brought to `now`.
     fn meters(&mut self, charges: &[Charge], now: Timestamp) -> Result<Vec<Meter>, StoreError> {
-        let states = texts_of(self.rest.next())?;
+        let states = match (&self.quick, self.rest.next()) {
+            (Some(bytes), _) => values::quick_meters(bytes, charges.len())?,
+            (None, Some(Value::Array(items))) => items.iter().map(state).collect::<Result<_, _>>()?,
+            _ => return Err(odd()),
+        };
         if states.len() != charges.len() {
             return Err(odd());
         }
-        let meter = |(state, charge): (&String, &Charge)| {
-            let mut meter = texts::meter(state)?.unwrap_or_else(|| Meter::new(&charge.limit, now));
+        let meter = |(state, charge): (Option<Meter>, &Charge)| {
+            let mut meter = state.unwrap_or_else(|| Meter::new(&charge.limit, now));
             meter.advance(&charge.limit, now);
-            Ok(meter)
+            meter
         };
-        states.iter().zip(charges).map(meter).collect()
+        Ok(states.into_iter().zip(charges).map(meter).collect())
     }
 
     pub(super) fn looks(mut self, charges: &[Charge], now: Timestamp) -> Result<Vec<Look>, StoreError> {
@@ -147,6 +186,9 @@ impl Reply {
     }
 
     fn alerts(&mut self, charges: &[Charge], meters: &[Meter], now: Timestamp) -> Result<Vec<Alert>, StoreError> {
+        if self.quick.is_some() {
+            return Ok(Vec::new());
+        }
         let percents = texts_of(self.rest.next())?;
         let alert = |(percent, (charge, meter)): (&String, (&Charge, &Meter))| {
             let percent = percent.parse().ok().filter(|percent| *percent > 0)?;
@@ -157,25 +199,26 @@ impl Reply {
         Ok(percents.iter().zip(charges.iter().zip(meters)).filter_map(alert).collect())
     }
 
-    pub(super) fn recorded(mut self, hold: &Hold, now: Timestamp) -> Result<Closed, CloseError> {
+    pub(super) fn recorded(mut self, hold: &Hold, prefix: &str, now: Timestamp) -> Result<Closed, CloseError> {
         match self.code.as_str() {
             "OK" => {
                 let meters = self.meters(&hold.charges, now)?;
                 let alerts = self.alerts(&hold.charges, &meters, now)?;
-                let text = self.next_text()?;
-                let reservation = texts::reservation(&hold.id.to_string(), &text, None).map_err(StoreError::from)?;
+                let Some(Value::BulkString(value)) = self.rest.next() else { return Err(odd().into()) };
+                let id = hold.id.to_string();
+                let reservation = values::reservation(prefix, &id, &value, None).map_err(StoreError::from)?;
                 Ok(Closed { reservation, alerts })
             }
-            "NAMED" => Err(CloseError::KeyTaken(Box::new(self.reservation()?))),
+            "NAMED" => Err(CloseError::KeyTaken(Box::new(self.reservation(prefix)?))),
             "KNOWN" => Err(LedgerError::Closed(self.state()?).into()),
             "SHORT" => Err(LedgerError::Overflow.into()),
             _ => Err(odd().into()),
         }
     }
 
-    pub(super) fn closed(mut self) -> Result<Closed, CloseError> {
+    pub(super) fn closed(mut self, prefix: &str) -> Result<Closed, CloseError> {
         match self.code.as_str() {
-            "OK" => Ok(Closed { reservation: self.reservation()?, alerts: Vec::new() }),
+            "OK" => Ok(Closed { reservation: self.reservation(prefix)?, alerts: Vec::new() }),
             "COST" => Err(LedgerError::CostUnknown.into()),
             "OVERFLOW" => Err(LedgerError::Overflow.into()),
             _ => Err(self.unknown_or_closed()),
@@ -201,9 +244,15 @@ impl Reply {
         }
     }
 
-    pub(super) fn found(mut self) -> Result<Option<Reservation>, StoreError> {
+    /// How many were looked at whether they can be forgotten.
+    pub(super) fn forgotten(mut self) -> Result<usize, StoreError> {
+        let _meters = self.rest.next();
+        self.next_text()?.parse().map_err(|_| odd())
+    }
+
+    pub(super) fn found(mut self, prefix: &str) -> Result<Option<Reservation>, StoreError> {
         match self.code.as_str() {
-            "OK" => self.reservation().map(Some),
+            "OK" => self.reservation(prefix).map(Some),
             "UNKNOWN" => Ok(None),
             _ => Err(odd()),
         }
@@ -218,15 +267,16 @@ impl Reply {
     }
 
     fn state(&mut self) -> Result<crate::meter::State, StoreError> {
-        Ok(texts::state(&self.next_text()?)?)
+        Ok(values::state(&self.next_text()?)?)
     }
 
-    fn reservation(&mut self) -> Result<Reservation, StoreError> {
-        let (id, body) = (self.next_text()?, self.next_text()?);
+    fn reservation(&mut self, prefix: &str) -> Result<Reservation, StoreError> {
+        let id = self.next_text()?;
+        let Some(Value::BulkString(value)) = self.rest.next() else { return Err(odd()) };
         let answer = match self.rest.next() {
             Some(Value::BulkString(bytes)) => Some(Arc::from(bytes)),
             _ => None,
         };
-        Ok(texts::reservation(&id, &body, answer)?)
+        Ok(values::reservation(prefix, &id, &value, answer)?)
     }
 }

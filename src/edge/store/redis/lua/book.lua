@@ -1,23 +1,31 @@
--- What every script begins and ends with. KEYS: generation, due. ARGV: epoch, the highest sequence that the node saw,
--- now, how many may expire on the way, the prefix of keys. Nothing is written before `finish`, so that a script that
--- fails on its way has changed nothing.
-local now, PREFIX = tonumber(ARGV[3]), ARGV[5]
-local generation = redis.call('HMGET', KEYS[1], 'epoch', 'sequence', 'open', 'lost')
-local sequence, open = tonumber(generation[2] or '-1'), tonumber(generation[3] or '0')
-if generation[1] ~= ARGV[1] or sequence < tonumber(ARGV[2]) or generation[4] then
-  local here, epochs = generation[1] or '', redis.call('GET', PREFIX .. 'epochs') or ''
-  if not generation[4] and has_all(epochs, here, sequence, ARGV[1], tonumber(ARGV[2])) then
-    return { 'EPOCH', text(sequence), here }
-  end
+-- What every script begins and ends with. KEYS: due, later, generation. ARGV: the first has the epoch, the highest
+-- sequence that the node saw, now, and how many may expire on the way. Nothing is written before `finish`, so that a
+-- script that fails on its way has changed nothing.
+--
+-- `due` has the open reservations by when they expire, `later` the closed ones by when they are forgotten and the meters
+-- by when it is looked at next whether they can be.
+local DUE, LATER, GENERATION = KEYS[1], KEYS[2], KEYS[3]
+local epoch, seen, now, most = struct.unpack('<sddH', ARGV[1])
+local PREFIX = string.sub(GENERATION, 1, -11)
+local here, sequence, open, first_due, lost = '', -1, 0, math.huge, ''
+local generation = redis.call('GET', GENERATION)
+if generation then here, sequence, open, first_due, lost = struct.unpack('<sddds', generation) end
+if here ~= epoch or sequence < seen or lost ~= '' then
+  local epochs = redis.call('GET', PREFIX .. 'epochs') or ''
+  if lost == '' and has_all(epochs, here, sequence, epoch, seen) then return { 'EPOCH', text(sequence), here } end
   -- Every node is to know, also one that saw less.
-  local is_same = string.match(here, '^%x+') == string.match(ARGV[1], '^%x+')
-  if is_same and not generation[4] then redis.call('HSET', KEYS[1], 'lost', ARGV[2]) end
-  return { 'LOST', text(math.max(sequence, 0)), is_same and here or '', generation[4] or ARGV[2], here }
+  local is_same = string.match(here, '^%x+') == string.match(epoch, '^%x+')
+  if is_same and lost == '' then
+    redis.call('SET', GENERATION, struct.pack('<sddds', here, sequence, open, first_due, text(seen)))
+  end
+  return { 'LOST', text(math.max(sequence, 0)), is_same and here or '', lost ~= '' and lost or text(seen), here }
 end
 
 -- Meters by key: as a text as long as nobody has to know more, `false` where there is none.
-local meters, changed_meters = {}, {}
-local entries, changed_entries, dues, removed = {}, {}, {}, {}
+local meters, changed_meters, new_meters, blank_meters = {}, {}, {}, {}
+-- Reservations by key, and what becomes of them by id: open until, closed until, gone.
+local entries, changed_entries, opened, closed, gone = {}, {}, {}, {}, {}
+local dropped, put_off, is_stale = {}, {}, false
 
 local function load_meters(keys)
   local missing = {}
@@ -46,54 +54,79 @@ end
 -- As a text; none where there is none.
 local function meter_text(key)
   local meter = meters[key]
-  if type(meter) == 'table' then return (write_meter(meter, now)) end
+  if type(meter) == 'table' then return write_meter(meter) end
   return meter or ''
 end
 
 local function change_meter(key, meter)
+  if not meters[key] then new_meters[key] = true end
   meters[key], changed_meters[key] = meter, true
 end
 
--- A reservation: a line about it, one for each of its parts, and what only nodes read.
-local function read_entry(key)
-  if entries[key] ~= nil then return entries[key] end
-  local value = redis.call('GET', key)
-  entries[key] = false
-  if not value then return false end
-  local ends = string.find(value, '\n\n', 1, true)
-  local lines = string.gmatch(string.sub(value, 1, ends), '([^\n]+)\n')
-  local state, due, created, digest, name = string.match(lines(), '^(%S+) (%S+) (%S+) (%S+) (.*)$')
-  local entry = { key = key, state = state, due = tonumber(due), created = created, digest = digest, name = name,
-    parts = {}, body = string.sub(value, ends + 2) }
-  for line in lines do
-    local unit, release, held, charged, mark, meter = string.match(line, '^(%S) (%d) (%d+) (%d+) (%S+) (.+)$')
-    entry.parts[#entry.parts + 1] =
-      { unit = unit, release = release, held = parse(held), charged = parse(charged), mark = mark, meter = meter }
+-- A reservation: its state, when it is due and when it was made, how many parts it has and whether the quick way may
+-- close it; of each part what was charged and its mark; of each its unit, whether it is given back at expiry, what was
+-- held and its meter; the digest and the name that its client gave it; what only nodes read. With a small letter in front
+-- amounts are decimals.
+local function decode_entry(key, value)
+  local letter, state, due, created, count, quick, at = struct.unpack('<c1sddHB', value)
+  local entry = { key = key, state = state, due = due, created = created, quick = quick, parts = {} }
+  local exact = letter == 'E'
+  for i = 1, count do
+    local charged, mark
+    charged, mark, at = struct.unpack(exact and '<dd' or '<sd', value, at)
+    entry.parts[i] = { charged = number(charged), mark = mark }
   end
-  entries[key] = entry
+  for _, part in ipairs(entry.parts) do
+    local held
+    part.unit, part.release, held, part.meter, at = struct.unpack(exact and '<c1Bds' or '<c1Bss', value, at)
+    part.held = number(held)
+  end
+  entry.digest, entry.name, at = struct.unpack('<ss', value, at)
+  entry.body = string.sub(value, at)
   return entry
 end
 
-local function write_entry(entry)
-  local lines = { string.format('%s %.0f %s %s %s', entry.state, entry.due, entry.created, entry.digest, entry.name) }
-  for i, part in ipairs(entry.parts) do
-    lines[i + 1] = string.format('%s %s %s %s %s %s', part.unit, part.release, text(part.held), text(part.charged),
-      part.mark, part.meter)
+local function encode_entry(entry)
+  local amounts, parts = {}, {}
+  for _, part in ipairs(entry.parts) do
+    amounts[#amounts + 1] = part.held
+    amounts[#amounts + 1] = part.charged
   end
-  lines[#lines + 1] = ''
-  lines[#lines + 1] = entry.body
-  return table.concat(lines, '\n')
+  local letter, as = form('E', amounts)
+  local exact, count = letter == 'E', #entry.parts
+  for i, part in ipairs(entry.parts) do
+    parts[i] = struct.pack(exact and '<dd' or '<sd', as(part.charged), part.mark)
+    parts[count + i] =
+      struct.pack(exact and '<c1Bds' or '<c1Bss', part.unit, part.release, as(part.held), part.meter)
+  end
+  return struct.pack('<c1sddHB', letter, entry.state, entry.due, entry.created, count, entry.quick)
+    .. table.concat(parts) .. struct.pack('<ss', entry.digest, entry.name) .. entry.body
+end
+
+-- What is long over is not there, though it may lie there still.
+local function read_entry(key)
+  if entries[key] == nil then
+    local value = redis.call('GET', key)
+    entries[key] = value and decode_entry(key, value) or false
+  end
+  local entry = entries[key]
+  return entry and (entry.state == 'O' or entry.due > now) and entry
+end
+
+local function id_of(entry)
+  return string.sub(entry.key, #PREFIX + 3)
 end
 
 local function change_entry(entry)
   entries[entry.key], changed_entries[entry.key] = entry, true
-  dues[string.sub(entry.key, #PREFIX + 3)] = entry.due
+  local into = entry.state == 'O' and opened or closed
+  into[id_of(entry)] = entry.due
 end
 
 local function load_parts(entry)
   local keys = {}
   for i, part in ipairs(entry.parts) do keys[i] = part.meter end
-  load_meters(keys)
+  if #keys > 0 then load_meters(keys) end
 end
 
 -- Ends an open or expired reservation.
@@ -116,76 +149,107 @@ local function end_entry(entry, state, charged)
   change_entry(entry)
 end
 
-local function remove_entry(id, entry)
-  removed[#removed + 1] = id
-  dues[id] = nil
-  if entry and entry.name ~= '' then
-    local key = PREFIX .. 'k:' .. entry.name
-    -- A later one may have been given the same name.
-    if redis.call('GET', key) == id then removed[#removed + 1] = key end
-  end
-end
-
--- Closes what nobody settled in time, and forgets what is long over.
-local function expire(most)
-  if most == 0 then return end
-  local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[3], 'LIMIT', 0, most)
-  for _, id in ipairs(due) do
+-- Closes what nobody settled in time.
+local function expire()
+  if most == 0 or first_due > now then return end
+  is_stale = true
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', text(now), 'LIMIT', 0, most)) do
     local entry = read_entry(PREFIX .. 'r:' .. id)
     if entry and entry.state == 'O' then
       load_parts(entry)
       local charged = {}
       for i, part in ipairs(entry.parts) do
-        charged[i] = (part.unit == 'p' or part.release == '1') and 0 or part.held
+        charged[i] = (part.unit == 'p' or part.release == 1) and 0 or part.held
       end
       end_entry(entry, 'X', charged)
     else
-      remove_entry(id, entry)
-      entries[PREFIX .. 'r:' .. id] = false
+      gone[id] = true
+    end
+  end
+end
+
+-- Forgets reservations that are long over, and meters that tell nothing any longer; says how many it looked at.
+local function forget()
+  if most == 0 then return 0 end
+  local names = redis.call('ZRANGEBYSCORE', LATER, '-inf', text(now), 'LIMIT', 0, most)
+  for _, name in ipairs(names) do
+    if string.sub(name, 1, 2) == 'r-' then
+      local key = PREFIX .. 'r:' .. name
+      local here = read_entry(key)
+      local entry = entries[key]
+      if here then
+        -- Its name was given to another since.
+        if here.state ~= 'O' then closed[name] = here.due end
+      elseif entry then
+        dropped[#dropped + 1] = key
+        dropped[#dropped + 1] = PREFIX .. 'a:' .. name
+        local named = PREFIX .. 'k:' .. entry.name
+        -- A later one may have been given the same name.
+        if entry.name ~= '' and redis.call('GET', named) == name then dropped[#dropped + 1] = named end
+      end
+      put_off[name] = false
+    else
+      load_meters({ name })
+      local meter = get_meter(name)
+      if meter and not is_blank(meter, now) then
+        put_off[name] = now + DAY
+      else
+        put_off[name], blank_meters[name] = false, true
+      end
+    end
+  end
+  return #names
+end
+
+local function each_of(list, each)
+  for name, at in pairs(each) do
+    if at then
+      list[#list + 1] = text(at)
+      list[#list + 1] = name
     end
   end
 end
 
 -- Writes what changed. What could be of another type than expected was read before.
 local function finish()
-  local add_due, drop, drop_due = {}, {}, {}
-  for id, due in pairs(dues) do
-    add_due[#add_due + 1] = text(due)
-    add_due[#add_due + 1] = id
-  end
-  for _, name in ipairs(removed) do
-    if string.sub(name, 1, #PREFIX) == PREFIX then
-      drop[#drop + 1] = name
-    else
-      drop_due[#drop_due + 1] = name
-      drop[#drop + 1] = PREFIX .. 'r:' .. name
-      drop[#drop + 1] = PREFIX .. 'a:' .. name
-    end
-  end
-  if #add_due == 0 and #drop_due == 0 and next(changed_meters) == nil then return end
-  sequence = sequence + 1
-  redis.call('HSET', KEYS[1], 'sequence', text(sequence), 'open', text(open))
-  if #add_due > 0 then redis.call('ZADD', KEYS[2], unpack(add_due)) end
-  if #drop_due > 0 then
-    redis.call('ZREM', KEYS[2], unpack(drop_due))
-    redis.call('DEL', unpack(drop))
-  end
+  for id in pairs(closed) do put_off[id] = nil end
+  local add_due, drop_due, add_later, drop_later, values = {}, {}, {}, {}, {}
   for key in pairs(changed_meters) do
-    local state, keep = write_meter(meters[key], now)
-    if keep and le(keep, 1e14) then
-      redis.call('SET', key, state, 'PX', text(math.max(keep, 0) + 2 * DAY))
-    else
-      redis.call('SET', key, state)
-    end
+    values[#values + 1] = key
+    values[#values + 1] = write_meter(meters[key])
+    if new_meters[key] then put_off[key] = now + DAY end
+    blank_meters[key] = nil
   end
-  for key in pairs(changed_entries) do redis.call('SET', key, write_entry(entries[key])) end
+  for key in pairs(blank_meters) do dropped[#dropped + 1] = key end
+  for key in pairs(changed_entries) do
+    values[#values + 1] = key
+    values[#values + 1] = encode_entry(entries[key])
+  end
+  each_of(add_due, opened)
+  each_of(add_later, closed)
+  each_of(add_later, put_off)
+  for id in pairs(closed) do drop_due[#drop_due + 1] = id end
+  for id in pairs(gone) do drop_due[#drop_due + 1] = id end
+  for name, at in pairs(put_off) do
+    if not at then drop_later[#drop_later + 1] = name end
+  end
+  if #values == 0 and #add_later == 0 and #drop_later == 0 and not is_stale then return end
+  sequence = sequence + 1
+  if #add_due > 0 then redis.call('ZADD', DUE, unpack(add_due)) end
+  if #drop_due > 0 then redis.call('ZREM', DUE, unpack(drop_due)) end
+  if #drop_later > 0 then redis.call('ZREM', LATER, unpack(drop_later)) end
+  if #add_later > 0 then redis.call('ZADD', LATER, unpack(add_later)) end
+  if #dropped > 0 then redis.call('DEL', unpack(dropped)) end
+  -- The quick way looks at nothing else to know that nothing is due.
+  first_due = tonumber(redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES')[2] or math.huge)
+  redis.call('MSET', GENERATION, struct.pack('<sddds', here, sequence, open, first_due, ''), unpack(values))
 end
 
 -- What is told of a reservation: itself, and what was answered to whoever named it.
 local function told(entry)
-  local id = string.sub(entry.key, #PREFIX + 3)
+  local id = id_of(entry)
   local answer = entry.name ~= '' and redis.call('GET', PREFIX .. 'a:' .. id) or false
-  return id, write_entry(entry), answer
+  return id, encode_entry(entry), answer
 end
 
-expire(tonumber(ARGV[4]))
+expire()

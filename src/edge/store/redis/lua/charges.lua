@@ -1,10 +1,19 @@
--- What is to be charged. KEYS: from the fifth on, the meters. ARGV: six, then twelve for each meter.
-local charges, FIRST, EACH = {}, 13, 12
-for i = 1, #KEYS - 4 do
-  local from = FIRST + (i - 1) * EACH
-  charges[i] = { key = KEYS[4 + i], kind = ARGV[from], unit = ARGV[from + 1], release = ARGV[from + 2],
-    enforced = ARGV[from + 3] == '1', amount = parse(ARGV[from + 4]), cap = parse(ARGV[from + 5]),
-    warn_at = ARGV[from + 6], ARGV[from + 7], ARGV[from + 8], ARGV[from + 9], ARGV[from + 10], ARGV[from + 11] }
+-- What is to be charged. KEYS: from the fifth on, the meters. ARGV: the second says how many, how many reservations may
+-- be open and whether the quick way is to be tried, then each: kind, unit, whether it is given back at expiry and whether
+-- it refuses, amount, cap, three numbers and two flags of its measure, and percents to tell, the highest first. A small
+-- letter for the kind: amounts are decimals.
+local charges = {}
+local count, most_open, _, place = struct.unpack('<HdB', ARGV[2])
+for i = 1, count do
+  local letter = string.sub(ARGV[2], place, place)
+  local kind, unit, release, enforced, amount, cap, a, b, c, percent, flag, warn_at
+  local exact = letter == string.upper(letter)
+  kind, unit, release, enforced, amount, cap, a, b, c, percent, flag, warn_at, place =
+    struct.unpack(exact and '<c1c1BBdddddBBs' or '<c1c1BBsssssBBs', ARGV[2], place)
+  charges[i] = { key = KEYS[4 + i], kind = string.upper(kind), unit = unit, release = release, enforced = enforced == 1,
+    amount = number(amount), cap = number(cap), warn_at = warn_at,
+    start = tonumber(a), stop = tonumber(b), before = number(c), carry = percent, total = flag == 1,
+    slice = tonumber(a), flow = number(a), every = tonumber(b), certain = flag }
 end
 
 local function load_charged()

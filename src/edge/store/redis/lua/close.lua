@@ -1,9 +1,14 @@
--- Settles or gives back. KEYS: the third is the reservation. ARGV: from the sixth on, the state it is to be in, then
--- what was used: money, tokens, input and output tokens, requests; `-` is not known, `!` beyond what can be counted.
--- Where the state is `U`, it is given back only if nobody was told of it.
-local state = ARGV[6]
-local used = { u = ARGV[7], t = ARGV[8], i = ARGV[9], o = ARGV[10], q = ARGV[11] }
-local entry = read_entry(KEYS[3])
+-- Settles or gives back. KEYS: the fourth is the reservation. ARGV: the second is the state it is to be in, and what was
+-- used: money, tokens, input and output tokens, requests, as doubles or (a small letter) decimals; -1 is not known, -2
+-- beyond what can be counted. Where the state is `U`, it is given back only if nobody was told of it.
+local used, state = {}
+do
+  local form = string.sub(ARGV[2], 1, 1) == 'U' and '<c1sddddd' or '<c1ssssss'
+  local _, at, usd, tokens, input, output, requests = struct.unpack(form, ARGV[2])
+  state = at
+  used = { u = number(usd), t = number(tokens), i = number(input), o = number(output), q = number(requests) }
+end
+local entry = read_entry(KEYS[4])
 
 local function answer(code, ...)
   finish()
@@ -12,8 +17,7 @@ end
 
 if not entry then return answer('UNKNOWN') end
 if state == 'U' then
-  local id = string.sub(KEYS[3], #PREFIX + 3)
-  if redis.call('EXISTS', PREFIX .. 'a:' .. id) == 1 then return answer('OK', told(entry)) end
+  if redis.call('EXISTS', PREFIX .. 'a:' .. id_of(entry)) == 1 then return answer('OK', told(entry)) end
   state = 'R'
 end
 if entry.state == state then return answer('OK', told(entry)) end
@@ -24,14 +28,14 @@ for i, part in ipairs(entry.parts) do
   local amount = used[part.unit]
   if state == 'R' or part.unit == 'p' then
     charged[i] = 0
-  elseif part.unit == 'q' and amount == '0' then
+  elseif part.unit == 'q' and amount == 0 then
     charged[i] = part.held
-  elseif amount == '-' then
+  elseif amount == -1 then
     return answer('COST')
-  elseif amount == '!' then
+  elseif amount == -2 then
     return answer('OVERFLOW')
   else
-    charged[i] = parse(amount)
+    charged[i] = amount
   end
 end
 

@@ -1,5 +1,5 @@
--- Lets a reservation live longer. KEYS: the third is the reservation. ARGV: the sixth is until when.
-local entry, till = read_entry(KEYS[3]), tonumber(ARGV[6])
+-- Lets a reservation live longer. KEYS: the fourth is the reservation. ARGV: the second is until when.
+local entry, till = read_entry(KEYS[4]), tonumber(ARGV[2])
 local code, what = 'OK'
 if not entry then
   code, what = 'UNKNOWN', ''

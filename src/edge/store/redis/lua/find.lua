@@ -1,7 +1,7 @@
--- A reservation by its name (KEYS: the third), or by that which its client gave it (the fourth, if it is another).
-local key = KEYS[3]
-if KEYS[4] ~= key then
-  local id = redis.call('GET', KEYS[4])
+-- A reservation by its name (KEYS: the fourth), or by that which its client gave it (the fifth, if there is one).
+local key = KEYS[4]
+if KEYS[5] then
+  local id = redis.call('GET', KEYS[5])
   key = id and PREFIX .. 'r:' .. id
 end
 local entry = key and read_entry(key)

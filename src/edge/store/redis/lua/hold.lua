@@ -1,11 +1,11 @@
--- Holds every charge, or none. KEYS: the third is the reservation, the fourth its client's name for it or again the
--- reservation. ARGV: from the sixth on, when it is due, how many may be open, its digest and name, `O` or what was used,
--- what nodes read.
-local due, most_open, digest, name, state, body = ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10], ARGV[11]
-local id = string.sub(KEYS[3], #PREFIX + 3)
-local known = read_entry(KEYS[3])
-local named = KEYS[4] ~= KEYS[3] and redis.call('GET', KEYS[4])
-local holds = state == 'O'
+-- Holds every charge, or none. KEYS: the fourth is the reservation, then the meters, then its client's name for it where
+-- it has one. ARGV: the third and fourth are the reservation, open or with what was used, what was charged left out.
+local nothing = string.sub(ARGV[3], 1, 1) == 'E' and string.rep('\0', 16) or '0' .. string.rep('\0', 9)
+local entry = decode_entry(KEYS[4], ARGV[3] .. string.rep(nothing, #charges) .. ARGV[4])
+local name_key = KEYS[5 + #charges]
+local known = read_entry(KEYS[4])
+local named = name_key and redis.call('GET', name_key)
+local holds = entry.state == 'O'
 
 local function answer(code, ...)
   finish()
@@ -54,23 +54,19 @@ if #short > 0 then
   return answer('SHORT', list, percents)
 end
 
-local entry = { key = KEYS[3], state = state, due = tonumber(due), created = ARGV[3], digest = digest, name = name,
-  parts = {}, body = body }
 for i, charge in ipairs(charges) do
-  local meter = at[charge.key]
-  local mark, held, charged = hold(meter, charge.amount), charge.amount, 0
+  local meter, part = at[charge.key], entry.parts[i]
+  part.mark = hold(meter, charge.amount)
   if not holds then
-    held, charged = 0, charge.unit == 'p' and 0 or charge.amount
-    mark = close(meter, mark, charge.amount, charged, now)
+    part.held, part.charged = 0, charge.unit == 'p' and 0 or charge.amount
+    part.mark = close(meter, part.mark, charge.amount, part.charged, now)
   end
-  entry.parts[i] = { unit = charge.unit, release = charge.release, held = held, charged = charged, mark = mark,
-    meter = charge.key }
   percents[i] = text(warn(meter, charge))
   change_meter(charge.key, meter)
-  list[i] = (write_meter(meter, now))
+  list[i] = write_meter(meter)
 end
 if holds then open = open + 1 end
 change_entry(entry)
 finish()
-if KEYS[4] ~= KEYS[3] then redis.call('SET', KEYS[4], id) end
-return { 'OK', text(sequence), list, percents, holds and '' or write_entry(entry) }
+if name_key then redis.call('SET', name_key, id_of(entry)) end
+return { 'OK', text(sequence), list, percents, holds and '' or encode_entry(entry) }

@@ -1,64 +1,89 @@
--- Meters, moved exactly as `src/meter` moves them. As texts: a letter for the kind, then its numbers.
+-- Meters, moved exactly as `src/meter` moves them. In a value: a letter for the kind, then its numbers; as doubles where
+-- each is exact so, else (a small letter) its amounts as decimals.
 local SLICES, DAY = 64, 86400000
+local FORMS = { B = '<c1dddddBB', b = '<c1ddsssBB', R = '<c1ddddddB', r = '<c1ssddsdB', P = '<c1d', p = '<c1s',
+  W = '<c1dddBdH', w = '<c1ddsBdH' }
 
-local function read_meter(state)
-  local kind = string.sub(state, 1, 1)
-  if kind == 'B' then
-    local start, stop, used, held, carried, warned, carries =
-      string.match(state, '^B (%S+) (%S+) (%d+) (%d+) (%d+) (%d+) (%d)$')
-    return { kind = kind, start = start, stop = stop, used = parse(used), held = parse(held),
-      carried = parse(carried), warned = tonumber(warned), carries = carries }
-  elseif kind == 'W' then
-    local slice, current, held, warned, warned_in, rest =
-      string.match(state, '^W (%d+) (%S+) (%d+) (%d+) (%S+)(.*)$')
-    local numbers, amounts = {}, {}
-    for number, amount in string.gmatch(rest, ' ([-%d]+):(%d+)') do
-      numbers[#numbers + 1] = tonumber(number)
-      amounts[#amounts + 1] = parse(amount)
-    end
-    return { kind = kind, slice = tonumber(slice), current = tonumber(current), held = parse(held),
-      warned = tonumber(warned), warned_in = tonumber(warned_in), numbers = numbers, amounts = amounts }
-  elseif kind == 'R' then
-    local level, at, since, amount, every, held, certain =
-      string.match(state, '^R (%d+) (%S+) (%S+) (%d+) (%d+) (%d+) (%d)$')
-    return { kind = kind, level = parse(level), at = tonumber(at), since = tonumber(since), amount = parse(amount),
-      every = tonumber(every), held = parse(held), certain = certain }
-  end
-  return { kind = kind, held = parse(string.match(state, '^P (%d+)$')) }
+local function number(field)
+  return type(field) == 'string' and parse(field) or field
 end
 
--- As a text, and for how long it has to be kept; for good where nothing is said.
-local function write_meter(meter, now)
-  if meter.kind == 'B' then
-    local keep = meter.carries == '0' and meter.stop ~= '-' and tonumber(meter.stop) - now
-    return string.format('B %s %s %s %s %s %d %s', meter.start, meter.stop, text(meter.used), text(meter.held),
-      text(meter.carried), meter.warned, meter.carries), keep
-  elseif meter.kind == 'W' then
-    local parts = { string.format('W %.0f %.0f %s %d %.0f', meter.slice, meter.current, text(meter.held),
-      meter.warned, meter.warned_in) }
-    for i = 1, #meter.numbers do
-      parts[i + 1] = string.format('%.0f:%s', meter.numbers[i], text(meter.amounts[i]))
-    end
-    return table.concat(parts, ' '), meter.held == 0 and (SLICES + 2) * meter.slice
-  elseif meter.kind == 'R' then
-    local keep = meter.held == 0 and add((divide(meter.level, math.min(tonumber(text(meter.amount)), 8e14))), 1)
-    return string.format('R %s %.0f %.0f %s %.0f %s %s', text(meter.level), meter.at, meter.since, text(meter.amount),
-      meter.every, text(meter.held), meter.certain), keep
+-- How a kind is written: with texts where one of `amounts` is beyond what a double holds.
+local function form(kind, amounts)
+  for _, amount in ipairs(amounts) do
+    if type(amount) == 'table' then return string.lower(kind), text end
   end
-  return 'P ' .. text(meter.held), meter.held == 0 and 0
+  return kind, function(amount) return amount end
+end
+
+local function read_meter(state)
+  local letter = string.sub(state, 1, 1)
+  local kind = string.upper(letter)
+  local _, a, b, c, d, e, f, g = struct.unpack(FORMS[letter], state)
+  if kind == 'B' then
+    return { kind = kind, start = a, stop = b, used = number(c), held = number(d), carried = number(e), warned = f,
+      carries = g }
+  elseif kind == 'R' then
+    return { kind = kind, level = number(a), held = number(b), at = c, since = d, amount = number(e), every = f,
+      certain = g }
+  elseif kind == 'P' then
+    return { kind = kind, held = number(a) }
+  end
+  local numbers, amounts, at = {}, {}, g
+  for i = 1, f do
+    numbers[i], amounts[i], at = struct.unpack(letter == 'W' and '<dd' or '<ds', state, at)
+    amounts[i] = number(amounts[i])
+  end
+  return { kind = kind, slice = a, current = b, held = number(c), warned = d, warned_in = e, numbers = numbers,
+    amounts = amounts }
+end
+
+local function write_meter(meter)
+  local kind = meter.kind
+  if kind == 'B' then
+    local letter, as = form(kind, { meter.used, meter.held, meter.carried })
+    return struct.pack(FORMS[letter], letter, meter.start, meter.stop, as(meter.used), as(meter.held),
+      as(meter.carried), meter.warned, meter.carries)
+  elseif kind == 'R' then
+    local letter, as = form(kind, { meter.level, meter.held, meter.amount })
+    return struct.pack(FORMS[letter], letter, as(meter.level), as(meter.held), meter.at, meter.since,
+      as(meter.amount), meter.every, meter.certain)
+  elseif kind == 'P' then
+    local letter, as = form(kind, { meter.held })
+    return struct.pack(FORMS[letter], letter, as(meter.held))
+  end
+  local letter, as = form(kind, { meter.held, unpack(meter.amounts) })
+  local parts = { struct.pack(FORMS[letter], letter, meter.slice, meter.current, as(meter.held), meter.warned,
+    meter.warned_in, #meter.numbers) }
+  for i, slice in ipairs(meter.numbers) do
+    parts[i + 1] = struct.pack(letter == 'W' and '<dd' or '<ds', slice, as(meter.amounts[i]))
+  end
+  return table.concat(parts)
+end
+
+-- Whether forgetting it changes nothing, now or later.
+local function is_blank(meter, now)
+  if meter.kind == 'B' then return meter.carries == 0 and meter.stop + DAY <= now end
+  if meter.held ~= 0 then return false end
+  if meter.kind == 'W' then
+    local after = (meter.current + SLICES + 1) * meter.slice
+    return after <= now and (meter.current + 1) * meter.slice + DAY <= now
+  elseif meter.kind == 'R' then
+    return now - meter.at >= DAY and le(meter.level, times(meter.amount, now - meter.at))
+  end
+  return true
 end
 
 local function new_meter(charge, now)
   if charge.kind == 'B' then
-    return { kind = 'B', start = charge[1], stop = charge[2], used = 0, held = 0, carried = 0, warned = 0,
-      carries = charge[4] == '0' and '0' or '1' }
+    return { kind = 'B', start = charge.start, stop = charge.stop, used = 0, held = 0, carried = 0, warned = 0,
+      carries = charge.carry > 0 and 1 or 0 }
   elseif charge.kind == 'W' then
-    local slice = tonumber(charge[1])
-    return { kind = 'W', slice = slice, current = floor(now / slice), held = 0, warned = 0,
+    return { kind = 'W', slice = charge.slice, current = floor(now / charge.slice), held = 0, warned = 0,
       warned_in = -9223372036854775808, numbers = {}, amounts = {} }
   elseif charge.kind == 'R' then
-    return { kind = 'R', level = 0, at = now, since = now, amount = parse(charge[1]), every = tonumber(charge[2]),
-      held = 0, certain = charge[3] }
+    return { kind = 'R', level = 0, at = now, since = now, amount = charge.flow, every = charge.every, held = 0,
+      certain = charge.certain }
   end
   return { kind = 'P', held = 0 }
 end
@@ -89,18 +114,17 @@ end
 
 -- Opens the window of a charge. Time in a meter never runs backwards, whatever clock a node has.
 local function open_window(meter, charge)
-  local stop, percent = tonumber(meter.stop), tonumber(charge[4])
   local carried = 0
-  if percent > 0 and charge[5] == '0' then
-    local gone = tonumber(charge[1]) <= stop and less(at_most(taken(meter), MOST), meter.carried) or 0
-    carried = divide(times(less(parse(charge[3]), gone), percent), 100)
+  if charge.carry > 0 and not charge.total then
+    local gone = charge.start <= meter.stop and less(at_most(taken(meter), MOST), meter.carried) or 0
+    carried = divide(times(less(charge.before, gone), charge.carry), 100)
   end
-  meter.start = stop > tonumber(charge[1]) and meter.stop or charge[1]
-  meter.stop, meter.used, meter.held, meter.carried, meter.warned = charge[2], 0, 0, carried, 0
+  meter.start = math.max(meter.stop, charge.start)
+  meter.stop, meter.used, meter.held, meter.carried, meter.warned = charge.stop, 0, 0, carried, 0
 end
 
 local function adopt(meter, charge, now)
-  local amount, every = parse(charge[1]), tonumber(charge[2])
+  local amount, every = charge.flow, charge.every
   local changed = every ~= meter.every or not (le(amount, meter.amount) and le(meter.amount, amount))
   if changed then
     local level, rest = divide(times(meter.level, every), meter.every)
@@ -114,10 +138,10 @@ end
 local function advance(meter, charge, now)
   if not meter or meter.kind ~= charge.kind then return new_meter(charge, now) end
   if meter.kind == 'B' then
-    if meter.stop ~= '-' and now >= tonumber(meter.stop) then open_window(meter, charge) end
-    meter.carries = charge[4] == '0' and '0' or '1'
+    if now >= meter.stop then open_window(meter, charge) end
+    meter.carries = charge.carry > 0 and 1 or 0
   elseif meter.kind == 'W' then
-    if meter.slice ~= tonumber(charge[1]) then return new_meter(charge, now) end
+    if meter.slice ~= charge.slice then return new_meter(charge, now) end
     roll(meter, now)
   elseif meter.kind == 'R' then
     adopt(meter, charge, now)
@@ -150,16 +174,16 @@ end
 -- Holds, and says the mark that `close` wants back.
 local function hold(meter, amount)
   if meter.kind == 'R' then
-    if meter.certain == '1' then
+    if meter.certain == 1 then
       meter.level = add(meter.level, times(amount, meter.every))
     else
       meter.held = add(meter.held, amount)
     end
-    return text(0 + meter.at)
+    return meter.at
   end
   meter.held = add(meter.held, amount)
   if meter.kind == 'B' then return meter.start end
-  return meter.kind == 'W' and text(meter.current) or '0'
+  return meter.kind == 'W' and meter.current or 0
 end
 
 -- Puts `after` in the place of `before` in the slice of that number.
@@ -204,16 +228,16 @@ local function close(meter, mark, held, charged, now)
     roll(meter, now)
     meter.held = less(meter.held, held)
     replace(meter, meter.current, 0, charged)
-    return text(meter.current)
+    return meter.current
   elseif meter.kind == 'R' then
     flow(meter, now)
-    if meter.certain == '1' then
-      correct(meter, tonumber(mark), held, charged)
+    if meter.certain == 1 then
+      correct(meter, mark, held, charged)
       return mark
     end
     meter.held = less(meter.held, held)
     meter.level = add(meter.level, times(charged, meter.every))
-    return text(meter.at)
+    return meter.at
   end
   meter.held = less(meter.held, held)
   return mark
@@ -225,15 +249,14 @@ local function recharge(meter, mark, before, after, now)
     if meter.start == mark then meter.used = at_most(add(less(meter.used, before), after), MOST) end
   elseif meter.kind == 'W' then
     roll(meter, now)
-    local number = tonumber(mark)
-    if number + SLICES >= meter.current then
-      replace(meter, number, before, after)
+    if mark + SLICES >= meter.current then
+      replace(meter, mark, before, after)
     else
       replace(meter, meter.current, 0, less(after, before))
     end
   elseif meter.kind == 'R' then
     flow(meter, now)
-    correct(meter, tonumber(mark), before, after)
+    correct(meter, mark, before, after)
   end
 end
 
@@ -251,8 +274,8 @@ end
 local function warn(meter, charge)
   if charge.warn_at == '' or (meter.kind ~= 'B' and meter.kind ~= 'W') then return 0 end
   local part, whole = times(at_most(taken(meter), MOST), 100), cap_of(meter, charge)
-  for percent in string.gmatch(charge.warn_at, '%d+') do
-    percent = tonumber(percent)
+  for i = 1, #charge.warn_at do
+    local percent = string.byte(charge.warn_at, i)
     if le(times(whole, percent), part) then
       if meter.kind == 'B' then
         if percent <= meter.warned then return 0 end

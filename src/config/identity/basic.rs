@@ -1,0 +1,49 @@
+//! `basic:`, names and passwords: of the bundle, of an htpasswd file, or of both.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Names and passwords.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BasicSettings {
+    /// An htpasswd file.
+    pub htpasswd: Option<PathBuf>,
+    /// Whether users and services of the bundle may have passwords.
+    pub bundle: bool,
+    /// Threads that check passwords.
+    pub at_once: usize,
+    /// How many may wait for them.
+    pub queue: usize,
+    /// For how long a right password is remembered.
+    pub cache_ms: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    htpasswd: Option<PathBuf>,
+    bundle: Option<bool>,
+    at_once: Option<usize>,
+    queue: Option<usize>,
+    cache_ms: Option<i64>,
+}
+
+impl Raw {
+    pub(super) fn checked(self) -> Result<BasicSettings, String> {
+        let Self { htpasswd, bundle, at_once, queue, cache_ms } = self;
+        let bundle = bundle.unwrap_or(true);
+        if !bundle && htpasswd.is_none() {
+            return Err("`basic`: with `bundle: false` an `htpasswd` file is needed, or there are no names".to_owned());
+        }
+        let within = |name: &str, value: i64, least: i64, most: i64| {
+            let fits = (least..=most).contains(&value);
+            fits.then_some(()).ok_or_else(|| format!("`basic`: `{name}` is a number from {least} to {most}"))
+        };
+        let (at_once, queue, cache_ms) = (at_once.unwrap_or(2), queue.unwrap_or(32), cache_ms.unwrap_or(60_000));
+        within("at_once", i64::try_from(at_once).unwrap_or(i64::MAX), 1, 64)?;
+        within("queue", i64::try_from(queue).unwrap_or(i64::MAX), 1, 1_000)?;
+        within("cache_ms", cache_ms, 0, 60_000)?;
+        Ok(BasicSettings { htpasswd, bundle, at_once, queue, cache_ms })
+    }
+}

@@ -1,0 +1,218 @@
+//! `claims:`, what the claims of an issuer mean, as written and then as meant.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use smol_str::SmolStr;
+
+use crate::edge::identity::claims::{ClaimPath, ClaimSource, Mapping, ServiceWhen, Source, Sources, Split, Wanted};
+use crate::model::{RESERVED_ROLE_PREFIX, check_name};
+
+/// Most alternatives, values, and members of one setting.
+const MAX_ITEMS: usize = 1_000;
+
+/// What the claims of an issuer mean.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawClaims {
+    user: Option<OneOrMany<RawSource>>,
+    service: Option<OneOrMany<RawSource>>,
+    external_id: Option<OneOrMany<RawSource>>,
+    teams: Option<OneOrMany<RawSource>>,
+    orgs: Option<OneOrMany<RawSource>>,
+    roles: Option<OneOrMany<RawSource>>,
+    tags: Option<OneOrMany<RawSource>>,
+    email: Option<OneOrMany<RawSource>>,
+    metadata: Option<BTreeMap<String, OneOrMany<RawSource>>>,
+}
+
+/// What stands beside `claims:` in an issuer or an introspection endpoint.
+#[derive(Debug, Default)]
+pub(super) struct RawMapping {
+    pub(super) claims: Option<RawClaims>,
+    pub(super) principal: Option<RawPrincipal>,
+    pub(super) service_when: Option<BTreeMap<String, OneOrMany<String>>>,
+    pub(super) memberships: Option<Memberships>,
+    pub(super) unknown_users: Option<UnknownUsers>,
+    pub(super) directory: Option<bool>,
+    pub(super) metadata_headers: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawPrincipal {
+    User,
+    Service,
+}
+
+/// What becomes of the teams and orgs of the bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Memberships {
+    Join,
+    Replace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum UnknownUsers {
+    Allow,
+    Refuse,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "one, or a list")]
+pub(super) enum OneOrMany<T> {
+    Many(Vec<T>),
+    One(T),
+}
+
+impl<T> OneOrMany<T> {
+    pub(super) fn all(self) -> Vec<T> {
+        match self {
+            Self::Many(many) => many,
+            Self::One(one) => vec![one],
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "the path of a claim, or a mapping with `claim` or `value`")]
+pub(super) enum RawSource {
+    Path(String),
+    Detailed(RawDetailed),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDetailed {
+    claim: Option<String>,
+    value: Option<OneOrMany<String>>,
+    split: Option<RawSplit>,
+    only_prefix: Option<String>,
+    strip_prefix: Option<String>,
+    map: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawSplit {
+    Comma,
+    Space,
+}
+
+impl RawMapping {
+    pub(super) fn checked(self) -> Result<Mapping, String> {
+        let claims = self.claims.unwrap_or_default();
+        let usual = Mapping::default();
+        let service_when = match (self.principal, self.service_when) {
+            (None | Some(RawPrincipal::User), None) => ServiceWhen::Never,
+            (Some(RawPrincipal::Service), None) => ServiceWhen::Always,
+            (None, Some(wanted)) => ServiceWhen::All(self::wanted("service_when", wanted)?),
+            (Some(_), Some(_)) => return Err("`principal` and `service_when` do not go together".to_owned()),
+        };
+        let metadata = claims.metadata.unwrap_or_default().into_iter().map(|(name, sources)| {
+            check_name(&name).map_err(|error| format!("`metadata`: {error}"))?;
+            Ok::<_, String>((SmolStr::from(name), checked("metadata", Some(sources))?))
+        });
+        let header = |name: String| {
+            let header: Result<hyper::header::HeaderName, _> = name.parse();
+            header.map(|name| SmolStr::new(name.as_str())).map_err(|_| format!("`{name}` is no name of a header"))
+        };
+        Ok(Mapping {
+            service_when,
+            user: checked("user", claims.user)?,
+            service: checked("service", claims.service)?,
+            external_id: match claims.external_id {
+                None => usual.external_id,
+                said => checked("external_id", said)?,
+            },
+            directory: self.directory == Some(true),
+            teams: checked("teams", claims.teams)?,
+            orgs: checked("orgs", claims.orgs)?,
+            roles: unreserved(checked("roles", claims.roles)?)?,
+            tags: checked("tags", claims.tags)?,
+            email: match claims.email {
+                None => usual.email,
+                said => checked("email", said)?,
+            },
+            metadata: metadata.collect::<Result<_, _>>()?,
+            headers: self.metadata_headers.unwrap_or_default().into_iter().map(header).collect::<Result<_, _>>()?,
+            replaces: self.memberships == Some(Memberships::Replace),
+            allow_unknown: self.unknown_users != Some(UnknownUsers::Refuse),
+        })
+    }
+}
+
+/// What claims must say.
+pub(super) fn wanted(name: &str, raw: BTreeMap<String, OneOrMany<String>>) -> Result<Vec<Wanted>, String> {
+    let one = |(path, values): (String, OneOrMany<String>)| {
+        let path = ClaimPath::parse(&path).map_err(|error| format!("`{name}`: {error}"))?;
+        let values: Vec<SmolStr> = values.all().into_iter().map(SmolStr::from).collect();
+        if values.is_empty() || values.iter().any(|value| value.is_empty() || value == "*") {
+            return Err(format!("`{name}`: a claim wants a value; with a `*` at its end, one that begins so"));
+        }
+        Ok(Wanted { path, values })
+    };
+    if raw.is_empty() {
+        return Err(format!("`{name}` names no claim"));
+    }
+    raw.into_iter().map(one).collect()
+}
+
+fn checked(name: &str, raw: Option<OneOrMany<RawSource>>) -> Result<Sources, String> {
+    let Some(raw) = raw else { return Ok(Sources::default()) };
+    let sources = raw.all();
+    if sources.is_empty() || sources.len() > MAX_ITEMS {
+        return Err(format!("`{name}` takes 1 to {MAX_ITEMS} alternatives"));
+    }
+    let one = |source| RawSource::checked(source).map_err(|error| format!("`{name}`: {error}"));
+    Ok(Sources(sources.into_iter().map(one).collect::<Result<_, _>>()?))
+}
+
+impl RawSource {
+    fn checked(self) -> Result<Source, String> {
+        let detailed = match self {
+            Self::Path(path) => return Ok(Source::Claim(ClaimSource::of(parsed(&path)?))),
+            Self::Detailed(detailed) => detailed,
+        };
+        let RawDetailed { claim, value, split, only_prefix, strip_prefix, map } = detailed;
+        let changes = split.is_some() || only_prefix.is_some() || strip_prefix.is_some() || map.is_some();
+        match (claim, value) {
+            (None, Some(value)) if !changes => Ok(Source::Fixed(names(value.all())?)),
+            (Some(claim), None) => Ok(Source::Claim(ClaimSource {
+                path: parsed(&claim)?,
+                split: split.map(|split| if split == RawSplit::Comma { Split::Comma } else { Split::Space }),
+                only_prefix: only_prefix.map(SmolStr::from),
+                strip_prefix: strip_prefix.map(SmolStr::from),
+                map: map.map(|map| map.into_iter().map(|(from, to)| (from.into(), to.into())).collect()),
+            })),
+            _ => Err("a source says `claim`, with `split`, `only_prefix`, `strip_prefix` or `map`; or `value` alone"
+                .to_owned()),
+        }
+    }
+}
+
+fn parsed(path: &str) -> Result<ClaimPath, String> {
+    ClaimPath::parse(path).map_err(|error| error.to_string())
+}
+
+fn names(values: Vec<String>) -> Result<Vec<SmolStr>, String> {
+    let one = |value: String| check_name(&value).map(|()| value.into()).map_err(|error| format!("`value`: {error}"));
+    values.into_iter().map(one).collect()
+}
+
+/// Roles of Tollgate's own come from the bundle: who gives its teams such a role sees there who has it.
+fn unreserved(sources: Sources) -> Result<Sources, String> {
+    let is_ours = |role: &SmolStr| role.starts_with(RESERVED_ROLE_PREFIX);
+    let gives = |source: &Source| match source {
+        Source::Fixed(values) => values.iter().any(is_ours),
+        Source::Claim(claim) => claim.map.iter().flatten().any(|(_, to)| is_ours(to)),
+    };
+    if sources.0.iter().any(gives) {
+        return Err(format!(
+            "`roles`: those that begin with `{RESERVED_ROLE_PREFIX}` are given in the bundle, to users, services or teams"
+        ));
+    }
+    Ok(sources)
+}

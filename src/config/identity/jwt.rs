@@ -1,0 +1,188 @@
+//! `jwt:`, tokens of other issuers, as written and then as meant.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use smol_str::SmolStr;
+
+use super::claims::{Memberships, OneOrMany, RawClaims, RawMapping, RawPrincipal, UnknownUsers, wanted};
+use crate::edge::identity::jose::{Checks, KeySet, algorithm};
+use crate::edge::identity::jwt::{IssuerSettings, JwtSettings, KeySource};
+use crate::edge::outgoing::Address;
+use crate::model::SecretText;
+
+/// Most issuers, audiences, and the like.
+const MAX_ITEMS: usize = 100;
+/// Longest token, where nothing else is said, and at most.
+const USUAL_TOKEN_BYTES: usize = 8 * 1024;
+const MOST_TOKEN_BYTES: usize = 16 * 1024;
+/// How many proved tokens are remembered, where nothing else is said, and at most.
+const USUAL_REMEMBERED: usize = 10_000;
+const MOST_REMEMBERED: usize = 1_000_000;
+/// By how much clocks may differ, where nothing else is said, and at most.
+const USUAL_LEEWAY_SECONDS: u64 = 10;
+const MOST_LEEWAY_SECONDS: u64 = 30;
+/// How often keys are looked at, where nothing else is said, and at most.
+const HOUR_MS: u64 = 60 * 60 * 1000;
+/// How often an unknown `kid` makes them be looked at, at most, where nothing else is said.
+const USUAL_PAUSE_MS: u64 = 30_000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    issuers: Vec<RawIssuer>,
+    max_token_bytes: Option<usize>,
+    remembered: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawIssuer {
+    issuer: String,
+    audiences: OneOrMany<String>,
+    jwks_url: Option<String>,
+    bearer_file: Option<PathBuf>,
+    jwks_file: Option<PathBuf>,
+    pem_files: Option<OneOrMany<PathBuf>>,
+    secret_file: Option<PathBuf>,
+    algorithms: Option<Vec<String>>,
+    types: Option<Vec<String>>,
+    leeway_seconds: Option<u64>,
+    max_lifetime_seconds: Option<u64>,
+    refresh_ms: Option<u64>,
+    unknown_key_pause_ms: Option<u64>,
+    max_stale_ms: Option<u64>,
+    require: Option<BTreeMap<String, OneOrMany<String>>>,
+    claims: Option<RawClaims>,
+    principal: Option<RawPrincipal>,
+    service_when: Option<BTreeMap<String, OneOrMany<String>>>,
+    memberships: Option<Memberships>,
+    unknown_users: Option<UnknownUsers>,
+    directory: Option<bool>,
+    metadata_headers: Option<Vec<String>>,
+}
+
+impl Raw {
+    pub(super) fn checked(self) -> Result<JwtSettings, String> {
+        if self.issuers.is_empty() || self.issuers.len() > MAX_ITEMS {
+            return Err(format!("`jwt` takes 1 to {MAX_ITEMS} issuers"));
+        }
+        let mut issuers: Vec<IssuerSettings> = Vec::with_capacity(self.issuers.len());
+        for raw in self.issuers {
+            let name = raw.issuer.clone();
+            let issuer = raw.checked().map_err(|error| format!("issuer {}: {error}", name.escape_debug()))?;
+            if issuers.iter().any(|known| known.checks.issuer == issuer.checks.issuer) {
+                return Err(format!("issuer {name}: it stands twice"));
+            }
+            issuers.push(issuer);
+        }
+        if issuers.iter().filter(|issuer| issuer.mapping.directory).count() > 1 {
+            return Err("one issuer at most is the `directory` that `external_id` without an issuer means".to_owned());
+        }
+        let max_token_bytes = self.max_token_bytes.unwrap_or(USUAL_TOKEN_BYTES);
+        if !(256..=MOST_TOKEN_BYTES).contains(&max_token_bytes) {
+            return Err(format!("`max_token_bytes` is 256 to {MOST_TOKEN_BYTES}"));
+        }
+        let remembered = self.remembered.unwrap_or(USUAL_REMEMBERED);
+        if remembered > MOST_REMEMBERED {
+            return Err(format!("`remembered` is {MOST_REMEMBERED} at most"));
+        }
+        Ok(JwtSettings { issuers, max_token_bytes, remembered })
+    }
+}
+
+impl RawIssuer {
+    fn checked(self) -> Result<IssuerSettings, String> {
+        if self.issuer.is_empty() || self.issuer.len() > 512 || self.issuer.contains('|') {
+            return Err("an issuer has 1 to 512 bytes, and no `|` in it".to_owned());
+        }
+        let keys = self.keys()?;
+        let audiences: Vec<SmolStr> = self.audiences.all().into_iter().map(SmolStr::from).collect();
+        if audiences.is_empty() || audiences.len() > MAX_ITEMS || audiences.iter().any(|one| one.is_empty()) {
+            return Err(format!("`audiences` takes 1 to {MAX_ITEMS} texts: what `aud` calls this server"));
+        }
+        let known =
+            |name: String| algorithm(&name).ok_or_else(|| format!("`algorithms`: `{name}` is none that is taken"));
+        let algorithms = self.algorithms.map(|names| names.into_iter().map(known).collect::<Result<Vec<_>, _>>());
+        let algorithms = algorithms.transpose()?;
+        if algorithms.as_ref().is_some_and(Vec::is_empty) {
+            return Err("`algorithms` names none".to_owned());
+        }
+        let types = self.types.unwrap_or_else(|| ["JWT", "at+jwt", "application/at+jwt"].map(String::from).into());
+        let leeway = self.leeway_seconds.unwrap_or(USUAL_LEEWAY_SECONDS);
+        if leeway > MOST_LEEWAY_SECONDS {
+            return Err(format!("`leeway_seconds` is {MOST_LEEWAY_SECONDS} at most"));
+        }
+        let within = |name: &str, said: Option<u64>, usual: u64, least: u64| match said.unwrap_or(usual) {
+            millis if (least..=HOUR_MS).contains(&millis) => Ok(Duration::from_millis(millis)),
+            _ => Err(format!("`{name}` is {least} to {HOUR_MS}")),
+        };
+        let checks = Checks {
+            issuer: self.issuer.into(),
+            audiences,
+            algorithms,
+            types: types.into_iter().map(|typ| typ.to_ascii_lowercase().into()).collect(),
+            leeway_ms: i64::try_from(leeway * 1000).unwrap_or(0),
+            max_lifetime_ms: self
+                .max_lifetime_seconds
+                .map(|most| i64::try_from(most.saturating_mul(1000)).unwrap_or(i64::MAX)),
+            require: self.require.map(|raw| wanted("require", raw)).transpose()?.unwrap_or_default(),
+        };
+        let mapping = RawMapping {
+            claims: self.claims,
+            principal: self.principal,
+            service_when: self.service_when,
+            memberships: self.memberships,
+            unknown_users: self.unknown_users,
+            directory: self.directory,
+            metadata_headers: self.metadata_headers,
+        };
+        Ok(IssuerSettings {
+            checks,
+            mapping: mapping.checked()?,
+            keys,
+            refresh: within("refresh_ms", self.refresh_ms, HOUR_MS, 100)?,
+            unknown_key_pause: within("unknown_key_pause_ms", self.unknown_key_pause_ms, USUAL_PAUSE_MS, 100)?,
+            max_stale: self.max_stale_ms.map(Duration::from_millis),
+        })
+    }
+
+    /// Where its keys come from: from the issuer, unless a file has them.
+    fn keys(&self) -> Result<KeySource, String> {
+        let pem = self.pem_files.clone().map(OneOrMany::all).unwrap_or_default();
+        let files: Vec<PathBuf> = self.jwks_file.iter().cloned().chain(pem).collect();
+        let remote = self.jwks_url.is_some() || self.bearer_file.is_some();
+        match (&self.secret_file, files.is_empty()) {
+            (Some(path), true) if !remote => shared(path),
+            (None, false) if !remote => Ok(KeySource::Files(files)),
+            (None, true) => {
+                let url = self.jwks_url.as_ref().unwrap_or(&self.issuer);
+                let address = Address::parse(url).map_err(|error| format!("`{url}`: {error}"));
+                address.map_err(|error| match self.jwks_url {
+                    Some(_) => format!("`jwks_url`: {error}"),
+                    None => {
+                        format!("its keys are not where it is ({error}): say `jwks_url`, `jwks_file` or `pem_files`")
+                    }
+                })?;
+                let jwks_url = self.jwks_url.clone().map(SmolStr::from);
+                Ok(KeySource::Remote { jwks_url, bearer_file: self.bearer_file.clone() })
+            }
+            _ => {
+                let message = "keys come from the issuer (`jwks_url`, `bearer_file`), from files (`jwks_file`, `pem_files`), or \
+                               are a secret (`secret_file`): one of the three";
+                Err(message.to_owned())
+            }
+        }
+    }
+}
+
+fn shared(path: &Path) -> Result<KeySource, String> {
+    let text = std::fs::read_to_string(path);
+    let text = zeroize::Zeroizing::new(text.map_err(|error| format!("`secret_file` {}: {error}", path.display()))?);
+    let secret = SecretText::new(text.trim());
+    KeySet::of_secret(secret.expose().as_bytes())
+        .map_err(|error| format!("`secret_file` {}: {error}", path.display()))?;
+    Ok(KeySource::Secret(secret))
+}

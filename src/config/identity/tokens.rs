@@ -1,0 +1,36 @@
+//! `tokens:`, Tollgate's own tokens, as written and then as meant.
+
+use serde::Deserialize;
+
+use crate::edge::identity::tokens::TokenOptions;
+
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    issuer: Option<String>,
+    access_seconds: Option<u64>,
+    refresh_seconds: Option<u64>,
+    rotate_seconds: Option<u64>,
+}
+
+impl Raw {
+    pub(super) fn checked(self) -> Result<TokenOptions, String> {
+        let issuer = self.issuer.unwrap_or_else(|| "tollgate".to_owned());
+        if issuer.is_empty() || issuer.len() > 512 || issuer.contains('|') {
+            return Err("`tokens.issuer` has 1 to 512 bytes, and no `|` in it".to_owned());
+        }
+        let within = |name: &str, said: Option<u64>, usual: u64, (least, most): (u64, u64)| match said.unwrap_or(usual)
+        {
+            seconds if (least..=most).contains(&seconds) => Ok(i64::try_from(seconds * 1000).unwrap_or(i64::MAX)),
+            _ => Err(format!("`tokens.{name}` is {least} to {most}")),
+        };
+        Ok(TokenOptions {
+            issuer: issuer.into(),
+            access_ms: within("access_seconds", self.access_seconds, 900, (10, 3600))?,
+            refresh_ms: within("refresh_seconds", self.refresh_seconds, 7 * DAY_SECONDS, (60, 90 * DAY_SECONDS))?,
+            rotate_ms: within("rotate_seconds", self.rotate_seconds, 30 * DAY_SECONDS, (1, 365 * DAY_SECONDS))?,
+        })
+    }
+}

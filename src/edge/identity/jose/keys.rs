@@ -1,0 +1,249 @@
+//! Keys that tokens are checked with. A key says itself which algorithms it is for; a token only picks among those.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::crypto::{aws_lc, verify};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use serde_json::{Map, Value};
+use smol_str::SmolStr;
+
+use super::jws::{self, Jws};
+use crate::model::{Refusal, RefusalReason, strict_json};
+
+/// Most keys of a set.
+const MAX_KEYS: usize = 100;
+/// Most keys that a token is tried with; a set has one of each `kid`, or two where one replaces the other.
+const MAX_TRIED: usize = 4;
+/// Fewest bytes of an RSA key's modulus: 2048 bits.
+const MIN_RSA_BYTES: usize = 256;
+/// Fewest bytes of a shared secret.
+const MIN_SECRET_BYTES: usize = 32;
+
+/// What checks the signatures of an issuer's tokens.
+#[derive(Clone, Default)]
+pub struct KeySet {
+    keys: Vec<Key>,
+    /// How many of a published set are of no use here.
+    passed_over: usize,
+}
+
+#[derive(Clone)]
+struct Key {
+    kid: Option<SmolStr>,
+    /// Whether it is for tokens of every `kid`: its owner configured it by itself.
+    any_kid: bool,
+    algorithms: Vec<Algorithm>,
+    key: DecodingKey,
+}
+
+/// Why there are no keys.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The set is no JSON Web Key Set (RFC 7517).
+    #[error("it is no JSON Web Key Set: {0}")]
+    Form(&'static str),
+    /// A PEM file without a public key that is taken.
+    #[error("it has no RSA (2048 bits at least), P-256, P-384 or Ed25519 public key in PEM")]
+    Pem,
+    /// A short secret.
+    #[error("a secret for HS256 has {MIN_SECRET_BYTES} bytes at least; `openssl rand -hex 32` makes a good one")]
+    Secret,
+}
+
+impl KeySet {
+    /// The keys of a published set. Those of no use are passed over: for encryption, too short, symmetric, private.
+    ///
+    /// # Errors
+    /// Where it is no such set.
+    pub fn of_jwks(text: &[u8]) -> Result<Self, KeyError> {
+        ready();
+        let set = strict_json::from_slice(text).map_err(|_| KeyError::Form("no JSON whose members stand once"))?;
+        let keys = set.get("keys").and_then(Value::as_array).ok_or(KeyError::Form("`keys` is no list"))?;
+        if keys.len() > MAX_KEYS {
+            return Err(KeyError::Form("more than 100 keys"));
+        }
+        let read: Vec<Key> = keys.iter().filter_map(|key| Key::of_jwk(key.as_object()?)).collect();
+        Ok(Self { passed_over: keys.len() - read.len(), keys: read })
+    }
+
+    /// A public key in PEM.
+    ///
+    /// # Errors
+    /// Where there is none that is taken.
+    pub fn of_pem(text: &[u8]) -> Result<Self, KeyError> {
+        ready();
+        Key::of_pem(text).map(|key| Self { keys: vec![key], passed_over: 0 }).ok_or(KeyError::Pem)
+    }
+
+    /// A secret that the issuer shares with this server.
+    ///
+    /// # Errors
+    /// Where it is short.
+    pub fn of_secret(bytes: &[u8]) -> Result<Self, KeyError> {
+        ready();
+        if bytes.len() < MIN_SECRET_BYTES {
+            return Err(KeyError::Secret);
+        }
+        let algorithms = AlgorithmFamily::Hmac.algorithms().to_vec();
+        let key = Key { kid: None, any_kid: true, algorithms, key: DecodingKey::from_secret(bytes) };
+        Ok(Self { keys: vec![key], passed_over: 0 })
+    }
+
+    /// The keys of both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.keys.extend(other.keys);
+        self.passed_over += other.passed_over;
+        self
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// How many of a published set are of no use here.
+    #[must_use]
+    pub fn passed_over(&self) -> usize {
+        self.passed_over
+    }
+
+    /// Whether a key of this set signed the token, with an algorithm of that key's and of `allowed`.
+    ///
+    /// # Errors
+    /// With the reason, where none did.
+    pub fn check(&self, token: &Jws<'_>, allowed: Option<&[Algorithm]>) -> Result<(), Unsigned> {
+        let algorithm = token.header.algorithm;
+        let named = |key: &&Key| key.any_kid || key.kid == token.header.kid;
+        let mut found = self.keys.iter().filter(named).peekable();
+        if found.peek().is_none() {
+            return Err(Unsigned::UnknownKey);
+        }
+        let fits = |key: &&Key| key.algorithms.contains(&algorithm);
+        let mut tried = found.filter(fits).take(MAX_TRIED).peekable();
+        if tried.peek().is_none() || allowed.is_some_and(|allowed| !allowed.contains(&algorithm)) {
+            return Err(Unsigned::Algorithm);
+        }
+        let signed = |key: &Key| verify(token.signature, token.signed.as_bytes(), &key.key, algorithm) == Ok(true);
+        if tried.any(signed) { Ok(()) } else { Err(Unsigned::Wrong) }
+    }
+}
+
+/// That no key of a set signed a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsigned {
+    /// The set has no such key.
+    UnknownKey,
+    /// The key is not for that algorithm.
+    Algorithm,
+    /// The signature is not the key's.
+    Wrong,
+}
+
+impl From<Unsigned> for Refusal {
+    fn from(unsigned: Unsigned) -> Self {
+        match unsigned {
+            Unsigned::UnknownKey => Self::new(RefusalReason::Wrong, "no key of the token's issuer has its `kid`"),
+            Unsigned::Algorithm => Self::new(RefusalReason::Untrusted, "the token's key is not for its algorithm"),
+            Unsigned::Wrong => Self::new(RefusalReason::Wrong, "the token's signature is not its issuer's"),
+        }
+    }
+}
+
+impl Key {
+    fn of_jwk(jwk: &Map<String, Value>) -> Option<Self> {
+        let text = |name: &str| jwk.get(name).map_or(Some(None), |value| value.as_str().map(Some));
+        if jwk.contains_key("d") || jwk.contains_key("k") {
+            return None;
+        }
+        if text("use")?.is_some_and(|is_for| is_for != "sig") {
+            return None;
+        }
+        if let Some(operations) = jwk.get("key_ops")
+            && !operations.as_array()?.iter().any(|operation| operation == "verify")
+        {
+            return None;
+        }
+        let (key, family) = Self::material(text("kty")??, &text)?;
+        let algorithms = match text("alg")? {
+            None => family.to_vec(),
+            Some(name) => vec![jws::algorithm(name).filter(|algorithm| family.contains(algorithm))?],
+        };
+        Some(Self { kid: text("kid")?.map(SmolStr::new), any_kid: false, algorithms, key })
+    }
+
+    fn material<'j>(
+        kind: &str,
+        text: &impl Fn(&str) -> Option<Option<&'j str>>,
+    ) -> Option<(DecodingKey, &'static [Algorithm])> {
+        match kind {
+            "RSA" => {
+                let (n, e) = (text("n")??, text("e")??);
+                let bytes = URL_SAFE_NO_PAD.decode(n).ok()?;
+                let length = bytes.iter().skip_while(|byte| **byte == 0).count();
+                let key = DecodingKey::from_rsa_components(n, e).ok()?;
+                (length >= MIN_RSA_BYTES).then_some((key, &RSA))
+            }
+            "EC" => {
+                let (x, y) = (text("x")??, text("y")??);
+                let (bytes, algorithms): (_, &[Algorithm]) = match text("crv")?? {
+                    "P-256" => (32, &[Algorithm::ES256]),
+                    "P-384" => (48, &[Algorithm::ES384]),
+                    _ => return None,
+                };
+                let whole = |part: &str| URL_SAFE_NO_PAD.decode(part).is_ok_and(|part| part.len() == bytes);
+                let key = DecodingKey::from_ec_components(x, y).ok()?;
+                (whole(x) && whole(y)).then_some((key, algorithms))
+            }
+            "OKP" => {
+                let x = text("x")??;
+                let whole = URL_SAFE_NO_PAD.decode(x).is_ok_and(|x| x.len() == 32);
+                let key = DecodingKey::from_ed_components(x).ok()?;
+                (whole && text("crv")?? == "Ed25519").then_some((key, &[Algorithm::EdDSA]))
+            }
+            _ => None,
+        }
+    }
+
+    fn of_pem(text: &[u8]) -> Option<Self> {
+        let any =
+            |key, algorithms: &[Algorithm]| Self { kid: None, any_kid: true, algorithms: algorithms.to_vec(), key };
+        if let Ok(key) = DecodingKey::from_ed_pem(text) {
+            return Some(any(key, &[Algorithm::EdDSA]));
+        }
+        if let Ok(key) = DecodingKey::from_ec_pem(text) {
+            // An uncompressed point: a byte, and two coordinates.
+            let algorithm = match key.try_get_as_bytes().ok()?.len() {
+                65 => Algorithm::ES256,
+                97 => Algorithm::ES384,
+                _ => return None,
+            };
+            return Some(any(key, &[algorithm]));
+        }
+        let key = DecodingKey::from_rsa_pem(text).ok()?;
+        (key.try_get_as_bytes().ok()?.len() > MIN_RSA_BYTES).then(|| any(key, &RSA))
+    }
+}
+
+const RSA: [Algorithm; 6] =
+    [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
+
+/// Says which cryptography checks signatures; without it the library refuses to guess where a program has several.
+pub(in crate::edge::identity) fn ready() {
+    // Somebody else's choice stands.
+    let _already = aws_lc::DEFAULT_PROVIDER.install_default();
+}
+
+impl std::fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kids: Vec<_> = self.keys.iter().map(|key| (&key.kid, &key.algorithms)).collect();
+        f.debug_struct("KeySet").field("keys", &kids).field("passed_over", &self.passed_over).finish()
+    }
+}

@@ -1,0 +1,10 @@
+//! Signed tokens (JOSE), whoever's they are: how they are taken apart, which keys check them, and what their claims must be.
+
+mod checks;
+mod jws;
+mod keys;
+
+pub use checks::{Checked, Checks};
+pub use jws::{Header, Jws, algorithm, looks_like};
+pub(super) use keys::ready;
+pub use keys::{KeyError, KeySet, Unsigned};

@@ -1,0 +1,100 @@
+//! Fetches the keys of an issuer: its discovery document, the set that it names, or files. Addresses come from the
+//! configuration and from what the issuer itself publishes over TLS, never from a token.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use smol_str::{SmolStr, format_smolstr};
+
+use super::issuer::{IssuerSettings, KeySource};
+use crate::edge::identity::jose::KeySet;
+use crate::gate::{Ask, Fetch, Reply};
+use crate::model::{SecretText, strict_json};
+
+/// For each of the two exchanges.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest document that is read.
+const MOST_BYTES: usize = 1024 * 1024;
+/// How often files are looked at.
+const FILES_EVERY: Duration = Duration::from_secs(1);
+
+/// Keys that were found.
+pub(super) struct Fetched {
+    pub(super) keys: KeySet,
+    /// The digest of what they were read from.
+    pub(super) content: [u8; 32],
+    /// For how long they are good, where whoever publishes them says so.
+    pub(super) max_age: Option<Duration>,
+}
+
+/// The keys of an issuer, as they are now.
+pub(super) async fn keys(settings: &IssuerSettings, fetch: &dyn Fetch) -> Result<Fetched, String> {
+    match &settings.keys {
+        KeySource::Secret(secret) => {
+            let keys = KeySet::of_secret(secret.expose().as_bytes()).map_err(|error| error.to_string())?;
+            Ok(Fetched { keys, content: [0; 32], max_age: None })
+        }
+        KeySource::Files(files) => of_files(files),
+        KeySource::Remote { jwks_url, bearer_file } => {
+            let bearer = bearer_file.as_deref().map(bearer).transpose()?;
+            let url = match jwks_url {
+                Some(url) => url.clone(),
+                None => discovered(&settings.checks.issuer, bearer.as_ref(), fetch).await?,
+            };
+            let reply = got(&url, bearer.as_ref(), fetch).await?;
+            let keys = KeySet::of_jwks(&reply.body).map_err(|error| format!("{url}: {error}"))?;
+            let max_age = reply.header("cache-control").and_then(max_age);
+            Ok(Fetched { keys, content: Sha256::digest(&reply.body).into(), max_age })
+        }
+    }
+}
+
+/// The address of the key set, by OpenID Connect Discovery 1.0: the document must be the issuer's own.
+async fn discovered(issuer: &SmolStr, bearer: Option<&SecretText>, fetch: &dyn Fetch) -> Result<SmolStr, String> {
+    let url = format_smolstr!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+    let reply = got(&url, bearer, fetch).await?;
+    let document = strict_json::from_slice(&reply.body).map_err(|_| format!("{url}: it is no JSON"))?;
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    if text("issuer") != Some(issuer) {
+        return Err(format!("{url}: its `issuer` is another one"));
+    }
+    text("jwks_uri").map(SmolStr::new).ok_or_else(|| format!("{url}: it has no `jwks_uri`"))
+}
+
+async fn got(url: &SmolStr, bearer: Option<&SecretText>, fetch: &dyn Fetch) -> Result<Reply, String> {
+    let mut headers = vec![("accept".into(), SecretText::new("application/json"))];
+    headers.extend(bearer.map(|token| ("authorization".into(), token.clone())));
+    let ask = Ask { url: url.clone(), body: None, headers, timeout: TIMEOUT, most_bytes: MOST_BYTES };
+    let reply = fetch.fetch(ask).await.map_err(|error| format!("{url}: {error}"))?;
+    if reply.status == 200 { Ok(reply) } else { Err(format!("{url}: it answers with {}", reply.status)) }
+}
+
+fn bearer(path: &Path) -> Result<SecretText, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(SecretText::new(format!("Bearer {}", text.trim())))
+}
+
+fn of_files(files: &[std::path::PathBuf]) -> Result<Fetched, String> {
+    let mut keys = KeySet::default();
+    let mut content = Sha256::new();
+    for path in files {
+        let wrong = |error: String| format!("{}: {error}", path.display());
+        let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        if text.len() > MOST_BYTES {
+            return Err(wrong("it is too long".to_owned()));
+        }
+        let is_pem = text.trim_ascii_start().starts_with(b"-----BEGIN");
+        let read = if is_pem { KeySet::of_pem(&text) } else { KeySet::of_jwks(&text) };
+        keys = keys.and(read.map_err(|error| wrong(error.to_string()))?);
+        content.update(Sha256::digest(&text));
+    }
+    Ok(Fetched { keys, content: content.finalize().into(), max_age: Some(FILES_EVERY) })
+}
+
+/// What `Cache-Control` says of how long an answer is good.
+fn max_age(value: &str) -> Option<Duration> {
+    let said = value.split(',').find_map(|part| part.trim().strip_prefix("max-age="))?;
+    said.parse().ok().map(Duration::from_secs)
+}

@@ -1,0 +1,210 @@
+//! An issuer: what its tokens must say, and its keys, which a follower fetches and keeps fresh.
+//!
+//! What is hard about it: keys change while tokens come. The last good set decides until there is a newer one, tokens with
+//! an unknown `kid` make the follower look at a bounded rate, and nobody who hangs up stops it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use smol_str::SmolStr;
+use tokio::sync::{Notify, watch};
+
+use super::fetching::{self, Fetched};
+use crate::edge::identity::claims::Mapping;
+use crate::edge::identity::jose::{Checks, KeySet};
+use crate::gate::{Clock, Fetch};
+use crate::model::{SecretText, Timestamp};
+
+/// The first pause after a failure; each one after that is twice as long, up to the pause for unknown keys.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// An issuer as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerSettings {
+    /// What its tokens must say.
+    pub checks: Checks,
+    /// What its claims mean.
+    pub mapping: Mapping,
+    /// Where its keys come from.
+    pub keys: KeySource,
+    /// How often they are looked at, where the issuer does not want it sooner.
+    pub refresh: Duration,
+    /// How often an unknown `kid` makes them be looked at, at most.
+    pub unknown_key_pause: Duration,
+    /// For how long keys decide that could not be looked at since; for ever, if nothing is said.
+    pub max_stale: Option<Duration>,
+}
+
+/// Where the keys of an issuer come from.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// From the issuer: from this address, or the one that its discovery document names.
+    Remote {
+        /// The address of its key set.
+        jwks_url: Option<SmolStr>,
+        /// A file whose token is sent along, as a Kubernetes API server wants it.
+        bearer_file: Option<PathBuf>,
+    },
+    /// Files: sets (JWKS) or public keys (PEM).
+    Files(Vec<PathBuf>),
+    /// A secret that the issuer shares with this server.
+    Secret(SecretText),
+}
+
+impl PartialEq for KeySource {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Remote { jwks_url, bearer_file }, Self::Remote { jwks_url: url, bearer_file: file }) => {
+                jwks_url == url && bearer_file == file
+            }
+            (Self::Files(files), Self::Files(others)) => files == others,
+            (Self::Secret(secret), Self::Secret(other)) => secret.is(other),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for KeySource {}
+
+/// An issuer, with its keys.
+pub struct Issuer {
+    pub(super) settings: IssuerSettings,
+    loaded: ArcSwapOption<Loaded>,
+    /// How often the follower has looked.
+    tries: watch::Sender<u64>,
+    wish: Notify,
+    following: AtomicBool,
+    looking: AtomicBool,
+    /// When it looked last, in milliseconds.
+    looked_at: AtomicI64,
+}
+
+/// Keys, as they were when the follower last saw them.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) keys: KeySet,
+    /// Another one for every other set.
+    pub(super) generation: u64,
+    /// The content, to tell whether it changed.
+    content: [u8; 32],
+    seen_at: Timestamp,
+}
+
+impl Issuer {
+    /// Of these settings; without keys yet.
+    #[must_use]
+    pub fn new(settings: IssuerSettings) -> Self {
+        Self {
+            settings,
+            loaded: ArcSwapOption::empty(),
+            tries: watch::Sender::new(0),
+            wish: Notify::new(),
+            following: AtomicBool::new(false),
+            looking: AtomicBool::new(false),
+            looked_at: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    /// What decides now.
+    pub(super) fn loaded(&self, now: Timestamp) -> Option<Arc<Loaded>> {
+        let loaded = self.loaded.load_full()?;
+        self.is_fresh(&loaded, now).then_some(loaded)
+    }
+
+    /// Whether the keys of this generation decide now.
+    pub(super) fn is_of(&self, generation: u64, now: Timestamp) -> bool {
+        let loaded = self.loaded.load();
+        loaded.as_ref().is_some_and(|loaded| loaded.generation == generation && self.is_fresh(loaded, now))
+    }
+
+    fn is_fresh(&self, loaded: &Loaded, now: Timestamp) -> bool {
+        let age = now.as_millis().saturating_sub(loaded.seen_at.as_millis());
+        self.settings.max_stale.is_none_or(|most| age <= millis(most))
+    }
+
+    /// Waits until the follower has looked again, where it may. False where it may not, so that nothing can have changed.
+    pub(super) async fn look_again(&self, now: Timestamp) -> bool {
+        let mut tries = self.tries.subscribe();
+        let before = *tries.borrow();
+        if !self.following.load(Ordering::Acquire) {
+            return false;
+        }
+        if !self.looking.load(Ordering::Acquire) {
+            if !self.may_look(now) {
+                return false;
+            }
+            self.wish.notify_one();
+        }
+        tries.wait_for(|tries| *tries > before).await.is_ok()
+    }
+
+    fn may_look(&self, now: Timestamp) -> bool {
+        let since = now.as_millis().saturating_sub(self.looked_at.load(Ordering::Acquire));
+        // A clock that went back must not keep it from looking.
+        since < 0 || since >= millis(self.settings.unknown_key_pause)
+    }
+
+    /// Keeps the keys fresh, for as long as it is let.
+    pub async fn follow(self: Arc<Self>, fetch: Arc<dyn Fetch>, clock: Arc<dyn Clock>) {
+        self.following.store(true, Ordering::Release);
+        let mut failures = 0;
+        loop {
+            self.looking.store(true, Ordering::Release);
+            self.looked_at.store(clock.now().as_millis(), Ordering::Release);
+            let found = fetching::keys(&self.settings, &*fetch).await;
+            let pause = self.take(found, clock.now(), &mut failures);
+            self.looking.store(false, Ordering::Release);
+            self.tries.send_modify(|tries| *tries += 1);
+            let mut left = pause;
+            // Wishes that come too soon are passed over.
+            while let (began, Ok(())) = (clock.now(), tokio::time::timeout(left, self.wish.notified()).await) {
+                if self.may_look(clock.now()) {
+                    break;
+                }
+                let waited = clock.now().as_millis().saturating_sub(began.as_millis());
+                left = left.saturating_sub(Duration::from_millis(u64::try_from(waited).unwrap_or(0)));
+            }
+        }
+    }
+
+    /// Takes what was found into use; the pause until it is looked again.
+    fn take(&self, found: Result<Fetched, String>, now: Timestamp, failures: &mut u32) -> Duration {
+        match found {
+            Ok(Fetched { keys, content, max_age }) => {
+                *failures = 0;
+                let before = self.loaded.load_full();
+                let generation = match &before {
+                    Some(before) if before.content == content => before.generation,
+                    before => {
+                        let (count, passed_over) = (keys.len(), keys.passed_over());
+                        super::say(&format!(
+                            "keys of {}: {count} in use, {passed_over} passed over",
+                            self.settings.checks.issuer
+                        ));
+                        before.as_ref().map_or(1, |before| before.generation + 1)
+                    }
+                };
+                self.loaded.store(Some(Arc::new(Loaded { keys, generation, content, seen_at: now })));
+                let wanted = max_age.unwrap_or(self.settings.refresh);
+                wanted.clamp(self.settings.unknown_key_pause.min(self.settings.refresh), self.settings.refresh)
+            }
+            Err(reason) => {
+                if *failures == 0 {
+                    let going_on = if self.loaded.load().is_some() { "the last ones go on" } else { "it has none yet" };
+                    let issuer = &self.settings.checks.issuer;
+                    super::say(&format!("warning: the keys of {issuer} cannot be had, {going_on}: {reason}"));
+                }
+                let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(16));
+                *failures = failures.saturating_add(1);
+                pause.min(self.settings.unknown_key_pause)
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

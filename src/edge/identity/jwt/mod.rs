@@ -1,0 +1,236 @@
+//! Tokens of other issuers: JSON Web Tokens (RFC 7519) whose issuers are configured, checked with the keys that those
+//! publish.
+//!
+//! What is hard about it: everything in a token is an attacker's until its signature is checked, and much after that. So
+//! the issuer picks the keys, the key picks the algorithm, and what was proved is remembered for this bundle, these keys
+//! and this whole token alone.
+
+mod fetching;
+mod issuer;
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use smol_str::SmolStr;
+
+pub use issuer::{Issuer, IssuerSettings, KeySource};
+
+use super::claims::Proof;
+use super::jose::{Jws, Unsigned, looks_like};
+use super::recent::{self, CredentialDigest, Recent};
+use crate::gate::{Authenticator, Clock, Credential, Fetch, Later, Presented, Verdict};
+use crate::model::{AuthMethod, Identity, Refusal, RefusalReason, Timestamp};
+use crate::policy::Snapshot;
+
+/// How tokens are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtSettings {
+    /// Whose.
+    pub issuers: Vec<IssuerSettings>,
+    /// Longest token.
+    pub max_token_bytes: usize,
+    /// How many proved tokens are remembered.
+    pub remembered: usize,
+}
+
+/// Knows the tokens of its issuers.
+pub struct JwtProvider {
+    name: Box<str>,
+    pass_on_error: bool,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    issuers: HashMap<SmolStr, Arc<Issuer>>,
+    max_token_bytes: usize,
+    recent: Recent<Remembered>,
+}
+
+/// What a token proved, and all that this depends on besides the token.
+#[derive(Clone)]
+struct Remembered {
+    identity: Arc<Identity>,
+    issuer: Arc<Issuer>,
+    generation: u64,
+    revision: Arc<str>,
+}
+
+/// Why a token proves nobody.
+enum Fault {
+    /// For good.
+    Refused(Refusal),
+    /// Its issuer has no such key, as far as is known.
+    UnknownKey(Refusal),
+    /// Its issuer has no keys that may be used.
+    NoKeys(Refusal),
+    /// Its issuer is not one of these.
+    Stranger,
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl JwtProvider {
+    /// Of these settings. Keys come with [`JwtProvider::followers`].
+    #[must_use]
+    pub fn new(name: &str, settings: JwtSettings, pass_on_error: bool) -> Self {
+        let JwtSettings { issuers, max_token_bytes, remembered } = settings;
+        let known = |settings: IssuerSettings| (settings.checks.issuer.clone(), Arc::new(Issuer::new(settings)));
+        let issuers = issuers.into_iter().map(known).collect();
+        let inner = Inner { issuers, max_token_bytes, recent: Recent::new(remembered) };
+        Self { name: name.into(), pass_on_error, inner: Arc::new(inner) }
+    }
+
+    /// What keeps each issuer's keys fresh: to be run for as long as the provider is asked. Without it there are no keys.
+    pub fn followers(
+        &self,
+        fetch: &Arc<dyn Fetch>,
+        clock: &Arc<dyn Clock>,
+    ) -> impl Iterator<Item = impl Future<Output = ()> + Send + 'static> {
+        let follow = |issuer: &Arc<Issuer>| Arc::clone(issuer).follow(Arc::clone(fetch), Arc::clone(clock));
+        self.inner.issuers.values().map(follow).collect::<Vec<_>>().into_iter()
+    }
+
+    fn verdict(&self, proved: Result<Arc<Identity>, Fault>) -> Verdict {
+        match proved {
+            Ok(identity) => Verdict::Proved(identity),
+            Err(Fault::Stranger) => Verdict::Passed,
+            Err(Fault::NoKeys(_)) if self.pass_on_error => Verdict::Passed,
+            Err(Fault::Refused(refusal) | Fault::UnknownKey(refusal) | Fault::NoKeys(refusal)) => {
+                Verdict::Refused(refusal)
+            }
+        }
+    }
+}
+
+impl Authenticator for JwtProvider {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
+        let (Credential::Bearer(token) | Credential::ApiKey(token)) = &presented.credential else {
+            return Later::ready(Verdict::Passed);
+        };
+        if !token.expose().contains('.') {
+            return Later::ready(Verdict::Passed);
+        }
+        let digest = recent::digest(token.expose());
+        if let Some(known) = self.inner.remembered(&digest, snapshot, now) {
+            return Later::ready(Verdict::Proved(with_headers(known, presented)));
+        }
+        if !looks_like(token.expose()) {
+            return Later::ready(Verdict::Passed);
+        }
+        match self.inner.prove(token.expose(), digest, snapshot, now) {
+            Ok(known) => Later::ready(Verdict::Proved(with_headers(known, presented))),
+            Err((Fault::UnknownKey(_) | Fault::NoKeys(_), Some(issuer))) => {
+                let (inner, presented, snapshot) = (Arc::clone(&self.inner), presented.clone(), Arc::clone(snapshot));
+                let this = Self { name: self.name.clone(), pass_on_error: self.pass_on_error, inner };
+                Later::pending(async move {
+                    // Whether it looked or may not yet: what it has now decides.
+                    let _looked = issuer.look_again(now).await;
+                    let (Credential::Bearer(token) | Credential::ApiKey(token)) = &presented.credential else {
+                        return Verdict::Passed;
+                    };
+                    let proved = this.inner.prove(token.expose(), digest, &snapshot, now);
+                    let proved = proved.map(|known| with_headers(known, &presented)).map_err(|(fault, _)| fault);
+                    this.verdict(proved)
+                })
+            }
+            Err((fault, _)) => Later::ready(self.verdict(Err(fault))),
+        }
+    }
+}
+
+impl Inner {
+    fn remembered(&self, digest: &CredentialDigest, snapshot: &Snapshot, now: Timestamp) -> Option<Remembered> {
+        let known = self.recent.get(digest)?;
+        let in_time = known.identity.expires_at.is_some_and(|end| now < end);
+        let holds = in_time && known.issuer.is_of(known.generation, now) && known.revision == *snapshot.revision();
+        if !holds {
+            self.recent.forget(digest);
+        }
+        holds.then_some(known)
+    }
+
+    /// Whom the token proves; with its issuer, where that might have newer keys.
+    fn prove(
+        &self,
+        token: &str,
+        digest: CredentialDigest,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<Remembered, (Fault, Option<Arc<Issuer>>)> {
+        let read = |token| {
+            let jws = Jws::parse(token, self.max_token_bytes)?;
+            let claims = jws.claims()?;
+            Ok::<_, Refusal>((jws, claims))
+        };
+        let (jws, claims) = read(token).map_err(|refusal| (refusal.into(), None))?;
+        let issuer = match claims.get("iss").and_then(Value::as_str) {
+            Some(name) => self.issuers.get(name).ok_or((Fault::Stranger, None))?,
+            None => {
+                let refusal = Refusal::new(RefusalReason::Untrusted, "the token has no `iss` that is a text");
+                return Err((refusal.into(), None));
+            }
+        };
+        let known =
+            Self::known(issuer, &jws, &claims, snapshot, now).map_err(|fault| (fault, Some(Arc::clone(issuer))))?;
+        self.recent.put(digest, known.clone());
+        Ok(known)
+    }
+
+    fn known(
+        issuer: &Arc<Issuer>,
+        jws: &Jws<'_>,
+        claims: &Map<String, Value>,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<Remembered, Fault> {
+        let IssuerSettings { checks, mapping, .. } = &issuer.settings;
+        let about = |refusal: Refusal| refusal.about(checks.issuer.clone());
+        let Some(loaded) = issuer.loaded(now) else {
+            let message = "the keys of the token's issuer are not known at the moment";
+            return Err(Fault::NoKeys(about(Refusal::new(RefusalReason::ProviderUnavailable, message))));
+        };
+        match loaded.keys.check(jws, checks.algorithms.as_deref()) {
+            Ok(()) => {}
+            Err(Unsigned::UnknownKey) => return Err(Fault::UnknownKey(about(Unsigned::UnknownKey.into()))),
+            Err(unsigned) => return Err(Fault::Refused(about(unsigned.into()))),
+        }
+        let checked = checks.check(&jws.header, claims, now).map_err(about)?;
+        let proof = Proof {
+            issuer: &checks.issuer,
+            subject: &checked.subject,
+            claims,
+            method: AuthMethod::Jwt,
+            expires_at: checked.expires_at,
+        };
+        let identity = mapping.identity(&proof, snapshot).map_err(about)?;
+        Ok(Remembered {
+            identity: Arc::new(identity),
+            issuer: Arc::clone(issuer),
+            generation: loaded.generation,
+            revision: Arc::clone(snapshot.revision()),
+        })
+    }
+}
+
+fn with_headers(known: Remembered, presented: &Presented) -> Arc<Identity> {
+    let mapping = &known.issuer.settings.mapping;
+    if mapping.headers.is_empty() {
+        return known.identity;
+    }
+    mapping.with_headers(&known.identity, &presented.request).map_or(known.identity, Arc::new)
+}
+
+/// A message for people. That nobody reads it is no reason to stop.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

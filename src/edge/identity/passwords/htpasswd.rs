@@ -1,0 +1,208 @@
+//! An htpasswd file: a name, a colon, and a bcrypt or argon2id hash a line. Everything else that such files may hold is
+//! refused with its line. Read anew when it changes; where the newest does not read, the last good one goes on.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use smol_str::SmolStr;
+
+use super::stored::Stored;
+use crate::model::{PasswordHash, Timestamp, check_name};
+
+/// Largest file.
+const MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// How often it is looked at, at most.
+const LOOK_EVERY_MS: i64 = 1_000;
+/// Costs of bcrypt: the least that `htpasswd -B` makes, and about a second of work.
+const BCRYPT_COSTS: std::ops::RangeInclusive<u32> = 5..=14;
+
+/// An htpasswd file.
+pub struct Htpasswd {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    known: Arc<Names>,
+    /// What the file was when it was last read.
+    stamp: Option<Stamp>,
+    looked_at: Option<Timestamp>,
+}
+
+type Names = HashMap<SmolStr, Stored>;
+type Stamp = (SystemTime, u64);
+
+/// Why a file is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum HtpasswdError {
+    /// It cannot be read.
+    #[error("{}: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A line of it is not taken. Nothing of the line is told.
+    #[error("{}:{line}: {message}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl Htpasswd {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// With the first line that is not taken.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, HtpasswdError> {
+        let path = path.into();
+        let (known, stamp) = read(&path)?;
+        Ok(Self { path, state: Mutex::new(State { known, stamp: Some(stamp), looked_at: None }) })
+    }
+
+    /// What is kept of the password of `name`; the file is looked at again if that is due.
+    pub(super) fn find(&self, name: &str, now: Timestamp) -> Option<Stored> {
+        self.known(Some(now)).get(name).cloned()
+    }
+
+    /// Every hash.
+    pub(super) fn all(&self) -> Vec<Stored> {
+        self.known(None).values().cloned().collect()
+    }
+
+    fn known(&self, now: Option<Timestamp>) -> Arc<Names> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = |now: Timestamp, last: Timestamp| {
+            now.as_millis().saturating_sub(last.as_millis()) >= LOOK_EVERY_MS || now < last
+        };
+        if let Some(now) = now.filter(|now| state.looked_at.is_none_or(|last| due(*now, last))) {
+            state.looked_at = Some(now);
+            self.look(&mut state);
+        }
+        Arc::clone(&state.known)
+    }
+
+    fn look(&self, state: &mut State) {
+        let stamp = stamp(&self.path).ok();
+        if stamp == state.stamp {
+            return;
+        }
+        // Told once for each change, and not again while it stays as it is.
+        state.stamp = stamp;
+        let text = match read(&self.path) {
+            Ok((known, stamp)) => {
+                (state.known, state.stamp) = (known, Some(stamp));
+                format!("read {} anew: {} names", self.path.display(), state.known.len())
+            }
+            Err(error) => format!("warning: {error}; the names of before go on"),
+        };
+        // That nobody reads it is no reason to stop.
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+}
+
+fn stamp(path: &Path) -> std::io::Result<Stamp> {
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() || metadata.len() > MAX_BYTES {
+        return Err(std::io::Error::other(format!("it is no file of {MAX_BYTES} bytes at most")));
+    }
+    Ok((metadata.modified()?, metadata.len()))
+}
+
+fn read(path: &Path) -> Result<(Arc<Names>, Stamp), HtpasswdError> {
+    let unreadable = |error| HtpasswdError::Unreadable { path: path.to_owned(), error };
+    let stamp = stamp(path).map_err(unreadable)?;
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let mut known = Names::new();
+    for (number, line) in text.lines().enumerate() {
+        let wrong = |message: String| HtpasswdError::Line { path: path.to_owned(), line: number + 1, message };
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (name, stored) = entry(line).map_err(wrong)?;
+        if known.insert(name, stored).is_some() {
+            return Err(wrong("the name stands in the file twice".to_owned()));
+        }
+    }
+    Ok((Arc::new(known), stamp))
+}
+
+fn entry(line: &str) -> Result<(SmolStr, Stored), String> {
+    let (name, hash) = line.split_once(':').ok_or("a line is a name, a colon and a hash")?;
+    check_name(name).map_err(|error| error.to_string())?;
+    Ok((name.into(), stored(hash)?))
+}
+
+fn stored(hash: &str) -> Result<Stored, String> {
+    let anew = "make it anew with `htpasswd -B`";
+    if hash.starts_with("$argon2") {
+        return PasswordHash::parse(hash).map(Stored::Argon2id).map_err(|error| error.to_string());
+    }
+    if let Some(rest) = ["$2y$", "$2b$", "$2a$"].iter().find_map(|prefix| hash.strip_prefix(prefix)) {
+        return bcrypt(rest).map(|()| Stored::Bcrypt(hash.into()));
+    }
+    Err(match hash {
+        _ if hash.starts_with("{SHA}") => format!("`{{SHA}}` is one round of SHA-1 without a salt; {anew}"),
+        _ if hash.starts_with("{SSHA}") => format!("`{{SSHA}}` is one round of SHA-1; {anew}"),
+        _ if hash.starts_with("$apr1$") || hash.starts_with("$1$") => format!("MD5 is tried out too quickly; {anew}"),
+        _ if hash.starts_with("$5$") || hash.starts_with("$6$") => format!("crypt's SHA-2 is not taken; {anew}"),
+        _ if hash.starts_with("$2x$") => format!("`$2x$` marks hashes of a faulty bcrypt; {anew}"),
+        _ if hash.len() == 13 => format!("crypt reads eight characters of a password and no more; {anew}"),
+        _ => format!("this is no hash that is known; if it is a password itself, {anew}"),
+    })
+}
+
+/// `10$` and 53 characters of salt and digest.
+fn bcrypt(rest: &str) -> Result<(), String> {
+    let form = || "this is no bcrypt hash".to_owned();
+    let (cost, rest) = rest.split_once('$').ok_or_else(form)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'/');
+    if cost.len() != 2 || rest.len() != 53 || !rest.bytes().all(plain) {
+        return Err(form());
+    }
+    let cost: u32 = cost.parse().map_err(|_| form())?;
+    if BCRYPT_COSTS.contains(&cost) {
+        return Ok(());
+    }
+    Err(format!("bcrypt's cost is {cost}, and {} to {} are taken", BCRYPT_COSTS.start(), BCRYPT_COSTS.end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_other_form_is_refused_with_its_reason() {
+        let tail = "abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234";
+        assert!(stored(&format!("$2y$10${tail}")).is_ok());
+        for (hash, part) in [
+            ("{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=".to_owned(), "SHA-1 without a salt"),
+            ("{SSHA}abc".to_owned(), "SHA-1"),
+            ("$apr1$abc$def".to_owned(), "MD5"),
+            ("$1$abc$def".to_owned(), "MD5"),
+            ("$6$abc$def".to_owned(), "SHA-2"),
+            ("rl.3StKT.4T8M".to_owned(), "eight characters"),
+            ("hunter2".to_owned(), "password itself"),
+            (String::new(), "password itself"),
+            (format!("$2x$10${tail}"), "faulty"),
+            (format!("$2y$31${tail}"), "cost is 31"),
+            (format!("$2y$04${tail}"), "cost is 4"),
+            (format!("$2y$10${tail}x"), "no bcrypt hash"),
+            ("$2y$10$short".to_owned(), "no bcrypt hash"),
+            ("$argon2id$v=19$m=4194304,t=1,p=1$c29tZXNhbHQ$AAAA".to_owned(), "costs too much"),
+        ] {
+            let error = stored(&hash).err().unwrap();
+            assert!(error.contains(part) && (hash.is_empty() || !error.contains(&hash)), "{hash}: {error}");
+        }
+        assert!(entry("alice").is_err() && entry(":x").is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! A few threads that check passwords, and a bounded queue before them. Who floods it from one address fills a quarter
+//! of it at most, so that others still get in.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::gate::Later;
+
+/// As many wait as may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Busy;
+
+type Job = Box<dyn FnOnce() + Send>;
+type Waiting = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+pub(super) struct Pool {
+    jobs: SyncSender<Job>,
+    waiting: Waiting,
+    most_of_one: usize,
+}
+
+impl Pool {
+    /// Of `threads`, before which `queue` may wait. The threads end with the pool.
+    pub(super) fn new(threads: usize, queue: usize) -> std::io::Result<Self> {
+        let (jobs, work) = sync_channel::<Job>(queue.max(1));
+        let work = Arc::new(Mutex::new(work));
+        for _ in 0..threads.max(1) {
+            let work = Arc::clone(&work);
+            std::thread::Builder::new().name("tollgate-passwords".to_owned()).spawn(move || work_off(&work))?;
+        }
+        Ok(Self { jobs, waiting: Waiting::default(), most_of_one: (queue / 4).max(1) })
+    }
+
+    /// Has `work` done for somebody at `source`; the answer is `None` where it could not be done.
+    pub(super) fn run(
+        &self,
+        source: Option<IpAddr>,
+        work: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<Later<Option<bool>>, Busy> {
+        let place = Place::take(&self.waiting, source, self.most_of_one).ok_or(Busy)?;
+        let (answer, answered) = oneshot::channel();
+        let job = move || {
+            let _place = place;
+            // Nobody waits for it any more: it need not be done.
+            if !answer.is_closed() {
+                // What panics proves nothing, and the thread goes on.
+                let done = catch_unwind(AssertUnwindSafe(work)).ok();
+                let _unread = answer.send(done);
+            }
+        };
+        match self.jobs.try_send(Box::new(job)) {
+            Ok(()) => Ok(Later::pending(async move { answered.await.ok().flatten() })),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Busy),
+        }
+    }
+}
+
+fn work_off(work: &Mutex<Receiver<Job>>) {
+    loop {
+        let job = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match job {
+            Ok(job) => job(),
+            Err(_ended) => return,
+        }
+    }
+}
+
+/// A place in the queue, given back however it ends.
+struct Place {
+    waiting: Waiting,
+    source: Option<IpAddr>,
+}
+
+impl Place {
+    fn take(waiting: &Waiting, source: Option<IpAddr>, most: usize) -> Option<Self> {
+        if let Some(source) = source {
+            let mut counts = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = counts.entry(source).or_default();
+            if *count >= most {
+                return None;
+            }
+            *count += 1;
+        }
+        Some(Self { waiting: Arc::clone(waiting), source })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(source) = self.source else { return };
+        let mut counts = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn the_queue_is_bounded_and_one_source_fills_a_quarter_of_it() {
+        let pool = Pool::new(1, 8).unwrap();
+        let (go, wait) = mpsc::channel::<()>();
+        let (began, begun) = mpsc::channel();
+        let first = pool.run(None, move || {
+            began.send(()).unwrap();
+            wait.recv().is_ok()
+        });
+        begun.recv().unwrap();
+        let here: IpAddr = "192.0.2.1".parse().unwrap();
+        let mine: Vec<_> = (0..2).map(|_| pool.run(Some(here), || true).ok().unwrap()).collect();
+        assert!(pool.run(Some(here), || true).is_err());
+        let others: Vec<_> = (2..8)
+            .map(|number| pool.run(Some(format!("192.0.2.{number}").parse().unwrap()), || false).ok().unwrap())
+            .collect();
+        assert!(pool.run(None, || true).is_err(), "eight wait");
+        go.send(()).unwrap();
+        assert_eq!(pollster::block_on(first.ok().unwrap()), Some(true));
+        assert!(mine.into_iter().all(|answer| pollster::block_on(answer) == Some(true)));
+        assert!(others.into_iter().all(|answer| pollster::block_on(answer) == Some(false)));
+        assert_eq!(pollster::block_on(pool.run(Some(here), || true).ok().unwrap()), Some(true));
+    }
+
+    #[test]
+    fn what_panics_is_no_answer_and_the_thread_goes_on() {
+        let pool = Pool::new(1, 8).unwrap();
+        let panicking = pool.run(None, || panic!("on purpose")).ok().unwrap();
+        assert_eq!(pollster::block_on(panicking), None);
+        assert_eq!(pollster::block_on(pool.run(None, || true).ok().unwrap()), Some(true));
+    }
+}

@@ -1,0 +1,101 @@
+//! What a token of Tollgate's own says of whom it is for. Of a key it says which, and the key is looked up each time; so a
+//! token never gives more than its credential has.
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use crate::model::{AuthMethod, EntityUid, Identity, Said};
+
+/// Whom a token is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Carried {
+    /// `User::"alice"`, or the key.
+    pub(super) principal: String,
+    /// Whether that is a key, which says everything else itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) key: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    replaces: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    teams: Vec<SmolStr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    orgs: Vec<SmolStr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<SmolStr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    team_roles: Vec<SmolStr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<SmolStr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    email: Option<SmolStr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    external_id: Option<SmolStr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    metadata: Vec<(SmolStr, SmolStr)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payer: Option<SmolStr>,
+}
+
+impl Carried {
+    /// What of `identity` a token carries; `None` where it is narrowed in a way that a token cannot say.
+    pub(super) fn of(identity: &Identity) -> Option<Self> {
+        // Every member by name: one that is added has to be thought about here.
+        let Identity { principal, owner, method: _, said, metadata, payer, narrowed, limits, expires_at: _ } = identity;
+        let Said { replaces, teams, orgs, roles, team_roles, tags, email, external_id } = said;
+        if owner.is_some() {
+            return Some(Self { principal: principal.to_string(), key: true, ..Self::empty() });
+        }
+        if narrowed.is_some() || !limits.is_empty() {
+            return None;
+        }
+        Some(Self {
+            principal: principal.to_string(),
+            key: false,
+            replaces: *replaces,
+            teams: teams.to_vec(),
+            orgs: orgs.to_vec(),
+            roles: roles.to_vec(),
+            team_roles: team_roles.to_vec(),
+            tags: tags.to_vec(),
+            email: email.clone(),
+            external_id: external_id.clone(),
+            metadata: metadata.to_vec(),
+            payer: payer.clone(),
+        })
+    }
+
+    fn empty() -> Self {
+        Self {
+            principal: String::new(),
+            key: false,
+            replaces: false,
+            teams: Vec::new(),
+            orgs: Vec::new(),
+            roles: Vec::new(),
+            team_roles: Vec::new(),
+            tags: Vec::new(),
+            email: None,
+            external_id: None,
+            metadata: Vec::new(),
+            payer: None,
+        }
+    }
+
+    /// Whom that is, where it is no key.
+    pub(super) fn identity(self) -> Option<Identity> {
+        let principal: EntityUid = self.principal.parse().ok()?;
+        let said = Said {
+            replaces: self.replaces,
+            teams: self.teams.into(),
+            orgs: self.orgs.into(),
+            roles: self.roles.into(),
+            team_roles: self.team_roles.into(),
+            tags: self.tags.into(),
+            email: self.email,
+            external_id: self.external_id,
+        };
+        let (metadata, payer) = (self.metadata.into(), self.payer);
+        Some(Identity { said, metadata, payer, ..Identity::new(principal, AuthMethod::Jwt) })
+    }
+}

@@ -1,0 +1,381 @@
+//! Tollgate's own tokens: a credential is exchanged for a short-lived token that is signed here, and a refresh token that
+//! is good once.
+//!
+//! What is hard about it: a token must not outlive or outdo what it was given for. It ends with its credential, a key is
+//! looked up each time, and a refresh token that is used twice ends everything that came of the same credential.
+
+mod carried;
+mod store;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::crypto::sign;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::{Map, Value, json};
+use smol_str::SmolStr;
+use zeroize::Zeroizing;
+
+use super::jose::{Checks, Jws, KeySet, looks_like, ready};
+use super::recent::{self, Recent};
+use crate::gate::{Authenticator, Credential, Issued, KeyLookup, Later, Presented, TokenError, Tokens, Verdict};
+use crate::model::{AuthMethod, Identity, Refusal, RefusalReason, SecretText, Timestamp};
+use crate::policy::Snapshot;
+use carried::Carried;
+use store::{Family, KeptKey, Refreshed, Store};
+
+pub use store::TokenStoreError;
+
+/// Longest token that is handed out, and taken.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// By how much clocks of nodes may differ.
+const LEEWAY_MS: i64 = 10_000;
+/// What every refresh token begins with, so that scanners recognise it.
+const REFRESH_PREFIX: &str = "tgr_";
+/// How many tokens are remembered.
+const REMEMBERED: usize = 10_000;
+/// The claim that says whom a token is for.
+const CARRIED: &str = "tollgate";
+/// The claim that names the refresh tokens that it came with.
+const FAMILY: &str = "family";
+
+/// How tokens are handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenOptions {
+    /// What they call their issuer, and their audience.
+    pub issuer: SmolStr,
+    /// For how long a token is good.
+    pub access_ms: i64,
+    /// For how long a refresh token is good.
+    pub refresh_ms: i64,
+    /// For how long a key signs.
+    pub rotate_ms: i64,
+}
+
+/// Hands out tokens, and takes them.
+pub struct TokenProvider {
+    options: TokenOptions,
+    checks: Checks,
+    store: Mutex<Store>,
+    keys: ArcSwap<Vec<SigningKey>>,
+    revoked: RwLock<HashSet<String>>,
+    lookup: Option<Arc<dyn KeyLookup>>,
+    recent: Recent<Remembered>,
+}
+
+/// A key, ready to sign.
+#[derive(Clone)]
+struct SigningKey {
+    kid: String,
+    made_at: Timestamp,
+    key: EncodingKey,
+    /// As it is published.
+    jwk: Value,
+    set: KeySet,
+}
+
+/// What a token proved.
+#[derive(Clone)]
+struct Remembered {
+    identity: Arc<Identity>,
+    family: Option<String>,
+    kid: String,
+}
+
+/// What a token says, its signature checked.
+struct Read {
+    carried: Carried,
+    family: Option<String>,
+    kid: String,
+    expires_at: Timestamp,
+}
+
+impl TokenProvider {
+    /// Keeps what must last in `directory`. Keys are looked up by `lookup`; without it none is exchanged.
+    ///
+    /// # Errors
+    /// Where the file cannot be used.
+    pub fn open(
+        directory: &Path,
+        options: TokenOptions,
+        lookup: Option<Arc<dyn KeyLookup>>,
+        now: Timestamp,
+    ) -> Result<Self, TokenStoreError> {
+        ready();
+        let store = Store::open(directory)?;
+        let since = Timestamp::from_millis(now.as_millis() - options.access_ms - LEEWAY_MS);
+        let revoked = store.revoked(since)?.into_iter().collect();
+        let keys = store.signing_keys()?.iter().filter_map(SigningKey::of).collect();
+        let checks = Checks {
+            issuer: options.issuer.clone(),
+            audiences: vec![options.issuer.clone()],
+            algorithms: Some(vec![Algorithm::ES256]),
+            types: vec!["at+jwt".into()],
+            leeway_ms: LEEWAY_MS,
+            max_lifetime_ms: Some(options.access_ms),
+            require: Vec::new(),
+        };
+        Ok(Self {
+            options,
+            checks,
+            store: Mutex::new(store),
+            keys: ArcSwap::from_pointee(keys),
+            revoked: RwLock::new(revoked),
+            lookup,
+            recent: Recent::new(REMEMBERED),
+        })
+    }
+
+    fn store(&self) -> std::sync::MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The key that signs now; made, where the last one has signed for long enough.
+    fn signing_key(&self, store: &mut Store, now: Timestamp) -> Result<SigningKey, TokenError> {
+        let known = self.keys.load();
+        let is_current = |key: &&SigningKey| {
+            let age = now.as_millis() - key.made_at.as_millis();
+            // Also where the clock was set back.
+            age < self.options.rotate_ms
+        };
+        if let Some(key) = known.first().filter(is_current) {
+            return Ok(key.clone());
+        }
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| TokenError::Unavailable)?;
+        let pkcs8 = pair.to_pkcs8v1().map_err(|_| TokenError::Unavailable)?;
+        let (kid, pkcs8) = (random_text(12)?, Zeroizing::new(pkcs8.as_ref().to_vec()));
+        let kept = KeptKey { kid, pkcs8, made_at: now };
+        // A key is published until the last token that it signed has ended.
+        let ended = now.as_millis() - self.options.rotate_ms - self.options.access_ms - 2 * LEEWAY_MS;
+        let ended = Timestamp::from_millis(ended);
+        store.keep_key(&kept, ended).map_err(away)?;
+        let key = SigningKey::of(&kept).ok_or(TokenError::Unavailable)?;
+        let others = known.iter().filter(|known| known.made_at >= ended).cloned();
+        self.keys.store(Arc::new(std::iter::once(key.clone()).chain(others).collect()));
+        Ok(key)
+    }
+
+    fn signed(
+        &self,
+        key: &SigningKey,
+        carried: &Carried,
+        (family, ends_at): (Option<&str>, Option<Timestamp>),
+        now: Timestamp,
+    ) -> Result<(SecretText, i64), TokenError> {
+        let begins = now.as_millis().div_euclid(1000);
+        let ends = ends_at.map_or(i64::MAX, |ends| ends.as_millis().div_euclid(1000));
+        let until = (begins + self.options.access_ms / 1000).min(ends);
+        let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": key.kid});
+        let mut claims = json!({
+            "iss": self.options.issuer, "aud": self.options.issuer, "sub": carried.principal, "iat": begins, "exp": until,
+            "jti": random_text(16)?, CARRIED: carried,
+        });
+        if let (Some(family), Some(claims)) = (family, claims.as_object_mut()) {
+            claims.insert(FAMILY.to_owned(), family.into());
+        }
+        let encoded = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+        let message = format!("{}.{}", encoded(&header), encoded(&claims));
+        let signature = sign(message.as_bytes(), &key.key, Algorithm::ES256).map_err(|_| TokenError::Unavailable)?;
+        let token = format!("{message}.{signature}");
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::TooLong);
+        }
+        Ok((SecretText::new(token), until - begins))
+    }
+
+    /// When a refresh token ends that is handed out now.
+    fn refresh_ends(&self, ends_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
+        let usual = Timestamp::from_millis(now.as_millis() + self.options.refresh_ms);
+        ends_at.map_or(usual, |ends| ends.min(usual))
+    }
+
+    fn read(&self, token: &str, now: Timestamp) -> Result<Option<Read>, Refusal> {
+        let jws = Jws::parse(token, MAX_TOKEN_BYTES)?;
+        let claims = jws.claims()?;
+        if claims.get("iss").and_then(Value::as_str) != Some(&*self.options.issuer) {
+            return Ok(None);
+        }
+        let keys = self.keys.load();
+        let kid = jws.header.kid.clone().unwrap_or_default();
+        let unknown = || Refusal::new(RefusalReason::Wrong, "no key of this server has the token's `kid`");
+        let key = keys.iter().find(|key| key.kid == kid).ok_or_else(unknown)?;
+        key.set.check(&jws, self.checks.algorithms.as_deref())?;
+        let checked = self.checks.check(&jws.header, &claims, now)?;
+        let carried =
+            carried_by(&claims).ok_or_else(|| Refusal::new(RefusalReason::Malformed, "the token names nobody"))?;
+        let family = claims.get(FAMILY).and_then(Value::as_str).map(str::to_owned);
+        Ok(Some(Read { carried, family, kid: kid.into(), expires_at: checked.expires_at }))
+    }
+
+    /// Whom that is now.
+    fn identity(
+        &self,
+        carried: Carried,
+        expires_at: Timestamp,
+        snapshot: &Arc<Snapshot>,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, Refusal> {
+        let nobody = || Refusal::new(RefusalReason::Malformed, "the token names nobody");
+        if !carried.key {
+            let identity = carried.identity().ok_or_else(nobody)?;
+            return Ok(Arc::new(Identity { expires_at: Some(expires_at), ..identity }));
+        }
+        let key = carried.principal.parse().map_err(|_| nobody())?;
+        let gone = || Refusal::new(RefusalReason::UnknownPrincipal, "the token's key cannot be looked up");
+        let identity = self.lookup.as_ref().ok_or_else(gone)?.identity(&key, snapshot, now)?;
+        let expires_at = identity.expires_at.map_or(expires_at, |ends| ends.min(expires_at));
+        Ok(Arc::new(Identity { expires_at: Some(expires_at), ..(*identity).clone() }))
+    }
+
+    fn is_revoked(&self, family: Option<&String>) -> bool {
+        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        family.is_some_and(|family| revoked.contains(family))
+    }
+}
+
+fn carried_by(claims: &Map<String, Value>) -> Option<Carried> {
+    serde_json::from_value(claims.get(CARRIED)?.clone()).ok()
+}
+
+impl Tokens for TokenProvider {
+    fn issue(&self, identity: &Identity, now: Timestamp) -> Result<Issued, TokenError> {
+        let carried = Carried::of(identity).ok_or(TokenError::Narrowed)?;
+        if carried.key && self.lookup.is_none() {
+            return Err(TokenError::Narrowed);
+        }
+        let mut store = self.store();
+        let key = self.signing_key(&mut store, now)?;
+        // A fixed token cannot be taken back, so nothing that comes of it lasts.
+        let lasts = identity.method != AuthMethod::Static;
+        let ends_at = identity.expires_at;
+        if !lasts {
+            let (access, expires_in) = self.signed(&key, &carried, (None, ends_at), now)?;
+            return Ok(Issued { access, expires_in, refresh: None });
+        }
+        let identity = serde_json::to_string(&carried).map_err(|_| TokenError::Unavailable)?;
+        let family = Family { id: random_text(16)?, identity, ends_at };
+        let (access, expires_in) = self.signed(&key, &carried, (Some(&family.id), ends_at), now)?;
+        let refresh = new_refresh_token()?;
+        let until = self.refresh_ends(ends_at, now);
+        store.begin(&family, &refresh, until, now).map_err(away)?;
+        Ok(Issued { access, expires_in, refresh: Some((refresh, (until.as_millis() - now.as_millis()) / 1000)) })
+    }
+
+    fn refresh(&self, token: &SecretText, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Issued, TokenError> {
+        let refused = |reason, message: &str| Err(TokenError::Refused(Refusal::new(reason, message)));
+        if !token.expose().starts_with(REFRESH_PREFIX) {
+            return refused(RefusalReason::Malformed, "this is no refresh token");
+        }
+        let mut store = self.store();
+        let next = new_refresh_token()?;
+        let ends = |ends_at| self.refresh_ends(ends_at, now);
+        let family = match store.replace(token, &next, ends, now).map_err(away)? {
+            Refreshed::Replaced(family) => family,
+            Refreshed::Unknown => return refused(RefusalReason::Wrong, "nobody knows this refresh token"),
+            Refreshed::Expired => return refused(RefusalReason::Expired, "the refresh token has expired"),
+            Refreshed::Revoked(family) => {
+                self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(family);
+                let message =
+                    "the refresh token was used before; every token that came of the same credential is revoked";
+                return refused(RefusalReason::Revoked, message);
+            }
+        };
+        let carried: Carried = serde_json::from_str(&family.identity).map_err(|_| TokenError::Unavailable)?;
+        if carried.key {
+            // Before anything is signed for a key that is revoked.
+            self.identity(carried.clone(), ends(None), snapshot, now).map_err(TokenError::Refused)?;
+        }
+        let key = self.signing_key(&mut store, now)?;
+        let (access, expires_in) = self.signed(&key, &carried, (Some(&family.id), family.ends_at), now)?;
+        let until = ends(family.ends_at);
+        Ok(Issued { access, expires_in, refresh: Some((next, (until.as_millis() - now.as_millis()) / 1000)) })
+    }
+
+    fn published(&self) -> String {
+        let keys: Vec<Value> = self.keys.load().iter().map(|key| key.jwk.clone()).collect();
+        json!({ "keys": keys }).to_string()
+    }
+}
+
+impl Authenticator for TokenProvider {
+    fn name(&self) -> &'static str {
+        "tokens"
+    }
+
+    fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
+        let (Credential::Bearer(token) | Credential::ApiKey(token)) = &presented.credential else {
+            return Later::ready(Verdict::Passed);
+        };
+        if !token.expose().contains('.') {
+            return Later::ready(Verdict::Passed);
+        }
+        let digest = recent::digest(token.expose());
+        let holds = |known: &Remembered| {
+            let in_time = known.identity.expires_at.is_some_and(|end| now < end);
+            in_time
+                && !self.is_revoked(known.family.as_ref())
+                && self.keys.load().iter().any(|key| key.kid == known.kid)
+        };
+        if let Some(known) = self.recent.get(&digest).filter(holds) {
+            return Later::ready(Verdict::Proved(known.identity));
+        }
+        if !looks_like(token.expose()) {
+            return Later::ready(Verdict::Passed);
+        }
+        let read = match self.read(token.expose(), now) {
+            Ok(Some(read)) => read,
+            Ok(None) => return Later::ready(Verdict::Passed),
+            Err(refusal) => return Later::ready(Verdict::Refused(refusal)),
+        };
+        if self.is_revoked(read.family.as_ref()) {
+            let refusal =
+                Refusal::new(RefusalReason::Revoked, "the token is revoked: its refresh token was used twice");
+            return Later::ready(Verdict::Refused(refusal));
+        }
+        let Read { carried, family, kid, expires_at } = read;
+        // A key may be revoked at any time, so it is looked up each time.
+        let is_key = carried.key;
+        Later::ready(match self.identity(carried, expires_at, snapshot, now) {
+            Ok(identity) => {
+                if !is_key {
+                    self.recent.put(digest, Remembered { identity: Arc::clone(&identity), family, kid });
+                }
+                Verdict::Proved(identity)
+            }
+            Err(refusal) => Verdict::Refused(refusal),
+        })
+    }
+}
+
+impl SigningKey {
+    fn of(kept: &KeptKey) -> Option<Self> {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &kept.pkcs8).ok()?;
+        // An uncompressed point: a byte, and two coordinates of 32.
+        let point = pair.public_key().as_ref().get(1..)?;
+        let (x, y) = point.split_at_checked(32)?;
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        let jwk = json!({"kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": kept.kid, "alg": "ES256", "use": "sig"});
+        let set = KeySet::of_jwks(json!({ "keys": [jwk] }).to_string().as_bytes()).ok()?;
+        let key = EncodingKey::from_ec_der(&kept.pkcs8);
+        Some(Self { kid: kept.kid.clone(), made_at: kept.made_at, key, jwk, set })
+    }
+}
+
+fn new_refresh_token() -> Result<SecretText, TokenError> {
+    Ok(SecretText::new(format!("{REFRESH_PREFIX}{}", random_text(32)?)))
+}
+
+fn random_text(bytes: usize) -> Result<String, TokenError> {
+    let mut random = Zeroizing::new(vec![0; bytes]);
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| TokenError::Unavailable)?;
+    Ok(URL_SAFE_NO_PAD.encode(&*random))
+}
+
+fn away(error: TokenStoreError) -> TokenError {
+    TokenError::Store(error.to_string())
+}

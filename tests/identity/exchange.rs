@@ -1,0 +1,221 @@
+//! Tollgate's own tokens: a credential is exchanged, tokens are good for a while, refresh tokens once.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Client, Server, Setup, secret};
+use crate::tokens::{Signer, now, set};
+
+const DEV: &str = "dev-token-for-exchange-0123456789";
+
+fn config(extra: &str) -> String {
+    secret(DEV);
+    format!(
+        "identity:
+  tokens: {{ {extra} }}
+  providers:
+    - static: {{ tokens: [{{ token: {DEV}, principal: 'User::\"alice\"', roles: ['tollgate:monitor'] }}] }}
+    - jwt: {{ issuers: [{{ issuer: 'https://idp.example.com', audiences: [tollgate], jwks_file: keys.json,
+        claims: {{ user: sub, teams: groups }} }}] }}
+"
+    )
+}
+
+fn start(extra: &str) -> (Server, Signer) {
+    let signer = Signer::ed("one");
+    let temp = tempfile::TempDir::new().unwrap();
+    std::fs::write(temp.path().join("keys.json"), set([&signer])).unwrap();
+    let server = Setup::new().config(&config(extra)).start_in(temp);
+    server.until("the keys are read", |server| server.log().contains("1 in use"));
+    (server, signer)
+}
+
+fn token(signer: &Signer, seconds: i64) -> String {
+    let claims = json!({"iss": "https://idp.example.com", "aud": "tollgate", "sub": "bob", "groups": ["research"],
+        "iat": now(), "exp": now() + seconds});
+    signer.token(&claims)
+}
+
+fn exchange(client: &mut Client, headers: &[&str], body: &Value) -> Answer {
+    let headers = [headers, &["Content-Type: application/json"]].concat();
+    let text = if body.is_null() { String::new() } else { body.to_string() };
+    let answer = client.request("POST", "/v1/token", &headers, text.as_bytes());
+    if answer.status == 200 {
+        for name in ["access_token", "refresh_token"] {
+            answer.json()[name].as_str().map(secret);
+        }
+    }
+    answer
+}
+
+fn ask(client: &mut Client, token: &str) -> Value {
+    let body = json!({"credential": {"bearer": token}, "action": "chat", "resource": "Model::\"openai-main/gpt-4o\""});
+    client.post("/is_authorized", &body.to_string()).json()
+}
+
+#[test]
+fn a_token_proves_whoever_the_credential_proved() {
+    let (server, signer) = start("");
+    let mut client = server.connect();
+    let answer = exchange(&mut client, &[&format!("Authorization: Bearer {}", token(&signer, 10_000))], &Value::Null);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(answer.head.to_lowercase().contains("cache-control: no-store"), "{}", answer.head);
+    let issued = answer.json();
+    assert_eq!((issued["token_type"].as_str(), issued["expires_in"].as_i64()), (Some("Bearer"), Some(900)));
+    let access = issued["access_token"].as_str().unwrap();
+    let decided = ask(&mut client, access);
+    assert_eq!(
+        (decided["decision"].as_str(), decided["principal"]["id"].as_str()),
+        (Some("permit"), Some("bob")),
+        "{decided}"
+    );
+    // Its key is published, and the token names it.
+    let published = server.get("/.well-known/jwks.json").json();
+    let header: Value = {
+        use base64::Engine as _;
+        let header = access.split('.').next().unwrap();
+        serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap()
+    };
+    assert_eq!(published["keys"][0]["kid"], header["kid"]);
+    assert_eq!(header["typ"], "at+jwt");
+    assert!(published["keys"][0]["d"].is_null(), "a private key is published");
+    // A changed one proves nobody.
+    let parts: Vec<&str> = access.split('.').collect();
+    let forged = format!("{}.{}.{}", parts[0], crate::tokens::b64(r#"{"iss":"tollgate","sub":"x"}"#), parts[2]);
+    assert_eq!(ask(&mut client, &forged)["code"], "unauthenticated");
+    // A refresh token is for /v1/token alone.
+    let refresh = issued["refresh_token"].as_str().unwrap();
+    assert_eq!(ask(&mut client, refresh)["code"], "unauthenticated");
+}
+
+#[test]
+fn a_token_never_outlives_its_credential() {
+    let (server, signer) = start("");
+    let answer =
+        exchange(&mut server.connect(), &[&format!("Authorization: Bearer {}", token(&signer, 120))], &Value::Null);
+    let issued = answer.json();
+    // The leeway of its issuer is part of how long the credential is good.
+    assert!(issued["expires_in"].as_i64().unwrap() <= 130, "{issued}");
+    assert!(issued["refresh_expires_in"].as_i64().unwrap() <= 130, "{issued}");
+}
+
+#[test]
+fn a_fixed_token_gets_nothing_that_lasts() {
+    let (server, _) = start("");
+    let mut client = server.connect();
+    let answer = exchange(&mut client, &[], &json!({"grant_type": "api_key", "api_key": DEV}));
+    let issued = answer.json();
+    assert_eq!((answer.status, issued["refresh_token"].is_null()), (200, true), "{}", answer.body);
+    let decided = ask(&mut client, issued["access_token"].as_str().unwrap());
+    assert_eq!(decided["principal"]["id"], "alice");
+}
+
+#[test]
+fn a_refresh_token_that_is_used_twice_ends_its_family() {
+    let (server, signer) = start("");
+    let mut client = server.connect();
+    let header = format!("Authorization: Bearer {}", token(&signer, 10_000));
+    let first = exchange(&mut client, &[&header], &Value::Null).json();
+    let another = exchange(&mut client, &[&header], &Value::Null).json();
+    let refresh = |client: &mut Client, token: &Value| {
+        exchange(client, &[], &json!({"grant_type": "refresh_token", "refresh_token": token}))
+    };
+    let second = refresh(&mut client, &first["refresh_token"]);
+    assert_eq!(second.status, 200, "{}", second.body);
+    let second = second.json();
+    assert_ne!(second["refresh_token"], first["refresh_token"]);
+    assert_eq!(ask(&mut client, second["access_token"].as_str().unwrap())["decision"], "permit");
+    // Whoever stole the first one, or was stolen from, uses it again.
+    assert_eq!(refresh(&mut client, &first["refresh_token"]).status, 401);
+    assert_eq!(refresh(&mut client, &second["refresh_token"]).status, 401);
+    assert_eq!(ask(&mut client, second["access_token"].as_str().unwrap())["code"], "credential_revoked");
+    // Others have nothing to do with it.
+    assert_eq!(ask(&mut client, another["access_token"].as_str().unwrap())["decision"], "permit");
+    assert_eq!(refresh(&mut client, &another["refresh_token"]).status, 200);
+}
+
+#[test]
+fn what_was_handed_out_outlives_a_crash() {
+    let (server, signer) = start("");
+    let mut client = server.connect();
+    let header = format!("Authorization: Bearer {}", token(&signer, 10_000));
+    let first = exchange(&mut client, &[&header], &Value::Null).json();
+    let stolen = exchange(&mut client, &[&header], &Value::Null).json();
+    let refresh = |client: &mut Client, token: &Value| {
+        exchange(client, &[], &json!({"grant_type": "refresh_token", "refresh_token": token}))
+    };
+    let used = refresh(&mut client, &stolen["refresh_token"]).json();
+    assert_eq!(refresh(&mut client, &stolen["refresh_token"]).status, 401);
+    let keys = server.get("/.well-known/jwks.json").body;
+    let temp = server.crash();
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(temp.path().join("tollgate-data/tokens.db")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let server = Setup::new().config(&config("")).start_in(temp);
+    let mut client = server.connect();
+    assert_eq!(server.get("/.well-known/jwks.json").body, keys);
+    assert_eq!(ask(&mut client, first["access_token"].as_str().unwrap())["decision"], "permit");
+    assert_eq!(refresh(&mut client, &first["refresh_token"]).status, 200);
+    assert_eq!(refresh(&mut client, &first["refresh_token"]).status, 401);
+    // What was revoked before stays revoked.
+    assert_eq!(ask(&mut client, used["access_token"].as_str().unwrap())["code"], "credential_revoked");
+    assert_eq!(refresh(&mut client, &used["refresh_token"]).status, 401);
+}
+
+#[test]
+fn keys_rotate_and_old_tokens_stay_good() {
+    let (server, signer) = start("rotate_seconds: 1");
+    let mut client = server.connect();
+    let header = format!("Authorization: Bearer {}", token(&signer, 10_000));
+    let first = exchange(&mut client, &[&header], &Value::Null).json();
+    let keys = |server: &Server| server.get("/.well-known/jwks.json").json()["keys"].as_array().unwrap().len();
+    server.until("another key signs", |server| {
+        exchange(&mut server.connect(), &[&header], &Value::Null);
+        keys(server) > 1
+    });
+    assert_eq!(ask(&mut client, first["access_token"].as_str().unwrap())["decision"], "permit");
+}
+
+#[test]
+fn what_is_no_grant_is_told() {
+    let (server, _) = start("");
+    let mut client = server.connect();
+    for (body, status, param) in [
+        (json!({"grant_type": "client_credentials"}), 400, "grant_type"),
+        (json!({"grant_type": "api_key"}), 400, "api_key"),
+        (json!({"grant_type": "password", "username": "alice"}), 400, "password"),
+        (json!({"grant_type": "refresh_token", "refresh_token": ""}), 400, "refresh_token"),
+        (json!({"grant_type": "api_key", "api_key": 5}), 400, ""),
+        (json!({"grant_type": "api_key", "api_key": DEV, "scope": "x"}), 400, ""),
+        (json!([]), 400, ""),
+    ] {
+        let answer = exchange(&mut client, &[], &body);
+        assert!(answer.is_error(status, "invalid_request", param), "{body}: {answer:?}");
+    }
+    for body in [
+        json!({"grant_type": "api_key", "api_key": secret("nobody-knows-this-key-at-all")}),
+        json!({"grant_type": "refresh_token", "refresh_token": secret("tgr_nobody-knows-this-one-at-all")}),
+        json!({"grant_type": "refresh_token", "refresh_token": secret("no-refresh-token-at-all")}),
+        json!({}),
+    ] {
+        assert_eq!(exchange(&mut client, &[], &body).status, 401, "{body}");
+    }
+    let header = format!("Authorization: Bearer {DEV}");
+    let both = exchange(&mut client, &[&header], &json!({"grant_type": "api_key", "api_key": DEV}));
+    assert!(both.is_error(400, "invalid_request", ""), "{both:?}");
+    let form = |client: &mut Client, text: &str| {
+        client
+            .request("POST", "/v1/token", &["Content-Type: application/x-www-form-urlencoded"], text.as_bytes())
+            .status
+    };
+    assert_eq!(form(&mut client, &format!("grant_type=api_key&api_key={DEV}")), 200);
+    assert_eq!(form(&mut client, "grant_type=api_key&api_key=a&api_key=b"), 400);
+    let plain = client.request("POST", "/v1/token", &["Content-Type: text/plain"], b"{}");
+    assert_eq!(plain.status, 400);
+}
+
+#[test]
+fn without_the_setting_there_are_none() {
+    let server = Setup::new().start();
+    assert_eq!(exchange(&mut server.connect(), &[], &Value::Null).status, 404);
+    assert_eq!(server.get("/.well-known/jwks.json").status, 404);
+}
