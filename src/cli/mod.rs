@@ -2,7 +2,7 @@
 //! no error.
 //!
 //! Exit codes: 0 fine, or permit; 1 a bundle or request that is wrong; 2 a command line that is wrong (for `check`, files
-//! that cannot be read as well; for `limits`, no server); 3 forbid.
+//! that cannot be read as well; for `limits` and `keys`, no server); 3 forbid.
 
 #![allow(
     clippy::disallowed_methods,
@@ -18,6 +18,7 @@ mod completions;
 mod decide;
 mod explain;
 mod init;
+mod keys;
 mod limits;
 mod limits_of;
 mod load;
@@ -61,6 +62,7 @@ enum Command {
     Decide(decide::DecideArguments),
     Explain(explain::ExplainArguments),
     Limits(limits::LimitsArguments),
+    Keys(keys::KeysArguments),
     Compile(compile::CompileArguments),
     Schema(schema::SchemaArguments),
     Init(init::InitArguments),
@@ -92,6 +94,7 @@ pub fn run() -> ExitCode {
         Command::Decide(arguments) => decide::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Limits(arguments) => limits::run(&arguments),
+        Command::Keys(arguments) => keys::run(&arguments),
         Command::Compile(arguments) => compile::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),

@@ -1,6 +1,7 @@
 //! `tollgate serve`: the one place that wires bundle, engine and server together.
 
 mod identity;
+mod keys;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::{Server, Stopped, Tls};
+use crate::edge::http::{KeyDesk, Server, Stopped, Tls};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::engine::Engine;
@@ -158,7 +159,8 @@ fn serve(settings: &Settings) -> ExitCode {
             for running in providers.running {
                 tokio::spawn(running);
             }
-            listen(engine, settings, (alerts, tls), providers.tokens).await
+            let managed = Managed { desk: providers.desk, tokens: providers.tokens };
+            listen(engine, settings, (alerts, tls), managed).await
         }),
         Err(error) => usage(&error),
     };
@@ -264,11 +266,17 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
 }
 
+/// What of identities is managed over HTTP.
+struct Managed {
+    desk: Option<KeyDesk>,
+    tokens: Option<Arc<dyn Tokens>>,
+}
+
 async fn listen(
     engine: Engine,
     settings: &Settings,
     (alerts, tls): (Option<Alerts>, Option<Tls>),
-    tokens: Option<Arc<dyn Tokens>>,
+    managed: Managed,
 ) -> ExitCode {
     let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
         Ok(server) => server,
@@ -297,7 +305,10 @@ async fn listen(
     if let Some(outbox) = &outbox {
         server = server.with_outbox(Arc::clone(outbox));
     }
-    if let Some(tokens) = tokens {
+    if let Some(desk) = managed.desk {
+        server = server.with_keys(desk);
+    }
+    if let Some(tokens) = managed.tokens {
         server = server.with_tokens(tokens);
     }
     let stopped = server.run(ends.wait()).await;

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use identity::{
-    BasicSettings, DigestSettings, ForwardedCertificates, IdentitySettings, Provider, ProviderKind, StaticToken,
-    StaticTokens,
+    BasicSettings, DigestSettings, FirstKey, ForwardedCertificates, IdentitySettings, KeySettings, Provider,
+    ProviderKind, StaticToken, StaticTokens,
 };
 pub use schema::schema_json;
 
@@ -373,6 +373,12 @@ impl WebhookSettings {
         }
         Ok(())
     }
+}
+
+/// The credential that a command shows to a server: what TOLLGATE_TOKEN says.
+#[must_use]
+pub fn token() -> Option<crate::model::SecretText> {
+    std::env::var("TOLLGATE_TOKEN").ok().map(crate::model::SecretText::new)
 }
 
 /// The text of the config file; `None` where there need not be one and is none.

@@ -63,7 +63,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     Entry { name: "policies", about: "The directory of the bundle.", field: Field::Path(|s| &mut s.policies) },
     Entry {
         name: "listen",
-        about: "Address and port to listen on; other than loopback only with `insecure`.",
+        about: "Address and port to listen on. On loopback decisions are open; elsewhere callers prove themselves.",
         field: Field::Address(|s| &mut s.http.listen),
     },
     Entry {

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 use super::candidates::{Candidates, CandidatesDecision};
 use super::decide::{Prepared, Resolved};
-use super::gather::{Applying, applicable};
+use super::gather::{Applying, applicable, own_applicable};
 use super::ports::{HoldError, Look, Meters, StoreError};
 use super::spend::{Estimate, NoAmount, Reserve, charge};
 use crate::meter::{Alert, Charge, Hold, Measure, OnStoreError, Price, ReservationId, Spending, Standing, Unpriced};
@@ -140,7 +140,12 @@ impl<'a> Item<'a> {
         let case = prepared.case(world.facts);
         let (resolved, refusal) = case.resolve(uid);
         let applying = match (&resolved, refusal) {
-            (Resolved::Subject(subject), None) => applicable(world.snapshot, &case.question(subject), router),
+            (Resolved::Subject(subject), None) => {
+                let question = case.question(subject);
+                let mut applying = applicable(world.snapshot, &question, router);
+                applying.extend(own_applicable(prepared.own_limits(), &question, router));
+                applying
+            }
             _ => Vec::new(),
         };
         Self { prepared, resolved, applying, looks: None, facts: None }

@@ -9,6 +9,7 @@ use super::additional::Additional;
 use super::context::RequestContext;
 use super::evaluate::{Evaluation, Question, evaluate};
 use super::explain::{self, Explanation};
+use super::gather::own_limits;
 use super::narrow::{self, Use};
 use crate::model::{
     Decision, DecisionCode, Effect, EntityUid, EvaluationError, Facts, Identity, Outcome, Request, RequestError,
@@ -16,6 +17,7 @@ use crate::model::{
 };
 use crate::policy::entities::{EntityIndex, Kind, Proved, Subject};
 use crate::policy::index::RuleIndex;
+use crate::policy::limits::BoundLimit;
 use crate::policy::problem::nearest;
 use crate::policy::schema::{Action, ActionIndex};
 use crate::policy::snapshot::{ModelName, Snapshot};
@@ -59,6 +61,8 @@ pub(super) struct Prepared<'a> {
     context: RequestContext,
     additional: Option<Additional>,
     who: Who,
+    /// The limits of the key that asks.
+    own_limits: Box<[BoundLimit]>,
 }
 
 impl<'a> Prepared<'a> {
@@ -83,7 +87,12 @@ impl<'a> Prepared<'a> {
         if let Some(identity) = &who.identity {
             context = context.proved_by(identity);
         }
-        Ok(Self { snapshot, index, action, context, additional, who })
+        let own_limits = who.identity.as_deref().map(own_limits).unwrap_or_default();
+        Ok(Self { snapshot, index, action, context, additional, who, own_limits })
+    }
+
+    pub(super) fn own_limits(&self) -> &[BoundLimit] {
+        &self.own_limits
     }
 
     pub(super) fn context(&self) -> &RequestContext {

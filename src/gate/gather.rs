@@ -2,16 +2,20 @@
 //! caller to read.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 
 use super::context::RequestContext;
 use super::evaluate::Question;
-use crate::model::EntityUid;
+use crate::model::{EntityUid, Identity, KeyLimit};
 use crate::policy::Snapshot;
 use crate::policy::entities::{EntityIndex, EntityStore, Kind, Subject};
+use crate::policy::index::ScopeIndex;
 use crate::policy::limits::BoundLimit;
+use crate::policy::schema::ActionIndex;
+use crate::policy::snapshot::ActionSetIndex;
 use crate::policy::syntax::Each;
 
 /// Up to so many bytes a text of a request stands in a meter's name as it is.
@@ -62,6 +66,48 @@ fn in_order(mut subjects: Vec<SmolStr>) -> Vec<SmolStr> {
     subjects.sort_unstable();
     subjects.dedup();
     subjects
+}
+
+/// A key's own limits, as those of the bundle are.
+pub(super) fn own_limits(identity: &Identity) -> Box<[BoundLimit]> {
+    let bound = |own: &KeyLimit| BoundLimit {
+        limit: Arc::clone(&own.limit),
+        each: own.each.clone(),
+        // They bind nobody else, and are looked for under no scope.
+        principal: ScopeIndex(0),
+        resource: ScopeIndex(0),
+        actions: ActionSetIndex(0),
+        payers: Box::default(),
+        description: None,
+        file: Arc::default(),
+        line: 0,
+    };
+    identity.limits.iter().map(bound).collect()
+}
+
+/// Those of `own` that apply: all of them to every use but `list`.
+pub(super) fn own_applicable<'a>(
+    own: &'a [BoundLimit],
+    question: &Question<'_>,
+    router: Option<&Subject>,
+) -> Vec<Applying<'a>> {
+    let Question { snapshot, principal, resource, action, context, .. } = *question;
+    let schema = &snapshot.schema;
+    let group = schema.action("use").and_then(|index| schema.action_at(index));
+    let is_used = |index: &ActionIndex| {
+        let is_list = schema.action_at(*index).is_some_and(|action| action.name == "list");
+        group.is_some_and(|group| group.descendants.contains(*index)) && !is_list
+    };
+    if own.is_empty() || action.filter(is_used).is_none() {
+        return Vec::new();
+    }
+    let asked = Asked { caller: Caller::of(&snapshot.store, principal), resource, router, context };
+    let (kind, id) = snapshot.store.name_of(principal);
+    let subject = |limit: &BoundLimit| {
+        let found = limit.each.as_ref().and_then(|each| asked.subject(each));
+        found.unwrap_or_else(|| uid(&snapshot.store, kind, id))
+    };
+    own.iter().map(|limit| Applying { limit, subject: Some(subject(limit)) }).collect()
 }
 
 /// Whose meters of a limit a caller can be told about before it asks for anything.

@@ -11,6 +11,7 @@ mod evaluate;
 mod explain;
 mod failures;
 mod gather;
+mod manage;
 mod narrow;
 mod ports;
 mod routes;
@@ -33,9 +34,10 @@ pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
+pub use manage::{ADMIN_POLICIES, Manager, Right, TooWide};
 pub use ports::{
-    Ask, Clock, CloseError, Fetch, FetchError, HoldError, Issued, KeyLookup, Later, Look, Meters, Notice, Reply,
-    StoreError, SubjectsOf, TokenError, Tokens,
+    Ask, Clock, CloseError, Fetch, FetchError, HoldError, Issued, KeyLookup, KeyWrite, KeyWriteError, Keys, KeysOf,
+    Later, Look, Meters, Notice, Reply, StoreError, SubjectsOf, TokenError, Tokens,
 };
 pub use routes::{Mapped, Named, RouteError, RouteMap};
 pub use settle::{SettleError, Spent, extend, record, release, settle};

@@ -11,7 +11,7 @@ use super::books::Books;
 use crate::meter::{
     Alert, Charge, Closed, Held, Hold, Lack, LedgerError, Refused, Reservation, ReservationId, Standing, Usage,
 };
-use crate::model::{EntityUid, Identity, Refusal, SecretText, Timestamp};
+use crate::model::{EntityUid, Identity, KeyHash, KeyRecord, KeyText, Refusal, SecretText, Timestamp};
 use crate::policy::Snapshot;
 
 /// Where the instant of a decision comes from; read once a request.
@@ -294,4 +294,74 @@ pub trait Meters: Send + Sync {
 
     /// Lets expire what is due: some of it, so that nobody waits for long.
     fn tick(&self, now: Timestamp);
+}
+
+/// What becomes of a key.
+#[derive(Debug, Clone)]
+pub enum KeyWrite {
+    /// It is new.
+    Make(KeyRecord),
+    /// It is new, and the first there is.
+    MakeFirst(KeyRecord),
+    /// It says something else now: it was read one version before.
+    Change(KeyRecord),
+    /// It is gone. It was read at this version.
+    Remove {
+        /// Which.
+        id: SmolStr,
+        /// The version that was read.
+        version: u64,
+    },
+}
+
+/// Why a key is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyWriteError {
+    /// There is one with this id; or, of the first, there are others.
+    #[error("there is such a key already")]
+    Taken,
+    /// Somebody else changed it meanwhile, or it is gone.
+    #[error("somebody else changed the key meanwhile")]
+    Changed,
+    /// There are as many as there may be.
+    #[error("there are {0} keys, and there may be no more")]
+    Full(usize),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Which keys are looked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeysOf {
+    /// Whose; anybody's, where none is said.
+    pub owner: Option<EntityUid>,
+    /// Only those whose ids stand behind this one.
+    pub after: Option<SmolStr>,
+    /// How many at most: the first of them.
+    pub most: usize,
+}
+
+/// The keys that Tollgate made, wherever they are kept. All of them are in memory too, so that finding one never waits.
+pub trait Keys: Send + Sync {
+    /// The key of this id.
+    ///
+    /// # Errors
+    /// Where nobody can say: what is in memory may be older than a revocation.
+    fn find(&self, id: &str) -> Result<Option<Arc<KeyRecord>>, StoreError>;
+
+    /// Some of the keys, sorted by id. May look through all of them.
+    fn page(&self, of: &KeysOf) -> Vec<Arc<KeyRecord>>;
+
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// What a key hashes to here.
+    fn hash(&self, key: &KeyText<'_>) -> KeyHash;
+
+    /// Changes a key. What is acknowledged is kept, and holds on this node at once.
+    fn write(&self, write: KeyWrite) -> Later<Result<(), KeyWriteError>>;
+
+    /// Notes that a key was used; it is written down a little later.
+    fn used(&self, key: &KeyRecord, now: Timestamp);
 }

@@ -1,7 +1,7 @@
 //! A budget with a calendar period: what is used and held in its current window, and what is carried over into it.
 
-use super::limit::Limit;
 use super::reservation::MEMORY_MS;
+use crate::model::limit::Limit;
 use crate::model::{Amount, Every, Timestamp, Window};
 
 /// Used and held in the current window.

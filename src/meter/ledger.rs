@@ -7,11 +7,11 @@ use std::sync::Arc;
 pub use super::answer::{Alert, Cause, Closed, Held, Hold, LedgerError, Refused, Shortfall};
 use super::book::Book;
 use super::changes::{Changed, Changes};
-use super::limit::OnExpiry;
 use super::meter::{Lack, Meter, Standing};
 use super::meters::Meters;
 use super::price::Usage;
 use super::reservation::{Charge, Idempotency, MEMORY_MS, MeterKey, Part, Reservation, ReservationId, State};
+use crate::model::limit::OnExpiry;
 use crate::model::{Amount, Timestamp, Unit};
 
 /// How many reservations may be open at a time where nobody says otherwise: at about half a kilobyte each, 2 GB.

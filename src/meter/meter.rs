@@ -4,9 +4,9 @@
 //! may have been put back. So a meter keeps what it needs to move on its own, and time in it never runs backwards.
 
 use super::budget::Budget;
-use super::limit::{Limit, Measure};
 use super::rate::Rate;
 use super::rolling::{Rolling, slice_ms};
+use crate::model::limit::{Limit, Measure};
 use crate::model::{Amount, Period, Timestamp, Unit};
 
 /// What is used and held of one limit by one subject.

@@ -8,7 +8,6 @@ pub mod changes;
 #[cfg(test)]
 mod fixtures;
 pub mod ledger;
-pub mod limit;
 #[expect(clippy::module_inception, reason = "a meter is what the arithmetic is about")]
 pub mod meter;
 mod meters;
@@ -17,11 +16,11 @@ pub mod rate;
 pub mod reservation;
 pub mod rolling;
 
+pub use crate::model::limit::{Durability, Lease, Limit, Measure, Mode, OnExpiry, OnStoreError, Override, Unpriced};
 pub use answer::{Alert, Cause, Closed, Held, Hold, LedgerError, Refused, Shortfall};
 pub use budget::Budget;
 pub use changes::{Changes, Entry};
 pub use ledger::{DEFAULT_MOST_OPEN, Ledger, lack};
-pub use limit::{Durability, Lease, Limit, Measure, Mode, OnExpiry, OnStoreError, Override, Unpriced};
 pub use meter::{Lack, Meter, Places, Standing};
 pub use price::{Price, PriceError, Rates, Tier, Usage};
 pub use rate::Rate;

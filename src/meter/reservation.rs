@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::limit::{Limit, OnExpiry};
 use super::price::{Price, Usage};
+use crate::model::limit::{Limit, OnExpiry};
 use crate::model::{Amount, EntityUid, Timestamp, Unit};
 
 /// How long a reservation lives where nobody says otherwise, in milliseconds.

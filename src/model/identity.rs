@@ -7,6 +7,7 @@ use smol_str::SmolStr;
 
 use super::decision::DecisionCode;
 use super::facts::{AuthMethod, Timestamp};
+use super::limit::KeyLimit;
 use super::uid::EntityUid;
 
 /// What roles of Tollgate's own begin with: no token, directory or other provider may hand them out.
@@ -19,7 +20,7 @@ pub const GATEWAY: &str = "tollgate:gateway";
 pub const MONITOR: &str = "tollgate:monitor";
 
 /// A principal that a credential proved. Only [`crate::gate::authenticate`] hands one to a decision.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
     /// Whom rules see: a `User` or `Service`, or an `ApiKey`.
     pub principal: EntityUid,
@@ -35,6 +36,8 @@ pub struct Identity {
     pub payer: Option<SmolStr>,
     /// What a key is narrowed to.
     pub narrowed: Option<Arc<Narrowed>>,
+    /// A key's own limits, beside those of the bundle.
+    pub limits: Arc<[KeyLimit]>,
     /// When the credential ends; nothing remembers it longer.
     pub expires_at: Option<Timestamp>,
 }
@@ -51,6 +54,7 @@ impl Identity {
             metadata: Box::default(),
             payer: None,
             narrowed: None,
+            limits: Arc::default(),
             expires_at: None,
         }
     }
@@ -143,6 +147,12 @@ impl Network {
             }
             _ => false,
         }
+    }
+}
+
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
     }
 }
 

@@ -4,6 +4,8 @@ pub mod amount;
 pub mod decision;
 pub mod facts;
 pub mod identity;
+pub mod key;
+pub mod limit;
 pub mod password;
 pub mod period;
 pub mod request;
@@ -20,6 +22,11 @@ pub use identity::{
     ADMINISTRATOR, AllowedPath, GATEWAY, Identity, MONITOR, Narrowed, Network, RESERVED_ROLE_PREFIX, Refusal,
     RefusalReason, Said,
 };
+pub use key::{
+    KEY_PREFIX, KeyDetails, KeyHash, KeyRecord, KeyText, NotAKey, Revocation, bundle_key_hash, key_hash_text, key_id,
+    key_text, parse_key_hash,
+};
+pub use limit::{Each, KeyLimit};
 pub use password::{Argon2id, PasswordHash, PasswordHashError};
 pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use cedar_policy_core::ast::{Eid, Entity, EntityType, EntityUID, PartialValue, Value};
+use cedar_policy_core::ast::{Eid, Entity, EntityType, EntityUID, Literal, PartialValue, Value};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use smol_str::SmolStr;
@@ -19,7 +19,10 @@ pub use pattern::{Pattern, Patterns};
 use super::index::number;
 use super::syntax::Extras;
 use crate::meter::Price;
-use crate::model::{EntityUid, Identity, Said, Timestamp};
+use crate::model::{EntityUid, Identity, KeyHash, Said, Timestamp};
+
+/// What the role of a team's administrator ends with, where it is written with its team.
+const ADMIN_OF: &str = ":admin";
 
 /// An entity, by its number in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +66,8 @@ pub struct Details {
     pub team_roles: Box<[SmolStr]>,
     /// Email, expiry, metadata …
     pub extras: Extras,
+    /// What a key hashes to.
+    pub key_hash: Option<Box<KeyHash>>,
     /// A provider account's provider.
     pub provider: Option<SmolStr>,
     /// A model's largest output.
@@ -546,9 +551,23 @@ impl EntityStore {
             }
         };
         let mut attributes = self.attributes(kind, id, own, &closure);
-        let metadata = own.map_or(&[] as &[_], |details| &details.extras.metadata);
+        let metadata = match (own, identity) {
+            (Some(details), _) => &*details.extras.metadata,
+            (None, Some(identity)) if kind == Kind::API_KEY => &*identity.metadata,
+            (None, _) => &[],
+        };
         let indirect = closure.iter().skip(parents.len()).map(|index| self.core_uid(*index)).collect();
         let mut direct: HashSet<EntityUID> = parents.iter().map(|index| self.core_uid(*index)).collect();
+        if matches!(kind, Kind::USER | Kind::SERVICE | Kind::API_KEY) {
+            let said = identity.map_or(&[] as &[_], |identity| &identity.said.team_roles);
+            let teams = self.administers(own, said, &closure).map(|team| self.core_uid(team));
+            let teams: HashSet<EntityUID> = teams.collect();
+            if !teams.is_empty() {
+                let teams = teams.into_iter().map(|uid| Literal::EntityUID(Arc::new(uid)));
+                let value = PartialValue::Value(Value::set_of_lits(teams, None));
+                attributes.push((SmolStr::new_static("administers"), value));
+            }
+        }
         if let Some(identity) = identity {
             add(&mut attributes, &identity.said);
             direct.extend(identity.owner.as_ref().and_then(|owner| self.core_uid_named(owner)));
@@ -560,6 +579,32 @@ impl EntityStore {
             direct,
             metadata.iter().map(|(name, value)| (name.clone(), text(value))),
         ))
+    }
+
+    /// The teams in which the role of a subject is `admin`.
+    pub(crate) fn administered(&self, subject: &Subject) -> Vec<EntityIndex> {
+        let closure = self.closure(self.parents(subject));
+        let said = match subject {
+            Subject::Proved(proved) => &*proved.identity.said.team_roles,
+            Subject::Known(_) | Subject::Stranger { .. } => &[],
+        };
+        let own = self.index_of(subject).and_then(|index| self.record(index).details.as_deref());
+        self.administers(own, said, &closure).collect()
+    }
+
+    /// The teams in which its role is `admin`, of those that it is in.
+    fn administers<'a>(
+        &'a self,
+        own: Option<&'a Details>,
+        said: &'a [SmolStr],
+        closure: &'a [EntityIndex],
+    ) -> impl Iterator<Item = EntityIndex> + 'a {
+        let inherited = closure.iter().filter_map(|index| self.record(*index).details.as_deref());
+        let roles = own.into_iter().chain(inherited).flat_map(|details| &details.team_roles).chain(said);
+        // A role is what stands behind the last colon; that the team is one of its own keeps a name with colons from
+        // being taken for another team.
+        let team = move |role: &SmolStr| self.find(Kind::TEAM, role.strip_suffix(ADMIN_OF)?);
+        roles.filter_map(team).filter(move |team| closure.contains(team))
     }
 
     fn attributes(
@@ -626,5 +671,5 @@ fn text(value: &SmolStr) -> PartialValue {
 }
 
 fn set(values: HashSet<SmolStr>) -> PartialValue {
-    PartialValue::Value(Value::set_of_lits(values.into_iter().map(cedar_policy_core::ast::Literal::from), None))
+    PartialValue::Value(Value::set_of_lits(values.into_iter().map(Literal::from), None))
 }

@@ -21,6 +21,7 @@ use super::problem::{Problem, ProblemCode};
 use super::report::sorted;
 use super::syntax::{Document, Place};
 use super::yaml::{self, Node};
+use crate::model::KeyLimit;
 use fields::{Fields, Findings, items};
 
 /// How many problems of one file are shown.
@@ -50,6 +51,40 @@ pub fn parse(file: &SourceFile) -> Parsed {
     let findings = Findings::new(path, reading.problems);
     let document = reading.root.map_or_else(Document::default, |root| document(&root, &findings));
     Parsed { document, problems: shown(findings, path, text) }
+}
+
+/// Most limits of one key.
+const MAX_KEY_LIMITS: usize = 16;
+
+/// Reads the limits of the key `key`: a list, in YAML or JSON, of limits as a bundle has them, without the selectors.
+///
+/// # Errors
+/// What is wrong with the first that is.
+pub fn key_limits(key: &str, text: &str) -> Result<Vec<KeyLimit>, String> {
+    let name: Arc<str> = "limits".into();
+    let reading = yaml::read(&name, text);
+    let findings = Findings::new(&name, reading.problems);
+    let nodes = reading.root.as_ref().and_then(|root| findings.list(root, "limits", "limits")).unwrap_or_default();
+    let mut limits: Vec<KeyLimit> = Vec::with_capacity(nodes.len().min(MAX_KEY_LIMITS));
+    for node in nodes.iter().take(MAX_KEY_LIMITS) {
+        let Some(limit) = limits::of_key(node, key, &findings) else { continue };
+        if limits.iter().any(|known| known.limit.id == limit.limit.id) {
+            let message = "two limits of the key are called alike";
+            findings.error(ProblemCode::DuplicateId, node.place, message).help("give each an `id`");
+        }
+        limits.push(limit);
+    }
+    if nodes.len() > MAX_KEY_LIMITS {
+        return Err(format!("a key has {MAX_KEY_LIMITS} limits at most"));
+    }
+    let (_, problems) = findings.into_problems();
+    match problems.into_iter().find(Problem::is_error) {
+        Some(problem) => {
+            let help = problem.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
+            Err(format!("{}{help}", problem.message))
+        }
+        None => Ok(limits),
+    }
 }
 
 const SECTIONS: &[&str] = &[

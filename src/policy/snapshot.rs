@@ -12,7 +12,8 @@ use super::entities::{EntityIndex, EntityStore, Kind, Patterns, Reach, Subject};
 use super::index::{Index, RuleIndex, ScopeIndex, Scopes};
 use super::limits::Limits;
 use super::schema::{ActionSet, BundleSchema};
-use crate::model::{Effect, EntityUid, PasswordHash, RuleReference};
+use super::syntax::Extras;
+use crate::model::{Effect, EntityUid, KeyHash, PasswordHash, RuleReference, Timestamp};
 
 /// A set of actions, by its number in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,6 +75,17 @@ pub enum ModelName {
     Disabled(Subject),
     /// Nothing.
     Unknown,
+}
+
+/// What a bundle says of a key, as far as it takes to prove it.
+#[derive(Debug, Clone, Copy)]
+pub struct BundleKey<'a> {
+    /// What it hashes to.
+    pub hash: &'a KeyHash,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+    /// Texts by name.
+    pub metadata: &'a [(SmolStr, SmolStr)],
 }
 
 /// Everything that decides.
@@ -227,6 +239,44 @@ impl Snapshot {
             Some(index) => Subject::Known(index),
             None => Subject::Stranger { kind, id: uid.id_smol().clone(), parents: Vec::new(), given: None },
         })
+    }
+
+    /// What the bundle says of the key with this id, if it declares one that can be proved.
+    #[must_use]
+    pub fn key(&self, id: &str) -> Option<BundleKey<'_>> {
+        let record = self.store.record(self.store.find(Kind::API_KEY, id)?);
+        let details = record.details.as_deref().filter(|_| record.declared)?;
+        let Extras { expires_at, metadata, .. } = &details.extras;
+        Some(BundleKey { hash: details.key_hash.as_deref()?, expires_at: *expires_at, metadata })
+    }
+
+    /// Whether the bundle narrows this key of its own.
+    #[must_use]
+    pub(crate) fn is_narrowed_key(&self, key: &EntityUid) -> bool {
+        let prefix = format!("key:{}:", key.id());
+        self.rules.iter().any(|rule| rule.id.starts_with(&prefix))
+    }
+
+    /// Whether the bundle declares this entity.
+    #[must_use]
+    pub fn declares(&self, uid: &EntityUid) -> bool {
+        let kind = self.store.kind_of(uid.kind());
+        let found = kind.and_then(|kind| self.store.find(kind, uid.id()));
+        found.is_some_and(|index| self.store.record(index).declared)
+    }
+
+    /// Whether `inner` is in `outer`, or is it.
+    #[must_use]
+    pub fn is_in(&self, inner: &EntityUid, outer: &EntityUid) -> bool {
+        let find = |uid: &EntityUid| self.store.find(self.store.kind_of(uid.kind())?, uid.id());
+        let (Some(inner), Some(outer)) = (find(inner), find(outer)) else { return false };
+        self.store.closure(&[inner]).contains(&outer)
+    }
+
+    /// The owner of a key that the bundle declares.
+    #[must_use]
+    pub fn owner_of(&self, key: &EntityUid) -> Option<EntityUid> {
+        self.subject(key).and_then(|subject| self.owner(&subject)).map(|owner| self.store.uid(owner))
     }
 
     /// The owner of a key of the bundle.

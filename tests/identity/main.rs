@@ -24,6 +24,7 @@ mod exchange;
 mod failures;
 mod issuer;
 mod jose;
+mod keys;
 mod layer;
 mod login;
 mod mapping;

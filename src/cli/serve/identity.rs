@@ -3,23 +3,26 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::config::{BasicSettings, ProviderKind, Settings};
+use crate::config::{BasicSettings, KeySettings, ProviderKind, Settings};
 use crate::edge::clock::SystemClock;
+use crate::edge::http::KeyDesk;
 use crate::edge::identity::introspection::IntrospectionProvider;
 use crate::edge::identity::jwt::JwtProvider;
 use crate::edge::identity::tokens::TokenProvider;
 use crate::edge::identity::{
     BasicProvider, CertificateProvider, DelegatedProvider, DigestFile, DigestProvider, ForwardedProvider, Htpasswd,
-    PasswordOptions, StaticProvider, StaticSecret,
+    KeyOptions, KeyProvider, PasswordOptions, StaticProvider, StaticSecret,
 };
 use crate::edge::outgoing::Fetcher;
-use crate::gate::{Authenticator, Clock, Fetch, Tokens};
+use crate::gate::{Authenticator, Clock, Fetch, KeyLookup, Tokens};
 
 /// Providers, and what has to run for as long as they are asked.
 #[derive(Default)]
 pub(super) struct Providers {
     pub(super) asked: Vec<Arc<dyn Authenticator>>,
     pub(super) tokens: Option<Arc<dyn Tokens>>,
+    /// Where keys are managed.
+    pub(super) desk: Option<KeyDesk>,
     pub(super) running: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -31,14 +34,24 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
     let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut made = Providers::default();
+    let keys = settings.identity.providers.iter().find_map(|provider| match &provider.kind {
+        ProviderKind::Keys(options) => Some(options),
+        _ => None,
+    });
+    let keys = keys.map(|options| keys_of(settings, options, &mut made)).transpose()?;
     // Before the others: none of them knows these.
     if let Some(options) = &settings.identity.tokens {
-        let tokens = Arc::new(TokenProvider::open(&settings.data, options.clone(), None, clock.now())?);
+        let lookup = keys.clone().map(|keys| keys as Arc<dyn KeyLookup>);
+        let tokens = Arc::new(TokenProvider::open(&settings.data, options.clone(), lookup, clock.now())?);
         made.asked.push(Arc::clone(&tokens) as _);
         made.tokens = Some(tokens);
     }
     for provider in &settings.identity.providers {
         made.asked.push(match &provider.kind {
+            ProviderKind::Keys(_) => match &keys {
+                Some(keys) => Arc::clone(keys) as _,
+                None => continue,
+            },
             ProviderKind::Static(tokens) => {
                 super::say("warning: fixed tokens (`identity.providers: static`) are for development");
                 let secret = |one: &crate::config::StaticToken| StaticSecret {
@@ -75,6 +88,18 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
         });
     }
     Ok(made)
+}
+
+/// Opens the store of keys, and lets them be managed.
+fn keys_of(
+    settings: &Settings,
+    options: &KeySettings,
+    made: &mut Providers,
+) -> Result<Arc<KeyProvider>, Box<dyn std::error::Error>> {
+    let keys = super::keys::open(settings, options)?;
+    let (admin_policies, unknown_owners) = (settings.identity.admin_policies, options.unknown_owners);
+    made.desk = Some(KeyDesk { keys: Arc::clone(&keys), admin_policies, unknown_owners });
+    Ok(Arc::new(KeyProvider::new(Some(keys), KeyOptions { unknown_owners })))
 }
 
 fn basic(name: String, settings: &BasicSettings) -> Result<BasicProvider, Box<dyn std::error::Error>> {

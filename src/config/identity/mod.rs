@@ -16,6 +16,7 @@ mod digest;
 mod failures;
 mod introspection;
 mod jwt;
+mod keys;
 mod static_token;
 mod tokens;
 
@@ -37,6 +38,7 @@ use crate::policy::yaml::{self, Node};
 pub use basic::BasicSettings;
 pub use certificate::ForwardedCertificates;
 pub use digest::DigestSettings;
+pub use keys::{FirstKey, KeySettings};
 pub use static_token::{StaticToken, StaticTokens};
 
 /// Most providers.
@@ -55,6 +57,8 @@ pub struct IdentitySettings {
     pub key_headers: Vec<HeaderName>,
     /// How many credentials that prove nobody are borne; `None` for any number.
     pub failures: Option<FailureLimits>,
+    /// Whether the policies that ship say who manages keys where the bundle does not.
+    pub admin_policies: bool,
     /// Tollgate's own tokens, where it hands them out.
     pub tokens: Option<TokenOptions>,
     /// Providers, in the order in which they are asked.
@@ -65,7 +69,8 @@ impl Default for IdentitySettings {
     fn default() -> Self {
         let key_headers = ["x-api-key", "api-key"].map(HeaderName::from_static).into();
         let failures = Some(FailureLimits::default());
-        Self { loopback_closed: false, key_headers, failures, tokens: None, providers: Vec::new() }
+        let providers = vec![Provider::keys()];
+        Self { loopback_closed: false, key_headers, failures, admin_policies: true, tokens: None, providers }
     }
 }
 
@@ -83,6 +88,8 @@ pub struct Provider {
 /// What a provider knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProviderKind {
+    /// API keys.
+    Keys(KeySettings),
     /// Fixed tokens, for development.
     Static(StaticTokens),
     /// Tokens of other issuers.
@@ -108,6 +115,7 @@ struct Raw {
     loopback: Option<Loopback>,
     key_headers: Option<Vec<String>>,
     failures: Option<failures::Raw>,
+    admin_policies: Option<Switch>,
     tokens: Option<tokens::Raw>,
     providers: Option<Vec<RawProvider>>,
 }
@@ -126,6 +134,7 @@ struct RawProvider {
     name: Option<String>,
     enabled: Option<bool>,
     on_error: Option<OnError>,
+    keys: Option<keys::Raw>,
     r#static: Option<static_token::Raw>,
     jwt: Option<jwt::Raw>,
     introspection: Option<introspection::Raw>,
@@ -134,6 +143,13 @@ struct RawProvider {
     digest: Option<digest::Raw>,
     client_certificate: Option<certificate::Raw>,
     forwarded_certificate: Option<certificate::RawForwarded>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -170,7 +186,9 @@ impl IdentitySettings {
             settings.failures = failures.checked()?;
         }
         settings.tokens = raw.tokens.map(tokens::Raw::checked).transpose()?;
-        let providers = raw.providers.unwrap_or_default();
+        settings.admin_policies = raw.admin_policies != Some(Switch::Off);
+        let Some(providers) = raw.providers else { return Ok(settings) };
+        settings.providers.clear();
         if providers.len() > MAX_PROVIDERS {
             return Err(format!("there may be {MAX_PROVIDERS} providers at most"));
         }
@@ -182,16 +200,39 @@ impl IdentitySettings {
             }
             settings.providers.extend(enabled.then_some(provider));
         }
+        let of_keys = |provider: &&Provider| matches!(provider.kind, ProviderKind::Keys(_));
+        if settings.providers.iter().filter(of_keys).count() > 1 {
+            return Err("`keys` is there once, since there is one store of them".to_owned());
+        }
         Ok(settings)
     }
 }
 
 impl Provider {
+    /// The one that there is where nobody names any.
+    fn keys() -> Self {
+        Self { name: "keys".to_owned(), pass_on_error: false, kind: ProviderKind::Keys(KeySettings::default()) }
+    }
+
     fn checked(raw: RawProvider) -> Result<Self, String> {
         let (client_certificate, forwarded_certificate) = (raw.client_certificate, raw.forwarded_certificate);
-        let RawProvider { name, enabled: _, on_error, r#static, jwt, introspection, basic, delegated, digest, .. } =
-            raw;
+        let RawProvider {
+            name,
+            enabled: _,
+            on_error,
+            keys,
+            r#static,
+            jwt,
+            introspection,
+            basic,
+            delegated,
+            digest,
+            ..
+        } = raw;
         let mut kinds = Vec::new();
+        if let Some(raw) = keys {
+            kinds.push(("keys", ProviderKind::Keys(raw.checked()?)));
+        }
         if let Some(raw) = r#static {
             kinds.push(("static", ProviderKind::Static(raw.checked()?)));
         }
@@ -218,7 +259,7 @@ impl Provider {
             kinds.push(("delegated", ProviderKind::Delegated(Box::new(raw.checked(pass_on_error)?))));
         }
         let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
-            let kinds = "`static`, `jwt`, `introspection`, `basic`, `digest`, `delegated`, \
+            let kinds = "`keys`, `static`, `jwt`, `introspection`, `basic`, `digest`, `delegated`, \
                          `client_certificate`, `forwarded_certificate`";
             return Err(format!("a provider is of one kind: {kinds}"));
         };

@@ -10,6 +10,7 @@ use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::body::BodyLimits;
+use super::keys::KeyDesk;
 use super::metrics::Metrics;
 use super::refusals::RefusalLog;
 use super::server::HttpOptions;
@@ -34,6 +35,8 @@ pub(super) struct App {
     pub(super) routes: RouteMap,
     /// Which headers hold a caller's credential.
     pub(super) credential_headers: CredentialHeaders,
+    /// Where keys are managed, where they are kept.
+    pub(super) keys: OnceLock<KeyDesk>,
     /// What becomes of alerts, where they are sent.
     pub(super) outbox: OnceLock<Arc<Outbox>>,
     /// What hands out tokens of Tollgate's own, where that is wished for.
@@ -67,6 +70,7 @@ impl App {
             open: options.open,
             routes: options.routes.clone(),
             credential_headers: options.credential_headers.clone(),
+            keys: OnceLock::new(),
             outbox: OnceLock::new(),
             tokens: OnceLock::new(),
             body,
@@ -85,7 +89,9 @@ impl App {
     pub(super) fn alert(&self, alerts: &[Alert], snapshot: &Snapshot, facts: &Facts) {
         self.engine.warn(alerts, snapshot, facts);
         for alert in alerts {
-            self.metrics.warned(&alert.limit, alert.percent);
+            // People write the limits of keys in any number; they are one label.
+            let label = if alert.limit.starts_with("key:") { "key".into() } else { alert.limit.clone() };
+            self.metrics.warned(&label, alert.percent);
             let meter = alert.subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();
             let (unit, standing) = (alert.unit, &alert.standing);
             let (taken, cap) = (unit.show(standing.taken()), unit.show(standing.cap));

@@ -15,6 +15,7 @@ mod credential;
 mod errors;
 mod grammar;
 mod is_authorized;
+mod keys;
 mod metrics;
 mod operations;
 mod pace;
@@ -29,6 +30,7 @@ mod tokens;
 mod validate;
 mod wire;
 
+pub use keys::KeyDesk;
 pub use router::routes;
 pub use server::{HttpOptions, Server, Stopped};
 pub use tls::{ClientCertificates, Tls, TlsError, TlsOptions};

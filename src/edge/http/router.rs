@@ -21,6 +21,7 @@ use tower_service::Service as _;
 use super::app::App;
 use super::caller::{self, Access, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
+use super::keys::{self, Ask};
 use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing, tokens, validate};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,7 @@ enum Route {
     OpenApi,
     Page,
     Version,
+    Keys(Ask),
     Token,
     PublishedKeys,
 }
@@ -70,12 +72,13 @@ impl Route {
             | Self::Limits => Access::Gateway,
             Self::Books | Self::Metrics | Self::Bundle => Access::Monitor,
             Self::Reload => Access::Administrator,
+            Self::Keys(_) => Access::Itself,
         }
     }
 }
 
 /// Every route there is, the one of nearly all requests first.
-const ROUTES: [(&str, &str, Route); 20] = [
+const ROUTES: [(&str, &str, Route); 27] = [
     ("/is_authorized", "POST", Route::IsAuthorized),
     ("/is_authorized/batch", "POST", Route::Batch),
     ("/v1/is_authorized", "POST", Route::CedarAgent),
@@ -94,9 +97,30 @@ const ROUTES: [(&str, &str, Route); 20] = [
     ("/openapi.json", "GET", Route::OpenApi),
     ("/docs", "GET", Route::Page),
     ("/version", "GET", Route::Version),
+    ("/v1/keys", "GET", Route::Keys(Ask::List)),
+    ("/v1/keys", "POST", Route::Keys(Ask::Make)),
+    ("/v1/keys/{id}", "GET", Route::Keys(Ask::Show)),
+    ("/v1/keys/{id}", "PATCH", Route::Keys(Ask::Change)),
+    ("/v1/keys/{id}", "DELETE", Route::Keys(Ask::Remove)),
+    ("/v1/keys/{id}/revoke", "POST", Route::Keys(Ask::Revoke)),
+    ("/v1/keys/{id}/rotate", "POST", Route::Keys(Ask::Rotate)),
     ("/v1/token", "POST", Route::Token),
     ("/.well-known/jwks.json", "GET", Route::PublishedKeys),
 ];
+
+/// Whether a path of the table is `path`. `{id}` is one part of it, as it is sent: letters, digits, `.`, `_` and `-`.
+fn is_path(known: &str, path: &str) -> bool {
+    if !known.contains('{') {
+        return known == path;
+    }
+    let is_id = |part: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        (1..=128).contains(&part.len()) && part.bytes().all(plain)
+    };
+    let (known, path) = (known.split('/'), path.split('/'));
+    known.clone().count() == path.clone().count()
+        && known.zip(path).all(|(known, part)| if known == "{id}" { is_id(part) } else { known == part })
+}
 
 /// The path and method of every route.
 pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -175,6 +199,10 @@ where
     // Before anything of the body is read.
     caller::admit(app, head, peer, route.access()).await?;
     let status_tells = query(*route, head.uri.query())?;
+    let manager = match route {
+        Route::Keys(_) => Some(keys::caller(app, head, peer).await?),
+        _ => None,
+    };
     let body = match route {
         Route::IsAuthorized
         | Route::Batch
@@ -187,6 +215,10 @@ where
             body::check_content_type(&head.headers)?;
             body::read(body, app.body).await?
         }
+        Route::Keys(ask) if ask.has_body() => {
+            body::check_content_type(&head.headers)?;
+            body::read(body, app.body).await?
+        }
         // It may be a form too.
         Route::Token => body::read(body, app.body).await?,
         Route::Reload => {
@@ -196,7 +228,7 @@ where
             }
             body
         }
-        _ if !body.is_end_stream() => return Err(ApiError::invalid("", "a GET request has no body")),
+        _ if !body.is_end_stream() => return Err(ApiError::invalid("", "this request has no body")),
         _ => Bytes::new(),
     };
     match route {
@@ -218,6 +250,10 @@ where
         Route::OpenApi => Ok(operations::open_api()),
         Route::Page => Ok(operations::page()),
         Route::Version => Ok(operations::version()),
+        Route::Keys(ask) => match &manager {
+            Some(manager) => keys::answer(manager, *ask, head, &body).await,
+            None => Err(ApiError::new(ErrorCode::Unauthenticated, "keys are managed with a credential")),
+        },
         Route::Token => tokens::exchange(app, head, peer, &body).await,
         Route::PublishedKeys => tokens::published(app),
     }
@@ -226,17 +262,20 @@ where
 /// What answers this path and method.
 fn route(head: &Parts) -> Result<Route, ApiError> {
     let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
-    let mut allowed: Option<&'static str> = None;
-    for (_, takes, route) in ROUTES.iter().filter(|(path, _, _)| *path == head.uri.path()) {
+    let mut allowed: Vec<&'static str> = Vec::new();
+    for (_, takes, route) in ROUTES.iter().filter(|(path, _, _)| is_path(path, head.uri.path())) {
         if *takes == method {
             return Ok(*route);
         }
-        allowed = Some(match (allowed, *takes) {
-            (Some(_), _) => "GET, HEAD, POST",
-            (None, "GET") => "GET, HEAD",
-            (None, takes) => takes,
-        });
+        allowed.push(takes);
     }
+    let allowed = match &*allowed {
+        [] => None,
+        ["GET"] => Some("GET, HEAD"),
+        ["POST"] => Some("POST"),
+        ["GET", "PATCH", "DELETE"] => Some("GET, HEAD, PATCH, DELETE"),
+        _ => Some("GET, HEAD, POST"),
+    };
     Err(match allowed {
         Some(allowed) => ApiError::new(ErrorCode::MethodNotAllowed(allowed), format!("this path takes {allowed}")),
         None => ApiError::new(ErrorCode::NotFound, "no such path; GET /openapi.json lists those there are"),

@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::app::App;
 use super::body::BodyLimits;
 use super::caller::Peer;
+use super::keys::KeyDesk;
 use super::pace::{Pace, Paced, Times};
 use super::router::Routes;
 use super::tls::Tls;
@@ -124,6 +125,14 @@ impl Server {
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
         Self { tls: Some(Arc::new(tls)), ..self }
+    }
+
+    /// Lets keys be managed.
+    #[must_use]
+    pub fn with_keys(self, desk: KeyDesk) -> Self {
+        // There is one at most, and a second one would not be asked.
+        let _first = self.routes.app().keys.set(desk);
+        self
     }
 
     /// Counts what becomes of alerts, for `/metrics`.

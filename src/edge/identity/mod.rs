@@ -15,6 +15,7 @@ pub mod introspection;
 pub mod jose;
 #[cfg(feature = "jwt")]
 pub mod jwt;
+mod keys;
 #[cfg(feature = "passwords")]
 mod passwords;
 mod recent;
@@ -29,6 +30,7 @@ pub use delegated::{Attributes, DelegatedOptions, DelegatedProvider};
 pub use digest::{DigestFile, DigestProvider};
 #[cfg(feature = "tower")]
 pub use headers::{CredentialHeaders, HeadersError};
+pub use keys::{KeyOptions, KeyProvider};
 #[cfg(feature = "passwords")]
 pub use passwords::{BasicProvider, Htpasswd, PasswordOptions, hash};
 pub use static_token::{SameToken, StaticProvider, StaticSecret};

@@ -48,7 +48,7 @@ pub enum ClientError {
 /// What is sent.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// GET or POST.
+    /// GET, POST, PATCH or DELETE.
     pub method: Method,
     /// Besides `Host`, `User-Agent` and `Connection`.
     pub headers: Vec<(HeaderName, HeaderValue)>,

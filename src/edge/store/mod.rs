@@ -6,6 +6,7 @@ mod books;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
 pub mod fallback;
+pub mod keys;
 pub mod leases;
 pub mod memory;
 #[cfg(feature = "redis")]
@@ -18,10 +19,13 @@ pub use background::{Background, Work};
 #[cfg(feature = "sqlite")]
 pub use embedded::{Embedded, OpenError};
 pub use fallback::Fallback;
+#[cfg(feature = "sqlite")]
+pub use keys::{KeyFile, KeyFileError};
+pub use keys::{Pepper, PepperError};
 pub use leases::Leases;
 pub use memory::Memory;
 #[cfg(feature = "redis")]
-pub use redis::{Redis, RedisError, RedisOptions, Secret};
+pub use redis::{Redis, RedisError, RedisKeys, RedisOptions, Secret};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

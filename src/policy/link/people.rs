@@ -10,6 +10,7 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::near::Near;
 use super::{Linker, ParsedFile, kind_words};
+use crate::model::parse_key_hash;
 use crate::policy::entities::{Details, EntityIndex, Kind};
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::syntax::{Document, Extras, GroupDeclaration, KeyDeclaration, MemberDeclaration, Name};
@@ -104,7 +105,11 @@ impl Linker<'_> {
 
     fn declare_key(&mut self, key: &KeyDeclaration, file: &Arc<ParsedFile>, files: &[Arc<ParsedFile>]) {
         if let Some(index) = self.declare(Kind::API_KEY, &key.id, file, files) {
-            self.store.record_mut(index).details = details(&key.tags, &[], key.extras.as_deref());
+            let mut made = details(&key.tags, &[], key.extras.as_deref());
+            if let Some(hash) = parse_key_hash(&key.hash) {
+                made.get_or_insert_with(Box::default).key_hash = Some(Box::new(hash));
+            }
+            self.store.record_mut(index).details = made;
         }
     }
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use smol_str::format_smolstr;
+
 use crate::meter::{Durability, Lease, Limit, Measure, Mode, OnExpiry, OnStoreError, Unpriced};
-use crate::model::{Amount, Period, Unit};
+use crate::model::{Amount, KeyLimit, Period, Unit};
 use crate::policy::problem::{ProblemCode, nearest};
 use crate::policy::syntax::{Each, LimitDeclaration, Selector};
 use crate::policy::yaml::{Kind, Node};
@@ -44,6 +46,21 @@ pub(super) const KNOWN: &[&str] = &[
     "unpriced",
     "lease",
 ];
+/// The keys of a limit of one key.
+const OF_KEY: &[&str] = &[
+    "id",
+    "each",
+    "budget",
+    "rate",
+    "concurrency",
+    "warn_at",
+    "mode",
+    "overrides",
+    "on_store_error",
+    "on_expiry",
+    "durability",
+    "unpriced",
+];
 pub(super) const ON_STORE_ERROR: &[&str] = &["permit"];
 pub(super) const LEASE: &[&str] = &["size", "seconds"];
 /// For how long a lease is spent where nobody says otherwise, and at most, in seconds.
@@ -77,6 +94,37 @@ pub(super) fn limit(node: &Node, findings: &Findings) -> Option<LimitDeclaration
         ..edges.limit
     };
     Some(LimitDeclaration { limit: Arc::new(limit), ..declared })
+}
+
+/// A limit of the key `key` alone: as one of a bundle, but that it says neither whom it binds nor on what, and needs no id.
+pub(super) fn of_key(node: &Node, key: &str, findings: &Findings) -> Option<KeyLimit> {
+    let fields = Fields::of(node, "a limit of a key", OF_KEY, findings)?;
+    let named = fields.name("id");
+    let measured = measures::measure(&fields);
+    let overrides = measures::overrides(&fields, measured.as_ref());
+    let edges = Edges::read(&fields, measured.as_ref());
+    let each = each(&fields);
+    if let Some(Each::Org | Each::Team | Each::User | Each::Service) = each {
+        let node = fields.get("each")?;
+        let message = "a key has one owner, so that its limits have no meter for each of those";
+        let help = "it is one of key, model, router, end_user, `metadata.<key>`; left out, the key has one meter";
+        findings.error(ProblemCode::InvalidValue, node.place, message).help(help);
+        return None;
+    }
+    let Measured { measure, cap } = measured?;
+    let name = named.map_or_else(|| measure_name(&measure).into(), |name| name.value);
+    // The key stands in the series, so that no two keys share a meter, whatever it is for each of.
+    let series = series(&format!("key:{key}:{name}"), &measure).into();
+    let limit = Limit { id: format_smolstr!("key:{name}"), series, measure, cap, overrides, ..edges.limit };
+    Some(KeyLimit { limit: Arc::new(limit), each: each.filter(|each| *each != Each::Key) })
+}
+
+fn measure_name(measure: &Measure) -> &'static str {
+    match measure {
+        Measure::Budget { .. } => "budget",
+        Measure::Rate { .. } => "rate",
+        Measure::Concurrency => "concurrency",
+    }
 }
 
 /// What the meters of a limit are named by: what would make another meter of it. The part behind the id has two colons

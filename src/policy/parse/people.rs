@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::{EntityUid, PasswordHash};
+use crate::model::{EntityUid, PasswordHash, parse_key_hash};
 use crate::policy::problem::ProblemCode;
 use crate::policy::syntax::{
     Extras, GroupDeclaration, KeyDeclaration, Located, MemberDeclaration, Membership, Name, Place,
@@ -113,7 +113,13 @@ pub(super) fn key(node: &Node, findings: &Findings) -> Option<KeyDeclaration> {
     let id = fields.id("id");
     let hash = fields.required("hash").and_then(|node| {
         let scalar = findings.scalar(node, "a hash")?;
-        findings.checked(&scalar.text, node.place)
+        let hash = findings.checked(&scalar.text, node.place)?;
+        if parse_key_hash(&hash).is_none() {
+            let message = "this is no hash that Tollgate can check, so that no credential proves this key";
+            let help = "`tollgate keys hash` makes a key and its hash: `sha256:` and 64 hexadecimal digits";
+            findings.warning(ProblemCode::InvalidValue, node.place, message).help(help);
+        }
+        Some(hash)
     });
     let owner = owner(&fields);
     let models = narrowed("models", Wildcard::Pattern);

@@ -41,12 +41,12 @@ impl Carried {
     /// What of `identity` a token carries; `None` where it is narrowed in a way that a token cannot say.
     pub(super) fn of(identity: &Identity) -> Option<Self> {
         // Every member by name: one that is added has to be thought about here.
-        let Identity { principal, owner, method: _, said, metadata, payer, narrowed, expires_at: _ } = identity;
+        let Identity { principal, owner, method: _, said, metadata, payer, narrowed, limits, expires_at: _ } = identity;
         let Said { replaces, teams, orgs, roles, team_roles, tags, email, external_id } = said;
         if owner.is_some() {
             return Some(Self { principal: principal.to_string(), key: true, ..Self::empty() });
         }
-        if narrowed.is_some() {
+        if narrowed.is_some() || !limits.is_empty() {
             return None;
         }
         Some(Self {

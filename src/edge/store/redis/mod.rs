@@ -6,6 +6,7 @@
 //! (`generation`), and scripts count exactly in numbers of their own (`lua/number.lua`).
 
 mod generation;
+mod keys;
 mod link;
 mod options;
 mod reply;
@@ -21,6 +22,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 pub use generation::FILE_NAME;
+pub use keys::RedisKeys;
 pub use options::{RedisError, RedisOptions, Secret};
 
 use self::generation::Generation;

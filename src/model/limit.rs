@@ -1,10 +1,13 @@
 //! What a limit says, as the arithmetic needs it: how much of what over which time, and what happens at its edges.
 
+use std::fmt;
 use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use crate::model::{Amount, Period, Timestamp, Unit};
+use super::amount::{Amount, Unit};
+use super::facts::Timestamp;
+use super::period::Period;
 
 /// A limit, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,4 +175,73 @@ impl Limit {
     pub fn is_enforced(&self) -> bool {
         self.mode == Mode::Enforce
     }
+}
+
+/// Whose meters a limit has: one for each of these.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Each {
+    /// `org`
+    Org,
+    /// `team`
+    Team,
+    /// `user`
+    User,
+    /// `service`
+    Service,
+    /// `key`
+    Key,
+    /// `model`
+    Model,
+    /// `router`
+    Router,
+    /// `metadata.<key>`: what the request's metadata says under this name.
+    Metadata(SmolStr),
+    /// `end_user`: whom the request names as the gateway's own user.
+    EndUser,
+}
+
+impl Each {
+    /// What `each` takes, but for `metadata.<key>`.
+    pub const NAMES: [&'static str; 8] = ["org", "team", "user", "service", "key", "model", "router", "end_user"];
+
+    /// What `each: name` means.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "org" => Self::Org,
+            "team" => Self::Team,
+            "user" => Self::User,
+            "service" => Self::Service,
+            "key" => Self::Key,
+            "model" => Self::Model,
+            "router" => Self::Router,
+            "end_user" => Self::EndUser,
+            _ => Self::Metadata(name.strip_prefix("metadata.").filter(|key| !key.is_empty())?.into()),
+        })
+    }
+}
+
+impl fmt::Display for Each {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Org => "org",
+            Self::Team => "team",
+            Self::User => "user",
+            Self::Service => "service",
+            Self::Key => "key",
+            Self::Model => "model",
+            Self::Router => "router",
+            Self::EndUser => "end_user",
+            Self::Metadata(key) => return write!(f, "metadata.{key}"),
+        })
+    }
+}
+
+/// A limit of one key alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyLimit {
+    /// How much of what over which time.
+    pub limit: Arc<Limit>,
+    /// Whose meters it has; `None` where all that the key does shares one.
+    pub each: Option<Each>,
 }

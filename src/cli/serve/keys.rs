@@ -1,0 +1,96 @@
+//! The store of keys, and the administrator's key that the first start makes.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use smol_str::SmolStr;
+
+use crate::config::{FirstKey, KeySettings, Settings};
+use crate::edge::clock::SystemClock;
+use crate::edge::store::{KeyFile, Pepper, RedisKeys};
+use crate::gate::{Clock as _, KeyWrite, KeyWriteError, Keys};
+use crate::model::{ADMINISTRATOR, EntityUid, KeyDetails, KeyRecord, KeyText, SecretText, key_id, key_text};
+
+/// Whose key the first one is. Nobody can declare it, and no token is it.
+const FIRST_OWNER: &str = ADMINISTRATOR;
+/// The file that the first key is put in, where it is to be.
+const FIRST_KEY_FILE: &str = "administrator.key";
+
+/// Opens the store; makes the first key where there is none.
+///
+/// # Errors
+/// With the reason, where it cannot be had.
+pub(super) fn open(settings: &Settings, options: &KeySettings) -> Result<Arc<dyn Keys>, Box<dyn Error>> {
+    let keys = keys(settings, options)?;
+    first_key(&*keys, options.first_key, &settings.data)?;
+    Ok(keys)
+}
+
+/// Where keys are kept: in the Redis that keeps the meters, if there is one, else in the data directory.
+fn keys(settings: &Settings, options: &KeySettings) -> Result<Arc<dyn Keys>, Box<dyn Error>> {
+    let pepper = options.pepper_file.as_deref().map(Pepper::read).transpose()?;
+    Ok(match settings.redis() {
+        Some(redis) => Arc::new(RedisKeys::open(&redis, pepper, options.max_stale)?),
+        None => Arc::new(KeyFile::open(&settings.data, pepper)?),
+    })
+}
+
+/// Makes a key for the administrator where there is none at all: there is no password to begin with.
+fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn Error>> {
+    // Where nobody can say whether there are keys, there may be.
+    if wish == FirstKey::None || keys.count() > 0 || keys.find("").is_err() {
+        return Ok(());
+    }
+    let (mut id, mut secret) = ([0; 16], zeroize::Zeroizing::new([0; 32]));
+    let filled = aws_lc_rs::rand::fill(&mut id).and_then(|()| aws_lc_rs::rand::fill(&mut *secret));
+    filled.map_err(|_| "the system has no random numbers")?;
+    let text = key_text(&key_id(id), *secret)?;
+    let key = KeyText::parse(text.expose())?;
+    let details = KeyDetails {
+        roles: [SmolStr::new(ADMINISTRATOR)].into(),
+        note: Some("made by the first start".into()),
+        ..KeyDetails::default()
+    };
+    let record = KeyRecord {
+        id: key.id.into(),
+        owner: EntityUid::new("Service", FIRST_OWNER)?,
+        hash: keys.hash(&key),
+        version: 1,
+        created_at: SystemClock.now(),
+        expires_at: None,
+        used_at: AtomicI64::new(0),
+        more: Some(Box::new(details)),
+    };
+    // Told before it is a key: a crash in between leaves a text that proves nothing, and the next start makes another.
+    if wish == FirstKey::File {
+        let path = put(data, &text)?;
+        super::say(&format!("the administrator's key is in {path}; only its hash is kept elsewhere"));
+    } else {
+        super::say(&format!(
+            "the administrator's key, shown this once (only its hash is kept):\n  {}\n\
+             keep it where secrets are kept; `tollgate keys create` makes others with it",
+            text.expose()
+        ));
+    }
+    match pollster::block_on(keys.write(KeyWrite::MakeFirst(record))) {
+        Ok(()) => {}
+        Err(KeyWriteError::Taken) => {
+            super::say("another server was quicker: its administrator's key counts, not this one")
+        }
+        Err(error) => super::say(&format!("warning: that key is none, since it could not be kept: {error}")),
+    }
+    Ok(())
+}
+
+fn put(data: &Path, text: &SecretText) -> std::io::Result<String> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = data.join(FIRST_KEY_FILE);
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    writeln!(file, "{}", text.expose())?;
+    file.sync_all()?;
+    Ok(path.display().to_string())
+}

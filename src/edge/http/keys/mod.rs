@@ -1,0 +1,305 @@
+//! Keys over HTTP: `/v1/keys`. Always with a credential, also on loopback; who may manage whose keys is policy
+//! ([`gate::Manager`]), and what a key would be more than its maker is refused in any case.
+//!
+//! A key that the caller may not manage looks as one that is not there.
+
+mod read;
+mod told;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::http::request::Parts as Head;
+use smol_str::SmolStr;
+
+use super::app::App;
+use super::body::json;
+use super::caller::{self, Peer};
+use super::errors::{ApiError, ErrorCode, Response};
+use super::query::{self, Query};
+use crate::gate::{KeyWrite, KeyWriteError, Keys, KeysOf, Manager, Right, TooWide};
+use crate::model::{
+    ADMINISTRATOR, EntityUid, Facts, Identity, KeyDetails, KeyRecord, KeyText, RESERVED_ROLE_PREFIX, Revocation,
+    SecretText, Timestamp, key_id, key_text,
+};
+use crate::policy::Snapshot;
+
+use read::Wish;
+use told::Told;
+
+/// Most keys of an owner, but for administrators.
+const MAX_KEYS_OF_ONE: usize = 1_000;
+/// Most keys of a page.
+const MAX_PAGE: usize = 1_000;
+const MANAGE: &str = "manage_keys";
+
+/// Where keys are managed.
+#[derive(Clone)]
+pub struct KeyDesk {
+    /// The store.
+    pub keys: Arc<dyn Keys>,
+    /// Whether the policies that ship say who manages keys where the bundle does not.
+    pub admin_policies: bool,
+    /// Whether a key may be of somebody whom the bundle does not declare.
+    pub unknown_owners: bool,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    List,
+    Make,
+    Show,
+    Change,
+    Remove,
+    Revoke,
+    Rotate,
+}
+
+impl Ask {
+    /// Whether it has a body.
+    pub(super) fn has_body(self) -> bool {
+        matches!(self, Self::Make | Self::Change | Self::Revoke | Self::Rotate)
+    }
+}
+
+/// Who manages, by what bundle, at which instant.
+pub(super) struct Caller {
+    desk: KeyDesk,
+    snapshot: Arc<Snapshot>,
+    facts: Facts,
+    identity: Arc<Identity>,
+}
+
+/// Proves who calls, before anything of the body is read.
+pub(super) async fn caller(app: &App, head: &Head, peer: &Peer) -> Result<Caller, ApiError> {
+    let Some(desk) = app.keys.get().cloned() else {
+        let message = "this server keeps no keys: `keys` is not among its `identity.providers`";
+        return Err(ApiError::new(ErrorCode::NotFound, message));
+    };
+    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+    let identity = caller::proved(app, &snapshot, head, peer).await?;
+    Ok(Caller { desk, facts: app.engine.facts(), snapshot, identity })
+}
+
+/// Answers what is asked about keys.
+pub(super) async fn answer(caller: &Caller, ask: Ask, head: &Head, body: &Bytes) -> Result<Response, ApiError> {
+    let id = id_of(head.uri.path());
+    if ask != Ask::List && head.uri.query().is_some_and(|query| !query.is_empty()) {
+        return Err(ApiError::invalid("", "this path takes no query"));
+    }
+    match ask {
+        Ask::List => caller.list(head.uri.query()),
+        Ask::Make => caller.make(body).await,
+        Ask::Show => {
+            let (key, _) = caller.find(id)?;
+            Ok(json(StatusCode::OK, &Told::of(&key, caller.facts.now)))
+        }
+        Ask::Change => caller.change(id, body).await,
+        Ask::Remove => caller.remove(id).await,
+        Ask::Revoke => caller.revoke(id, body).await,
+        Ask::Rotate => caller.rotate(id, body).await,
+    }
+}
+
+/// The id in `/v1/keys/{id}/…`.
+fn id_of(path: &str) -> &str {
+    path.strip_prefix("/v1/keys/").and_then(|rest| rest.split('/').next()).unwrap_or_default()
+}
+
+impl Caller {
+    fn manager(&self) -> Manager<'_> {
+        let Self { desk, snapshot, facts, identity } = self;
+        Manager { snapshot, facts, identity, defaults: desk.admin_policies }
+    }
+
+    fn right(&self, owner: &EntityUid) -> Option<Right> {
+        self.manager().right(MANAGE, owner)
+    }
+
+    /// Whom the caller is, its key's owner where it is a key.
+    fn own(&self) -> EntityUid {
+        let identity = &self.identity;
+        let of_bundle = || self.snapshot.owner_of(&identity.principal);
+        identity.owner.clone().or_else(of_bundle).unwrap_or_else(|| identity.principal.clone())
+    }
+
+    /// A key that the caller may manage.
+    fn find(&self, id: &str) -> Result<(Arc<KeyRecord>, Right), ApiError> {
+        let found = self.desk.keys.find(id).map_err(KeyWriteError::from)?;
+        let found = found.and_then(|key| Some((self.right(&key.owner)?, key)));
+        let nobody = || ApiError::new(ErrorCode::NotFound, "no such key, or none that you may manage");
+        found.map(|(right, key)| (key, right)).ok_or_else(nobody)
+    }
+
+    fn list(&self, query: Option<&str>) -> Result<Response, ApiError> {
+        let query = Query::read(query, &["owner", "after", "page_size"])?;
+        let most = query.page_size(MAX_PAGE)?;
+        let after: Option<SmolStr> = query.get("after").map(query::read_cursor).transpose()?;
+        // Of everybody's keys, who may manage everything sees all; anybody else sees their own.
+        let owner = match query.uid("owner")? {
+            Some(owner) => Some(owner),
+            None if self.is_administrator() => None,
+            None => Some(self.own()),
+        };
+        if let Some(owner) = &owner
+            && self.right(owner).is_none()
+        {
+            return Err(forbidden(format!("{} may not manage the keys of {owner}", self.identity.principal)));
+        }
+        let mut page = self.desk.keys.page(&KeysOf { owner, after, most: most.saturating_add(1) });
+        let more = page.len() > most;
+        page.truncate(most);
+        let next = page.last().filter(|_| more).map(|last| query::cursor(&last.id));
+        let keys = page.iter().map(|key| Told::of(key, self.facts.now)).collect();
+        Ok(json(StatusCode::OK, &told::Page { keys, next }))
+    }
+
+    fn is_administrator(&self) -> bool {
+        crate::gate::has_role(&self.snapshot, &self.identity, &[ADMINISTRATOR], self.facts.now)
+    }
+
+    async fn make(&self, body: &[u8]) -> Result<Response, ApiError> {
+        let wish = Wish::read(body, read::MAKE)?;
+        let owner = wish.owner.clone().unwrap_or_else(|| self.own());
+        read::check_owner(&owner)?;
+        let Some(right) = self.right(&owner) else {
+            return Err(forbidden(format!("{} may not make keys of {owner}", self.identity.principal)));
+        };
+        let reserved = owner.id().starts_with(RESERVED_ROLE_PREFIX) && right == Right::Administrator;
+        if !self.desk.unknown_owners && !reserved && !self.snapshot.declares(&owner) {
+            let message = format!("{owner} is not declared, so that a key of it would prove nobody");
+            return Err(ApiError::invalid("owner", message));
+        }
+        let of_owner = KeysOf { owner: Some(owner.clone()), after: None, most: MAX_KEYS_OF_ONE };
+        if right != Right::Administrator && self.desk.keys.page(&of_owner).len() >= MAX_KEYS_OF_ONE {
+            return Err(ApiError::new(ErrorCode::Conflict, format!("{owner} has {MAX_KEYS_OF_ONE} keys already")));
+        }
+        let id = key_id(random()?);
+        let text = self.new_text(&id)?;
+        let details = KeyDetails { created_by: Some(self.identity.principal.clone()), ..KeyDetails::default() };
+        let mut key = KeyRecord {
+            id,
+            owner,
+            hash: self.hash(&text)?,
+            version: 1,
+            created_at: self.facts.now,
+            expires_at: None,
+            used_at: AtomicI64::new(0),
+            more: Some(Box::new(details)),
+        };
+        wish.apply(&mut key, &self.snapshot, self.facts.now)?;
+        self.manager().may_hand_out(right, &key)?;
+        self.desk.keys.write(KeyWrite::Make(key.clone())).await?;
+        self.tell(&key, "was made");
+        Ok(json(StatusCode::CREATED, &Told::of(&key, self.facts.now).with_key(text.expose())))
+    }
+
+    async fn change(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {
+        let wish = Wish::read(body, read::CHANGE)?;
+        let (key, right) = self.find(id)?;
+        let mut key = next(&key);
+        wish.apply(&mut key, &self.snapshot, self.facts.now)?;
+        self.manager().may_hand_out(right, &key)?;
+        self.desk.keys.write(KeyWrite::Change(key.clone())).await?;
+        self.tell(&key, "was changed");
+        Ok(json(StatusCode::OK, &Told::of(&key, self.facts.now)))
+    }
+
+    async fn remove(&self, id: &str) -> Result<Response, ApiError> {
+        let (key, _) = self.find(id)?;
+        self.desk.keys.write(KeyWrite::Remove { id: key.id.clone(), version: key.version }).await?;
+        self.tell(&key, "was deleted");
+        Ok(json(StatusCode::OK, &serde_json::json!({ "id": key.id, "deleted": true })))
+    }
+
+    async fn revoke(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {
+        let reason = Wish::read(body, read::REVOKE)?.reason.ok_or_else(|| super::grammar::missing("reason"))?;
+        let (key, _) = self.find(id)?;
+        if key.details().revoked.is_some() {
+            // The first reason is the one that counts.
+            return Ok(json(StatusCode::OK, &Told::of(&key, self.facts.now)));
+        }
+        let mut key = next(&key);
+        let by = Some(self.identity.principal.clone());
+        details(&mut key).revoked = Some(Revocation { at: self.facts.now, by, reason });
+        self.desk.keys.write(KeyWrite::Change(key.clone())).await?;
+        self.tell(&key, "was revoked");
+        Ok(json(StatusCode::OK, &Told::of(&key, self.facts.now)))
+    }
+
+    async fn rotate(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {
+        let grace_ms = Wish::read(body, read::ROTATE)?.grace_ms.unwrap_or(0);
+        let (key, right) = self.find(id)?;
+        if key.details().revoked.is_some() || key.expires_at.is_some_and(|end| self.facts.now >= end) {
+            let message = "the key is revoked or has expired, and stays so with another secret; make a new one";
+            return Err(ApiError::new(ErrorCode::Conflict, message));
+        }
+        self.manager().may_hand_out(right, &key)?;
+        let mut key = next(&key);
+        let text = self.new_text(&key.id)?;
+        let until = Timestamp::from_millis(self.facts.now.as_millis().saturating_add(grace_ms));
+        let before = std::mem::replace(&mut key.hash, self.hash(&text)?);
+        details(&mut key).previous = Some((before, until));
+        self.desk.keys.write(KeyWrite::Change(key.clone())).await?;
+        self.tell(&key, "got a new secret");
+        Ok(json(StatusCode::OK, &Told::of(&key, self.facts.now).with_key(text.expose())))
+    }
+
+    fn new_text(&self, id: &str) -> Result<SecretText, ApiError> {
+        let secret = zeroize::Zeroizing::new(random::<32>()?);
+        key_text(id, *secret).map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))
+    }
+
+    fn hash(&self, text: &SecretText) -> Result<crate::model::KeyHash, ApiError> {
+        let key = KeyText::parse(text.expose());
+        let key = key.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?;
+        Ok(self.desk.keys.hash(&key))
+    }
+
+    /// For the log: who did what to which key.
+    fn tell(&self, key: &KeyRecord, what: &str) {
+        use std::io::Write as _;
+        let by = self.identity.principal.to_string();
+        // That nobody reads it is no reason to stop.
+        let _ = writeln!(std::io::stderr().lock(), "the key {} of {} {what} by {by}", key.id, key.owner);
+    }
+}
+
+/// The key as it will be written next.
+fn next(key: &KeyRecord) -> KeyRecord {
+    KeyRecord { version: key.version.saturating_add(1), ..key.clone() }
+}
+
+fn details(key: &mut KeyRecord) -> &mut KeyDetails {
+    key.more.get_or_insert_with(Box::default)
+}
+
+fn random<const N: usize>() -> Result<[u8; N], ApiError> {
+    let mut bytes = [0; N];
+    let filled = aws_lc_rs::rand::fill(&mut bytes);
+    filled.map_err(|_| ApiError::new(ErrorCode::Unavailable, "the system has no random numbers"))?;
+    Ok(bytes)
+}
+
+fn forbidden(message: String) -> ApiError {
+    ApiError::new(ErrorCode::Forbidden, message)
+}
+
+impl From<TooWide> for ApiError {
+    fn from(error: TooWide) -> Self {
+        Self { param: error.param.to_owned(), ..forbidden(error.message) }
+    }
+}
+
+impl From<KeyWriteError> for ApiError {
+    fn from(error: KeyWriteError) -> Self {
+        let code = match &error {
+            KeyWriteError::Taken | KeyWriteError::Changed | KeyWriteError::Full(_) => ErrorCode::Conflict,
+            KeyWriteError::Store(_) => ErrorCode::StoreUnavailable,
+        };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,128 @@
+//! What is told of keys: everything that is known of one but its secret.
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use smol_str::SmolStr;
+
+use crate::model::{AllowedPath, EntityUid, KeyRecord, Timestamp};
+
+#[derive(Serialize)]
+pub(super) struct Page<'a> {
+    pub(super) keys: Vec<Told<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+/// A key. `key` is the whole of it, told once.
+#[derive(Serialize)]
+pub(super) struct Told<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    owner: Uid<'a>,
+    state: &'static str,
+    created_at: String,
+    created_by: Option<Uid<'a>>,
+    expires_at: Option<String>,
+    last_used_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked: Option<Revoked<'a>>,
+    /// Until when the secret before this one is taken too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous_secret_until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    models: Option<&'a [SmolStr]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routers: Option<&'a [SmolStr]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actions: Option<&'a [SmolStr]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paths: Option<Vec<Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    networks: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tags: &'a [SmolStr],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    roles: &'a [SmolStr],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<serde_json::Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    team: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Uid<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Revoked<'a> {
+    at: String,
+    by: Option<Uid<'a>>,
+    reason: &'a str,
+}
+
+impl<'a> Told<'a> {
+    /// With all of it.
+    pub(super) fn with_key(self, key: &'a str) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
+    pub(super) fn of(key: &'a KeyRecord, now: Timestamp) -> Self {
+        let details = key.details();
+        let text = |instant: Timestamp| instant.to_string();
+        let narrowed = details.narrowed.as_deref();
+        let state = match (&details.revoked, key.expires_at) {
+            (Some(_), _) => "revoked",
+            (None, Some(end)) if now >= end => "expired",
+            _ => "active",
+        };
+        let metadata = || details.metadata.iter().map(|(name, value)| (name.to_string(), value.as_str().into()));
+        Self {
+            id: &key.id,
+            key: None,
+            owner: uid(&key.owner),
+            state,
+            created_at: text(key.created_at),
+            created_by: details.created_by.as_ref().map(uid),
+            expires_at: key.expires_at.map(text),
+            last_used_at: key.last_used().map(text),
+            revoked: details.revoked.as_ref().map(|revoked| Revoked {
+                at: text(revoked.at),
+                by: revoked.by.as_ref().map(uid),
+                reason: &revoked.reason,
+            }),
+            previous_secret_until: details.previous.map(|(_, until)| until).filter(|until| now < *until).map(text),
+            models: narrowed.and_then(|narrowed| narrowed.models.as_deref()),
+            routers: narrowed.and_then(|narrowed| narrowed.routers.as_deref()),
+            actions: narrowed.and_then(|narrowed| narrowed.actions.as_deref()),
+            paths: narrowed.and_then(|narrowed| Some(narrowed.paths.as_deref()?.iter().map(path).collect())),
+            networks: narrowed
+                .and_then(|narrowed| Some(narrowed.networks.as_deref()?.iter().map(ToString::to_string).collect())),
+            limits: details.limits_text.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+            tags: &details.tags,
+            roles: &details.roles,
+            metadata: Some(metadata().collect()).filter(|_| !details.metadata.is_empty()),
+            team: details.payer.as_deref(),
+            note: details.note.as_deref(),
+        }
+    }
+}
+
+fn uid(uid: &EntityUid) -> Uid<'_> {
+    Uid { kind: uid.kind(), id: uid.id() }
+}
+
+fn path(allowed: &AllowedPath) -> Value {
+    if allowed.methods.is_empty() {
+        return allowed.path.as_str().into();
+    }
+    serde_json::json!({ "path": allowed.path, "methods": allowed.methods })
+}

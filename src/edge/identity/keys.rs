@@ -1,0 +1,219 @@
+//! API keys: those that Tollgate made, and those that stand in the bundle as hashes.
+//!
+//! What is hard about it: an unknown id and a wrong secret look and cost the same, and nobody learns what became of a key
+//! (revoked, expired, replaced) but who has its secret. Comparisons take a time that depends on no secret.
+
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use foldhash::fast::RandomState;
+
+use crate::gate::{Authenticator, Credential, KeyLookup, Keys, Later, Presented, Verdict};
+use crate::model::{
+    AuthMethod, EntityUid, Identity, KeyHash, KeyRecord, KeyText, RESERVED_ROLE_PREFIX, Refusal, RefusalReason, Said,
+    Timestamp, bundle_key_hash,
+};
+use crate::policy::Snapshot;
+
+/// How many identities are remembered, so that a key in use need not be put together again.
+const REMEMBERED: usize = 16_384;
+
+/// How keys are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeyOptions {
+    /// Whether a key proves somebody whose owner the bundle does not declare.
+    pub unknown_owners: bool,
+}
+
+/// Knows keys.
+pub struct KeyProvider {
+    keys: Option<Arc<dyn Keys>>,
+    options: KeyOptions,
+    hasher: RandomState,
+    remembered: Box<[ArcSwapOption<Remembered>]>,
+}
+
+/// A key as it was, and whom it proved.
+struct Remembered {
+    key: Arc<KeyRecord>,
+    identity: Arc<Identity>,
+}
+
+/// Which of a key's secrets was presented.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Secret {
+    Current,
+    /// The one before, which is taken until then.
+    Previous(Timestamp),
+    None,
+}
+
+impl KeyProvider {
+    /// Of the keys in a store, where there is one, and those of the bundle.
+    #[must_use]
+    pub fn new(keys: Option<Arc<dyn Keys>>, options: KeyOptions) -> Self {
+        let remembered = (0..REMEMBERED).map(|_| ArcSwapOption::empty()).collect();
+        Self { keys, options, hasher: RandomState::default(), remembered }
+    }
+
+    fn verdict(&self, key: &KeyText<'_>, snapshot: &Snapshot, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+        let Some(keys) = &self.keys else { return of_bundle(key, snapshot) };
+        let found = keys.find(key.id);
+        let found = found.map_err(|_away| {
+            let message = "the store of keys cannot be asked";
+            Refusal::new(RefusalReason::ProviderUnavailable, message).about(key.id)
+        })?;
+        let hash = keys.hash(key);
+        match found {
+            Some(record) => {
+                let identity = self.of_store(&record, &hash, snapshot, now)?;
+                keys.used(&record, now);
+                Ok(identity)
+            }
+            None => of_bundle(key, snapshot),
+        }
+    }
+
+    fn of_store(
+        &self,
+        record: &Arc<KeyRecord>,
+        hash: &KeyHash,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, Refusal> {
+        let secret = secret(record, hash);
+        if secret == Secret::None {
+            // Nothing is looked up for it, as nothing is for a key that nobody knows.
+            return Err(wrong(&record.id));
+        }
+        self.check(record, snapshot, now)?;
+        if let Secret::Previous(until) = secret
+            && now >= until
+        {
+            let message = "the key was replaced by a newer one";
+            return Err(Refusal::new(RefusalReason::Rotated, message).about(record.id.clone()));
+        }
+        Ok(match secret {
+            Secret::Previous(until) => {
+                let end = record.expires_at.map_or(until, |end| end.min(until));
+                Arc::new(Identity { expires_at: Some(end), ..identity(record) })
+            }
+            _ => self.remembered(record),
+        })
+    }
+
+    /// Whether a key proves anybody still, whichever of its secrets it was.
+    fn check(&self, record: &KeyRecord, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
+        let refused = |reason, message: &str| Err(Refusal::new(reason, message).about(record.id.clone()));
+        if record.details().revoked.is_some() {
+            return refused(RefusalReason::Revoked, "the key was revoked");
+        }
+        if record.expires_at.is_some_and(|end| now >= end) {
+            return refused(RefusalReason::Expired, "the key has expired");
+        }
+        if !self.options.unknown_owners && !is_known(snapshot, &record.owner) {
+            return refused(RefusalReason::UnknownPrincipal, "the key proves nobody that may ask");
+        }
+        Ok(())
+    }
+
+    fn remembered(&self, record: &Arc<KeyRecord>) -> Arc<Identity> {
+        let number = usize::try_from(self.hasher.hash_one(record.id.as_str())).unwrap_or(0) % REMEMBERED;
+        let Some(place) = self.remembered.get(number) else { return Arc::new(identity(record)) };
+        if let Some(known) = &*place.load()
+            && Arc::ptr_eq(&known.key, record)
+        {
+            return Arc::clone(&known.identity);
+        }
+        let identity = Arc::new(identity(record));
+        place.store(Some(Arc::new(Remembered { key: Arc::clone(record), identity: Arc::clone(&identity) })));
+        identity
+    }
+}
+
+/// Which secret hashes so; both are compared, whichever it is.
+fn secret(record: &KeyRecord, hash: &KeyHash) -> Secret {
+    let is = |known: &KeyHash| verify_slices_are_equal(known, hash).is_ok();
+    let current = is(&record.hash);
+    let previous = record.details().previous.filter(|(known, _)| is(known));
+    match (current, previous) {
+        (true, _) => Secret::Current,
+        (false, Some((_, until))) => Secret::Previous(until),
+        (false, None) => Secret::None,
+    }
+}
+
+/// A key of the bundle.
+fn of_bundle(key: &KeyText<'_>, snapshot: &Snapshot) -> Result<Arc<Identity>, Refusal> {
+    let digest = bundle_key_hash(key);
+    let found = snapshot.key(key.id);
+    // Compared with something in any case, as a key of the store would have been.
+    let known = found.as_ref().map_or(&[0; 32], |found| found.hash);
+    let is_right = verify_slices_are_equal(known, &digest).is_ok();
+    let Some(found) = found.filter(|_| is_right) else { return Err(wrong(key.id)) };
+    let principal = EntityUid::new("ApiKey", key.id).map_err(|_| wrong(key.id))?;
+    let metadata = found.metadata.into();
+    let expires_at = found.expires_at;
+    // Owner, tags and restrictions are the bundle's, which knows the key.
+    Ok(Arc::new(Identity { metadata, expires_at, ..Identity::new(principal, AuthMethod::ApiKey) }))
+}
+
+fn wrong(id: &str) -> Refusal {
+    Refusal::new(RefusalReason::Wrong, "the key is wrong").about(id)
+}
+
+/// Whether the bundle declares the owner, or it is Tollgate's own.
+fn is_known(snapshot: &Snapshot, owner: &EntityUid) -> bool {
+    (owner.kind() == "Service" && owner.id().starts_with(RESERVED_ROLE_PREFIX)) || snapshot.declares(owner)
+}
+
+/// Whom a key proves.
+fn identity(record: &KeyRecord) -> Identity {
+    let details = record.details();
+    let said = Said { tags: details.tags.clone(), roles: details.roles.clone(), ..Said::default() };
+    // What a store has in it was checked when it was put there.
+    let principal = EntityUid::trusted("ApiKey", record.id.clone());
+    Identity {
+        owner: Some(record.owner.clone()),
+        said,
+        metadata: details.metadata.clone(),
+        payer: details.payer.clone(),
+        narrowed: details.narrowed.clone(),
+        limits: Arc::clone(&details.limits),
+        expires_at: record.expires_at,
+        ..Identity::new(principal, AuthMethod::ApiKey)
+    }
+}
+
+impl KeyLookup for KeyProvider {
+    fn identity(&self, key: &EntityUid, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+        let away =
+            |_| Refusal::new(RefusalReason::ProviderUnavailable, "the store of keys cannot be asked").about(key.id());
+        let found = self.keys.as_ref().map(|keys| keys.find(key.id())).transpose().map_err(away)?.flatten();
+        let record = found.filter(|_| key.kind() == "ApiKey").ok_or_else(|| wrong(key.id()))?;
+        self.check(&record, snapshot, now)?;
+        Ok(self.remembered(&record))
+    }
+}
+
+impl Authenticator for KeyProvider {
+    fn name(&self) -> &'static str {
+        "keys"
+    }
+
+    fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
+        let (Credential::Bearer(text) | Credential::ApiKey(text)) = &presented.credential else {
+            return Later::ready(Verdict::Passed);
+        };
+        if !KeyText::is_meant(text.expose()) {
+            return Later::ready(Verdict::Passed);
+        }
+        let verdict = match KeyText::parse(text.expose()) {
+            Ok(key) => self.verdict(&key, snapshot, now),
+            Err(error) => Err(Refusal::new(RefusalReason::Malformed, error.to_string())),
+        };
+        Later::ready(verdict.map_or_else(Verdict::Refused, Verdict::Proved))
+    }
+}

@@ -1,0 +1,351 @@
+//! Keys in a file: SQLite in WAL mode, written by one thread. A change is on disk before it is acknowledged, and holds in
+//! memory from then on; last uses are written a minute later at most, and a crash may forget those.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+use smol_str::SmolStr;
+use tokio::sync::oneshot;
+
+use super::pepper::{Pepper, PepperError};
+use super::rows::{self, RowError};
+use super::table::Table;
+use crate::gate::{KeyWrite, KeyWriteError, Keys, KeysOf, Later, StoreError};
+use crate::model::{KeyHash, KeyRecord, KeyText, Timestamp, key_hash_text};
+
+/// The file in the data directory.
+const FILE_NAME: &str = "keys.db";
+/// Marks the file as Tollgate's: "TKEY".
+const APPLICATION_ID: i32 = 0x544B_4559;
+/// The version of the tables.
+const VERSION: i32 = 1;
+/// How many changes may wait.
+const MOST_WAITING: usize = 256;
+/// How many last uses may wait.
+const MOST_USES: usize = 100_000;
+/// After which last uses are written.
+const USES_WAIT: Duration = Duration::from_secs(30);
+
+const TABLES: &str = "
+CREATE TABLE keys (id TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE uses (id TEXT NOT NULL PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE about (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+";
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The directory or the file cannot be made, read or written.
+    #[error("`{}` cannot be used: {reason}", path.display())]
+    Io {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// It is not as it was written.
+    #[error("`{}` is damaged: {reason}; put back a copy of it, or move it away to begin without keys", path.display())]
+    Damaged {
+        /// What.
+        path: PathBuf,
+        /// How it shows.
+        reason: String,
+    },
+    /// Another pepper than the one that its hashes are keyed with.
+    #[error(
+        "the keys in `{}` were hashed with another pepper; put back the file keys.pepper beside it, or the \
+         `pepper_file` that was configured: without it no key can be proved", path.display()
+    )]
+    OtherPepper {
+        /// What.
+        path: PathBuf,
+    },
+    /// There is no pepper.
+    #[error(transparent)]
+    Pepper(#[from] PepperError),
+}
+
+/// Keys in a file of the data directory.
+pub struct KeyFile {
+    table: Arc<Table>,
+    pepper: Pepper,
+    uses: Arc<Mutex<Vec<(SmolStr, i64)>>>,
+    // Both only gone while it is dropped.
+    waiting: Option<SyncSender<Waiting>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// A change, and who waits for it.
+struct Waiting {
+    write: KeyWrite,
+    done: oneshot::Sender<Result<(), KeyWriteError>>,
+}
+
+impl KeyFile {
+    /// Opens the file in `directory`, makes it where there is none, and reads all of it. The pepper is made too, unless it
+    /// is handed in.
+    ///
+    /// # Errors
+    /// Where the file or the pepper cannot be used.
+    pub fn open(directory: &Path, pepper: Option<Pepper>) -> Result<Self, KeyFileError> {
+        let path = directory.join(FILE_NAME);
+        let io = |error: std::io::Error| KeyFileError::Io { path: path.clone(), reason: error.to_string() };
+        make_private(directory).map_err(io)?;
+        let pepper = match pepper {
+            Some(pepper) => pepper,
+            None => Pepper::in_directory(directory)?,
+        };
+        let file = File::open(path.clone(), &pepper)?;
+        let table = Arc::new(Table::default());
+        file.load(&table)?;
+        let uses = Arc::new(Mutex::default());
+        let (waiting, taken) = sync_channel(MOST_WAITING);
+        let writer = Writer { file, table: Arc::clone(&table), uses: Arc::clone(&uses) };
+        let writer = std::thread::Builder::new().name("keys".to_owned()).spawn(move || writer.run(&taken));
+        let writer = writer.map_err(io)?;
+        Ok(Self { table, pepper, uses, waiting: Some(waiting), writer: Some(writer) })
+    }
+}
+
+impl Keys for KeyFile {
+    fn find(&self, id: &str) -> Result<Option<Arc<KeyRecord>>, StoreError> {
+        Ok(self.table.find(id))
+    }
+
+    fn page(&self, of: &KeysOf) -> Vec<Arc<KeyRecord>> {
+        self.table.page(of)
+    }
+
+    fn count(&self) -> usize {
+        self.table.count()
+    }
+
+    fn hash(&self, key: &KeyText<'_>) -> KeyHash {
+        self.pepper.hash(key)
+    }
+
+    fn write(&self, write: KeyWrite) -> Later<Result<(), KeyWriteError>> {
+        let closed = || KeyWriteError::Store(StoreError::Away("the store of keys was closed".into()));
+        let (done, told) = oneshot::channel();
+        let sent = self.waiting.as_ref().map(|waiting| waiting.try_send(Waiting { write, done }));
+        match sent {
+            Some(Ok(())) => Later::pending(async move { told.await.unwrap_or_else(|_ended| Err(closed())) }),
+            Some(Err(TrySendError::Full(_))) => {
+                Later::ready(Err(StoreError::Away("too many changes of keys wait to be written".into()).into()))
+            }
+            _ => Later::ready(Err(closed())),
+        }
+    }
+
+    fn used(&self, key: &KeyRecord, now: Timestamp) {
+        if key.use_at(now) {
+            let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+            if uses.len() < MOST_USES {
+                uses.push((key.id.clone(), now.as_millis()));
+            }
+        }
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        drop(self.waiting.take());
+        if let Some(writer) = self.writer.take() {
+            let _ended = writer.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for KeyFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyFile").field("count", &self.table.count()).finish_non_exhaustive()
+    }
+}
+
+/// The one thread that writes.
+struct Writer {
+    file: File,
+    table: Arc<Table>,
+    uses: Arc<Mutex<Vec<(SmolStr, i64)>>>,
+}
+
+impl Writer {
+    fn run(self, taken: &Receiver<Waiting>) {
+        loop {
+            match taken.recv_timeout(USES_WAIT) {
+                Ok(Waiting { write, done }) => {
+                    let outcome = self.write(write);
+                    // Who does not wait any longer need not be told.
+                    let _ = done.send(outcome);
+                }
+                Err(RecvTimeoutError::Timeout) => self.note_uses(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.note_uses();
+    }
+
+    fn write(&self, write: KeyWrite) -> Result<(), KeyWriteError> {
+        self.table.check(&write)?;
+        self.file.write(&write)?;
+        self.table.take(write);
+        Ok(())
+    }
+
+    /// What fails is forgotten: the next use says it again.
+    fn note_uses(&self) {
+        let uses = std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
+        let _noted = self.file.note_uses(&uses);
+    }
+}
+
+struct File {
+    path: PathBuf,
+    connection: Connection,
+}
+
+impl File {
+    fn open(path: PathBuf, pepper: &Pepper) -> Result<Self, KeyFileError> {
+        let is_new = !path.exists();
+        let connected = Connection::open(&path).and_then(|connection| {
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            // FULL: the log is on disk before a commit returns.
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+            // No other process may write beside this one, which has all of it in memory.
+            connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            Ok(connection)
+        });
+        let connection = connected.map_err(|error| failed(&path, &error))?;
+        let mut file = Self { path, connection };
+        if is_new {
+            file.make(pepper).map_err(|error| failed(&file.path, &error))?;
+        }
+        file.check(pepper)?;
+        Ok(file)
+    }
+
+    /// In one transaction, so that a half-made one is never found.
+    fn make(&mut self, pepper: &Pepper) -> rusqlite::Result<()> {
+        let fingerprint = key_hash_text(&pepper.fingerprint());
+        let transaction = self.connection.transaction()?;
+        transaction.execute_batch(TABLES)?;
+        transaction.execute("INSERT INTO about VALUES ('pepper', ?1)", [fingerprint])?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        transaction.commit()
+    }
+
+    fn check(&self, pepper: &Pepper) -> Result<(), KeyFileError> {
+        let wrong = |error: rusqlite::Error| failed(&self.path, &error);
+        let damaged = |reason: String| KeyFileError::Damaged { path: self.path.clone(), reason };
+        let pragma = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+        if pragma("application_id").map_err(wrong)? != APPLICATION_ID {
+            return Err(damaged("it is not a file of Tollgate's keys".to_owned()));
+        }
+        if pragma("user_version").map_err(wrong)? > VERSION {
+            return Err(damaged("it was written by a later version of Tollgate".to_owned()));
+        }
+        let checked = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+        let checked = checked.map_err(wrong)?;
+        if checked != "ok" {
+            return Err(damaged(checked));
+        }
+        let kept = self
+            .connection
+            .query_row("SELECT value FROM about WHERE name = 'pepper'", [], |row| row.get::<_, String>(0));
+        if kept.map_err(wrong)? == key_hash_text(&pepper.fingerprint()) {
+            return Ok(());
+        }
+        Err(KeyFileError::OtherPepper { path: self.path.clone() })
+    }
+
+    fn load(&self, table: &Table) -> Result<(), KeyFileError> {
+        let read = || -> Result<(), ReadError> {
+            let mut statement = self
+                .connection
+                .prepare("SELECT keys.id, body, coalesce(at, 0) FROM keys LEFT JOIN uses ON uses.id = keys.id")?;
+            let mut found = statement.query([])?;
+            while let Some(row) = found.next()? {
+                let (id, body) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
+                table.put(rows::read(id, body, row.get(2)?)?);
+            }
+            Ok(())
+        };
+        read().map_err(|error| match error {
+            ReadError::Sqlite(error) => failed(&self.path, &error),
+            other => KeyFileError::Damaged { path: self.path.clone(), reason: other.to_string() },
+        })
+    }
+
+    fn write(&self, write: &KeyWrite) -> Result<(), StoreError> {
+        let written = match write {
+            KeyWrite::Make(key) | KeyWrite::MakeFirst(key) => {
+                self.connection.execute("INSERT INTO keys VALUES (?1, ?2)", params![key.id.as_str(), rows::write(key)])
+            }
+            KeyWrite::Change(key) => self
+                .connection
+                .execute("UPDATE keys SET body = ?2 WHERE id = ?1", params![key.id.as_str(), rows::write(key)]),
+            KeyWrite::Remove { id, .. } => self
+                .connection
+                .execute("DELETE FROM uses WHERE id = ?1", [id.as_str()])
+                .and_then(|_| self.connection.execute("DELETE FROM keys WHERE id = ?1", [id.as_str()])),
+        };
+        match written {
+            Ok(1) => Ok(()),
+            Ok(_) => Err(StoreError::NotWritten("the key is not in the file".into())),
+            Err(error) => Err(StoreError::NotWritten(error.to_string().into())),
+        }
+    }
+
+    fn note_uses(&self, uses: &[(SmolStr, i64)]) -> rusqlite::Result<()> {
+        if uses.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.connection.unchecked_transaction()?;
+        {
+            let mut statement = transaction.prepare_cached(
+                "INSERT INTO uses SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM keys WHERE id = ?1) \
+                 ON CONFLICT DO UPDATE SET at = excluded.at",
+            )?;
+            for (id, at) in uses {
+                statement.execute(params![id.as_str(), at])?;
+            }
+        }
+        transaction.commit()
+    }
+}
+
+/// Why a row cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("a text was expected: {0}")]
+    Type(#[from] rusqlite::types::FromSqlError),
+    #[error(transparent)]
+    Row(#[from] RowError),
+}
+
+fn failed(path: &Path, error: &rusqlite::Error) -> KeyFileError {
+    let (path, reason) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+            KeyFileError::Damaged { path, reason }
+        }
+        _ => KeyFileError::Io { path, reason },
+    }
+}
+
+/// Only its owner may look into it.
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,214 @@
+//! Who may manage whose keys: the bundle's rules about `manage_keys`, and where they say nothing, the policies that ship
+//! (`schema/admin.cedar`). What is made must not be more than its maker: those checks are no policy, and hold in any case.
+
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock};
+
+use cedar_policy_core::ast::{Context, EntityUIDEntry, PolicyID, PolicySet, Request as CedarRequest};
+use cedar_policy_core::authorizer::Authorizer;
+use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
+use cedar_policy_core::extensions::Extensions;
+use cedar_policy_core::parser::parse_policyset;
+use smol_str::SmolStr;
+
+use super::authenticate::has_role;
+use super::decide::{Who, decide};
+use crate::model::{ADMINISTRATOR, DecisionCode, EntityUid, Facts, Identity, KeyRecord, RESERVED_ROLE_PREFIX, Request};
+use crate::policy::Snapshot;
+use crate::policy::entities::Kind;
+
+/// The policies that ship, in Cedar.
+pub const ADMIN_POLICIES: &str = include_str!("../../schema/admin.cedar");
+
+static POLICIES: LazyLock<PolicySet> = LazyLock::new(|| {
+    // A test sees that they parse, and are what the schema takes; none at all would permit nothing.
+    parse_policyset(ADMIN_POLICIES).unwrap_or_default()
+});
+
+/// By what somebody may manage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// A role in the owner's team.
+    Team,
+    /// A rule of the bundle.
+    Bundle,
+    /// It is the caller's own.
+    Own,
+    /// The role that may everything.
+    Administrator,
+}
+
+/// Why a key may not be made or changed so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TooWide {
+    /// The member that asks for too much.
+    pub param: &'static str,
+    /// Why.
+    pub message: String,
+}
+
+/// Somebody who manages keys.
+pub struct Manager<'a> {
+    /// The bundle that decides.
+    pub snapshot: &'a Snapshot,
+    /// The instant.
+    pub facts: &'a Facts,
+    /// Who.
+    pub identity: &'a Arc<Identity>,
+    /// Whether the policies that ship hold too.
+    pub defaults: bool,
+}
+
+impl Manager<'_> {
+    /// By what this caller may do the `action` of `admin` with what is `owner`'s; `None` where it may not.
+    #[must_use]
+    pub fn right(&self, action: &str, owner: &EntityUid) -> Option<Right> {
+        let is_administrator = has_role(self.snapshot, self.identity, &[ADMINISTRATOR], self.facts.now);
+        if !is_administrator && self.is_narrowed() {
+            return None;
+        }
+        let request = Request::proved(Arc::clone(self.identity), action, owner.clone());
+        let decision = decide(self.snapshot, self.facts, &request).ok()?;
+        match decision.code {
+            DecisionCode::Permitted if is_administrator => Some(Right::Administrator),
+            DecisionCode::Permitted => Some(Right::Bundle),
+            DecisionCode::NoRulePermits if self.defaults => self.by_default(action, owner),
+            _ => None,
+        }
+    }
+
+    /// A key that may not do all that its owner may makes none that may.
+    fn is_narrowed(&self) -> bool {
+        let own = self.identity.narrowed.is_some() || !self.identity.limits.is_empty();
+        own || (self.is_key()
+            && self.identity.owner.is_none()
+            && self.snapshot.is_narrowed_key(&self.identity.principal))
+    }
+
+    fn is_key(&self) -> bool {
+        self.identity.principal.kind() == "ApiKey"
+    }
+
+    /// What the policies that ship say: of those that permit, the one that says most.
+    fn by_default(&self, action: &str, owner: &EntityUid) -> Option<Right> {
+        let store = &self.snapshot.store;
+        let who = Who::find(self.snapshot, None, &self.identity.principal, Some(self.identity)).ok()?;
+        let resource = self.snapshot.subject(owner)?;
+        let entities = [store.materialize(&who.subject), store.materialize(&resource)];
+        let known = |uid| EntityUIDEntry::Known { euid: Arc::new(uid), loc: None };
+        let action = self.snapshot.schema.action(action).and_then(|index| self.snapshot.schema.action_at(index))?;
+        let request = CedarRequest::new_unchecked(
+            known(store.subject_core_uid(&who.subject)),
+            EntityUIDEntry::Known { euid: Arc::clone(&action.uid), loc: None },
+            known(store.subject_core_uid(&resource)),
+            Some(Context::empty()),
+        );
+        let mut seen = HashSet::new();
+        let entities = entities.iter().map(|entity| (**entity).clone());
+        let entities = entities.filter(|entity| seen.insert(entity.uid().clone()));
+        let actions = self.snapshot.schema.action_entities.iter().cloned();
+        let entities = Entities::from_entities(
+            entities.chain(actions),
+            None::<&NoEntitiesSchema>,
+            TCComputation::AssumeAlreadyComputed,
+            Extensions::none(),
+        );
+        let response = Authorizer::new().is_authorized(request, &POLICIES, &entities.ok()?);
+        response.diagnostics.reason.iter().filter_map(right_of).max()
+    }
+
+    /// Whether a caller with this `right` may have `key` in hand: made by it, changed so, or given a new secret.
+    ///
+    /// # Errors
+    /// With what is more than the caller may give.
+    pub fn may_hand_out(&self, right: Right, key: &KeyRecord) -> Result<(), TooWide> {
+        if right == Right::Administrator {
+            return Ok(());
+        }
+        let too_wide = |param, message: String| Err(TooWide { param, message });
+        let details = key.details();
+        if !details.roles.is_empty() {
+            return too_wide("roles", format!("only who has the role {ADMINISTRATOR} gives roles to keys"));
+        }
+        if !details.metadata.is_empty() {
+            let message = format!("only who has the role {ADMINISTRATOR} says what becomes `context.metadata`");
+            return too_wide("metadata", message);
+        }
+        let owned = self.tags_of(&key.owner);
+        if let Some(tag) = details.tags.iter().find(|tag| !owned.contains(*tag)) {
+            let message =
+                format!("{} does not have the tag `{tag}`, so that only an administrator gives it", key.owner);
+            return too_wide("tags", message);
+        }
+        let end = self.identity.expires_at.filter(|_| self.is_key());
+        if end.is_some_and(|end| key.expires_at.is_none_or(|expires_at| expires_at > end)) {
+            return too_wide("expires_at", "the key that asks ends before that".to_owned());
+        }
+        if right == Right::Team && !self.is_all_within(&key.owner) {
+            let message =
+                format!("{} is in more than the teams that you administer, and so would the key be", key.owner);
+            return too_wide("owner", message);
+        }
+        Ok(())
+    }
+
+    fn tags_of(&self, owner: &EntityUid) -> HashSet<SmolStr> {
+        let store = &self.snapshot.store;
+        let Some(index) = store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id())) else {
+            return HashSet::new();
+        };
+        store.closure(&[index]).into_iter().flat_map(|index| store.record(index).tags().to_vec()).collect()
+    }
+
+    /// Whether everything that `owner` is in is a team that the caller administers, or what such a team is in; and that it
+    /// has none of Tollgate's roles. A key of somebody is all that this somebody is.
+    fn is_all_within(&self, owner: &EntityUid) -> bool {
+        let store = &self.snapshot.store;
+        let Some(index) = store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id())) else {
+            return false;
+        };
+        if matches!(store.record(index).kind, Kind::TEAM | Kind::ORG) {
+            return true;
+        }
+        let Ok(who) = Who::find(self.snapshot, None, &self.identity.principal, Some(self.identity)) else {
+            return false;
+        };
+        let administered = store.administered(&who.subject);
+        let above = store.closure(&administered);
+        let within = |parent: &crate::policy::entities::EntityIndex| {
+            above.contains(parent) || store.closure(&[*parent]).iter().any(|over| administered.contains(over))
+        };
+        let reserved = |role: &SmolStr| role.starts_with(RESERVED_ROLE_PREFIX);
+        store.record(index).parents.iter().all(within) && !store.record(index).roles().iter().any(reserved)
+    }
+}
+
+fn right_of(policy: &PolicyID) -> Option<Right> {
+    let policy = POLICIES.get(policy)?;
+    let id = policy.annotations().find(|(name, _)| name.as_ref() == "id").map(|(_, id)| id.val.clone())?;
+    match id.as_str() {
+        "tollgate:administrators" => Some(Right::Administrator),
+        "tollgate:team-administrators" => Some(Right::Team),
+        "tollgate:own" => Some(Right::Own),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::str::FromStr as _;
+
+    use super::*;
+    use crate::policy::schema::TOLLGATE_SCHEMA;
+
+    #[test]
+    fn the_policies_that_ship_are_what_the_schema_takes() {
+        let (schema, _) = cedar_policy::Schema::from_cedarschema_str(TOLLGATE_SCHEMA).unwrap();
+        let policies = cedar_policy::PolicySet::from_str(ADMIN_POLICIES).unwrap();
+        let validated = cedar_policy::Validator::new(schema).validate(&policies, cedar_policy::ValidationMode::Strict);
+        assert!(validated.validation_passed_without_warnings(), "{validated}");
+        assert_eq!(POLICIES.policies().filter_map(|policy| right_of(policy.id())).count(), 3);
+    }
+}
