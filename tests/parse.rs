@@ -54,7 +54,7 @@ services:
   - id: support-bot
     team: research
 keys:
-  - { id: ci, hash: "ab", owner: 'Service::"support-bot"', models: ["openai-main/*"], expires_at: 2027-01-01T00:00:00Z }
+  - { id: ci, hash: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", owner: 'Service::"support-bot"', models: ["openai-main/*"], expires_at: 2027-01-01T00:00:00Z }
 provider_accounts:
   - id: openai-main
     provider: openai

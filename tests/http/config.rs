@@ -84,7 +84,10 @@ fn every_mistake_is_told_with_its_place() {
     assert!(said.contains("TOLLGATE_INSECURE") && said.contains("true or false"), "{said}");
     let said = load(None, &[("TOLLGATE_CONFIG", "nowhere.yaml")], Flags::default()).unwrap_err();
     assert!(said.contains("nowhere.yaml"), "{said}");
-    let said = load(None, &[("TOLLGATE_LISTEN", "0.0.0.0:1")], Flags::default()).unwrap_err();
+    // With keys, callers can be told apart.
+    assert!(load(None, &[("TOLLGATE_LISTEN", "0.0.0.0:1")], Flags::default()).is_ok());
+    let nobody = [("TOLLGATE_LISTEN", "0.0.0.0:1"), ("TOLLGATE_IDENTITY", "providers: []")];
+    let said = load(None, &nobody, Flags::default()).unwrap_err();
     assert!(said.contains("--insecure"), "{said}");
 }
 

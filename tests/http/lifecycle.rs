@@ -158,7 +158,8 @@ fn who_takes_too_long_is_cut_off_at_the_end() {
 #[test]
 fn other_machines_are_only_let_in_where_that_was_asked_for() {
     for address in ["0.0.0.0:0", "[::]:0"] {
-        let (code, said) = Setup::new().argument("--listen").argument(address).fail();
+        let (code, said) =
+            Setup::new().config("identity: { providers: [] }\n").argument("--listen").argument(address).fail();
         assert_eq!(code, Some(2));
         assert!(said.contains("--insecure") && said.contains(address), "{said}");
     }

@@ -111,8 +111,8 @@ fn without_a_manifest_nothing_is_kept() {
     let server = Server::start();
     assert_eq!(reload(&server).status, 200);
     assert!(!server.temp.path().join(RECORD).exists());
-    // Nor are meters, where they need not outlive the process.
-    let server = Setup::new().config("meters: { in_memory: true }\n").start();
+    // Nor are meters, where they need not outlive the process, or keys, where there are none.
+    let server = Setup::new().config("meters: { in_memory: true }\nidentity: { providers: [] }\n").start();
     assert_eq!(reload(&server).status, 200);
     assert!(!server.temp.path().join("tollgate-data").exists());
 }
@@ -142,7 +142,9 @@ fn what_cannot_be_kept_does_not_decide() {
     let (code, said) = elsewhere(setup());
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("`file/data` cannot be used"), "{said}");
-    let (code, said) = elsewhere(setup().config(&format!("{}meters: {{ in_memory: true }}\n", config())));
+    let (code, said) = elsewhere(
+        setup().config(&format!("{}meters: {{ in_memory: true }}\nidentity: {{ providers: [] }}\n", config())),
+    );
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("error[sequence-not-kept]") && said.contains("file/data"), "{said}");
 

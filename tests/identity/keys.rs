@@ -95,8 +95,10 @@ impl Keys {
     }
 }
 
-fn reasons(log: &str, reason: &str) -> usize {
-    log.lines().filter(|line| line.starts_with("refused a credential") && line.contains(&format!(": {reason}"))).count()
+fn reasons(server: &Server, reason: &str) -> usize {
+    let metrics = server.get("/metrics").body;
+    let name = format!("tollgate_authentication_failures_total{{reason=\"{reason}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_else(|| panic!("no {reason}")).parse().unwrap()
 }
 
 #[test]
@@ -174,7 +176,7 @@ fn what_is_no_key_proves_nobody() {
         *counts.entry(*reason).or_insert(0) += 1;
     }
     keys.server.until("every refusal is told", |server| {
-        counts.iter().all(|(reason, count)| reasons(&server.log(), reason) == *count)
+        counts.iter().all(|(reason, count)| reasons(server, reason) == *count)
     });
     // What is unknown and what is wrong look the same.
     let told = |text: String| keys.question(json!({"api_key": text}), json!({}))["message"].clone();
@@ -237,7 +239,7 @@ fn a_rotated_key_has_two_secrets_for_a_while() {
     // It stays narrowed.
     let small = json!({"resource": "Model::\"oa/small\""});
     assert_eq!(keys.code_with(&third, small), "forbidden_by_rule");
-    assert_eq!(reasons(&keys.server.log(), "rotated"), 1);
+    assert_eq!(reasons(&keys.server, "rotated"), 1);
 }
 
 #[test]
@@ -254,7 +256,7 @@ fn a_key_is_no_more_than_its_owner() {
     let without = PEOPLE.replace("services: [{ id: bot, team: ops }]\n", "");
     std::fs::write(keys.server.policies().join("people.yaml"), without).unwrap();
     keys.server.until("the bundle is read again", |_| keys.code(&bot) == "unauthenticated");
-    assert!(reasons(&keys.server.log(), "unknown_principal") >= 1);
+    assert!(reasons(&keys.server, "unknown_principal") >= 1);
     let nobody = json!({"owner": "Service::\"bot\""});
     assert!(keys.admin("POST", "/v1/keys", nobody).is_error(400, "invalid_request", "owner"));
 }

@@ -254,7 +254,8 @@ impl Ending {
         Self { told, taken: None }
     }
 
-    async fn wait(mut self) {
+    /// Waits for either. Who waits is counted until it is dropped, not until this is over.
+    async fn wait(&mut self) {
         let mut stopping = pin!(self.told.wait_for(|stopping| *stopping));
         let mut taken = pin!(async {
             match &mut self.taken {
@@ -271,7 +272,7 @@ impl Ending {
 }
 
 /// Serves one connection to its end.
-async fn connection<S>(stream: S, peer: Peer, routes: &Routes, options: &HttpOptions, ending: Ending)
+async fn connection<S>(stream: S, peer: Peer, routes: &Routes, options: &HttpOptions, mut ending: Ending)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
