@@ -222,8 +222,8 @@ impl World {
         slot.await
     }
 
-    /// Where nothing goes wrong: what the store has taken is what calls used and hold, and a lease or so a node: a whole one,
-    /// and one that is on its way.
+    /// Where nothing goes wrong: what the store has taken is what calls used and hold, and at most three leases a node: a
+    /// whole one, one that is on its way, and what calls gave back since the last tick.
     async fn watch(self: Arc<Self>) {
         while self.kernel.now() < BEGIN + TROUBLE_MS {
             self.kernel.sleep(self.kernel.between(200, 900)).await;
@@ -231,7 +231,7 @@ impl World {
             let calls = self.calls();
             let of = calls.iter().filter(|call| call.limits.contains(&EVER));
             let known: u64 = of.map(|call| call.told().unwrap_or(call.held.max(call.used))).sum();
-            let (taken, bound) = (self.standing(EVER).taken().get(), known + self.nodes.len() as u64 * 2 * size);
+            let (taken, bound) = (self.standing(EVER).taken().get(), known + self.nodes.len() as u64 * 3 * size);
             assert!(taken <= bound, "stranded: {taken} are taken, and {known} are known to be");
         }
     }
