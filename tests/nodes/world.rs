@@ -82,6 +82,8 @@ struct Call {
     ended: Option<i64>,
     /// Whether it may have expired before it told: then its lease may have been told of all that it held.
     late: bool,
+    /// Whether it was given back.
+    released: bool,
 }
 
 impl Call {
@@ -300,7 +302,17 @@ impl World {
         }
         let place = {
             let mut calls = self.calls.lock().unwrap();
-            calls.push(Call { id, at: kernel.now(), limits, held, used: 0, charged: None, ended: None, late: false });
+            calls.push(Call {
+                id,
+                at: kernel.now(),
+                limits,
+                held,
+                used: 0,
+                charged: None,
+                ended: None,
+                late: false,
+                released: false,
+            });
             calls.len() - 1
         };
         self.after_the_call(node, id, place, ttl_ms).await;
@@ -325,6 +337,7 @@ impl World {
             let mut calls = self.calls.lock().unwrap();
             calls[place].used = used;
             calls[place].ended = Some(kernel.now());
+            calls[place].released = (90..95).contains(&what);
         }
         let usage = Usage { requests: 1, input_tokens: used, ..Usage::default() };
         // It forgets, and has used nothing, or releases, or settles until somebody answers.
@@ -438,7 +451,8 @@ impl World {
         let scale = every_ms as i64;
         let burst = limit.cap.get() as i64 * scale + flow.get() as i64 * slack_ms;
         let (mut level, mut before) = (0, BEGIN);
-        for call in self.calls().iter().filter(|call| call.limits.contains(&REQUESTS)) {
+        // What is released was no request.
+        for call in self.calls().iter().filter(|call| call.limits.contains(&REQUESTS) && !call.released) {
             level = 0.max(level - flow.get() as i64 * (call.at - before)) + scale;
             before = call.at;
             assert!(level <= burst, "rate: {level} of {burst} at {}", call.at - BEGIN);
