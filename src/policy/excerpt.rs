@@ -22,10 +22,16 @@ pub(crate) fn fill(problems: &mut [Problem], text: &str) {
     }
     let lines: Vec<&str> = super::yaml::without_bom(text).split('\n').collect();
     let mut cursor = Cursor::default();
+    // Many problems may be about one line, which may be long.
+    let mut last: Option<(u32, Cow<'_, str>)> = None;
     for problem in problems.iter_mut().filter(|problem| problem.source_line.is_none()) {
         let line = (problem.place.line as usize).checked_sub(1).and_then(|index| lines.get(index));
         problem.source_line = line.map(|line| {
-            let line = &*masked(line.trim_end_matches('\r'));
+            let number = problem.place.line;
+            if last.as_ref().is_none_or(|(known, _)| *known != number) {
+                last = Some((number, masked(line.trim_end_matches('\r'))));
+            }
+            let line = last.as_ref().map_or("", |(_, line)| line);
             let long = line.chars().nth(MAX_CHARACTERS).is_some();
             let first = if long { first_shown(problem.place.column as usize) } else { 0 };
             excerpt(cursor.from(line, problem.place.line, first), first > 0)
@@ -43,7 +49,7 @@ pub(crate) fn masked(line: &str) -> Cow<'_, str> {
     while let Some((key, after)) = next_secret(rest) {
         shown.push_str(key);
         let value = after.trim_start();
-        shown.extend(after.chars().take(after.chars().count() - value.chars().count()));
+        shown.push_str(after.strip_suffix(value).unwrap_or_default());
         let end = match value.chars().next() {
             Some(quote @ ('"' | '\'')) => {
                 value.get(1..).and_then(|inner| inner.find(quote)).map_or(value.len(), |at| at + 2)
@@ -68,8 +74,12 @@ fn next_secret(text: &str) -> Option<(&str, &str)> {
     let mut from = 0;
     while let Some(colon) = text.get(from..)?.find(':').map(|at| from + at) {
         let before = text.get(..colon)?;
-        let key = before.trim_end_matches(['"', '\'', ' ']).to_ascii_lowercase();
-        if SECRET.iter().any(|name| key.ends_with(name)) {
+        let key = before.trim_end_matches(['"', '\'', ' ']).as_bytes();
+        let is_called = |name: &str| {
+            let end = key.len().checked_sub(name.len()).and_then(|at| key.get(at..));
+            end.is_some_and(|end| end.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        if SECRET.iter().any(|name| is_called(name)) {
             return text.split_at_checked(colon + 1);
         }
         from = colon + 1;

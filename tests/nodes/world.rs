@@ -224,8 +224,8 @@ impl World {
         slot.await
     }
 
-    /// Where nothing goes wrong: what the store has taken is what calls used and hold, and at most three leases a node: a
-    /// whole one, one that is on its way, and what calls gave back since the last tick.
+    /// Where nothing goes wrong: what the store has taken is what calls used and hold, two leases a node (a whole one, and one
+    /// that is on its way), and what calls gave back so lately that the store need not know yet.
     async fn watch(self: Arc<Self>) {
         while self.kernel.now() < BEGIN + TROUBLE_MS {
             self.kernel.sleep(self.kernel.between(200, 900)).await;
@@ -233,7 +233,10 @@ impl World {
             let calls = self.calls();
             let of = calls.iter().filter(|call| call.limits.contains(&EVER));
             let known: u64 = of.map(|call| call.told().unwrap_or(call.held.max(call.used))).sum();
-            let (taken, bound) = (self.standing(EVER).taken().get(), known + self.nodes.len() as u64 * 3 * size);
+            let lately = |call: &&Call| call.ended.is_some_and(|end| self.kernel.now() < end + 2 * TIMEOUT_MS);
+            let back: u64 =
+                calls.iter().filter(lately).map(|call| call.held.saturating_sub(call.told().unwrap_or(0))).sum();
+            let (taken, bound) = (self.standing(EVER).taken().get(), known + back + self.nodes.len() as u64 * 2 * size);
             assert!(taken <= bound, "stranded: {taken} are taken, and {known} are known to be");
         }
     }
