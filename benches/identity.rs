@@ -76,10 +76,8 @@ fn fill(directory: &std::path::Path, count: usize) {
     };
     let first = record(0);
     pollster::block_on(store.write(KeyWrite::Make(first))).unwrap();
-    let records: Vec<(String, String)> = (1..count)
-        .map(|number| record(number))
-        .map(|key| (key.id.to_string(), tollgate::model::key_hash_text(&key.hash)))
-        .collect();
+    let records: Vec<(String, String)> =
+        (1..count).map(record).map(|key| (key.id.to_string(), tollgate::model::key_hash_text(&key.hash))).collect();
     drop(store);
     let mut database = rusqlite::Connection::open(directory.join("keys.db")).unwrap();
     let transaction = database.transaction().unwrap();

@@ -98,7 +98,7 @@ pub(super) fn own_applicable<'a>(
         let is_list = schema.action_at(*index).is_some_and(|action| action.name == "list");
         group.is_some_and(|group| group.descendants.contains(*index)) && !is_list
     };
-    if own.is_empty() || action.filter(is_used).is_none() {
+    if own.is_empty() || action.as_ref().is_none_or(|index| !is_used(index)) {
         return Vec::new();
     }
     let asked = Asked { caller: Caller::of(&snapshot.store, principal), resource, router, context };

@@ -77,7 +77,7 @@ fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn
     match pollster::block_on(keys.write(KeyWrite::MakeFirst(record))) {
         Ok(()) => {}
         Err(KeyWriteError::Taken) => {
-            super::say("another server was quicker: its administrator's key counts, not this one")
+            super::say("another server was quicker: its administrator's key counts, not this one");
         }
         Err(error) => super::say(&format!("warning: that key is none, since it could not be kept: {error}")),
     }

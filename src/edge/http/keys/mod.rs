@@ -178,7 +178,7 @@ impl Caller {
             return Err(ApiError::new(ErrorCode::Conflict, format!("{owner} has {MAX_KEYS_OF_ONE} keys already")));
         }
         let id = key_id(random()?);
-        let text = self.new_text(&id)?;
+        let text = Self::new_text(&id)?;
         let details = KeyDetails { created_by: Some(self.identity.principal.clone()), ..KeyDetails::default() };
         let mut key = KeyRecord {
             id,
@@ -239,7 +239,7 @@ impl Caller {
         }
         self.manager().may_hand_out(right, &key)?;
         let mut key = next(&key);
-        let text = self.new_text(&key.id)?;
+        let text = Self::new_text(&key.id)?;
         let until = Timestamp::from_millis(self.facts.now.as_millis().saturating_add(grace_ms));
         let before = std::mem::replace(&mut key.hash, self.hash(&text)?);
         details(&mut key).previous = Some((before, until));
@@ -248,7 +248,7 @@ impl Caller {
         Ok(json(StatusCode::OK, &Told::of(&key, self.facts.now).with_key(text.expose())))
     }
 
-    fn new_text(&self, id: &str) -> Result<SecretText, ApiError> {
+    fn new_text(id: &str) -> Result<SecretText, ApiError> {
         let secret = zeroize::Zeroizing::new(random::<32>()?);
         key_text(id, *secret).map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))
     }

@@ -131,13 +131,13 @@ impl Keys for KeyFile {
     fn write(&self, write: KeyWrite) -> Later<Result<(), KeyWriteError>> {
         let closed = || KeyWriteError::Store(StoreError::Away("the store of keys was closed".into()));
         let (done, told) = oneshot::channel();
-        let sent = self.waiting.as_ref().map(|waiting| waiting.try_send(Waiting { write, done }));
-        match sent {
-            Some(Ok(())) => Later::pending(async move { told.await.unwrap_or_else(|_ended| Err(closed())) }),
-            Some(Err(TrySendError::Full(_))) => {
+        let Some(waiting) = &self.waiting else { return Later::ready(Err(closed())) };
+        match waiting.try_send(Waiting { write, done }) {
+            Ok(()) => Later::pending(async move { told.await.unwrap_or_else(|_ended| Err(closed())) }),
+            Err(TrySendError::Full(_)) => {
                 Later::ready(Err(StoreError::Away("too many changes of keys wait to be written".into()).into()))
             }
-            _ => Later::ready(Err(closed())),
+            Err(_) => Later::ready(Err(closed())),
         }
     }
 

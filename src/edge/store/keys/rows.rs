@@ -64,13 +64,16 @@ fn is_empty<T>(list: &[T]) -> bool {
     list.is_empty()
 }
 
+/// A path, and its methods.
+type PathRow = (SmolStr, Box<[SmolStr]>);
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Lists {
     models: Names,
     routers: Names,
     actions: Names,
-    paths: Option<Box<[(SmolStr, Box<[SmolStr]>)]>>,
+    paths: Option<Box<[PathRow]>>,
     networks: Option<Box<[SmolStr]>>,
 }
 
