@@ -96,10 +96,6 @@ impl Local {
                 let turned = pool.turn(pool.spent(ledger), false, now);
                 returns.extend(turned.into_iter().map(|one| (one.id, one)));
             }
-            // What calls used beyond what is leased would swallow each lease until the store has been charged for it.
-            if !pool.owed(pool.spent(ledger)).is_zero() {
-                return Step::Store;
-            }
             let Some(wanted) = with_earlier(&hold.charges, index) else { return Step::Store };
             let need = wanted.less(pool.spendable(pool.spent(ledger), now));
             if !need.is_zero() {

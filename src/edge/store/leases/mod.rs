@@ -27,7 +27,7 @@ use crate::meter::{
 use crate::model::{Amount, Timestamp, Unit};
 
 /// How often what is leased may run out while somebody waits, before the store is asked for all of it.
-const MOST_STEPS: usize = 4;
+const MOST_STEPS: usize = 64;
 /// How often less is asked for, before just what is needed is.
 const MOST_SIZES: usize = 3;
 /// For how long a lease that the store does not know may still come to it: what a network may hold back.
