@@ -634,3 +634,25 @@ impl Drop for Redis {
         let _ = self.child.wait();
     }
 }
+
+#[test]
+fn a_token_of_a_key_is_no_more_than_the_key_and_ends_with_it() {
+    let setup = Setup::without_files().file("people.yaml", PEOPLE);
+    let keys = Keys::of(setup.config("identity: { providers: [{ keys: {} }], tokens: {} }\n").start());
+    let (id, key) = keys.make(json!({"owner": "User::\"alice\"", "models": ["oa/big"]}));
+    let answer = keys.server.post("/v1/token", &json!({"grant_type": "api_key", "api_key": key}).to_string());
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let token = secret(answer.json()["access_token"].as_str().unwrap());
+    secret(answer.json()["refresh_token"].as_str().unwrap());
+    let bearer = json!({"bearer": token});
+    let told = keys.question(bearer.clone(), json!({}));
+    assert_eq!(
+        (&told["code"], &told["key"]["id"], &told["principal"]["id"]),
+        (&json!("permitted"), &json!(id), &json!("alice"))
+    );
+    let small = json!({"resource": "Model::\"oa/small\""});
+    assert_eq!(keys.question(bearer.clone(), small)["code"], "forbidden_by_rule");
+    let revoked = keys.admin("POST", &format!("/v1/keys/{id}/revoke"), json!({"reason": "lost"}));
+    assert_eq!(revoked.status, 200, "{}", revoked.body);
+    assert_eq!(keys.question(bearer, json!({}))["code"], "credential_revoked");
+}
