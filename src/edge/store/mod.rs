@@ -6,6 +6,7 @@ mod books;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
 pub mod fallback;
+#[cfg(any(feature = "sqlite", feature = "redis"))]
 pub mod keys;
 pub mod leases;
 pub mod memory;
@@ -21,6 +22,7 @@ pub use embedded::{Embedded, OpenError};
 pub use fallback::Fallback;
 #[cfg(feature = "sqlite")]
 pub use keys::{KeyFile, KeyFileError};
+#[cfg(any(feature = "sqlite", feature = "redis"))]
 pub use keys::{Pepper, PepperError};
 pub use leases::Leases;
 pub use memory::Memory;
