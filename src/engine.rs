@@ -17,7 +17,7 @@ use crate::edge::clock::SystemClock;
 use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
 use crate::edge::store::Memory;
 use crate::gate::{self, Authenticator, Clock, Explanation, FailureLimits, Failures, Meters, Notice};
-use crate::model::{Decision, Facts, Request, RequestError};
+use crate::model::{Decision, Facts, Refusal, Request, RequestError};
 use crate::policy::live::{Live, a_file_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
 
@@ -67,6 +67,9 @@ pub enum EngineError {
     /// The request is none that the schema takes.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The credential proves nobody.
+    #[error(transparent)]
+    Unauthenticated(#[from] Refusal),
 }
 
 /// A bundle that does not load: everything that is wrong with it.

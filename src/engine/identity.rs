@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::Engine;
 use crate::gate::{self, Authenticator, Presented};
-use crate::model::{Identity, Refusal, RefusalReason};
+use crate::model::{Identity, Refusal, RefusalReason, Timestamp};
 use crate::policy::Snapshot;
 
 impl Engine {
@@ -14,17 +14,43 @@ impl Engine {
     /// # Errors
     /// With the reason, where it proves nobody; before the first bundle it proves nobody.
     pub fn authenticate(&self, presented: &Presented) -> Result<Arc<Identity>, Refusal> {
-        let snapshot = self.snapshot().ok_or_else(no_bundle)?;
-        pollster::block_on(self.authenticate_by(presented, &snapshot))
+        let snapshot = self.inner.live.load();
+        self.proved(presented, snapshot.as_ref().ok_or_else(no_bundle)?, self.inner.clock.now())
     }
 
-    /// The same by this bundle, for who waits without a thread.
+    /// The same by this bundle, at this instant.
+    pub(super) fn proved(
+        &self,
+        presented: &Presented,
+        snapshot: &Arc<Snapshot>,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, Refusal> {
+        match gate::recall(self.authenticators(), presented, snapshot, now) {
+            Some(identity) => Ok(identity),
+            None => pollster::block_on(self.look_at(presented, snapshot, now)),
+        }
+    }
+
+    /// The same, for who waits without a thread.
     pub(crate) async fn authenticate_by(
         &self,
         presented: &Presented,
         snapshot: &Arc<Snapshot>,
+        now: Timestamp,
     ) -> Result<Arc<Identity>, Refusal> {
-        let now = self.inner.clock.now();
+        match gate::recall(self.authenticators(), presented, snapshot, now) {
+            Some(identity) => Ok(identity),
+            None => self.look_at(presented, snapshot, now).await,
+        }
+    }
+
+    /// Asks the providers, unless too many came from there that proved nobody.
+    async fn look_at(
+        &self,
+        presented: &Presented,
+        snapshot: &Arc<Snapshot>,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, Refusal> {
         let Some(failures) = &self.inner.failures else {
             return gate::authenticate(self.authenticators(), presented, snapshot, now).await;
         };

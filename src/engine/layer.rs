@@ -22,7 +22,7 @@ use super::{Engine, EngineError};
 use crate::edge::answer::{self, About, Id};
 use crate::edge::identity::CredentialHeaders;
 use crate::gate::{self, Peer};
-use crate::model::{Decision, EntityUid, Identity, Refusal, RefusalReason};
+use crate::model::{Decision, EntityUid, Facts, Identity, Refusal, RefusalReason};
 use crate::policy::Snapshot;
 
 /// What a request asks for.
@@ -283,12 +283,13 @@ impl<A: Asks> Guard<A> {
         let peer = head.extensions.get::<Peer>().cloned().unwrap_or_default();
         let invalid = |message: String| Refused::error(StatusCode::BAD_REQUEST, "invalid_request", message);
         let presented = self.headers.presented(head, &peer).map_err(|error| invalid(error.to_string()))?;
+        let facts = self.engine.facts();
         let proved = match presented {
-            Some(presented) => self.engine.authenticate_by(&presented, &snapshot).await,
+            Some(presented) => self.engine.authenticate_by(&presented, &snapshot, facts.now).await,
             None => Err(Refusal::new(RefusalReason::NotRecognized, "this takes a credential")),
         };
         let identity = proved.map_err(|refusal| self.refused(&snapshot, &asked, &refusal))?;
-        let decision = self.decide(&snapshot, &identity, self.told(head, &peer, asked)).await?;
+        let decision = self.decide((&snapshot, &facts), &identity, self.told(head, &peer, asked)).await?;
         if decision.is_permit() { Ok((identity, decision)) } else { Err(self.forbidden(&decision)) }
     }
 
@@ -306,18 +307,22 @@ impl<A: Asks> Guard<A> {
         asked
     }
 
-    async fn decide(&self, snapshot: &Snapshot, identity: &Arc<Identity>, asked: Asked) -> Result<Decision, Refused> {
+    async fn decide(
+        &self,
+        (snapshot, facts): (&Snapshot, &Facts),
+        identity: &Arc<Identity>,
+        asked: Asked,
+    ) -> Result<Decision, Refused> {
         let Asked { action, resource, context } = asked;
         let request = crate::model::Request::proved(Arc::clone(identity), action, resource).with_context(context);
-        let facts = self.engine.facts();
         let wrong = |error| {
             let error = EngineError::Request(error);
             Refused::error(StatusCode::BAD_REQUEST, "invalid_request", error.to_string())
         };
         if snapshot.limits().all().is_empty() {
-            return gate::decide(snapshot, &facts, &request).map_err(wrong);
+            return gate::decide(snapshot, facts, &request).map_err(wrong);
         }
-        let world = self.engine.world(snapshot, &facts);
+        let world = self.engine.world(snapshot, facts);
         gate::authorize(world, &request, None).await.map(|authorized| authorized.decision).map_err(wrong)
     }
 

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::{Engine, EngineError};
-use crate::gate::{self, CandidatesDecision, Meters, Notice, Reserve, SettleError, Wish, World};
+use crate::gate::{self, CandidatesDecision, Meters, Notice, Presented, Reserve, SettleError, Wish, World};
 use crate::meter::{Alert, Closed, DEFAULT_TTL_MS, ReservationId, Usage};
-use crate::model::{CandidatesRequest, Decision, Facts, Request};
+use crate::model::{CandidatesRequest, Decision, Facts, Identity, Request};
 use crate::policy::Snapshot;
 
 impl Engine {
@@ -15,12 +15,32 @@ impl Engine {
     /// # Errors
     /// Before the first bundle, and when the schema does not take the request. A forbid is no error.
     pub fn is_authorized(&self, request: &Request) -> Result<Decision, EngineError> {
-        let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
+        let snapshot = self.inner.live.load();
+        self.decide(snapshot.as_ref().ok_or(EngineError::NoBundle)?, &self.facts(), request)
+    }
+
+    /// Decides what whoever `presented` proves asks for, by rules and limits: one bundle and one instant for both. `ask`
+    /// makes the request of it, as [`Request::proved`] does.
+    ///
+    /// # Errors
+    /// As [`Engine::is_authorized`]; and where the credential proves nobody.
+    pub fn authorize(
+        &self,
+        presented: &Presented,
+        ask: impl FnOnce(Arc<Identity>) -> Request,
+    ) -> Result<Decision, EngineError> {
+        let snapshot = self.inner.live.load();
+        let snapshot = snapshot.as_ref().ok_or(EngineError::NoBundle)?;
         let facts = self.facts();
+        let identity = self.proved(presented, snapshot, facts.now)?;
+        self.decide(snapshot, &facts, &ask(identity))
+    }
+
+    fn decide(&self, snapshot: &Snapshot, facts: &Facts, request: &Request) -> Result<Decision, EngineError> {
         if snapshot.limits().all().is_empty() {
-            return Ok(gate::decide(&snapshot, &facts, request)?);
+            return Ok(gate::decide(snapshot, facts, request)?);
         }
-        Ok(pollster::block_on(gate::authorize(self.world(&snapshot, &facts), request, None))?.decision)
+        Ok(pollster::block_on(gate::authorize(self.world(snapshot, facts), request, None))?.decision)
     }
 
     /// Decides about a list of candidates by rules and limits.

@@ -96,6 +96,17 @@ pub enum Verdict {
     Passed,
 }
 
+/// What a provider remembers of a credential.
+#[derive(Debug, Clone)]
+pub enum Recalled {
+    /// It proved this principal a moment ago, and does now.
+    Proved(Arc<Identity>),
+    /// It is not of this provider's form.
+    Passed,
+    /// It has to be looked at.
+    Unknown,
+}
+
 /// A provider of identities. One of your own is given to [`crate::engine::EngineBuilder::authenticator`], and is asked in
 /// the order in which they are given.
 ///
@@ -164,6 +175,12 @@ pub trait Authenticator: Send + Sync {
     /// Whom `presented` proves. People are looked up in `snapshot`, times are compared with `now`.
     fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict>;
 
+    /// Whom `presented` proved a moment ago, where nothing that this depends on has changed since. Whoever is recalled is no
+    /// guess, and is not counted among them.
+    fn recall(&self, _presented: &Presented, _snapshot: &Arc<Snapshot>, _now: Timestamp) -> Recalled {
+        Recalled::Unknown
+    }
+
     /// What a caller that has to prove itself is told in `WWW-Authenticate`, at `now`, besides `Bearer`: most providers
     /// add nothing.
     fn challenge(&self, _now: Timestamp) -> Option<String> {
@@ -183,13 +200,35 @@ pub async fn authenticate(
 ) -> Result<Arc<Identity>, Refusal> {
     for provider in providers {
         match provider.authenticate(presented, snapshot, now).await {
-            Verdict::Proved(identity) if identity.expires_at.is_none_or(|end| now < end) => return Ok(identity),
+            Verdict::Proved(identity) if is_on(&identity, now) => return Ok(identity),
             Verdict::Proved(_) => return Err(Refusal::new(RefusalReason::Expired, "the credential has expired")),
             Verdict::Refused(refusal) => return Err(refusal),
             Verdict::Passed => {}
         }
     }
     Err(Refusal::new(RefusalReason::NotRecognized, "no provider of this server knows such a credential"))
+}
+
+/// Whom `presented` proves, where the first of `providers` that knows its form has proved it lately; `None` where
+/// [`authenticate`] has to find out.
+pub fn recall(
+    providers: &[Arc<dyn Authenticator>],
+    presented: &Presented,
+    snapshot: &Arc<Snapshot>,
+    now: Timestamp,
+) -> Option<Arc<Identity>> {
+    for provider in providers {
+        match provider.recall(presented, snapshot, now) {
+            Recalled::Proved(identity) => return Some(identity).filter(|proved| is_on(proved, now)),
+            Recalled::Passed => {}
+            Recalled::Unknown => return None,
+        }
+    }
+    None
+}
+
+fn is_on(identity: &Identity, now: Timestamp) -> bool {
+    identity.expires_at.is_none_or(|end| now < end)
 }
 
 /// Whether an identity has one of `roles`, its own or through what it is in, and is not disabled.

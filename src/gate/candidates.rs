@@ -71,7 +71,7 @@ pub(super) struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    pub(super) fn check(snapshot: &'a Snapshot, request: &CandidatesRequest) -> Result<Self, RequestError> {
+    pub(super) fn check(snapshot: &'a Snapshot, request: &'a CandidatesRequest) -> Result<Self, RequestError> {
         let found = action(snapshot, &request.action)?;
         let wrong = |param: String, message| RequestError::new(RequestErrorCode::InvalidCandidates, param, message);
         if request.candidates.is_empty() || request.candidates.len() > MAX_CANDIDATES {

@@ -86,10 +86,9 @@ impl RequestContext {
         (number(told.input_tokens), number(told.max_output_tokens))
     }
 
-    /// The same, with what a credential says of the circumstances: it beats what the request tells.
-    #[must_use]
-    pub fn proved_by(mut self, identity: &Identity) -> Self {
-        if let Self::Tollgate(checked) = &mut self {
+    /// Adds what a credential says of the circumstances: it beats what the request tells.
+    pub fn add_proved(&mut self, identity: &Identity) {
+        if let Self::Tollgate(checked) = self {
             checked.auth = Some(identity.method);
             if let Some(payer) = &identity.payer {
                 checked.team = Some(payer.clone());
@@ -97,7 +96,6 @@ impl RequestContext {
             checked.metadata.retain(|(name, _)| !identity.metadata.iter().any(|(said, _)| said == name));
             checked.metadata.extend(identity.metadata.iter().cloned());
         }
-        self
     }
 
     /// The address that the request comes from, as it tells.

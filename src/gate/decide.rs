@@ -13,9 +13,9 @@ use super::gather::own_limits;
 use super::narrow::{self, Use};
 use crate::model::{
     Decision, DecisionCode, Effect, EntityUid, EvaluationError, Facts, Identity, Outcome, Request, RequestError,
-    RequestErrorCode, RuleReference, Said, Told,
+    RequestErrorCode, RuleReference, Told,
 };
-use crate::policy::entities::{EntityIndex, Kind, Proved, Subject};
+use crate::policy::entities::{Kind, Subject};
 use crate::policy::index::RuleIndex;
 use crate::policy::limits::BoundLimit;
 use crate::policy::problem::nearest;
@@ -60,13 +60,13 @@ pub(super) struct Prepared<'a> {
     action: &'a Action,
     context: RequestContext,
     additional: Option<Additional>,
-    who: Who,
+    who: Who<'a>,
     /// The limits of the key that asks.
     own_limits: Box<[BoundLimit]>,
 }
 
 impl<'a> Prepared<'a> {
-    pub(super) fn check(snapshot: &'a Snapshot, request: &Request) -> Result<Self, RequestError> {
+    pub(super) fn check(snapshot: &'a Snapshot, request: &'a Request) -> Result<Self, RequestError> {
         let (index, action) = action(snapshot, &request.action)?;
         check_type(&action.principals, &request.principal, action, "principal")?;
         check_type(&action.resources, &request.resource, action, "resource")?;
@@ -79,15 +79,15 @@ impl<'a> Prepared<'a> {
     pub(super) fn of(
         snapshot: &'a Snapshot,
         (index, action): (ActionIndex, &'a Action),
-        who: Who,
+        who: Who<'a>,
         context: &Told,
         additional: Option<Additional>,
     ) -> Result<Self, RequestError> {
         let mut context = RequestContext::check(context, action, &snapshot.schema)?;
-        if let Some(identity) = &who.identity {
-            context = context.proved_by(identity);
+        if let Some(identity) = who.identity {
+            context.add_proved(identity);
         }
-        let own_limits = who.identity.as_deref().map(own_limits).unwrap_or_default();
+        let own_limits = who.identity.map(own_limits).unwrap_or_default();
         Ok(Self { snapshot, index, action, context, additional, who, own_limits })
     }
 
@@ -104,7 +104,7 @@ impl<'a> Prepared<'a> {
             snapshot: self.snapshot,
             facts,
             principal: &self.who.subject,
-            identity: self.who.identity.as_deref(),
+            identity: self.who.identity,
             action: self.index,
             context: &self.context,
             additional: self.additional.as_ref(),
@@ -180,23 +180,24 @@ pub(super) fn check_type(types: &[SmolStr], uid: &EntityUid, action: &Action, pa
 }
 
 /// Who asks: the principal that rules see, and how the answer names it.
-pub(super) struct Who {
+pub(super) struct Who<'a> {
     pub(super) subject: Subject,
     pub(super) principal: EntityUid,
     pub(super) key: Option<EntityUid>,
-    pub(super) identity: Option<Arc<Identity>>,
+    pub(super) identity: Option<&'a Identity>,
 }
 
-impl Who {
+impl<'a> Who<'a> {
     pub(super) fn find(
         snapshot: &Snapshot,
         additional: Option<&Additional>,
         uid: &EntityUid,
-        identity: Option<&Arc<Identity>>,
+        identity: Option<&'a Arc<Identity>>,
     ) -> Result<Self, RequestError> {
-        if let Some(subject) = identity.and_then(|identity| proved(snapshot, identity)) {
-            let identity = identity.cloned();
-            let owner = identity.as_ref().and_then(|identity| identity.owner.clone());
+        if let Some(proved) = identity.and_then(|identity| snapshot.proved(identity)) {
+            let subject = Subject::Proved(proved);
+            let identity = identity.map(|identity| &**identity);
+            let owner = identity.and_then(|identity| identity.owner.clone());
             let (principal, key) = match owner {
                 Some(owner) => (owner, Some(uid.clone())),
                 None => (uid.clone(), None),
@@ -215,36 +216,8 @@ impl Who {
             Some(owner) => (snapshot.store.uid(owner), Some(uid.clone())),
             None => (uid.clone(), None),
         };
-        Ok(Self { subject, principal, key, identity: identity.cloned() })
+        Ok(Self { subject, principal, key, identity: identity.map(|identity| &**identity) })
     }
-}
-
-/// The principal of a credential that says more of it than the bundle does; `None` where the bundle says it all.
-fn proved(snapshot: &Snapshot, identity: &Arc<Identity>) -> Option<Subject> {
-    let Identity { principal, owner, said, .. } = &**identity;
-    if owner.is_none() && *said == Said::default() {
-        return None;
-    }
-    let store = &snapshot.store;
-    let kind = store.kind_of(principal.kind())?;
-    let own = store.find(kind, principal.id());
-    let record = own.map(|own| store.record(own));
-    // As everywhere, what a JSON file says of an entity is all that there is of it.
-    if record.is_some_and(|record| record.details.as_ref().is_some_and(|details| details.native.is_some())) {
-        return None;
-    }
-    let declared = |kind: Kind, id: &SmolStr| store.find(kind, id).filter(|index| store.record(*index).declared);
-    let mut parents: Vec<EntityIndex> = Vec::with_capacity(4);
-    parents.extend(record.filter(|_| !said.replaces).into_iter().flat_map(|record| record.parents.iter().copied()));
-    parents.extend(said.teams.iter().filter_map(|team| declared(Kind::TEAM, team)));
-    parents.extend(said.orgs.iter().filter_map(|org| declared(Kind::ORG, org)));
-    if let Some(owner) = owner {
-        parents.extend(store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id())));
-        parents.extend(store.find(Kind::OWNER_KIND, owner.kind()));
-    }
-    parents.sort_unstable();
-    parents.dedup();
-    Some(Subject::Proved(Arc::new(Proved { kind, own, parents, identity: Arc::clone(identity) })))
 }
 
 /// What was asked about, as far as it is anything.

@@ -104,8 +104,8 @@ impl Evaluation {
 /// The rules whose scope and actions fit, each once, in the order of the bundle.
 pub(super) fn matching(question: &Question<'_>) -> Vec<RuleIndex> {
     let Question { snapshot, principal, resource, action, .. } = question;
-    let principal = snapshot.index.keys_of(&snapshot.scopes, &snapshot.store, principal);
-    let resource = snapshot.index.keys_of(&snapshot.scopes, &snapshot.store, resource);
+    let principal = snapshot.rule_keys(principal);
+    let resource = snapshot.rule_keys(resource);
     let mut found = Vec::with_capacity(8);
     snapshot.index.candidates(&principal, &resource, |index| found.push(index));
     // Of a million rules none is in the cache: this fetches all of them at once and not one by one.

@@ -138,8 +138,8 @@ enum Distance {
 
 fn by_scope(question: &Question<'_>) -> Option<String> {
     let snapshot = question.snapshot;
-    let principal = snapshot.index.keys_of(&snapshot.scopes, &snapshot.store, question.principal);
-    let resource = snapshot.index.keys_of(&snapshot.scopes, &snapshot.store, question.resource);
+    let principal = snapshot.rule_keys(question.principal);
+    let resource = snapshot.rule_keys(question.resource);
     let action = question.action?;
     let mut best: Option<(Distance, RuleIndex)> = None;
     let mut seen = |index: RuleIndex| {

@@ -350,6 +350,13 @@ pub trait Keys: Send + Sync {
     /// Where nobody can say: what is in memory may be older than a revocation.
     fn find(&self, id: &str) -> Result<Option<Arc<KeyRecord>>, StoreError>;
 
+    /// How often a key was made, changed or removed. While that is the same, [`Keys::find`] finds what it found; it is told
+    /// before a change is acknowledged.
+    ///
+    /// # Errors
+    /// As [`Keys::find`].
+    fn changes(&self) -> Result<u64, StoreError>;
+
     /// Some of the keys, sorted by id. May look through all of them.
     fn page(&self, of: &KeysOf) -> Vec<Arc<KeyRecord>>;
 

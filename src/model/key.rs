@@ -66,6 +66,13 @@ impl<'a> KeyText<'a> {
         Ok(Self { id, whole: text })
     }
 
+    /// The id of a text of the form of a key. Nothing else of it is looked at.
+    #[must_use]
+    pub fn id_of(text: &str) -> Option<&str> {
+        let (before, _) = text.split_at_checked(text.len().checked_sub(1 + SECRET_LENGTH + CHECKSUM_LENGTH)?)?;
+        before.strip_prefix(KEY_PREFIX)
+    }
+
     /// All of it, for whoever hashes it.
     #[must_use]
     pub fn expose(&self) -> &'a str {

@@ -45,8 +45,9 @@ impl Request {
 
     /// A request of whom a credential proved.
     pub fn proved(identity: Arc<Identity>, action: impl Into<SmolStr>, resource: EntityUid) -> Self {
-        let request = Self::new(identity.principal.clone(), action, resource);
-        Self { identity: Some(identity), ..request }
+        let mut request = Self::new(identity.principal.clone(), action, resource);
+        request.identity = Some(identity);
+        request
     }
 
     /// The same request with this context (a JSON object as in `POST /is_authorized`).

@@ -17,9 +17,10 @@ use smol_str::SmolStr;
 pub use pattern::{Pattern, Patterns};
 
 use super::index::number;
+use super::proved::Proved;
 use super::syntax::Extras;
 use crate::meter::Price;
-use crate::model::{EntityUid, Identity, KeyHash, Said, Timestamp};
+use crate::model::{EntityUid, KeyHash, Said, Timestamp};
 
 /// What the role of a team's administrator ends with, where it is written with its team.
 const ADMIN_OF: &str = ":admin";
@@ -143,19 +144,6 @@ pub enum Subject {
     },
     /// Whom a credential proved, with what it says beside the bundle.
     Proved(Arc<Proved>),
-}
-
-/// A principal of a credential, looked up in a bundle.
-#[derive(Debug)]
-pub struct Proved {
-    /// Its type.
-    pub kind: Kind,
-    /// Its number, where a file declares it or a rule names it.
-    pub own: Option<EntityIndex>,
-    /// What it is in, by the bundle and by its credential; for a key, its owner.
-    pub parents: Vec<EntityIndex>,
-    /// What the credential proved.
-    pub identity: Arc<Identity>,
 }
 
 /// What a request itself says of an entity that no file declares. As of an entity of a JSON file, this is all that

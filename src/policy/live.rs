@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
 use super::problem::{Problem, ProblemCode};
 use super::snapshot::Snapshot;
@@ -48,6 +48,11 @@ impl Live {
     #[must_use]
     pub fn current(&self) -> Option<Arc<Snapshot>> {
         self.current.load_full()
+    }
+
+    /// The same, for a moment: cheaper, and not to be kept.
+    pub(crate) fn load(&self) -> Guard<Option<Arc<Snapshot>>> {
+        self.current.load()
     }
 
     /// The report of the last load.

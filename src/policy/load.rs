@@ -17,6 +17,7 @@ use super::parse;
 use super::problem::{Problem, ProblemCode, Severity};
 use super::report;
 use super::schema::BundleSchema;
+use super::proved::RecentlyProved;
 use super::snapshot::Snapshot;
 use super::source;
 use super::syntax::Place;
@@ -315,6 +316,7 @@ fn snapshot(mut linked: Linked, schema: Arc<BundleSchema>, bundle: &Bundle) -> (
         counts,
         may_be_disabled,
         reads_meters,
+        recently_proved: RecentlyProved::default(),
     };
     (snapshot, parts)
 }

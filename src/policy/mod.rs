@@ -18,6 +18,7 @@ pub mod native;
 pub(crate) mod parallel;
 pub mod parse;
 pub mod problem;
+pub mod proved;
 pub mod report;
 pub mod schema;
 mod schema_size;

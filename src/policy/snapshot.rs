@@ -11,6 +11,7 @@ use super::condition::{Condition, ConditionIndex};
 use super::entities::{EntityIndex, EntityStore, Kind, Patterns, Reach, Subject};
 use super::index::{Index, RuleIndex, ScopeIndex, Scopes};
 use super::limits::Limits;
+use super::proved::RecentlyProved;
 use super::schema::{ActionSet, BundleSchema};
 use super::syntax::Extras;
 use crate::model::{Effect, EntityUid, KeyHash, PasswordHash, RuleReference, Timestamp};
@@ -108,6 +109,8 @@ pub struct Snapshot {
     pub(crate) may_be_disabled: bool,
     /// Whether a condition reads what meters say.
     pub(crate) reads_meters: bool,
+    /// Whose credentials were looked up in it lately.
+    pub(super) recently_proved: RecentlyProved,
 }
 
 impl Snapshot {

@@ -12,7 +12,7 @@ use super::wire::Parts;
 use crate::edge::identity::HeadersError;
 pub(super) use crate::gate::Peer;
 use crate::gate::{self, Credential, Described, Presented};
-use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RefusalReason};
+use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RefusalReason, Timestamp};
 use crate::policy::Snapshot;
 
 /// What a route takes.
@@ -74,7 +74,7 @@ pub(super) async fn proved(
         let message = "this takes a credential in `Authorization`; GET /docs tells which roles it needs";
         ApiError::new(ErrorCode::Unauthenticated, message)
     })?;
-    let proved = identify(app, snapshot, &presented).await;
+    let proved = identify(app, snapshot, &presented, app.engine.facts().now).await;
     proved.map_err(|refusal| refused(&refusal, &presented.credential))
 }
 
@@ -111,8 +111,9 @@ pub(super) async fn identify(
     app: &App,
     snapshot: &Arc<Snapshot>,
     presented: &Presented,
+    now: Timestamp,
 ) -> Result<Arc<Identity>, Refusal> {
-    let proved = app.engine.authenticate_by(presented, snapshot).await;
+    let proved = app.engine.authenticate_by(presented, snapshot, now).await;
     proved.inspect_err(|refusal| app.refused(refusal, presented.source))
 }
 

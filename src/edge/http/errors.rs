@@ -163,6 +163,7 @@ impl From<EngineError> for ApiError {
         match error {
             EngineError::NoBundle => Self::no_bundle(),
             EngineError::Request(error) => error.into(),
+            EngineError::Unauthenticated(refusal) => Self::new(ErrorCode::Unauthenticated, refusal.message),
         }
     }
 }

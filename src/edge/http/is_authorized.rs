@@ -58,7 +58,7 @@ pub(super) async fn answer_by(
         Asked::Named(question) => return answer_question(app, snapshot, facts, question).await,
         Asked::Unproved(credential, parts) => (credential, parts),
     };
-    match caller::identify(app, snapshot, &caller::presented(credential, parts, peer)).await {
+    match caller::identify(app, snapshot, &caller::presented(credential, parts, peer), facts.now).await {
         Ok(identity) => answer_question(app, snapshot, facts, &parts.clone().proved(&identity)).await,
         Err(refusal) => {
             let code = refusal.reason.code();

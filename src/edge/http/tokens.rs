@@ -61,7 +61,7 @@ pub(super) async fn exchange(app: &Arc<App>, head: &Head, peer: &Peer, body: &[u
         Grant::Headers => caller::proved(app, &snapshot, head, peer).await?,
         Grant::Credential(credential) => {
             let presented = Presented { credential, source: peer.address, request: Described::default() };
-            let proved = caller::identify(app, &snapshot, &presented).await;
+            let proved = caller::identify(app, &snapshot, &presented, now).await;
             proved.map_err(|refusal| ApiError::new(ErrorCode::Unauthenticated, refusal.message))?
         }
     };

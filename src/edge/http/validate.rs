@@ -15,7 +15,7 @@ use super::errors::{ApiError, ErrorCode, Response};
 use super::is_authorized::guarded_async;
 use crate::edge::answer;
 use crate::gate::{self, Credential, Described, Presented, RouteError};
-use crate::model::{DecisionCode, Identity, Request, SecretText, Told, strict_json};
+use crate::model::{DecisionCode, Facts, Identity, Request, SecretText, Told, strict_json};
 use crate::policy::Snapshot;
 
 /// Longest credential.
@@ -33,14 +33,15 @@ struct Asked {
 pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiError> {
     let asked = read(text)?;
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let identity = match caller::identify(app, &snapshot, &asked.presented).await {
+    let facts = app.engine.facts();
+    let identity = match caller::identify(app, &snapshot, &asked.presented, facts.now).await {
         Ok(identity) => identity,
         Err(refusal) => return Err(caller::refused(&refusal, &asked.presented.credential)),
     };
-    let told = gate::told_of(&snapshot, &identity, app.engine.facts().now)
+    let told = gate::told_of(&snapshot, &identity, facts.now)
         .ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated, "whoever it proves is disabled, or is gone"))?;
     if asked.authorize
-        && let Some(forbidden) = forbidden(app, &snapshot, &identity, &asked).await?
+        && let Some(forbidden) = forbidden(app, (&snapshot, &facts), &identity, &asked).await?
     {
         return Ok(forbidden);
     }
@@ -52,7 +53,7 @@ pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiE
 /// The answer to what is forbidden; `None` for a permit.
 async fn forbidden(
     app: &App,
-    snapshot: &Arc<Snapshot>,
+    (snapshot, facts): (&Arc<Snapshot>, &Facts),
     identity: &Arc<Identity>,
     asked: &Asked,
 ) -> Result<Option<Response>, ApiError> {
@@ -69,8 +70,7 @@ async fn forbidden(
         context.insert("method".to_owned(), method.as_str().into());
     }
     let request = Request::proved(Arc::clone(identity), action, resource).with_context(Told::from(context));
-    let facts = app.engine.facts();
-    let decided = async { Ok(gate::authorize(app.engine.world(snapshot, &facts), &request, None).await?) };
+    let decided = async { Ok(gate::authorize(app.engine.world(snapshot, facts), &request, None).await?) };
     let decision = guarded_async(app, decided).await?.decision;
     app.metrics.decided(decision.code, &decision.rules);
     if decision.is_permit() {

@@ -3,14 +3,15 @@
 //! What is hard about it: an unknown id and a wrong secret look and cost the same, and nobody learns what became of a key
 //! (revoked, expired, replaced) but who has its secret. Comparisons take a time that depends on no secret.
 
-use std::hash::BuildHasher as _;
-use std::sync::Arc;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use foldhash::fast::RandomState;
+use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-use crate::gate::{Authenticator, Credential, KeyLookup, Keys, Later, Presented, Verdict};
+use crate::gate::{Authenticator, Credential, KeyLookup, Keys, Later, Presented, Recalled, Verdict};
 use crate::model::{
     AuthMethod, EntityUid, Identity, KeyHash, KeyRecord, KeyText, RESERVED_ROLE_PREFIX, Refusal, RefusalReason, Said,
     Timestamp, bundle_key_hash,
@@ -19,6 +20,8 @@ use crate::policy::Snapshot;
 
 /// How many identities are remembered, so that a key in use need not be put together again.
 const REMEMBERED: usize = 16_384;
+/// How long an identity is handed out from memory before its key is looked at again, and its use noted.
+const RECALLED_MS: i64 = 60_000;
 
 /// How keys are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +35,8 @@ pub struct KeyProvider {
     keys: Option<Arc<dyn Keys>>,
     options: KeyOptions,
     hasher: RandomState,
+    /// Digests texts of keys with a secret of this process: who does not know it finds no two with one digest.
+    digests: Option<SipHasher24>,
     remembered: Box<[ArcSwapOption<Remembered>]>,
 }
 
@@ -39,6 +44,19 @@ pub struct KeyProvider {
 struct Remembered {
     key: Arc<KeyRecord>,
     identity: Arc<Identity>,
+    proof: Option<Proof>,
+}
+
+/// By what a key was proved, and all that this depends on besides its record.
+#[derive(Clone)]
+struct Proof {
+    /// Of the text that was presented.
+    digest: u128,
+    /// The bundle that knew the owner.
+    snapshot: Weak<Snapshot>,
+    /// How many changes of keys there were before.
+    changes: u64,
+    at: Timestamp,
 }
 
 /// Which of a key's secrets was presented.
@@ -55,20 +73,28 @@ impl KeyProvider {
     #[must_use]
     pub fn new(keys: Option<Arc<dyn Keys>>, options: KeyOptions) -> Self {
         let remembered = (0..REMEMBERED).map(|_| ArcSwapOption::empty()).collect();
-        Self { keys, options, hasher: RandomState::default(), remembered }
+        let hasher = RandomState::default();
+        let mut secret = [0; 16];
+        // Where the system has no random numbers, nothing is remembered by its digest.
+        let digests = aws_lc_rs::rand::fill(&mut secret).ok().map(|()| SipHasher24::new_with_key(&secret));
+        Self { keys, options, hasher, digests, remembered }
     }
 
-    fn verdict(&self, key: &KeyText<'_>, snapshot: &Snapshot, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+    fn verdict(&self, key: &KeyText<'_>, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
         let Some(keys) = &self.keys else { return of_bundle(key, snapshot) };
-        let found = keys.find(key.id);
-        let found = found.map_err(|_away| {
+        // Counted before: a change that comes in between is one that is seen the next time.
+        let found = keys.changes().and_then(|changes| Ok((keys.find(key.id)?, changes)));
+        let (found, changes) = found.map_err(|_away| {
             let message = "the store of keys cannot be asked";
             Refusal::new(RefusalReason::ProviderUnavailable, message).about(key.id)
         })?;
         let hash = keys.hash(key);
         match found {
             Some(record) => {
-                let identity = self.of_store(&record, &hash, snapshot, now)?;
+                let proof = self.digest(key.expose());
+                let snapshot_then = Arc::downgrade(snapshot);
+                let proof = proof.map(|digest| Proof { digest, snapshot: snapshot_then, changes, at: now });
+                let identity = self.of_store(&record, &hash, proof, (snapshot, now))?;
                 keys.used(&record, now);
                 Ok(identity)
             }
@@ -80,8 +106,8 @@ impl KeyProvider {
         &self,
         record: &Arc<KeyRecord>,
         hash: &KeyHash,
-        snapshot: &Snapshot,
-        now: Timestamp,
+        proof: Option<Proof>,
+        (snapshot, now): (&Arc<Snapshot>, Timestamp),
     ) -> Result<Arc<Identity>, Refusal> {
         let secret = secret(record, hash);
         if secret == Secret::None {
@@ -100,8 +126,34 @@ impl KeyProvider {
                 let end = record.expires_at.map_or(until, |end| end.min(until));
                 Arc::new(Identity { expires_at: Some(end), ..identity(record) })
             }
-            _ => self.remembered(record),
+            _ => self.remembered(record, proof),
         })
+    }
+
+    fn digest(&self, text: &str) -> Option<u128> {
+        let mut digest = self.digests?;
+        digest.write(text.as_bytes());
+        Some(digest.finish128().as_u128())
+    }
+
+    /// Whom `text` proves, where it did a moment ago and nothing that this depends on has changed since.
+    fn recalled(&self, text: &str, snapshot: &Arc<Snapshot>, now: Timestamp) -> Option<Arc<Identity>> {
+        let keys = self.keys.as_ref()?;
+        let known = self.place(KeyText::id_of(text)?)?.load();
+        let Remembered { identity, proof: Some(proof), .. } = known.as_deref()? else { return None };
+        let age = now.as_millis().saturating_sub(proof.at.as_millis());
+        // One comparison of one number, and of digests that nobody can work out: its time tells nothing.
+        let is_it = proof.digest == self.digest(text)?;
+        let holds = is_it
+            && (0..RECALLED_MS).contains(&age)
+            && proof.snapshot.as_ptr() == Arc::as_ptr(snapshot)
+            && keys.changes().is_ok_and(|changes| changes == proof.changes);
+        holds.then(|| Arc::clone(identity))
+    }
+
+    fn place(&self, id: &str) -> Option<&ArcSwapOption<Remembered>> {
+        let number = usize::try_from(self.hasher.hash_one(id)).unwrap_or(0) % REMEMBERED;
+        self.remembered.get(number)
     }
 
     /// Whether a key proves anybody still, whichever of its secrets it was.
@@ -119,16 +171,16 @@ impl KeyProvider {
         Ok(())
     }
 
-    fn remembered(&self, record: &Arc<KeyRecord>) -> Arc<Identity> {
-        let number = usize::try_from(self.hasher.hash_one(record.id.as_str())).unwrap_or(0) % REMEMBERED;
-        let Some(place) = self.remembered.get(number) else { return Arc::new(identity(record)) };
-        if let Some(known) = &*place.load()
-            && Arc::ptr_eq(&known.key, record)
-        {
+    /// Whom a key proves; with a proof, remembered by that too.
+    fn remembered(&self, record: &Arc<KeyRecord>, proof: Option<Proof>) -> Arc<Identity> {
+        let Some(place) = self.place(&record.id) else { return Arc::new(identity(record)) };
+        let known = place.load_full().filter(|known| Arc::ptr_eq(&known.key, record));
+        if let (Some(known), None) = (&known, &proof) {
             return Arc::clone(&known.identity);
         }
-        let identity = Arc::new(identity(record));
-        place.store(Some(Arc::new(Remembered { key: Arc::clone(record), identity: Arc::clone(&identity) })));
+        let identity = known.map_or_else(|| Arc::new(identity(record)), |known| Arc::clone(&known.identity));
+        let key = Arc::clone(record);
+        place.store(Some(Arc::new(Remembered { key, identity: Arc::clone(&identity), proof })));
         identity
     }
 }
@@ -194,7 +246,17 @@ impl KeyLookup for KeyProvider {
         let found = self.keys.as_ref().map(|keys| keys.find(key.id())).transpose().map_err(away)?.flatten();
         let record = found.filter(|_| key.kind() == "ApiKey").ok_or_else(|| wrong(key.id()))?;
         self.check(&record, snapshot, now)?;
-        Ok(self.remembered(&record))
+        Ok(self.remembered(&record, None))
+    }
+}
+
+/// The text that a credential of the form of a key is.
+fn meant(presented: &Presented) -> Option<&str> {
+    match &presented.credential {
+        Credential::Bearer(text) | Credential::ApiKey(text) => {
+            Some(text.expose()).filter(|text| KeyText::is_meant(text))
+        }
+        _ => None,
     }
 }
 
@@ -203,14 +265,16 @@ impl Authenticator for KeyProvider {
         "keys"
     }
 
-    fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
-        let (Credential::Bearer(text) | Credential::ApiKey(text)) = &presented.credential else {
-            return Later::ready(Verdict::Passed);
-        };
-        if !KeyText::is_meant(text.expose()) {
-            return Later::ready(Verdict::Passed);
+    fn recall(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Recalled {
+        match meant(presented) {
+            Some(text) => self.recalled(text, snapshot, now).map_or(Recalled::Unknown, Recalled::Proved),
+            None => Recalled::Passed,
         }
-        let verdict = match KeyText::parse(text.expose()) {
+    }
+
+    fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
+        let Some(text) = meant(presented) else { return Later::ready(Verdict::Passed) };
+        let verdict = match KeyText::parse(text) {
             Ok(key) => self.verdict(&key, snapshot, now),
             Err(error) => Err(Refusal::new(RefusalReason::Malformed, error.to_string())),
         };

@@ -116,6 +116,10 @@ impl Keys for KeyFile {
         Ok(self.table.find(id))
     }
 
+    fn changes(&self) -> Result<u64, StoreError> {
+        Ok(self.table.changes())
+    }
+
     fn page(&self, of: &KeysOf) -> Vec<Arc<KeyRecord>> {
         self.table.page(of)
     }

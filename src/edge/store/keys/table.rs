@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use foldhash::fast::RandomState;
@@ -22,12 +22,13 @@ pub(in crate::edge::store) struct Table {
     parts: Box<[RwLock<HashTable<Arc<KeyRecord>>>]>,
     hasher: RandomState,
     count: AtomicUsize,
+    changes: AtomicU64,
 }
 
 impl Default for Table {
     fn default() -> Self {
         let parts = (0..PARTS).map(|_| RwLock::default()).collect();
-        Self { parts, hasher: RandomState::default(), count: AtomicUsize::new(0) }
+        Self { parts, hasher: RandomState::default(), count: AtomicUsize::new(0), changes: AtomicU64::new(0) }
     }
 }
 
@@ -60,6 +61,11 @@ impl Table {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// How many changes there were.
+    pub(in crate::edge::store) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
     pub(in crate::edge::store) fn put(&self, key: KeyRecord) {
         let hash = self.hash(&key.id);
         let mut part = Self::write(self.part(hash));
@@ -71,6 +77,7 @@ impl Table {
                 self.count.fetch_add(1, Ordering::Relaxed);
             }
         }
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     pub(in crate::edge::store) fn remove(&self, id: &str) {
@@ -80,6 +87,7 @@ impl Table {
             found.remove();
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     pub(in crate::edge::store) fn page(&self, of: &KeysOf) -> Vec<Arc<KeyRecord>> {

@@ -355,6 +355,11 @@ impl Keys for RedisKeys {
         Ok(self.shared.table.find(id))
     }
 
+    fn changes(&self) -> Result<u64, StoreError> {
+        self.shared.check()?;
+        Ok(self.shared.table.changes())
+    }
+
     fn page(&self, of: &KeysOf) -> Vec<Arc<KeyRecord>> {
         self.shared.table.page(of)
     }
