@@ -142,7 +142,9 @@ fn decide(keys: Arc<dyn Keys>, count: usize) {
     let [[_, alone, _], [_, proved, _], [_, whole, _], [least, ratio, most]] = [of(0), of(1), of(2), of(3)];
     println!("decision alone     {alone:6.0} ns");
     println!("key to identity    {proved:6.0} ns");
-    println!("key to decision    {whole:6.0} ns, {ratio:.2} times the decision alone ({least:.2} to {most:.2} in {TURNS} turns)");
+    println!(
+        "key to decision    {whole:6.0} ns, {ratio:.2} times the decision alone ({least:.2} to {most:.2} in {TURNS} turns)"
+    );
 }
 
 /// Nanoseconds a call.

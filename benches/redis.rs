@@ -24,10 +24,11 @@ use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::runtime::Runtime;
-use tollgate::edge::store::Redis;
+use tollgate::edge::store::Leases;
 use tollgate::gate::Meters;
 use tollgate::meter::{
-    Charge, Durability, Hold, Limit, Measure, Mode, OnExpiry, OnStoreError, ReservationId, Spending, Unpriced, Usage,
+    Charge, Durability, Hold, Lease, Limit, Measure, Mode, OnExpiry, OnStoreError, ReservationId, Spending, Unpriced,
+    Usage,
 };
 use tollgate::model::{Amount, Every, Period, Timestamp, Unit};
 
@@ -157,7 +158,26 @@ fn one_round(server: &Server, in_flight: usize, round: usize) -> Vec<Figure> {
         let held = held.load(Ordering::Relaxed);
         figures.push(measuring.calls(settle, held, move |number| Arc::clone(&world).settle(number)));
     }
+    figures.extend(leased(&measuring, &directory.path().join("leased"), &format!("round{round}-leased")));
     figures
+}
+
+/// What one limit costs of which a node leases so much that it asks a few times a second.
+fn leased(measuring: &Measuring<'_>, directory: &std::path::Path, prefix: &str) -> [Figure; 2] {
+    let store = Leases::new(Arc::new(measuring.server.store(directory, prefix)));
+    let lease = Lease { size: Amount::new(10_000).unwrap(), lasts_ms: 10_000 };
+    let limits = limits(1).iter().map(|limit| Arc::new(Limit { lease: Some(lease), ..(**limit).clone() })).collect();
+    let world = Arc::new(World { store, limits, spending: spending() });
+    let held = Arc::new(AtomicU64::new(0));
+    let hold = measuring.calls("a hold on one limit with a lease", u64::MAX, {
+        let (world, held) = (Arc::clone(&world), Arc::clone(&held));
+        move |number| {
+            held.fetch_max(number + 1, Ordering::Relaxed);
+            Arc::clone(&world).hold(number)
+        }
+    });
+    let settle = move |number| Arc::clone(&world).settle(number);
+    [hold, measuring.calls("its settle", held.load(Ordering::Relaxed), settle)]
 }
 
 struct Measuring<'a> {
@@ -211,7 +231,8 @@ impl Measuring<'_> {
     /// What Redis says that a script took, on average.
     fn script_us(&self) -> f64 {
         let told = self.server.ask("INFO commandstats");
-        let line = told.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap();
+        // With leases it may be asked nothing.
+        let Some(line) = told.lines().find(|line| line.starts_with("cmdstat_evalsha:")) else { return 0.0 };
         let each = line.split(',').find_map(|field| field.strip_prefix("usec_per_call=")).unwrap();
         each.parse().unwrap()
     }
@@ -263,13 +284,13 @@ impl Bare {
 }
 
 /// Limits in a Redis, with somebody who holds on them.
-struct World {
-    store: Redis,
+struct World<S> {
+    store: S,
     limits: Vec<Arc<Limit>>,
     spending: Arc<Spending>,
 }
 
-impl World {
+impl<S: Meters> World<S> {
     async fn hold(self: Arc<Self>, number: u64) {
         let subject = format!("User::\"u{}\"", number % SUBJECTS);
         let charge = |limit: &Arc<Limit>| Charge {

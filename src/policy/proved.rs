@@ -103,7 +103,9 @@ impl Snapshot {
         let keys = |subject| self.index.keys_of(&self.scopes, &self.store, subject);
         match subject {
             // INVARIANT: a `Proved` is made by the snapshot that decides, and by no other.
-            Subject::Proved(proved) => SubjectKeys::Kept(proved.rule_keys.get_or_init(|| keys(subject).iter().copied().collect())),
+            Subject::Proved(proved) => {
+                SubjectKeys::Kept(proved.rule_keys.get_or_init(|| keys(subject).iter().copied().collect()))
+            }
             Subject::Known(_) | Subject::Stranger { .. } => keys(subject),
         }
     }
