@@ -31,6 +31,7 @@ mod mapping;
 mod oidc;
 mod passwords;
 mod recipes;
+mod recalled;
 mod shown;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
