@@ -30,8 +30,8 @@ mod login;
 mod mapping;
 mod oidc;
 mod passwords;
-mod recipes;
 mod recalled;
+mod recipes;
 mod shown;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
