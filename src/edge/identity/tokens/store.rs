@@ -1,9 +1,9 @@
 //! What of Tollgate's own tokens must outlive the process: signing keys, and refresh tokens as digests. SQLite, each step a
 //! transaction that is on the disk before it is answered.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use sha2::{Digest as _, Sha256};
@@ -13,6 +13,8 @@ use crate::model::{SecretText, Timestamp};
 
 /// Its name in the data directory.
 const FILE_NAME: &str = "tokens.db";
+/// The file that says that a process has it. Not the database itself: SQLite has locks of its own on that.
+const LOCK_NAME: &str = "tokens.lock";
 /// The version of the tables.
 const VERSION: i32 = 1;
 
@@ -39,6 +41,12 @@ pub enum TokenStoreError {
     /// A later version wrote it.
     #[error("the file of tokens was written by a later version of Tollgate (version {0})")]
     Later(i32),
+    /// Another process has it.
+    #[error("the file of tokens is in use by another process, which holds `{}`; each needs a data directory of its own", path.display())]
+    InUse {
+        /// What it holds.
+        path: PathBuf,
+    },
 }
 
 /// A key that signs, as it is kept.
@@ -72,11 +80,14 @@ pub(super) struct Family {
 /// The file.
 pub(super) struct Store {
     connection: Connection,
+    /// Held for as long as the database is open: two processes would not know each other's keys and revocations.
+    _lock: File,
 }
 
 impl Store {
     pub(super) fn open(directory: &Path) -> Result<Self, TokenStoreError> {
         std::fs::create_dir_all(directory)?;
+        let lock = lock(directory.join(LOCK_NAME))?;
         let path = directory.join(FILE_NAME);
         // Before SQLite makes it, so that nobody else can read it for a moment.
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
@@ -96,7 +107,7 @@ impl Store {
             later => return Err(TokenStoreError::Later(later)),
         }
         transaction.commit()?;
-        Ok(Self { connection })
+        Ok(Self { connection, _lock: lock })
     }
 
     /// Every signing key, the newest first.
@@ -198,6 +209,15 @@ impl Store {
         put(&transaction, &family.id, next, until)?;
         transaction.commit()?;
         Ok(Refreshed::Replaced(family))
+    }
+}
+
+fn lock(path: PathBuf) -> Result<File, TokenStoreError> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(TokenStoreError::InUse { path }),
+        Err(TryLockError::Error(error)) => Err(error.into()),
     }
 }
 
