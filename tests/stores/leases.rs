@@ -245,3 +245,28 @@ fn requests_of_a_rate_are_not_hoarded() {
     wait(node.release(id(100), at(60_001))).unwrap();
     assert!(one(200, 60_001));
 }
+
+#[test]
+fn who_gives_up_before_the_first_step_keeps_nobody_waiting() {
+    let (store, limit) = (store(), leased(&daily("day", 100), 10));
+    let node = node(&store, 1);
+    // It would draw first; nobody ever asks it to.
+    drop(node.hold(hold(1, &[charge(&limit, "a", 1)]), at(0)));
+    let mut waits = node.hold(hold(2, &[charge(&limit, "a", 1)]), at(1));
+    let once = std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut waits).poll(cx)));
+    match pollster::block_on(once) {
+        std::task::Poll::Ready(done) => assert!(!refused(done)),
+        std::task::Poll::Pending => panic!("it waits for a draw that nobody makes"),
+    }
+}
+
+#[test]
+fn what_was_drawn_for_more_than_a_lease_stays_until_it_is_held() {
+    let (store, limit) = (store(), leased(&daily("day", 100), 1));
+    let node = node(&store, 1);
+    let lasting = |number, amount| Hold { ttl_ms: 600_000, ..hold(number, &[charge(&limit, "a", amount)]) };
+    wait(node.hold(lasting(1, 11), at(0))).unwrap();
+    // The first lease is over and still open: what is drawn beside it is for the second, all of it and once.
+    wait(node.hold(lasting(2, 2), at(15_000))).unwrap();
+    assert_eq!(standing(&store, &limit, 15_001), (0, 13));
+}

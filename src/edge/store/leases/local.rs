@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::Names;
-use super::pool::{Drawn, Lease, Pool, Return, later, meter};
+use super::pool::{Drawn, Lease, Pool, Return, Which, later, meter};
 use crate::edge::store::held;
 use crate::gate::{HoldError, Look};
 use crate::meter::{
@@ -91,9 +91,10 @@ impl Local {
             let Self { ledger, pools, returns, .. } = self;
             let Some(pool) = pools.get_mut(&key) else { return Step::Store };
             pool.adopt(&charge.limit);
-            // What is over is not to be had beside what is drawn next, however late the next tick is.
+            // What is over is not to be had beside what is drawn next, however late the next tick is. What was drawn for one
+            // that needs more than a lease stays: it comes again for that.
             if pool.is_over(now) {
-                let turned = pool.turn(pool.spent(ledger), false, now);
+                let turned = pool.turn(pool.spent(ledger), Which::Over, now);
                 returns.extend(turned.into_iter().map(|one| (one.id, one)));
             }
             let Some(wanted) = with_earlier(&hold.charges, index) else { return Step::Store };
@@ -239,7 +240,7 @@ impl Local {
                 let one = owe(key, pool, beyond, names(now));
                 owed.insert(one.hold.id, one);
             }
-            let turned = pool.turn(spent, false, now);
+            let turned = pool.turn(spent, Which::Due, now);
             returns.extend(turned.into_iter().map(|one| (one.id, one)));
         }
         let owed = self.owed.iter().filter(|(_, one)| keys.contains(&one.key)).map(|(id, _)| *id).collect();
@@ -277,7 +278,7 @@ impl Local {
         let mut ids = Vec::new();
         for charge in charges {
             let Some(pool) = self.pools.get_mut(&charge.key()) else { continue };
-            let returns = pool.turn(pool.spent(&self.ledger), true, now);
+            let returns = pool.turn(pool.spent(&self.ledger), Which::All, now);
             ids.extend(returns.iter().map(|one| one.id));
             self.returns.extend(returns.into_iter().map(|one| (one.id, one)));
         }
@@ -304,7 +305,7 @@ impl Local {
             self.roll(&key, now);
             let Self { ledger, pools, returns, .. } = self;
             let Some(pool) = pools.get_mut(&key) else { continue };
-            let turned = pool.turn(pool.spent(ledger), false, now);
+            let turned = pool.turn(pool.spent(ledger), Which::Due, now);
             returns.extend(turned.into_iter().map(|one| (one.id, one)));
             let lasts_ms = 2 * pool.lasts_ms();
             extended.extend(pool.extend(now).into_iter().map(|id| (id, lasts_ms)));

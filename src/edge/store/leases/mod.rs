@@ -130,69 +130,38 @@ impl Inner {
         self.pools.load(Ordering::Acquire) == 0
     }
 
-    fn step(&self, hold: &Hold, now: Timestamp) -> Step {
+    fn step(self: &Arc<Self>, hold: &Hold, now: Timestamp) -> Next {
         let mut local = self.at(now);
         let step = local.step(hold, now);
         self.pools.store(local.pools_count(), Ordering::Release);
-        step
+        match step {
+            Step::Done(done) => Next::Done(done),
+            Step::Store => Next::Store,
+            Step::Wait(draw, number) => Next::Wait(draw, number),
+            Step::Draw(draw) => Next::Draw(Drawing { inner: Arc::clone(self), draw, asked: None, now, ended: false }),
+        }
     }
 
     /// Holds on what is leased, once that is enough.
-    async fn hold(self: Arc<Self>, hold: Hold, mut step: Step, now: Timestamp) -> Result<Held, HoldError> {
+    async fn hold(self: Arc<Self>, hold: Hold, mut next: Next, now: Timestamp) -> Result<Held, HoldError> {
         for _ in 0..MOST_STEPS {
-            let (draw, drawn) = match step {
-                Step::Done(done) => return done,
-                Step::Store => break,
-                Step::Draw(draw) => {
-                    let drawn = self.draw(&draw, now).await;
-                    (draw, drawn)
-                }
-                Step::Wait(draw, number) => {
-                    let drawn = self.wait_for(&draw.key, number).await;
-                    (draw, drawn)
-                }
+            let (need, charge, drawn) = match next {
+                Next::Done(done) => return done,
+                Next::Store => break,
+                Next::Draw(drawing) => (drawing.draw.need, drawing.draw.charge, drawing.draw().await),
+                Next::Wait(draw, number) => (draw.need, draw.charge, self.wait_for(&draw.key, number).await),
             };
             match drawn {
                 Drawn::Failed(error) => return Err(error.into()),
                 // Somebody else may have asked for more than is needed here.
-                Drawn::Refused(need, short) if need <= draw.need => {
-                    return Err(HoldError::Refused(self.refused(&hold, draw.charge, short, now).await));
+                Drawn::Refused(asked, short) if asked <= need => {
+                    return Err(HoldError::Refused(self.refused(&hold, charge, short, now).await));
                 }
                 Drawn::Refused(..) | Drawn::Lease => {}
             }
-            step = self.step(&hold, now);
+            next = self.step(&hold, now);
         }
         self.hold_on_store(hold, now).await
-    }
-
-    /// Draws a lease: a whole one, or what is needed where there is no room for that.
-    async fn draw(self: &Arc<Self>, draw: &Draw, now: Timestamp) -> Drawn {
-        let mut drawing = Drawing { inner: self, draw, asked: None, now, ended: false };
-        for size in 0..=MOST_SIZES {
-            let most = (size == MOST_SIZES).then_some(draw.need);
-            let Some(hold) = self.lock().wanted(draw, most, &self.names, now) else { break };
-            let Some(Charge { amount, limit, .. }) = hold.charges.first().cloned() else { break };
-            drawing.asked = Some((hold.id, limit.unit()));
-            match self.store.hold(hold.clone(), now).await {
-                Ok(held) => {
-                    drawing.asked = None;
-                    self.lock().leased(&draw.key, &hold, held, now);
-                    return drawing.end(Drawn::Lease);
-                }
-                Err(HoldError::Refused(Refused { shortfalls, alerts, .. })) => {
-                    drawing.asked = None;
-                    let Some(short) = shortfalls.first().copied() else { break };
-                    let remains = self.lock().refused(&draw.key, short.standing, alerts);
-                    if amount <= draw.need || remains < draw.need {
-                        return drawing.end(Drawn::Refused(draw.need, short));
-                    }
-                }
-                Err(HoldError::Store(error)) => return drawing.end(Drawn::Failed(error)),
-                // Nobody else has this name: it came to the store twice.
-                Err(HoldError::KeyTaken) => break,
-            }
-        }
-        drawing.end(Drawn::Failed(StoreError::Away("no lease could be drawn".into())))
     }
 
     async fn wait_for(&self, key: &MeterKey, number: u64) -> Drawn {
@@ -308,17 +277,60 @@ fn may_come(one: &Return, now: Timestamp) -> bool {
     one.unsure_since.is_some_and(|since| now.as_millis().saturating_sub(since.as_millis()).abs() < UNSURE_MS)
 }
 
-/// That somebody draws. Ends, whatever becomes of who draws, so that nobody waits for ever.
-struct Drawing<'a> {
-    inner: &'a Inner,
-    draw: &'a Draw,
+/// What comes next for who wants to hold.
+enum Next {
+    /// That is the answer.
+    Done(Result<Held, HoldError>),
+    /// So much is drawn first.
+    Draw(Drawing),
+    /// Somebody else draws; by the number of that draw.
+    Wait(Draw, u64),
+    /// It is for the store.
+    Store,
+}
+
+/// That somebody draws. Ends, whatever becomes of who draws, so that nobody waits for ever: who gives up before the first
+/// step too.
+struct Drawing {
+    inner: Arc<Inner>,
+    draw: Draw,
     /// What was asked for, as long as nobody knows whether the store holds it.
     asked: Option<(ReservationId, Unit)>,
     now: Timestamp,
     ended: bool,
 }
 
-impl Drawing<'_> {
+impl Drawing {
+    /// Draws a lease: a whole one, or what is needed where there is no room for that.
+    async fn draw(mut self) -> Drawn {
+        let (inner, now, need) = (Arc::clone(&self.inner), self.now, self.draw.need);
+        for size in 0..=MOST_SIZES {
+            let most = (size == MOST_SIZES).then_some(need);
+            let Some(hold) = inner.lock().wanted(&self.draw, most, &inner.names, now) else { break };
+            let Some(Charge { amount, limit, .. }) = hold.charges.first().cloned() else { break };
+            self.asked = Some((hold.id, limit.unit()));
+            match inner.store.hold(hold.clone(), now).await {
+                Ok(held) => {
+                    self.asked = None;
+                    inner.lock().leased(&self.draw.key, &hold, held, now);
+                    return self.end(Drawn::Lease);
+                }
+                Err(HoldError::Refused(Refused { shortfalls, alerts, .. })) => {
+                    self.asked = None;
+                    let Some(short) = shortfalls.first().copied() else { break };
+                    let remains = inner.lock().refused(&self.draw.key, short.standing, alerts);
+                    if amount <= need || remains < need {
+                        return self.end(Drawn::Refused(need, short));
+                    }
+                }
+                Err(HoldError::Store(error)) => return self.end(Drawn::Failed(error)),
+                // Nobody else has this name: it came to the store twice.
+                Err(HoldError::KeyTaken) => break,
+            }
+        }
+        self.end(Drawn::Failed(StoreError::Away("no lease could be drawn".into())))
+    }
+
     fn end(mut self, how: Drawn) -> Drawn {
         self.finish(how.clone());
         how
@@ -337,7 +349,7 @@ impl Drawing<'_> {
     }
 }
 
-impl Drop for Drawing<'_> {
+impl Drop for Drawing {
     fn drop(&mut self) {
         if !self.ended {
             // Who waited draws.
@@ -369,8 +381,8 @@ impl Meters for Leases {
             return Later::pending(async move { inner.hold_on_store(hold, now).await });
         }
         match self.inner.step(&hold, now) {
-            Step::Done(done) => Later::ready(done),
-            step => Later::pending(Arc::clone(&self.inner).hold(hold, step, now)),
+            Next::Done(done) => Later::ready(done),
+            next => Later::pending(Arc::clone(&self.inner).hold(hold, next, now)),
         }
     }
 

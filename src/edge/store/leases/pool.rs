@@ -47,6 +47,17 @@ pub(super) enum Drawn {
     Refused(Amount, Shortfall),
 }
 
+/// Which leases go back, of those that can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Those that are over.
+    Over,
+    /// Those, those that are spent, and what is free beyond the size of one.
+    Due,
+    /// All of them.
+    All,
+}
+
 /// What the ledger of the node says of a pool.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Spent {
@@ -193,9 +204,8 @@ impl Pool {
         self.told = sum([self.told, amount]);
     }
 
-    /// Leases that go back: those that are spent, those that are over, and what is free beyond the size of one; or all
-    /// that can. A lease can go back as long as the others cover what is open.
-    pub(super) fn turn(&mut self, spent: Spent, all: bool, now: Timestamp) -> Vec<Return> {
+    /// Leases that go back. One can as long as the others cover what is open.
+    pub(super) fn turn(&mut self, spent: Spent, which: Which, now: Timestamp) -> Vec<Return> {
         let size = self.limit.lease.map_or(Amount::ZERO, |lease| lease.size);
         let mut returns = Vec::new();
         let mut place = 0;
@@ -203,7 +213,11 @@ impl Pool {
             let (amount, id) = (lease.amount, lease.id);
             let charged = spent.used.less(self.told).min(amount);
             let free = self.free(spent);
-            let due = all || lease.ends <= now || free > size || charged == amount;
+            let due = match which {
+                Which::Over => lease.ends <= now,
+                Which::Due => lease.ends <= now || free > size || charged == amount,
+                Which::All => true,
+            };
             if due && amount.less(charged) <= free {
                 self.leases.remove(place);
                 self.charge(charged);
