@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::load;
 use super::output::{self, Exit};
+use crate::gate::ADMIN_POLICIES;
 use crate::policy::schema::{BundleSchema, TOLLGATE_SCHEMA};
 use crate::policy::{FileKind, LimitNames, Problem, SourceFile};
 
@@ -23,6 +24,7 @@ const EXAMPLE: &str = "\
 Examples:
   tollgate schema policies > policies.cedarschema
   tollgate schema --yaml > .rules.schema.json
+  tollgate schema --admin
 
 Editors complete a YAML file that begins with
   # yaml-language-server: $schema=.rules.schema.json";
@@ -40,6 +42,9 @@ pub(super) struct SchemaArguments {
     /// The JSON Schema of the configuration file
     #[arg(long)]
     config: bool,
+    /// The Cedar policies that say who may manage keys and members and see usage where the bundle says nothing of it
+    #[arg(long, conflicts_with_all = ["yaml", "config"])]
+    admin: bool,
 }
 
 pub(super) fn run(arguments: &SchemaArguments) -> ExitCode {
@@ -48,6 +53,9 @@ pub(super) fn run(arguments: &SchemaArguments) -> ExitCode {
     }
     if arguments.config {
         return output::data(&crate::config::schema_json(), Exit::Fine, Exit::Error);
+    }
+    if arguments.admin {
+        return output::data(ADMIN_POLICIES, Exit::Fine, Exit::Error);
     }
     let text = match &arguments.directory {
         Some(directory) => of(directory),

@@ -17,11 +17,12 @@ fn a_closed_pipe_is_no_error() {
     let question = ["--principal", "User::\"ian\"", "--action", "chat", "--resource", "Model::\"openai-main/gpt-4o\""];
     let decide = [&["decide"][..], &question].concat();
     let explain = [&["explain"][..], &question].concat();
-    let cases: [(&[&str], i32); 9] = [
+    let cases: [(&[&str], i32); 10] = [
         (&["check", "--format", "json"], 0),
         (&["compile"], 0),
         (&["schema"], 0),
         (&["schema", "--yaml"], 0),
+        (&["schema", "--admin"], 0),
         (&["completions", "zsh"], 0),
         (&["version"], 0),
         (&["--help"], 0),
@@ -35,6 +36,20 @@ fn a_closed_pipe_is_no_error() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
         assert!(!said.contains("panicked") && !said.contains("error"), "{arguments:?}: {said}");
+    }
+}
+
+/// What holds where the bundle says nothing of keys can be read, and begun from.
+#[test]
+fn the_policies_that_ship_are_printed() {
+    // They are the same for every bundle.
+    let output = tollgate(&["schema", "--admin"]).env("TOLLGATE_POLICIES", "policies").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(told.trim_end(), include_str!("../../schema/admin.cedar").trim_end());
+    for other in ["--yaml", "--config"] {
+        let output = tollgate(&["schema", "--admin", other]).output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{other}");
     }
 }
 
