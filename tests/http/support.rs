@@ -139,8 +139,14 @@ impl Setup {
     }
 
     pub fn start_in(self, temp: TempDir) -> Server {
-        let mut child = self.command(temp.path()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self.command(temp.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
+        let (printed, shared) = (BufReader::new(child.stdout.take().unwrap()).lines(), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in printed.map_while(Result::ok) {
+                let _ = writeln!(shared.lock().unwrap(), "{line}");
+            }
+        });
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut address = None;
         for line in lines.by_ref() {

@@ -219,3 +219,22 @@ fn without_the_setting_there_are_none() {
     assert_eq!(exchange(&mut server.connect(), &[], &Value::Null).status, 404);
     assert_eq!(server.get("/.well-known/jwks.json").status, 404);
 }
+
+#[test]
+fn a_second_process_on_a_directory_of_tokens_is_refused() {
+    let temp = tempfile::TempDir::new().unwrap();
+    // Nothing else of these keeps a second process out.
+    let setup = || {
+        let data = temp.path().join("data").to_str().unwrap().to_owned();
+        let config = "meters: { in_memory: true }\nidentity: { tokens: {}, providers: [] }\n";
+        Setup::new().config(config).argument("--data").argument(&data)
+    };
+    let one = setup().start();
+    let (code, told) = setup().fail();
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("the file of tokens is in use by another process"), "{told}");
+    assert!(told.contains("tokens.lock"), "{told}");
+    // Whoever ended holds it no longer, however it ended.
+    drop(one.crash());
+    drop(setup().start());
+}

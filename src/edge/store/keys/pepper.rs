@@ -12,6 +12,7 @@ const BYTES: usize = 32;
 /// Most bytes of one.
 const MOST_BYTES: u64 = 4096;
 /// The file in the data directory.
+#[cfg(feature = "sqlite")]
 const FILE_NAME: &str = "keys.pepper";
 
 /// Why there is no pepper.
@@ -67,6 +68,7 @@ impl Pepper {
     }
 
     /// The one in the data directory, made where there is none.
+    #[cfg(feature = "sqlite")]
     pub(super) fn in_directory(directory: &Path) -> Result<Self, PepperError> {
         use std::io::Write as _;
         use std::os::unix::fs::OpenOptionsExt as _;
