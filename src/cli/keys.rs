@@ -9,6 +9,8 @@ use clap::{Args, Subcommand};
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::output::{self, Exit, Format, shown};
@@ -222,26 +224,26 @@ pub(super) fn run(arguments: &KeysArguments) -> ExitCode {
         Command::Create(create) => {
             let mut body = create.said.body();
             if let (Ok(body), Some(owner)) = (&mut body, &create.owner) {
-                body.insert("owner".to_owned(), owner.to_string().into());
+                body.members.insert("owner".to_owned(), owner.to_string().into());
             }
-            body.and_then(|body| create.server.ask(Method::POST, "/v1/keys", Some(body.into())))
+            body.and_then(|body| create.server.ask(Method::POST, "/v1/keys", Some(&body)))
         }
         Command::List(list) => list.pages(),
         Command::Show(one) => one.server.ask(Method::GET, &format!("/v1/keys/{}", one.id), None),
         Command::Change(change) => {
             let body = change.said.body().map(|mut body| {
-                body.extend(change.clear.iter().map(|member| (member.clone(), Value::Null)));
-                Value::Object(body)
+                body.members.extend(change.clear.iter().map(|member| (member.clone(), Value::Null)));
+                body
             });
-            body.and_then(|body| change.server.ask(Method::PATCH, &format!("/v1/keys/{}", change.id), Some(body)))
+            body.and_then(|body| change.server.ask(Method::PATCH, &format!("/v1/keys/{}", change.id), Some(&body)))
         }
         Command::Revoke(revoke) => {
-            let body = json!({ "reason": revoke.reason });
-            revoke.server.ask(Method::POST, &format!("/v1/keys/{}/revoke", revoke.id), Some(body))
+            let body = Body::of("reason", json!(revoke.reason));
+            revoke.server.ask(Method::POST, &format!("/v1/keys/{}/revoke", revoke.id), Some(&body))
         }
         Command::Rotate(rotate) => {
-            let body = json!({ "grace_seconds": rotate.grace_seconds });
-            rotate.server.ask(Method::POST, &format!("/v1/keys/{}/rotate", rotate.id), Some(body))
+            let body = Body::of("grace_seconds", json!(rotate.grace_seconds));
+            rotate.server.ask(Method::POST, &format!("/v1/keys/{}/rotate", rotate.id), Some(&body))
         }
         Command::Delete(one) => one.server.ask(Method::DELETE, &format!("/v1/keys/{}", one.id), None),
     };
@@ -259,10 +261,26 @@ enum Failure {
     Refused(String),
 }
 
+/// What is sent.
+#[derive(Serialize)]
+struct Body {
+    #[serde(flatten)]
+    members: Map<String, Value>,
+    /// As they were written: no number of them goes through a float.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<Box<RawValue>>,
+}
+
+impl Body {
+    fn of(name: &str, value: Value) -> Self {
+        Self { members: Map::from_iter([(name.to_owned(), value)]), limits: None }
+    }
+}
+
 type Asked = Result<(Value, Format), Failure>;
 
 impl SaidArguments {
-    fn body(&self) -> Result<Map<String, Value>, Failure> {
+    fn body(&self) -> Result<Body, Failure> {
         let mut body = Map::new();
         let lists = [
             ("models", &self.models),
@@ -280,15 +298,13 @@ impl SaidArguments {
         for (name, text) in texts {
             body.extend(text.as_ref().map(|text| (name.to_owned(), Value::from(text.as_str()))));
         }
-        if let Some(limits) = &self.limits {
-            let wrong = |error| Failure::NoServer(format!("--limits is no JSON: {error}"));
-            body.insert("limits".to_owned(), serde_json::from_str(limits).map_err(wrong)?);
-        }
+        let wrong = |error| Failure::NoServer(format!("--limits is no JSON: {error}"));
+        let limits = self.limits.as_deref().map(serde_json::from_str).transpose().map_err(wrong)?;
         if !self.metadata.is_empty() {
             let texts = self.metadata.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
             body.insert("metadata".to_owned(), Value::Object(texts.collect()));
         }
-        Ok(body)
+        Ok(Body { members: body, limits })
     }
 }
 
@@ -313,7 +329,7 @@ impl ListArguments {
 }
 
 impl ServerArguments {
-    fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Asked {
+    fn ask(&self, method: Method, path: &str, body: Option<&Body>) -> Asked {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::NoServer(error.to_string()))?;
         Ok((runtime.block_on(self.exchange(method, path, body))?, self.format))
@@ -334,7 +350,7 @@ impl ServerArguments {
         })
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failure> {
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Body>) -> Result<Value, Failure> {
         let server = &self.server;
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.token()?.expose()))
             .map_err(|_| Failure::NoServer("the credential is none that a header can hold".to_owned()))?;
@@ -345,7 +361,8 @@ impl ServerArguments {
         }
         let no_server = |error| Failure::NoServer(format!("no answer from {server}: {error}"));
         let client = Client::new(server.at(path), TIMEOUT, MOST_BYTES).map_err(no_server)?;
-        let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        let text = body.map(serde_json::to_vec).transpose();
+        let body = Bytes::from(text.map_err(|error| Failure::NoServer(error.to_string()))?.unwrap_or_default());
         let reply = client.send(Outgoing { method, headers, body }).await.map_err(no_server)?;
         let told: Option<Value> = serde_json::from_slice(&reply.body).ok();
         match (reply.status, told) {

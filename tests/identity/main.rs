@@ -25,6 +25,7 @@ mod failures;
 mod issuer;
 mod jose;
 mod keys;
+mod keys_command;
 mod layer;
 mod login;
 mod mapping;
