@@ -181,6 +181,18 @@ fn disturb(fleet: &Fleet, servers: &mut [Option<Server>], redis: &mut RedisServe
     }
 }
 
+/// What a server says once it has found its Redis again.
+fn settled(server: &Server, user: &str) -> Value {
+    for _ in 0..100 {
+        let answer = ask(server, user, "main/big", "");
+        if answer["code"] != "store_unavailable" {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("the server does not find its Redis: {}", server.log());
+}
+
 fn amount(limit: &Value, of: &str) -> usize {
     let text = limit[of].as_str().unwrap();
     let (whole, cents) = text.split_once('.').unwrap_or((text, ""));
@@ -218,12 +230,12 @@ fn hammer(meters: usize, gives_back: bool) {
             assert_eq!(permitted, case.cap, "User::\"u{user}\" of {meters}, {refused} refused");
         }
         if meters <= 10 {
-            let answer = ask(server, &format!("User::\"u{user}\""), "main/big", "");
+            let answer = settled(server, &format!("User::\"u{user}\""));
             let limit = &answer["limits"][0];
             assert_eq!(amount(limit, "used") + amount(limit, "held"), permitted, "{answer}");
         }
     }
-    let wide = ask(server, "User::\"u0\"", "main/big", "")["limits"][1].clone();
+    let wide = settled(server, "User::\"u0\"")["limits"][1].clone();
     let taken = |of: &str| wide[of].as_str().unwrap().parse::<usize>().unwrap();
     assert_eq!(taken("used") + taken("held"), sum);
     let again = fleet.again.load(Ordering::Relaxed);
