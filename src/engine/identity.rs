@@ -32,6 +32,7 @@ impl Engine {
     }
 
     /// The same, for who waits without a thread.
+    #[cfg(feature = "tower")]
     pub(crate) async fn authenticate_by(
         &self,
         presented: &Presented,

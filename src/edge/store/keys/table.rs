@@ -10,7 +10,9 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use smol_str::SmolStr;
 
-use crate::gate::{KeyWrite, KeyWriteError, KeysOf};
+#[cfg(feature = "sqlite")]
+use crate::gate::KeyWriteError;
+use crate::gate::{KeyWrite, KeysOf};
 use crate::model::KeyRecord;
 
 /// Most keys of a store.
@@ -108,10 +110,11 @@ impl Table {
         found.into_values().collect()
     }
 
-    /// Whether a change fits what is there.
+    /// Whether a change fits what is there. A Redis looks itself.
     ///
     /// # Errors
     /// Where it does not.
+    #[cfg(feature = "sqlite")]
     pub(in crate::edge::store) fn check(&self, write: &KeyWrite) -> Result<(), KeyWriteError> {
         let version = |id: &str| self.find(id).map(|key| key.version);
         match write {
