@@ -106,6 +106,21 @@ impl Store {
         amounts.filter(|(id, _)| id == limit).map(|(_, amount)| amount).sum()
     }
 
+    /// For who looks into a seed: what became of every reservation of a limit that the store made.
+    pub fn tell_reservations(&self, limit: &str, now: Timestamp) {
+        let made = self.made.lock().unwrap();
+        for (id, (amounts, heard)) in
+            made.iter().filter(|(_, (amounts, _))| amounts.iter().any(|(name, _)| name == limit))
+        {
+            let found = self.with(|memory| memory.reservation(*id, now)).unwrap();
+            let charged: Vec<_> = found.iter().flat_map(|found| &found.parts).map(|part| part.charged).collect();
+            println!(
+                "{limit}: {id} {amounts:?} heard {heard} {:?} {charged:?}",
+                found.as_ref().map(|found| &found.state)
+            );
+        }
+    }
+
     /// Where a meter stood a while ago.
     fn stale(&self, charge: &Charge, now: Timestamp) -> Standing {
         let mut seen = self.seen.lock().unwrap();

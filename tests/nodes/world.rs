@@ -502,6 +502,7 @@ impl World {
             let used = standing.used.get();
             if crate::network::tells() {
                 of().for_each(|call| println!("{name}: {} {call:?}", call.id));
+                self.network.store.tell_reservations(name, Timestamp::from_millis(self.kernel.now()));
             }
             assert_eq!(standing.held.get(), 0, "`{name}`: something is held for ever: {standing:?}");
             if crashes == 0 {
