@@ -87,7 +87,12 @@ impl Failures {
     #[must_use]
     pub fn attempt(&self, presented: &Presented) -> Attempt {
         let hasher = &self.hasher;
-        let source = presented.source.map(source_of).map(|source| hasher.hash_one(("source", source)));
+        let source = match presented.credential {
+            // It came by a proxy that verified it, so there is nothing to guess; and all of the proxy's clients come from there.
+            Credential::ForwardedCertificate { .. } => None,
+            _ => presented.source,
+        };
+        let source = source.map(source_of).map(|source| hasher.hash_one(("source", source)));
         let id = id_of(&presented.credential).map(|id| hasher.hash_one(("id", id)));
         // Where nothing is known of the source, all of those are one.
         let pair = id.map(|id| hasher.hash_one(("pair", source, id)));

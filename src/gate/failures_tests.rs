@@ -45,6 +45,25 @@ fn a_source_is_slowed_and_let_in_again() {
 }
 
 #[test]
+fn certificates_that_name_nobody_keep_no_other_client_of_their_proxy_out() {
+    let mut failures = Failures::new(small());
+    let proxy: Option<IpAddr> = Some("192.0.2.1".parse().unwrap());
+    let forwarded = |said: &str| {
+        let credential = Credential::ForwardedCertificate { said: said.into(), by: proxy };
+        Presented { source: proxy, ..Presented::new(credential) }
+    };
+    for number in 0..1_000 {
+        let attempt = failures.attempt(&forwarded(&format!("URI=spiffe://example.org/{number}")));
+        assert_eq!(failures.admit(&attempt, at(0)), Ok(()));
+        failures.failed(&attempt, RefusalReason::UnknownPrincipal, at(0));
+    }
+    // Nor one whose password comes by the same proxy.
+    let attempt = failures.attempt(&basic("alice", "x", Some("192.0.2.1")));
+    assert_eq!(failures.admit(&attempt, at(0)), Ok(()));
+    assert_eq!(guesses(&mut failures, &basic("alice", "x", Some("192.0.2.1")), 0), 5);
+}
+
+#[test]
 fn addresses_of_one_network_are_one_source_and_mapped_ones_are_what_they_map() {
     let mut failures = Failures::new(FailureLimits { id_burst: 1_000, ..FailureLimits::default() });
     assert_eq!(guesses(&mut failures, &basic("a", "x", Some("2001:db8:1:2::1")), 0), 20);
