@@ -72,6 +72,8 @@ struct Node {
 struct Call {
     id: ReservationId,
     at: i64,
+    /// When it was asked for: from then on it lives, however late its answer comes.
+    asked: i64,
     limits: &'static [usize],
     held: u64,
     /// What it used, whether it could tell or not.
@@ -270,7 +272,8 @@ impl World {
         };
         let spending = Arc::new(spending);
         let mut tries = 1 + usize::from(key.is_some()) * 2;
-        let id = loop {
+        let (id, asked) = loop {
+            let asked = kernel.now();
             let id = ReservationId::new(self.clock(node), u128::from(self.number()));
             let hold = Hold {
                 id,
@@ -282,7 +285,7 @@ impl World {
             let done = self.ask(node, |meters, now| meters.hold(hold, now)).await;
             kernel.note(u64::from(matches!(done, Some(Ok(_)))));
             match done {
-                Some(Ok(_)) => break id,
+                Some(Ok(_)) => break (id, asked),
                 Some(Err(HoldError::Refused(refused))) => {
                     assert!(!refused.shortfalls.is_empty(), "a refusal has its reason");
                     return;
@@ -308,6 +311,7 @@ impl World {
             calls.push(Call {
                 id,
                 at: kernel.now(),
+                asked,
                 limits,
                 held,
                 used: 0,
@@ -359,7 +363,7 @@ impl World {
                     {
                         let mut calls = self.calls.lock().unwrap();
                         let call = &mut calls[place];
-                        call.late = call.at + ttl_ms - 2 * self.most_skew_ms - 1_000 < kernel.now();
+                        call.late = call.asked + ttl_ms - 2 * self.most_skew_ms - 1_000 < kernel.now();
                         call.charged = Some(used);
                     }
                     self.again(node, id, usage, closed).await;
