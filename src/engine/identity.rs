@@ -25,33 +25,24 @@ impl Engine {
         snapshot: &Arc<Snapshot>,
         now: Timestamp,
     ) -> Result<Arc<Identity>, Refusal> {
+        // Whoever is recalled waits for nothing.
         match gate::recall(self.authenticators(), presented, snapshot, now) {
             Some(identity) => Ok(identity),
-            None => pollster::block_on(self.look_at(presented, snapshot, now)),
+            None => pollster::block_on(self.authenticate_by(presented, snapshot, now)),
         }
     }
 
-    /// The same, for who waits without a thread.
-    #[cfg(feature = "tower")]
+    /// The same, for who waits without a thread. The providers are asked unless they remember, or too many came from there
+    /// that proved nobody.
     pub(crate) async fn authenticate_by(
         &self,
         presented: &Presented,
         snapshot: &Arc<Snapshot>,
         now: Timestamp,
     ) -> Result<Arc<Identity>, Refusal> {
-        match gate::recall(self.authenticators(), presented, snapshot, now) {
-            Some(identity) => Ok(identity),
-            None => self.look_at(presented, snapshot, now).await,
+        if let Some(identity) = gate::recall(self.authenticators(), presented, snapshot, now) {
+            return Ok(identity);
         }
-    }
-
-    /// Asks the providers, unless too many came from there that proved nobody.
-    async fn look_at(
-        &self,
-        presented: &Presented,
-        snapshot: &Arc<Snapshot>,
-        now: Timestamp,
-    ) -> Result<Arc<Identity>, Refusal> {
         let Some(failures) = &self.inner.failures else {
             return gate::authenticate(self.authenticators(), presented, snapshot, now).await;
         };
