@@ -443,6 +443,9 @@ impl World {
             let within = of.iter().filter(|call| from.at <= call.at && call.at < from.at + length);
             let permitted: u64 = within.map(|call| call.used.min(call.held)).sum();
             let bound = self.limits[ROLLING].cap.get() + self.allowances(ROLLING);
+            if crate::network::tells() && permitted > bound {
+                of.iter().for_each(|call| println!("rolling: {} {call:?}", call.id));
+            }
             assert!(permitted <= bound, "rolling: {permitted} were permitted of {bound} from {}", from.at - BEGIN);
         }
     }

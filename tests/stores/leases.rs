@@ -9,7 +9,7 @@ use tollgate::meter::{
     Alert, Charge, Closed, Held, Hold, Lease, LedgerError, Limit, Measure, OnExpiry, Reservation, ReservationId, State,
     Usage,
 };
-use tollgate::model::{Timestamp, Unit};
+use tollgate::model::{Period, Timestamp, Unit};
 
 use crate::{amount, at, charge, daily, hold, id, limit, tokens, wait};
 
@@ -269,4 +269,20 @@ fn what_was_drawn_for_more_than_a_lease_stays_until_it_is_held() {
     // The first lease is over and still open: what is drawn beside it is for the second, all of it and once.
     wait(node.hold(lasting(2, 2), at(15_000))).unwrap();
     assert_eq!(standing(&store, &limit, 15_001), (0, 13));
+}
+
+#[test]
+fn what_is_given_back_late_is_not_let_through_in_another_window() {
+    let rolling = Measure::Budget { unit: Unit::Tokens, period: Period::Rolling(9_000), carry_over_percent: 0 };
+    let (store, limit) = (store(), leased(&Limit { measure: rolling, ..(*daily("rolling", 1)).clone() }, 1));
+    let node = node(&store, 1);
+    let lasting = |number, ttl_ms| Hold { ttl_ms, ..hold(number, &[charge(&limit, "a", 1)]) };
+    // It expires, is charged as held, and then told to have used nothing.
+    wait(node.hold(lasting(1, 1_000), at(0))).unwrap();
+    node.tick(at(1_000));
+    wait(node.settle(id(1), tokens(0), at(2_000))).unwrap();
+    // By then the store's charge has flown out: there is room for one, and for no other.
+    wait(node.hold(lasting(2, 60_000), at(15_000))).unwrap();
+    assert!(refused(wait(node.hold(lasting(3, 60_000), at(15_001)))), "it is let through beside the other");
+    assert_eq!(standing(&store, &limit, 15_002).1, 1, "the store knows of the one that is open");
 }

@@ -79,7 +79,10 @@ pub(super) struct Pool {
     leases: VecDeque<Lease>,
     /// What was charged for leases that went back.
     told: Amount,
-    /// Of a certain rate: what was held, and given back here.
+    /// Whether what the store was charged flows out of its meter by itself, as in a rolling window.
+    flows: bool,
+    /// What was given back here and is nobody's: of a certain rate all of it, of another meter that flows what the store had
+    /// been charged for. There it flows out while it would be kept here, and be let through beside what came instead.
     lost: Amount,
     /// Where the meter stood when the store was last asked.
     pub(super) standing: Option<Standing>,
@@ -97,6 +100,7 @@ impl Pool {
         Self {
             local: Arc::new(local(&limit, clock.as_ref())),
             certain: matches!(limit.measure, Measure::Rate { unit: Unit::Requests, .. }),
+            flows: matches!(limit.measure, Measure::Rate { .. } | Measure::Budget { period: Period::Rolling(_), .. }),
             subject: charge.subject.clone(),
             limit,
             clock,
@@ -153,13 +157,16 @@ impl Pool {
         if self.certain {
             return Spent { used: sum([used, held, self.lost]), open: Amount::ZERO };
         }
-        Spent { used, open: held }
+        Spent { used: sum([used, self.lost]), open: held }
     }
 
-    /// Of a certain rate: nothing is given back here of what was `before` a call was closed.
+    /// Notes what is lost of what a call gave back that was closed, where so much was spent `before`.
     pub(super) fn keep_lost(&mut self, before: Spent, ledger: &Ledger) {
+        let used = self.spent(ledger).used;
         if self.certain {
-            self.lost = sum([self.lost, before.used.less(self.spent(ledger).used)]);
+            self.lost = sum([self.lost, before.used.less(used)]);
+        } else if self.flows {
+            self.lost = sum([self.lost, self.told.less(used)]);
         }
     }
 
