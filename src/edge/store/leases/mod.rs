@@ -144,7 +144,7 @@ impl Inner {
 
     /// Holds on what is leased, once that is enough.
     async fn hold(self: Arc<Self>, hold: Hold, mut next: Next, now: Timestamp) -> Result<Held, HoldError> {
-        for _ in 0..MOST_STEPS {
+        for step in 1.. {
             let (need, charge, drawn) = match next {
                 Next::Done(done) => return done,
                 Next::Store => break,
@@ -158,6 +158,10 @@ impl Inner {
                     return Err(HoldError::Refused(self.refused(&hold, charge, short, now).await));
                 }
                 Drawn::Refused(..) | Drawn::Lease => {}
+            }
+            // INVARIANT: a step that was taken is looked at: it may have held.
+            if step == MOST_STEPS {
+                break;
             }
             next = self.step(&hold, now);
         }
