@@ -2,6 +2,7 @@
 
 mod identity;
 mod keys;
+mod tokens;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use identity::{
     BasicSettings, DigestSettings, FirstKey, ForwardedCertificates, IdentitySettings, KeySettings, Provider,
-    ProviderKind, StaticToken, StaticTokens,
+    ProviderKind, StaticToken, StaticTokens, TokenSettings,
 };
 pub use schema::schema_json;
 

@@ -37,8 +37,9 @@ pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
 pub use manage::{ADMIN_POLICIES, Manager, Right, TooWide};
 pub use ports::{
-    Ask, Clock, CloseError, Fetch, FetchError, HoldError, Issued, KeyLookup, KeyWrite, KeyWriteError, Keys, KeysOf,
-    Later, Look, Meters, Notice, Reply, StoreError, SubjectsOf, TokenError, Tokens,
+    Ask, Clock, CloseError, Family, Fetch, FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError,
+    Keys, KeysOf, Later, Look, Meters, Notice, PUBLISHED_FOR_SECONDS, RefreshDigest, Refreshed, Reply, StoreError,
+    SubjectsOf, TokenError, TokenStore, Tokens,
 };
 pub use routes::{Mapped, Named, RouteError, RouteMap};
 pub use settle::{SettleError, Spent, extend, record, release, settle};

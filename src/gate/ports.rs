@@ -1,5 +1,7 @@
 //! The few traits through which the way of a request reaches the outside.
 
+mod tokens;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -7,12 +9,15 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
+pub use tokens::{
+    Family, Issued, KeptKey, KeyLookup, PUBLISHED_FOR_SECONDS, RefreshDigest, Refreshed, TokenError, TokenStore, Tokens,
+};
+
 use super::books::Books;
 use crate::meter::{
     Alert, Charge, Closed, Held, Hold, Lack, LedgerError, Refused, Reservation, ReservationId, Standing, Usage,
 };
-use crate::model::{EntityUid, Identity, KeyHash, KeyRecord, KeyText, Refusal, SecretText, Timestamp};
-use crate::policy::Snapshot;
+use crate::model::{EntityUid, KeyHash, KeyRecord, KeyText, SecretText, Timestamp};
 
 /// Where the instant of a decision comes from; read once a request.
 pub trait Clock: Send + Sync {
@@ -101,64 +106,6 @@ pub enum FetchError {
 pub trait Fetch: Send + Sync {
     /// Asks, and waits for the answer.
     fn fetch(&self, ask: Ask) -> Later<Result<Reply, FetchError>>;
-}
-
-/// Looks up what became of a key since a token was handed out for it.
-pub trait KeyLookup: Send + Sync {
-    /// Whom the key proves now.
-    ///
-    /// # Errors
-    /// With the reason, where it is revoked, expired or gone.
-    fn identity(&self, key: &EntityUid, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal>;
-}
-
-/// Tokens that were handed out.
-#[derive(Debug, Clone)]
-pub struct Issued {
-    /// What callers prove themselves with.
-    pub access: SecretText,
-    /// For how many seconds.
-    pub expires_in: i64,
-    /// What gets the next ones, once, and for how many seconds.
-    pub refresh: Option<(SecretText, i64)>,
-}
-
-/// Why no token is handed out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
-    /// What should be refreshed is not good.
-    #[error(transparent)]
-    Refused(Refusal),
-    /// The credential is narrowed in a way that a token cannot say.
-    #[error("this credential cannot be exchanged: what it is narrowed to would be lost")]
-    Narrowed,
-    /// The token would be longer than this server takes.
-    #[error("the token would be too long: too much is said of the principal")]
-    TooLong,
-    /// It cannot be kept.
-    #[error("{0}")]
-    Store(String),
-    /// No key can be made, or signs.
-    #[error("no token can be signed")]
-    Unavailable,
-}
-
-/// Hands out Tollgate's own tokens. Each call may wait for the disk.
-pub trait Tokens: Send + Sync {
-    /// Tokens for whom a credential proved.
-    ///
-    /// # Errors
-    /// Where there are none for it.
-    fn issue(&self, identity: &Identity, now: Timestamp) -> Result<Issued, TokenError>;
-
-    /// Tokens for a refresh token, which is good once.
-    ///
-    /// # Errors
-    /// Where it is not good.
-    fn refresh(&self, token: &SecretText, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Issued, TokenError>;
-
-    /// The public keys, as a JSON Web Key Set.
-    fn published(&self) -> String;
 }
 
 /// Why meters could not be read or moved.

@@ -245,7 +245,7 @@ impl Server {
         client.try_request("GET", "/metrics", &[], b"").map(|answer| answer.body).unwrap_or_default()
     }
 
-    pub fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+    pub fn until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
         let began = Instant::now();
         while !condition(self) {
             assert!(began.elapsed() < DEADLINE, "not in time: {what}; {}", self.log());

@@ -1,7 +1,16 @@
 //! Tollgate's own tokens: a credential is exchanged, tokens are good for a while, refresh tokens once.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Instant;
 
+use serde_json::{Value, json};
+use tollgate::Timestamp;
+use tollgate::edge::identity::tokens::{TokenOptions, TokenProvider};
+use tollgate::edge::store::TokenFile;
+use tollgate::gate::{TokenStore, Tokens as _};
+use tollgate::model::{AuthMethod, Identity};
+
+use crate::redis::Redis;
 use crate::support::{Answer, Client, Server, Setup, secret};
 use crate::tokens::{Signer, now, set};
 
@@ -70,11 +79,7 @@ fn a_token_proves_whoever_the_credential_proved() {
     );
     // Its key is published, and the token names it.
     let published = server.get("/.well-known/jwks.json").json();
-    let header: Value = {
-        use base64::Engine as _;
-        let header = access.split('.').next().unwrap();
-        serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap()
-    };
+    let header = header(access);
     assert_eq!(published["keys"][0]["kid"], header["kid"]);
     assert_eq!(header["typ"], "at+jwt");
     assert!(published["keys"][0]["d"].is_null(), "a private key is published");
@@ -173,6 +178,125 @@ fn keys_rotate_and_old_tokens_stay_good() {
         keys(server) > 1
     });
     assert_eq!(ask(&mut client, first["access_token"].as_str().unwrap())["decision"], "permit");
+}
+
+fn header(token: &str) -> Value {
+    use base64::Engine as _;
+    let header = token.split('.').next().unwrap();
+    serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap()
+}
+
+/// The `kid` that a token names.
+fn kid(token: &str) -> String {
+    header(token)["kid"].as_str().unwrap().to_owned()
+}
+
+/// By a clock that is handed in: two nodes of one store, of which each may make the next key.
+#[test]
+fn a_key_is_published_before_it_signs_and_until_what_it_signed_has_ended() {
+    let temp = tempfile::TempDir::new().unwrap();
+    let store: Arc<dyn TokenStore> = Arc::new(TokenFile::open(temp.path()).unwrap());
+    const MINUTE: i64 = 60_000;
+    let options = TokenOptions {
+        issuer: "tollgate".into(),
+        access_ms: 15 * MINUTE,
+        refresh_ms: 24 * 60 * MINUTE,
+        rotate_ms: 60 * MINUTE,
+    };
+    let at = |minute: i64| Timestamp::from_millis(now() * 1000 + minute * MINUTE);
+    let node = || TokenProvider::new(Arc::clone(&store), options.clone(), None, at(0));
+    let nodes = [node(), node()];
+    let who = Identity::new("User::\"alice\"".parse().unwrap(), AuthMethod::Basic);
+    let signs = |minute: i64| {
+        let by = usize::try_from(minute).unwrap() % 2;
+        let issued = nodes[by].issue(&who, at(minute)).unwrap();
+        secret(issued.refresh.unwrap().0.expose());
+        kid(&secret(issued.access.expose()))
+    };
+    let published = || {
+        let told = nodes.each_ref().map(|node| serde_json::from_str::<Value>(&node.published()).unwrap());
+        assert_eq!(told[0], told[1]);
+        let kids = told[0]["keys"].as_array().unwrap().iter();
+        kids.map(|key| key["kid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // The first one has no other to wait for.
+    let first = signs(1);
+    assert_eq!((published(), signs(59)), (vec![first.clone()], first.clone()));
+    // Old enough: the next is published, and five minutes later it signs, on both.
+    assert_eq!(signs(60), first);
+    let second = published()[0].clone();
+    assert_eq!(published(), [second.clone(), first.clone()]);
+    assert_eq!([signs(61), signs(64)], [first.clone(), first.clone()]);
+    assert_eq!([signs(65), signs(66)], [second.clone(), second.clone()]);
+    // Nobody asked for a day: what signs until the next one does is not forgotten.
+    assert_eq!(signs(24 * 60), second);
+    let third = published()[0].clone();
+    assert_eq!(published(), [third.clone(), second]);
+    assert_eq!(signs(24 * 60 + 5), third);
+    // With the next one those are forgotten whose tokens have ended.
+    assert_eq!(signs(25 * 60), third);
+    assert_eq!(published().len(), 2);
+    // A clock that was set back makes no more keys.
+    assert!([signs(0), signs(0)].iter().all(|kid| published().contains(kid)));
+    assert_eq!(published().len(), 2);
+}
+
+#[test]
+fn two_nodes_of_one_redis_take_each_others_tokens() {
+    let Some(redis) = Redis::start() else { return };
+    let temp = tempfile::TempDir::new().unwrap();
+    let pepper = temp.path().join("pepper");
+    std::fs::write(&pepper, secret("a-pepper-of-both-nodes-that-is-long-enough")).unwrap();
+    let signer = Signer::ed("one");
+    std::fs::write(temp.path().join("keys.json"), set([&signer])).unwrap();
+    let start = |extra: &str| {
+        let config = config(extra).replace("keys.json", temp.path().join("keys.json").to_str().unwrap());
+        let config = format!("{config}    - keys: {{ max_stale_seconds: 1, first_key: none }}\n");
+        let redis = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}' }} }}\n", redis.port);
+        let server = Setup::new().config(&format!("{redis}{config}")).start();
+        server.until("the keys are read", |server| server.log().contains("1 in use"));
+        server
+    };
+    let with_pepper = format!("pepper_file: {}", pepper.display());
+    let servers = [start(&with_pepper), start(&with_pepper)];
+    let mut clients = servers.each_ref().map(Server::connect);
+    let published = |server: &Server| server.get("/.well-known/jwks.json").body;
+    servers[1].until("both publish one set", |_| published(&servers[0]) == published(&servers[1]));
+    assert_eq!(servers[0].get("/.well-known/jwks.json").json()["keys"].as_array().unwrap().len(), 1);
+    let header = format!("Authorization: Bearer {}", token(&signer, 10_000));
+    let first = exchange(&mut clients[0], &[&header], &Value::Null).json();
+    assert_eq!(ask(&mut clients[1], first["access_token"].as_str().unwrap())["decision"], "permit");
+    let refresh = |client: &mut Client, token: &Value| {
+        exchange(client, &[], &json!({"grant_type": "refresh_token", "refresh_token": token}))
+    };
+    let second = refresh(&mut clients[1], &first["refresh_token"]).json();
+    assert_eq!(ask(&mut clients[0], second["access_token"].as_str().unwrap())["decision"], "permit");
+    // A second use on any node ends the family on all.
+    assert_eq!(refresh(&mut clients[0], &first["refresh_token"]).status, 401);
+    let began = Instant::now();
+    servers[1].until("the other node knows it", |_| {
+        ask(&mut clients[1], second["access_token"].as_str().unwrap())["code"] == "credential_revoked"
+    });
+    println!("revoked on the other node after {:?}", began.elapsed());
+    // Without the Redis nobody is handed a token, and after a while none is taken.
+    let third = exchange(&mut clients[0], &[&header], &Value::Null).json();
+    drop(redis);
+    let answer = exchange(&mut clients[0], &[&header], &Value::Null);
+    assert!(answer.is_error(503, "store_unavailable", ""), "{answer:?}");
+    assert_eq!(refresh(&mut clients[1], &third["refresh_token"]).status, 503);
+    servers[1].until("nothing is taken from memory any more", |_| {
+        ask(&mut clients[1], third["access_token"].as_str().unwrap())["code"] == "unauthenticated"
+    });
+    assert!(servers[1].log().contains("refused a credential: provider_unavailable"));
+    assert_eq!(published(&servers[0]), published(&servers[1]));
+}
+
+#[test]
+fn tokens_in_a_redis_want_a_pepper() {
+    let config = "meters: { redis: { url: 'redis://127.0.0.1:1' } }\nidentity: { tokens: {}, providers: [] }\n";
+    let (code, told) = Setup::new().config(config).fail();
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("`identity.tokens` with a Redis wants a `pepper_file`"), "{told}");
 }
 
 #[test]

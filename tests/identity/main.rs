@@ -33,6 +33,7 @@ mod oidc;
 mod passwords;
 mod recalled;
 mod recipes;
+mod redis;
 mod shown;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]

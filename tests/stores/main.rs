@@ -20,6 +20,7 @@ mod leases;
 mod redis;
 mod redis_like_memory;
 mod redis_server;
+mod tokens;
 
 use std::sync::Arc;
 

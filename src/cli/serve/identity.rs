@@ -34,15 +34,12 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
     let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut made = Providers::default();
-    let keys = settings.identity.providers.iter().find_map(|provider| match &provider.kind {
-        ProviderKind::Keys(options) => Some(options),
-        _ => None,
-    });
-    let keys = keys.map(|options| keys_of(settings, options, &mut made)).transpose()?;
+    let keys = settings.identity.keys().map(|options| keys_of(settings, options, &mut made)).transpose()?;
     // Before the others: none of them knows these.
     if let Some(options) = &settings.identity.tokens {
         let lookup = keys.clone().map(|keys| keys as Arc<dyn KeyLookup>);
-        let tokens = Arc::new(TokenProvider::open(&settings.data, options.clone(), lookup, clock.now())?);
+        let store = super::tokens::open(settings, options)?;
+        let tokens = Arc::new(TokenProvider::new(store, options.options.clone(), lookup, clock.now()));
         made.asked.push(Arc::clone(&tokens) as _);
         made.tokens = Some(tokens);
     }

@@ -30,7 +30,6 @@ use crate::edge::identity::DelegatedOptions;
 use crate::edge::identity::Mapping;
 use crate::edge::identity::introspection::IntrospectionSettings;
 use crate::edge::identity::jwt::JwtSettings;
-use crate::edge::identity::tokens::TokenOptions;
 use crate::gate::FailureLimits;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
@@ -40,6 +39,7 @@ pub use certificate::ForwardedCertificates;
 pub use digest::DigestSettings;
 pub use keys::{FirstKey, KeySettings};
 pub use static_token::{StaticToken, StaticTokens};
+pub use tokens::TokenSettings;
 
 /// Most providers.
 const MAX_PROVIDERS: usize = 32;
@@ -60,7 +60,7 @@ pub struct IdentitySettings {
     /// Whether the policies that ship say who manages keys where the bundle does not.
     pub admin_policies: bool,
     /// Tollgate's own tokens, where it hands them out.
-    pub tokens: Option<TokenOptions>,
+    pub tokens: Option<TokenSettings>,
     /// Providers, in the order in which they are asked.
     pub providers: Vec<Provider>,
 }
@@ -160,6 +160,15 @@ enum OnError {
 }
 
 impl IdentitySettings {
+    /// How API keys are taken, where they are.
+    #[must_use]
+    pub fn keys(&self) -> Option<&KeySettings> {
+        self.providers.iter().find_map(|provider| match &provider.kind {
+            ProviderKind::Keys(settings) => Some(settings),
+            _ => None,
+        })
+    }
+
     /// Reads the section; what is wrong comes with its place.
     pub(super) fn read(node: &Node) -> Result<Self, NodeError> {
         let raw: Raw = node::read(node)?;

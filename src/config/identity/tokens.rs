@@ -1,5 +1,7 @@
 //! `tokens:`, Tollgate's own tokens, as written and then as meant.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 use crate::edge::identity::tokens::TokenOptions;
@@ -13,10 +15,20 @@ pub(super) struct Raw {
     access_seconds: Option<u64>,
     refresh_seconds: Option<u64>,
     rotate_seconds: Option<u64>,
+    pepper_file: Option<PathBuf>,
+}
+
+/// Tollgate's own tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenSettings {
+    /// How they are handed out.
+    pub options: TokenOptions,
+    /// The pepper, which seals the keys that sign where they are in a Redis; where none is named, that of API keys.
+    pub pepper_file: Option<PathBuf>,
 }
 
 impl Raw {
-    pub(super) fn checked(self) -> Result<TokenOptions, String> {
+    pub(super) fn checked(self) -> Result<TokenSettings, String> {
         let issuer = self.issuer.unwrap_or_else(|| "tollgate".to_owned());
         if issuer.is_empty() || issuer.len() > 512 || issuer.contains('|') {
             return Err("`tokens.issuer` has 1 to 512 bytes, and no `|` in it".to_owned());
@@ -26,11 +38,12 @@ impl Raw {
             seconds if (least..=most).contains(&seconds) => Ok(i64::try_from(seconds * 1000).unwrap_or(i64::MAX)),
             _ => Err(format!("`tokens.{name}` is {least} to {most}")),
         };
-        Ok(TokenOptions {
+        let options = TokenOptions {
             issuer: issuer.into(),
             access_ms: within("access_seconds", self.access_seconds, 900, (10, 3600))?,
             refresh_ms: within("refresh_seconds", self.refresh_seconds, 7 * DAY_SECONDS, (60, 90 * DAY_SECONDS))?,
             rotate_ms: within("rotate_seconds", self.rotate_seconds, 30 * DAY_SECONDS, (1, 365 * DAY_SECONDS))?,
-        })
+        };
+        Ok(TokenSettings { options, pepper_file: self.pepper_file })
     }
 }

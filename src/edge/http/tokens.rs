@@ -212,6 +212,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn others_keep_the_keys_no_longer_than_they_are_published_ahead() {
+        assert_eq!(PUBLISHED_FOR, format!("public, max-age={}", crate::gate::PUBLISHED_FOR_SECONDS));
+    }
+
+    #[test]
     fn a_form_is_read_as_browsers_write_it() {
         for (text, read) in [
             ("a=1&b=x+y", Some(vec![("a", "1"), ("b", "x y")])),

@@ -20,7 +20,7 @@ mod keys;
 mod passwords;
 mod recent;
 mod static_token;
-#[cfg(all(feature = "jwt", feature = "sqlite"))]
+#[cfg(feature = "jwt")]
 pub mod tokens;
 mod watched;
 

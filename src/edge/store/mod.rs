@@ -1,5 +1,5 @@
-//! Where meters are kept: in memory, in a file that outlives the process, or in a Redis that many nodes share. Each passes
-//! one contract suite.
+//! Where meters, keys and tokens are kept: in memory, in a file that outlives the process, or in a Redis that many nodes
+//! share. Those of one kind pass one contract suite.
 
 pub mod background;
 mod books;
@@ -15,6 +15,8 @@ pub mod redis;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
 #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "a Redis has meters as its scripts write them"))]
 mod rows;
+#[cfg(any(feature = "sqlite", feature = "redis"))]
+pub mod tokens;
 
 pub use background::{Background, Work};
 #[cfg(feature = "sqlite")]
@@ -27,7 +29,9 @@ pub use keys::{Pepper, PepperError};
 pub use leases::Leases;
 pub use memory::Memory;
 #[cfg(feature = "redis")]
-pub use redis::{Redis, RedisError, RedisKeys, RedisOptions, Secret};
+pub use redis::{Redis, RedisError, RedisKeys, RedisOptions, RedisTokens, Secret};
+#[cfg(feature = "sqlite")]
+pub use tokens::{TokenFile, TokenFileError};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

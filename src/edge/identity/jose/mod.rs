@@ -6,6 +6,5 @@ mod keys;
 
 pub use checks::{Checked, Checks};
 pub use jws::{Header, Jws, algorithm, looks_like};
-#[cfg(feature = "sqlite")]
 pub(super) use keys::ready;
 pub use keys::{KeyError, KeySet, Unsigned};

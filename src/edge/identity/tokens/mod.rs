@@ -2,14 +2,13 @@
 //! is good once.
 //!
 //! What is hard about it: a token must not outlive or outdo what it was given for. It ends with its credential, a key is
-//! looked up each time, and a refresh token that is used twice ends everything that came of the same credential.
+//! looked up each time, and a refresh token that is used twice ends everything that came of the same credential. And whoever
+//! checks a token must know its key already: one signs only after it was published for as long as others keep what is
+//! published.
 
 mod carried;
-mod store;
 
-use std::collections::HashSet;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -18,24 +17,27 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto::sign;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 use smol_str::SmolStr;
 use zeroize::Zeroizing;
 
 use super::jose::{Checks, Jws, KeySet, looks_like, ready};
 use super::recent::{self, Recent};
-use crate::gate::{Authenticator, Credential, Issued, KeyLookup, Later, Presented, TokenError, Tokens, Verdict};
+use crate::gate::{
+    Authenticator, Credential, Family, Issued, KeptKey, KeyLookup, Later, PUBLISHED_FOR_SECONDS, Presented,
+    RefreshDigest, Refreshed, StoreError, TokenError, TokenStore, Tokens, Verdict,
+};
 use crate::model::{AuthMethod, EntityUid, Identity, Refusal, RefusalReason, SecretText, Timestamp};
 use crate::policy::Snapshot;
 use crate::policy::entities::Subject;
 use carried::Carried;
-use store::{Family, KeptKey, Refreshed, Store};
-
-pub use store::TokenStoreError;
 
 /// Longest token that is handed out, and taken.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// By how much clocks of nodes may differ.
 const LEEWAY_MS: i64 = 10_000;
+/// So long a key is published before it signs.
+const PUBLISHED_FOR_MS: i64 = PUBLISHED_FOR_SECONDS * 1000;
 /// What every refresh token begins with, so that scanners recognise it.
 const REFRESH_PREFIX: &str = "tgr_";
 /// How many tokens are remembered.
@@ -64,17 +66,23 @@ pub struct TokenOptions {
 pub struct TokenProvider {
     options: TokenOptions,
     checks: Checks,
-    store: Mutex<Store>,
-    keys: ArcSwap<Vec<SigningKey>>,
-    revoked: RwLock<HashSet<String>>,
+    store: Arc<dyn TokenStore>,
+    keys: ArcSwap<SigningKeys>,
     lookup: Option<Arc<dyn KeyLookup>>,
     recent: Recent<Remembered>,
 }
 
+/// The keys of the store, the newest first.
+#[derive(Default)]
+struct SigningKeys {
+    /// How often the store had changed then; `None` before the first reading.
+    changes: Option<u64>,
+    keys: Vec<Arc<SigningKey>>,
+}
+
 /// A key, ready to sign.
-#[derive(Clone)]
 struct SigningKey {
-    kid: String,
+    kid: SmolStr,
     made_at: Timestamp,
     key: EncodingKey,
     /// As it is published.
@@ -86,34 +94,28 @@ struct SigningKey {
 #[derive(Clone)]
 struct Remembered {
     identity: Arc<Identity>,
-    family: Option<String>,
-    kid: String,
+    family: Option<SmolStr>,
+    kid: SmolStr,
 }
 
 /// What a token says, its signature checked.
 struct Read {
     carried: Carried,
-    family: Option<String>,
-    kid: String,
+    family: Option<SmolStr>,
+    kid: SmolStr,
     expires_at: Timestamp,
 }
 
 impl TokenProvider {
-    /// Keeps what must last in `directory`. Keys are looked up by `lookup`; without it none is exchanged.
-    ///
-    /// # Errors
-    /// Where the file cannot be used.
-    pub fn open(
-        directory: &Path,
+    /// What must last is in `store`. Keys are looked up by `lookup`; without it none is exchanged.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn TokenStore>,
         options: TokenOptions,
         lookup: Option<Arc<dyn KeyLookup>>,
         now: Timestamp,
-    ) -> Result<Self, TokenStoreError> {
+    ) -> Self {
         ready();
-        let store = Store::open(directory)?;
-        let since = Timestamp::from_millis(now.as_millis() - options.access_ms - LEEWAY_MS);
-        let revoked = store.revoked(since)?.into_iter().collect();
-        let keys = store.signing_keys()?.iter().filter_map(SigningKey::of).collect();
         let checks = Checks {
             issuer: options.issuer.clone(),
             audiences: vec![options.issuer.clone()],
@@ -123,47 +125,45 @@ impl TokenProvider {
             max_lifetime_ms: Some(options.access_ms),
             require: Vec::new(),
         };
-        let provider = Self {
-            options,
-            checks,
-            store: Mutex::new(store),
-            keys: ArcSwap::from_pointee(keys),
-            revoked: RwLock::new(revoked),
-            lookup,
-            recent: Recent::new(REMEMBERED),
-        };
+        let (keys, recent) = (ArcSwap::default(), Recent::new(REMEMBERED));
+        let provider = Self { options, checks, store, keys, lookup, recent };
         // Now, so that whoever looks for it early finds it. Where that fails, the first token will tell.
-        let _made = provider.signing_key(&mut provider.store(), now);
-        Ok(provider)
+        let _made = provider.signing_key(now);
+        provider
     }
 
-    fn store(&self) -> std::sync::MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The key that signs now; made, where the last one has signed for long enough.
-    fn signing_key(&self, store: &mut Store, now: Timestamp) -> Result<SigningKey, TokenError> {
-        let known = self.keys.load();
-        let is_current = |key: &&SigningKey| {
-            let age = now.as_millis() - key.made_at.as_millis();
-            // Also where the clock was set back.
-            age < self.options.rotate_ms
-        };
-        if let Some(key) = known.first().filter(is_current) {
-            return Ok(key.clone());
+    /// The keys as they are in the store.
+    fn keys(&self) -> Result<Arc<SigningKeys>, StoreError> {
+        let (changes, known) = (self.store.changes()?, self.keys.load());
+        if known.changes == Some(changes) {
+            return Ok(Arc::clone(&known));
         }
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| TokenError::Unavailable)?;
-        let pkcs8 = pair.to_pkcs8v1().map_err(|_| TokenError::Unavailable)?;
-        let (kid, pkcs8) = (random_text(12)?, Zeroizing::new(pkcs8.as_ref().to_vec()));
-        let kept = KeptKey { kid, pkcs8, made_at: now };
-        // A key is published until the last token that it signed has ended.
-        let ended = now.as_millis() - self.options.rotate_ms - self.options.access_ms - 2 * LEEWAY_MS;
-        let ended = Timestamp::from_millis(ended);
-        store.keep_key(&kept, ended).map_err(away)?;
-        let key = SigningKey::of(&kept).ok_or(TokenError::Unavailable)?;
-        let others = known.iter().filter(|known| known.made_at >= ended).cloned();
-        self.keys.store(Arc::new(std::iter::once(key.clone()).chain(others).collect()));
-        Ok(key)
+        let ready = |kept: &KeptKey| {
+            let same = known.keys.iter().find(|key| key.kid == kept.kid && key.made_at == kept.made_at);
+            same.cloned().or_else(|| SigningKey::of(kept).map(Arc::new))
+        };
+        let keys = self.store.signing_keys().iter().filter_map(ready).collect();
+        let read = Arc::new(SigningKeys { changes: Some(changes), keys });
+        self.keys.store(Arc::clone(&read));
+        Ok(read)
+    }
+
+    /// The key that signs now: the newest that is published for long enough, or the only one. The next is made where the
+    /// newest is old enough.
+    fn signing_key(&self, now: Timestamp) -> Result<Arc<SigningKey>, TokenError> {
+        let before = |millis: i64| Timestamp::from_millis(now.as_millis().saturating_sub(millis));
+        let mut known = self.keys()?;
+        // One that seems to be made later is new too: the clock was set back.
+        let unless_since = before(self.options.rotate_ms - 1);
+        if known.keys.first().is_none_or(|key| key.made_at < unless_since) {
+            // A key is published until the last token that it signed has ended.
+            let forget_before = before(PUBLISHED_FOR_MS + self.options.access_ms + 2 * LEEWAY_MS);
+            self.store.keep_key(new_key(now)?, unless_since, forget_before)?;
+            known = self.keys()?;
+        }
+        let published_since = before(PUBLISHED_FOR_MS);
+        let published = known.keys.iter().find(|key| key.made_at <= published_since);
+        published.or(known.keys.last()).cloned().ok_or(TokenError::Unavailable)
     }
 
     fn signed(
@@ -206,16 +206,16 @@ impl TokenProvider {
         if claims.get("iss").and_then(Value::as_str) != Some(&*self.options.issuer) {
             return Ok(None);
         }
-        let keys = self.keys.load();
+        let keys = self.keys().map_err(|_away| cannot_be_asked())?;
         let kid = jws.header.kid.clone().unwrap_or_default();
         let unknown = || Refusal::new(RefusalReason::Wrong, "no key of this server has the token's `kid`");
-        let key = keys.iter().find(|key| key.kid == kid).ok_or_else(unknown)?;
+        let key = keys.keys.iter().find(|key| key.kid == kid).ok_or_else(unknown)?;
         key.set.check(&jws, self.checks.algorithms.as_deref())?;
         let checked = self.checks.check(&jws.header, &claims, now)?;
         let carried =
             carried_by(&claims).ok_or_else(|| Refusal::new(RefusalReason::Malformed, "the token names nobody"))?;
-        let family = claims.get(FAMILY).and_then(Value::as_str).map(str::to_owned);
-        Ok(Some(Read { carried, family, kid: kid.into(), expires_at: checked.expires_at }))
+        let family = claims.get(FAMILY).and_then(Value::as_str).map(SmolStr::from);
+        Ok(Some(Read { carried, family, kid: key.kid.clone(), expires_at: checked.expires_at }))
     }
 
     /// Whom that is now.
@@ -242,10 +242,13 @@ impl TokenProvider {
         Ok(Arc::new(Identity { expires_at: Some(expires_at), ..(*identity).clone() }))
     }
 
-    fn is_revoked(&self, family: Option<&String>) -> bool {
-        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
-        family.is_some_and(|family| revoked.contains(family))
+    fn is_revoked(&self, family: Option<&SmolStr>) -> bool {
+        family.is_some_and(|family| self.store.is_revoked(family))
     }
+}
+
+fn cannot_be_asked() -> Refusal {
+    Refusal::new(RefusalReason::ProviderUnavailable, "the store of tokens cannot be asked")
 }
 
 fn is_declared(snapshot: &Snapshot, principal: &EntityUid) -> bool {
@@ -263,8 +266,7 @@ impl Tokens for TokenProvider {
         if carried.key && self.lookup.is_none() {
             return Err(TokenError::Narrowed);
         }
-        let mut store = self.store();
-        let key = self.signing_key(&mut store, now)?;
+        let key = self.signing_key(now)?;
         // A fixed token cannot be taken back, so nothing that comes of it lasts.
         let lasts = identity.method != AuthMethod::Static;
         let ends_at = identity.expires_at;
@@ -273,11 +275,11 @@ impl Tokens for TokenProvider {
             return Ok(Issued { access, expires_in, refresh: None });
         }
         let identity = serde_json::to_string(&carried).map_err(|_| TokenError::Unavailable)?;
-        let family = Family { id: random_text(16)?, identity, ends_at };
+        let family = Family { id: random_text(16)?.into(), identity, ends_at };
         let (access, expires_in) = self.signed(&key, &carried, (Some(&family.id), ends_at), now)?;
         let refresh = new_refresh_token()?;
         let until = self.refresh_ends(ends_at, now);
-        store.begin(&family, &refresh, until, now).map_err(away)?;
+        self.store.begin(&family, &digest(&refresh), until, now)?;
         Ok(Issued { access, expires_in, refresh: Some((refresh, (until.as_millis() - now.as_millis()) / 1000)) })
     }
 
@@ -286,15 +288,15 @@ impl Tokens for TokenProvider {
         if !token.expose().starts_with(REFRESH_PREFIX) {
             return refused(RefusalReason::Malformed, "this is no refresh token");
         }
-        let mut store = self.store();
+        // First: what cannot be signed then uses up no token.
+        let key = self.signing_key(now)?;
         let next = new_refresh_token()?;
-        let ends = |ends_at| self.refresh_ends(ends_at, now);
-        let family = match store.replace(token, &next, ends, now).map_err(away)? {
+        let usual = self.refresh_ends(None, now);
+        let family = match self.store.replace(&digest(token), &digest(&next), usual, now)? {
             Refreshed::Replaced(family) => family,
             Refreshed::Unknown => return refused(RefusalReason::Wrong, "nobody knows this refresh token"),
             Refreshed::Expired => return refused(RefusalReason::Expired, "the refresh token has expired"),
-            Refreshed::Revoked(family) => {
-                self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(family);
+            Refreshed::Revoked => {
                 let message =
                     "the refresh token was used before; every token that came of the same credential is revoked";
                 return refused(RefusalReason::Revoked, message);
@@ -307,16 +309,17 @@ impl Tokens for TokenProvider {
         }
         if carried.key {
             // Before anything is signed for a key that is revoked.
-            self.identity(carried.clone(), ends(None), snapshot, now).map_err(TokenError::Refused)?;
+            self.identity(carried.clone(), usual, snapshot, now).map_err(TokenError::Refused)?;
         }
-        let key = self.signing_key(&mut store, now)?;
         let (access, expires_in) = self.signed(&key, &carried, (Some(&family.id), family.ends_at), now)?;
-        let until = ends(family.ends_at);
+        let until = self.refresh_ends(family.ends_at, now);
         Ok(Issued { access, expires_in, refresh: Some((next, (until.as_millis() - now.as_millis()) / 1000)) })
     }
 
     fn published(&self) -> String {
-        let keys: Vec<Value> = self.keys.load().iter().map(|key| key.jwk.clone()).collect();
+        // Where the store does not answer, those that were known last.
+        let known = self.keys().unwrap_or_else(|_away| self.keys.load_full());
+        let keys: Vec<Value> = known.keys.iter().map(|key| key.jwk.clone()).collect();
         json!({ "keys": keys }).to_string()
     }
 }
@@ -336,9 +339,9 @@ impl Authenticator for TokenProvider {
         let digest = recent::digest(token.expose());
         let holds = |known: &Remembered| {
             let in_time = known.identity.expires_at.is_some_and(|end| now < end);
-            in_time
-                && !self.is_revoked(known.family.as_ref())
-                && self.keys.load().iter().any(|key| key.kid == known.kid)
+            let keys = self.keys();
+            let key_is_known = keys.is_ok_and(|keys| keys.keys.iter().any(|key| key.kid == known.kid));
+            in_time && key_is_known && !self.is_revoked(known.family.as_ref())
         };
         if let Some(known) = self.recent.get(&digest).filter(holds) {
             return Later::ready(Verdict::Proved(known.identity));
@@ -395,7 +398,13 @@ fn random_text(bytes: usize) -> Result<String, TokenError> {
     Ok(URL_SAFE_NO_PAD.encode(&*random))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped by")]
-fn away(error: TokenStoreError) -> TokenError {
-    TokenError::Store(error.to_string())
+fn new_key(now: Timestamp) -> Result<KeptKey, TokenError> {
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| TokenError::Unavailable)?;
+    let pkcs8 = pair.to_pkcs8v1().map_err(|_| TokenError::Unavailable)?;
+    let (kid, pkcs8) = (random_text(12)?.into(), Zeroizing::new(pkcs8.as_ref().to_vec()));
+    Ok(KeptKey { kid, pkcs8, made_at: now })
+}
+
+fn digest(token: &SecretText) -> RefreshDigest {
+    RefreshDigest(Sha256::digest(token.expose().as_bytes()).into())
 }

@@ -102,6 +102,12 @@ impl Pepper {
         self.of(b"tollgate: which pepper is this?")
     }
 
+    /// A key that seals what others can read: it comes of the pepper, and tells nothing of it.
+    #[cfg(feature = "redis")]
+    pub(in crate::edge::store) fn sealing_key(&self) -> Zeroizing<KeyHash> {
+        Zeroizing::new(self.of(b"tollgate: what seals signing keys"))
+    }
+
     fn of(&self, bytes: &[u8]) -> KeyHash {
         let mut hash = [0; 32];
         let tag = hmac::sign(&self.0, bytes);

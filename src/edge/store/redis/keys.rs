@@ -1,33 +1,23 @@
-//! Keys in a Redis that many nodes share. Each node has all of them in memory and asks a few times a second what changed, so
-//! that a revocation on one holds on the others within a second.
-//!
-//! What is hard about it: a node that hears nothing does not know what was revoked, and a Redis that came back with less
-//! does not either. After a while of silence, and at once where changes are missing, no key is taken any more.
+//! Keys in a Redis that many nodes share. Each node has all of them in memory and follows what changes, so that a revocation
+//! on one holds on the others within a second.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use ::redis::{Cmd, Value};
+use ::redis::Value;
 use smol_str::SmolStr;
 use tokio::runtime::Runtime;
-use tokio::sync::Mutex as AsyncMutex;
-use tokio::time::{Instant, MissedTickBehavior};
 
-use super::link::{Link, Trouble};
+use super::follow::{Following, Follows, away, follow, odd};
 use super::{RedisError, RedisOptions, reply, values};
 use crate::edge::store::keys::{Pepper, Table, read, write};
 use crate::gate::{KeyWrite, KeyWriteError, Keys, KeysOf, Later, StoreError};
 use crate::model::{KeyHash, KeyRecord, KeyText, Timestamp, key_hash_text};
 
-/// How often it is asked what changed.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How many changes are remembered: a node that has not looked for more of them reads everything again.
 const CHANGES: u64 = 100_000;
 /// How many keys are read at once.
 const AT_ONCE: usize = 1_000;
-/// For which the first reading is waited for.
-const FIRST_WAIT: Duration = Duration::from_secs(60);
 /// How many last uses may wait.
 const MOST_USES: usize = 100_000;
 /// After how many looks last uses are written.
@@ -42,20 +32,10 @@ pub struct RedisKeys {
 }
 
 struct Shared {
-    link: Link,
-    prefix: String,
+    following: Following,
     configured: Option<Pepper>,
     pepper: OnceLock<Pepper>,
     table: Table,
-    /// The last change that is in the table; `None` before the first reading. Held while the table follows the Redis, so
-    /// that what was read earlier is never put over what was written later.
-    seen: AsyncMutex<Option<u64>>,
-    /// Whether the table is as the Redis was a moment ago.
-    fresh: AtomicBool,
-    /// Why it is not.
-    trouble: Mutex<StoreError>,
-    /// It came back with less, or with another pepper: this process takes no key any more.
-    lost: AtomicBool,
     uses: Mutex<Vec<(SmolStr, i64)>>,
 }
 
@@ -66,29 +46,15 @@ impl RedisKeys {
     /// # Errors
     /// Where the address is none.
     pub fn open(options: &RedisOptions, pepper: Option<Pepper>, max_stale: Duration) -> Result<Self, RedisError> {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let built = builder.worker_threads(1).thread_name("keys").enable_all().build();
-        let runtime = built.map_err(|error| RedisError::Thread(error.to_string()))?;
-        let link = {
-            let _on = runtime.enter();
-            Link::new(options)?
-        };
+        let (following, runtime) = Following::new(options, "keys", "keys:sequence")?;
         let shared = Arc::new(Shared {
-            link,
-            prefix: format!("{{{}}}:", options.prefix),
+            following,
             configured: pepper,
             pepper: OnceLock::new(),
             table: Table::default(),
-            seen: AsyncMutex::new(None),
-            fresh: AtomicBool::new(false),
-            trouble: Mutex::new(away("the keys have not been read yet")),
-            lost: AtomicBool::new(false),
             uses: Mutex::default(),
         });
-        let (told, first) = std::sync::mpsc::sync_channel(1);
-        runtime.spawn(follow(Arc::clone(&shared), max_stale, told));
-        // Whether it worked is told by whoever asks for a key.
-        let _first = first.recv_timeout(FIRST_WAIT);
+        follow(&shared, &runtime, max_stale);
         Ok(Self { shared, runtime: Some(runtime) })
     }
 
@@ -97,99 +63,35 @@ impl RedisKeys {
     /// # Errors
     /// With the reason.
     pub fn check(&self) -> Result<(), StoreError> {
-        self.shared.check()
+        self.shared.following.check()
     }
 }
 
-/// Follows the Redis for as long as the store lives.
-async fn follow(shared: Arc<Shared>, max_stale: Duration, first: std::sync::mpsc::SyncSender<()>) {
-    let mut looks = tokio::time::interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut heard = Instant::now();
-    for number in 0_u32.. {
-        looks.tick().await;
-        let asked = Instant::now();
-        match shared.look().await {
-            Ok(()) => {
-                heard = asked;
-                shared.fresh.store(true, Ordering::Release);
+impl Follows for Shared {
+    fn following(&self) -> &Following {
+        &self.following
+    }
+
+    async fn catch_up(&self, seen: Option<u64>, now: u64) -> Result<(), StoreError> {
+        match seen {
+            None => {
+                self.agree_on_pepper().await?;
+                self.read_all().await
             }
-            Err(error) => {
-                *shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = error;
-                if heard.elapsed() >= max_stale {
-                    shared.fresh.store(false, Ordering::Release);
-                }
-            }
+            Some(before) if now - before >= CHANGES => self.read_all().await,
+            Some(before) => self.read_changes(before).await,
         }
-        // Only the first is waited for.
-        let _ = first.try_send(());
-        if number % LOOKS_PER_USES == 0 {
+    }
+
+    async fn looked(&self, number: u32) {
+        if number.is_multiple_of(LOOKS_PER_USES) {
             // What fails is forgotten: the next use says it again.
-            let _noted = shared.note_uses().await;
+            let _noted = self.note_uses().await;
         }
     }
-}
-
-fn away(reason: &str) -> StoreError {
-    StoreError::Away(reason.into())
-}
-
-fn odd() -> StoreError {
-    away("it answers what nobody asked about keys")
 }
 
 impl Shared {
-    fn check(&self) -> Result<(), StoreError> {
-        if self.fresh.load(Ordering::Acquire) && !self.lost.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        Err(self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-
-    fn key(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
-    }
-
-    async fn send(&self, command: &Cmd) -> Result<Value, StoreError> {
-        self.link.send(command).await.map_err(Trouble::into_store)
-    }
-
-    /// What this process can no longer trust, it takes nothing from.
-    fn lose(&self, reason: &str) -> StoreError {
-        self.lost.store(true, Ordering::Release);
-        StoreError::Lost(reason.into())
-    }
-
-    /// Takes over what changed.
-    async fn look(&self) -> Result<(), StoreError> {
-        if self.lost.load(Ordering::Acquire) {
-            return Err(self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        }
-        let mut seen = self.seen.lock().await;
-        let now = self.sequence().await?;
-        match *seen {
-            None => {
-                self.agree_on_pepper().await?;
-                self.read_all().await?;
-            }
-            Some(before) if before == now => return Ok(()),
-            Some(before) if now < before => {
-                return Err(self.lose("it has fewer changes of keys than it had; restart to take what is there"));
-            }
-            Some(before) if now - before >= CHANGES => self.read_all().await?,
-            Some(before) => self.read_changes(before).await?,
-        }
-        *seen = Some(now);
-        Ok(())
-    }
-
-    async fn sequence(&self) -> Result<u64, StoreError> {
-        match self.send(::redis::cmd("GET").arg(self.key("keys:sequence"))).await? {
-            Value::Nil => Ok(0),
-            value => reply::text(value).and_then(|text| text.parse().ok()).ok_or_else(odd),
-        }
-    }
-
     /// The pepper of all nodes: the one that is configured, which must be the same everywhere, else one that the first node
     /// puts there.
     async fn agree_on_pepper(&self) -> Result<(), StoreError> {
@@ -200,16 +102,16 @@ impl Shared {
                 format!("here:{}", values::hex(&*bytes))
             }
         };
-        let key = self.key("keys:pepper");
-        self.send(::redis::cmd("SET").arg(&key).arg(&wish).arg("NX")).await?;
-        let kept = reply::text(self.send(::redis::cmd("GET").arg(&key)).await?).ok_or_else(odd)?;
+        let key = self.following.key("keys:pepper");
+        self.following.send(::redis::cmd("SET").arg(&key).arg(&wish).arg("NX")).await?;
+        let kept = reply::text(self.following.send(::redis::cmd("GET").arg(&key)).await?).ok_or_else(odd)?;
         let pepper = match (&self.configured, kept.strip_prefix("here:")) {
             (Some(pepper), None) if kept == wish => pepper.clone(),
             (None, Some(hex)) => Pepper::new(hex.as_bytes()),
             _ => {
-                return Err(
-                    self.lose("its keys were hashed with another pepper; every node has the same `pepper_file`")
-                );
+                return Err(self
+                    .following
+                    .lose("its keys were hashed with another pepper; every node has the same `pepper_file`"));
             }
         };
         let _first = self.pepper.set(pepper);
@@ -222,8 +124,8 @@ impl Shared {
         let mut cursor = "0".to_owned();
         loop {
             let mut command = ::redis::cmd("HSCAN");
-            command.arg(self.key("keys:all")).arg(&cursor).arg("COUNT").arg(AT_ONCE);
-            let (next, pairs) = scanned(self.send(&command).await?)?;
+            command.arg(self.following.key("keys:all")).arg(&cursor).arg("COUNT").arg(AT_ONCE);
+            let (next, pairs) = scanned(self.following.send(&command).await?)?;
             for (id, body) in pairs {
                 let used_at = uses.get(id.as_str()).copied().unwrap_or(0);
                 self.put(&id, &body, used_at)?;
@@ -245,8 +147,8 @@ impl Shared {
         let mut cursor = "0".to_owned();
         loop {
             let mut command = ::redis::cmd("HSCAN");
-            command.arg(self.key("keys:uses")).arg(&cursor).arg("COUNT").arg(AT_ONCE);
-            let (next, pairs) = scanned(self.send(&command).await?)?;
+            command.arg(self.following.key("keys:uses")).arg(&cursor).arg("COUNT").arg(AT_ONCE);
+            let (next, pairs) = scanned(self.following.send(&command).await?)?;
             uses.extend(pairs.into_iter().filter_map(|(id, at)| Some((id, at.parse().ok()?))));
             if next == "0" {
                 return Ok(uses);
@@ -257,13 +159,13 @@ impl Shared {
 
     async fn read_changes(&self, before: u64) -> Result<(), StoreError> {
         let mut command = ::redis::cmd("ZRANGEBYSCORE");
-        command.arg(self.key("keys:changes")).arg(format!("({before}")).arg("+inf");
-        let Value::Array(ids) = self.send(&command).await? else { return Err(odd()) };
+        command.arg(self.following.key("keys:changes")).arg(format!("({before}")).arg("+inf");
+        let Value::Array(ids) = self.following.send(&command).await? else { return Err(odd()) };
         let ids: Vec<String> = ids.into_iter().map(reply::text).collect::<Option<_>>().ok_or_else(odd)?;
         for ids in ids.chunks(AT_ONCE) {
             let mut command = ::redis::cmd("HMGET");
-            command.arg(self.key("keys:all")).arg(ids);
-            let Value::Array(bodies) = self.send(&command).await? else { return Err(odd()) };
+            command.arg(self.following.key("keys:all")).arg(ids);
+            let Value::Array(bodies) = self.following.send(&command).await? else { return Err(odd()) };
             for (id, body) in ids.iter().zip(bodies) {
                 match body {
                     Value::Nil => self.table.remove(id),
@@ -294,11 +196,11 @@ impl Shared {
         let mut command = ::redis::cmd("EVAL");
         command.arg(SCRIPT).arg(4);
         for name in ["keys:all", "keys:changes", "keys:sequence", "keys:uses"] {
-            command.arg(self.key(name));
+            command.arg(self.following.key(name));
         }
         command.arg(what).arg(id.as_str()).arg(version).arg(body).arg(CHANGES);
-        let _following = self.seen.lock().await;
-        match reply::text(self.send(&command).await?).as_deref() {
+        let _paused = self.following.pause().await;
+        match reply::text(self.following.send(&command).await?).as_deref() {
             Some("done") => {
                 self.table.take(write_of);
                 Ok(())
@@ -312,8 +214,8 @@ impl Shared {
     /// Before the pepper is known, what a key hashes to is not.
     fn check_pepper(&self) -> Result<(), StoreError> {
         match self.pepper.get() {
-            Some(_) if !self.lost.load(Ordering::Acquire) => Ok(()),
-            _ => Err(self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            Some(_) if !self.following.is_lost() => Ok(()),
+            _ => Err(self.following.trouble()),
         }
     }
 
@@ -321,13 +223,13 @@ impl Shared {
         let uses = std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
         for uses in uses.chunks(AT_ONCE) {
             let mut command = ::redis::cmd("HSET");
-            command.arg(self.key("keys:uses"));
+            command.arg(self.following.key("keys:uses"));
             let known = || uses.iter().filter(|(id, _)| self.table.find(id).is_some());
             for (id, at) in known() {
                 command.arg(id.as_str()).arg(at);
             }
             if known().next().is_some() {
-                self.send(&command).await?;
+                self.following.send(&command).await?;
             }
         }
         Ok(())
@@ -339,24 +241,18 @@ fn scanned(value: Value) -> Result<(String, Vec<(String, String)>), StoreError> 
     let Value::Array(parts) = value else { return Err(odd()) };
     let mut parts = parts.into_iter();
     let next = parts.next().and_then(reply::text).ok_or_else(odd)?;
-    let Some(Value::Array(items)) = parts.next() else { return Err(odd()) };
-    let mut items = items.into_iter().map(reply::text);
-    let mut pairs = Vec::with_capacity(items.len() / 2);
-    while let Some(name) = items.next() {
-        let value = items.next().flatten();
-        pairs.push((name.ok_or_else(odd)?, value.ok_or_else(odd)?));
-    }
-    Ok((next, pairs))
+    let items = parts.next().ok_or_else(odd)?;
+    Ok((next, reply::pairs(items).ok_or_else(odd)?))
 }
 
 impl Keys for RedisKeys {
     fn find(&self, id: &str) -> Result<Option<Arc<KeyRecord>>, StoreError> {
-        self.shared.check()?;
+        self.shared.following.check()?;
         Ok(self.shared.table.find(id))
     }
 
     fn changes(&self) -> Result<u64, StoreError> {
-        self.shared.check()?;
+        self.shared.following.check()?;
         Ok(self.shared.table.changes())
     }
 

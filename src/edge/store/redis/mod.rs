@@ -5,6 +5,7 @@
 //! and a script counts in floating point. So what nobody was told of is given back, a generation shows what was lost
 //! (`generation`), and scripts count exactly in numbers of their own (`lua/number.lua`).
 
+mod follow;
 mod generation;
 mod keys;
 mod link;
@@ -12,6 +13,7 @@ mod options;
 mod reply;
 mod scripts;
 mod together;
+mod tokens;
 mod values;
 
 use std::collections::VecDeque;
@@ -24,6 +26,7 @@ use tokio::sync::oneshot;
 pub use generation::FILE_NAME;
 pub use keys::RedisKeys;
 pub use options::{RedisError, RedisOptions, Secret};
+pub use tokens::RedisTokens;
 
 use self::generation::Generation;
 use self::link::{Link, Trouble};

@@ -37,6 +37,17 @@ pub(super) fn text(value: Value) -> Option<String> {
     }
 }
 
+/// Names and values, one after the other.
+pub(super) fn pairs(value: Value) -> Option<Vec<(String, String)>> {
+    let Value::Array(items) = value else { return None };
+    let mut items = items.into_iter().map(text);
+    let mut pairs = Vec::with_capacity(items.len() / 2);
+    while let Some(name) = items.next() {
+        pairs.push((name?, items.next().flatten()?));
+    }
+    Some(pairs)
+}
+
 fn texts_of(value: Option<Value>) -> Result<Vec<String>, StoreError> {
     let Some(Value::Array(items)) = value else { return Err(odd()) };
     items.into_iter().map(text).collect::<Option<_>>().ok_or_else(odd)

@@ -1,0 +1,158 @@
+//! What handing out tokens needs of the outside, and what it gives.
+
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+use zeroize::Zeroizing;
+
+use super::StoreError;
+use crate::model::{EntityUid, Identity, Refusal, SecretText, Timestamp};
+use crate::policy::Snapshot;
+
+/// For how long others may keep what [`Tokens::published`] says.
+pub const PUBLISHED_FOR_SECONDS: i64 = 300;
+
+/// Looks up what became of a key since a token was handed out for it.
+pub trait KeyLookup: Send + Sync {
+    /// Whom the key proves now.
+    ///
+    /// # Errors
+    /// With the reason, where it is revoked, expired or gone.
+    fn identity(&self, key: &EntityUid, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal>;
+}
+
+/// Tokens that were handed out.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// What callers prove themselves with.
+    pub access: SecretText,
+    /// For how many seconds.
+    pub expires_in: i64,
+    /// What gets the next ones, once, and for how many seconds.
+    pub refresh: Option<(SecretText, i64)>,
+}
+
+/// Why no token is handed out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// What should be refreshed is not good.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The credential is narrowed in a way that a token cannot say.
+    #[error("this credential cannot be exchanged: what it is narrowed to would be lost")]
+    Narrowed,
+    /// The token would be longer than this server takes.
+    #[error("the token would be too long: too much is said of the principal")]
+    TooLong,
+    /// It cannot be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No key can be made, or signs.
+    #[error("no token can be signed")]
+    Unavailable,
+}
+
+/// Hands out Tollgate's own tokens. `issue` and `refresh` wait for the disk, or for another machine.
+pub trait Tokens: Send + Sync {
+    /// Tokens for whom a credential proved.
+    ///
+    /// # Errors
+    /// Where there are none for it.
+    fn issue(&self, identity: &Identity, now: Timestamp) -> Result<Issued, TokenError>;
+
+    /// Tokens for a refresh token, which is good once.
+    ///
+    /// # Errors
+    /// Where it is not good.
+    fn refresh(&self, token: &SecretText, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Issued, TokenError>;
+
+    /// The public keys, as a JSON Web Key Set.
+    fn published(&self) -> String;
+}
+
+/// A key that signs tokens, as it is kept. It does not print.
+#[derive(Clone)]
+pub struct KeptKey {
+    /// Its name.
+    pub kid: SmolStr,
+    /// The private key (RFC 5208), in clear: a store that others read seals it.
+    pub pkcs8: Zeroizing<Vec<u8>>,
+    /// When it was made.
+    pub made_at: Timestamp,
+}
+
+/// All refresh tokens that came of one credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Family {
+    /// Its name.
+    pub id: SmolStr,
+    /// Whom they are for, in JSON.
+    pub identity: String,
+    /// When the credential itself ends.
+    pub ends_at: Option<Timestamp>,
+}
+
+/// What a refresh token is known by. Of 256 random bits a plain digest is enough: there is nothing to guess.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RefreshDigest(pub [u8; 32]);
+
+/// What becomes of a refresh token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refreshed {
+    /// It was good, and is replaced.
+    Replaced(Family),
+    /// Nobody knows it.
+    Unknown,
+    /// It has ended.
+    Expired,
+    /// It was used before, or its family is revoked: now, or earlier.
+    Revoked,
+}
+
+/// What of Tollgate's own tokens must outlive the process, wherever it is kept. Keys and revocations are in memory too, so
+/// that checking a token never waits; what writes waits until it is kept.
+pub trait TokenStore: Send + Sync {
+    /// How often a key was kept or a family revoked. While that is the same, so are the keys.
+    ///
+    /// # Errors
+    /// Where nobody can say: what is in memory may be older than a revocation.
+    fn changes(&self) -> Result<u64, StoreError>;
+
+    /// The keys, the newest first.
+    fn signing_keys(&self) -> Vec<KeptKey>;
+
+    /// Whether a refresh token of this family was used twice.
+    fn is_revoked(&self, family: &str) -> bool;
+
+    /// Keeps a key, unless there is one that was made at `unless_since` or later: of several nodes whose key grew old, one
+    /// makes the next. Of the others those are forgotten whose successor was made before `forget_before`.
+    ///
+    /// # Errors
+    /// Where it cannot be kept.
+    fn keep_key(&self, key: KeptKey, unless_since: Timestamp, forget_before: Timestamp) -> Result<(), StoreError>;
+
+    /// Begins a family with its first refresh token, which ends at `expires_at`.
+    ///
+    /// # Errors
+    /// Where it cannot be kept.
+    fn begin(
+        &self,
+        family: &Family,
+        token: &RefreshDigest,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Replaces `used` by `next`, which ends at `expires_at`, or with the credential. One that is used a second time while
+    /// it was good was stolen, or its answer was lost: nobody can tell, so its whole family ends.
+    ///
+    /// # Errors
+    /// Where that cannot be kept; nobody knows then whether it was.
+    fn replace(
+        &self,
+        used: &RefreshDigest,
+        next: &RefreshDigest,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Refreshed, StoreError>;
+}
