@@ -71,7 +71,7 @@ fn is_meant(name: &SmolStr, id: &SmolStr, snapshot: &Snapshot) -> bool {
 
 fn is_for(allowed: &AllowedPath, context: &RequestContext) -> bool {
     let Some(path) = context.path() else { return false };
-    let fits = match allowed.path.strip_suffix('*') {
+    let fits = match allowed.beginning() {
         Some(beginning) => path.starts_with(beginning) && !path.contains("/../") && !path.ends_with("/.."),
         None => path == allowed.path.as_str(),
     };

@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 use super::decision::DecisionCode;
 use super::facts::{AuthMethod, Timestamp};
 use super::limit::KeyLimit;
-use super::uid::EntityUid;
+use super::uid::{EntityUid, check_name};
 
 /// What roles of Tollgate's own begin with: no token, directory or other provider may hand them out.
 pub const RESERVED_ROLE_PREFIX: &str = "tollgate:";
@@ -112,7 +112,39 @@ pub struct Network {
     prefix: u8,
 }
 
+impl AllowedPath {
+    /// This path with these methods; `None` where it is no path that begins with `/` and has a `*` at its end alone, or one
+    /// of the methods is no word in capitals.
+    #[must_use]
+    pub fn new(path: &str, methods: Box<[SmolStr]>) -> Option<Self> {
+        let is_path =
+            path.starts_with('/') && check_name(path).is_ok() && path.find('*').is_none_or(|at| at + 1 == path.len());
+        (is_path && methods.iter().all(|method| Self::is_method(method))).then(|| Self { path: path.into(), methods })
+    }
+
+    /// Whether that is a word in capitals, as methods are.
+    #[must_use]
+    pub fn is_method(text: &str) -> bool {
+        (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_uppercase())
+    }
+
+    /// What the path begins with, where its rest may be any.
+    #[must_use]
+    pub fn beginning(&self) -> Option<&str> {
+        self.path.strip_suffix('*')
+    }
+}
+
 impl Network {
+    /// The address and how many of its leading bits count; an IPv4 network in IPv6's clothes is the IPv4 network.
+    #[must_use]
+    pub fn canonical(&self) -> (IpAddr, u8) {
+        match self.address.to_canonical() {
+            IpAddr::V4(address) if self.address.is_ipv6() => (address.into(), self.prefix.saturating_sub(96)),
+            address => (address, self.prefix),
+        }
+    }
+
     /// Reads `10.0.0.0/8`, `fd00::/8`, or an address alone.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -133,15 +165,15 @@ impl Network {
     /// Whether `address` is in it. An IPv4 address in IPv6's clothes is the IPv4 address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address.to_canonical(), address.to_canonical()) {
+        let (network, prefix) = self.canonical();
+        match (network, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let prefix = if self.address.is_ipv4() { self.prefix } else { self.prefix.saturating_sub(96) };
                 let shift = 32_u32.saturating_sub(u32::from(prefix));
                 let cut = |bits: u32| bits.checked_shr(shift).unwrap_or(0);
                 cut(network.to_bits()) == cut(address.to_bits())
             }
             (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let shift = 128_u32.saturating_sub(u32::from(self.prefix));
+                let shift = 128_u32.saturating_sub(u32::from(prefix));
                 let cut = |bits: u128| bits.checked_shr(shift).unwrap_or(0);
                 cut(network.to_bits()) == cut(address.to_bits())
             }

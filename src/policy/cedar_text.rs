@@ -246,6 +246,6 @@ fn pattern_text(pattern: &str, variable: &str) -> String {
 }
 
 /// A text as a Cedar string. In a `like` pattern `*` stays the wildcard.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
 }

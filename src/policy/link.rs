@@ -4,6 +4,7 @@
 //! core (`rules`); and what comes of them is put together with all numbers given anew (`merge`). A reload does the
 //! less of it the less changed (`kept`). All problems are collected.
 
+mod allowed;
 mod ancestry;
 mod declared;
 mod ids;

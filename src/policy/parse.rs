@@ -53,9 +53,6 @@ pub fn parse(file: &SourceFile) -> Parsed {
     Parsed { document, problems: shown(findings, path, text) }
 }
 
-/// Most limits of one key.
-const MAX_KEY_LIMITS: usize = 16;
-
 /// Reads the limits of the key `key`: a list, in YAML or JSON, of limits as a bundle has them, without the selectors.
 ///
 /// # Errors
@@ -64,26 +61,16 @@ pub fn key_limits(key: &str, text: &str) -> Result<Vec<KeyLimit>, String> {
     let name: Arc<str> = "limits".into();
     let reading = yaml::read(&name, text);
     let findings = Findings::new(&name, reading.problems);
-    let nodes = reading.root.as_ref().and_then(|root| findings.list(root, "limits", "limits")).unwrap_or_default();
-    let mut limits: Vec<KeyLimit> = Vec::with_capacity(nodes.len().min(MAX_KEY_LIMITS));
-    for node in nodes.iter().take(MAX_KEY_LIMITS) {
-        let Some(limit) = limits::of_key(node, key, &findings) else { continue };
-        if limits.iter().any(|known| known.limit.id == limit.limit.id) {
-            let message = "two limits of the key are called alike";
-            findings.error(ProblemCode::DuplicateId, node.place, message).help("give each an `id`");
-        }
-        limits.push(limit);
-    }
-    if nodes.len() > MAX_KEY_LIMITS {
-        return Err(format!("a key has {MAX_KEY_LIMITS} limits at most"));
-    }
+    let list = |root| Some((root, findings.list(root, "limits", "limits")?));
+    let list = reading.root.as_ref().and_then(list);
+    let limits = list.map(|list| limits::all_of_key(list, key, &findings)).unwrap_or_default();
     let (_, problems) = findings.into_problems();
     match problems.into_iter().find(Problem::is_error) {
         Some(problem) => {
             let help = problem.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
             Err(format!("{}{help}", problem.message))
         }
-        None => Ok(limits),
+        None => Ok(limits.into_iter().map(|(_, limit)| limit).collect()),
     }
 }
 
@@ -102,17 +89,20 @@ const SECTIONS: &[&str] = &[
 
 fn document(root: &Node, findings: &Findings) -> Document {
     let Some(fields) = Fields::of_file(root, SECTIONS, findings) else { return Document::default() };
+    let (keys, of_keys): (Vec<_>, Vec<_>) = items(&fields, "keys", people::key).into_iter().unzip();
+    let mut limits = items(&fields, "limits", limits::limit);
+    limits.extend(of_keys.into_iter().flatten());
     Document {
         orgs: items(&fields, "orgs", people::org),
         teams: items(&fields, "teams", people::team),
         users: items(&fields, "users", |node, findings| people::member(node, "a user", findings)),
         services: items(&fields, "services", |node, findings| people::member(node, "a service", findings)),
-        keys: items(&fields, "keys", people::key),
+        keys,
         provider_accounts: items(&fields, "provider_accounts", models::account),
         model_groups: items(&fields, "model_groups", |node, findings| models::models(node, "a model group", findings)),
         routers: items(&fields, "routers", |node, findings| models::models(node, "a router", findings)),
         rules: items(&fields, "authz_rules", rules::rule),
-        limits: items(&fields, "limits", limits::limit),
+        limits,
     }
 }
 
@@ -157,7 +147,7 @@ fn not_utf8(path: &Arc<str>, bytes: &[u8], valid: usize) -> Problem {
 
 /// Every declaration under its name in `schema/rules.schema.json`, with the keys that are read of it.
 #[cfg(test)]
-fn known_fields() -> [(&'static str, &'static [&'static str]); 20] {
+fn known_fields() -> [(&'static str, &'static [&'static str]); 22] {
     [
         ("", SECTIONS),
         ("org", people::ORG),
@@ -174,6 +164,8 @@ fn known_fields() -> [(&'static str, &'static [&'static str]); 20] {
         ("router", models::MODELS),
         ("rule", rules::KNOWN),
         ("limit", limits::KNOWN),
+        ("key_path", people::PATH),
+        ("key_limit", limits::OF_KEY),
         ("budget", measures::BUDGET),
         ("rate", measures::RATE),
         ("override", measures::OVERRIDE),

@@ -253,11 +253,12 @@ impl Snapshot {
         Some(BundleKey { hash: details.key_hash.as_deref()?, expires_at: *expires_at, metadata })
     }
 
-    /// Whether the bundle narrows this key of its own.
+    /// Whether the bundle narrows this key of its own, or limits it.
     #[must_use]
     pub(crate) fn is_narrowed_key(&self, key: &EntityUid) -> bool {
         let prefix = format!("key:{}:", key.id());
         self.rules.iter().any(|rule| rule.id.starts_with(&prefix))
+            || self.limits.all().iter().any(|bound| bound.limit.id.starts_with(&prefix))
     }
 
     /// Whether the bundle declares this entity.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use crate::meter::Price;
-use crate::model::{Effect, PasswordHash, Timestamp};
+use crate::model::{AllowedPath, Effect, Network, PasswordHash, Timestamp};
 
 pub use limits::{Each, LimitDeclaration};
 
@@ -164,6 +164,10 @@ pub struct KeyDeclaration {
     pub routers: Option<Box<[Name]>>,
     /// `actions`: likewise.
     pub actions: Option<Box<[Name]>>,
+    /// `paths`: likewise.
+    pub paths: Option<Box<[AllowedPath]>>,
+    /// `networks`: likewise.
+    pub networks: Option<Box<[Network]>>,
     /// `tags`
     pub tags: Box<[Name]>,
     /// The rest, if anything is said.

@@ -8,7 +8,7 @@ use crate::redis::Redis;
 use crate::support::{Answer, Client, DEADLINE, Server, Setup, secret};
 
 /// People of several teams, and what they may.
-const PEOPLE: &str = r#"
+pub const PEOPLE: &str = r#"
 orgs: [{ id: acme }]
 teams:
   - { id: research, org: acme, tags: [gpu] }
@@ -35,8 +35,8 @@ authz_rules:
 "#;
 
 /// A server that prints its administrator's key, and a client that has it.
-struct Keys {
-    server: Server,
+pub struct Keys {
+    pub server: Server,
     administrator: String,
 }
 
@@ -45,7 +45,7 @@ impl Keys {
         Self::of(Setup::without_files().file("people.yaml", PEOPLE).start())
     }
 
-    fn of(server: Server) -> Self {
+    pub fn of(server: Server) -> Self {
         let log = server.log();
         let words = || log.split_whitespace().filter(|word| word.starts_with("tg_"));
         let administrator = words().next().unwrap_or_else(|| panic!("no key was printed: {log}")).to_owned();
@@ -53,7 +53,7 @@ impl Keys {
         Self { server, administrator }
     }
 
-    fn ask(&self, key: &str, method: &str, path: &str, body: Value) -> Answer {
+    pub fn ask(&self, key: &str, method: &str, path: &str, body: Value) -> Answer {
         let mut headers = vec!["Content-Type: application/json".to_owned()];
         if !key.is_empty() {
             headers.push(format!("Authorization: Bearer {key}"));
@@ -63,12 +63,12 @@ impl Keys {
         Client::connect(self.server.address).request(method, path, &headers, body.as_bytes())
     }
 
-    fn admin(&self, method: &str, path: &str, body: Value) -> Answer {
+    pub fn admin(&self, method: &str, path: &str, body: Value) -> Answer {
         self.ask(&self.administrator, method, path, body)
     }
 
     /// Makes a key; its id and all of it.
-    fn make(&self, body: Value) -> (String, String) {
+    pub fn make(&self, body: Value) -> (String, String) {
         self.make_as(&self.administrator, body)
     }
 
@@ -79,7 +79,7 @@ impl Keys {
         (told["id"].as_str().unwrap().to_owned(), secret(told["key"].as_str().unwrap()))
     }
 
-    fn question(&self, credential: Value, more: Value) -> Value {
+    pub fn question(&self, credential: Value, more: Value) -> Value {
         let mut question = json!({"credential": credential, "action": "chat", "resource": "Model::\"oa/big\""});
         question.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let answer = self.server.post("/is_authorized", &question.to_string());
@@ -87,11 +87,11 @@ impl Keys {
         answer.json()
     }
 
-    fn code(&self, key: &str) -> String {
+    pub fn code(&self, key: &str) -> String {
         self.code_with(key, json!({}))
     }
 
-    fn code_with(&self, key: &str, more: Value) -> String {
+    pub fn code_with(&self, key: &str, more: Value) -> String {
         self.question(json!({"api_key": key}), more)["code"].as_str().unwrap().to_owned()
     }
 }
@@ -186,7 +186,7 @@ fn what_is_no_key_proves_nobody() {
 }
 
 /// A key of the right form.
-fn tollgate_key(id: &str, bytes: [u8; 32]) -> String {
+pub fn tollgate_key(id: &str, bytes: [u8; 32]) -> String {
     tollgate::model::key_text(id, bytes).unwrap().expose().to_owned()
 }
 

@@ -14,6 +14,7 @@
 )]
 #![cfg(all(unix, feature = "server"))]
 
+mod alike;
 mod authority;
 mod callers;
 mod certificates;

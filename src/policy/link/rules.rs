@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::ids::id_of;
-use super::{Linker, ParsedFile};
+use super::{Linker, ParsedFile, allowed};
 use crate::model::Effect;
 use crate::policy::cedar_text::Writer;
 use crate::policy::condition::{Condition, ConditionError};
@@ -16,7 +16,9 @@ use crate::policy::problem::{Problem, ProblemCode, Severity, nearest};
 use crate::policy::schema::ActionSet;
 use crate::policy::snapshot::Rule;
 use crate::policy::source;
-use crate::policy::syntax::{ConditionText, Name, Place, RuleDeclaration, Selector, SelectorKind, TextLayout};
+use crate::policy::syntax::{
+    ConditionText, KeyDeclaration, Name, Place, RuleDeclaration, Selector, SelectorKind, TextLayout,
+};
 
 /// What applies to the request for a model itself and to what a gateway does with it.
 const DEFAULT_ACTIONS: &str = "use";
@@ -290,18 +292,7 @@ impl Linker<'_> {
             let number = self.file_number(&file.path);
             for key in &file.document.keys {
                 let before = self.errors;
-                let mut restrictions = Vec::new();
-                if let Some(names) = &key.models {
-                    let allowed = self.named(names, SelectorKind::Model, &file.path);
-                    restrictions.push(Restriction::Models { allowed, also_routers: key.routers.is_none() });
-                }
-                if let Some(names) = &key.routers {
-                    restrictions
-                        .push(Restriction::Routers { allowed: self.named(names, SelectorKind::Router, &file.path) });
-                }
-                if let Some(names) = &key.actions {
-                    restrictions.extend(self.actions(names, &file.path).map(Restriction::Actions));
-                }
+                let restrictions = self.restrictions(key, &file.path);
                 if self.errors > before {
                     continue;
                 }
@@ -312,9 +303,38 @@ impl Linker<'_> {
         }
     }
 
-    fn named(&mut self, names: &[Name], kind: SelectorKind, file: &Arc<str>) -> ScopeIndex {
+    fn restrictions(&mut self, key: &KeyDeclaration, file: &Arc<str>) -> Vec<Restriction> {
+        let every = ActionSet::of(self.schema.actions().map(|(index, _)| index));
+        let all = |name| Restriction { name, kinds: &[], unless: None, actions: every.clone() };
+        let mut restrictions = Vec::new();
+        if let Some(names) = &key.models {
+            // A router would lead to models that the key may not use.
+            let kinds: &[Kind] = if key.routers.is_none() { &[Kind::MODEL, Kind::ROUTER] } else { &[Kind::MODEL] };
+            let unless = Some(self.named(names, SelectorKind::Model, file));
+            restrictions.push(Restriction { kinds, unless, ..all("models") });
+        }
+        if let Some(names) = &key.routers {
+            let unless = Some(self.named(names, SelectorKind::Router, file));
+            restrictions.push(Restriction { kinds: &[Kind::ROUTER], unless, ..all("routers") });
+        }
+        if let Some(allowed) = key.actions.as_ref().and_then(|names| self.actions(names, file)) {
+            let actions = every.filter(|index| !allowed.contains(*index));
+            restrictions.push(Restriction { actions, ..all("actions") });
+        }
+        if let Some(paths) = &key.paths {
+            restrictions.push(Restriction { unless: Some(allowed::paths(paths)), ..all("paths") });
+        }
+        if let Some(networks) = &key.networks {
+            restrictions.push(Restriction { unless: Some(allowed::networks(networks)), ..all("networks") });
+        }
+        restrictions
+    }
+
+    /// A condition that holds of what `names` names.
+    fn named(&mut self, names: &[Name], kind: SelectorKind, file: &Arc<str>) -> String {
         let what: Vec<Selector> = names.iter().map(|name| Selector { kind, name: name.clone() }).collect();
-        self.resource_scope(&what, file)
+        let scope = self.resource_scope(&what, file);
+        Writer { store: &self.store, scopes: &self.scopes, schema: self.schema }.resource_condition(scope)
     }
 
     fn restrict(&mut self, key: &Name, restriction: Restriction, number: u32, file: &Arc<str>) {
@@ -323,27 +343,13 @@ impl Linker<'_> {
             let key = self.scopes.key(Key::In(index));
             self.scopes.scope([vec![key]])
         };
-        let every = ActionSet::of(self.schema.actions().map(|(index, _)| index));
-        let (kinds, allowed, name) = match &restriction {
-            Restriction::Models { allowed, also_routers: true } => {
-                (vec![Kind::MODEL, Kind::ROUTER], Some(*allowed), "models")
-            }
-            Restriction::Models { allowed, .. } => (vec![Kind::MODEL], Some(*allowed), "models"),
-            Restriction::Routers { allowed } => (vec![Kind::ROUTER], Some(*allowed), "routers"),
-            Restriction::Actions(_) => (vec![], None, "actions"),
-        };
-        let kinds: Vec<KeyIndex> = kinds.into_iter().map(|kind| self.scopes.key(Key::Is(kind))).collect();
+        let Restriction { name, kinds, unless, actions } = restriction;
+        let kinds: Vec<KeyIndex> = kinds.iter().map(|kind| self.scopes.key(Key::Is(*kind))).collect();
         let resource = self.scopes.scope([kinds].into_iter().filter(|kinds| !kinds.is_empty()));
-        let actions = match restriction {
-            Restriction::Actions(allowed) => every.filter(|index| !allowed.contains(*index)),
-            _ => every,
-        };
         let asked_for = |index| self.schema.action_at(index).is_some_and(|action| !action.principals.is_empty());
         if !actions.iter().any(asked_for) {
             return;
         }
-        let writer = Writer { store: &self.store, scopes: &self.scopes, schema: self.schema };
-        let unless = allowed.map(|allowed| writer.resource_condition(allowed));
         let unless: Vec<ConditionText> = unless
             .into_iter()
             .map(|text| ConditionText { text: text.into(), place: key.place, layout: TextLayout::Opaque })
@@ -366,14 +372,12 @@ impl Linker<'_> {
     }
 }
 
-/// What a key is narrowed to.
-enum Restriction {
-    /// These models, and no routers unless they are named too.
-    Models { allowed: ScopeIndex, also_routers: bool },
-    /// These routers.
-    Routers { allowed: ScopeIndex },
-    /// These actions.
-    Actions(ActionSet),
+/// What a key is narrowed to by one list: a forbid of `actions` on these kinds (all, where none is named), unless that holds.
+struct Restriction {
+    name: &'static str,
+    kinds: &'static [Kind],
+    unless: Option<String>,
+    actions: ActionSet,
 }
 
 fn condition_problem(error: &ConditionError, text: &ConditionText, file: &Arc<str>) -> Problem {

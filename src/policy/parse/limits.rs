@@ -7,7 +7,7 @@ use smol_str::format_smolstr;
 use crate::meter::{Durability, Lease, Limit, Measure, Mode, OnExpiry, OnStoreError, Unpriced};
 use crate::model::{Amount, KeyLimit, Period, Unit};
 use crate::policy::problem::{ProblemCode, nearest};
-use crate::policy::syntax::{Each, LimitDeclaration, Selector};
+use crate::policy::syntax::{Each, LimitDeclaration, Name, Place, Selector, SelectorKind};
 use crate::policy::yaml::{Kind, Node};
 
 use super::amounts;
@@ -47,7 +47,7 @@ pub(super) const KNOWN: &[&str] = &[
     "lease",
 ];
 /// The keys of a limit of one key.
-const OF_KEY: &[&str] = &[
+pub(super) const OF_KEY: &[&str] = &[
     "id",
     "each",
     "budget",
@@ -63,6 +63,8 @@ const OF_KEY: &[&str] = &[
 ];
 pub(super) const ON_STORE_ERROR: &[&str] = &["permit"];
 pub(super) const LEASE: &[&str] = &["size", "seconds"];
+/// Most limits of one key.
+const MAX_KEY_LIMITS: usize = 16;
 /// For how long a lease is spent where nobody says otherwise, and at most, in seconds.
 const USUAL_LEASE: u64 = 10;
 const LONGEST_LEASE: u64 = 3600;
@@ -97,7 +99,7 @@ pub(super) fn limit(node: &Node, findings: &Findings) -> Option<LimitDeclaration
 }
 
 /// A limit of the key `key` alone: as one of a bundle, but that it says neither whom it binds nor on what, and needs no id.
-pub(super) fn of_key(node: &Node, key: &str, findings: &Findings) -> Option<KeyLimit> {
+fn of_key(node: &Node, key: &str, findings: &Findings) -> Option<KeyLimit> {
     let fields = Fields::of(node, "a limit of a key", OF_KEY, findings)?;
     let named = fields.name("id");
     let measured = measures::measure(&fields);
@@ -117,6 +119,49 @@ pub(super) fn of_key(node: &Node, key: &str, findings: &Findings) -> Option<KeyL
     let series = series(&format!("key:{key}:{name}"), &measure).into();
     let limit = Limit { id: format_smolstr!("key:{name}"), series, measure, cap, overrides, ..edges.limit };
     Some(KeyLimit { limit: Arc::new(limit), each: each.filter(|each| *each != Each::Key) })
+}
+
+/// The limits of a key that stands in the bundle. Each is as one that the bundle has for that key alone.
+pub(super) fn declared_of_key(fields: &Fields, key: &Name) -> Box<[LimitDeclaration]> {
+    let Some(node) = fields.get("limits") else { return Box::default() };
+    let nodes = fields.findings.list(node, "limits", "limits").unwrap_or_default();
+    let own = all_of_key((node, nodes), &key.value, fields.findings);
+    let declared = |(place, KeyLimit { limit, each }): (Place, KeyLimit)| {
+        // No other key's, whatever that is called.
+        let name = limit.id.strip_prefix("key:").unwrap_or(&limit.id);
+        let id = format_smolstr!("key:{}:{name}", key.value);
+        LimitDeclaration {
+            id: Name::new(id.clone(), place),
+            place,
+            description: None,
+            limit: Arc::new(Limit { id, ..(*limit).clone() }),
+            each: Some(each.unwrap_or(Each::Key)),
+            who: Box::new([Selector { kind: SelectorKind::Key, name: key.clone() }]),
+            what: Box::default(),
+            actions: Box::default(),
+        }
+    };
+    own.into_iter().map(declared).collect()
+}
+
+/// The limits of the key `key`, each with its place.
+pub(super) fn all_of_key((list, nodes): (&Node, &[Node]), key: &str, findings: &Findings) -> Vec<(Place, KeyLimit)> {
+    let mut limits: Vec<(Place, KeyLimit)> = Vec::with_capacity(nodes.len().min(MAX_KEY_LIMITS));
+    if nodes.len() > MAX_KEY_LIMITS {
+        let message = format!("a key has {MAX_KEY_LIMITS} limits at most");
+        findings.error(ProblemCode::InvalidValue, list.place, message).help("put what many keys share in `limits:`");
+        return limits;
+    }
+    for node in nodes {
+        let Some(limit) = of_key(node, key, findings) else { continue };
+        if limits.iter().any(|(_, known)| known.limit.id == limit.limit.id) {
+            let message = "two limits of the key are called alike";
+            findings.error(ProblemCode::DuplicateId, node.place, message).help("give each an `id`");
+            continue;
+        }
+        limits.push((node.place, limit));
+    }
+    limits
 }
 
 fn measure_name(measure: &Measure) -> &'static str {

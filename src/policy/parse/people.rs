@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
-use crate::model::{EntityUid, PasswordHash, parse_key_hash};
+use crate::model::{AllowedPath, EntityUid, Network, PasswordHash, parse_key_hash};
 use crate::policy::problem::ProblemCode;
 use crate::policy::syntax::{
-    Extras, GroupDeclaration, KeyDeclaration, Located, MemberDeclaration, Membership, Name, Place,
+    Extras, GroupDeclaration, KeyDeclaration, LimitDeclaration, Located, MemberDeclaration, Membership, Name, Place,
 };
 use crate::policy::yaml::{Kind, Node};
 
 use super::fields::{Fields, Findings, Wildcard};
+use super::limits;
 
 // The keys of each declaration; `schema/rules.schema.json` has the same.
 pub(super) const ORG: &[&str] = &["id", "tags", "external_id", "expires_at", "disabled", "metadata"];
@@ -30,8 +31,24 @@ pub(super) const MEMBER: &[&str] = &[
     "metadata",
 ];
 pub(super) const MEMBERSHIP: &[&str] = &["id", "role"];
-pub(super) const KEY: &[&str] =
-    &["id", "hash", "owner", "models", "routers", "actions", "tags", "expires_at", "disabled", "metadata"];
+pub(super) const KEY: &[&str] = &[
+    "id",
+    "hash",
+    "owner",
+    "models",
+    "routers",
+    "actions",
+    "paths",
+    "networks",
+    "limits",
+    "tags",
+    "expires_at",
+    "disabled",
+    "metadata",
+];
+pub(super) const PATH: &[&str] = &["path", "methods"];
+/// Most paths, and most networks, of one key.
+const MAX_ALLOWED: usize = 100;
 
 pub(super) fn org(node: &Node, findings: &Findings) -> Option<GroupDeclaration> {
     group(&Fields::of(node, "an org", ORG, findings)?)
@@ -107,7 +124,8 @@ fn said_twice(again: &Name, first: Place, findings: &Findings) {
     findings.warning(ProblemCode::DuplicateName, again.place, message).help(help);
 }
 
-pub(super) fn key(node: &Node, findings: &Findings) -> Option<KeyDeclaration> {
+/// A key, and the limits that bind it alone.
+pub(super) fn key(node: &Node, findings: &Findings) -> Option<(KeyDeclaration, Box<[LimitDeclaration]>)> {
     let fields = Fields::of(node, "a key", KEY, findings)?;
     let narrowed = |field, wildcard| fields.has(field).then(|| fields.names(field, wildcard));
     let id = fields.id("id");
@@ -125,9 +143,59 @@ pub(super) fn key(node: &Node, findings: &Findings) -> Option<KeyDeclaration> {
     let models = narrowed("models", Wildcard::Pattern);
     let routers = narrowed("routers", Wildcard::All);
     let actions = narrowed("actions", Wildcard::Never);
+    let (paths, networks) = (allowed(&fields, "paths", path), allowed(&fields, "networks", network));
+    let limits = id.as_ref().map(|id| limits::declared_of_key(&fields, id)).unwrap_or_default();
     let tags = fields.names("tags", Wildcard::Never);
     let extras = extras(&fields);
-    Some(KeyDeclaration { id: id?, hash: hash?, owner: owner?, models, routers, actions, tags, extras })
+    let (id, hash, owner) = (id?, hash?, owner?);
+    let key = KeyDeclaration { id, hash, owner, models, routers, actions, paths, networks, tags, extras };
+    Some((key, limits))
+}
+
+/// What a key may be used for or from; `None` where nothing is said of it. Where something is said and none of it can be
+/// read, it is an error that is told.
+fn allowed<T>(fields: &Fields, name: &str, read: fn(&Node, &Findings) -> Option<T>) -> Option<Box<[T]>> {
+    let node = fields.get(name)?;
+    let items = fields.findings.list(node, name, name)?;
+    if items.len() > MAX_ALLOWED {
+        let message = format!("`{name}` names {} of them, and {MAX_ALLOWED} is the most", items.len());
+        fields.findings.error(ProblemCode::InvalidValue, node.place, message).help("name what they have in common");
+        return None;
+    }
+    let read: Box<[T]> = items.iter().filter_map(|item| read(item, fields.findings)).collect();
+    (!read.is_empty()).then_some(read)
+}
+
+/// `/v1/*`, or `{ path: /v1/models, methods: [GET] }`.
+fn path(node: &Node, findings: &Findings) -> Option<AllowedPath> {
+    let (text, methods) = match &node.kind {
+        Kind::Mapping(_) => {
+            let fields = Fields::of(node, "a path", PATH, findings)?;
+            let methods = fields.names("methods", Wildcard::Never);
+            if let Some(wrong) = methods.iter().find(|method| !AllowedPath::is_method(&method.value)) {
+                let message = format!("`{}` is no method", wrong.value);
+                findings.error(ProblemCode::InvalidValue, wrong.place, message).help("write it in capitals: `POST`");
+                return None;
+            }
+            (fields.required("path")?, methods.iter().map(|method| method.value.clone()).collect())
+        }
+        _ => (node, Box::default()),
+    };
+    let path = AllowedPath::new(&findings.scalar(text, "a path")?.text, methods);
+    if path.is_none() {
+        let help = "a path begins with `/`, and a `*` at its end takes every rest: `/v1/chat/completions`, `/v1/*`";
+        findings.error(ProblemCode::InvalidValue, text.place, "this is no path").help(help);
+    }
+    path
+}
+
+fn network(node: &Node, findings: &Findings) -> Option<Network> {
+    let network = Network::parse(&findings.scalar(node, "a network")?.text);
+    if network.is_none() {
+        let help = "a network is an address and how many of its leading bits count: `10.0.0.0/8`, `2001:db8::/32`";
+        findings.error(ProblemCode::InvalidValue, node.place, "this is no network").help(help);
+    }
+    network
 }
 
 /// Whose key it is: a user's, a service's, a team's or an org's.

@@ -272,9 +272,6 @@ fn uid(value: &Value) -> Result<EntityUid, ApiError> {
 /// `"/v1/*"`, or `{"path": "/v1/models", "methods": ["GET"]}`.
 fn path(value: &Value) -> Result<AllowedPath, ApiError> {
     let form = "a path is a text that begins with `/`, or {\"path\": …, \"methods\": [\"POST\"]}";
-    let is_path = |path: &str| {
-        path.starts_with('/') && check_name(path).is_ok() && path.find('*').is_none_or(|at| at + 1 == path.len())
-    };
     let (path, methods) = match value {
         Value::String(path) => (path.as_str(), None),
         Value::Object(members) if members.keys().all(|name| name == "path" || name == "methods") => {
@@ -287,14 +284,12 @@ fn path(value: &Value) -> Result<AllowedPath, ApiError> {
         Some(methods) => list(methods, method).map_err(|error| error.within("methods"))?.unwrap_or_default(),
         None => Box::default(),
     };
-    if is_path(path) { Ok(AllowedPath { path: path.into(), methods }) } else { invalid(form) }
+    AllowedPath::new(path, methods).map_or_else(|| invalid(form), Ok)
 }
 
 fn method(value: &Value) -> Result<SmolStr, ApiError> {
-    match value.as_str().filter(|text| (1..=16).contains(&text.len())) {
-        Some(text) if text.bytes().all(|byte| byte.is_ascii_uppercase()) => Ok(text.into()),
-        _ => invalid("a method is a word in capitals, such as \"POST\""),
-    }
+    let method = value.as_str().filter(|text| AllowedPath::is_method(text));
+    method.map_or_else(|| invalid("a method is a word in capitals, such as \"POST\""), |method| Ok(method.into()))
 }
 
 fn network(value: &Value) -> Result<Network, ApiError> {

@@ -1,0 +1,50 @@
+//! What a key of the bundle may be used for and from, as conditions in Cedar. They say what `gate::narrow` does of keys that
+//! the server keeps: what a list needs and a request does not tell is outside of it.
+
+use std::net::IpAddr;
+
+use crate::model::{AllowedPath, Network};
+use crate::policy::cedar_text::quoted;
+
+/// Holds where `context.path` is one of these, asked for with one of its methods.
+pub(super) fn paths(paths: &[AllowedPath]) -> String {
+    let fits = |allowed: &AllowedPath| {
+        let path = match allowed.beginning() {
+            Some(beginning) => {
+                let beginning = quoted(beginning);
+                let any_rest = beginning.strip_suffix('"').unwrap_or(&beginning);
+                let no_way_up = r#"!(context.path like "*/../*") && !(context.path like "*/..")"#;
+                format!("context.path like {any_rest}*\" && {no_way_up}")
+            }
+            None => format!("context.path == {}", quoted(&allowed.path)),
+        };
+        match &*allowed.methods {
+            [] => format!("({path})"),
+            methods => {
+                let methods: Vec<String> = methods.iter().map(|method| quoted(method)).collect();
+                format!("({path} && context has method && [{}].contains(context.method))", methods.join(", "))
+            }
+        }
+    };
+    let fits: Vec<String> = paths.iter().map(fits).collect();
+    format!("context has path && ({})", fits.join(" || "))
+}
+
+/// Holds where `context.ip` is in one of these.
+pub(super) fn networks(networks: &[Network]) -> String {
+    let holds = |network: &Network| match network.canonical() {
+        (IpAddr::V4(address), prefix) => {
+            // Also in IPv6's clothes (RFC 4291, section 2.5.5.2).
+            let [a, b, c, d] = address.octets();
+            let dressed = format!("::ffff:{a:02x}{b:02x}:{c:02x}{d:02x}/{}", prefix + 96);
+            format!("context.ip.isInRange(ip(\"{address}/{prefix}\")) || context.ip.isInRange(ip(\"{dressed}\"))")
+        }
+        (IpAddr::V6(address), prefix) => {
+            // Written out: Cedar reads no IPv4 address within one of IPv6.
+            let segments: Vec<String> = address.segments().iter().map(|segment| format!("{segment:x}")).collect();
+            format!("context.ip.isInRange(ip(\"{}/{prefix}\"))", segments.join(":"))
+        }
+    };
+    let holds: Vec<String> = networks.iter().map(holds).collect();
+    format!("context has ip && ({})", holds.join(" || "))
+}
