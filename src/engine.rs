@@ -6,7 +6,7 @@ mod layer;
 mod spending;
 
 #[cfg(feature = "tower")]
-pub use layer::{Asked, Asks, Authorize, AuthorizeLayer, PathMap};
+pub use layer::{Asked, Asks, Authorize, AuthorizeLayer};
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Settings;
-use super::identity::{self, IdentitySettings};
+use super::sections::SECTIONS;
 use super::table::{ENTRIES, Entry};
 use crate::policy::problem::{Problem, ProblemCode, nearest};
 use crate::policy::syntax::Place;
@@ -49,11 +49,8 @@ impl Reader<'_> {
         };
         for (key, node) in members {
             let name = if section.is_empty() { key.text.to_string() } else { format!("{section}.{}", key.text) };
-            if name == "identity" {
-                match IdentitySettings::read(node) {
-                    Ok(identity) => self.settings.identity = identity,
-                    Err(error) => self.problems.push(identity::problem(self.name, &error)),
-                }
+            if let Some(section) = SECTIONS.iter().find(|section| section.name == name) {
+                self.problems.extend(section.apply(self.name, node, self.settings).err());
             } else if let Some(entry) = ENTRIES.iter().find(|entry| entry.name == name) {
                 self.value(entry, key, node);
             } else if ENTRIES
@@ -112,6 +109,9 @@ fn names(section: &str) -> Vec<&'static str> {
         rest.split('.').next()
     };
     let mut names: Vec<&'static str> = ENTRIES.iter().filter_map(within).collect();
+    if section.is_empty() {
+        names.extend(SECTIONS.iter().map(|section| section.name));
+    }
     names.dedup();
     names
 }

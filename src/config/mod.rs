@@ -5,7 +5,9 @@
 mod file;
 mod identity;
 mod node;
+mod routes;
 mod schema;
+mod sections;
 mod table;
 
 use std::ffi::OsString;
@@ -26,13 +28,12 @@ use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::{Address, Secret};
 use crate::edge::store::RedisOptions;
 use crate::policy::Problem;
+use sections::SECTIONS;
 
 /// Largest config file that is read.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// The secret that alerts are signed with, where no file has it.
 const SECRET_VARIABLE: &str = "TOLLGATE_ALERTS_WEBHOOK_SECRET";
-/// What says all of `identity:`, in YAML or JSON; it beats the file.
-const IDENTITY_VARIABLE: &str = "TOLLGATE_IDENTITY";
 /// The config file that is read, if it is there, where none is named.
 const USUAL_FILE: &str = "tollgate.yaml";
 
@@ -237,7 +238,7 @@ impl Settings {
             }
         }
         settings.take_environment(&environment)?;
-        settings.take_identity(environment(IDENTITY_VARIABLE))?;
+        settings.take_sections(&environment)?;
         settings.webhook.take_secret(environment(SECRET_VARIABLE))?;
         settings.take_flags(flags);
         settings.check()?;
@@ -255,13 +256,15 @@ impl Settings {
         Ok(())
     }
 
-    fn take_identity(&mut self, said: Option<OsString>) -> Result<(), ConfigError> {
-        let Some(text) = said else { return Ok(()) };
-        let wrong = |message: String| ConfigError::Variable { name: IDENTITY_VARIABLE, message };
-        let text = text.into_string().map_err(|_| wrong("the value is not UTF-8".to_owned()))?;
-        let name: Arc<str> = IDENTITY_VARIABLE.into();
-        self.identity = IdentitySettings::read_text(&name, &text)
-            .map_err(|problems| wrong(crate::policy::report::text(&problems, false).trim_end().to_owned()))?;
+    fn take_sections(&mut self, environment: &impl Fn(&str) -> Option<OsString>) -> Result<(), ConfigError> {
+        for section in &SECTIONS {
+            let Some(text) = environment(section.variable) else { continue };
+            let wrong = |message: String| ConfigError::Variable { name: section.variable, message };
+            let text = text.into_string().map_err(|_| wrong("the value is not UTF-8".to_owned()))?;
+            let told =
+                |problems: Vec<Problem>| wrong(crate::policy::report::text(&problems, false).trim_end().to_owned());
+            section.apply_text(&text, self).map_err(told)?;
+        }
         Ok(())
     }
 

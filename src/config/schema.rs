@@ -1,8 +1,13 @@
 //! The JSON Schema of `tollgate.yaml`, for editors that complete and check.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+use schemars::Schema;
+use schemars::generate::SchemaSettings;
+use schemars::transform::{RecursiveTransform, Transform as _};
 
 use super::Settings;
+use super::sections::SECTIONS;
 use super::table::{ENTRIES, Field, MAX_NAME_BYTES};
 use crate::edge::http::ClientCertificates;
 
@@ -13,11 +18,53 @@ pub fn schema_json() -> String {
     for entry in ENTRIES {
         insert(&mut root, entry.name, with(describe(&entry.field), "description", entry.about));
     }
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    for section in &SECTIONS {
+        let described = (section.schema)(&mut generator);
+        insert(&mut root, section.name, with(without_null(described), "description", section.about));
+    }
+    // What these refer to.
+    let shared = generator.take_definitions(true);
+    let shared = shared.into_iter().filter_map(|(name, described)| Some((name, Schema::try_from(described).ok()?)));
+    let shared: Map<String, Value> = shared.map(|(name, described)| (name, without_null(described))).collect();
+    if let Some(members) = root.as_object_mut() {
+        members.insert("$defs".to_owned(), shared.into());
+    }
     let root = with(root, "$schema", "https://json-schema.org/draft/2020-12/schema");
     let root = with(root, "title", "tollgate.yaml");
     let root = with(root, "description", "How `tollgate serve` is set up. Flags and the environment beat it.");
     // The alternate form of a JSON value is its indented text.
     format!("{root:#}\n")
+}
+
+/// A key without a value is an error, though the types have it as one that is left out.
+fn without_null(mut described: Schema) -> Value {
+    let strip = |schema: &mut Schema| {
+        let Some(members) = schema.as_object_mut() else { return };
+        // Names of Rust's types are no formats.
+        members.remove("format");
+        if let Some(Value::Array(kinds)) = members.get_mut("type") {
+            kinds.retain(|kind| kind != "null");
+            if let [only] = kinds.as_slice() {
+                let only = only.clone();
+                members.insert("type".to_owned(), only);
+            }
+        }
+        if let Some(Value::Array(choices)) = members.get_mut("enum") {
+            choices.retain(|choice| !choice.is_null());
+        }
+        let Some(Value::Array(alternatives)) = members.get_mut("anyOf") else { return };
+        alternatives.retain(|one| one.get("type").is_none_or(|kind| kind != "null"));
+        if let [Value::Object(only)] = alternatives.as_slice() {
+            let only = only.clone();
+            members.remove("anyOf");
+            for (name, value) in only {
+                members.entry(name).or_insert(value);
+            }
+        }
+    };
+    RecursiveTransform(strip).transform(&mut described);
+    described.to_value()
 }
 
 fn with(mut schema: Value, name: &str, text: &str) -> Value {

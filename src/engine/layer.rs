@@ -21,7 +21,7 @@ use tower_service::Service;
 use super::{Engine, EngineError};
 use crate::edge::answer::{self, About, Id};
 use crate::edge::identity::CredentialHeaders;
-use crate::gate::{self, Peer};
+use crate::gate::{self, Peer, RouteMap};
 use crate::model::{Decision, EntityUid, Facts, Identity, Refusal, RefusalReason};
 use crate::policy::Snapshot;
 
@@ -59,36 +59,11 @@ impl<F: Fn(&Parts) -> Option<Asked> + Send + Sync + 'static> Asks for F {
     }
 }
 
-/// What is asked for by method and path; what it does not list nobody may ask.
-#[derive(Debug, Clone, Default)]
-pub struct PathMap {
-    entries: Vec<(SmolStr, SmolStr, Asked)>,
-}
-
-impl PathMap {
-    /// That lists nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Requests with this method for this path ask for `asked`; the first entry that fits counts. A path is compared as
-    /// it was sent, byte for byte; one that ends in `/*` takes everything below it.
-    #[must_use]
-    pub fn on(mut self, method: impl Into<SmolStr>, path: impl Into<SmolStr>, asked: Asked) -> Self {
-        self.entries.push((method.into(), path.into(), asked));
-        self
-    }
-}
-
-impl Asks for PathMap {
+/// A route that takes its model from a parameter fits nothing here: the body is the service's.
+impl Asks for RouteMap {
     fn asked(&self, head: &Parts) -> Option<Asked> {
-        let fits = |path: &str| match path.strip_suffix('*') {
-            Some(start) if start.ends_with('/') => head.uri.path().starts_with(start),
-            _ => head.uri.path() == path,
-        };
-        let found = self.entries.iter().find(|(method, path, _)| method == head.method.as_str() && fits(path));
-        found.map(|(_, _, asked)| asked.clone())
+        let found = self.find(head.uri.path(), Some(head.method.as_str()), |_| None);
+        found.ok().map(|(action, resource)| Asked::new(action, resource))
     }
 }
 
@@ -107,7 +82,7 @@ impl Asks for PathMap {
 /// use axum::{Extension, Router, routing::post};
 /// use tollgate::edge::identity::{StaticProvider, StaticSecret};
 /// use tollgate::model::{Identity, SecretText};
-/// use tollgate::{Asked, AuthorizeLayer, Bundle, Decision, Engine, PathMap, SourceFile};
+/// use tollgate::{AuthorizeLayer, Bundle, Decision, Engine, EntityUid, RouteMap, SourceFile};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let rules = "authz_rules: [{ users: [alice], models: [openai-main/gpt-4o], actions: [chat] }]";
@@ -121,8 +96,8 @@ impl Asks for PathMap {
 ///     .authenticator(Arc::new(StaticProvider::new(vec![token])?))
 ///     .build()?;
 ///
-/// let model = r#"Model::"openai-main/gpt-4o""#.parse()?;
-/// let map = PathMap::new().on("POST", "/chat", Asked::new("chat", model));
+/// let model: EntityUid = r#"Model::"openai-main/gpt-4o""#.parse()?;
+/// let map = RouteMap::empty().on("POST", "/chat", "chat", model);
 /// let app: Router = Router::new()
 ///     .route("/chat", post(|Extension(identity): Extension<Arc<Identity>>, Extension(decision): Extension<Decision>| async move {
 ///         format!("{} {}", identity.principal, decision.message())

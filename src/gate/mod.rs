@@ -41,7 +41,7 @@ pub use ports::{
     Keys, KeysOf, Later, Look, Meters, Notice, PUBLISHED_FOR_SECONDS, RefreshDigest, Refreshed, Reply, StoreError,
     SubjectsOf, TokenError, TokenStore, Tokens,
 };
-pub use routes::{Mapped, Named, RouteError, RouteMap};
+pub use routes::{MAX_ROUTES, Mapped, Named, RouteError, RouteMap};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;
 pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, standings};

@@ -8,7 +8,10 @@ use crate::model::EntityUid;
 /// Longest path.
 const MAX_PATH_BYTES: usize = 2_048;
 
-/// What requests of a gateway ask for, the first route that fits first.
+/// Most routes of a map.
+pub const MAX_ROUTES: usize = 1_000;
+
+/// What requests of a gateway ask for, the first route that fits first; what no route fits nobody may ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteMap {
     routes: Vec<Mapped>,
@@ -17,10 +20,10 @@ pub struct RouteMap {
 /// One route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapped {
-    /// `/v1/chat/completions`; a `*` at the end takes every rest of one part or more.
+    /// `/v1/chat/completions`; a `/*` at the end takes every rest of one part or more.
     pub path: SmolStr,
-    /// Its method, in capitals.
-    pub method: SmolStr,
+    /// Its method, in capitals; any, where none is said.
+    pub method: Option<SmolStr>,
     /// The action.
     pub action: SmolStr,
     /// The resource.
@@ -34,6 +37,12 @@ pub enum Named {
     Param(SmolStr),
     /// Always this one.
     Fixed(EntityUid),
+}
+
+impl From<EntityUid> for Named {
+    fn from(uid: EntityUid) -> Self {
+        Self::Fixed(uid)
+    }
 }
 
 /// Why a request asks for nothing that is known.
@@ -57,8 +66,28 @@ impl RouteMap {
         Self { routes }
     }
 
+    /// That fits nothing yet.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self { routes: Vec::new() }
+    }
+
+    /// With a route behind the others: requests with this method for this path ask for `action` on `resource`.
+    #[must_use]
+    pub fn on(
+        mut self,
+        method: impl Into<SmolStr>,
+        path: impl Into<SmolStr>,
+        action: impl Into<SmolStr>,
+        resource: impl Into<Named>,
+    ) -> Self {
+        let method = Some(method.into());
+        self.routes.push(Mapped { path: path.into(), method, action: action.into(), resource: resource.into() });
+        self
+    }
+
     /// What a request asks for; `param` finds a parameter by its name. Without a method, that of the first route whose
-    /// path fits is meant.
+    /// path fits is meant. A path is compared as it was sent, byte for byte.
     ///
     /// # Errors
     /// Where that is nothing that is known.
@@ -80,8 +109,9 @@ impl RouteMap {
             return Err(RouteError::Ambiguous);
         }
         let fits = |route: &&Mapped| {
-            method.is_none_or(|method| method == route.method)
-                && match route.path.strip_suffix('*') {
+            let fits = |wanted: &SmolStr| method.is_none_or(|method| method == wanted);
+            route.method.as_ref().is_none_or(fits)
+                && match route.path.strip_suffix('*').filter(|beginning| beginning.ends_with('/')) {
                     Some(beginning) => path.strip_prefix(beginning).is_some_and(|rest| !rest.is_empty()),
                     None => path == route.path,
                 }
@@ -114,13 +144,13 @@ impl Default for RouteMap {
         ];
         let post = |(path, action): (&'static str, &'static str)| Mapped {
             path: SmolStr::new_static(path),
-            method: SmolStr::new_static("POST"),
+            method: Some(SmolStr::new_static("POST")),
             action: SmolStr::new_static(action),
             resource: Named::Param(SmolStr::new_static("model")),
         };
         let models = EntityUid::new("Router", "models").map(|router| Mapped {
             path: SmolStr::new_static("/v1/models"),
-            method: SmolStr::new_static("GET"),
+            method: Some(SmolStr::new_static("GET")),
             action: SmolStr::new_static("list"),
             resource: Named::Fixed(router),
         });

@@ -156,6 +156,154 @@ authz_rules:
     assert_eq!(check(text), [""; 0]);
 }
 
+/// Where the text of a config file does not fit what `tollgate schema --config` prints.
+fn check_config(text: &str) -> Vec<String> {
+    let schema: Value = serde_json::from_str(&tollgate::config::schema_json()).unwrap();
+    misfits(&schema, &schema, &serde_yaml::from_str(text).unwrap(), "")
+}
+
+/// Whether `tollgate serve` reads it, as far as the form goes; what files hold is not looked at.
+fn is_read(text: &str) -> Result<(), String> {
+    let temp = tempfile::TempDir::new().unwrap();
+    let path = temp.path().join("t.yaml");
+    fs::write(&path, text).unwrap();
+    let flags = tollgate::config::Flags { config: Some(path), ..Default::default() };
+    let read = tollgate::config::Settings::from(&flags, |_| None);
+    read.map(drop).map_err(|error| error.to_string())
+}
+
+#[test]
+fn config_files_of_the_documents_fit() {
+    let mut blocks = 0;
+    for page in ["docs/identity.md", "docs/http.md", "docs/limits.md", "README.md"] {
+        let page = fs::read_to_string(root().join(page)).unwrap();
+        for block in page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let sections = ["identity:", "routes:", "listen:", "meters:", "alerts:", "decisions:", "tls:"];
+            let is_whole = !block.contains('…');
+            if is_whole && sections.iter().any(|section| block.lines().any(|line| line.starts_with(section))) {
+                blocks += 1;
+                assert_eq!(check_config(block), [""; 0], "{block}");
+            }
+        }
+    }
+    assert!(blocks >= 14, "only {blocks} were found");
+}
+
+/// Every member of `identity:` and `routes:` in one of its forms, or more of them.
+const EVERYTHING: &str = r#"
+routes:
+  - { path: /v1/chat/completions, method: POST, action: chat, model_param: model }
+  - { path: /x/*, action: use, resource: 'Router::"x"' }
+identity:
+  loopback: closed
+  key_headers: [x-key]
+  failures: { enabled: true, source_burst: 5, source_every_ms: 1000, id_burst: 5, id_every_ms: 1000, proved_ms: 1000 }
+  admin_policies: "off"
+  tokens: { issuer: t, access_seconds: 60, refresh_seconds: 600, rotate_seconds: 600, pepper_file: p }
+  providers:
+    - { name: k, enabled: true, on_error: refuse, keys: { unknown_owners: allow, pepper_file: p, first_key: file, max_stale_seconds: 5 } }
+    - { static: { anywhere: true, tokens: [{ token: 0123456789abcdef, principal: 'User::"a"', roles: [r] }] } }
+    - jwt:
+        max_token_bytes: 4096
+        remembered: 10
+        issuers:
+          - issuer: https://a.example
+            audiences: tollgate
+            jwks_url: https://a.example/keys
+            bearer_file: b
+            algorithms: [ES256]
+            types: [JWT]
+            leeway_seconds: 5
+            max_lifetime_seconds: 500
+            refresh_ms: 60000
+            unknown_key_pause_ms: 1000
+            max_stale_ms: 100000
+            require: { hd: example.com, sub: ['a', 'b*'] }
+            claims:
+              user: [email, { claim: sub, strip_prefix: x }]
+              service: { claim: azp, map: { a: b } }
+              external_id: sub
+              teams: { claim: groups, split: comma, only_prefix: t- }
+              orgs: { value: acme }
+              roles: { value: [a, b] }
+              tags: tags
+              email: email
+              metadata: { region: region, fixed: { value: x } }
+            service_when: { gty: client-credentials }
+            memberships: replace
+            unknown_users: refuse
+            directory: true
+            metadata_headers: [x-project]
+          - { issuer: https://b.example, audiences: [a, b], jwks_file: f, principal: service }
+          - { issuer: https://c.example, audiences: [a], pem_files: [f, g] }
+          - { issuer: https://d.example, audiences: [a], secret_file: s }
+    - introspection:
+        url: https://a.example/i
+        client_id: c
+        client_secret_file: s
+        issuer: https://e.example
+        audiences: [a]
+        remember_ms: 1000
+        timeout_ms: 1000
+        require: { a: b }
+        claims: {}
+        principal: user
+        memberships: join
+        unknown_users: allow
+        directory: false
+        metadata_headers: [x]
+    - { basic: { htpasswd: f, bundle: false, at_once: 1, queue: 1, cache_ms: 1 } }
+    - { digest: { file: f, realm: r } }
+    - delegated:
+        url: https://a.example/v
+        timeout_ms: 100
+        at_once: 5
+        cache_ms: 0
+        principal_type: Service
+        nameless: 'User::"n"'
+        headers: [x]
+        attributes: { teams: [t], orgs: [o], roles: [r], tags: [g] }
+    - { forwarded_certificate: { from: [10.0.0.0/8], mappings: [{ dns: a.example, principal: 'Service::"a"' }] } }
+    - { client_certificate: { mappings: [{ spiffe: 'spiffe://a.example/bot', principal: 'Service::"bot"', teams: [t], orgs: [o], roles: [r], tags: [g] }] } }
+tls: { certificate_file: c, key_file: k, client_ca_file: a, client_certificates: required }
+"#;
+
+#[test]
+fn every_form_of_identity_and_routes_fits_and_is_read() {
+    assert_eq!(check_config(EVERYTHING), [""; 0]);
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    fs::write(secret.path(), "0123456789012345678901234567890123456789").unwrap();
+    let secret_file = format!("secret_file: {}", secret.path().display());
+    assert_eq!(is_read(&EVERYTHING.replace("secret_file: s", &secret_file)), Ok(()));
+}
+
+#[test]
+fn a_config_file_that_is_not_read_does_not_fit() {
+    for text in [
+        "identiy: {}",
+        "identity: { token: {} }",
+        "identity: { tokens: null }",
+        "identity: { loopback: shut }",
+        "identity: { failures: { source_burst: -1 } }",
+        "identity: { providers: { keys: {} } }",
+        "identity: { providers: [{ kees: {} }] }",
+        "identity: { providers: [{ keys: { first_key: maybe } }] }",
+        "identity: { providers: [{ jwt: {} }] }",
+        "identity: { providers: [{ jwt: { issuers: [{ issuer: a }] } }] }",
+        "identity: { providers: [{ jwt: { issuers: [{ issuer: 'https://a', audiences: [a], claims: { user: 5 } }] } }] }",
+        "identity: { providers: [{ jwt: { issuers: [{ issuer: 'https://a', audiences: [a], claims: { user: { claims: x } } }] } }] }",
+        "identity: { providers: [{ digest: {} }] }",
+        "identity: { providers: [{ delegated: { url: 'https://a', principal_type: Team } }] }",
+        "routes: {}",
+        "routes: [{ path: /x }]",
+        "routes: [{ path: /x, action: chat, model: y }]",
+        "routes: [{ path: [/x], action: chat }]",
+    ] {
+        assert_ne!(check_config(text), [""; 0], "{text}");
+        assert!(is_read(text).is_err(), "{text}");
+    }
+}
+
 #[test]
 fn what_does_not_load_does_not_fit() {
     for text in [

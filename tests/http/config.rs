@@ -92,6 +92,45 @@ fn every_mistake_is_told_with_its_place() {
 }
 
 #[test]
+fn routes_are_said_by_the_file_or_the_environment() {
+    let param = |_: &str| Some("a/b");
+    let asked = |settings: &Settings, path: &str, method: Option<&str>| {
+        let found = settings.http.routes.find(path, method, param);
+        found.map(|(action, resource)| format!("{action} {resource}")).map_err(|error| error.to_string())
+    };
+    let file = "routes:\n  - { path: /talk, method: POST, action: chat }\n  \
+                - { path: /in/*, action: use, resource: 'Router::\"in\"' }\n  \
+                - { path: /say, action: audio, model_param: voice }\n";
+    let settings = load(Some(file), &[], Flags::default()).unwrap();
+    assert_eq!(asked(&settings, "/talk", Some("POST")).unwrap(), "chat Model::\"a/b\"");
+    assert_eq!(asked(&settings, "/in/x/y", Some("PUT")).unwrap(), "use Router::\"in\"");
+    assert_eq!(asked(&settings, "/say", None).unwrap(), "audio Model::\"a/b\"");
+    // What is said replaces the usual ones.
+    for (path, method) in [("/talk", Some("GET")), ("/in", None), ("/v1/chat/completions", None)] {
+        assert!(asked(&settings, path, method).is_err(), "{path}");
+    }
+    let variable = r#"[{"path": "/other", "action": "embed"}]"#;
+    let settings = load(Some(file), &[("TOLLGATE_ROUTES", variable)], Flags::default()).unwrap();
+    assert_eq!(asked(&settings, "/other", None).unwrap(), "embed Model::\"a/b\"");
+    assert!(asked(&settings, "/talk", None).is_err());
+    for (wrong, told) in [
+        ("[]", "1 to 1000 routes"),
+        ("[{ path: talk, action: chat }]", "begins with `/`"),
+        ("[{ path: /a*, action: chat }]", "begins with `/`"),
+        ("[{ path: /a/*/b, action: chat }]", "begins with `/`"),
+        ("[{ path: /a, method: post, action: chat }]", "in capitals"),
+        ("[{ path: /a, action: '' }]", "name of an action"),
+        ("[{ path: /a }]", "action"),
+        ("[{ path: /a, action: chat, resource: in }]", "resource"),
+        ("[{ path: /a, action: chat, resource: 'Router::\"in\"', model_param: x }]", "do not go together"),
+        ("[{ path: /a, action: chat, verb: x }]", "verb"),
+    ] {
+        let said = load(Some(&format!("routes: {wrong}\n")), &[], Flags::default()).unwrap_err();
+        assert!(said.contains("t.yaml:1:") && said.contains(told), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn the_schema_names_every_setting() {
     let schema: serde_json::Value = serde_json::from_str(&schema_json()).unwrap();
     assert_eq!(schema["additionalProperties"], false);
@@ -112,9 +151,18 @@ fn the_documents_show_the_defaults() {
     let (example, _) = example.split_once("```").unwrap();
     assert_eq!(load(Some(example), &[], Flags::default()).unwrap(), Settings::default());
     // Each of them is there.
-    let schema = schema_json();
-    let names = schema.lines().filter_map(|line| line.trim().strip_suffix("\": {")?.strip_prefix('"'));
-    for name in names.filter(|name| !["properties", "items"].contains(name)) {
-        assert!(example.contains(&format!("{name}:")), "{name}");
+    let schema: serde_json::Value = serde_json::from_str(&schema_json()).unwrap();
+    let mut sections = vec![&schema];
+    let mut count = 0;
+    while let Some(section) = sections.pop() {
+        for (name, described) in section["properties"].as_object().into_iter().flatten() {
+            assert!(example.contains(&format!("{name}:")), "{name}");
+            count += 1;
+            // Of these the pages that they name tell.
+            if !["identity", "routes"].contains(&name.as_str()) {
+                sections.push(described);
+            }
+        }
     }
+    assert!(count > 40, "{count}");
 }

@@ -259,6 +259,26 @@ fn validating() -> Server {
 }
 
 #[test]
+fn what_paths_ask_for_may_be_configured() {
+    secret(TOKEN);
+    let config = format!(
+        "routes:\n  - {{ path: /talk, action: chat, model_param: voice }}\n\
+         identity:\n  providers:\n    - static: {{ tokens: [{{ token: {TOKEN}, principal: 'User::\"alice\"' }}] }}\n"
+    );
+    let server = Setup::new().config(&config).start();
+    let mut client = server.connect();
+    let mut ask = |path: &str, params: &str| {
+        let request = format!(r#"{{"path": "{path}", "params": {params}}}"#);
+        let body = format!(r#"{{"api_key": "{TOKEN}", "request": {request}, "authorize": true}}"#);
+        client.post("/v1/auth/validate", &body).status
+    };
+    assert_eq!(ask("/talk", r#"{"voice": "openai-main/gpt-4o"}"#), 200);
+    assert_eq!(ask("/talk", r#"{"voice": "openai-main/nothing"}"#), 403);
+    assert_eq!(ask("/talk", r#"{"model": "openai-main/gpt-4o"}"#), 400);
+    assert_eq!(ask("/v1/chat/completions", r#"{"model": "openai-main/gpt-4o"}"#), 400);
+}
+
+#[test]
 fn tollgate_is_the_endpoint_of_others() {
     let server = validating();
     let mut client = server.connect();

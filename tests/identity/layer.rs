@@ -12,7 +12,7 @@ use tollgate::edge::identity::{
 };
 use tollgate::gate::{Peer, Reserve};
 use tollgate::model::{Identity, Network, SecretText};
-use tollgate::{Asked, AuthorizeLayer, Bundle, Decision, Engine, PathMap, SourceFile};
+use tollgate::{AuthorizeLayer, Bundle, Decision, Engine, EntityUid, Named, RouteMap, SourceFile};
 use tower_service::Service;
 
 const TOKEN: &str = "layer-token-0123456789";
@@ -49,14 +49,15 @@ struct App {
 
 impl App {
     fn new(engine: Engine) -> Self {
-        let asked = |model: &str| Asked::new("chat", format!("Model::\"m/{model}\"").parse().unwrap());
-        let map = PathMap::new()
-            .on("POST", "/good", asked("good"))
-            .on("POST", "/below/*", asked("good"))
-            .on("POST", "/bad", asked("bad"))
-            .on("POST", "/busy", asked("busy"))
-            .on("POST", "/path", asked("path"))
-            .on("POST", "/odd", Asked::new("fly", "Model::\"m/good\"".parse().unwrap()));
+        let model = |model: &str| format!("Model::\"m/{model}\"").parse::<EntityUid>().unwrap();
+        let map = RouteMap::empty()
+            .on("POST", "/good", "chat", model("good"))
+            .on("POST", "/below/*", "chat", model("good"))
+            .on("POST", "/bad", "chat", model("bad"))
+            .on("POST", "/busy", "chat", model("busy"))
+            .on("POST", "/path", "chat", model("path"))
+            .on("POST", "/named", "chat", Named::Param("model".into()))
+            .on("POST", "/odd", "fly", model("good"));
         let reached = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&reached);
         let answer = move |Extension(identity): Extension<Arc<Identity>>, Extension(decision): Extension<Decision>| {
@@ -98,7 +99,7 @@ fn only_what_is_permitted_reaches_the_service() {
     let (engine, bearer) = (engine(), format!("Bearer {TOKEN}"));
     let app = App::new(engine.clone());
     let proved = [("authorization", bearer.as_str())];
-    for path in ["/good", "/below/a", "/below/", "/busy", "/path"] {
+    for path in ["/good", "/below/a", "/below/a/b", "/busy", "/path"] {
         let (status, body, _) = app.post(path, &proved);
         assert_eq!((status, body.as_str()), (200, "User::\"alice\" permitted"), "{path}");
     }
@@ -122,6 +123,11 @@ fn only_what_is_permitted_reaches_the_service() {
         ("/odd", proved.to_vec(), (400, "invalid_request")),
         ("/unknown", proved.to_vec(), (403, "forbidden")),
         ("/below", proved.to_vec(), (403, "forbidden")),
+        ("/below/", proved.to_vec(), (403, "forbidden")),
+        ("/below/../bad", proved.to_vec(), (403, "forbidden")),
+        ("/below/%2e%2e/bad", proved.to_vec(), (403, "forbidden")),
+        ("/below//bad", proved.to_vec(), (403, "forbidden")),
+        ("/named?model=m/good", proved.to_vec(), (403, "forbidden")),
         ("/good/", proved.to_vec(), (403, "forbidden")),
         ("/good%2f", proved.to_vec(), (403, "forbidden")),
         ("//good", proved.to_vec(), (403, "forbidden")),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Names and passwords.
@@ -19,13 +20,19 @@ pub struct BasicSettings {
     pub cache_ms: i64,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    /// An htpasswd file, of bcrypt hashes.
     htpasswd: Option<PathBuf>,
+    /// Whether users and services of the bundle may have passwords. Default: true.
     bundle: Option<bool>,
+    /// How many passwords are checked at a time. Default: 2.
     at_once: Option<usize>,
+    /// How many may wait for that. Default: 32.
     queue: Option<usize>,
+    /// For how long a right password is remembered, in milliseconds. Default: 60000.
     cache_ms: Option<i64>,
 }
 

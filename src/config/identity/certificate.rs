@@ -7,6 +7,7 @@
 //!         principal: 'Service::"{namespace}/{name}"'
 //! ```
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
@@ -27,33 +28,48 @@ pub struct ForwardedCertificates {
     pub mappings: Vec<Mapping>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    /// Whom which names prove; the first that fits.
     mappings: Vec<RawMapping>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawForwarded {
+    /// Networks of the proxies that are believed.
     from: Vec<String>,
+    /// Whom which names prove; the first that fits.
     mappings: Vec<RawMapping>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct RawMapping {
+    /// A SPIFFE id, or a pattern: `spiffe://acme.example/ns/{namespace}/sa/{name}`.
     spiffe: Option<String>,
+    /// A DNS name among the alternative names, or a pattern.
     dns: Option<String>,
+    /// An address among the alternative names, or a pattern.
     email: Option<String>,
+    /// The subject's common name, or a pattern.
     common_name: Option<String>,
+    /// Whom it proves: `Service::"{name}"`, with what the pattern took.
     principal: String,
+    /// Teams that it is in besides.
     #[serde(default)]
     teams: Vec<SmolStr>,
+    /// Orgs that it is in besides.
     #[serde(default)]
     orgs: Vec<SmolStr>,
+    /// Roles that it has besides.
     #[serde(default)]
     roles: Vec<SmolStr>,
+    /// Tags that it has besides.
     #[serde(default)]
     tags: Vec<SmolStr>,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
@@ -12,17 +13,27 @@ use crate::model::{RESERVED_ROLE_PREFIX, check_name};
 const MAX_ITEMS: usize = 1_000;
 
 /// What the claims of an issuer mean.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "claims")]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawClaims {
+    /// The id of a user.
     user: Option<OneOrMany<RawSource>>,
+    /// The id of a service.
     service: Option<OneOrMany<RawSource>>,
+    /// The id in the issuer's directory. Default: `sub`.
     external_id: Option<OneOrMany<RawSource>>,
+    /// Teams.
     teams: Option<OneOrMany<RawSource>>,
+    /// Orgs.
     orgs: Option<OneOrMany<RawSource>>,
+    /// Roles.
     roles: Option<OneOrMany<RawSource>>,
+    /// Tags.
     tags: Option<OneOrMany<RawSource>>,
+    /// The address. Default: `email`.
     email: Option<OneOrMany<RawSource>>,
+    /// What becomes `context.metadata`, by name.
     metadata: Option<BTreeMap<String, OneOrMany<RawSource>>>,
 }
 
@@ -38,7 +49,8 @@ pub(super) struct RawMapping {
     pub(super) metadata_headers: Option<Vec<String>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum RawPrincipal {
     User,
@@ -46,21 +58,24 @@ pub(super) enum RawPrincipal {
 }
 
 /// What becomes of the teams and orgs of the bundle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Memberships {
     Join,
     Replace,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum UnknownUsers {
     Allow,
     Refuse,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(untagged, expecting = "one, or a list")]
 pub(super) enum OneOrMany<T> {
     Many(Vec<T>),
@@ -76,25 +91,34 @@ impl<T> OneOrMany<T> {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(rename = "claim_source")]
 #[serde(untagged, expecting = "the path of a claim, or a mapping with `claim` or `value`")]
 pub(super) enum RawSource {
     Path(String),
     Detailed(RawDetailed),
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDetailed {
+    /// The path of a claim: `realm_access.roles`, `["https://example.com/roles"]`, or a JSON pointer.
     claim: Option<String>,
+    /// Fixed, whatever the token says.
     value: Option<OneOrMany<String>>,
+    /// Several values in one text, with these between.
     split: Option<RawSplit>,
+    /// Only values that begin so.
     only_prefix: Option<String>,
+    /// Only values that begin so, without that.
     strip_prefix: Option<String>,
+    /// Only these values, and what they stand for.
     map: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 enum RawSplit {
     Comma,

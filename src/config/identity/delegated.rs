@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
@@ -14,31 +15,46 @@ const MAX_HEADERS: usize = 64;
 /// How many answers are remembered.
 const CACHE_ENTRIES: usize = 10_000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    /// Where it is: `https://`, or `http://` on this machine.
     url: String,
+    /// For the whole exchange, in milliseconds. Default: 2000.
     timeout_ms: Option<u64>,
+    /// How many may be asked at a time. Default: 64.
     at_once: Option<usize>,
+    /// For how long an answer is remembered, in milliseconds. Default: 30000.
     cache_ms: Option<i64>,
+    /// What a `principal` without a type is. Default: User.
     principal_type: Option<PrincipalType>,
+    /// Whom an answer without a `principal` proves.
     nameless: Option<String>,
+    /// Headers that are sent on; all but secrets, where none is named.
     headers: Option<Vec<String>>,
+    /// Where attributes of the answer go.
     attributes: Option<RawAttributes>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[schemars(inline)]
 enum PrincipalType {
     User,
     Service,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct RawAttributes {
+    /// Attributes that name teams.
     teams: Option<Vec<SmolStr>>,
+    /// Attributes that name orgs.
     orgs: Option<Vec<SmolStr>>,
+    /// Attributes that name roles.
     roles: Option<Vec<SmolStr>>,
+    /// Attributes that name tags.
     tags: Option<Vec<SmolStr>>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Names and proofs of passwords.
@@ -13,10 +14,13 @@ pub struct DigestSettings {
     pub realm: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    /// The file of users: `name:realm:hash` with SHA-256.
     file: PathBuf,
+    /// The realm. Default: `tollgate`.
     realm: Option<String>,
 }
 

@@ -1,17 +1,25 @@
 //! `failures:`, how many credentials that prove nobody are borne.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::gate::FailureLimits;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    /// Whether anybody is slowed. Default: true.
     enabled: Option<bool>,
+    /// How many failures an address may have at once.
     source_burst: Option<u32>,
+    /// One more after so many milliseconds.
     source_every_ms: Option<i64>,
+    /// How many failures a name or key id may have at once.
     id_burst: Option<u32>,
+    /// One more after so many milliseconds.
     id_every_ms: Option<i64>,
+    /// For how long an address that proved an id is not slowed by others' failures with it, in milliseconds.
     proved_ms: Option<i64>,
 }
 

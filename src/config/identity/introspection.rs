@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
@@ -21,23 +22,39 @@ const REMEMBERED: usize = 10_000;
 const USUAL_TIMEOUT_MS: u64 = 2_000;
 const MOST_TIMEOUT_MS: u64 = 30_000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    /// The endpoint: `https://`, or `http://` on this machine.
     url: String,
+    /// As whom it is asked.
     client_id: String,
+    /// The file of that client's secret.
     client_secret_file: PathBuf,
+    /// Whose tokens they are.
     issuer: String,
+    /// What `aud` says: one of these. Left out where the endpoint tells only of tokens for this client.
     audiences: Option<OneOrMany<String>>,
+    /// For how long an answer is remembered, in milliseconds; never beyond the token's end.
     remember_ms: Option<u64>,
+    /// For the whole exchange, in milliseconds.
     timeout_ms: Option<u64>,
+    /// What claims must say.
     require: Option<BTreeMap<String, OneOrMany<String>>>,
+    /// What claims say of the principal.
     claims: Option<RawClaims>,
+    /// Whether every token is a user's or a service's. Default: user.
     principal: Option<RawPrincipal>,
+    /// What claims say in a token of a service.
     service_when: Option<BTreeMap<String, OneOrMany<String>>>,
+    /// Whether teams and orgs of the token join those of the bundle or replace them. Default: join.
     memberships: Option<Memberships>,
+    /// Whether those may ask whom the bundle does not know. Default: allow.
     unknown_users: Option<UnknownUsers>,
+    /// Whether an `external_id` of the bundle without an issuer means this issuer. Default: false.
     directory: Option<bool>,
+    /// Headers of the request that become `context.metadata`.
     metadata_headers: Option<Vec<String>>,
 }
 

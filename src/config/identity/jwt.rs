@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
@@ -29,38 +30,65 @@ const HOUR_MS: u64 = 60 * 60 * 1000;
 /// How often an unknown `kid` makes them be looked at, at most, where nothing else is said.
 const USUAL_PAUSE_MS: u64 = 30_000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    /// The issuers whose tokens are taken.
     issuers: Vec<RawIssuer>,
+    /// Longest token, 256 to 16384. Default: 8192.
     max_token_bytes: Option<usize>,
+    /// How many proved tokens are remembered. Default: 10000.
     remembered: Option<usize>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct RawIssuer {
+    /// What `iss` says, exactly.
     issuer: String,
+    /// What `aud` says: one of these.
     audiences: OneOrMany<String>,
+    /// Where its keys are. Default: what its discovery document names.
     jwks_url: Option<String>,
+    /// A file whose token is sent along when keys are fetched.
     bearer_file: Option<PathBuf>,
+    /// A file with its keys instead.
     jwks_file: Option<PathBuf>,
+    /// Files with its keys instead.
     pem_files: Option<OneOrMany<PathBuf>>,
+    /// The file of a secret of 32 bytes at least, for HS256, HS384 and HS512.
     secret_file: Option<PathBuf>,
+    /// The only algorithms. Default: those of its keys.
     algorithms: Option<Vec<String>>,
+    /// What `typ` may be. Default: `JWT` and `at+jwt`.
     types: Option<Vec<String>>,
+    /// By how much clocks may differ, 30 at most. Default: 10.
     leeway_seconds: Option<u64>,
+    /// Tokens that are valid for longer are refused.
     max_lifetime_seconds: Option<u64>,
+    /// How often keys are looked at, in milliseconds. Default: an hour.
     refresh_ms: Option<u64>,
+    /// How often an unknown `kid` makes them be looked at, at most, in milliseconds. Default: 30000.
     unknown_key_pause_ms: Option<u64>,
+    /// For how long keys decide while the issuer is away, in milliseconds. Default: for ever.
     max_stale_ms: Option<u64>,
+    /// What claims must say.
     require: Option<BTreeMap<String, OneOrMany<String>>>,
+    /// What claims say of the principal.
     claims: Option<RawClaims>,
+    /// Whether every token is a user's or a service's. Default: user.
     principal: Option<RawPrincipal>,
+    /// What claims say in a token of a service.
     service_when: Option<BTreeMap<String, OneOrMany<String>>>,
+    /// Whether teams and orgs of the token join those of the bundle or replace them. Default: join.
     memberships: Option<Memberships>,
+    /// Whether those may ask whom the bundle does not know. Default: allow.
     unknown_users: Option<UnknownUsers>,
+    /// Whether an `external_id` of the bundle without an issuer means this issuer. Default: false.
     directory: Option<bool>,
+    /// Headers of the request that become `context.metadata`.
     metadata_headers: Option<Vec<String>>,
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// API keys.
@@ -19,7 +20,8 @@ pub struct KeySettings {
 }
 
 /// What becomes of the administrator's key that the first start makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 pub enum FirstKey {
     /// It is printed, once.
@@ -38,16 +40,22 @@ impl Default for KeySettings {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    /// Whether keys of owners that the bundle does not declare are taken. Default: refuse.
     unknown_owners: Option<UnknownOwners>,
+    /// The file that keys the hashes, of 32 bytes at least; made in the data directory where none is named.
     pepper_file: Option<PathBuf>,
+    /// What becomes of the administrator's key that the first start makes. Default: print.
     first_key: Option<FirstKey>,
+    /// For how long keys of a Redis are taken that does not answer, in seconds. Default: 10.
     max_stale_seconds: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 enum UnknownOwners {
     Refuse,

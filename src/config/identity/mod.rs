@@ -20,9 +20,8 @@ mod keys;
 mod static_token;
 mod tokens;
 
-use std::sync::Arc;
-
 use hyper::header::HeaderName;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use super::node::{self, NodeError};
@@ -31,8 +30,7 @@ use crate::edge::identity::Mapping;
 use crate::edge::identity::introspection::IntrospectionSettings;
 use crate::edge::identity::jwt::JwtSettings;
 use crate::gate::FailureLimits;
-use crate::policy::problem::{Problem, ProblemCode};
-use crate::policy::yaml::{self, Node};
+use crate::policy::yaml::Node;
 
 pub use basic::BasicSettings;
 pub use certificate::ForwardedCertificates;
@@ -45,8 +43,6 @@ pub use tokens::TokenSettings;
 const MAX_PROVIDERS: usize = 32;
 /// Longest name of one.
 const MAX_NAME_BYTES: usize = 64;
-/// What a variable or file that says all of it is called in messages.
-const SECTION: &str = "identity";
 
 /// Who may be whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,18 +105,26 @@ pub enum ProviderKind {
 }
 
 /// As written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct Raw {
+    /// Whether decisions are open to this machine without a credential. Default: open.
     loopback: Option<Loopback>,
+    /// Headers that hold a key. Default: `x-api-key` and `api-key`.
     key_headers: Option<Vec<String>>,
+    /// How those who fail to prove themselves are slowed.
     failures: Option<failures::Raw>,
+    /// Whether the policies that ship say who manages keys where the bundle says nothing of it. Default: on.
     admin_policies: Option<Switch>,
+    /// Tollgate's own tokens; without it there are none.
     tokens: Option<tokens::Raw>,
+    /// Who is asked whom a credential proves, in this order. Left out: `keys`.
     providers: Option<Vec<RawProvider>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 enum Loopback {
     Open,
@@ -128,31 +132,46 @@ enum Loopback {
 }
 
 /// One member says of which kind it is.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct RawProvider {
+    /// What it is called in logs. Default: as its kind.
     name: Option<String>,
+    /// Whether it is asked. Default: true.
     enabled: Option<bool>,
+    /// What becomes of a credential while whom it asks is away. Default: refuse.
     on_error: Option<OnError>,
+    /// API keys.
     keys: Option<keys::Raw>,
+    /// Fixed tokens, for development.
     r#static: Option<static_token::Raw>,
+    /// Tokens of other issuers (RFC 7519).
     jwt: Option<jwt::Raw>,
+    /// Opaque tokens, which an endpoint is asked about (RFC 7662).
     introspection: Option<introspection::Raw>,
+    /// Names and passwords (RFC 7617).
     basic: Option<basic::Raw>,
+    /// Somebody else's endpoint says whom a credential proves.
     delegated: Option<delegated::Raw>,
+    /// Proofs of passwords (RFC 7616, SHA-256).
     digest: Option<digest::Raw>,
+    /// The listener's client certificates.
     client_certificate: Option<certificate::Raw>,
+    /// Client certificates of which a trusted proxy tells.
     forwarded_certificate: Option<certificate::RawForwarded>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 enum Switch {
     On,
     Off,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 enum OnError {
     Refuse,
@@ -175,14 +194,9 @@ impl IdentitySettings {
         Self::checked(raw).map_err(|message| NodeError { place: Some(node.place), message })
     }
 
-    /// Reads the section from a text of its own, which may say all of it.
-    pub(super) fn read_text(name: &Arc<str>, text: &str) -> Result<Self, Vec<Problem>> {
-        let reading = yaml::read(name, text);
-        if reading.problems.iter().any(Problem::is_error) {
-            return Err(reading.problems);
-        }
-        let Some(root) = &reading.root else { return Ok(Self::default()) };
-        Self::read(root).map_err(|error| vec![problem(name, &error)])
+    /// What the section takes.
+    pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Raw>()
     }
 
     fn checked(raw: Raw) -> Result<Self, String> {
@@ -278,11 +292,4 @@ impl Provider {
         }
         Ok(Self { name, pass_on_error, kind })
     }
-}
-
-/// What is wrong with the section, as a problem of the file it stands in.
-pub(super) fn problem(name: &Arc<str>, error: &NodeError) -> Problem {
-    let place = error.place.unwrap_or_default();
-    let message = format!("`{SECTION}`: {}", error.message);
-    Problem::error(ProblemCode::InvalidValue, name, place, message).with_help("docs/identity.md has every setting")
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::model::{EntityUid, SecretText};
@@ -39,20 +40,28 @@ impl PartialEq for StaticToken {
 
 impl Eq for StaticToken {}
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    /// The tokens.
     tokens: Vec<RawToken>,
+    /// Whether they hold where other machines reach the server. Default: false.
     #[serde(default)]
     anywhere: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct RawToken {
+    /// The token, of 16 bytes at least.
     token: Option<String>,
+    /// The file that holds it.
     token_file: Option<PathBuf>,
+    /// Whom it proves: `User::"alice"`.
     principal: String,
+    /// Roles that it gives, Tollgate's own among them.
     #[serde(default)]
     roles: Vec<String>,
 }

@@ -2,19 +2,26 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::edge::identity::tokens::TokenOptions;
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    /// Their issuer, and their audience. Default: `tollgate`.
     issuer: Option<String>,
+    /// For how long a token is good, 10 to 3600. Default: 900.
     access_seconds: Option<u64>,
+    /// For how long a refresh token is good. Default: 604800.
     refresh_seconds: Option<u64>,
+    /// For how long a key signs. Default: 2592000.
     rotate_seconds: Option<u64>,
+    /// The file that seals the keys that sign, where they are in a Redis. Default: that of `keys`.
     pepper_file: Option<PathBuf>,
 }
 
