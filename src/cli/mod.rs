@@ -24,6 +24,7 @@ mod limits_of;
 mod load;
 mod login;
 mod output;
+mod panics;
 mod password;
 mod progress;
 mod question;
@@ -36,6 +37,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use output::Exit;
+pub use panics::tell_only_where;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -80,6 +82,7 @@ enum Command {
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
+    tell_only_where();
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => {

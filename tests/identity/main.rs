@@ -31,6 +31,7 @@ mod layer;
 mod login;
 mod mapping;
 mod oidc;
+mod panics;
 mod passwords;
 mod recalled;
 mod recipes;

@@ -1,6 +1,5 @@
 //! `POST /is_authorized`: one question, or one about a list.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -11,6 +10,7 @@ use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
+use super::guard::{guarded, guarded_async};
 use super::wire::{self, Asked, Asking, Question, What};
 use crate::edge::answer::{self, About, status_of, telling};
 use crate::gate::{self, Authorized, CandidatesDecision, Wish};
@@ -219,28 +219,6 @@ fn counted(
     app.metrics.decided(decision.code, telling(&decision).map_or(&[], |telling| &telling.rules));
     let hint = explain.then(|| hint(snapshot, facts, request, &decision)).flatten();
     Decided::Candidates(decision, hint)
-}
-
-/// The last net: what should never happen is no decision, and ends neither the server nor the connection.
-fn guarded<T>(app: &App, work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked(app)))
-}
-
-/// As [`guarded`], at every step of what waits.
-pub(super) async fn guarded_async<T>(
-    app: &App,
-    work: impl Future<Output = Result<T, ApiError>>,
-) -> Result<T, ApiError> {
-    let mut work = std::pin::pin!(work);
-    std::future::poll_fn(|cx| {
-        catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))).unwrap_or_else(|_| Poll::Ready(Err(panicked(app))))
-    })
-    .await
-}
-
-fn panicked(app: &App) -> ApiError {
-    app.metrics.panicked();
-    ApiError::new(ErrorCode::Unavailable, "no decision could be made; the server's log says why")
 }
 
 /// What the one that refuses lacked.

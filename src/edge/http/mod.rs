@@ -14,6 +14,7 @@ mod cedar_agent;
 mod credential;
 mod errors;
 mod grammar;
+mod guard;
 mod is_authorized;
 mod keys;
 mod metrics;

@@ -21,6 +21,7 @@ use tower_service::Service as _;
 use super::app::App;
 use super::caller::{self, Access, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
+use super::guard::guarded_async;
 use super::keys::{self, Ask};
 use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing, tokens, validate};
 
@@ -179,7 +180,7 @@ where
     B::Error: Display,
 {
     let (head, body) = request.into_parts();
-    let response = match dispatch(app, &head, body, peer).await {
+    let response = match guarded_async(app, dispatch(app, &head, body, peer)).await {
         Ok(response) => response,
         Err(error) => caller::challenged(app, &error),
     };

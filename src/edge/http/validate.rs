@@ -12,7 +12,6 @@ use super::app::App;
 use super::body::{self, JSON, USUAL_ANSWER_BYTES, of_type};
 use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
-use super::is_authorized::guarded_async;
 use crate::edge::answer;
 use crate::gate::{self, Credential, Described, Presented, RouteError};
 use crate::model::{DecisionCode, Facts, Identity, Request, SecretText, Told, strict_json};
@@ -70,8 +69,7 @@ async fn forbidden(
         context.insert("method".to_owned(), method.as_str().into());
     }
     let request = Request::proved(Arc::clone(identity), action, resource).with_context(Told::from(context));
-    let decided = async { Ok(gate::authorize(app.engine.world(snapshot, facts), &request, None).await?) };
-    let decision = guarded_async(app, decided).await?.decision;
+    let decision = gate::authorize(app.engine.world(snapshot, facts), &request, None).await?.decision;
     app.metrics.decided(decision.code, &decision.rules);
     if decision.is_permit() {
         return Ok(None);
