@@ -108,6 +108,64 @@ impl Provider {
     }
 }
 
+/// `tollgate login` shows a code, a person types it at the real provider, and `tollgate token` then has a token that a
+/// server takes, and renews it.
+#[test]
+fn a_person_signs_in_with_the_command_line() {
+    if !there_is_a_provider() {
+        return;
+    }
+    let temp = tempfile::TempDir::new().unwrap();
+    let provider = Provider::start(0, &temp.path().join("keys.json"));
+    let server = server(&provider);
+    let at = format!("http://{}", server.address);
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.args(arguments).args(["--server", &at]).env_clear().env("HOME", temp.path()).stdin(Stdio::null());
+        command
+    };
+    let arguments =
+        ["login", "--issuer", &provider.issuer, "--client-id", "cli", "--scope", "openid chat offline_access"];
+    let mut login = command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(login.stderr.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    let (_, rest) = line.trim().split_once("open ").unwrap_or_else(|| panic!("{line}"));
+    let (page, code) = rest.split_once(" and type ").unwrap_or_else(|| panic!("{line}"));
+    let code = code.split_whitespace().next().unwrap();
+    let person = Command::new("node")
+        .args(["sign-in.mjs", &provider.issuer, "alice", &format!("{page}?user_code={code}")])
+        .current_dir(folder())
+        .output()
+        .unwrap();
+    assert!(person.status.success(), "{}", String::from_utf8_lossy(&person.stdout));
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut told, &mut rest).unwrap();
+    assert!(login.wait().unwrap().success(), "{line}{rest}");
+    let token = || {
+        let output = command(&["token"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        secret(String::from_utf8(output.stdout).unwrap().trim())
+    };
+    let first = token();
+    let told = ask(&mut server.connect(), &first);
+    assert_eq!(
+        (told["decision"].as_str(), told["principal"]["id"].as_str()),
+        (Some("permit"), Some("alice")),
+        "{told}"
+    );
+    // As if it had ended: another one is had with the refresh token.
+    let file = temp.path().join(".config/tollgate/credentials.json");
+    let mut kept: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let ends = kept.pointer_mut("/servers").unwrap().as_object_mut().unwrap().values_mut().next().unwrap();
+    let name = ends.as_object().unwrap().keys().find(|name| name.contains("expires")).unwrap().clone();
+    ends[&name] = json!(0);
+    std::fs::write(&file, kept.to_string()).unwrap();
+    let second = token();
+    assert_ne!(first, second);
+    assert_eq!(ask(&mut server.connect(), &second)["decision"], "permit");
+}
+
 impl Drop for Provider {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -1,6 +1,6 @@
 // Signs somebody in by the device flow (RFC 8628), as a person with a browser would: node sign-in.mjs <issuer> <login>.
-// Prints the token's answer.
-const [issuer, login] = process.argv.slice(2);
+// Prints the token's answer. With a third argument, the address that another device shows, it does the person's part alone.
+const [issuer, login, shown] = process.argv.slice(2);
 const form = (fields) => new URLSearchParams(fields).toString();
 const jar = new Map();
 
@@ -37,7 +37,7 @@ const token = (fields) => fetch(`${issuer}/token`, {
   method: 'POST', body: form(fields), headers: { 'content-type': 'application/x-www-form-urlencoded' },
 }).then((response) => response.json());
 
-const device = await fetch(`${issuer}/device/auth`, {
+const device = shown ? { verification_uri_complete: shown } : await fetch(`${issuer}/device/auth`, {
   method: 'POST',
   body: form({ client_id: 'cli', scope: 'openid chat', resource: 'urn:tollgate' }),
   headers: { 'content-type': 'application/x-www-form-urlencoded' },
@@ -45,6 +45,11 @@ const device = await fetch(`${issuer}/device/auth`, {
 let page = await browse(device.verification_uri_complete);
 for (let step = 0; step < 8 && !/sign-in success/i.test(page.text); step += 1) {
   page = await filled(page, /name="login"/.test(page.text) ? { login, password: 'any' } : {});
+}
+if (shown) {
+  const done = /sign-in success/i.test(page.text);
+  console.log(done ? 'signed in' : page.text.slice(0, 2000));
+  process.exit(done ? 0 : 1);
 }
 const answer = await token({
   client_id: 'cli', grant_type: 'urn:ietf:params:oauth:grant-type:device_code', device_code: device.device_code,
