@@ -3,7 +3,7 @@
 
 use smol_str::SmolStr;
 
-use crate::model::EntityUid;
+use crate::model::{EntityUid, is_read_in_two_ways};
 
 /// Longest path.
 const MAX_PATH_BYTES: usize = 2_048;
@@ -98,12 +98,11 @@ impl RouteMap {
         param: impl Fn(&str) -> Option<&'p str>,
     ) -> Result<(SmolStr, EntityUid), RouteError> {
         let ambiguous = |path: &str| {
-            let parts = path.split('/').skip(1);
-            let odd = |byte: u8| byte.is_ascii_control() || matches!(byte, b'%' | b'\\' | b'?' | b'#' | b';');
             !path.starts_with('/')
                 || path.len() > MAX_PATH_BYTES
-                || path.bytes().any(odd)
-                || parts.clone().any(|part| matches!(part, "" | "." | "..") && path != "/")
+                || path.bytes().any(|byte| byte.is_ascii_control())
+                || (path.ends_with('/') && path != "/")
+                || is_read_in_two_ways(path)
         };
         if ambiguous(path) {
             return Err(RouteError::Ambiguous);

@@ -7,6 +7,7 @@ pub mod identity;
 pub mod key;
 pub mod limit;
 pub mod password;
+pub mod path;
 pub mod period;
 pub mod request;
 pub mod secret;
@@ -28,6 +29,7 @@ pub use key::{
 };
 pub use limit::{Each, KeyLimit};
 pub use password::{Argon2id, PasswordHash, PasswordHashError};
+pub use path::{TWO_WAYS_AT_END, TWO_WAYS_WITHIN, is_read_in_two_ways};
 pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
 pub use secret::SecretText;

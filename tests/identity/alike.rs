@@ -48,6 +48,17 @@ fn contexts() -> Vec<Value> {
             contexts.push(context);
         }
     }
+    for path in [
+        "/v1/chat/%2e%2e/x",
+        "/v1/chat//x",
+        "/v1/chat/./x",
+        "/v1/chat/.",
+        "/v1/chat/a\\b",
+        "/v1/chat/x;y",
+        "/v1/chat/x?y",
+    ] {
+        contexts.push(json!({"path": path, "ip": "10.1.2.3"}));
+    }
     for ip in [
         "10.1.2.3",
         "10.2.0.1",

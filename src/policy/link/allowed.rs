@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{AllowedPath, Network};
+use crate::model::{AllowedPath, Network, TWO_WAYS_AT_END, TWO_WAYS_WITHIN};
 use crate::policy::cedar_text::quoted;
 
 /// Holds where `context.path` is one of these, asked for with one of its methods.
@@ -13,8 +13,7 @@ pub(super) fn paths(paths: &[AllowedPath]) -> String {
             Some(beginning) => {
                 let beginning = quoted(beginning);
                 let any_rest = beginning.strip_suffix('"').unwrap_or(&beginning);
-                let no_way_up = r#"!(context.path like "*/../*") && !(context.path like "*/..")"#;
-                format!("context.path like {any_rest}*\" && {no_way_up}")
+                format!("context.path like {any_rest}*\" && !({})", read_in_two_ways())
             }
             None => format!("context.path == {}", quoted(&allowed.path)),
         };
@@ -28,6 +27,18 @@ pub(super) fn paths(paths: &[AllowedPath]) -> String {
     };
     let fits: Vec<String> = paths.iter().map(fits).collect();
     format!("context has path && ({})", fits.join(" || "))
+}
+
+/// Holds where [`is_read_in_two_ways`](crate::model::is_read_in_two_ways) does of `context.path`.
+fn read_in_two_ways() -> String {
+    let like = |(part, rest): (&str, &str)| {
+        let part = quoted(part);
+        let part = part.trim_matches('"');
+        format!("context.path like \"*{part}{rest}\"")
+    };
+    let within = TWO_WAYS_WITHIN.map(|part| (part, "*"));
+    let at_end = TWO_WAYS_AT_END.map(|end| (end, ""));
+    within.into_iter().chain(at_end).map(like).collect::<Vec<_>>().join(" || ")
 }
 
 /// Holds where `context.ip` is in one of these.
