@@ -19,6 +19,7 @@ struct World {
     ed: Signer,
     rsa: Signer,
     p384: Signer,
+    p521: Signer,
     other: Signer,
     shared: Signer,
 }
@@ -26,12 +27,13 @@ struct World {
 impl World {
     fn new() -> Self {
         let (es, ed, rsa, p384) = (Signer::p256("es"), Signer::ed("ed"), Signer::rsa("rsa"), Signer::p384("p384"));
+        let p521 = Signer::p521("p521");
         // The same name as a key of the first issuer.
         let other = Signer::p256("es");
         let shared = Signer::shared(&secret(SHARED_SECRET));
         let temp = tempfile::TempDir::new().unwrap();
         let write = |name: &str, text: &str| std::fs::write(temp.path().join(name), text).unwrap();
-        let mut published: Value = serde_json::from_str(&set([&es, &ed, &rsa, &p384])).unwrap();
+        let mut published: Value = serde_json::from_str(&set([&es, &ed, &rsa, &p384, &p521])).unwrap();
         let unused = Signer::p256("enc");
         let odd = [
             changed(&unused.jwk(), &json!({"use": "enc"})),
@@ -57,7 +59,7 @@ impl World {
         );
         let server = Setup::new().config(&config).start_in(temp);
         server.until("the keys are read", |server| server.log().matches("in use").count() == 3);
-        Self { server, es, ed, rsa, p384, other, shared }
+        Self { server, es, ed, rsa, p384, p521, other, shared }
     }
 
     /// What the server says to the token: `permit`, or the reason that its metrics count.
@@ -127,6 +129,9 @@ fn headers(world: &World) -> Vec<Case> {
         ("a good RS512", world.rsa.with(&json!({"alg": "RS512", "kid": "rsa"}), &claims()), "permit"),
         ("a good PS256", world.rsa.with(&json!({"alg": "PS256", "kid": "rsa"}), &claims()), "permit"),
         ("a good ES384", world.p384.token(&claims()), "permit"),
+        ("a good ES512", world.p521.token(&claims()), "permit"),
+        ("ES512 with a key of P-384", world.p521.with(&json!({"alg": "ES512", "kid": "p384"}), &claims()), "untrusted"),
+        ("ES384 with a key of P-521", world.p521.with(&json!({"alg": "ES384", "kid": "p521"}), &claims()), "untrusted"),
         ("a good access token", with(json!({"alg": "ES256", "kid": "es", "typ": "at+JWT"})), "permit"),
         ("no typ", with(json!({"alg": "ES256", "kid": "es"})), "permit"),
         (
@@ -411,4 +416,39 @@ fn forms(world: &World) -> Vec<Case> {
         ("ten kilobytes", world.es.token(&changed(&claims(), &json!({"x": "x".repeat(10_000)}))), "malformed"),
         ("more than a credential may have", format!("{good}{}", "A".repeat(17_000)), "status 400"),
     ]
+}
+
+/// Public keys in PEM (RFC 7468), of each kind that is taken: what their private keys sign is taken, and nothing else.
+#[test]
+fn a_key_in_pem_checks_what_it_signed() {
+    use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+    use aws_lc_rs::signature::KeyPair as _;
+    use tollgate::edge::identity::jose::{Jws, KeySet, Unsigned};
+
+    let pem = |der: PublicKeyX509Der<'_>| {
+        use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
+        let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+    };
+    let signers = [Signer::p256(""), Signer::p384(""), Signer::p521(""), Signer::ed(""), Signer::rsa("")];
+    let keys = signers.each_ref().map(|signer| {
+        let pem = match &signer.key {
+            Key::P256(key) | Key::P384(key) | Key::P521(key) => pem(key.public_key().as_der().unwrap()),
+            Key::Ed(key) => pem(key.public_key().as_der().unwrap()),
+            Key::Rsa(key) => pem(key.public_key().as_der().unwrap()),
+            Key::Shared(_) => unreachable!(),
+        };
+        KeySet::of_pem(pem.as_bytes()).unwrap_or_else(|error| panic!("{}: {error}", signer.algorithm()))
+    });
+    for (signer, signed_by) in signers.iter().zip(0..) {
+        let token = signer.token(&json!({"sub": "a"}));
+        let jws = Jws::parse(&token, 8192).unwrap();
+        for (keys, number) in keys.iter().zip(0..) {
+            let checked = keys.check(&jws, None);
+            let wanted = if number == signed_by { Ok(()) } else { Err(Unsigned::Algorithm) };
+            assert_eq!(checked, wanted, "{} with {}", signer.algorithm(), signers[number].algorithm());
+        }
+    }
+    assert!(KeySet::of_pem(b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n").is_err());
 }

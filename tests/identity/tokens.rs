@@ -6,8 +6,8 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
-    RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair,
+    Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -26,6 +26,7 @@ pub fn now() -> i64 {
 pub enum Key {
     P256(EcdsaKeyPair),
     P384(EcdsaKeyPair),
+    P521(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
     Rsa(RsaKeyPair),
     Shared(String),
@@ -46,6 +47,10 @@ impl Signer {
         Self { kid: kid.to_owned(), key: Key::P384(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap()) }
     }
 
+    pub fn p521(kid: &str) -> Self {
+        Self { kid: kid.to_owned(), key: Key::P521(EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap()) }
+    }
+
     pub fn ed(kid: &str) -> Self {
         Self { kid: kid.to_owned(), key: Key::Ed(Ed25519KeyPair::generate().unwrap()) }
     }
@@ -62,6 +67,7 @@ impl Signer {
         match self.key {
             Key::P256(_) => "ES256",
             Key::P384(_) => "ES384",
+            Key::P521(_) => "ES512",
             Key::Ed(_) => "EdDSA",
             Key::Rsa(_) => "RS256",
             Key::Shared(_) => "HS256",
@@ -79,6 +85,7 @@ impl Signer {
         match &self.key {
             Key::P256(key) => point(key, "P-256"),
             Key::P384(key) => point(key, "P-384"),
+            Key::P521(key) => point(key, "P-521"),
             Key::Ed(key) => {
                 json!({"kty": "OKP", "crv": "Ed25519", "x": b64(key.public_key().as_ref()), "kid": kid, "alg": alg, "use": "sig"})
             }
@@ -97,7 +104,7 @@ impl Signer {
     pub fn signature(&self, algorithm: &str, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.key {
-            Key::P256(key) | Key::P384(key) => key.sign(&random, message).unwrap().as_ref().to_vec(),
+            Key::P256(key) | Key::P384(key) | Key::P521(key) => key.sign(&random, message).unwrap().as_ref().to_vec(),
             Key::Ed(key) => key.sign(message).as_ref().to_vec(),
             Key::Rsa(key) => {
                 let padding: &dyn aws_lc_rs::signature::RsaEncoding = match algorithm {

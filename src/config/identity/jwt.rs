@@ -9,7 +9,7 @@ use serde::Deserialize;
 use smol_str::SmolStr;
 
 use super::claims::{Memberships, OneOrMany, RawClaims, RawMapping, RawPrincipal, UnknownUsers, wanted};
-use crate::edge::identity::jose::{Checks, KeySet, algorithm};
+use crate::edge::identity::jose::{Algorithm, Checks, KeySet};
 use crate::edge::identity::jwt::{IssuerSettings, JwtSettings, KeySource};
 use crate::edge::outgoing::Address;
 use crate::model::SecretText;
@@ -131,8 +131,9 @@ impl RawIssuer {
         if audiences.is_empty() || audiences.len() > MAX_ITEMS || audiences.iter().any(SmolStr::is_empty) {
             return Err(format!("`audiences` takes 1 to {MAX_ITEMS} texts: what `aud` calls this server"));
         }
-        let known =
-            |name: String| algorithm(&name).ok_or_else(|| format!("`algorithms`: `{name}` is none that is taken"));
+        let known = |name: String| {
+            Algorithm::named(&name).ok_or_else(|| format!("`algorithms`: `{name}` is none that is taken"))
+        };
         let algorithms = self.algorithms.map(|names| names.into_iter().map(known).collect::<Result<Vec<_>, _>>());
         let algorithms = algorithms.transpose()?;
         if algorithms.as_ref().is_some_and(Vec::is_empty) {

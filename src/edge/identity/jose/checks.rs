@@ -1,9 +1,9 @@
 //! What the claims of a token must be before they mean anything: from this issuer, for this server, now.
 
-use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
+use super::algorithm::Algorithm;
 use super::jws::Header;
 use crate::edge::identity::claims::Wanted;
 use crate::model::{Refusal, RefusalReason, Timestamp};

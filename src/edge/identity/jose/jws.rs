@@ -3,10 +3,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
-use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
+use super::algorithm::Algorithm;
 use crate::model::{Refusal, RefusalReason, strict_json};
 
 /// Longest `kid`.
@@ -91,7 +91,7 @@ impl Header {
         }
         let algorithm = match header.get("alg") {
             Some(Value::String(name)) => {
-                algorithm(name).ok_or_else(|| untrusted("the token's algorithm is not taken"))?
+                Algorithm::named(name).ok_or_else(|| untrusted("the token's algorithm is not taken"))?
             }
             _ => return Err(malformed("the token's header has no `alg`")),
         };
@@ -109,27 +109,6 @@ impl Header {
     }
 }
 
-/// The algorithms there are, by their exact names. `none` is not one.
-#[must_use]
-pub fn algorithm(name: &str) -> Option<Algorithm> {
-    Some(match name {
-        "HS256" => Algorithm::HS256,
-        "HS384" => Algorithm::HS384,
-        "HS512" => Algorithm::HS512,
-        "RS256" => Algorithm::RS256,
-        "RS384" => Algorithm::RS384,
-        "RS512" => Algorithm::RS512,
-        "PS256" => Algorithm::PS256,
-        "PS384" => Algorithm::PS384,
-        "PS512" => Algorithm::PS512,
-        "ES256" => Algorithm::ES256,
-        "ES384" => Algorithm::ES384,
-        // RFC 9864 calls it by its curve.
-        "EdDSA" | "Ed25519" => Algorithm::EdDSA,
-        _ => return None,
-    })
-}
-
 fn object(part: &str, what: &str) -> Result<Map<String, Value>, Refusal> {
     let bytes = decoded(part).ok_or_else(|| malformed(format!("{what} is not base64url without padding")))?;
     match strict_json::from_slice(&bytes) {
@@ -139,7 +118,7 @@ fn object(part: &str, what: &str) -> Result<Map<String, Value>, Refusal> {
     }
 }
 
-fn decoded(part: &str) -> Option<Vec<u8>> {
+pub(super) fn decoded(part: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(part).ok()
 }
 

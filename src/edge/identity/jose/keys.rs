@@ -2,12 +2,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::crypto::{aws_lc, verify};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::crypto::aws_lc;
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
-use super::jws::{self, Jws};
+use super::algorithm::{Algorithm, Material};
+use super::jws::Jws;
 use crate::model::{Refusal, RefusalReason, strict_json};
 
 /// Most keys of a set.
@@ -16,6 +17,8 @@ const MAX_KEYS: usize = 100;
 const MAX_TRIED: usize = 4;
 /// Fewest bytes of an RSA key's modulus: 2048 bits.
 const MIN_RSA_BYTES: usize = 256;
+/// What an uncompressed point of an elliptic curve begins with (SEC 1, section 2.3.3).
+const UNCOMPRESSED: u8 = 4;
 /// Fewest bytes of a shared secret.
 const MIN_SECRET_BYTES: usize = 32;
 
@@ -33,7 +36,7 @@ struct Key {
     /// Whether it is for tokens of every `kid`: its owner configured it by itself.
     any_kid: bool,
     algorithms: Vec<Algorithm>,
-    material: DecodingKey,
+    material: Material,
 }
 
 /// Why there are no keys.
@@ -43,7 +46,7 @@ pub enum KeyError {
     #[error("it is no JSON Web Key Set: {0}")]
     Form(&'static str),
     /// A PEM file without a public key that is taken.
-    #[error("it has no RSA (2048 bits at least), P-256, P-384 or Ed25519 public key in PEM")]
+    #[error("it has no RSA (2048 bits at least), P-256, P-384, P-521 or Ed25519 public key in PEM")]
     Pem,
     /// A short secret.
     #[error("a secret for HS256 has {MIN_SECRET_BYTES} bytes at least; `openssl rand -hex 32` makes a good one")]
@@ -84,8 +87,8 @@ impl KeySet {
         if bytes.len() < MIN_SECRET_BYTES {
             return Err(KeyError::Secret);
         }
-        let algorithms = AlgorithmFamily::Hmac.algorithms().to_vec();
-        let key = Key { kid: None, any_kid: true, algorithms, material: DecodingKey::from_secret(bytes) };
+        let (algorithms, material) = (Algorithm::HS.to_vec(), Material::Library(DecodingKey::from_secret(bytes)));
+        let key = Key { kid: None, any_kid: true, algorithms, material };
         Ok(Self { keys: vec![key], passed_over: 0 })
     }
 
@@ -131,7 +134,7 @@ impl KeySet {
         if tried.peek().is_none() || allowed.is_some_and(|allowed| !allowed.contains(&algorithm)) {
             return Err(Unsigned::Algorithm);
         }
-        let signed = |key: &Key| verify(token.signature, token.signed.as_bytes(), &key.material, algorithm) == Ok(true);
+        let signed = |key: &Key| key.material.signed(token.signature, token.signed.as_bytes(), algorithm);
         if tried.any(signed) { Ok(()) } else { Err(Unsigned::Wrong) }
     }
 }
@@ -174,7 +177,7 @@ impl Key {
         let (key, family) = Self::material(text("kty")??, &text)?;
         let algorithms = match text("alg")? {
             None => family.to_vec(),
-            Some(name) => vec![jws::algorithm(name).filter(|algorithm| family.contains(algorithm))?],
+            Some(name) => vec![Algorithm::named(name).filter(|algorithm| family.contains(algorithm))?],
         };
         Some(Self { kid: text("kid")?.map(SmolStr::new), any_kid: false, algorithms, material: key })
     }
@@ -182,62 +185,66 @@ impl Key {
     fn material<'j>(
         kind: &str,
         text: &impl Fn(&str) -> Option<Option<&'j str>>,
-    ) -> Option<(DecodingKey, &'static [Algorithm])> {
+    ) -> Option<(Material, &'static [Algorithm])> {
         match kind {
             "RSA" => {
                 let (n, e) = (text("n")??, text("e")??);
                 let bytes = URL_SAFE_NO_PAD.decode(n).ok()?;
                 let length = bytes.iter().skip_while(|byte| **byte == 0).count();
                 let key = DecodingKey::from_rsa_components(n, e).ok()?;
-                (length >= MIN_RSA_BYTES).then_some((key, &RSA))
+                (length >= MIN_RSA_BYTES).then_some((Material::Library(key), &Algorithm::RSA))
             }
             "EC" => {
                 let (x, y) = (text("x")??, text("y")??);
                 let (bytes, algorithms): (_, &[Algorithm]) = match text("crv")?? {
                     "P-256" => (32, &[Algorithm::ES256]),
                     "P-384" => (48, &[Algorithm::ES384]),
+                    "P-521" => (66, &[Algorithm::ES512]),
                     _ => return None,
                 };
-                let whole = |part: &str| URL_SAFE_NO_PAD.decode(part).is_ok_and(|part| part.len() == bytes);
-                let key = DecodingKey::from_ec_components(x, y).ok()?;
-                (whole(x) && whole(y)).then_some((key, algorithms))
+                let whole = |part: &str| URL_SAFE_NO_PAD.decode(part).ok().filter(|part| part.len() == bytes);
+                let (whole_x, whole_y) = (whole(x)?, whole(y)?);
+                let key = match algorithms {
+                    [Algorithm::ES512] => Material::of_p521(&[&[UNCOMPRESSED], &*whole_x, &*whole_y].concat())?,
+                    _ => Material::Library(DecodingKey::from_ec_components(x, y).ok()?),
+                };
+                Some((key, algorithms))
             }
             "OKP" => {
                 let x = text("x")??;
                 let whole = URL_SAFE_NO_PAD.decode(x).is_ok_and(|x| x.len() == 32);
                 let key = DecodingKey::from_ed_components(x).ok()?;
-                (whole && text("crv")?? == "Ed25519").then_some((key, &[Algorithm::EdDSA]))
+                (whole && text("crv")?? == "Ed25519").then_some((Material::Library(key), &[Algorithm::EdDSA]))
             }
             _ => None,
         }
     }
 
     fn of_pem(text: &[u8]) -> Option<Self> {
-        let any = |key, algorithms: &[Algorithm]| Self {
+        let any = |material, algorithms: &[Algorithm]| Self {
             kid: None,
             any_kid: true,
             algorithms: algorithms.to_vec(),
-            material: key,
+            material,
         };
         if let Ok(key) = DecodingKey::from_ed_pem(text) {
-            return Some(any(key, &[Algorithm::EdDSA]));
+            return Some(any(Material::Library(key), &[Algorithm::EdDSA]));
         }
         if let Ok(key) = DecodingKey::from_ec_pem(text) {
+            let point = key.try_get_as_bytes().ok()?;
             // An uncompressed point: a byte, and two coordinates.
-            let algorithm = match key.try_get_as_bytes().ok()?.len() {
-                65 => Algorithm::ES256,
-                97 => Algorithm::ES384,
+            return Some(match point.len() {
+                65 => any(Material::Library(key), &[Algorithm::ES256]),
+                97 => any(Material::Library(key), &[Algorithm::ES384]),
+                133 => any(Material::of_p521(point)?, &[Algorithm::ES512]),
                 _ => return None,
-            };
-            return Some(any(key, &[algorithm]));
+            });
         }
         let key = DecodingKey::from_rsa_pem(text).ok()?;
-        (key.try_get_as_bytes().ok()?.len() > MIN_RSA_BYTES).then(|| any(key, &RSA))
+        let is_long = key.try_get_as_bytes().ok()?.len() > MIN_RSA_BYTES;
+        is_long.then(|| any(Material::Library(key), &Algorithm::RSA))
     }
 }
-
-const RSA: [Algorithm; 6] =
-    [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
 /// Says which cryptography checks signatures; without it the library refuses to guess where a program has several.
 pub(in crate::edge::identity) fn ready() {

@@ -1,10 +1,12 @@
 //! Signed tokens (JOSE), whoever's they are: how they are taken apart, which keys check them, and what their claims must be.
 
+mod algorithm;
 mod checks;
 mod jws;
 mod keys;
 
+pub use algorithm::Algorithm;
 pub use checks::{Checked, Checks};
-pub use jws::{Header, Jws, algorithm, looks_like};
+pub use jws::{Header, Jws, looks_like};
 pub(super) use keys::ready;
 pub use keys::{KeyError, KeySet, Unsigned};

@@ -14,14 +14,14 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::EncodingKey;
 use jsonwebtoken::crypto::sign;
-use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use smol_str::SmolStr;
 use zeroize::Zeroizing;
 
-use super::jose::{Checks, Jws, KeySet, looks_like, ready};
+use super::jose::{Algorithm, Checks, Jws, KeySet, looks_like, ready};
 use super::recent::{self, Recent};
 use crate::gate::{
     Authenticator, Credential, Family, Issued, KeptKey, KeyLookup, Later, PUBLISHED_FOR_SECONDS, Presented,
@@ -186,7 +186,8 @@ impl TokenProvider {
         }
         let encoded = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let message = format!("{}.{}", encoded(&header), encoded(&claims));
-        let signature = sign(message.as_bytes(), &key.key, Algorithm::ES256).map_err(|_| TokenError::Unavailable)?;
+        let signature =
+            sign(message.as_bytes(), &key.key, jsonwebtoken::Algorithm::ES256).map_err(|_| TokenError::Unavailable)?;
         let token = format!("{message}.{signature}");
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong);
