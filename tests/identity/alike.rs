@@ -114,6 +114,27 @@ fn keys_that_are_narrowed_alike_answer_alike() {
     assert!(codes["\"permitted\""] > 50 && codes["\"forbidden_by_rule\""] > 200, "{codes:?}");
 }
 
+/// As many paths and networks as a key may have are one condition each, which is not too long.
+#[test]
+fn a_key_of_the_bundle_may_name_many_paths_and_networks() {
+    let methods = r#""methods": ["GET", "POST", "PUT", "PATCH", "DELETE"]"#;
+    let paths: Vec<String> = (0..100).map(|number| format!(r#"{{"path": "/v1/{number}/*", {methods}}}"#)).collect();
+    let networks: Vec<String> = (0..100).map(|number| format!("\"10.{number}.0.0/16\"")).collect();
+    let narrowed = format!(r#"{{"paths": [{}], "networks": [{}]}}"#, paths.join(", "), networks.join(", "));
+    let (bundle, texts) = bundle(&[("many", &narrowed)]);
+    let keys = Keys::of(Setup::without_files().file("people.yaml", PEOPLE).file("keys.yaml", &bundle).start());
+    for (path, ip, code) in [
+        ("/v1/0/x", "10.0.0.1", "permitted"),
+        ("/v1/99/x", "10.99.255.255", "permitted"),
+        ("/v1/99/../x", "10.99.0.1", "forbidden_by_rule"),
+        ("/v1/100/x", "10.99.0.1", "forbidden_by_rule"),
+        ("/v1/99/x", "10.100.0.1", "forbidden_by_rule"),
+    ] {
+        let context = json!({"context": {"path": path, "method": "PUT", "ip": ip}});
+        assert_eq!(keys.code_with(&texts[0], context), code, "{path} from {ip}");
+    }
+}
+
 #[test]
 fn a_key_of_the_bundle_has_limits_of_its_own() {
     let limits = r#"{"limits": [{"concurrency": 5}, {"id": "people", "each": "end_user", "rate": {"requests": 1, "every": "hour"}}]}"#;

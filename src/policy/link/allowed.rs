@@ -8,25 +8,33 @@ use crate::policy::cedar_text::quoted;
 
 /// Holds where `context.path` is one of these, asked for with one of its methods.
 pub(super) fn paths(paths: &[AllowedPath]) -> String {
-    let fits = |allowed: &AllowedPath| {
-        let path = match allowed.beginning() {
-            Some(beginning) => {
-                let beginning = quoted(beginning);
-                let any_rest = beginning.strip_suffix('"').unwrap_or(&beginning);
-                format!("context.path like {any_rest}*\" && !({})", read_in_two_ways())
-            }
-            None => format!("context.path == {}", quoted(&allowed.path)),
-        };
-        match &*allowed.methods {
-            [] => format!("({path})"),
-            methods => {
-                let methods: Vec<String> = methods.iter().map(|method| quoted(method)).collect();
-                format!("({path} && context has method && [{}].contains(context.method))", methods.join(", "))
-            }
+    let (patterns, exact): (Vec<_>, Vec<_>) = paths.iter().partition(|allowed| allowed.beginning().is_some());
+    let fits = |all: &[&AllowedPath]| all.iter().map(|allowed| fits(allowed)).collect::<Vec<_>>().join(" || ");
+    let mut ways = Vec::new();
+    if !exact.is_empty() {
+        ways.push(fits(&exact));
+    }
+    if !patterns.is_empty() {
+        ways.push(format!("(!({}) && ({}))", read_in_two_ways(), fits(&patterns)));
+    }
+    format!("context has path && ({})", ways.join(" || "))
+}
+
+fn fits(allowed: &AllowedPath) -> String {
+    let path = match allowed.beginning() {
+        Some(beginning) => {
+            let beginning = quoted(beginning);
+            format!("context.path like {}*\"", beginning.strip_suffix('"').unwrap_or(&beginning))
         }
+        None => format!("context.path == {}", quoted(&allowed.path)),
     };
-    let fits: Vec<String> = paths.iter().map(fits).collect();
-    format!("context has path && ({})", fits.join(" || "))
+    match &*allowed.methods {
+        [] => path,
+        methods => {
+            let methods: Vec<String> = methods.iter().map(|method| quoted(method)).collect();
+            format!("({path} && context has method && [{}].contains(context.method))", methods.join(", "))
+        }
+    }
 }
 
 /// Holds where [`is_read_in_two_ways`](crate::model::is_read_in_two_ways) does of `context.path`.

@@ -8,7 +8,7 @@ use super::ids::id_of;
 use super::{Linker, ParsedFile, allowed};
 use crate::model::Effect;
 use crate::policy::cedar_text::Writer;
-use crate::policy::condition::{Condition, ConditionError};
+use crate::policy::condition::{Condition, ConditionError, MAX_CONDITION_BYTES};
 use crate::policy::entities::{Kind, Reach};
 use crate::policy::guard;
 use crate::policy::index::{Key, KeyIndex, ScopeIndex, is_broad};
@@ -344,6 +344,13 @@ impl Linker<'_> {
             self.scopes.scope([vec![key]])
         };
         let Restriction { name, kinds, unless, actions } = restriction;
+        // Told in the words of the key: nobody wrote that condition.
+        if unless.as_ref().is_some_and(|text| text.len() > MAX_CONDITION_BYTES) {
+            let message = format!("the `{name}` of this key are too long together");
+            let help = "name what they have in common (`/v1/*`, `account/*`, a wider network), or make several keys";
+            self.error(ProblemCode::ConditionTooComplex, file, key.place, message, Some(help.to_owned()));
+            return;
+        }
         let kinds: Vec<KeyIndex> = kinds.iter().map(|kind| self.scopes.key(Key::Is(*kind))).collect();
         let resource = self.scopes.scope([kinds].into_iter().filter(|kinds| !kinds.is_empty()));
         let asked_for = |index| self.schema.action_at(index).is_some_and(|action| !action.principals.is_empty());

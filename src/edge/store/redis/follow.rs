@@ -104,10 +104,16 @@ impl Following {
         self.link.send(command).await.map_err(Trouble::into_store)
     }
 
-    /// What this process can no longer trust, it takes nothing from.
+    /// What this process can no longer trust, it takes nothing from, whoever found it out.
     pub(super) fn lose(&self, reason: &str) -> StoreError {
+        let lost = StoreError::Lost(reason.into());
+        self.fail(lost.clone());
         self.lost.store(true, Ordering::Release);
-        StoreError::Lost(reason.into())
+        lost
+    }
+
+    fn fail(&self, error: StoreError) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
     pub(super) fn is_lost(&self) -> bool {
@@ -149,7 +155,7 @@ async fn run<F: Follows>(shared: Arc<F>, max_stale: Duration, first: SyncSender<
                 following.fresh.store(true, Ordering::Release);
             }
             Err(error) => {
-                *following.trouble.lock().unwrap_or_else(PoisonError::into_inner) = error;
+                following.fail(error);
                 if heard.elapsed() >= max_stale {
                     following.fresh.store(false, Ordering::Release);
                 }
