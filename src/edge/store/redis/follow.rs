@@ -64,13 +64,7 @@ impl Following {
         name: &str,
         sequence: &'static str,
     ) -> Result<(Self, Runtime), RedisError> {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let built = builder.worker_threads(1).thread_name(name).enable_all().build();
-        let runtime = built.map_err(|error| RedisError::Thread(error.to_string()))?;
-        let link = {
-            let _on = runtime.enter();
-            Link::new(options)?
-        };
+        let (link, runtime) = Link::on_thread(options, name)?;
         let following = Self {
             link,
             prefix: format!("{{{}}}:", options.prefix),

@@ -8,6 +8,7 @@ use ::redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use ::redis::cluster::ClusterClient;
 use ::redis::cluster_async::ClusterConnection;
 use ::redis::{Cmd, RedisError as Failure, RedisResult, Value};
+use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 
 use super::{RedisError, RedisOptions};
@@ -30,8 +31,23 @@ struct Cluster {
 }
 
 impl Link {
-    /// Connects to nothing yet. Within the runtime that the connection is to live on.
-    pub(super) fn new(options: &RedisOptions) -> Result<Self, RedisError> {
+    /// A connection with a thread of its own, called `name`, which it lives on. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// Where the address is none, or there is no thread.
+    pub(super) fn on_thread(options: &RedisOptions, name: &str) -> Result<(Self, Runtime), RedisError> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let built = builder.worker_threads(1).thread_name(name).enable_all().build();
+        let runtime = built.map_err(|error| RedisError::Thread(error.to_string()))?;
+        let link = {
+            let _on = runtime.enter();
+            Self::new(options)?
+        };
+        Ok((link, runtime))
+    }
+
+    /// Within the runtime that the connection is to live on.
+    fn new(options: &RedisOptions) -> Result<Self, RedisError> {
         let wrong = |error: Failure| RedisError::Url(error.to_string());
         let timeout = options.timeout;
         let reach = if options.cluster {

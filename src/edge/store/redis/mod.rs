@@ -74,13 +74,7 @@ impl Redis {
     /// Where the address is none, or what was seen before cannot be read.
     pub fn open(options: &RedisOptions) -> Result<Self, RedisError> {
         let generation = Generation::open(&options.data, &options.prefix)?;
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let built = builder.worker_threads(1).thread_name("redis").enable_all().build();
-        let runtime = built.map_err(|error| RedisError::Thread(error.to_string()))?;
-        let link = {
-            let _on = runtime.enter();
-            Link::new(options)?
-        };
+        let (link, runtime) = Link::on_thread(options, "redis")?;
         let shared = Shared {
             link,
             keys: Keys::new(&options.prefix),
