@@ -170,6 +170,10 @@ impl Ledger {
             State::Settled(_) | State::Released => return Err(LedgerError::Closed(reservation.state)),
             State::Open | State::Expired => {}
         }
+        // What was left out is told before what cannot be counted, in whatever order the limits stand.
+        if usage.usd.is_none() && reservation.parts.iter().any(|part| part.unit == Unit::Usd) {
+            return Err(LedgerError::CostUnknown);
+        }
         let charged: Result<Vec<Amount>, LedgerError> =
             reservation.parts.iter().map(|part| charged(part, &usage)).collect();
         let charged = charged?;
@@ -471,13 +475,12 @@ fn part(charge: &Charge, held: Amount, charged: Amount, mark: i64) -> Part {
     Part { meter: charge.key(), limit, unit, held, charged, mark, on_expiry: charge.limit.on_expiry }
 }
 
-/// What a usage comes to on the meter of a part.
+/// What a usage, whose cost is known where money is counted, comes to on the meter of a part.
 fn charged(part: &Part, usage: &Usage) -> Result<Amount, LedgerError> {
     match part.unit {
         Unit::Places => Ok(Amount::ZERO),
         // A request is one whatever it used, unless its caller tells how many it was.
         Unit::Requests if usage.requests == 0 => Ok(part.held),
-        Unit::Usd => usage.usd.ok_or(LedgerError::CostUnknown),
         unit => usage.of(unit).ok_or(LedgerError::Overflow),
     }
 }

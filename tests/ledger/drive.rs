@@ -256,7 +256,7 @@ impl Drive {
         let (keys, charges) = (made.parts.iter().map(|part| part.0.clone()).collect::<Vec<_>>(), charges);
         match result {
             Err(LedgerError::CostUnknown) => assert_eq!(charges, None),
-            Err(LedgerError::Overflow) => self.is_absurd(&keys, &charges.unwrap()),
+            Err(LedgerError::Overflow) => self.is_absurd(&keys, &charges.expect("the cost is known")),
             Err(error) => panic!("{error}"),
             Ok(closed) => return self.closed(id, State::Settled(usage), charges.unwrap(), closed),
         }

@@ -15,8 +15,11 @@ fn label(every: Every, zone: &TimeZone, millis: i64) -> (i64, i64) {
     let (year, month) = (i64::from(date.year()), i64::from(date.month()));
     let days = date.duration_since(jiff::civil::date(1, 1, 1)).as_hours() / 24;
     match every {
-        // An hour that comes twice is two.
-        Every::Hour => (days * 24 + i64::from(local.hour()), i64::from(local.offset().seconds())),
+        // An hour that comes twice is two; where clocks change in the midst of one, it lasts an hour all the same.
+        Every::Hour => {
+            let minutes = i64::from(local.offset().seconds().rem_euclid(3600));
+            ((millis + minutes * 1000).div_euclid(3_600_000), 0)
+        }
         Every::Day => (days, 0),
         // The first of January of the year one was a Monday.
         Every::Week(begins) => ((days - i64::from(begins.to_monday_zero_offset())).div_euclid(7), 0),

@@ -142,7 +142,7 @@ impl World {
         Usage {
             requests: self.chance.below(3),
             input_tokens: self.chance.below(most),
-            output_tokens: self.chance.below(most),
+            output_tokens: if self.chance.below(20) == 0 { Amount::MAX.get() } else { self.chance.below(most) },
             usd: (self.chance.below(8) > 0).then(|| amount(self.chance.below(most))),
             ..Usage::default()
         }

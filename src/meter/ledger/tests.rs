@@ -103,6 +103,21 @@ fn a_warning_is_told_once_a_period() {
 }
 
 #[test]
+fn an_unknown_cost_is_told_before_what_is_beyond_counting() {
+    let (mut ledger, now) = (Ledger::default(), ms(NOON));
+    let tokens = budget("tokens", Every::Month(1), 100);
+    let mut cost = budget("cost", Every::Month(1), 100);
+    if let crate::meter::Measure::Budget { unit, .. } = &mut cost.measure {
+        *unit = Unit::Usd;
+    }
+    let absurd = Usage { input_tokens: Amount::MAX.get(), output_tokens: 1, ..Usage::default() };
+    for (number, limits) in [(1, [&tokens, &cost]), (2, [&cost, &tokens])] {
+        ledger.hold(hold(number, limits.map(|limit| charge(limit, 1)).into()), now).unwrap();
+        assert_eq!(ledger.settle(id(number), absurd, now), Err(LedgerError::CostUnknown));
+    }
+}
+
+#[test]
 fn what_is_beyond_counting_is_refused_and_leaves_no_trace() {
     let warned = |limit: Limit| Limit { mode: Mode::Warn, warn_at: Box::new([50]), ..limit };
     let day = warned(rolling("day", 86_400_000, 100));

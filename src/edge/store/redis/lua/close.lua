@@ -23,6 +23,10 @@ end
 if entry.state == state then return answer('OK', told(entry)) end
 if entry.state ~= 'O' and entry.state ~= 'X' then return answer('CLOSED', entry.state) end
 
+-- What was left out is told before what cannot be counted, in whatever order the limits stand.
+for _, part in ipairs(state == 'R' and {} or entry.parts) do
+  if part.unit == 'u' and used.u == -1 then return answer('COST') end
+end
 local charged = {}
 for i, part in ipairs(entry.parts) do
   local amount = used[part.unit]
@@ -30,8 +34,6 @@ for i, part in ipairs(entry.parts) do
     charged[i] = 0
   elseif part.unit == 'q' and amount == 0 then
     charged[i] = part.held
-  elseif amount == -1 then
-    return answer('COST')
   elseif amount == -2 then
     return answer('OVERFLOW')
   else
