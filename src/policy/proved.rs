@@ -5,15 +5,15 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
 
 use super::entities::{EntityIndex, Kind, Subject};
 use super::index::{KeyIndex, SubjectKeys};
+use super::set_associative::SetAssociative;
 use super::snapshot::Snapshot;
 use crate::model::{Identity, Said};
 
-/// How many are remembered at most, a power of two.
+/// How many are remembered at most.
 const REMEMBERED: usize = 16_384;
 
 /// A principal of a credential, looked up in a bundle.
@@ -34,17 +34,15 @@ pub struct Proved {
 /// Those that asked lately.
 #[derive(Default)]
 pub(super) struct RecentlyProved {
-    places: OnceLock<Box<[ArcSwapOption<Proved>]>>,
+    remembered: OnceLock<SetAssociative<Proved>>,
 }
 
 impl RecentlyProved {
-    /// Where the principal of an identity is remembered: by where the identity itself is, which stays the same for as long
-    /// as it is remembered.
-    fn place(&self, identity: &Arc<Identity>) -> Option<&ArcSwapOption<Proved>> {
-        let places = self.places.get_or_init(|| (0..REMEMBERED).map(|_| ArcSwapOption::empty()).collect());
+    /// Where they are remembered: by where the identity itself is, which stays the same for as long as it is remembered.
+    fn of(&self, identity: &Arc<Identity>) -> (&SetAssociative<Proved>, usize) {
         let address = Arc::as_ptr(identity).addr();
         // Allocations lie on multiples of sixteen, and most at some distance.
-        places.get((address >> 4 ^ address >> 18) % REMEMBERED)
+        (self.remembered.get_or_init(|| SetAssociative::new(REMEMBERED)), address >> 4 ^ address >> 18)
     }
 }
 
@@ -61,16 +59,13 @@ impl Snapshot {
         if identity.owner.is_none() && identity.said == Said::default() {
             return None;
         }
-        let place = self.recently_proved.place(identity);
-        if let Some(known) = place.map(ArcSwapOption::load).as_deref()
-            && let Some(known) = known.as_ref().filter(|known| Arc::ptr_eq(&known.identity, identity))
-        {
-            return Some(Arc::clone(known));
+        let (remembered, hash) = self.recently_proved.of(identity);
+        let is_it = |known: &Proved| Arc::ptr_eq(&known.identity, identity);
+        if let Some(known) = remembered.find(hash, |known| is_it(known).then(|| Arc::clone(known))) {
+            return Some(known);
         }
         let found = Arc::new(self.look_up(identity)?);
-        if let Some(place) = place {
-            place.store(Some(Arc::clone(&found)));
-        }
+        remembered.put(hash, Arc::clone(&found), is_it);
         Some(found)
     }
 

@@ -6,7 +6,6 @@
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwapOption;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use foldhash::fast::RandomState;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
@@ -16,7 +15,7 @@ use crate::model::{
     AuthMethod, EntityUid, Identity, KeyHash, KeyRecord, KeyText, RESERVED_ROLE_PREFIX, Refusal, RefusalReason, Said,
     Timestamp, bundle_key_hash,
 };
-use crate::policy::Snapshot;
+use crate::policy::{SetAssociative, Snapshot};
 
 /// How many identities are remembered, so that a key in use need not be put together again.
 const REMEMBERED: usize = 16_384;
@@ -37,7 +36,7 @@ pub struct KeyProvider {
     hasher: RandomState,
     /// Digests texts of keys with a secret of this process: who does not know it finds no two with one digest.
     digests: Option<SipHasher24>,
-    remembered: Box<[ArcSwapOption<Remembered>]>,
+    remembered: SetAssociative<Remembered>,
 }
 
 /// A key as it was, and whom it proved.
@@ -72,7 +71,7 @@ impl KeyProvider {
     /// Of the keys in a store, where there is one, and those of the bundle.
     #[must_use]
     pub fn new(keys: Option<Arc<dyn Keys>>, options: KeyOptions) -> Self {
-        let remembered = (0..REMEMBERED).map(|_| ArcSwapOption::empty()).collect();
+        let remembered = SetAssociative::new(REMEMBERED);
         let hasher = RandomState::default();
         let mut secret = [0; 16];
         // Where the system has no random numbers, nothing is remembered by its digest.
@@ -139,21 +138,22 @@ impl KeyProvider {
     /// Whom `text` proves, where it did a moment ago and nothing that this depends on has changed since.
     fn recalled(&self, text: &str, snapshot: &Arc<Snapshot>, now: Timestamp) -> Option<Arc<Identity>> {
         let keys = self.keys.as_ref()?;
-        let known = self.place(KeyText::id_of(text)?)?.load();
-        let Remembered { identity, proof: Some(proof), .. } = known.as_deref()? else { return None };
-        let age = now.as_millis().saturating_sub(proof.at.as_millis());
-        // One comparison of one number, and of digests that nobody can work out: its time tells nothing.
-        let is_it = proof.digest == self.digest(text)?;
-        let holds = is_it
-            && (0..RECALLED_MS).contains(&age)
-            && proof.snapshot.as_ptr() == Arc::as_ptr(snapshot)
-            && keys.changes().is_ok_and(|changes| changes == proof.changes);
-        holds.then(|| Arc::clone(identity))
+        let hash = self.place(KeyText::id_of(text)?);
+        let digest = self.digest(text)?;
+        self.remembered.find(hash, |known| {
+            // One comparison of one number, and of digests that nobody can work out: its time tells nothing.
+            let proof = known.proof.as_ref().filter(|proof| proof.digest == digest)?;
+            let age = now.as_millis().saturating_sub(proof.at.as_millis());
+            let holds = (0..RECALLED_MS).contains(&age)
+                && proof.snapshot.as_ptr() == Arc::as_ptr(snapshot)
+                && keys.changes().is_ok_and(|changes| changes == proof.changes);
+            holds.then(|| Arc::clone(&known.identity))
+        })
     }
 
-    fn place(&self, id: &str) -> Option<&ArcSwapOption<Remembered>> {
-        let number = usize::try_from(self.hasher.hash_one(id)).unwrap_or(0) % REMEMBERED;
-        self.remembered.get(number)
+    /// Where a key is remembered.
+    fn place(&self, id: &str) -> usize {
+        usize::try_from(self.hasher.hash_one(id)).unwrap_or(0)
     }
 
     /// Whether a key proves anybody still, whichever of its secrets it was.
@@ -173,14 +173,15 @@ impl KeyProvider {
 
     /// Whom a key proves; with a proof, remembered by that too.
     fn remembered(&self, record: &Arc<KeyRecord>, proof: Option<Proof>) -> Arc<Identity> {
-        let Some(place) = self.place(&record.id) else { return Arc::new(identity(record)) };
-        let known = place.load_full().filter(|known| Arc::ptr_eq(&known.key, record));
+        let place = self.place(&record.id);
+        let of_it = |known: &Arc<Remembered>| Arc::ptr_eq(&known.key, record).then(|| Arc::clone(&known.identity));
+        let known = self.remembered.find(place, of_it);
         if let (Some(known), None) = (&known, &proof) {
-            return Arc::clone(&known.identity);
+            return Arc::clone(known);
         }
-        let identity = known.map_or_else(|| Arc::new(identity(record)), |known| Arc::clone(&known.identity));
-        let key = Arc::clone(record);
-        place.store(Some(Arc::new(Remembered { key, identity: Arc::clone(&identity), proof })));
+        let identity = known.unwrap_or_else(|| Arc::new(identity(record)));
+        let remembered = Remembered { key: Arc::clone(record), identity: Arc::clone(&identity), proof };
+        self.remembered.put(place, Arc::new(remembered), |known| known.key.id == record.id);
         identity
     }
 }
