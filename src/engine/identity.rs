@@ -1,9 +1,9 @@
 //! What an engine does about credentials: ask its providers whom they prove.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Engine;
-use crate::gate::{self, Authenticator, Presented};
+use crate::gate::{self, Attempt, Authenticator, Failures, Presented};
 use crate::model::{Identity, Refusal, RefusalReason, Timestamp};
 use crate::policy::Snapshot;
 
@@ -46,15 +46,17 @@ impl Engine {
         let Some(failures) = &self.inner.failures else {
             return gate::authenticate(self.authenticators(), presented, snapshot, now).await;
         };
-        let failures = || failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let attempt = failures().attempt(presented);
-        if let Err(wait_ms) = failures().admit(&attempt, now) {
+        let locked = || failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempt = locked().attempt(presented);
+        if let Err(wait_ms) = locked().admit(&attempt, now) {
             return Err(too_many(wait_ms));
         }
+        let looked_at = LookedAt { failures, attempt };
         let proved = gate::authenticate(self.authenticators(), presented, snapshot, now).await;
+        drop(looked_at);
         match &proved {
-            Ok(_) => failures().proved(&attempt, now),
-            Err(refusal) => failures().failed(&attempt, refusal.reason, now),
+            Ok(_) => locked().proved(&attempt, now),
+            Err(refusal) => locked().failed(&attempt, refusal.reason, now),
         }
         proved
     }
@@ -63,6 +65,18 @@ impl Engine {
     #[must_use]
     pub fn authenticators(&self) -> &[Arc<dyn Authenticator>] {
         &self.inner.authenticators
+    }
+}
+
+/// A credential that is being looked at; also where whoever asked has gone meanwhile.
+struct LookedAt<'a> {
+    failures: &'a Mutex<Failures>,
+    attempt: Attempt,
+}
+
+impl Drop for LookedAt<'_> {
+    fn drop(&mut self) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).ended(&self.attempt);
     }
 }
 

@@ -11,7 +11,7 @@ use smol_str::SmolStr;
 
 use super::decide::Who;
 use super::ports::Later;
-use crate::model::{EntityUid, Identity, Refusal, RefusalReason, SecretText, Timestamp};
+use crate::model::{EntityUid, Identity, Narrowed, Refusal, RefusalReason, SecretText, Timestamp};
 use crate::policy::Snapshot;
 
 /// What proves who somebody is.
@@ -231,9 +231,20 @@ fn is_on(identity: &Identity, now: Timestamp) -> bool {
     identity.expires_at.is_none_or(|end| now < end)
 }
 
-/// Whether an identity has one of `roles`, its own or through what it is in, and is not disabled.
+/// Whether an identity that asks this server from `peer` has one of `roles`, its own or through what it is in, and is not
+/// disabled. A narrowed key has none of them: what this server does is not on its lists. One that is bound to networks
+/// alone has them there.
 #[must_use]
-pub fn has_role(snapshot: &Snapshot, identity: &Arc<Identity>, roles: &[&str], now: Timestamp) -> bool {
+pub fn has_role(
+    snapshot: &Snapshot,
+    identity: &Arc<Identity>,
+    roles: &[&str],
+    peer: Option<IpAddr>,
+    now: Timestamp,
+) -> bool {
+    if !is_unbound(snapshot, identity, peer) {
+        return false;
+    }
     let Ok(who) = Who::find(snapshot, None, &identity.principal, Some(identity)) else { return false };
     let is_one = |role: &SmolStr| roles.contains(&role.as_str());
     let store = &snapshot.store;
@@ -241,6 +252,27 @@ pub fn has_role(snapshot: &Snapshot, identity: &Arc<Identity>, roles: &[&str], n
     let kept = store.index_of(&who.subject).into_iter().chain(above);
     let has = identity.said.roles.iter().any(is_one) || kept.flat_map(|index| store.record(index).roles()).any(is_one);
     has && !store.is_disabled(&who.subject, now)
+}
+
+/// Whether it is a key that may not do all that its owner may: it is narrowed, or has limits of its own.
+#[must_use]
+pub fn is_narrowed(snapshot: &Snapshot, identity: &Identity) -> bool {
+    let Identity { principal, owner, narrowed, limits, .. } = identity;
+    let by_bundle = || snapshot.is_narrowed_key(principal) || snapshot.is_limited_key(principal);
+    narrowed.is_some() || !limits.is_empty() || (owner.is_none() && by_bundle())
+}
+
+/// Whether nothing narrows it but networks that `peer` is in.
+fn is_unbound(snapshot: &Snapshot, identity: &Identity, peer: Option<IpAddr>) -> bool {
+    match identity.narrowed.as_deref() {
+        Some(Narrowed { models: None, routers: None, actions: None, paths: None, networks }) => {
+            let is_in = |peer: IpAddr| networks.iter().flat_map(|all| all.iter()).any(|network| network.contains(peer));
+            networks.is_none() || peer.is_some_and(is_in)
+        }
+        Some(_) => false,
+        // Of a key of the bundle, the bundle knows.
+        None => identity.owner.is_some() || !snapshot.is_narrowed_key(&identity.principal),
+    }
 }
 
 /// What an identity is and has, by its credential and by the bundle.

@@ -1,20 +1,28 @@
 //! Who fails too often: guesses at credentials are slowed, by where they come from and by whose credential they guess at.
 //!
 //! What is hard about it: the rightful owner must not be locked out by those who guess. Three things see to that.
-//! 1. What proved somebody lately is no guess: it is let through, wherever it comes from.
+//! 1. What proved somebody lately is no guess: it is let through, wherever it comes from. When it proves nobody any more,
+//!    that is no guess either, but the next time it is.
 //! 2. That others guess at an id keeps out only sources that have failed at that id themselves.
-//! 3. Nothing that is refused here counts, so that whoever stops is let in again after a while.
+//! 3. Nothing that is refused here counts, and no more is owed than what goes through at once, so that whoever stops is
+//!    let in again after a while.
+//!
+//! Guesses that come all at once are not told from one another before they are looked at: so few of one source are looked
+//! at at the same time.
 //!
 //! Pure: the instant is handed in. Its memory is bounded; under a flood from ever new addresses it forgets the oldest,
 //! and lets guesses through rather than keeping owners out.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
+use std::collections::hash_map::{Entry, RandomState};
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 
 use super::authenticate::{Credential, Presented};
 use crate::model::{RefusalReason, Timestamp};
+
+/// How many of one source are looked at at the same time: so many times what goes through at once.
+const AT_ONCE: u32 = 4;
 
 /// How many failures are borne.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +74,8 @@ pub struct Failures {
     pairs: Generations<u64, i64>,
     /// Until when a credential is let through.
     proved: Generations<u64, i64>,
+    /// How many of a source are being looked at.
+    looked_at: HashMap<u64, u32>,
 }
 
 impl Failures {
@@ -80,6 +90,7 @@ impl Failures {
             ids: Generations::of(most),
             pairs: Generations::of(most),
             proved: Generations::of(most),
+            looked_at: HashMap::new(),
         }
     }
 
@@ -99,14 +110,40 @@ impl Failures {
         Attempt { source, id, pair, credential: hasher.hash_one(Whole(&presented.credential)) }
     }
 
-    /// Whether it is looked at; else, in how many milliseconds it may be.
+    /// Whether it is looked at, until [`Failures::ended`]; else, in how many milliseconds it may be.
     ///
     /// # Errors
-    /// Where its source, or its source at its id, has failed too often.
+    /// Where its source, or its source at its id, has failed too often, or too much of its source is being looked at.
     pub fn admit(&mut self, attempt: &Attempt, now: Timestamp) -> Result<(), i64> {
-        let now = now.as_millis();
+        let waits = self.waits(attempt, now.as_millis());
+        if waits > 0 {
+            return Err(waits);
+        }
+        if let Some(source) = attempt.source {
+            *self.looked_at.entry(source).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// It is no longer looked at, whatever it came to.
+    pub fn ended(&mut self, attempt: &Attempt) {
+        if let Some(source) = attempt.source
+            && let Entry::Occupied(mut count) = self.looked_at.entry(source)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    fn waits(&self, attempt: &Attempt, now: i64) -> i64 {
         if self.proved.get(&attempt.credential).is_some_and(|until| now < until) {
-            return Ok(());
+            return 0;
+        }
+        let at_once = self.limits.source_burst.saturating_mul(AT_ONCE);
+        if attempt.source.and_then(|source| self.looked_at.get(&source)).is_some_and(|count| *count >= at_once) {
+            return self.limits.source_every_ms;
         }
         let wait = |known: Option<i64>, every_ms: i64, burst: u32| {
             let room = every_ms.saturating_mul(i64::from(burst).saturating_sub(1).max(0));
@@ -118,7 +155,7 @@ impl Failures {
         let id = wait(id, self.limits.id_every_ms, self.limits.id_burst);
         let has_failed = || attempt.pair.and_then(|pair| self.pairs.get(&pair)).is_some_and(|until| now < until);
         let id = if id > 0 && has_failed() { id } else { 0 };
-        if source <= 0 && id <= 0 { Ok(()) } else { Err(source.max(id)) }
+        source.max(id).max(0)
     }
 
     /// It proved nobody, for this reason. Only what may be a guess counts.
@@ -127,14 +164,21 @@ impl Failures {
             return;
         }
         let now = now.as_millis();
-        let later = |known: Option<i64>, every_ms: i64| known.unwrap_or(now).max(now).saturating_add(every_ms);
+        // Whoever has it was right until a moment ago.
+        if self.proved.remove(&attempt.credential).is_some_and(|until| now < until) {
+            return;
+        }
+        let later = |known: Option<i64>, every_ms: i64, burst: u32| {
+            let most = now.saturating_add(every_ms.saturating_mul(i64::from(burst)));
+            known.unwrap_or(now).max(now).saturating_add(every_ms).min(most)
+        };
         if let Some(source) = attempt.source {
             let known = self.sources.get(&source);
-            self.sources.put(source, later(known, self.limits.source_every_ms));
+            self.sources.put(source, later(known, self.limits.source_every_ms, self.limits.source_burst));
         }
         if let (Some(id), Some(pair)) = (attempt.id, attempt.pair) {
             let known = self.ids.get(&id);
-            let empty_at = later(known, self.limits.id_every_ms);
+            let empty_at = later(known, self.limits.id_every_ms, self.limits.id_burst);
             self.ids.put(id, empty_at);
             let whole = self.limits.id_every_ms.saturating_mul(i64::from(self.limits.id_burst));
             self.pairs.put(pair, now.saturating_add(whole));
@@ -226,6 +270,11 @@ impl<K: Hash + Eq + Copy, V: Copy> Generations<K, V> {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &K) -> Option<V> {
+        let old = self.old.remove(key);
+        self.young.remove(key).or(old)
     }
 
     fn is_empty(&self) -> bool {

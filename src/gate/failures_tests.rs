@@ -13,12 +13,17 @@ fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
+/// Whether it is looked at, which is over at once.
+fn admits(failures: &mut Failures, attempt: &Attempt, now: Timestamp) -> Result<(), i64> {
+    failures.admit(attempt, now).inspect(|()| failures.ended(attempt))
+}
+
 /// Guesses until it is refused; how many went through.
 fn guesses(failures: &mut Failures, presented: &Presented, now: i64) -> u32 {
     let mut through = 0;
     loop {
         let attempt = failures.attempt(presented);
-        if through > 1_000 || failures.admit(&attempt, at(now)).is_err() {
+        if through > 1_000 || admits(failures, &attempt, at(now)).is_err() {
             return through;
         }
         failures.failed(&attempt, RefusalReason::Wrong, at(now));
@@ -36,12 +41,12 @@ fn a_source_is_slowed_and_let_in_again() {
     let guess = basic("alice", "x", Some("192.0.2.1"));
     assert_eq!(guesses(&mut failures, &guess, 0), 20);
     let attempt = failures.attempt(&guess);
-    assert_eq!(failures.admit(&attempt, at(0)), Err(3_000));
-    assert_eq!(failures.admit(&attempt, at(2_999)), Err(1));
+    assert_eq!(admits(&mut failures, &attempt, at(0)), Err(3_000));
+    assert_eq!(admits(&mut failures, &attempt, at(2_999)), Err(1));
     assert_eq!(guesses(&mut failures, &guess, 3_000), 1);
     assert_eq!(guesses(&mut failures, &guess, 3_600_000), 20);
     let other = failures.attempt(&basic("alice", "x", Some("192.0.2.2")));
-    assert_eq!(failures.admit(&other, at(3_600_000)), Ok(()));
+    assert_eq!(admits(&mut failures, &other, at(3_600_000)), Ok(()));
 }
 
 #[test]
@@ -54,12 +59,12 @@ fn certificates_that_name_nobody_keep_no_other_client_of_their_proxy_out() {
     };
     for number in 0..1_000 {
         let attempt = failures.attempt(&forwarded(&format!("URI=spiffe://example.org/{number}")));
-        assert_eq!(failures.admit(&attempt, at(0)), Ok(()));
+        assert_eq!(admits(&mut failures, &attempt, at(0)), Ok(()));
         failures.failed(&attempt, RefusalReason::UnknownPrincipal, at(0));
     }
     // Nor one whose password comes by the same proxy.
     let attempt = failures.attempt(&basic("alice", "x", Some("192.0.2.1")));
-    assert_eq!(failures.admit(&attempt, at(0)), Ok(()));
+    assert_eq!(admits(&mut failures, &attempt, at(0)), Ok(()));
     assert_eq!(guesses(&mut failures, &basic("alice", "x", Some("192.0.2.1")), 0), 5);
 }
 
@@ -82,11 +87,11 @@ fn an_id_is_shut_only_to_those_who_guessed_at_it() {
         failures.failed(&attempt, RefusalReason::Wrong, at(0));
     }
     let refused = failures.attempt(&basic("alice", "right", Some("192.0.2.1")));
-    assert!(failures.admit(&refused, at(0)).is_err());
+    assert!(admits(&mut failures, &refused, at(0)).is_err());
     let others = failures.attempt(&basic("bob", "x", Some("192.0.2.1")));
-    assert_eq!(failures.admit(&others, at(0)), Ok(()));
+    assert_eq!(admits(&mut failures, &others, at(0)), Ok(()));
     let owner = failures.attempt(&basic("alice", "right", Some("198.51.100.1")));
-    assert_eq!(failures.admit(&owner, at(0)), Ok(()));
+    assert_eq!(admits(&mut failures, &owner, at(0)), Ok(()));
 }
 
 #[test]
@@ -97,11 +102,51 @@ fn what_proved_somebody_lately_is_no_guess() {
     failures.proved(&attempt, at(0));
     guesses(&mut failures, &basic("alice", "x", Some("192.0.2.1")), 0);
     guesses(&mut failures, &basic("bob", "x", Some("192.0.2.1")), 0);
-    assert_eq!(failures.admit(&attempt, at(1)), Ok(()));
+    assert_eq!(admits(&mut failures, &attempt, at(1)), Ok(()));
     let elsewhere = failures.attempt(&basic("alice", "right", None));
-    assert_eq!(failures.admit(&elsewhere, at(1)), Ok(()));
+    assert_eq!(admits(&mut failures, &elsewhere, at(1)), Ok(()));
     // An hour is no promise for ever: by then the source has been let in again too.
-    assert!(failures.admit(&failures.attempt(&basic("alice", "wrong", Some("192.0.2.1"))), at(1)).is_err());
+    let wrong = failures.attempt(&basic("alice", "wrong", Some("192.0.2.1")));
+    assert!(admits(&mut failures, &wrong, at(1)).is_err());
+}
+
+#[test]
+fn what_was_right_until_now_counts_from_the_second_time_on_and_nobody_is_locked_out_for_long() {
+    let mut failures = Failures::new(small());
+    let old = failures.attempt(&basic("alice", "old", Some("192.0.2.1")));
+    failures.proved(&old, at(0));
+    let mut through = 0;
+    for _ in 0..300 {
+        if admits(&mut failures, &old, at(1)).is_ok() {
+            failures.failed(&old, RefusalReason::Wrong, at(1));
+            through += 1;
+        }
+    }
+    assert_eq!(through, 6);
+    // Those that were looked at all at once.
+    for _ in 0..300 {
+        failures.failed(&old, RefusalReason::Wrong, at(1));
+    }
+    let new = failures.attempt(&basic("alice", "new", Some("192.0.2.1")));
+    assert_eq!(admits(&mut failures, &new, at(1)), Err(30_000));
+    let other = failures.attempt(&basic("bob", "x", Some("192.0.2.1")));
+    assert_eq!(admits(&mut failures, &other, at(1)), Err(3_000));
+    assert_eq!(admits(&mut failures, &new, at(30_001)), Ok(()));
+}
+
+#[test]
+fn of_one_source_few_are_looked_at_at_the_same_time() {
+    let mut failures = Failures::new(small());
+    let guess = |number: u32| basic(&format!("user-{number}"), "x", Some("192.0.2.1"));
+    let attempts: Vec<Attempt> = (0..400).map(|number| failures.attempt(&guess(number))).collect();
+    let through = attempts.iter().filter(|attempt| failures.admit(attempt, at(0)).is_ok()).count();
+    assert_eq!(through, 80);
+    let other = failures.attempt(&basic("alice", "x", Some("192.0.2.2")));
+    assert_eq!(failures.admit(&other, at(0)), Ok(()));
+    attempts.iter().take(80).for_each(|attempt| failures.ended(attempt));
+    failures.ended(&other);
+    assert!(failures.looked_at.is_empty());
+    assert_eq!(failures.admit(&attempts[0], at(0)), Ok(()));
 }
 
 #[test]
@@ -112,7 +157,7 @@ fn what_is_no_guess_does_not_count() {
         for _ in 0..100 {
             failures.failed(&attempt, reason, at(0));
         }
-        assert_eq!(failures.admit(&attempt, at(0)), Ok(()), "{reason:?}");
+        assert_eq!(admits(&mut failures, &attempt, at(0)), Ok(()), "{reason:?}");
     }
     assert!(failures.is_quiet());
 }
@@ -169,7 +214,7 @@ proptest! {
             match what {
                 0 => {
                     let attempt = failures.attempt(&owner);
-                    prop_assert_eq!(failures.admit(&attempt, at(now)), Ok(()));
+                    prop_assert_eq!(admits(&mut failures, &attempt, at(now)), Ok(()));
                     failures.proved(&attempt, at(now));
                 }
                 1 => drop(guesses(&mut failures, &basic("bob", "x", Some(&address)), now)),
@@ -177,7 +222,7 @@ proptest! {
                 _ => drop(guesses(&mut failures, &basic("alice", "x", Some(&address)), now)),
             }
             let attempt = failures.attempt(&owner);
-            prop_assert_eq!(failures.admit(&attempt, at(now)), Ok(()));
+            prop_assert_eq!(admits(&mut failures, &attempt, at(now)), Ok(()));
         }
     }
 

@@ -2,6 +2,7 @@
 //! (`schema/admin.cedar`). What is made must not be more than its maker: those checks are no policy, and hold in any case.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use cedar_policy_core::ast::{Context, EntityUIDEntry, PolicyID, PolicySet, Request as CedarRequest};
@@ -11,7 +12,7 @@ use cedar_policy_core::extensions::Extensions;
 use cedar_policy_core::parser::parse_policyset;
 use smol_str::SmolStr;
 
-use super::authenticate::has_role;
+use super::authenticate::{has_role, is_narrowed};
 use super::decide::{Who, decide};
 use crate::model::{ADMINISTRATOR, DecisionCode, EntityUid, Facts, Identity, KeyRecord, RESERVED_ROLE_PREFIX, Request};
 use crate::policy::Snapshot;
@@ -24,6 +25,9 @@ static POLICIES: LazyLock<PolicySet> = LazyLock::new(|| {
     // A test sees that they parse, and are what the schema takes; none at all would permit nothing.
     parse_policyset(ADMIN_POLICIES).unwrap_or_default()
 });
+
+/// The action of who manages keys.
+pub const MANAGE_KEYS: &str = "manage_keys";
 
 /// By what somebody may manage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +60,8 @@ pub struct Manager<'a> {
     pub facts: &'a Facts,
     /// Who.
     pub identity: &'a Arc<Identity>,
+    /// From where, where that is known.
+    pub peer: Option<IpAddr>,
     /// Whether the policies that ship hold too.
     pub defaults: bool,
 }
@@ -64,10 +70,11 @@ impl Manager<'_> {
     /// By what this caller may do the `action` of `admin` with what is `owner`'s; `None` where it may not.
     #[must_use]
     pub fn right(&self, action: &str, owner: &EntityUid) -> Option<Right> {
-        let is_administrator = has_role(self.snapshot, self.identity, &[ADMINISTRATOR], self.facts.now);
-        if !is_administrator && self.is_narrowed() {
+        // A key that may not do all that its owner may makes none that may; one that was replaced may be in other hands.
+        if is_narrowed(self.snapshot, self.identity) || self.identity.replaced {
             return None;
         }
+        let is_administrator = self.has_role(ADMINISTRATOR);
         let request = Request::proved(Arc::clone(self.identity), action, owner.clone());
         let decision = decide(self.snapshot, self.facts, &request).ok()?;
         match decision.code {
@@ -78,16 +85,8 @@ impl Manager<'_> {
         }
     }
 
-    /// A key that may not do all that its owner may makes none that may.
-    fn is_narrowed(&self) -> bool {
-        let own = self.identity.narrowed.is_some() || !self.identity.limits.is_empty();
-        own || (self.is_key()
-            && self.identity.owner.is_none()
-            && self.snapshot.is_narrowed_key(&self.identity.principal))
-    }
-
-    fn is_key(&self) -> bool {
-        self.identity.principal.kind() == "ApiKey"
+    fn has_role(&self, role: &str) -> bool {
+        has_role(self.snapshot, self.identity, &[role], self.peer, self.facts.now)
     }
 
     /// What the policies that ship say: of those that permit, the one that says most.
@@ -123,10 +122,13 @@ impl Manager<'_> {
     /// # Errors
     /// With what is more than the caller may give.
     pub fn may_hand_out(&self, right: Right, key: &KeyRecord) -> Result<(), TooWide> {
+        let too_wide = |param, message: String| Err(TooWide { param, message });
+        if self.identity.key_ends_at.is_some_and(|end| key.expires_at.is_none_or(|expires_at| expires_at > end)) {
+            return too_wide("expires_at", "the key that asks ends before that".to_owned());
+        }
         if right == Right::Administrator {
             return Ok(());
         }
-        let too_wide = |param, message: String| Err(TooWide { param, message });
         let details = key.details();
         if !details.roles.is_empty() {
             return too_wide("roles", format!("only who has the role {ADMINISTRATOR} gives roles to keys"));
@@ -141,16 +143,37 @@ impl Manager<'_> {
                 format!("{} does not have the tag `{tag}`, so that only an administrator gives it", key.owner);
             return too_wide("tags", message);
         }
-        let end = self.identity.expires_at.filter(|_| self.is_key());
-        if end.is_some_and(|end| key.expires_at.is_none_or(|expires_at| expires_at > end)) {
-            return too_wide("expires_at", "the key that asks ends before that".to_owned());
+        if right != Right::Own
+            && let Some(role) = self.roles_of(&key.owner).iter().find(|role| !self.has_role(role))
+        {
+            return too_wide("owner", format!("{} has the role `{role}`, which you have not", key.owner));
         }
-        if right == Right::Team && !self.is_all_within(&key.owner) {
+        if self.is_for_a_team(right, &key.owner) && !self.is_all_within(&key.owner) {
             let message =
                 format!("{} is in more than the teams that you administer, and so would the key be", key.owner);
             return too_wide("owner", message);
         }
         Ok(())
+    }
+
+    /// Whether it is as a team's administrator that the caller manages what is `owner`'s: also where a rule of the bundle
+    /// says what the policies that ship say.
+    fn is_for_a_team(&self, right: Right, owner: &EntityUid) -> bool {
+        match right {
+            Right::Team => true,
+            Right::Bundle => self.by_default(MANAGE_KEYS, owner) == Some(Right::Team),
+            Right::Own | Right::Administrator => false,
+        }
+    }
+
+    /// Tollgate's roles that `owner` has, its own or through what it is in.
+    fn roles_of(&self, owner: &EntityUid) -> Vec<SmolStr> {
+        let store = &self.snapshot.store;
+        let Some(index) = store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id())) else {
+            return Vec::new();
+        };
+        let roles = store.closure(&[index]).into_iter().flat_map(|index| store.record(index).roles().to_vec());
+        roles.filter(|role| role.starts_with(RESERVED_ROLE_PREFIX)).collect()
     }
 
     fn tags_of(&self, owner: &EntityUid) -> HashSet<SmolStr> {
@@ -161,8 +184,8 @@ impl Manager<'_> {
         store.closure(&[index]).into_iter().flat_map(|index| store.record(index).tags().to_vec()).collect()
     }
 
-    /// Whether everything that `owner` is in is a team that the caller administers, or what such a team is in; and that it
-    /// has none of Tollgate's roles. A key of somebody is all that this somebody is.
+    /// Whether everything that `owner` is in is a team that the caller administers, or what such a team is in. A key of
+    /// somebody is all that this somebody is.
     fn is_all_within(&self, owner: &EntityUid) -> bool {
         let store = &self.snapshot.store;
         let Some(index) = store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id())) else {
@@ -179,8 +202,7 @@ impl Manager<'_> {
         let within = |parent: &crate::policy::entities::EntityIndex| {
             above.contains(parent) || store.closure(&[*parent]).iter().any(|over| administered.contains(over))
         };
-        let reserved = |role: &SmolStr| role.starts_with(RESERVED_ROLE_PREFIX);
-        store.record(index).parents.iter().all(within) && !store.record(index).roles().iter().any(reserved)
+        store.record(index).parents.iter().all(within)
     }
 }
 

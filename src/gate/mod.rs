@@ -21,8 +21,8 @@ mod standing;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
 pub use authenticate::{
-    Authenticator, Credential, Described, Peer, Presented, Recalled, ToldOf, Verdict, authenticate, has_role, recall,
-    told_of,
+    Authenticator, Credential, Described, Peer, Presented, Recalled, ToldOf, Verdict, authenticate, has_role,
+    is_narrowed, recall, told_of,
 };
 pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates};
 pub use books::{
@@ -35,11 +35,11 @@ pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
-pub use manage::{ADMIN_POLICIES, Manager, Right, TooWide};
+pub use manage::{ADMIN_POLICIES, MANAGE_KEYS, Manager, Right, TooWide};
 pub use ports::{
     Ask, Clock, CloseError, Family, Fetch, FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError,
-    Keys, KeysOf, Later, Look, Meters, Notice, PUBLISHED_FOR_SECONDS, RefreshDigest, Refreshed, Reply, StoreError,
-    SubjectsOf, TokenError, TokenStore, Tokens,
+    Keys, KeysOf, Later, Look, MOST_FAMILIES, MOST_USED, Meters, Notice, PUBLISHED_FOR_SECONDS, PasswordLookup,
+    RefreshDigest, Refreshed, Reply, StoreError, SubjectsOf, TokenError, TokenStore, Tokens,
 };
 pub use routes::{MAX_ROUTES, Mapped, Named, RouteError, RouteMap};
 pub use settle::{SettleError, Spent, extend, record, release, settle};

@@ -10,7 +10,8 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 pub use tokens::{
-    Family, Issued, KeptKey, KeyLookup, PUBLISHED_FOR_SECONDS, RefreshDigest, Refreshed, TokenError, TokenStore, Tokens,
+    Family, Issued, KeptKey, KeyLookup, MOST_FAMILIES, MOST_USED, PUBLISHED_FOR_SECONDS, PasswordLookup, RefreshDigest,
+    Refreshed, TokenError, TokenStore, Tokens,
 };
 
 use super::books::Books;

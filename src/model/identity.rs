@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
 use smol_str::SmolStr;
 
 use super::decision::DecisionCode;
@@ -40,6 +41,12 @@ pub struct Identity {
     pub limits: Arc<[KeyLimit]>,
     /// When the credential ends; nothing remembers it longer.
     pub expires_at: Option<Timestamp>,
+    /// When the key itself ends, where it is one; a token that came of it ends sooner.
+    pub key_ends_at: Option<Timestamp>,
+    /// What is kept of the credential, so that what came of it ends when that is replaced; `None` where nothing is.
+    pub mark: Option<CredentialMark>,
+    /// Whether its secret was replaced by a newer one, and is taken only for a while.
+    pub replaced: bool,
 }
 
 impl Identity {
@@ -56,7 +63,37 @@ impl Identity {
             narrowed: None,
             limits: Arc::default(),
             expires_at: None,
+            key_ends_at: None,
+            mark: None,
+            replaced: false,
         }
+    }
+}
+
+/// Tells what is kept of a credential from what is kept of another: half of a SHA-256. It says nothing of the credential,
+/// as long as what is kept does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CredentialMark([u8; 16]);
+
+impl CredentialMark {
+    /// Of what is kept: a hash that is keyed, salted, or of a random secret.
+    #[must_use]
+    pub fn of(kept: &[u8]) -> Self {
+        let digest: [u8; 32] = Sha256::digest(kept).into();
+        let mut mark = [0; 16];
+        mark.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        Self(mark)
+    }
+
+    /// As it is written: 32 hexadecimal digits.
+    #[must_use]
+    pub fn text(&self) -> String {
+        use std::fmt::Write as _;
+        self.0.iter().fold(String::with_capacity(32), |mut text, byte| {
+            // Writing to a text does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 }
 

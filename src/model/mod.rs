@@ -20,8 +20,8 @@ pub use amount::{Amount, AmountError, Unit};
 pub use decision::{CandidateDecision, Decision, DecisionCode, Effect, EvaluationError, Outcome, RuleReference};
 pub use facts::{AuthMethod, Budget, Facts, LimitFacts, Rate, Timestamp};
 pub use identity::{
-    ADMINISTRATOR, AllowedPath, GATEWAY, Identity, MONITOR, Narrowed, Network, RESERVED_ROLE_PREFIX, Refusal,
-    RefusalReason, Said,
+    ADMINISTRATOR, AllowedPath, CredentialMark, GATEWAY, Identity, MONITOR, Narrowed, Network, RESERVED_ROLE_PREFIX,
+    Refusal, RefusalReason, Said,
 };
 pub use key::{
     KEY_PREFIX, KeyDetails, KeyHash, KeyRecord, KeyText, NotAKey, Revocation, bundle_key_hash, key_hash_text, key_id,

@@ -4,7 +4,7 @@
 //! What did not change since the last load is not parsed, validated, linked or compiled again.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::bundle::{Bundle, FileKind, SourceFile};
 use super::index::{Filed, Index};
@@ -317,6 +317,7 @@ fn snapshot(mut linked: Linked, schema: Arc<BundleSchema>, bundle: &Bundle) -> (
         may_be_disabled,
         reads_meters,
         recently_proved: RecentlyProved::default(),
+        narrowed_keys: OnceLock::new(),
     };
     (snapshot, parts)
 }

@@ -35,4 +35,4 @@ pub use live::{Live, Report};
 pub use load::{Loaded, Loader, load};
 pub use problem::{Problem, ProblemCode, Severity};
 pub use set_associative::SetAssociative;
-pub use snapshot::Snapshot;
+pub use snapshot::{BundleKey, Snapshot};

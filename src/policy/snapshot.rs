@@ -1,7 +1,7 @@
 //! A snapshot: everything that decides, compiled and immutable. A request reads one and only one.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 
 use cedar_policy_core::ast::Entity;
 use foldhash::fast::RandomState;
@@ -111,6 +111,8 @@ pub struct Snapshot {
     pub(crate) reads_meters: bool,
     /// Whose credentials were looked up in it lately.
     pub(super) recently_proved: RecentlyProved,
+    /// Keys that it declares and narrows, once somebody asked.
+    pub(super) narrowed_keys: OnceLock<HashSet<SmolStr>>,
 }
 
 impl Snapshot {
@@ -253,12 +255,19 @@ impl Snapshot {
         Some(BundleKey { hash: details.key_hash.as_deref()?, expires_at: *expires_at, metadata })
     }
 
-    /// Whether the bundle narrows this key of its own, or limits it.
+    /// Whether the bundle narrows this key of its own, besides limiting it.
     #[must_use]
     pub(crate) fn is_narrowed_key(&self, key: &EntityUid) -> bool {
+        let of_rule = |rule: &Rule| Some(SmolStr::from(rule.id.strip_prefix("key:")?.rsplit_once(':')?.0));
+        let narrowed = || self.narrowed_keys.get_or_init(|| self.rules.iter().filter_map(of_rule).collect());
+        key.kind() == "ApiKey" && narrowed().contains(key.id())
+    }
+
+    /// Whether the bundle limits this key of its own.
+    #[must_use]
+    pub(crate) fn is_limited_key(&self, key: &EntityUid) -> bool {
         let prefix = format!("key:{}:", key.id());
-        self.rules.iter().any(|rule| rule.id.starts_with(&prefix))
-            || self.limits.all().iter().any(|bound| bound.limit.id.starts_with(&prefix))
+        key.kind() == "ApiKey" && self.limits.all().iter().any(|bound| bound.limit.id.starts_with(&prefix))
     }
 
     /// Whether the bundle declares this entity.

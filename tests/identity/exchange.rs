@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tollgate::Timestamp;
-use tollgate::edge::identity::tokens::{TokenOptions, TokenProvider};
+use tollgate::edge::identity::tokens::{Lookups, TokenOptions, TokenProvider};
 use tollgate::edge::store::TokenFile;
 use tollgate::gate::{TokenStore, Tokens as _};
 use tollgate::model::{AuthMethod, Identity};
@@ -204,9 +204,12 @@ fn a_key_is_published_before_it_signs_and_until_what_it_signed_has_ended() {
         rotate_ms: 60 * MINUTE,
     };
     let at = |minute: i64| Timestamp::from_millis(now() * 1000 + minute * MINUTE);
-    let node = || TokenProvider::new(Arc::clone(&store), options.clone(), None, at(0));
+    let node = || TokenProvider::new(Arc::clone(&store), options.clone(), Lookups::default(), at(0));
     let nodes = [node(), node()];
-    let who = Identity::new("User::\"alice\"".parse().unwrap(), AuthMethod::Basic);
+    let who = Identity {
+        expires_at: Some(at(30 * 24 * 60)),
+        ..Identity::new("User::\"alice\"".parse().unwrap(), AuthMethod::Jwt)
+    };
     let signs = |minute: i64| {
         let by = usize::try_from(minute).unwrap() % 2;
         let issued = nodes[by].issue(&who, at(minute)).unwrap();

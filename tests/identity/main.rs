@@ -16,6 +16,7 @@
 
 mod alike;
 mod authority;
+mod bounds;
 mod callers;
 mod certificates;
 mod client;

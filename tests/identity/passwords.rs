@@ -6,10 +6,11 @@ use base64::engine::general_purpose::STANDARD;
 use crate::support::{Answer, BUNDLE, Client, DEADLINE, Server, Setup, secret};
 
 /// `correct horse:battery`, as argon2-cffi hashes it.
-const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$aPP2CA0a0FphxSMwsr2xxg$mCpxiJUn8ui1Bx/4fkTq7u6+xVVKMI6/rD/2iurtJU4";
+pub const HASH: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$aPP2CA0a0FphxSMwsr2xxg$mCpxiJUn8ui1Bx/4fkTq7u6+xVVKMI6/rD/2iurtJU4";
 /// `correct horse:battery`, of bcrypt.
 const BCRYPT: &str = "$2y$05$/E0SSrnFXSztig8hkuQTq.ZdCdMUJIaP6TU1FBtbIr2sK2fxV1Oq.";
-const PASSWORD: &str = "correct horse:battery";
+pub const PASSWORD: &str = "correct horse:battery";
 
 fn bundle() -> String {
     BUNDLE

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tollgate::Timestamp;
 use tollgate::edge::store::{Pepper, RedisTokens, TokenFile};
-use tollgate::gate::{Family, KeptKey, RefreshDigest, Refreshed, StoreError, TokenStore};
+use tollgate::gate::{Family, KeptKey, MOST_FAMILIES, MOST_USED, RefreshDigest, Refreshed, StoreError, TokenStore};
 
 use crate::redis_server::Server;
 
@@ -35,7 +35,8 @@ fn token(number: u8) -> RefreshDigest {
 }
 
 fn family(id: &str, ends_at: Option<i64>) -> Family {
-    Family { id: id.into(), identity: format!("{{\"of\":\"{id}\"}}"), ends_at: ends_at.map(at) }
+    let principal = format!("User::\"{id}\"").into();
+    Family { id: id.into(), principal, identity: format!("{{\"of\":\"{id}\"}}"), ends_at: ends_at.map(at) }
 }
 
 /// Runs every case on a store of its own; `again` opens what the case left.
@@ -45,6 +46,50 @@ fn check(make: impl Fn(&str) -> Store, again: impl Fn(Store, &str) -> Store) {
     refreshes(&make, &reopen);
     ends(&make);
     races(&make);
+    bounds(&make);
+}
+
+/// A principal has so many families at most, and a family so many tokens that were used.
+fn bounds(make: &impl Fn(&str) -> Store) {
+    let store = make("bounds");
+    let digest = |number: usize| {
+        let mut digest = [0; 32];
+        digest[..8].copy_from_slice(&number.to_be_bytes());
+        RefreshDigest(digest)
+    };
+    let of = |number: usize| Family { id: format!("f{number}").into(), ..family("of one", None) };
+    let other = Family { id: "other".into(), ..family("another", None) };
+    store.begin(&other, &token(255), at(DAY), at(0)).unwrap();
+    for number in 0..MOST_FAMILIES {
+        store.begin(&of(number), &digest(number), at(DAY + i64::try_from(number).unwrap()), at(0)).unwrap();
+    }
+    // The first was used since, the second was not.
+    let next = digest(1_000_000);
+    assert!(matches!(store.replace(&digest(0), &next, at(2 * DAY), at(1)).unwrap(), Refreshed::Replaced(_)));
+    store.begin(&of(MOST_FAMILIES), &digest(MOST_FAMILIES), at(2 * DAY), at(1)).unwrap();
+    assert_eq!(store.family(&digest(1)).unwrap(), None);
+    assert_eq!(store.replace(&digest(1), &digest(2_000_000), at(DAY), at(1)).unwrap(), Refreshed::Unknown);
+    for known in [&next, &digest(2), &digest(MOST_FAMILIES)] {
+        assert_eq!(store.family(known).unwrap().unwrap().principal, of(0).principal);
+    }
+    assert_eq!(store.family(&token(255)).unwrap(), Some(other));
+    // Of one family.
+    let mut used = digest(2);
+    for number in 0..MOST_USED + 10 {
+        let next = digest(3_000_000 + number);
+        let now = at(2 + i64::try_from(number).unwrap());
+        assert!(matches!(store.replace(&used, &next, at(2 * DAY), now).unwrap(), Refreshed::Replaced(_)));
+        used = next;
+    }
+    assert_eq!(store.replace(&digest(2), &digest(4_000_000), at(DAY), at(500)).unwrap(), Refreshed::Unknown);
+    let late = digest(3_000_000 + 10);
+    assert_eq!(store.replace(&late, &digest(4_000_000), at(DAY), at(500)).unwrap(), Refreshed::Revoked);
+    // What is revoked stays known, also when there are too many.
+    for number in 0..MOST_FAMILIES + 1 {
+        let id = number + 10_000;
+        store.begin(&of(id), &digest(id), at(2 * DAY), at(600)).unwrap();
+    }
+    assert_eq!(store.replace(&used, &digest(4_000_000), at(DAY), at(601)).unwrap(), Refreshed::Revoked);
 }
 
 fn keys_of(make: &impl Fn(&str) -> Store, again: &impl Fn(Store, &str) -> Store) {
@@ -137,6 +182,30 @@ fn a_file_keeps_every_promise() {
         drop(store);
         open(name)
     });
+}
+
+#[test]
+fn a_file_of_the_first_version_is_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let connection = rusqlite::Connection::open(directory.path().join("tokens.db")).unwrap();
+    let first = "
+        CREATE TABLE signing_keys (kid TEXT NOT NULL PRIMARY KEY, pkcs8 BLOB NOT NULL, made_at INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE families (
+            id TEXT NOT NULL PRIMARY KEY, identity TEXT NOT NULL, ends_at INTEGER, expires_at INTEGER NOT NULL, revoked_at INTEGER
+        ) WITHOUT ROWID;
+        CREATE TABLE refresh_tokens (
+            digest BLOB NOT NULL PRIMARY KEY, family TEXT NOT NULL, expires_at INTEGER NOT NULL, used_at INTEGER
+        ) WITHOUT ROWID;
+        CREATE INDEX refresh_tokens_family ON refresh_tokens (family);
+        INSERT INTO families VALUES ('revoked', '{}', NULL, 9999999999999, 1);
+        PRAGMA user_version = 1;";
+    connection.execute_batch(first).unwrap();
+    drop(connection);
+    for number in 0..2 {
+        let store = TokenFile::open(directory.path()).unwrap();
+        assert!(store.is_revoked("revoked"));
+        store.begin(&family(&format!("f{number}"), None), &token(number), at(DAY), at(0)).unwrap();
+    }
 }
 
 fn pepper(text: &str) -> Pepper {

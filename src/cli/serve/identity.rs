@@ -8,13 +8,13 @@ use crate::edge::clock::SystemClock;
 use crate::edge::http::KeyDesk;
 use crate::edge::identity::introspection::IntrospectionProvider;
 use crate::edge::identity::jwt::JwtProvider;
-use crate::edge::identity::tokens::TokenProvider;
+use crate::edge::identity::tokens::{Lookups, TokenProvider};
 use crate::edge::identity::{
     BasicProvider, CertificateProvider, DelegatedProvider, DigestFile, DigestProvider, ForwardedProvider, Htpasswd,
     KeyOptions, KeyProvider, PasswordOptions, StaticProvider, StaticSecret,
 };
 use crate::edge::outgoing::Fetcher;
-use crate::gate::{Authenticator, Clock, Fetch, KeyLookup, Tokens};
+use crate::gate::{Authenticator, Clock, Fetch, Tokens};
 
 /// Providers, and what has to run for as long as they are asked.
 #[derive(Default)]
@@ -35,14 +35,7 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut made = Providers::default();
     let keys = settings.identity.keys().map(|options| keys_of(settings, options, &mut made)).transpose()?;
-    // Before the others: none of them knows these.
-    if let Some(options) = &settings.identity.tokens {
-        let lookup = keys.clone().map(|keys| keys as Arc<dyn KeyLookup>);
-        let store = super::tokens::open(settings, options)?;
-        let tokens = Arc::new(TokenProvider::new(store, options.options.clone(), lookup, clock.now()));
-        made.asked.push(Arc::clone(&tokens) as _);
-        made.tokens = Some(tokens);
-    }
+    let mut lookups = Lookups { keys: keys.clone().map(|keys| keys as _), passwords: Vec::new() };
     for provider in &settings.identity.providers {
         made.asked.push(match &provider.kind {
             ProviderKind::Keys(_) => match &keys {
@@ -74,7 +67,11 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
                 let by = (Arc::clone(&fetch), Arc::clone(&clock));
                 Arc::new(IntrospectionProvider::new(&provider.name, (**asked).clone(), provider.pass_on_error, by))
             }
-            ProviderKind::Basic(settings) => Arc::new(basic(provider.name.clone(), settings)?),
+            ProviderKind::Basic(settings) => {
+                let basic = Arc::new(basic(provider.name.clone(), settings)?);
+                lookups.passwords.push(Arc::clone(&basic) as _);
+                basic
+            }
             ProviderKind::ClientCertificate(mappings) => {
                 Arc::new(CertificateProvider::new(mappings.clone()).named(provider.name.clone()))
             }
@@ -83,6 +80,13 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
                 Arc::new(made.named(provider.name.clone()))
             }
         });
+    }
+    if let Some(options) = &settings.identity.tokens {
+        let store = super::tokens::open(settings, options)?;
+        let tokens = Arc::new(TokenProvider::new(store, options.options.clone(), lookups, clock.now()));
+        // Before the others: none of them knows these.
+        made.asked.insert(0, Arc::clone(&tokens) as _);
+        made.tokens = Some(tokens);
     }
     Ok(made)
 }

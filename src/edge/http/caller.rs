@@ -51,11 +51,14 @@ pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -
     }
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let identity = proved(app, &snapshot, head, peer).await?;
-    if gate::has_role(&snapshot, &identity, access.roles(), app.engine.facts().now) {
+    if gate::has_role(&snapshot, &identity, access.roles(), peer.address, app.engine.facts().now) {
         return Ok(());
     }
     let roles = access.roles().join("`, `");
-    let message = format!("{} has none of the roles that this takes: `{roles}`", identity.principal);
+    let message = format!(
+        "{} has none of the roles that this takes, or its key is narrowed and may not use them: `{roles}`",
+        identity.principal
+    );
     Err(ApiError::new(ErrorCode::Forbidden, message))
 }
 

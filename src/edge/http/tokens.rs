@@ -55,18 +55,19 @@ pub(super) async fn exchange(app: &Arc<App>, head: &Head, peer: &Peer, body: &[u
     let now = app.engine.facts().now;
     let identity = match grant {
         Grant::Refresh(token) => {
+            let credential = Credential::Bearer(token.clone());
             let issued = on_disk(move || tokens.refresh(&token, &snapshot, now)).await?;
-            return issued.map(|issued| answer(&issued)).map_err(|error| refused(app, peer, error));
+            return issued.map(|issued| answer(&issued)).map_err(|error| refused(app, peer, error, &credential));
         }
         Grant::Headers => caller::proved(app, &snapshot, head, peer).await?,
         Grant::Credential(credential) => {
             let presented = Presented { credential, source: peer.address, request: Described::default() };
             let proved = caller::identify(app, &snapshot, &presented, now).await;
-            proved.map_err(|refusal| ApiError::new(ErrorCode::Unauthenticated, refusal.message))?
+            proved.map_err(|refusal| caller::refused(&refusal, &presented.credential))?
         }
     };
     let issued = on_disk(move || tokens.issue(&identity, now)).await?;
-    issued.map(|issued| answer(&issued)).map_err(|error| refused(app, peer, error))
+    issued.map(|issued| answer(&issued)).map_err(not_handed_out)
 }
 
 /// The keys that check Tollgate's own tokens.
@@ -88,12 +89,18 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     ended.map_err(|_| ApiError::new(ErrorCode::Unavailable, "the token was not made"))
 }
 
-fn refused(app: &App, peer: &Peer, error: TokenError) -> ApiError {
+fn refused(app: &App, peer: &Peer, error: TokenError, credential: &Credential) -> ApiError {
+    if let TokenError::Refused(refusal) = &error {
+        app.refused(refusal, peer.address);
+        return caller::refused(refusal, credential);
+    }
+    not_handed_out(error)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped by")]
+fn not_handed_out(error: TokenError) -> ApiError {
     match error {
-        TokenError::Refused(refusal) => {
-            app.refused(&refusal, peer.address);
-            ApiError::new(ErrorCode::Unauthenticated, refusal.message)
-        }
+        TokenError::Refused(refusal) => ApiError::new(ErrorCode::Unauthenticated, refusal.message),
         TokenError::Narrowed | TokenError::TooLong => ApiError::new(ErrorCode::Forbidden, error.to_string()),
         TokenError::Store(_) | TokenError::Unavailable => {
             ApiError::new(ErrorCode::StoreUnavailable, "tokens cannot be kept at the moment")

@@ -2,6 +2,7 @@
 //! request that it came with; 200 says whom it proves, 401 that it proves nobody. With `"authorize": true` a forbid is a
 //! 403.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -14,7 +15,7 @@ use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
 use crate::edge::answer;
 use crate::gate::{self, Credential, Described, Presented, RouteError};
-use crate::model::{DecisionCode, Facts, Identity, Request, SecretText, Told, strict_json};
+use crate::model::{DecisionCode, Facts, Identity, RESERVED_ROLE_PREFIX, Request, SecretText, Told, strict_json};
 use crate::policy::Snapshot;
 
 /// Longest credential.
@@ -37,6 +38,13 @@ pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiE
         Ok(identity) => identity,
         Err(refusal) => return Err(caller::refused(&refusal, &asked.presented.credential)),
     };
+    if !asked.authorize && gate::is_narrowed(&snapshot, &identity) {
+        let message = format!(
+            "{} may not do all that its owner may: ask with `\"authorize\": true`, so that it is decided what it may do",
+            identity.principal
+        );
+        return Err(ApiError::new(ErrorCode::Forbidden, message));
+    }
     let told = gate::told_of(&snapshot, &identity, facts.now)
         .ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated, "whoever it proves is disabled, or is gone"))?;
     if asked.authorize
@@ -44,7 +52,9 @@ pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiE
     {
         return Ok(forbidden);
     }
-    let attributes = json!({ "teams": told.teams, "orgs": told.orgs, "roles": told.roles, "tags": told.tags });
+    // What one may do on this server is nobody else's business.
+    let roles: Vec<_> = told.roles.iter().filter(|role| !role.starts_with(RESERVED_ROLE_PREFIX)).collect();
+    let attributes = json!({ "teams": told.teams, "orgs": told.orgs, "roles": roles, "tags": told.tags });
     let whole = json!({ "principal": told.principal.to_string(), "attributes": attributes });
     Ok(body::json(StatusCode::OK, &whole))
 }
@@ -65,6 +75,9 @@ async fn forbidden(
     })?;
     let mut context = Map::new();
     context.insert("path".to_owned(), path.as_str().into());
+    if let Some(address) = &asked.presented.source {
+        context.insert("ip".to_owned(), address.to_string().into());
+    }
     if let Some(method) = &asked.method {
         context.insert("method".to_owned(), method.as_str().into());
     }
@@ -111,7 +124,9 @@ fn read(text: &[u8]) -> Result<Asked, ApiError> {
         Some(Value::String(text)) => Ok(Some(SmolStr::from(text))),
         Some(_) => Err(ApiError::invalid(format!("request.{name}"), format!("`{name}` is a text"))),
     };
-    let (path, method) = (text("path")?.unwrap_or_default(), text("method")?);
+    let (path, method, ip) = (text("path")?.unwrap_or_default(), text("method")?, text("ip")?);
+    let no_address = |_| ApiError::invalid("request.ip", "`ip` is an IP address");
+    let source = ip.map(|text| text.parse::<IpAddr>().map_err(no_address)).transpose()?;
     let mut object = |name: &str| match request.remove(name) {
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(object)) => Ok(object),
@@ -119,7 +134,7 @@ fn read(text: &[u8]) -> Result<Asked, ApiError> {
     };
     let (headers, params) = (object("headers")?, object("params")?);
     if let Some(name) = request.keys().next() {
-        let message = "`request` has `path`, `method`, `headers` and `params`";
+        let message = "`request` has `path`, `method`, `ip`, `headers` and `params`";
         return Err(ApiError::invalid(format!("request.{}", name.escape_debug()), message));
     }
     let texts = |object: &Map<String, Value>, lower: bool| {
@@ -133,6 +148,6 @@ fn read(text: &[u8]) -> Result<Asked, ApiError> {
         params: texts(&params, false),
         ..Described::default()
     };
-    let presented = Presented { request: described, ..Presented::new(Credential::Bearer(secret)) };
+    let presented = Presented { request: described, source, ..Presented::new(Credential::Bearer(secret)) };
     Ok(Asked { presented, params, method, authorize })
 }

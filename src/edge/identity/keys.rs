@@ -12,10 +12,10 @@ use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 use crate::gate::{Authenticator, Credential, KeyLookup, Keys, Later, Presented, Recalled, Verdict};
 use crate::model::{
-    AuthMethod, EntityUid, Identity, KeyHash, KeyRecord, KeyText, RESERVED_ROLE_PREFIX, Refusal, RefusalReason, Said,
-    Timestamp, bundle_key_hash,
+    AuthMethod, CredentialMark, EntityUid, Identity, KeyHash, KeyRecord, KeyText, RESERVED_ROLE_PREFIX, Refusal,
+    RefusalReason, Said, Timestamp, bundle_key_hash,
 };
-use crate::policy::{SetAssociative, Snapshot};
+use crate::policy::{BundleKey, SetAssociative, Snapshot};
 
 /// How many identities are remembered, so that a key in use need not be put together again.
 const REMEMBERED: usize = 16_384;
@@ -122,8 +122,9 @@ impl KeyProvider {
         }
         Ok(match secret {
             Secret::Previous(until) => {
-                let end = record.expires_at.map_or(until, |end| end.min(until));
-                Arc::new(Identity { expires_at: Some(end), ..identity(record) })
+                let end = Some(record.expires_at.map_or(until, |end| end.min(until)));
+                let mark = Some(CredentialMark::of(hash));
+                Arc::new(Identity { expires_at: end, key_ends_at: end, mark, replaced: true, ..identity(record) })
             }
             _ => self.remembered(record, proof),
         })
@@ -207,10 +208,18 @@ fn of_bundle(key: &KeyText<'_>, snapshot: &Snapshot) -> Result<Arc<Identity>, Re
     let is_right = verify_slices_are_equal(known, &digest).is_ok();
     let Some(found) = found.filter(|_| is_right) else { return Err(wrong(key.id)) };
     let principal = EntityUid::new("ApiKey", key.id).map_err(|_| wrong(key.id))?;
-    let metadata = found.metadata.into();
-    let expires_at = found.expires_at;
-    // Owner, tags and restrictions are the bundle's, which knows the key.
-    Ok(Arc::new(Identity { metadata, expires_at, ..Identity::new(principal, AuthMethod::ApiKey) }))
+    Ok(Arc::new(identity_of_bundle(principal, &found)))
+}
+
+/// Whom a key of the bundle proves. Owner, tags and restrictions are the bundle's, which knows the key.
+fn identity_of_bundle(principal: EntityUid, key: &BundleKey<'_>) -> Identity {
+    Identity {
+        metadata: key.metadata.into(),
+        expires_at: key.expires_at,
+        key_ends_at: key.expires_at,
+        mark: Some(CredentialMark::of(key.hash)),
+        ..Identity::new(principal, AuthMethod::ApiKey)
+    }
 }
 
 fn wrong(id: &str) -> Refusal {
@@ -236,18 +245,36 @@ fn identity(record: &KeyRecord) -> Identity {
         narrowed: details.narrowed.clone(),
         limits: Arc::clone(&details.limits),
         expires_at: record.expires_at,
+        key_ends_at: record.expires_at,
+        mark: Some(CredentialMark::of(&record.hash)),
         ..Identity::new(principal, AuthMethod::ApiKey)
     }
 }
 
 impl KeyLookup for KeyProvider {
-    fn identity(&self, key: &EntityUid, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+    fn identity(
+        &self,
+        key: &EntityUid,
+        mark: &str,
+        snapshot: &Arc<Snapshot>,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, Refusal> {
         let away =
             |_| Refusal::new(RefusalReason::ProviderUnavailable, "the store of keys cannot be asked").about(key.id());
+        let replaced = || Refusal::new(RefusalReason::Rotated, "the key was replaced by a newer one").about(key.id());
         let found = self.keys.as_ref().map(|keys| keys.find(key.id())).transpose().map_err(away)?.flatten();
-        let record = found.filter(|_| key.kind() == "ApiKey").ok_or_else(|| wrong(key.id()))?;
-        self.check(&record, snapshot, now)?;
-        Ok(self.remembered(&record, None))
+        if let Some(record) = found.filter(|_| key.kind() == "ApiKey") {
+            let is = |hash: &KeyHash| CredentialMark::of(hash).text() == mark;
+            let previous = record.details().previous.filter(|(hash, _)| is(hash));
+            let hash = if is(&record.hash) { record.hash } else { previous.ok_or_else(replaced)?.0 };
+            return self.of_store(&record, &hash, None, (snapshot, now));
+        }
+        let found = snapshot.key(key.id()).filter(|_| key.kind() == "ApiKey").ok_or_else(|| wrong(key.id()))?;
+        let identity = identity_of_bundle(key.clone(), &found);
+        if identity.mark.is_none_or(|known| known.text() != mark) {
+            return Err(replaced());
+        }
+        Ok(Arc::new(identity))
     }
 }
 

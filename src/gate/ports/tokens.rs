@@ -12,13 +12,31 @@ use crate::policy::Snapshot;
 /// For how long others may keep what [`Tokens::published`] says.
 pub const PUBLISHED_FOR_SECONDS: i64 = 300;
 
+/// How many families a principal has at most.
+pub const MOST_FAMILIES: usize = 1_000;
+/// How many refresh tokens of a family are known that were used; a second use of older ones is refused as of one that nobody
+/// knows.
+pub const MOST_USED: usize = 100;
+
 /// Looks up what became of a key since a token was handed out for it.
 pub trait KeyLookup: Send + Sync {
-    /// Whom the key proves now.
+    /// Whom the key proves now, by the secret of this [mark](crate::model::CredentialMark).
     ///
     /// # Errors
-    /// With the reason, where it is revoked, expired or gone.
-    fn identity(&self, key: &EntityUid, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal>;
+    /// With the reason, where it is revoked, expired or gone, or its secret was replaced.
+    fn identity(
+        &self,
+        key: &EntityUid,
+        mark: &str,
+        snapshot: &Arc<Snapshot>,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, Refusal>;
+}
+
+/// Looks up what became of a password since a token was handed out for it.
+pub trait PasswordLookup: Send + Sync {
+    /// Whether it is still this principal's: what is kept of it has this [mark](crate::model::CredentialMark).
+    fn is_kept(&self, principal: &EntityUid, mark: &str, snapshot: &Snapshot, now: Timestamp) -> bool;
 }
 
 /// Tokens that were handed out.
@@ -86,6 +104,8 @@ pub struct KeptKey {
 pub struct Family {
     /// Its name.
     pub id: SmolStr,
+    /// Whom it counts towards: of one principal, the longest unused is forgotten when there are too many.
+    pub principal: SmolStr,
     /// Whom they are for, in JSON.
     pub identity: String,
     /// When the credential itself ends.
@@ -131,7 +151,8 @@ pub trait TokenStore: Send + Sync {
     /// Where it cannot be kept.
     fn keep_key(&self, key: KeptKey, unless_since: Timestamp, forget_before: Timestamp) -> Result<(), StoreError>;
 
-    /// Begins a family with its first refresh token, which ends at `expires_at`.
+    /// Begins a family with its first refresh token, which ends at `expires_at`. A principal has
+    /// [`MOST_FAMILIES`] at most.
     ///
     /// # Errors
     /// Where it cannot be kept.
@@ -142,6 +163,12 @@ pub trait TokenStore: Send + Sync {
         expires_at: Timestamp,
         now: Timestamp,
     ) -> Result<(), StoreError>;
+
+    /// The family of a refresh token that is known, whatever became of it.
+    ///
+    /// # Errors
+    /// Where nobody can say.
+    fn family(&self, token: &RefreshDigest) -> Result<Option<Family>, StoreError>;
 
     /// Replaces `used` by `next`, which ends at `expires_at`, or with the credential. One that is used a second time while
     /// it was good was stolen, or its answer was lost: nobody can tell, so its whole family ends.

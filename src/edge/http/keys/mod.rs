@@ -6,8 +6,10 @@
 mod read;
 mod told;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::body::Bytes;
@@ -19,7 +21,7 @@ use super::body::json;
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::query::{self, Query};
-use crate::gate::{KeyWrite, KeyWriteError, Keys, KeysOf, Manager, Right, TooWide};
+use crate::gate::{self, KeyWrite, KeyWriteError, Keys, KeysOf, MANAGE_KEYS, Manager, Right, TooWide};
 use crate::model::{
     ADMINISTRATOR, EntityUid, Facts, Identity, KeyDetails, KeyRecord, KeyText, RESERVED_ROLE_PREFIX, Revocation,
     SecretText, Timestamp, key_id, key_text,
@@ -31,9 +33,11 @@ use told::Told;
 
 /// Most keys of an owner, but for administrators.
 const MAX_KEYS_OF_ONE: usize = 1_000;
+/// How often a revocation is tried while others change the key.
+const MOST_TRIES: usize = 500;
+const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 /// Most keys of a page.
 const MAX_PAGE: usize = 1_000;
-const MANAGE: &str = "manage_keys";
 
 /// Where keys are managed.
 #[derive(Clone)]
@@ -71,6 +75,7 @@ pub(super) struct Caller {
     snapshot: Arc<Snapshot>,
     facts: Facts,
     identity: Arc<Identity>,
+    peer: Option<IpAddr>,
 }
 
 /// Proves who calls, before anything of the body is read.
@@ -81,7 +86,7 @@ pub(super) async fn caller(app: &App, head: &Head, peer: &Peer) -> Result<Caller
     };
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let identity = caller::proved(app, &snapshot, head, peer).await?;
-    Ok(Caller { desk, facts: app.engine.facts(), snapshot, identity })
+    Ok(Caller { desk, facts: app.engine.facts(), snapshot, identity, peer: peer.address })
 }
 
 /// Answers what is asked about keys.
@@ -111,12 +116,12 @@ fn id_of(path: &str) -> &str {
 
 impl Caller {
     fn manager(&self) -> Manager<'_> {
-        let Self { desk, snapshot, facts, identity } = self;
-        Manager { snapshot, facts, identity, defaults: desk.admin_policies }
+        let Self { desk, snapshot, facts, identity, peer } = self;
+        Manager { snapshot, facts, identity, peer: *peer, defaults: desk.admin_policies }
     }
 
     fn right(&self, owner: &EntityUid) -> Option<Right> {
-        self.manager().right(MANAGE, owner)
+        self.manager().right(MANAGE_KEYS, owner)
     }
 
     /// Whom the caller is, its key's owner where it is a key.
@@ -158,7 +163,8 @@ impl Caller {
     }
 
     fn is_administrator(&self) -> bool {
-        crate::gate::has_role(&self.snapshot, &self.identity, &[ADMINISTRATOR], self.facts.now)
+        let Self { snapshot, facts, identity, peer, .. } = self;
+        !gate::is_narrowed(snapshot, identity) && gate::has_role(snapshot, identity, &[ADMINISTRATOR], *peer, facts.now)
     }
 
     async fn make(&self, body: &[u8]) -> Result<Response, ApiError> {
@@ -209,25 +215,46 @@ impl Caller {
     }
 
     async fn remove(&self, id: &str) -> Result<Response, ApiError> {
-        let (key, _) = self.find(id)?;
-        self.desk.keys.write(KeyWrite::Remove { id: key.id.clone(), version: key.version }).await?;
+        let key = self
+            .written(id, |key| Some((KeyWrite::Remove { id: key.id.clone(), version: key.version }, key.clone())))
+            .await?;
         self.tell(&key, "was deleted");
         Ok(json(StatusCode::OK, &serde_json::json!({ "id": key.id, "deleted": true })))
     }
 
     async fn revoke(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {
         let reason = Wish::read(body, read::REVOKE)?.reason.ok_or_else(|| super::grammar::missing("reason"))?;
-        let (key, _) = self.find(id)?;
-        if key.details().revoked.is_some() {
-            // The first reason is the one that counts.
-            return Ok(json(StatusCode::OK, &Told::of(&key, self.facts.now)));
-        }
-        let mut key = next(&key);
         let by = Some(self.identity.principal.clone());
-        details(&mut key).revoked = Some(Revocation { at: self.facts.now, by, reason });
-        self.desk.keys.write(KeyWrite::Change(key.clone())).await?;
-        self.tell(&key, "was revoked");
+        let revocation = Revocation { at: self.facts.now, by, reason };
+        let revoked = |key: &KeyRecord| {
+            let mut next = next(key);
+            details(&mut next).revoked = Some(revocation.clone());
+            // The first reason is the one that counts.
+            key.details().revoked.is_none().then(|| (KeyWrite::Change(next.clone()), next))
+        };
+        let key = self.written(id, revoked).await?;
+        if key.details().revoked.as_ref() == Some(&revocation) {
+            self.tell(&key, "was revoked");
+        }
         Ok(json(StatusCode::OK, &Told::of(&key, self.facts.now)))
+    }
+
+    /// Writes what `change` makes of a key, whatever others write at the same time: to take a key away must not depend on who
+    /// is quicker. What it makes nothing of stays as it is.
+    async fn written(
+        &self,
+        id: &str,
+        change: impl Fn(&KeyRecord) -> Option<(KeyWrite, KeyRecord)>,
+    ) -> Result<KeyRecord, ApiError> {
+        for _ in 0..MOST_TRIES {
+            let (key, _) = self.find(id)?;
+            let Some((write, next)) = change(&key) else { return Ok((*key).clone()) };
+            match self.desk.keys.write(write).await {
+                Err(KeyWriteError::Changed) => tokio::time::sleep(BETWEEN_TRIES).await,
+                outcome => return outcome.map(|()| next).map_err(ApiError::from),
+            }
+        }
+        Err(KeyWriteError::Changed.into())
     }
 
     async fn rotate(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {

@@ -5,6 +5,7 @@
 //! them, what was right is remembered for a while, and an unknown name costs what somebody else's costs.
 
 mod htpasswd;
+mod lookup;
 mod pool;
 mod stored;
 
@@ -137,7 +138,8 @@ impl BasicProvider {
 
     fn check(&self, (principal, stored): (EntityUid, Stored), asked: Asked<'_>) -> Later<Verdict> {
         let Asked { username, password, source, now } = asked;
-        let proved = Verdict::Proved(Arc::new(Identity::new(principal, AuthMethod::Basic)));
+        let mark = Some(lookup::mark(&stored));
+        let proved = Verdict::Proved(Arc::new(Identity { mark, ..Identity::new(principal, AuthMethod::Basic) }));
         let digest = self.digest(username, password, &stored);
         if self.right.get(&digest).is_some_and(|until| now < until) {
             return Later::ready(proved);

@@ -6,15 +6,41 @@ use smol_str::SmolStr;
 
 use crate::model::{AuthMethod, EntityUid, Identity, Said};
 
+/// What keys are called.
+const API_KEY: &str = "ApiKey";
+
+/// What was exchanged, as far as it can be looked up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum By {
+    /// A key, which says everything else itself.
+    Key,
+    /// A password.
+    Password,
+    /// What cannot be looked up.
+    #[default]
+    Other,
+}
+
+impl By {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_other(&self) -> bool {
+        *self == Self::Other
+    }
+}
+
 /// Whom a token is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Carried {
     /// `User::"alice"`, or the key.
     pub(super) principal: String,
-    /// Whether that is a key, which says everything else itself.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) key: bool,
+    /// By what it was proved.
+    #[serde(default, skip_serializing_if = "By::is_other")]
+    pub(super) by: By,
+    /// What was kept of the credential then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mark: Option<SmolStr>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     replaces: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -40,18 +66,20 @@ pub(super) struct Carried {
 impl Carried {
     /// What of `identity` a token carries; `None` where it is narrowed in a way that a token cannot say.
     pub(super) fn of(identity: &Identity) -> Option<Self> {
-        // Every member by name: one that is added has to be thought about here.
-        let Identity { principal, owner, method: _, said, metadata, payer, narrowed, limits, expires_at: _ } = identity;
+        // The rest says how it was proved, and until when.
+        let Identity { principal, owner: _, method, said, metadata, payer, narrowed, limits, mark, .. } = identity;
         let Said { replaces, teams, orgs, roles, team_roles, tags, email, external_id } = said;
-        if owner.is_some() {
-            return Some(Self { principal: principal.to_string(), key: true, ..Self::empty() });
+        let mark = mark.as_ref().map(|mark| mark.text().into());
+        if principal.kind() == API_KEY {
+            return Some(Self { principal: principal.to_string(), by: By::Key, mark, ..Self::empty() });
         }
         if narrowed.is_some() || !limits.is_empty() {
             return None;
         }
         Some(Self {
             principal: principal.to_string(),
-            key: false,
+            by: if mark.is_some() && *method == AuthMethod::Basic { By::Password } else { By::Other },
+            mark,
             replaces: *replaces,
             teams: teams.to_vec(),
             orgs: orgs.to_vec(),
@@ -68,7 +96,8 @@ impl Carried {
     fn empty() -> Self {
         Self {
             principal: String::new(),
-            key: false,
+            by: By::Other,
+            mark: None,
             replaces: false,
             teams: Vec::new(),
             orgs: Vec::new(),
@@ -80,6 +109,12 @@ impl Carried {
             metadata: Vec::new(),
             payer: None,
         }
+    }
+
+    /// What of it goes into a token, which others read: of a password, nothing that is kept.
+    pub(super) fn for_token(&self) -> Self {
+        let mark = self.mark.clone().filter(|_| self.by == By::Key);
+        Self { mark, ..self.clone() }
     }
 
     /// Whom that is, where it is no key.

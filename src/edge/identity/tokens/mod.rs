@@ -24,13 +24,12 @@ use zeroize::Zeroizing;
 use super::jose::{Algorithm, Checks, Jws, KeySet, looks_like, ready};
 use super::recent::{self, Recent};
 use crate::gate::{
-    Authenticator, Credential, Family, Issued, KeptKey, KeyLookup, Later, PUBLISHED_FOR_SECONDS, Presented,
-    RefreshDigest, Refreshed, StoreError, TokenError, TokenStore, Tokens, Verdict,
+    Authenticator, Credential, Family, Issued, KeptKey, KeyLookup, Later, PUBLISHED_FOR_SECONDS, PasswordLookup,
+    Presented, RefreshDigest, Refreshed, StoreError, TokenError, TokenStore, Tokens, Verdict,
 };
 use crate::model::{AuthMethod, EntityUid, Identity, Refusal, RefusalReason, SecretText, Timestamp};
 use crate::policy::Snapshot;
-use crate::policy::entities::Subject;
-use carried::Carried;
+use carried::{By, Carried};
 
 /// Longest token that is handed out, and taken.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -42,8 +41,6 @@ const PUBLISHED_FOR_MS: i64 = PUBLISHED_FOR_SECONDS * 1000;
 const REFRESH_PREFIX: &str = "tgr_";
 /// How many tokens are remembered.
 const REMEMBERED: usize = 10_000;
-/// What keys are called.
-const API_KEY: &str = "ApiKey";
 /// The claim that says whom a token is for.
 const CARRIED: &str = "tollgate";
 /// The claim that names the refresh tokens that it came with.
@@ -68,8 +65,17 @@ pub struct TokenProvider {
     checks: Checks,
     store: Arc<dyn TokenStore>,
     keys: ArcSwap<SigningKeys>,
-    lookup: Option<Arc<dyn KeyLookup>>,
+    lookups: Lookups,
     recent: Recent<Remembered>,
+}
+
+/// Who knows what became of credentials that were exchanged.
+#[derive(Clone, Default)]
+pub struct Lookups {
+    /// Of keys; without it none is exchanged.
+    pub keys: Option<Arc<dyn KeyLookup>>,
+    /// Of passwords.
+    pub passwords: Vec<Arc<dyn PasswordLookup>>,
 }
 
 /// The keys of the store, the newest first.
@@ -107,14 +113,9 @@ struct Read {
 }
 
 impl TokenProvider {
-    /// What must last is in `store`. Keys are looked up by `lookup`; without it none is exchanged.
+    /// What must last is in `store`.
     #[must_use]
-    pub fn new(
-        store: Arc<dyn TokenStore>,
-        options: TokenOptions,
-        lookup: Option<Arc<dyn KeyLookup>>,
-        now: Timestamp,
-    ) -> Self {
+    pub fn new(store: Arc<dyn TokenStore>, options: TokenOptions, lookups: Lookups, now: Timestamp) -> Self {
         ready();
         let checks = Checks {
             issuer: options.issuer.clone(),
@@ -126,7 +127,7 @@ impl TokenProvider {
             require: Vec::new(),
         };
         let (keys, recent) = (ArcSwap::default(), Recent::new(REMEMBERED));
-        let provider = Self { options, checks, store, keys, lookup, recent };
+        let provider = Self { options, checks, store, keys, lookups, recent };
         // Now, so that whoever looks for it early finds it. Where that fails, the first token will tell.
         let _made = provider.signing_key(now);
         provider
@@ -179,7 +180,7 @@ impl TokenProvider {
         let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": key.kid});
         let mut claims = json!({
             "iss": self.options.issuer, "aud": self.options.issuer, "sub": carried.principal, "iat": begins, "exp": until,
-            "jti": random_text(16)?, CARRIED: carried,
+            "jti": random_text(16)?, CARRIED: carried.for_token(),
         });
         if let (Some(family), Some(claims)) = (family, claims.as_object_mut()) {
             claims.insert(FAMILY.to_owned(), family.into());
@@ -228,19 +229,35 @@ impl TokenProvider {
         now: Timestamp,
     ) -> Result<Arc<Identity>, Refusal> {
         let nobody = || Refusal::new(RefusalReason::Malformed, "the token names nobody");
-        if !carried.key {
+        if carried.by != By::Key {
             let identity = carried.identity().ok_or_else(nobody)?;
-            // A key of the bundle that is gone is nobody; what it had is looked up there at each decision.
-            if identity.principal.kind() == API_KEY && !is_declared(snapshot, &identity.principal) {
-                return Err(Refusal::new(RefusalReason::UnknownPrincipal, "the token proves nobody who may ask here"));
-            }
             return Ok(Arc::new(Identity { expires_at: Some(expires_at), ..identity }));
         }
         let key = carried.principal.parse().map_err(|_| nobody())?;
         let gone = || Refusal::new(RefusalReason::UnknownPrincipal, "the token's key cannot be looked up");
-        let identity = self.lookup.as_ref().ok_or_else(gone)?.identity(&key, snapshot, now)?;
+        let lookup = self.lookups.keys.as_ref().ok_or_else(gone)?;
+        let identity = lookup.identity(&key, carried.mark.as_deref().unwrap_or_default(), snapshot, now)?;
         let expires_at = identity.expires_at.map_or(expires_at, |ends| ends.min(expires_at));
         Ok(Arc::new(Identity { expires_at: Some(expires_at), ..(*identity).clone() }))
+    }
+
+    /// Whether the credential still proves whom it proved.
+    fn still(&self, carried: &Carried, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<(), Refusal> {
+        let nobody = || Refusal::new(RefusalReason::UnknownPrincipal, "the token proves nobody who may ask here");
+        let principal: EntityUid = carried.principal.parse().map_err(|_| nobody())?;
+        if snapshot.subject(&principal).is_some_and(|subject| snapshot.store.is_disabled(&subject, now)) {
+            return Err(nobody());
+        }
+        let mark = carried.mark.as_deref().unwrap_or_default();
+        match carried.by {
+            By::Key => self.identity(carried.clone(), now, snapshot, now).map(drop),
+            By::Password
+                if !self.lookups.passwords.iter().any(|kept| kept.is_kept(&principal, mark, snapshot, now)) =>
+            {
+                Err(Refusal::new(RefusalReason::Rotated, "the password is another now, or is gone"))
+            }
+            By::Password | By::Other => Ok(()),
+        }
     }
 
     fn is_revoked(&self, family: Option<&SmolStr>) -> bool {
@@ -252,9 +269,13 @@ fn cannot_be_asked() -> Refusal {
     Refusal::new(RefusalReason::ProviderUnavailable, "the store of tokens cannot be asked")
 }
 
-fn is_declared(snapshot: &Snapshot, principal: &EntityUid) -> bool {
-    let subject = snapshot.subject(principal);
-    matches!(subject, Some(Subject::Known(index)) if snapshot.store.record(index).declared)
+/// Whether what comes of it outlives the first token: what can be looked up again, and what says itself when it ends.
+/// Anything else could be taken back, and nobody here would know.
+fn lasts(carried: &Carried, identity: &Identity) -> bool {
+    match carried.by {
+        By::Key | By::Password => carried.mark.is_some(),
+        By::Other => identity.method == AuthMethod::Jwt && identity.expires_at.is_some(),
+    }
 }
 
 fn carried_by(claims: &Map<String, Value>) -> Option<Carried> {
@@ -264,19 +285,18 @@ fn carried_by(claims: &Map<String, Value>) -> Option<Carried> {
 impl Tokens for TokenProvider {
     fn issue(&self, identity: &Identity, now: Timestamp) -> Result<Issued, TokenError> {
         let carried = Carried::of(identity).ok_or(TokenError::Narrowed)?;
-        if carried.key && self.lookup.is_none() {
+        if carried.by == By::Key && self.lookups.keys.is_none() {
             return Err(TokenError::Narrowed);
         }
         let key = self.signing_key(now)?;
-        // A fixed token cannot be taken back, so nothing that comes of it lasts.
-        let lasts = identity.method != AuthMethod::Static;
         let ends_at = identity.expires_at;
-        if !lasts {
+        if !lasts(&carried, identity) {
             let (access, expires_in) = self.signed(&key, &carried, (None, ends_at), now)?;
             return Ok(Issued { access, expires_in, refresh: None });
         }
         let identity = serde_json::to_string(&carried).map_err(|_| TokenError::Unavailable)?;
-        let family = Family { id: random_text(16)?.into(), identity, ends_at };
+        let (id, principal) = (random_text(16)?.into(), carried.principal.as_str().into());
+        let family = Family { id, principal, identity, ends_at };
         let (access, expires_in) = self.signed(&key, &carried, (Some(&family.id), ends_at), now)?;
         let refresh = new_refresh_token()?;
         let until = self.refresh_ends(ends_at, now);
@@ -289,13 +309,17 @@ impl Tokens for TokenProvider {
         if !token.expose().starts_with(REFRESH_PREFIX) {
             return refused(RefusalReason::Malformed, "this is no refresh token");
         }
-        // First: what cannot be signed then uses up no token.
+        // First: what cannot be signed then, or proves nobody now, uses up no token.
+        let unknown = Refusal::new(RefusalReason::Wrong, "nobody knows this refresh token");
+        let Some(family) = self.store.family(&digest(token))? else { return Err(TokenError::Refused(unknown)) };
+        let carried: Carried = serde_json::from_str(&family.identity).map_err(|_| TokenError::Unavailable)?;
+        self.still(&carried, snapshot, now).map_err(TokenError::Refused)?;
         let key = self.signing_key(now)?;
         let next = new_refresh_token()?;
         let usual = self.refresh_ends(None, now);
         let family = match self.store.replace(&digest(token), &digest(&next), usual, now)? {
             Refreshed::Replaced(family) => family,
-            Refreshed::Unknown => return refused(RefusalReason::Wrong, "nobody knows this refresh token"),
+            Refreshed::Unknown => return Err(TokenError::Refused(unknown)),
             Refreshed::Expired => return refused(RefusalReason::Expired, "the refresh token has expired"),
             Refreshed::Revoked => {
                 let message =
@@ -303,15 +327,6 @@ impl Tokens for TokenProvider {
                 return refused(RefusalReason::Revoked, message);
             }
         };
-        let carried: Carried = serde_json::from_str(&family.identity).map_err(|_| TokenError::Unavailable)?;
-        let asks = carried.principal.parse::<EntityUid>().ok().and_then(|principal| snapshot.subject(&principal));
-        if asks.is_some_and(|subject| snapshot.store.is_disabled(&subject, now)) {
-            return refused(RefusalReason::UnknownPrincipal, "the token proves nobody who may ask here");
-        }
-        if carried.key {
-            // Before anything is signed for a key that is revoked.
-            self.identity(carried.clone(), usual, snapshot, now).map_err(TokenError::Refused)?;
-        }
         let (access, expires_in) = self.signed(&key, &carried, (Some(&family.id), family.ends_at), now)?;
         let until = self.refresh_ends(family.ends_at, now);
         Ok(Issued { access, expires_in, refresh: Some((next, (until.as_millis() - now.as_millis()) / 1000)) })
@@ -362,7 +377,7 @@ impl Authenticator for TokenProvider {
         }
         let Read { carried, family, kid, expires_at } = read;
         // A key may be revoked at any time, so it is looked up each time.
-        let is_key = carried.key || carried.principal.starts_with(API_KEY);
+        let is_key = carried.by == By::Key;
         Later::ready(match self.identity(carried, expires_at, snapshot, now) {
             Ok(identity) => {
                 if !is_key {

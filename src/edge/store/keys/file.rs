@@ -214,7 +214,9 @@ struct File {
 
 impl File {
     fn open(path: PathBuf, pepper: &Pepper) -> Result<Self, KeyFileError> {
-        let is_new = !path.exists();
+        if !path.exists() {
+            make(&path, pepper)?;
+        }
         let connected = Connection::open(&path).and_then(|connection| {
             connection.pragma_update(None, "journal_mode", "WAL")?;
             // FULL: the log is on disk before a commit returns.
@@ -225,23 +227,9 @@ impl File {
             Ok(connection)
         });
         let connection = connected.map_err(|error| failed(&path, &error))?;
-        let mut file = Self { path, connection };
-        if is_new {
-            file.make(pepper).map_err(|error| failed(&file.path, &error))?;
-        }
+        let file = Self { path, connection };
         file.check(pepper)?;
         Ok(file)
-    }
-
-    /// In one transaction, so that a half-made one is never found.
-    fn make(&mut self, pepper: &Pepper) -> rusqlite::Result<()> {
-        let fingerprint = key_hash_text(&pepper.fingerprint());
-        let transaction = self.connection.transaction()?;
-        transaction.execute_batch(TABLES)?;
-        transaction.execute("INSERT INTO about VALUES ('pepper', ?1)", [fingerprint])?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
-        transaction.commit()
     }
 
     fn check(&self, pepper: &Pepper) -> Result<(), KeyFileError> {
@@ -322,6 +310,33 @@ impl File {
         }
         transaction.commit()
     }
+}
+
+/// Makes the file, under another name first: whatever has its name is whole, and an empty one is damaged.
+fn make(path: &Path, pepper: &Pepper) -> Result<(), KeyFileError> {
+    let io = |error: std::io::Error| KeyFileError::Io { path: path.to_owned(), reason: error.to_string() };
+    let beside = path.with_extension("new");
+    // What a process left that ended meanwhile.
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    fill(&beside, pepper).map_err(|error| failed(&beside, &error))?;
+    std::fs::rename(&beside, path).map_err(io)?;
+    let directory = path.parent().unwrap_or(path);
+    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)
+}
+
+fn fill(path: &Path, pepper: &Pepper) -> rusqlite::Result<()> {
+    let mut connection = Connection::open(path)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let fingerprint = key_hash_text(&pepper.fingerprint());
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.execute("INSERT INTO about VALUES ('pepper', ?1)", [fingerprint])?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
 }
 
 /// Why a row cannot be read.

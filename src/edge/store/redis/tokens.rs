@@ -20,7 +20,7 @@ use super::follow::{Following, Follows, away, follow, look, odd};
 use super::{RedisError, RedisOptions, reply, values};
 use crate::edge::store::keys::Pepper;
 use crate::edge::store::tokens::{Known, REVOKED_FOR_MS};
-use crate::gate::{Family, KeptKey, RefreshDigest, Refreshed, StoreError, TokenStore};
+use crate::gate::{Family, KeptKey, MOST_FAMILIES, MOST_USED, RefreshDigest, Refreshed, StoreError, TokenStore};
 use crate::model::Timestamp;
 
 const SCRIPT: &str = include_str!("lua/tokens.lua");
@@ -119,6 +119,28 @@ impl Shared {
         told.into_iter().map(reply::text).collect::<Option<_>>().ok_or_else(odd)
     }
 
+    /// The family of a refresh token.
+    async fn family(&self, token: &str) -> Result<Option<Family>, StoreError> {
+        let named = ::redis::cmd("HGET").arg(self.following.key(token)).arg("family").to_owned();
+        let id = match self.following.send(&named).await? {
+            Value::Nil => return Ok(None),
+            id => reply::text(id).ok_or_else(odd)?,
+        };
+        let mut command = ::redis::cmd("HMGET");
+        command.arg(self.following.key(&family_key(&id))).arg(&["identity", "ends_at", "principal"]);
+        let Value::Array(said) = self.following.send(&command).await? else { return Err(odd()) };
+        let [identity, ends_at, principal] = <[Value; 3]>::try_from(said).map_err(|_| odd())?;
+        if matches!(identity, Value::Nil) {
+            return Ok(None);
+        }
+        let text = |value| reply::text(value).ok_or_else(odd);
+        let ends_at = match text(ends_at)?.as_str() {
+            "" => None,
+            millis => Some(Timestamp::from_millis(millis.parse().map_err(|_| odd())?)),
+        };
+        Ok(Some(Family { id: id.into(), principal: text(principal)?.into(), identity: text(identity)?, ends_at }))
+    }
+
     async fn replace(
         &self,
         (used, next): (RefreshDigest, RefreshDigest),
@@ -126,28 +148,21 @@ impl Shared {
         now: Timestamp,
     ) -> Result<Refreshed, StoreError> {
         let (used, next) = (refresh_key(&used), refresh_key(&next));
-        let named = ::redis::cmd("HGET").arg(self.following.key(&used)).arg("family").to_owned();
-        let id = match self.following.send(&named).await? {
-            Value::Nil => return Ok(Refreshed::Unknown),
-            id => reply::text(id).ok_or_else(odd)?,
-        };
-        let mut command = self.script("replace", &[&family_key(&id), &used, &next, REVOKED, SEQUENCE]);
+        let Some(family) = self.family(&used).await? else { return Ok(Refreshed::Unknown) };
+        let id = &family.id;
+        let (all, used_before) = (families_key(&family.principal), used_key(id));
+        let keys = [&family_key(id), &used, &next, REVOKED, SEQUENCE, &used_before, &all];
+        let mut command = self.script("replace", &keys);
         let forget_before = now.as_millis() - REVOKED_FOR_MS;
-        command.arg(&id).arg(now.as_millis()).arg(expires_at.as_millis()).arg(forget_before);
+        command.arg(id.as_str()).arg(now.as_millis()).arg(expires_at.as_millis()).arg(forget_before).arg(MOST_USED);
         let told = self.run(&command).await?;
         let told: Vec<&str> = told.iter().map(String::as_str).collect();
         match told.as_slice() {
-            ["replaced", identity, ends_at] => {
-                let ends_at = match *ends_at {
-                    "" => None,
-                    millis => Some(Timestamp::from_millis(millis.parse().map_err(|_| odd())?)),
-                };
-                Ok(Refreshed::Replaced(Family { id: id.into(), identity: (*identity).to_owned(), ends_at }))
-            }
+            ["replaced"] => Ok(Refreshed::Replaced(family)),
             ["revoked"] => {
                 // Here it holds at once: no look that began earlier takes it away again.
                 let _looked = look(self).await;
-                self.known.revoke(id.into());
+                self.known.revoke(family.id);
                 Ok(Refreshed::Revoked)
             }
             ["expired"] => Ok(Refreshed::Expired),
@@ -159,6 +174,16 @@ impl Shared {
 
 fn family_key(id: &str) -> String {
     format!("tokens:family:{id}")
+}
+
+/// The tokens of a family that were used, the last first.
+fn used_key(id: &str) -> String {
+    format!("tokens:used:{id}")
+}
+
+/// The families of a principal, by when they end.
+fn families_key(principal: &str) -> String {
+    format!("tokens:of:{principal}")
 }
 
 fn refresh_key(digest: &RefreshDigest) -> String {
@@ -197,14 +222,21 @@ impl TokenStore for RedisTokens {
         family: &Family,
         token: &RefreshDigest,
         expires_at: Timestamp,
-        _now: Timestamp,
+        now: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut command = self.shared.script("begin", &[&family_key(&family.id), &refresh_key(token)]);
+        let keys = [&family_key(&family.id), &refresh_key(token), &families_key(&family.principal)];
+        let mut command = self.shared.script("begin", &keys.map(String::as_str));
         command.arg(family.id.as_str()).arg(&family.identity);
         command.arg(family.ends_at.map_or_else(String::new, |ends| ends.as_millis().to_string()));
-        command.arg(expires_at.as_millis());
+        command.arg(expires_at.as_millis()).arg(family.principal.as_str()).arg(now.as_millis());
+        command.arg(MOST_FAMILIES).arg(self.shared.following.key(&family_key("")));
         let shared = self.trusted()?;
         self.wait(async move { shared.run(&command).await.map(drop) })
+    }
+
+    fn family(&self, token: &RefreshDigest) -> Result<Option<Family>, StoreError> {
+        let (shared, token) = (self.trusted()?, refresh_key(token));
+        self.wait(async move { shared.family(&token).await })
     }
 
     fn replace(

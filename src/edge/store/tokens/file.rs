@@ -12,7 +12,7 @@ use smol_str::SmolStr;
 use zeroize::Zeroizing;
 
 use super::{Known, REVOKED_FOR_MS};
-use crate::gate::{Family, KeptKey, RefreshDigest, Refreshed, StoreError, TokenStore};
+use crate::gate::{Family, KeptKey, MOST_FAMILIES, MOST_USED, RefreshDigest, Refreshed, StoreError, TokenStore};
 use crate::model::Timestamp;
 
 /// Its name in the data directory.
@@ -20,7 +20,7 @@ const FILE_NAME: &str = "tokens.db";
 /// The file that says that a process has it. Not the database itself: SQLite has locks of its own on that.
 const LOCK_NAME: &str = "tokens.lock";
 /// The version of the tables.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 const TABLES: &str = "
 CREATE TABLE signing_keys (kid TEXT NOT NULL PRIMARY KEY, pkcs8 BLOB NOT NULL, made_at INTEGER NOT NULL) WITHOUT ROWID;
@@ -32,6 +32,15 @@ CREATE TABLE refresh_tokens (
 ) WITHOUT ROWID;
 CREATE INDEX refresh_tokens_family ON refresh_tokens (family);
 ";
+/// What the second version has besides: whose a family is, and what looks for what has ended.
+const SINCE_2: &str = "
+ALTER TABLE families ADD COLUMN principal TEXT NOT NULL DEFAULT '';
+CREATE INDEX families_principal ON families (principal, expires_at);
+CREATE INDEX families_end ON families (expires_at);
+CREATE INDEX refresh_tokens_end ON refresh_tokens (expires_at);
+";
+/// How much of what has ended is forgotten at a time.
+const FORGET_AT_ONCE: usize = 1_000;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -80,13 +89,12 @@ impl TokenFile {
         connection.pragma_update(None, "synchronous", "FULL")?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         match transaction.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0))? {
-            0 => {
-                transaction.execute_batch(TABLES)?;
-                transaction.pragma_update(None, "user_version", VERSION)?;
-            }
+            0 => transaction.execute_batch(&[TABLES, SINCE_2].concat())?,
+            1 => transaction.execute_batch(SINCE_2)?,
             VERSION => {}
             later => return Err(TokenFileError::Later(later)),
         }
+        transaction.pragma_update(None, "user_version", VERSION)?;
         transaction.commit()?;
         let known = Known::default();
         known.replace(signing_keys(&connection)?, revoked(&connection)?);
@@ -127,6 +135,11 @@ impl TokenStore for TokenFile {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         begin(&mut self.connection(), (family, token), expires_at, now).map_err(not_written)
+    }
+
+    fn family(&self, token: &RefreshDigest) -> Result<Option<Family>, StoreError> {
+        let found = find(&self.connection(), token).map_err(not_read)?;
+        Ok(found.map(|kept| kept.family))
     }
 
     fn replace(
@@ -188,16 +201,39 @@ fn begin(
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // What has ended is of no use, but to tell that a token was used twice.
-    transaction.execute("DELETE FROM refresh_tokens WHERE expires_at < ?1", [now.as_millis()])?;
-    transaction.execute("DELETE FROM families WHERE expires_at < ?1", [now.as_millis()])?;
+    forget_ended(&transaction, now)?;
     let ends_at = family.ends_at.map(Timestamp::as_millis);
     transaction.execute(
-        "INSERT INTO families (id, identity, ends_at, expires_at) VALUES (?1, ?2, ?3, ?4)",
-        params![family.id.as_str(), family.identity, ends_at, expires_at.as_millis()],
+        "INSERT INTO families (id, principal, identity, ends_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![family.id.as_str(), family.principal.as_str(), family.identity, ends_at, expires_at.as_millis()],
     )?;
     put(&transaction, &family.id, token, expires_at)?;
+    forget_surplus(&transaction, family)?;
     transaction.commit()
+}
+
+/// Forgets what has ended: it is of no use, but to tell that a token was used twice.
+fn forget_ended(transaction: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<()> {
+    for (table, key) in [("refresh_tokens", "digest"), ("families", "id")] {
+        let forget = format!(
+            "DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE expires_at < ?1 LIMIT {FORGET_AT_ONCE})"
+        );
+        transaction.execute(&forget, [now.as_millis()])?;
+    }
+    Ok(())
+}
+
+/// Forgets those families of a principal that end first, but for as many as it may have. Those that are revoked stay known.
+fn forget_surplus(transaction: &Transaction<'_>, family: &Family) -> rusqlite::Result<()> {
+    let surplus = format!(
+        "SELECT id FROM families WHERE principal = ?1 AND revoked_at IS NULL AND id <> ?2
+         ORDER BY expires_at DESC LIMIT -1 OFFSET {}",
+        MOST_FAMILIES - 1
+    );
+    let of = params![family.principal.as_str(), family.id.as_str()];
+    transaction.execute(&format!("DELETE FROM refresh_tokens WHERE family IN ({surplus})"), of)?;
+    transaction.execute(&format!("DELETE FROM families WHERE id IN ({surplus})"), of)?;
+    Ok(())
 }
 
 /// A refresh token, as it is kept.
@@ -241,16 +277,22 @@ fn replace(
     transaction
         .execute("UPDATE families SET expires_at = ?2 WHERE id = ?1", params![family.id.as_str(), until.as_millis()])?;
     put(&transaction, &family.id, next, until)?;
+    let surplus = format!(
+        "DELETE FROM refresh_tokens WHERE digest IN (SELECT digest FROM refresh_tokens
+         WHERE family = ?1 AND used_at IS NOT NULL ORDER BY used_at DESC LIMIT -1 OFFSET {MOST_USED})"
+    );
+    transaction.execute(&surplus, [family.id.as_str()])?;
     transaction.commit()?;
     Ok((Refreshed::Replaced(family), None))
 }
 
-fn find(transaction: &Transaction<'_>, token: &RefreshDigest) -> rusqlite::Result<Option<Kept>> {
-    let query = "SELECT f.id, f.identity, f.ends_at, f.revoked_at, t.expires_at, t.used_at
+fn find(connection: &Connection, token: &RefreshDigest) -> rusqlite::Result<Option<Kept>> {
+    let query = "SELECT f.id, f.identity, f.ends_at, f.revoked_at, t.expires_at, t.used_at, f.principal
         FROM refresh_tokens t JOIN families f ON f.id = t.family WHERE t.digest = ?1";
-    let found = transaction.query_row(query, [token.0], |row| {
-        let (id, ends_at): (String, Option<i64>) = (row.get(0)?, row.get(2)?);
-        let family = Family { id: id.into(), identity: row.get(1)?, ends_at: ends_at.map(Timestamp::from_millis) };
+    let found = connection.query_row(query, [token.0], |row| {
+        let (id, ends_at, principal): (String, Option<i64>, String) = (row.get(0)?, row.get(2)?, row.get(6)?);
+        let (id, principal, ends_at) = (id.into(), principal.into(), ends_at.map(Timestamp::from_millis));
+        let family = Family { id, principal, identity: row.get(1)?, ends_at };
         Ok(Kept { family, revoked_at: row.get(3)?, expires_at: row.get(4)?, used_at: row.get(5)? })
     });
     found.optional()
@@ -274,6 +316,11 @@ fn lock(path: PathBuf) -> Result<File, TokenFileError> {
         Err(TryLockError::WouldBlock) => Err(TokenFileError::InUse { path }),
         Err(TryLockError::Error(error)) => Err(error.into()),
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped by")]
+fn not_read(error: rusqlite::Error) -> StoreError {
+    StoreError::Away(error.to_string().into())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped by")]

@@ -19,18 +19,29 @@ if ARGV[1] == 'keep' then
   return { 'kept' }
 end
 
--- KEYS: the family, its first token. ARGV: the family's name, its identity, when its credential ends or '', when the token
--- does.
+-- KEYS: the family, its first token, the principal's families. ARGV: the family's name, its identity, when its credential
+-- ends or '', when the token does, the principal, now, how many families a principal has at most, what families' names begin
+-- with.
 if ARGV[1] == 'begin' then
-  redis.call('HSET', KEYS[1], 'identity', ARGV[3], 'ends_at', ARGV[4])
+  redis.call('HSET', KEYS[1], 'identity', ARGV[3], 'ends_at', ARGV[4], 'principal', ARGV[6])
   redis.call('HSET', KEYS[2], 'family', ARGV[2], 'expires_at', ARGV[5])
   ends(KEYS[1], ARGV[5])
   ends(KEYS[2], ARGV[5])
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', '(' .. ARGV[7])
+  local surplus = redis.call('ZCARD', KEYS[3]) + 1 - tonumber(ARGV[8])
+  for _, id in ipairs(surplus > 0 and redis.call('ZRANGE', KEYS[3], 0, surplus - 1) or {}) do
+    redis.call('ZREM', KEYS[3], id)
+    -- What is revoked stays known.
+    if redis.call('HEXISTS', ARGV[9] .. id, 'revoked_at') == 0 then redis.call('DEL', ARGV[9] .. id) end
+  end
+  redis.call('ZADD', KEYS[3], ARGV[5], ARGV[2])
+  if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[5]) - tonumber(ARGV[7]) then ends(KEYS[3], ARGV[5]) end
   return { 'begun' }
 end
 
--- KEYS: the family, the token that is used, the next, the revoked families by when, the number of the last change.
--- ARGV: the family's name, now, when the next token usually ends, forget what was revoked before.
+-- KEYS: the family, the token that is used, the next, the revoked families by when, the number of the last change, the
+-- tokens of the family that were used, the principal's families. ARGV: the family's name, now, when the next token usually
+-- ends, forget what was revoked before, how many used tokens are known at most.
 local family = redis.call('HMGET', KEYS[1], 'identity', 'ends_at', 'revoked_at')
 local used = redis.call('HMGET', KEYS[2], 'expires_at', 'used_at')
 if not family[1] or not used[1] then return { 'unknown' } end
@@ -48,7 +59,11 @@ if family[2] ~= '' and tonumber(family[2]) < tonumber(last) then last = family[2
 -- The one that was used is known for as long as the one that follows it, so that a second use is told.
 redis.call('HSET', KEYS[2], 'used_at', ARGV[3])
 redis.call('HSET', KEYS[3], 'family', ARGV[2], 'expires_at', last)
-ends(KEYS[1], last)
-ends(KEYS[2], last)
-ends(KEYS[3], last)
-return { 'replaced', family[1], family[2] }
+for _, key in ipairs({ KEYS[1], KEYS[2], KEYS[3] }) do ends(key, last) end
+redis.call('LPUSH', KEYS[6], KEYS[2])
+if redis.call('LLEN', KEYS[6]) > tonumber(ARGV[6]) then redis.call('DEL', redis.call('RPOP', KEYS[6])) end
+ends(KEYS[6], last)
+-- Whoever refreshes counts as long as the token lives that it gets.
+redis.call('ZADD', KEYS[7], 'XX', last, ARGV[2])
+if redis.call('PTTL', KEYS[7]) < tonumber(last) - tonumber(ARGV[3]) then ends(KEYS[7], last) end
+return { 'replaced' }
