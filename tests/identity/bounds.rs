@@ -140,6 +140,23 @@ fn a_secret_that_was_replaced_manages_nothing() {
 }
 
 #[test]
+fn an_owner_has_so_many_keys_at_most_however_many_are_made_at_once() {
+    let keys = closed(&[]);
+    let alice = keys.make(json!({"owner": "User::\"alice\""})).1;
+    let made: usize = std::thread::scope(|scope| {
+        let make = || {
+            let mut client = Client::connect(keys.server.address);
+            let headers = ["Content-Type: application/json", &format!("Authorization: Bearer {alice}")];
+            let made = || client.request("POST", "/v1/keys", &headers, b"{}").status;
+            std::iter::repeat_with(made).take_while(|status| *status == 201).count()
+        };
+        let threads: Vec<_> = (0..16).map(|_| scope.spawn(make)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(made, 999);
+}
+
+#[test]
 fn a_key_is_revoked_whoever_changes_it_meanwhile() {
     let keys = closed(&[]);
     let (id, key) = keys.make(json!({"owner": "User::\"alice\""}));

@@ -99,7 +99,7 @@ fn keys_of(
 ) -> Result<Arc<KeyProvider>, Box<dyn std::error::Error>> {
     let keys = super::keys::open(settings, options)?;
     let (admin_policies, unknown_owners) = (settings.identity.admin_policies, options.unknown_owners);
-    made.desk = Some(KeyDesk { keys: Arc::clone(&keys), admin_policies, unknown_owners });
+    made.desk = Some(KeyDesk::new(Arc::clone(&keys), admin_policies, unknown_owners));
     Ok(Arc::new(KeyProvider::new(Some(keys), KeyOptions { unknown_owners })))
 }
 

@@ -97,7 +97,6 @@ fn refused(app: &App, peer: &Peer, error: TokenError, credential: &Credential) -
     not_handed_out(error)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped by")]
 fn not_handed_out(error: TokenError) -> ApiError {
     match error {
         TokenError::Refused(refusal) => ApiError::new(ErrorCode::Unauthenticated, refusal.message),

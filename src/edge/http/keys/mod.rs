@@ -15,6 +15,7 @@ use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::http::request::Parts as Head;
 use smol_str::SmolStr;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::app::App;
 use super::body::json;
@@ -48,6 +49,24 @@ pub struct KeyDesk {
     pub admin_policies: bool,
     /// Whether a key may be of somebody whom the bundle does not declare.
     pub unknown_owners: bool,
+    /// Held while the keys of an owner are counted and one more is made.
+    making: Arc<Mutex<()>>,
+}
+
+impl KeyDesk {
+    /// Of these keys; `admin_policies` is whether the policies that ship hold, `unknown_owners` whether a key may be of
+    /// somebody whom the bundle does not declare.
+    #[must_use]
+    pub fn new(keys: Arc<dyn Keys>, admin_policies: bool, unknown_owners: bool) -> Self {
+        Self { keys, admin_policies, unknown_owners, making: Arc::default() }
+    }
+
+    /// A page of keys: all of them are looked through, where nobody waits for the thread.
+    async fn page(&self, of: KeysOf) -> Result<Vec<Arc<KeyRecord>>, ApiError> {
+        let keys = Arc::clone(&self.keys);
+        let page = tokio::task::spawn_blocking(move || keys.page(&of)).await;
+        page.map_err(|_ended| ApiError::new(ErrorCode::Unavailable, "the keys could not be looked through"))
+    }
 }
 
 /// What is asked.
@@ -96,7 +115,7 @@ pub(super) async fn answer(caller: &Caller, ask: Ask, head: &Head, body: &Bytes)
         return Err(ApiError::invalid("", "this path takes no query"));
     }
     match ask {
-        Ask::List => caller.list(head.uri.query()),
+        Ask::List => caller.list(head.uri.query()).await,
         Ask::Make => caller.make(body).await,
         Ask::Show => {
             let (key, _) = caller.find(id)?;
@@ -139,7 +158,7 @@ impl Caller {
         found.map(|(right, key)| (key, right)).ok_or_else(nobody)
     }
 
-    fn list(&self, query: Option<&str>) -> Result<Response, ApiError> {
+    async fn list(&self, query: Option<&str>) -> Result<Response, ApiError> {
         let query = Query::read(query, &["owner", "after", "page_size"])?;
         let most = query.page_size(MAX_PAGE)?;
         let after: Option<SmolStr> = query.get("after").map(query::read_cursor).transpose()?;
@@ -154,7 +173,7 @@ impl Caller {
         {
             return Err(forbidden(format!("{} may not manage the keys of {owner}", self.identity.principal)));
         }
-        let mut page = self.desk.keys.page(&KeysOf { owner, after, most: most.saturating_add(1) });
+        let mut page = self.desk.page(KeysOf { owner, after, most: most.saturating_add(1) }).await?;
         let more = page.len() > most;
         page.truncate(most);
         let next = page.last().filter(|_| more).map(|last| query::cursor(&last.id));
@@ -179,10 +198,7 @@ impl Caller {
             let message = format!("{owner} is not declared, so that a key of it would prove nobody");
             return Err(ApiError::invalid("owner", message));
         }
-        let of_owner = KeysOf { owner: Some(owner.clone()), after: None, most: MAX_KEYS_OF_ONE };
-        if right != Right::Administrator && self.desk.keys.page(&of_owner).len() >= MAX_KEYS_OF_ONE {
-            return Err(ApiError::new(ErrorCode::Conflict, format!("{owner} has {MAX_KEYS_OF_ONE} keys already")));
-        }
+        let _making = self.room(&owner, right).await?;
         let id = key_id(random()?);
         let text = Self::new_text(&id)?;
         let details = KeyDetails { created_by: Some(self.identity.principal.clone()), ..KeyDetails::default() };
@@ -201,6 +217,19 @@ impl Caller {
         self.desk.keys.write(KeyWrite::Make(key.clone())).await?;
         self.tell(&key, "was made");
         Ok(json(StatusCode::CREATED, &Told::of(&key, self.facts.now).with_key(text.expose())))
+    }
+
+    /// Whether `owner` may have one more, until what this gives is gone.
+    async fn room(&self, owner: &EntityUid, right: Right) -> Result<Option<MutexGuard<'_, ()>>, ApiError> {
+        if right == Right::Administrator {
+            return Ok(None);
+        }
+        let making = self.desk.making.lock().await;
+        let of_owner = KeysOf { owner: Some(owner.clone()), after: None, most: MAX_KEYS_OF_ONE };
+        if self.desk.page(of_owner).await?.len() >= MAX_KEYS_OF_ONE {
+            return Err(ApiError::new(ErrorCode::Conflict, format!("{owner} has {MAX_KEYS_OF_ONE} keys already")));
+        }
+        Ok(Some(making))
     }
 
     async fn change(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {
