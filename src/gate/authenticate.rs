@@ -28,8 +28,13 @@ pub enum Credential {
         /// The password.
         password: SecretText,
     },
-    /// The parameters of `Authorization: Digest …` (RFC 7616), as they stand there.
-    Digest(SecretText),
+    /// A proof of a password: `Authorization: Digest …` (RFC 7616).
+    Digest {
+        /// Whose it says that it is, where that can be read.
+        username: Option<SmolStr>,
+        /// The parameters, as they stand there.
+        parameters: SecretText,
+    },
     /// The client's certificates of this connection, the client's own first, each as DER.
     Certificates(Arc<[Box<[u8]>]>),
     /// What a proxy says of its client's certificate (`x-forwarded-client-cert`). Nobody has proved it yet: whether the

@@ -224,10 +224,7 @@ fn id_of(credential: &Credential) -> Option<&str> {
             let id = text.expose().strip_prefix("tg_")?;
             id.split('_').next().filter(|id| !id.is_empty() && id.len() <= 64)
         }
-        Credential::Digest(parameters) => {
-            let (_, rest) = parameters.expose().split_once("username=\"")?;
-            rest.split('"').next()
-        }
+        Credential::Digest { username, .. } => username.as_deref(),
         Credential::Certificates(_) | Credential::ForwardedCertificate { .. } => None,
     }
 }
@@ -241,7 +238,7 @@ impl Hash for Whole<'_> {
             Credential::Bearer(text) => (0, text.expose()).hash(state),
             Credential::ApiKey(text) => (1, text.expose()).hash(state),
             Credential::Basic { username, password } => (2, username, password.expose()).hash(state),
-            Credential::Digest(text) => (3, text.expose()).hash(state),
+            Credential::Digest { parameters, .. } => (3, parameters.expose()).hash(state),
             Credential::Certificates(certificates) => (4, certificates).hash(state),
             Credential::ForwardedCertificate { said, .. } => (5, said).hash(state),
         }

@@ -174,8 +174,8 @@ fn a_key_is_known_by_its_public_id() {
         assert_eq!(id_of(&Credential::Bearer(SecretText::new(text))), id, "{text}");
         assert_eq!(id_of(&Credential::ApiKey(SecretText::new(text))), id, "{text}");
     }
-    let digest = SecretText::new("username=\"alice\", realm=\"tollgate\"");
-    assert_eq!(id_of(&Credential::Digest(digest)), Some("alice"));
+    let parameters = SecretText::new("username=alice, realm=\"tollgate\"");
+    assert_eq!(id_of(&Credential::Digest { username: Some("alice".into()), parameters }), Some("alice"));
 }
 
 #[test]

@@ -113,3 +113,32 @@ fn settings_that_make_no_sense_are_refused() {
         assert!(code == Some(2) && said.contains(name), "{said}");
     }
 }
+
+#[test]
+fn who_guesses_at_a_digest_is_known_by_the_name_however_it_is_written() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("digests");
+    std::fs::write(&path, format!("alice:tollgate:{}\n", secret("0".repeat(64)))).unwrap();
+    let config = format!(
+        "identity:\n  loopback: closed\n  failures: {{ source_burst: 1000, id_burst: 5, id_every_ms: 3600000 }}\n  \
+         providers:\n    - digest: {{ file: {} }}\n",
+        path.display()
+    );
+    for name in
+        ["username=\"alice\"", "username=alice", "Username=\"alice\"", "username =\"al\\ice\"", "username= alice"]
+    {
+        let server = Setup::new().config(&config).start();
+        let mut client = server.connect();
+        let told = [(); 7].map(|()| {
+            let challenge = client.request("GET", "/metrics", &[], b"").head;
+            let nonce = challenge.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+            let header = format!(
+                "Authorization: Digest {name}, realm=\"tollgate\", nonce=\"{nonce}\", uri=\"/metrics\", algorithm=SHA-256, \
+                 qop=auth, nc=00000001, cnonce=\"c0ffee\", response=\"{}\"",
+                "1".repeat(64)
+            );
+            client.request("GET", "/metrics", &[&header], b"").status
+        });
+        assert_eq!(told, [401, 401, 401, 401, 401, 429, 429], "{name}");
+    }
+}

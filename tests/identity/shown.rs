@@ -57,7 +57,7 @@ fn credentials_and_hashes_show_no_secret() {
         Credential::Bearer(secret()),
         Credential::ApiKey(secret()),
         Credential::Basic { username: "alice".into(), password: secret() },
-        Credential::Digest(secret()),
+        Credential::Digest { username: Some("alice".into()), parameters: secret() },
     ];
     let mut failures = Failures::new(FailureLimits::default());
     for credential in credentials {

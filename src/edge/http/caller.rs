@@ -86,7 +86,7 @@ pub(super) fn refused(refusal: &Refusal, credential: &Credential) -> ApiError {
     let code = match (refusal.reason, credential) {
         (RefusalReason::TooManyFailures, _) => ErrorCode::TooManyFailures,
         (RefusalReason::ProviderUnavailable, _) => ErrorCode::Unavailable,
-        (RefusalReason::Expired, Credential::Digest(_)) => ErrorCode::StaleNonce,
+        (RefusalReason::Expired, Credential::Digest { .. }) => ErrorCode::StaleNonce,
         _ => ErrorCode::Unauthenticated,
     };
     ApiError::new(code, refusal.message.as_str())

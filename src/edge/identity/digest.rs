@@ -158,7 +158,9 @@ impl Authenticator for DigestProvider {
     }
 
     fn authenticate(&self, presented: &Presented, _: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
-        let Credential::Digest(text) = &presented.credential else { return Later::ready(Verdict::Passed) };
+        let Credential::Digest { parameters: text, .. } = &presented.credential else {
+            return Later::ready(Verdict::Passed);
+        };
         let checked = self.check(text.expose(), &presented.request, now);
         Later::ready(
             checked.map_or_else(Verdict::Refused, |user| {
@@ -264,6 +266,12 @@ impl Said {
         let Self { nonce, nc, cnonce, .. } = self;
         digest(&format!("{}:{nonce}:{nc}:{cnonce}:auth:{request}", kept.expose()))
     }
+}
+
+/// Whose the parameters of a header say that they are.
+#[cfg(feature = "tower")]
+pub(super) fn username(text: &str) -> Option<String> {
+    parameters(text)?.remove("username")
 }
 
 /// `name=value, name="value"`: names in small letters, each once.

@@ -9,6 +9,7 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::request::Parts;
 use smol_str::SmolStr;
 
+use super::digest;
 use crate::gate::{Credential, Described, Peer, Presented};
 use crate::model::SecretText;
 
@@ -123,7 +124,10 @@ fn authorization(text: &str) -> Option<Credential> {
     }
     match scheme.to_ascii_lowercase().as_str() {
         "bearer" => Some(Credential::Bearer(SecretText::new(rest))),
-        "digest" => Some(Credential::Digest(SecretText::new(rest))),
+        "digest" => {
+            let username = digest::username(rest).map(SmolStr::from);
+            Some(Credential::Digest { username, parameters: SecretText::new(rest) })
+        }
         "basic" => {
             // RFC 7617: UTF-8, and the name ends at the first colon.
             let pair = zeroize::Zeroizing::new(STANDARD.decode(rest).ok()?);
