@@ -259,6 +259,13 @@ pub fn has_role(
     has && !store.is_disabled(&who.subject, now)
 }
 
+/// Whether it is disabled, itself or through what it is in; of a key, its owner.
+#[must_use]
+pub fn is_disabled(snapshot: &Snapshot, identity: &Arc<Identity>, now: Timestamp) -> bool {
+    let who = Who::find(snapshot, None, &identity.principal, Some(identity));
+    who.is_ok_and(|who| snapshot.store.is_disabled(&who.subject, now))
+}
+
 /// Whether it is a key that may not do all that its owner may: it is narrowed, or has limits of its own.
 #[must_use]
 pub fn is_narrowed(snapshot: &Snapshot, identity: &Identity) -> bool {

@@ -7,8 +7,8 @@
 //! 3. Nothing that is refused here counts, and no more is owed than what goes through at once, so that whoever stops is
 //!    let in again after a while.
 //!
-//! Guesses that come all at once are not told from one another before they are looked at: so few of one source are looked
-//! at at the same time.
+//! Guesses that come all at once are not told from one another before they are looked at: so of a source that has failed
+//! few are looked at at the same time.
 //!
 //! Pure: the instant is handed in. Its memory is bounded; under a flood from ever new addresses it forgets the oldest,
 //! and lets guesses through rather than keeping owners out.
@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use super::authenticate::{Credential, Presented};
 use crate::model::{RefusalReason, Timestamp};
 
-/// How many of one source are looked at at the same time: so many times what goes through at once.
+/// How many of a source that has failed are looked at at the same time: so many times what goes through at once.
 const AT_ONCE: u32 = 4;
 
 /// How many failures are borne.
@@ -141,15 +141,16 @@ impl Failures {
         if self.proved.get(&attempt.credential).is_some_and(|until| now < until) {
             return 0;
         }
-        let at_once = self.limits.source_burst.saturating_mul(AT_ONCE);
-        if attempt.source.and_then(|source| self.looked_at.get(&source)).is_some_and(|count| *count >= at_once) {
-            return self.limits.source_every_ms;
-        }
         let wait = |known: Option<i64>, every_ms: i64, burst: u32| {
             let room = every_ms.saturating_mul(i64::from(burst).saturating_sub(1).max(0));
             known.map_or(0, |empty_at| empty_at.saturating_sub(now).saturating_sub(room))
         };
         let source = attempt.source.and_then(|source| self.sources.get(&source));
+        let at_once = self.limits.source_burst.saturating_mul(AT_ONCE);
+        let looked_at = attempt.source.and_then(|source| self.looked_at.get(&source));
+        if source.is_some_and(|until| now < until) && looked_at.is_some_and(|count| *count >= at_once) {
+            return self.limits.source_every_ms;
+        }
         let source = wait(source, self.limits.source_every_ms, self.limits.source_burst);
         let id = attempt.id.and_then(|id| self.ids.get(&id));
         let id = wait(id, self.limits.id_every_ms, self.limits.id_burst);

@@ -135,8 +135,12 @@ fn what_was_right_until_now_counts_from_the_second_time_on_and_nobody_is_locked_
 }
 
 #[test]
-fn of_one_source_few_are_looked_at_at_the_same_time() {
+fn of_a_source_that_failed_few_are_looked_at_at_the_same_time() {
     let mut failures = Failures::new(small());
+    let first = failures.attempt(&basic("first", "x", Some("192.0.2.1")));
+    assert!((0..400).all(|_| failures.admit(&first, at(0)).is_ok()), "nobody has failed");
+    (0..400).for_each(|_| failures.ended(&first));
+    failures.failed(&first, RefusalReason::Wrong, at(0));
     let guess = |number: u32| basic(&format!("user-{number}"), "x", Some("192.0.2.1"));
     let attempts: Vec<Attempt> = (0..400).map(|number| failures.attempt(&guess(number))).collect();
     let through = attempts.iter().filter(|attempt| failures.admit(attempt, at(0)).is_ok()).count();

@@ -22,7 +22,7 @@ mod standing;
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
 pub use authenticate::{
     Authenticator, Credential, Described, Peer, Presented, Recalled, ToldOf, Verdict, authenticate, has_role,
-    is_narrowed, recall, told_of,
+    is_disabled, is_narrowed, recall, told_of,
 };
 pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates};
 pub use books::{

@@ -47,6 +47,8 @@ pub struct Identity {
     pub mark: Option<CredentialMark>,
     /// Whether its secret was replaced by a newer one, and is taken only for a while.
     pub replaced: bool,
+    /// Whether it was a token of Tollgate's own, which is not exchanged once more.
+    pub exchanged: bool,
 }
 
 impl Identity {
@@ -66,6 +68,7 @@ impl Identity {
             key_ends_at: None,
             mark: None,
             replaced: false,
+            exchanged: false,
         }
     }
 }

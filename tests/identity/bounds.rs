@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use serde_json::{Value, json};
+use tollgate::Timestamp;
 
 use crate::keys::{Keys, PEOPLE};
 use crate::passwords::{HASH, PASSWORD};
@@ -125,8 +126,8 @@ fn a_narrowed_key_of_the_bundle_has_no_role_on_this_server() {
 #[test]
 fn a_secret_that_was_replaced_manages_nothing() {
     let keys = closed(&[]);
-    for end in [Value::Null, json!("2099-01-01T00:00:00Z")] {
-        let (id, old) = keys.make(json!({"owner": "User::\"alice\"", "expires_at": end}));
+    for (owner, end) in [("alice", Value::Null), ("alice", json!("2099-01-01T00:00:00Z")), ("root", Value::Null)] {
+        let (id, old) = keys.make(json!({"owner": format!("User::\"{owner}\""), "expires_at": end}));
         let path = format!("/v1/keys/{id}");
         let rotated = keys.ask(&old, "POST", &format!("{path}/rotate"), json!({"grace_seconds": 7200}));
         assert_eq!(rotated.status, 200, "{}", rotated.body);
@@ -135,6 +136,7 @@ fn a_secret_that_was_replaced_manages_nothing() {
         assert_eq!(status(&keys, &old, "POST", &format!("{path}/revoke"), json!({"reason": "x"})), 404);
         assert_eq!(status(&keys, &old, "DELETE", &path, Value::Null), 404);
         assert_eq!(status(&keys, &old, "POST", "/v1/keys", json!({})), 403);
+        assert_eq!(status(&keys, &old, "GET", "/v1/keys", Value::Null), 403);
         assert_eq!(status(&keys, &new, "GET", &path, Value::Null), 200);
     }
 }
@@ -198,16 +200,25 @@ fn a_server_that_was_killed_while_it_first_started_starts() {
         killed.wait().unwrap();
         let opened = tollgate::edge::store::KeyFile::open(&data, None);
         assert!(opened.is_ok(), "killed after {millis} ms: {}", opened.unwrap_err());
+        let opened = tollgate::edge::store::Embedded::open(&data, Timestamp::from_millis(0));
+        assert!(opened.is_ok(), "killed after {millis} ms: {}", opened.err().unwrap());
         assert!(began.elapsed() < DEADLINE);
         std::fs::create_dir_all(&data).unwrap();
     }
     // What a process left that was about to make it; and what is not Tollgate's is no new one.
     let fresh = directory.path().join("fresh");
     std::fs::create_dir_all(&fresh).unwrap();
-    std::fs::write(fresh.join("keys.new"), b"half of it").unwrap();
+    for left in ["keys.new", "keys.new-journal", "meters.new", "meters.new-journal"] {
+        std::fs::write(fresh.join(left), b"half of it").unwrap();
+    }
     drop(tollgate::edge::store::KeyFile::open(&fresh, None).unwrap());
-    std::fs::write(fresh.join("keys.db"), b"").unwrap();
+    drop(tollgate::edge::store::Embedded::open(&fresh, Timestamp::from_millis(0)).unwrap());
+    for name in ["keys.db", "meters.db"] {
+        std::fs::write(fresh.join(name), b"").unwrap();
+    }
     let told = tollgate::edge::store::KeyFile::open(&fresh, None).unwrap_err().to_string();
+    assert!(told.contains("is damaged"), "{told}");
+    let told = tollgate::edge::store::Embedded::open(&fresh, Timestamp::from_millis(0)).err().unwrap().to_string();
     assert!(told.contains("is damaged"), "{told}");
 }
 
@@ -378,4 +389,88 @@ fn who_guesses_at_the_exchange_is_told_to_wait() {
     let grant = json!({"grant_type": "api_key", "api_key": guess});
     let told: Vec<u16> = (0..30).map(|_| exchanged(&server, &grant).unwrap_err().status).collect();
     assert_eq!((told[0], told[29]), (401, 429));
+}
+
+#[test]
+fn a_token_is_exchanged_for_no_other() {
+    let keys = Keys::of(Setup::without_files().file("people.yaml", PEOPLE).config(TOKENS).start());
+    let (_, key) = keys.make(json!({"owner": "User::\"alice\""}));
+    let (access, _) = exchanged(&keys.server, &json!({"grant_type": "api_key", "api_key": key})).unwrap();
+    for grant in [json!({"grant_type": "api_key", "api_key": access}), json!({})] {
+        let header = format!("Authorization: Bearer {access}");
+        let headers: &[&str] = if grant == json!({}) { &[&header] } else { &[] };
+        let headers = [headers, &["Content-Type: application/json"]].concat();
+        let answer = keys.server.connect().request("POST", "/v1/token", &headers, grant.to_string().as_bytes());
+        assert!(answer.is_error(403, "forbidden", ""), "{}", answer.body);
+    }
+}
+
+#[test]
+fn what_comes_of_a_key_ends_no_later_than_the_key() {
+    let keys = Keys::of(Setup::without_files().file("people.yaml", PEOPLE).config(TOKENS).start());
+    let (id, key) = keys.make(json!({"owner": "User::\"alice\""}));
+    let (_, refresh) = exchanged(&keys.server, &json!({"grant_type": "api_key", "api_key": key})).unwrap();
+    // It ends in a minute now, or its secret does.
+    for (method, path, body) in [
+        ("POST", format!("/v1/keys/{id}/rotate"), json!({"grace_seconds": 60})),
+        ("PATCH", format!("/v1/keys/{id}"), json!({"expires_at": "2099-01-01T00:00:00Z"})),
+    ] {
+        let answer = keys.admin(method, &path, body);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()["key"].as_str().map(secret);
+    }
+    let answer =
+        keys.server.post("/v1/token", &json!({"grant_type": "refresh_token", "refresh_token": refresh}).to_string());
+    let told = answer.json();
+    for name in ["access_token", "refresh_token"] {
+        secret(told[name].as_str().unwrap());
+    }
+    for name in ["expires_in", "refresh_expires_in"] {
+        assert!((1..=60).contains(&told[name].as_i64().unwrap()), "{told}");
+    }
+}
+
+#[test]
+fn nothing_is_signed_for_who_is_disabled() {
+    let hashed = |more: &str| {
+        let alice = format!("{{ id: alice, team: research, password_hash: \"{HASH}\"{more} }}");
+        PEOPLE.replace("{ id: alice, team: research }", &alice)
+    };
+    secret(HASH);
+    let keys = Keys::of(Setup::without_files().file("people.yaml", &hashed("")).config(TOKENS).start());
+    let (_, key) = keys.make(json!({"owner": "User::\"alice\""}));
+    let grants = [
+        json!({"grant_type": "api_key", "api_key": key}),
+        json!({"grant_type": "password", "username": "alice", "password": secret(PASSWORD)}),
+    ];
+    let refresh = grants.each_ref().map(|grant| exchanged(&keys.server, grant).unwrap().1);
+    put(&keys.server, "people.yaml", &hashed(", disabled: true"));
+    for (grant, refresh) in grants.iter().zip(&refresh) {
+        assert!(exchanged(&keys.server, grant).unwrap_err().is_error(401, "unauthenticated", ""));
+        assert!(refreshed(&keys.server, refresh).unwrap_err().is_error(401, "unauthenticated", ""));
+    }
+}
+
+#[test]
+fn a_revoked_family_is_known_for_longer_than_its_tokens() {
+    let setup = || {
+        let config = "identity: { providers: [{ keys: {} }], tokens: { access_seconds: 60, refresh_seconds: 60 } }\n";
+        Setup::without_files().file("people.yaml", PEOPLE).config(config)
+    };
+    let keys = Keys::of(setup().start());
+    let (_, key) = keys.make(json!({"owner": "User::\"alice\""}));
+    let grant = json!({"grant_type": "api_key", "api_key": key});
+    let (_, first) = exchanged(&keys.server, &grant).unwrap();
+    let (access, _) = refreshed(&keys.server, &first).unwrap();
+    assert_eq!(refreshed(&keys.server, &first).unwrap_err().status, 401);
+    assert_eq!(code(&keys.server, &access), "credential_revoked");
+    let server = setup().start_in(keys.server.crash());
+    exchanged(&server, &grant).unwrap();
+    assert_eq!(code(&server, &access), "credential_revoked");
+    let (status, told) = Setup::without_files()
+        .file("people.yaml", PEOPLE)
+        .config("identity: { tokens: { access_seconds: 3600, refresh_seconds: 60 } }\n")
+        .fail();
+    assert_ne!(status, Some(0));
+    assert!(told.contains("`tokens.refresh_seconds` is no less than `tokens.access_seconds`"), "{told}");
 }

@@ -206,13 +206,16 @@ fn a_key_is_published_before_it_signs_and_until_what_it_signed_has_ended() {
     let at = |minute: i64| Timestamp::from_millis(now() * 1000 + minute * MINUTE);
     let node = || TokenProvider::new(Arc::clone(&store), options.clone(), Lookups::default(), at(0));
     let nodes = [node(), node()];
-    let who = Identity {
+    let files = vec![tollgate::SourceFile::new("bundle.yaml", crate::support::BUNDLE.as_bytes()).unwrap()];
+    let engine = tollgate::Engine::builder().bundle(tollgate::Bundle::new(files)).build().unwrap();
+    let snapshot = engine.snapshot().unwrap();
+    let who = Arc::new(Identity {
         expires_at: Some(at(30 * 24 * 60)),
         ..Identity::new("User::\"alice\"".parse().unwrap(), AuthMethod::Jwt)
-    };
+    });
     let signs = |minute: i64| {
         let by = usize::try_from(minute).unwrap() % 2;
-        let issued = nodes[by].issue(&who, at(minute)).unwrap();
+        let issued = nodes[by].issue(&who, &snapshot, at(minute)).unwrap();
         secret(issued.refresh.unwrap().0.expose());
         kid(&secret(issued.access.expose()))
     };

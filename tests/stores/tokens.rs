@@ -90,6 +90,15 @@ fn bounds(make: &impl Fn(&str) -> Store) {
         store.begin(&of(id), &digest(id), at(2 * DAY), at(600)).unwrap();
     }
     assert_eq!(store.replace(&used, &digest(4_000_000), at(DAY), at(601)).unwrap(), Refreshed::Revoked);
+    // Of what is revoked, so many are known too.
+    for number in 0..MOST_FAMILIES {
+        let (id, now) = (number + 20_000, at(700 + i64::try_from(number).unwrap()));
+        store.begin(&of(id), &digest(id), at(2 * DAY), now).unwrap();
+        store.replace(&digest(id), &digest(id + 1_000_000), at(2 * DAY), now).unwrap();
+        assert_eq!(store.replace(&digest(id), &digest(9), at(DAY), now).unwrap(), Refreshed::Revoked);
+    }
+    assert_eq!(store.replace(&used, &digest(4_000_000), at(DAY), at(9_000)).unwrap(), Refreshed::Unknown);
+    assert!(store.is_revoked("f20001"));
 }
 
 fn keys_of(make: &impl Fn(&str) -> Store, again: &impl Fn(Store, &str) -> Store) {
@@ -198,12 +207,16 @@ fn a_file_of_the_first_version_is_taken() {
         ) WITHOUT ROWID;
         CREATE INDEX refresh_tokens_family ON refresh_tokens (family);
         INSERT INTO families VALUES ('revoked', '{}', NULL, 9999999999999, 1);
+        INSERT INTO families VALUES ('open', '{}', NULL, 9999999999999, NULL);
+        INSERT INTO refresh_tokens VALUES (x'0909090909090909090909090909090909090909090909090909090909090909', 'open', 9999999999999, NULL);
         PRAGMA user_version = 1;";
     connection.execute_batch(first).unwrap();
     drop(connection);
     for number in 0..2 {
         let store = TokenFile::open(directory.path()).unwrap();
         assert!(store.is_revoked("revoked"));
+        // It does not say by what it was proved, so that nobody could look that up.
+        assert_eq!(store.family(&token(9)).unwrap(), None);
         store.begin(&family(&format!("f{number}"), None), &token(number), at(DAY), at(0)).unwrap();
     }
 }

@@ -51,6 +51,9 @@ impl Raw {
             refresh_ms: within("refresh_seconds", self.refresh_seconds, 7 * DAY_SECONDS, (60, 90 * DAY_SECONDS))?,
             rotate_ms: within("rotate_seconds", self.rotate_seconds, 30 * DAY_SECONDS, (1, 365 * DAY_SECONDS))?,
         };
+        if options.refresh_ms < options.access_ms {
+            return Err("`tokens.refresh_seconds` is no less than `tokens.access_seconds`".to_owned());
+        }
         Ok(TokenSettings { options, pepper_file: self.pepper_file })
     }
 }

@@ -66,7 +66,7 @@ pub(super) async fn exchange(app: &Arc<App>, head: &Head, peer: &Peer, body: &[u
             proved.map_err(|refusal| caller::refused(&refusal, &presented.credential))?
         }
     };
-    let issued = on_disk(move || tokens.issue(&identity, now)).await?;
+    let issued = on_disk(move || tokens.issue(&identity, &snapshot, now)).await?;
     issued.map(|issued| answer(&issued)).map_err(not_handed_out)
 }
 
@@ -100,7 +100,9 @@ fn refused(app: &App, peer: &Peer, error: TokenError, credential: &Credential) -
 fn not_handed_out(error: TokenError) -> ApiError {
     match error {
         TokenError::Refused(refusal) => ApiError::new(ErrorCode::Unauthenticated, refusal.message),
-        TokenError::Narrowed | TokenError::TooLong => ApiError::new(ErrorCode::Forbidden, error.to_string()),
+        TokenError::Exchanged | TokenError::Narrowed | TokenError::TooLong => {
+            ApiError::new(ErrorCode::Forbidden, error.to_string())
+        }
         TokenError::Store(_) | TokenError::Unavailable => {
             ApiError::new(ErrorCode::StoreUnavailable, "tokens cannot be kept at the moment")
         }

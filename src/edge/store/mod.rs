@@ -17,6 +17,8 @@ pub mod redis;
 mod rows;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
 pub mod tokens;
+#[cfg(feature = "sqlite")]
+mod whole;
 
 pub use background::{Background, Work};
 #[cfg(feature = "sqlite")]

@@ -56,6 +56,9 @@ pub enum TokenError {
     /// What should be refreshed is not good.
     #[error(transparent)]
     Refused(Refusal),
+    /// It is a token of Tollgate's own: what came of it would outlive what it came of.
+    #[error("a token of this server's own cannot be exchanged; refresh it, or show the credential that it came of")]
+    Exchanged,
     /// The credential is narrowed in a way that a token cannot say.
     #[error("this credential cannot be exchanged: what it is narrowed to would be lost")]
     Narrowed,
@@ -76,7 +79,7 @@ pub trait Tokens: Send + Sync {
     ///
     /// # Errors
     /// Where there are none for it.
-    fn issue(&self, identity: &Identity, now: Timestamp) -> Result<Issued, TokenError>;
+    fn issue(&self, identity: &Arc<Identity>, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Issued, TokenError>;
 
     /// Tokens for a refresh token, which is good once.
     ///

@@ -183,7 +183,8 @@ impl Caller {
 
     fn is_administrator(&self) -> bool {
         let Self { snapshot, facts, identity, peer, .. } = self;
-        !gate::is_narrowed(snapshot, identity) && gate::has_role(snapshot, identity, &[ADMINISTRATOR], *peer, facts.now)
+        let whole = !identity.replaced && !gate::is_narrowed(snapshot, identity);
+        whole && gate::has_role(snapshot, identity, &[ADMINISTRATOR], *peer, facts.now)
     }
 
     async fn make(&self, body: &[u8]) -> Result<Response, ApiError> {

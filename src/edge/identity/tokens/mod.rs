@@ -25,9 +25,9 @@ use super::jose::{Algorithm, Checks, Jws, KeySet, looks_like, ready};
 use super::recent::{self, Recent};
 use crate::gate::{
     Authenticator, Credential, Family, Issued, KeptKey, KeyLookup, Later, PUBLISHED_FOR_SECONDS, PasswordLookup,
-    Presented, RefreshDigest, Refreshed, StoreError, TokenError, TokenStore, Tokens, Verdict,
+    Presented, RefreshDigest, Refreshed, StoreError, TokenError, TokenStore, Tokens, Verdict, is_disabled,
 };
-use crate::model::{AuthMethod, EntityUid, Identity, Refusal, RefusalReason, SecretText, Timestamp};
+use crate::model::{AuthMethod, Identity, Refusal, RefusalReason, SecretText, Timestamp};
 use crate::policy::Snapshot;
 use carried::{By, Carried};
 
@@ -220,49 +220,63 @@ impl TokenProvider {
         Ok(Some(Read { carried, family, kid: key.kid.clone(), expires_at: checked.expires_at }))
     }
 
-    /// Whom that is now.
-    fn identity(
+    /// Whom that is now; of a key, as it is looked up.
+    fn whose(&self, carried: Carried, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+        let nobody = || Refusal::new(RefusalReason::Malformed, "the token names nobody");
+        if carried.by != By::Key {
+            return carried.identity().map(Arc::new).ok_or_else(nobody);
+        }
+        let key = carried.principal.parse().map_err(|_| nobody())?;
+        let gone = || Refusal::new(RefusalReason::UnknownPrincipal, "the token's key cannot be looked up");
+        let lookup = self.lookups.keys.as_ref().ok_or_else(gone)?;
+        lookup.identity(&key, carried.mark.as_deref().unwrap_or_default(), snapshot, now)
+    }
+
+    /// Whom a token proves that ends then.
+    fn proved(
         &self,
         carried: Carried,
         expires_at: Timestamp,
         snapshot: &Arc<Snapshot>,
         now: Timestamp,
     ) -> Result<Arc<Identity>, Refusal> {
-        let nobody = || Refusal::new(RefusalReason::Malformed, "the token names nobody");
-        if carried.by != By::Key {
-            let identity = carried.identity().ok_or_else(nobody)?;
-            return Ok(Arc::new(Identity { expires_at: Some(expires_at), ..identity }));
-        }
-        let key = carried.principal.parse().map_err(|_| nobody())?;
-        let gone = || Refusal::new(RefusalReason::UnknownPrincipal, "the token's key cannot be looked up");
-        let lookup = self.lookups.keys.as_ref().ok_or_else(gone)?;
-        let identity = lookup.identity(&key, carried.mark.as_deref().unwrap_or_default(), snapshot, now)?;
+        let identity = self.whose(carried, snapshot, now)?;
         let expires_at = identity.expires_at.map_or(expires_at, |ends| ends.min(expires_at));
-        Ok(Arc::new(Identity { expires_at: Some(expires_at), ..(*identity).clone() }))
+        Ok(Arc::new(Identity { expires_at: Some(expires_at), exchanged: true, ..(*identity).clone() }))
     }
 
-    /// Whether the credential still proves whom it proved.
-    fn still(&self, carried: &Carried, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<(), Refusal> {
-        let nobody = || Refusal::new(RefusalReason::UnknownPrincipal, "the token proves nobody who may ask here");
-        let principal: EntityUid = carried.principal.parse().map_err(|_| nobody())?;
-        if snapshot.subject(&principal).is_some_and(|subject| snapshot.store.is_disabled(&subject, now)) {
-            return Err(nobody());
+    /// When what comes of the credential ends, if it still proves whom it proved; `ends_at` is what it said itself.
+    fn still(
+        &self,
+        carried: &Carried,
+        ends_at: Option<Timestamp>,
+        snapshot: &Arc<Snapshot>,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, Refusal> {
+        let identity = self.whose(carried.clone(), snapshot, now)?;
+        if is_disabled(snapshot, &identity, now) {
+            return Err(nobody_who_may_ask());
         }
-        let mark = carried.mark.as_deref().unwrap_or_default();
+        let (principal, mark) = (&identity.principal, carried.mark.as_deref().unwrap_or_default());
+        let is_kept = || self.lookups.passwords.iter().any(|kept| kept.is_kept(principal, mark, snapshot, now));
         match carried.by {
-            By::Key => self.identity(carried.clone(), now, snapshot, now).map(drop),
-            By::Password
-                if !self.lookups.passwords.iter().any(|kept| kept.is_kept(&principal, mark, snapshot, now)) =>
-            {
+            By::Key => Ok(identity.expires_at),
+            By::Password if !is_kept() => {
                 Err(Refusal::new(RefusalReason::Rotated, "the password is another now, or is gone"))
             }
-            By::Password | By::Other => Ok(()),
+            By::Password => Ok(ends_at),
+            // What says no end of its own gets no refresh token.
+            By::Other => ends_at.map(Some).ok_or_else(nobody_who_may_ask),
         }
     }
 
     fn is_revoked(&self, family: Option<&SmolStr>) -> bool {
         family.is_some_and(|family| self.store.is_revoked(family))
     }
+}
+
+fn nobody_who_may_ask() -> Refusal {
+    Refusal::new(RefusalReason::UnknownPrincipal, "the token proves nobody who may ask here")
 }
 
 fn cannot_be_asked() -> Refusal {
@@ -283,7 +297,13 @@ fn carried_by(claims: &Map<String, Value>) -> Option<Carried> {
 }
 
 impl Tokens for TokenProvider {
-    fn issue(&self, identity: &Identity, now: Timestamp) -> Result<Issued, TokenError> {
+    fn issue(&self, identity: &Arc<Identity>, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Issued, TokenError> {
+        if identity.exchanged {
+            return Err(TokenError::Exchanged);
+        }
+        if is_disabled(snapshot, identity, now) {
+            return Err(TokenError::Refused(nobody_who_may_ask()));
+        }
         let carried = Carried::of(identity).ok_or(TokenError::Narrowed)?;
         if carried.by == By::Key && self.lookups.keys.is_none() {
             return Err(TokenError::Narrowed);
@@ -312,12 +332,13 @@ impl Tokens for TokenProvider {
         // First: what cannot be signed then, or proves nobody now, uses up no token.
         let unknown = Refusal::new(RefusalReason::Wrong, "nobody knows this refresh token");
         let Some(family) = self.store.family(&digest(token))? else { return Err(TokenError::Refused(unknown)) };
-        let carried: Carried = serde_json::from_str(&family.identity).map_err(|_| TokenError::Unavailable)?;
-        self.still(&carried, snapshot, now).map_err(TokenError::Refused)?;
+        let carried: Carried =
+            serde_json::from_str(&family.identity).map_err(|_| TokenError::Refused(unknown.clone()))?;
+        let ends_at = self.still(&carried, family.ends_at, snapshot, now).map_err(TokenError::Refused)?;
         let key = self.signing_key(now)?;
         let next = new_refresh_token()?;
-        let usual = self.refresh_ends(None, now);
-        let family = match self.store.replace(&digest(token), &digest(&next), usual, now)? {
+        let until = self.refresh_ends(ends_at, now);
+        let family = match self.store.replace(&digest(token), &digest(&next), until, now)? {
             Refreshed::Replaced(family) => family,
             Refreshed::Unknown => return Err(TokenError::Refused(unknown)),
             Refreshed::Expired => return refused(RefusalReason::Expired, "the refresh token has expired"),
@@ -327,8 +348,7 @@ impl Tokens for TokenProvider {
                 return refused(RefusalReason::Revoked, message);
             }
         };
-        let (access, expires_in) = self.signed(&key, &carried, (Some(&family.id), family.ends_at), now)?;
-        let until = self.refresh_ends(family.ends_at, now);
+        let (access, expires_in) = self.signed(&key, &carried, (Some(&family.id), ends_at), now)?;
         Ok(Issued { access, expires_in, refresh: Some((next, (until.as_millis() - now.as_millis()) / 1000)) })
     }
 
@@ -378,7 +398,7 @@ impl Authenticator for TokenProvider {
         let Read { carried, family, kid, expires_at } = read;
         // A key may be revoked at any time, so it is looked up each time.
         let is_key = carried.by == By::Key;
-        Later::ready(match self.identity(carried, expires_at, snapshot, now) {
+        Later::ready(match self.proved(carried, expires_at, snapshot, now) {
             Ok(identity) => {
                 if !is_key {
                     self.recent.put(digest, Remembered { identity: Arc::clone(&identity), family, kid });

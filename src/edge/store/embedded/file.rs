@@ -10,6 +10,7 @@ use super::archive::{Archive, ReadError, reservation};
 use super::fold::FoldError;
 use super::log::{self, FILE_NAMES, Log, LogError, LogId};
 use crate::edge::store::rows;
+use crate::edge::store::whole::{self, MakeError};
 use crate::meter::{Ledger, Reservation, ReservationId};
 use crate::model::Timestamp;
 
@@ -113,7 +114,10 @@ impl File {
             let reason = "it is missing, and what was written last is still there beside it".to_owned();
             return Err(OpenError::Damaged { path, reason });
         }
-        let connection = if is_new { make(directory, &path)? } else { connect(&path, true)? };
+        if is_new {
+            make(directory, &path)?;
+        }
+        let connection = connect(&path)?;
         let mut file = Self { path, connection, id: [0; 16], folded: 0, _lock: lock };
         file.check()?;
         file.take_in(directory)?;
@@ -206,40 +210,37 @@ impl File {
 
     /// A second connection, that reads beside the writer.
     pub(super) fn archive(&self) -> Result<Archive, OpenError> {
-        Ok(Archive::new(connect(&self.path, true)?))
+        Ok(Archive::new(connect(&self.path)?))
     }
 
     /// A third one, that reads the books: a report takes its time.
     pub(super) fn books(&self) -> Result<Connection, OpenError> {
-        let connection = connect(&self.path, true)?;
+        let connection = connect(&self.path)?;
         connection.pragma_update(None, "query_only", true).map_err(|error| self.failed(&error))?;
         Ok(connection)
     }
 }
 
-/// The log first, and the tables in one transaction: half-made ones are never taken for whole.
-fn make(directory: &Path, path: &Path) -> Result<Connection, OpenError> {
+/// The log first, then the tables.
+fn make(directory: &Path, path: &Path) -> Result<(), OpenError> {
     let mut id = [0; 16];
     let filled = aws_lc_rs::rand::fill(&mut id);
     filled.map_err(|_| io(path, &std::io::Error::other("the system has no random numbers")))?;
     log::make(directory, &id).map_err(|error| io(directory, &error))?;
-    let mut connection = connect(path, false)?;
-    let made = connection.transaction().and_then(|transaction| {
+    let made = whole::make(path, |transaction| {
         transaction.execute_batch(TABLES)?;
         transaction.execute("INSERT INTO log VALUES (?1, 0)", params![id])?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
-        transaction.commit()
+        transaction.pragma_update(None, "user_version", VERSION)
     });
-    made.map_err(|error| failed(path, &error))?;
-    Ok(connection)
+    made.map_err(|error| match error {
+        MakeError::Io(error) => io(path, &error),
+        MakeError::Database(error) => failed(path, &error),
+    })
 }
 
-fn connect(path: &Path, exists: bool) -> Result<Connection, OpenError> {
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    if !exists {
-        flags |= OpenFlags::SQLITE_OPEN_CREATE;
-    }
+fn connect(path: &Path) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connected = Connection::open_with_flags(path, flags).and_then(|connection| {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // FULL: the log is on disk before a commit returns.

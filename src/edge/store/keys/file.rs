@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::pepper::{Pepper, PepperError};
 use super::rows::{self, RowError};
 use super::table::Table;
+use crate::edge::store::whole::{self, MakeError};
 use crate::gate::{KeyWrite, KeyWriteError, Keys, KeysOf, Later, StoreError};
 use crate::model::{KeyHash, KeyRecord, KeyText, Timestamp, key_hash_text};
 
@@ -312,31 +313,19 @@ impl File {
     }
 }
 
-/// Makes the file, under another name first: whatever has its name is whole, and an empty one is damaged.
+/// Makes the file.
 fn make(path: &Path, pepper: &Pepper) -> Result<(), KeyFileError> {
-    let io = |error: std::io::Error| KeyFileError::Io { path: path.to_owned(), reason: error.to_string() };
-    let beside = path.with_extension("new");
-    // What a process left that ended meanwhile.
-    match std::fs::remove_file(&beside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
-    fill(&beside, pepper).map_err(|error| failed(&beside, &error))?;
-    std::fs::rename(&beside, path).map_err(io)?;
-    let directory = path.parent().unwrap_or(path);
-    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)
-}
-
-fn fill(path: &Path, pepper: &Pepper) -> rusqlite::Result<()> {
-    let mut connection = Connection::open(path)?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
     let fingerprint = key_hash_text(&pepper.fingerprint());
-    let transaction = connection.transaction()?;
-    transaction.execute_batch(TABLES)?;
-    transaction.execute("INSERT INTO about VALUES ('pepper', ?1)", [fingerprint])?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()
+    let made = whole::make(path, |transaction| {
+        transaction.execute_batch(TABLES)?;
+        transaction.execute("INSERT INTO about VALUES ('pepper', ?1)", [fingerprint])?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", VERSION)
+    });
+    made.map_err(|error| match error {
+        MakeError::Io(error) => KeyFileError::Io { path: path.to_owned(), reason: error.to_string() },
+        MakeError::Database(error) => failed(path, &error),
+    })
 }
 
 /// Why a row cannot be read.

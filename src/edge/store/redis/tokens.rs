@@ -24,6 +24,8 @@ use crate::gate::{Family, KeptKey, MOST_FAMILIES, MOST_USED, RefreshDigest, Refr
 use crate::model::Timestamp;
 
 const SCRIPT: &str = include_str!("lua/tokens.lua");
+/// What all keys begin with.
+const PREFIX: &str = "tokens:";
 const KEYS: &str = "tokens:keys";
 const REVOKED: &str = "tokens:revoked";
 const SEQUENCE: &str = "tokens:sequence";
@@ -130,7 +132,8 @@ impl Shared {
         command.arg(self.following.key(&family_key(&id))).arg(&["identity", "ends_at", "principal"]);
         let Value::Array(said) = self.following.send(&command).await? else { return Err(odd()) };
         let [identity, ends_at, principal] = <[Value; 3]>::try_from(said).map_err(|_| odd())?;
-        if matches!(identity, Value::Nil) {
+        // One that does not say whose it is was begun by the first version, which did not say by what it was proved either.
+        if matches!(identity, Value::Nil) || matches!(principal, Value::Nil) {
             return Ok(None);
         }
         let text = |value| reply::text(value).ok_or_else(odd);
@@ -151,10 +154,12 @@ impl Shared {
         let Some(family) = self.family(&used).await? else { return Ok(Refreshed::Unknown) };
         let id = &family.id;
         let (all, used_before) = (families_key(&family.principal), used_key(id));
-        let keys = [&family_key(id), &used, &next, REVOKED, SEQUENCE, &used_before, &all];
+        let revoked = revoked_key(&family.principal);
+        let keys = [&family_key(id), &used, &next, REVOKED, SEQUENCE, &used_before, &all, &revoked];
         let mut command = self.script("replace", &keys);
         let forget_before = now.as_millis() - REVOKED_FOR_MS;
         command.arg(id.as_str()).arg(now.as_millis()).arg(expires_at.as_millis()).arg(forget_before).arg(MOST_USED);
+        command.arg(MOST_FAMILIES).arg(self.following.key(PREFIX));
         let told = self.run(&command).await?;
         let told: Vec<&str> = told.iter().map(String::as_str).collect();
         match told.as_slice() {
@@ -173,21 +178,26 @@ impl Shared {
 }
 
 fn family_key(id: &str) -> String {
-    format!("tokens:family:{id}")
+    format!("{PREFIX}family:{id}")
 }
 
 /// The tokens of a family that were used, the last first.
 fn used_key(id: &str) -> String {
-    format!("tokens:used:{id}")
+    format!("{PREFIX}used:{id}")
+}
+
+/// Those of a principal's families that are revoked, by when.
+fn revoked_key(principal: &str) -> String {
+    format!("{PREFIX}revoked-of:{principal}")
 }
 
 /// The families of a principal, by when they end.
 fn families_key(principal: &str) -> String {
-    format!("tokens:of:{principal}")
+    format!("{PREFIX}of:{principal}")
 }
 
 fn refresh_key(digest: &RefreshDigest) -> String {
-    format!("tokens:refresh:{}", values::hex(&digest.0))
+    format!("{PREFIX}refresh:{}", values::hex(&digest.0))
 }
 
 impl TokenStore for RedisTokens {
@@ -229,7 +239,7 @@ impl TokenStore for RedisTokens {
         command.arg(family.id.as_str()).arg(&family.identity);
         command.arg(family.ends_at.map_or_else(String::new, |ends| ends.as_millis().to_string()));
         command.arg(expires_at.as_millis()).arg(family.principal.as_str()).arg(now.as_millis());
-        command.arg(MOST_FAMILIES).arg(self.shared.following.key(&family_key("")));
+        command.arg(MOST_FAMILIES).arg(self.shared.following.key(PREFIX));
         let shared = self.trusted()?;
         self.wait(async move { shared.run(&command).await.map(drop) })
     }

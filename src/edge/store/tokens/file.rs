@@ -39,6 +39,13 @@ CREATE INDEX families_principal ON families (principal, expires_at);
 CREATE INDEX families_end ON families (expires_at);
 CREATE INDEX refresh_tokens_end ON refresh_tokens (expires_at);
 ";
+/// Of the first version, what nobody can look up again is forgotten: it does not say by what it was proved.
+const OF_1: &str = "
+DELETE FROM refresh_tokens WHERE family IN (SELECT id FROM families WHERE revoked_at IS NULL);
+DELETE FROM families WHERE revoked_at IS NULL;
+";
+/// For how long what has ended is known: a token that came of it may be taken a little longer.
+const KNOWN_AFTER_MS: i64 = 60_000;
 /// How much of what has ended is forgotten at a time.
 const FORGET_AT_ONCE: usize = 1_000;
 
@@ -90,7 +97,7 @@ impl TokenFile {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         match transaction.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0))? {
             0 => transaction.execute_batch(&[TABLES, SINCE_2].concat())?,
-            1 => transaction.execute_batch(SINCE_2)?,
+            1 => transaction.execute_batch(&[OF_1, SINCE_2].concat())?,
             VERSION => {}
             later => return Err(TokenFileError::Later(later)),
         }
@@ -153,6 +160,9 @@ impl TokenStore for TokenFile {
         let (refreshed, family) = replace(&mut connection, (used, next), expires_at, now).map_err(not_written)?;
         if let Some(family) = family {
             self.known.revoke(family);
+            for forgotten in forget_revoked(&connection, used).map_err(not_written)? {
+                self.known.forget(&forgotten);
+            }
         }
         Ok(refreshed)
     }
@@ -218,9 +228,24 @@ fn forget_ended(transaction: &Transaction<'_>, now: Timestamp) -> rusqlite::Resu
         let forget = format!(
             "DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE expires_at < ?1 LIMIT {FORGET_AT_ONCE})"
         );
-        transaction.execute(&forget, [now.as_millis()])?;
+        transaction.execute(&forget, [now.as_millis().saturating_sub(KNOWN_AFTER_MS)])?;
     }
     Ok(())
+}
+
+/// Forgets those of a principal's families that were revoked first, but for as many as are known.
+fn forget_revoked(connection: &Connection, of: &RefreshDigest) -> rusqlite::Result<Vec<String>> {
+    let surplus = format!(
+        "DELETE FROM families WHERE id IN (SELECT id FROM families WHERE revoked_at IS NOT NULL AND principal =
+            (SELECT f.principal FROM refresh_tokens t JOIN families f ON f.id = t.family WHERE t.digest = ?1)
+         ORDER BY revoked_at DESC LIMIT -1 OFFSET {MOST_FAMILIES}) RETURNING id"
+    );
+    let mut query = connection.prepare(&surplus)?;
+    let forgotten: Vec<String> = query.query_map([of.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for family in &forgotten {
+        connection.execute("DELETE FROM refresh_tokens WHERE family = ?1", [family])?;
+    }
+    Ok(forgotten)
 }
 
 /// Forgets those families of a principal that end first, but for as many as it may have. Those that are revoked stay known.

@@ -31,6 +31,12 @@ impl Known {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
+    /// One that is known no longer.
+    #[cfg(feature = "sqlite")]
+    pub(in crate::edge::store) fn forget(&self, family: &str) {
+        self.revoked.write().unwrap_or_else(PoisonError::into_inner).remove(family);
+    }
+
     pub(in crate::edge::store) fn keys(&self) -> Vec<KeptKey> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

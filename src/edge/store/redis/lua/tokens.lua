@@ -19,11 +19,18 @@ if ARGV[1] == 'keep' then
   return { 'kept' }
 end
 
+-- Forgets a family of this name, and its tokens; `prefix` is what the names of all keys begin with.
+local function forget(prefix, id)
+  local family, used = prefix .. 'family:' .. id, prefix .. 'used:' .. id
+  local token = redis.call('HGET', family, 'token')
+  for _, key in ipairs(redis.call('LRANGE', used, 0, -1)) do redis.call('DEL', key) end
+  redis.call('DEL', family, used, token or used)
+end
+
 -- KEYS: the family, its first token, the principal's families. ARGV: the family's name, its identity, when its credential
--- ends or '', when the token does, the principal, now, how many families a principal has at most, what families' names begin
--- with.
+-- ends or '', when the token does, the principal, now, how many families a principal has at most, what all keys begin with.
 if ARGV[1] == 'begin' then
-  redis.call('HSET', KEYS[1], 'identity', ARGV[3], 'ends_at', ARGV[4], 'principal', ARGV[6])
+  redis.call('HSET', KEYS[1], 'identity', ARGV[3], 'ends_at', ARGV[4], 'principal', ARGV[6], 'token', KEYS[2])
   redis.call('HSET', KEYS[2], 'family', ARGV[2], 'expires_at', ARGV[5])
   ends(KEYS[1], ARGV[5])
   ends(KEYS[2], ARGV[5])
@@ -31,8 +38,7 @@ if ARGV[1] == 'begin' then
   local surplus = redis.call('ZCARD', KEYS[3]) + 1 - tonumber(ARGV[8])
   for _, id in ipairs(surplus > 0 and redis.call('ZRANGE', KEYS[3], 0, surplus - 1) or {}) do
     redis.call('ZREM', KEYS[3], id)
-    -- What is revoked stays known.
-    if redis.call('HEXISTS', ARGV[9] .. id, 'revoked_at') == 0 then redis.call('DEL', ARGV[9] .. id) end
+    forget(ARGV[9], id)
   end
   redis.call('ZADD', KEYS[3], ARGV[5], ARGV[2])
   if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[5]) - tonumber(ARGV[7]) then ends(KEYS[3], ARGV[5]) end
@@ -40,16 +46,26 @@ if ARGV[1] == 'begin' then
 end
 
 -- KEYS: the family, the token that is used, the next, the revoked families by when, the number of the last change, the
--- tokens of the family that were used, the principal's families. ARGV: the family's name, now, when the next token usually
--- ends, forget what was revoked before, how many used tokens are known at most.
+-- tokens of the family that were used, the principal's families, and those of them that are revoked by when. ARGV: the
+-- family's name, now, when the next token usually ends, forget what was revoked before, how many used tokens are known at
+-- most, how many revoked families of a principal, what all keys begin with.
 local family = redis.call('HMGET', KEYS[1], 'identity', 'ends_at', 'revoked_at')
 local used = redis.call('HMGET', KEYS[2], 'expires_at', 'used_at')
 if not family[1] or not used[1] then return { 'unknown' } end
 if family[3] then return { 'revoked' } end
 if used[2] then
   redis.call('HSET', KEYS[1], 'revoked_at', ARGV[3])
+  redis.call('ZREM', KEYS[7], ARGV[2])
   redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', '(' .. ARGV[5])
   redis.call('ZADD', KEYS[4], ARGV[3], ARGV[2])
+  redis.call('ZADD', KEYS[8], ARGV[3], ARGV[2])
+  ends(KEYS[8], tonumber(ARGV[3]) + 90 * 24 * 3600 * 1000)
+  local surplus = redis.call('ZCARD', KEYS[8]) - tonumber(ARGV[7])
+  for _, id in ipairs(surplus > 0 and redis.call('ZRANGE', KEYS[8], 0, surplus - 1) or {}) do
+    redis.call('ZREM', KEYS[8], id)
+    redis.call('ZREM', KEYS[4], id)
+    forget(ARGV[8], id)
+  end
   redis.call('INCR', KEYS[5])
   return { 'revoked' }
 end
@@ -57,6 +73,7 @@ if tonumber(ARGV[3]) >= tonumber(used[1]) then return { 'expired' } end
 local last = ARGV[4]
 if family[2] ~= '' and tonumber(family[2]) < tonumber(last) then last = family[2] end
 -- The one that was used is known for as long as the one that follows it, so that a second use is told.
+redis.call('HSET', KEYS[1], 'token', KEYS[3])
 redis.call('HSET', KEYS[2], 'used_at', ARGV[3])
 redis.call('HSET', KEYS[3], 'family', ARGV[2], 'expires_at', last)
 for _, key in ipairs({ KEYS[1], KEYS[2], KEYS[3] }) do ends(key, last) end
