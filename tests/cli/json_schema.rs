@@ -245,6 +245,7 @@ identity:
         audiences: [a]
         remember_ms: 1000
         timeout_ms: 1000
+        at_once: 5
         require: { a: b }
         claims: {}
         principal: user

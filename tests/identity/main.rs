@@ -23,6 +23,7 @@ mod delegated;
 mod digest;
 mod exchange;
 mod failures;
+mod introspection;
 mod issuer;
 mod jose;
 mod keys;

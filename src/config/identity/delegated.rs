@@ -1,11 +1,10 @@
 //! `delegated:`, somebody else's endpoint that says whom a credential proves.
 
-use std::time::Duration;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
+use super::asking;
 use crate::edge::identity::{Attributes, DelegatedOptions};
 use crate::edge::outgoing::Address;
 use crate::model::EntityUid;
@@ -61,14 +60,10 @@ struct RawAttributes {
 impl Raw {
     pub(super) fn checked(self, pass_on_error: bool) -> Result<DelegatedOptions, String> {
         Address::parse(&self.url).map_err(|error| format!("`delegated`: `url`: {error}"))?;
-        let timeout_ms = self.timeout_ms.unwrap_or(2_000);
-        let (at_once, cache_ms) = (self.at_once.unwrap_or(64), self.cache_ms.unwrap_or(30_000));
-        if !(1..=30_000).contains(&timeout_ms) {
-            return Err("`delegated`: `timeout_ms` is a number from 1 to 30000".to_owned());
-        }
-        if !(1..=10_000).contains(&at_once) {
-            return Err("`delegated`: `at_once` is a number from 1 to 10000".to_owned());
-        }
+        let of_delegated = |error: String| format!("`delegated`: {error}");
+        let timeout = asking::timeout(self.timeout_ms).map_err(of_delegated)?;
+        let at_once = asking::at_once(self.at_once).map_err(of_delegated)?;
+        let cache_ms = self.cache_ms.unwrap_or(30_000);
         if !(0..=300_000).contains(&cache_ms) {
             return Err("`delegated`: `cache_ms` is a number from 0 to 300000".to_owned());
         }
@@ -94,7 +89,7 @@ impl Raw {
         };
         Ok(DelegatedOptions {
             url: self.url.into(),
-            timeout: Duration::from_millis(timeout_ms),
+            timeout,
             at_once,
             cache_ms,
             cache_entries: CACHE_ENTRIES,

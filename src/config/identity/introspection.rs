@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
+use super::asking;
 use super::claims::{Memberships, OneOrMany, RawClaims, RawMapping, RawPrincipal, UnknownUsers, wanted};
 use crate::edge::identity::introspection::IntrospectionSettings;
 use crate::edge::outgoing::Address;
@@ -18,9 +19,6 @@ const USUAL_REMEMBER_MS: u64 = 30_000;
 const MOST_REMEMBER_MS: u64 = 5 * 60_000;
 /// How many answers are remembered.
 const REMEMBERED: usize = 10_000;
-/// For an exchange, where nothing else is said, and at most.
-const USUAL_TIMEOUT_MS: u64 = 2_000;
-const MOST_TIMEOUT_MS: u64 = 30_000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -38,8 +36,10 @@ pub(super) struct Raw {
     audiences: Option<OneOrMany<String>>,
     /// For how long an answer is remembered, in milliseconds; never beyond the token's end.
     remember_ms: Option<u64>,
-    /// For the whole exchange, in milliseconds.
+    /// For the whole exchange, in milliseconds. Default: 2000.
     timeout_ms: Option<u64>,
+    /// How many may be asked about at a time. Default: 64.
+    at_once: Option<usize>,
     /// What claims must say.
     require: Option<BTreeMap<String, OneOrMany<String>>>,
     /// What claims say of the principal.
@@ -72,6 +72,7 @@ impl Raw {
             millis if millis <= most => Ok(Duration::from_millis(millis)),
             _ => Err(format!("`{name}` is {most} at most")),
         };
+        let of_introspection = |error: String| format!("`introspection`: {error}");
         let mapping = RawMapping {
             claims: self.claims,
             principal: self.principal,
@@ -90,7 +91,8 @@ impl Raw {
             require: self.require.map(|raw| wanted("require", raw)).transpose()?.unwrap_or_default(),
             mapping: mapping.checked()?,
             remember: within("remember_ms", self.remember_ms, USUAL_REMEMBER_MS, MOST_REMEMBER_MS)?,
-            timeout: within("timeout_ms", self.timeout_ms, USUAL_TIMEOUT_MS, MOST_TIMEOUT_MS)?,
+            timeout: asking::timeout(self.timeout_ms).map_err(of_introspection)?,
+            at_once: asking::at_once(self.at_once).map_err(of_introspection)?,
             remembered: REMEMBERED,
         })
     }

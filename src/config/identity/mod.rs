@@ -8,6 +8,7 @@
 //!     - static: { tokens: [{ token_file: /run/secrets/dev, principal: 'User::"alice"' }] }
 //! ```
 
+mod asking;
 mod basic;
 mod certificate;
 mod claims;

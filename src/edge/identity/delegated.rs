@@ -5,12 +5,12 @@
 //! was sent, so that a yes for one request is never one for another.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 
+use super::asking::AtOnce;
 use super::recent::{Recent, digest};
 use crate::gate::{Ask, Authenticator, Credential, Described, Fetch, FetchError, Later, Presented, Reply, Verdict};
 use crate::model::{
@@ -82,7 +82,7 @@ pub struct DelegatedProvider {
     options: Arc<DelegatedOptions>,
     fetch: Arc<dyn Fetch>,
     recent: Arc<Recent<(Timestamp, Answered)>>,
-    asking: Arc<AtomicUsize>,
+    at_once: AtOnce,
 }
 
 /// What the endpoint said.
@@ -98,7 +98,8 @@ impl DelegatedProvider {
     /// Called `name`, asking by `fetch`.
     pub fn new(name: String, options: DelegatedOptions, fetch: Arc<dyn Fetch>) -> Self {
         let recent = Arc::new(Recent::new(options.cache_entries));
-        Self { name, options: Arc::new(options), fetch, recent, asking: Arc::default() }
+        let at_once = AtOnce::new(options.at_once);
+        Self { name, options: Arc::new(options), fetch, recent, at_once }
     }
 
     fn ask(&self, body: SecretText, now: Timestamp) -> Later<Verdict> {
@@ -108,7 +109,7 @@ impl DelegatedProvider {
             Some(_ended) => self.recent.forget(&key),
             None => {}
         }
-        let Some(place) = Place::take(&self.asking, self.options.at_once) else {
+        let Some(place) = self.at_once.take() else {
             return Later::ready(self.options.verdict(Answered::Nothing(away("too many are asked about at once"))));
         };
         let asked = self.fetch.fetch(Ask {
@@ -272,23 +273,6 @@ fn unusable(what: &str) -> Refusal {
 fn away(why: &str) -> Refusal {
     let message = "whoever knows such credentials does not answer";
     Refusal::new(RefusalReason::ProviderUnavailable, message).about(why)
-}
-
-/// One of those that are asked about at once.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(asking: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let took =
-            asking.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < most).then_some(count + 1));
-        took.ok().map(|_| Self(Arc::clone(asking)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
+use super::asking::{AtOnce, is_own};
 use super::claims::{Mapping, Proof, Wanted};
 use super::recent::{self, Recent};
 use crate::gate::{Ask, Authenticator, Clock, Credential, Described, Fetch, Later, Presented, Verdict};
@@ -44,6 +45,8 @@ pub struct IntrospectionSettings {
     pub remember: Duration,
     /// For the whole exchange.
     pub timeout: Duration,
+    /// How many are asked about at once; more are refused.
+    pub at_once: usize,
     /// How many answers are remembered.
     pub remembered: usize,
 }
@@ -54,6 +57,7 @@ impl PartialEq for IntrospectionSettings {
             == (&other.url, &other.client_id, &other.issuer, &other.mapping)
             && (&self.audiences, &self.require) == (&other.audiences, &other.require)
             && (self.remember, self.timeout, self.remembered) == (other.remember, other.timeout, other.remembered)
+            && self.at_once == other.at_once
             && self.client_secret.is(&other.client_secret)
     }
 }
@@ -72,6 +76,7 @@ struct Inner {
     fetch: Arc<dyn Fetch>,
     clock: Arc<dyn Clock>,
     recent: Recent<Remembered>,
+    at_once: AtOnce,
 }
 
 /// What an endpoint said of a token that is good.
@@ -99,8 +104,8 @@ impl IntrospectionProvider {
         pass_on_error: bool,
         (fetch, clock): (Arc<dyn Fetch>, Arc<dyn Clock>),
     ) -> Self {
-        let recent = Recent::new(settings.remembered);
-        Self { name: name.into(), pass_on_error, inner: Arc::new(Inner { settings, fetch, clock, recent }) }
+        let (recent, at_once) = (Recent::new(settings.remembered), AtOnce::new(settings.at_once));
+        Self { name: name.into(), pass_on_error, inner: Arc::new(Inner { settings, fetch, clock, recent, at_once }) }
     }
 }
 
@@ -111,18 +116,23 @@ impl Authenticator for IntrospectionProvider {
 
     fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
         let Credential::Bearer(token) = &presented.credential else { return Later::ready(Verdict::Passed) };
-        // Keys and refresh tokens of our own are nobody else's to see.
-        if ["tg_", "tgr_"].iter().any(|ours| token.expose().starts_with(ours)) {
+        if is_own(token, true) {
             return Later::ready(Verdict::Passed);
         }
         let digest = recent::digest(token.expose());
         if let Some(known) = self.inner.recent.get(&digest).filter(|known| now < known.until) {
             return Later::ready(verdict(self.inner.identity(&known, snapshot, &presented.request)));
         }
+        let Some(place) = self.inner.at_once.take() else {
+            let busy = away("too many are asked about at once");
+            return Later::ready(if self.pass_on_error { Verdict::Passed } else { Verdict::Refused(busy) });
+        };
         let (inner, token, request) = (Arc::clone(&self.inner), token.clone(), presented.request.clone());
         let (snapshot, pass_on_error) = (Arc::clone(snapshot), self.pass_on_error);
         Later::pending(async move {
-            match inner.ask(&token).await {
+            let asked = inner.ask(&token).await;
+            drop(place);
+            match asked {
                 Ok(known) => {
                     inner.recent.put(digest, known.clone());
                     verdict(inner.identity(&known, &snapshot, &request))
@@ -132,6 +142,10 @@ impl Authenticator for IntrospectionProvider {
             }
         })
     }
+}
+
+fn away(why: &str) -> Refusal {
+    Refusal::new(RefusalReason::ProviderUnavailable, "nobody can say whether the token is good").about(why)
 }
 
 fn verdict(identity: Result<Identity, Refusal>) -> Verdict {
@@ -155,17 +169,13 @@ impl Inner {
             timeout: settings.timeout,
             most_bytes: MOST_BYTES,
         };
-        let away = |about: String| {
-            let refusal = Refusal::new(RefusalReason::ProviderUnavailable, "nobody can say whether the token is good");
-            Fault::Away(refusal.about(about))
-        };
-        let reply = self.fetch.fetch(ask).await.map_err(|error| away(error.to_string()))?;
+        let reply = self.fetch.fetch(ask).await.map_err(|error| Fault::Away(away(&error.to_string())))?;
         if reply.status != 200 {
-            return Err(away(format!("it answers with {}", reply.status)));
+            return Err(Fault::Away(away(&format!("it answers with {}", reply.status))));
         }
         match strict_json::from_slice(&reply.body) {
             Ok(Value::Object(claims)) => self.read(claims, self.clock.now()).map_err(Fault::Refused),
-            _ => Err(away("its answer is no JSON object whose members stand once".to_owned())),
+            _ => Err(Fault::Away(away("its answer is no JSON object whose members stand once"))),
         }
     }
 

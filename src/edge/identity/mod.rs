@@ -1,6 +1,8 @@
 //! Providers of identities: what looks at a credential and says whom it proves. A file or folder each, none of which knows
-//! another; what several need (`claims`, `jose`, `recent`) knows none of them.
+//! another; what several need (`asking`, `claims`, `jose`, `recent`)
+//! knows none of them.
 
+mod asking;
 #[cfg(feature = "certificates")]
 mod certificate;
 #[cfg(feature = "jwt")]
