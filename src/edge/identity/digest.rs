@@ -136,16 +136,20 @@ impl DigestProvider {
             return Err(malformed());
         }
         let known = self.file.names.known(Some(now)).get(said.username.as_str()).cloned();
-        // Of a name that nobody has, something else is computed that nobody can send.
-        let decoy = || SecretText::new(hex(hmac::sign(&self.key, said.username.as_bytes()).as_ref()));
+        // Of a name that nobody has, something else is computed that nobody can send; for all, so that each costs the same.
+        let decoy = SecretText::new(hex(hmac::sign(&self.key, said.username.as_bytes()).as_ref()));
         let exists = known.is_some();
-        let expected = SecretText::new(said.response_for(&known.unwrap_or_else(decoy), &request.method));
+        let expected = SecretText::new(said.response_for(&known.unwrap_or(decoy), &request.method));
         let wrong = || Refusal::new(RefusalReason::Wrong, WRONG).about(said.username.as_str());
         if !expected.is(&SecretText::new(said.response.as_str())) || !exists {
             return Err(wrong());
         }
-        let (stamp, made) = self.made(&said.nonce).ok_or_else(wrong)?;
-        if !self.used.lock().unwrap_or_else(PoisonError::into_inner).take(stamp, made, said.count, now) {
+        // Who knows the password guesses at nothing, also with a nonce of another process or of the one before (RFC 7616,
+        // section 3.3: a stale nonce, and the same password again).
+        let holds = self.made(&said.nonce).is_some_and(|(stamp, made)| {
+            self.used.lock().unwrap_or_else(PoisonError::into_inner).take(stamp, made, said.count, now)
+        });
+        if !holds {
             return Err(Refusal::new(RefusalReason::Expired, "the nonce has ended; answer the new one"));
         }
         EntityUid::new("User", said.username.as_str()).map_err(|_| malformed())
