@@ -9,7 +9,7 @@ use serde::Deserialize;
 use smol_str::SmolStr;
 
 use super::claims::{Memberships, OneOrMany, RawClaims, RawMapping, RawPrincipal, UnknownUsers, wanted};
-use crate::edge::identity::jose::{Algorithm, Checks, KeySet};
+use crate::edge::identity::jose::{Algorithm, Checks, KeySet, MAX_ALIKE};
 use crate::edge::identity::jwt::{IssuerSettings, JwtSettings, KeySource};
 use crate::edge::outgoing::Address;
 use crate::model::SecretText;
@@ -181,6 +181,9 @@ impl RawIssuer {
     /// Where its keys come from: from the issuer, unless a file has them.
     fn keys(&self) -> Result<KeySource, String> {
         let pem = self.pem_files.clone().map(OneOrMany::all).unwrap_or_default();
+        if pem.len() > MAX_ALIKE {
+            return Err(format!("`pem_files` names {MAX_ALIKE} at most, since a token may be of any of their keys"));
+        }
         let files: Vec<PathBuf> = self.jwks_file.iter().cloned().chain(pem).collect();
         let remote = self.jwks_url.is_some() || self.bearer_file.is_some();
         match (&self.secret_file, files.is_empty()) {

@@ -87,7 +87,8 @@ fn of_files(files: &[std::path::PathBuf]) -> Result<Fetched, String> {
         }
         let is_pem = text.trim_ascii_start().starts_with(b"-----BEGIN");
         let read = if is_pem { KeySet::of_pem(&text) } else { KeySet::of_jwks(&text) };
-        keys = keys.and(read.map_err(|error| wrong(error.to_string()))?);
+        let read = read.and_then(|read| std::mem::take(&mut keys).and(read));
+        keys = read.map_err(|error| wrong(error.to_string()))?;
         content.update(Sha256::digest(&text));
     }
     Ok(Fetched { keys, content: content.finalize().into(), max_age: Some(FILES_EVERY) })
