@@ -23,6 +23,7 @@ mod delegated;
 mod digest;
 mod exchange;
 mod failures;
+mod fresh;
 mod introspection;
 mod issuer;
 mod jose;

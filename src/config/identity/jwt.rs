@@ -29,6 +29,8 @@ const MOST_LEEWAY_SECONDS: u64 = 30;
 const HOUR_MS: u64 = 60 * 60 * 1000;
 /// How often an unknown `kid` makes them be looked at, at most, where nothing else is said.
 const USUAL_PAUSE_MS: u64 = 30_000;
+/// For how long keys decide that could not be looked at since, at least: they are looked at twice in that time.
+const LEAST_STALE_MS: u64 = 2_000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -72,7 +74,7 @@ struct RawIssuer {
     refresh_ms: Option<u64>,
     /// How often an unknown `kid` makes them be looked at, at most, in milliseconds. Default: 30000.
     unknown_key_pause_ms: Option<u64>,
-    /// For how long keys decide while the issuer is away, in milliseconds. Default: for ever.
+    /// For how long keys decide while the issuer is away, in milliseconds, 2000 at least. Default: for ever.
     max_stale_ms: Option<u64>,
     /// What claims must say.
     require: Option<BTreeMap<String, OneOrMany<String>>>,
@@ -174,7 +176,7 @@ impl RawIssuer {
             keys,
             refresh: within("refresh_ms", self.refresh_ms, HOUR_MS, 100)?,
             unknown_key_pause: within("unknown_key_pause_ms", self.unknown_key_pause_ms, USUAL_PAUSE_MS, 100)?,
-            max_stale: self.max_stale_ms.map(Duration::from_millis),
+            max_stale: self.max_stale_ms.map(max_stale).transpose()?,
         })
     }
 
@@ -208,6 +210,11 @@ impl RawIssuer {
             }
         }
     }
+}
+
+fn max_stale(millis: u64) -> Result<Duration, String> {
+    let fits = millis >= LEAST_STALE_MS;
+    fits.then(|| Duration::from_millis(millis)).ok_or_else(|| format!("`max_stale_ms` is {LEAST_STALE_MS} at least"))
 }
 
 fn shared(path: &Path) -> Result<KeySource, String> {

@@ -17,8 +17,6 @@ use crate::model::{SecretText, strict_json};
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest document that is read.
 const MOST_BYTES: usize = 1024 * 1024;
-/// How often files are looked at.
-const FILES_EVERY: Duration = Duration::from_secs(1);
 
 /// Keys that were found.
 pub(super) struct Fetched {
@@ -91,7 +89,7 @@ fn of_files(files: &[std::path::PathBuf]) -> Result<Fetched, String> {
         keys = read.map_err(|error| wrong(error.to_string()))?;
         content.update(Sha256::digest(&text));
     }
-    Ok(Fetched { keys, content: content.finalize().into(), max_age: Some(FILES_EVERY) })
+    Ok(Fetched { keys, content: content.finalize().into(), max_age: None })
 }
 
 /// What `Cache-Control` says of how long an answer is good.
