@@ -8,23 +8,29 @@ use serde_json::{Value, json};
 
 use crate::issuer::{Asked, FakeIssuer};
 use crate::support::{Client, DEADLINE, Server, Setup, secret};
+use crate::tokens::now;
 
 const SECRET: &str = "secret-of-an-introspecting-client";
 
 /// A server that asks `issuer`, with `more` settings.
 fn server(issuer: &FakeIssuer, more: &str) -> Server {
-    let (setup, _secret) = setup(&issuer.url, more, SECRET);
+    let (setup, _secret) = setup(&issuer.url, more);
     setup.start()
 }
 
 /// What is set up so, and the folder with the client's secret; the folder is to live as long as it is needed.
-fn setup(url: &str, more: &str, client_secret: &str) -> (Setup, tempfile::TempDir) {
+fn setup(url: &str, more: &str) -> (Setup, tempfile::TempDir) {
+    setup_with(url, more, "")
+}
+
+/// The same, with `beside` the providers.
+fn setup_with(url: &str, more: &str, beside: &str) -> (Setup, tempfile::TempDir) {
     let temp = tempfile::TempDir::new().unwrap();
-    std::fs::write(temp.path().join("secret"), client_secret).unwrap();
+    std::fs::write(temp.path().join("secret"), secret(SECRET)).unwrap();
     let config = format!(
         "identity:
   failures: {{ enabled: false }}
-  providers:
+{beside}  providers:
     - introspection: {{ url: '{url}/introspect', client_id: tollgate, client_secret_file: {}, issuer: 'https://idp'{more} }}
 ",
         temp.path().join("secret").display()
@@ -81,4 +87,33 @@ fn no_more_than_at_once_are_asked_about_at_a_time() {
     let refused = "tollgate_authentication_failures_total{reason=\"provider_unavailable\"} 9";
     assert!(metrics.contains(refused), "{metrics}");
     assert_eq!(ask(&mut server.connect(), "opaque-token-of-one-more")["decision"], "permit", "places come back");
+}
+
+/// A token ends when its issuer says so, whatever is remembered of it.
+#[test]
+fn what_a_token_proves_ends_with_the_token_and_not_with_what_is_remembered() {
+    let ends_at = now() + 600;
+    let issuer = FakeIssuer::start(move |asked, before| match asked.form("token").as_deref() {
+        Some("opaque-token-that-says-its-end") => (200, json!({ "active": true, "sub": "alice", "exp": ends_at })),
+        _ => active(asked, before),
+    });
+    for remember_ms in [0, 30_000] {
+        let more = format!(", remember_ms: {remember_ms}, claims: {{ user: sub }}");
+        let (setup, _secret) = setup_with(&issuer.url, &more, "  tokens: {}\n");
+        let server = setup.start();
+        let mut client = server.connect();
+        for (token, life) in [("opaque-token-that-says-its-end", 600), ("opaque-token-that-does-not-say-it", 300)] {
+            for _ in 0..20 {
+                assert_eq!(ask(&mut client, token)["decision"], "permit", "{token} for {remember_ms}");
+            }
+            // What is exchanged for it ends with it too.
+            let headers = [&*format!("Authorization: Bearer {token}"), "Content-Type: application/json"];
+            let issued = client.request("POST", "/v1/token", &headers, b"").json();
+            for name in ["access_token", "refresh_token"] {
+                issued[name].as_str().map(secret);
+            }
+            let seconds = issued["expires_in"].as_i64().unwrap();
+            assert!((life - 60..=life).contains(&seconds), "{token} for {remember_ms}: {issued}");
+        }
+    }
 }

@@ -38,6 +38,7 @@ mod passwords;
 mod recalled;
 mod recipes;
 mod redis;
+mod settings;
 mod shown;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]

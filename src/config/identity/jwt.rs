@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
-use super::claims::{Memberships, OneOrMany, RawClaims, RawMapping, RawPrincipal, UnknownUsers, wanted};
+use super::claims::{Memberships, OneOrMany, RawClaims, RawMapping, RawPrincipal, UnknownUsers, audiences, wanted};
 use crate::edge::identity::jose::{Algorithm, Checks, KeySet, MAX_ALIKE};
 use crate::edge::identity::jwt::{IssuerSettings, JwtSettings, KeySource};
 use crate::edge::outgoing::Address;
@@ -129,19 +129,14 @@ impl RawIssuer {
             return Err("an issuer has 1 to 512 bytes, and no `|` in it".to_owned());
         }
         let keys = self.keys()?;
-        let audiences: Vec<SmolStr> = self.audiences.all().into_iter().map(SmolStr::from).collect();
-        if audiences.is_empty() || audiences.len() > MAX_ITEMS || audiences.iter().any(SmolStr::is_empty) {
-            return Err(format!("`audiences` takes 1 to {MAX_ITEMS} texts: what `aud` calls this server"));
-        }
-        let known = |name: String| {
-            Algorithm::named(&name).ok_or_else(|| format!("`algorithms`: `{name}` is none that is taken"))
-        };
-        let algorithms = self.algorithms.map(|names| names.into_iter().map(known).collect::<Result<Vec<_>, _>>());
-        let algorithms = algorithms.transpose()?;
-        if algorithms.as_ref().is_some_and(Vec::is_empty) {
-            return Err("`algorithms` names none".to_owned());
-        }
+        let algorithms = self.algorithms.map(|names| algorithms(&names, &keys)).transpose()?;
         let types = self.types.unwrap_or_else(|| ["JWT", "at+jwt", "application/at+jwt"].map(String::from).into());
+        if types.is_empty() {
+            return Err("`types` names none".to_owned());
+        }
+        if self.max_lifetime_seconds == Some(0) {
+            return Err("`max_lifetime_seconds` is 1 at least".to_owned());
+        }
         let leeway = self.leeway_seconds.unwrap_or(USUAL_LEEWAY_SECONDS);
         if leeway > MOST_LEEWAY_SECONDS {
             return Err(format!("`leeway_seconds` is {MOST_LEEWAY_SECONDS} at most"));
@@ -152,7 +147,7 @@ impl RawIssuer {
         };
         let checks = Checks {
             issuer: self.issuer.into(),
-            audiences,
+            audiences: audiences(self.audiences)?,
             algorithms,
             types: types.into_iter().map(|typ| typ.to_ascii_lowercase().into()).collect(),
             leeway_ms: i64::try_from(leeway * 1000).unwrap_or(0),
@@ -210,6 +205,21 @@ impl RawIssuer {
             }
         }
     }
+}
+
+/// The only algorithms, each of which is one that the keys can be for: with a secret those of secrets, else no such one.
+fn algorithms(names: &[String], keys: &KeySource) -> Result<Vec<Algorithm>, String> {
+    let shared = matches!(keys, KeySource::Secret(_));
+    let known = |name: &String| match Algorithm::named(name) {
+        None => Err(format!("`algorithms`: `{name}` is none that is taken")),
+        Some(algorithm) if algorithm.is_of_secrets() == shared => Ok(algorithm),
+        Some(_) if shared => Err(format!("`algorithms`: `{name}` is for public keys, and there is a `secret_file`")),
+        Some(_) => Err(format!("`algorithms`: `{name}` wants a `secret_file`; public keys cannot be for it")),
+    };
+    if names.is_empty() {
+        return Err("`algorithms` names none".to_owned());
+    }
+    names.iter().map(known).collect()
 }
 
 fn max_stale(millis: u64) -> Result<Duration, String> {

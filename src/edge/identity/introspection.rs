@@ -21,6 +21,8 @@ use crate::policy::Snapshot;
 
 /// Longest answer that is read.
 const MOST_BYTES: usize = 256 * 1024;
+/// How long a token holds of which the endpoint does not say when it ends: for as long as answers may be remembered.
+const UNTOLD_MS: i64 = 5 * 60_000;
 /// The end of the year 9999, in seconds.
 const LAST_SECOND: i64 = 253_402_300_799;
 
@@ -84,8 +86,10 @@ struct Inner {
 struct Remembered {
     claims: Arc<Map<String, Value>>,
     subject: SmolStr,
-    /// When the token ends, or is to be asked about again.
+    /// When it is to be asked about again: with its end, at the latest.
     until: Timestamp,
+    /// When the token ends, whatever is remembered of it.
+    ends_at: Timestamp,
 }
 
 /// Why nobody is proved.
@@ -200,7 +204,7 @@ impl Inner {
         if !is_for_us {
             return refuse(RefusalReason::WrongAudience, "the token is for another audience");
         }
-        let mut until = now.as_millis() + i64::try_from(self.settings.remember.as_millis()).unwrap_or(0);
+        let mut ends_at = None;
         for (name, ends) in [("exp", true), ("nbf", false)] {
             let Some(said) = claims.get(name) else { continue };
             let Some(instant) = said.as_i64().filter(|seconds| (0..=LAST_SECOND).contains(seconds)) else {
@@ -210,7 +214,7 @@ impl Inner {
                 (true, instant) if now.as_millis() >= instant => {
                     return refuse(RefusalReason::Expired, "the token has expired");
                 }
-                (true, instant) => until = until.min(instant),
+                (true, instant) => ends_at = Some(instant),
                 (false, instant) if now.as_millis() < instant => {
                     return refuse(RefusalReason::NotYetValid, "the token is not valid yet");
                 }
@@ -225,7 +229,10 @@ impl Inner {
         let Some(subject) = subject.filter(|subject| !subject.is_empty()).map(SmolStr::new) else {
             return refuse(RefusalReason::Malformed, "the token has no `sub`");
         };
-        Ok(Remembered { claims: Arc::new(claims), subject, until: Timestamp::from_millis(until) })
+        let ends_at = ends_at.unwrap_or(now.as_millis() + UNTOLD_MS);
+        let until = now.as_millis() + i64::try_from(self.settings.remember.as_millis()).unwrap_or(0);
+        let (until, ends_at) = (Timestamp::from_millis(until.min(ends_at)), Timestamp::from_millis(ends_at));
+        Ok(Remembered { claims: Arc::new(claims), subject, until, ends_at })
     }
 
     fn identity(&self, known: &Remembered, snapshot: &Snapshot, request: &Described) -> Result<Identity, Refusal> {
@@ -234,7 +241,7 @@ impl Inner {
             subject: &known.subject,
             claims: &known.claims,
             method: AuthMethod::Introspection,
-            expires_at: known.until,
+            expires_at: known.ends_at,
         };
         let identity = self.settings.mapping.identity(&proof, snapshot)?;
         Ok(self.settings.mapping.with_headers(&identity, request).unwrap_or(identity))
