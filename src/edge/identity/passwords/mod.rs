@@ -4,6 +4,7 @@
 //! machine busy; and who guesses must not learn whether a name exists. So a few threads check, a bounded queue waits for
 //! them, what was right is remembered for a while, and an unknown name costs what somebody else's costs.
 
+mod decoys;
 mod htpasswd;
 mod pool;
 mod stored;
@@ -24,13 +25,12 @@ use crate::policy::Snapshot;
 pub use htpasswd::Htpasswd;
 pub use stored::hash;
 
+use decoys::Decoys;
 use pool::{Busy, Pool};
 use stored::Stored;
 
 /// Longest name, and longest password. Argon2 reads a long one as quickly as a short one, but nobody types more.
 const MAX_BYTES: usize = 1024;
-/// Most hashes that unknown names are checked against.
-const MOST_DECOYS: usize = 64;
 /// What everybody is told, whatever is wrong.
 const WRONG: &str = "the name or the password is wrong";
 
@@ -67,14 +67,6 @@ pub struct BasicProvider {
     decoys: Mutex<Decoys>,
 }
 
-/// Hashes that unknown names are checked against: those of others, so that they cost the same.
-#[derive(Default)]
-struct Decoys {
-    /// The bundle that they are from.
-    revision: Option<Arc<str>>,
-    hashes: Arc<[Stored]>,
-}
-
 impl BasicProvider {
     /// Called `name`, for the users of the bundle, or of this file, or of both.
     ///
@@ -89,36 +81,29 @@ impl BasicProvider {
         Ok(Self { name, options, htpasswd, pool, right, key, decoys: Mutex::default() })
     }
 
-    /// Whom `username` names, and what is kept of the password.
+    /// Whom `username` names, and what is kept of the password: a user of the bundle, of the file, a service of the bundle.
     fn find(&self, username: &SmolStr, snapshot: &Snapshot, now: Timestamp) -> Option<(EntityUid, Stored)> {
-        let principals = ["User", "Service"].map(|kind| EntityUid::new(kind, username.clone()).ok());
-        if self.options.bundle {
-            for principal in principals.iter().flatten() {
-                if let Some(hash) = snapshot.password(principal) {
-                    return Some((principal.clone(), Stored::Argon2id(hash.clone())));
-                }
-            }
-        }
-        let stored = self.htpasswd.as_ref()?.find(username, now)?;
-        let [user, _] = principals;
-        Some((user?, stored))
+        let [user, service] = ["User", "Service"].map(|kind| EntityUid::new(kind, username.clone()).ok());
+        let of_bundle = |principal: &EntityUid| {
+            let hash = snapshot.password(principal).filter(|_| self.options.bundle)?;
+            Some((principal.clone(), Stored::Argon2id(hash.clone())))
+        };
+        // Looked up in any case, so that the file is looked at again when that is due.
+        let of_file = self.htpasswd.as_ref().and_then(|file| file.find(username, now));
+        let user_of_bundle = user.as_ref().and_then(of_bundle);
+        user_of_bundle.or_else(|| Some((user?, of_file?))).or_else(|| service.as_ref().and_then(of_bundle))
     }
 
-    /// What an unknown name is checked against; always the same for the same name.
+    /// What an unknown name is checked against.
     fn decoy(&self, username: &str, snapshot: &Snapshot) -> Stored {
+        let names = self.htpasswd.as_ref().map(Htpasswd::names);
         let mut decoys = self.decoys.lock().unwrap_or_else(PoisonError::into_inner);
-        if decoys.revision.as_ref() != Some(snapshot.revision()) {
+        if !decoys.are_of(snapshot.revision(), names.as_ref()) {
             let of_bundle = snapshot.passwords().filter(|_| self.options.bundle).cloned().map(Stored::Argon2id);
-            let of_file = self.htpasswd.iter().flat_map(Htpasswd::all);
-            let hashes: Arc<[Stored]> = of_bundle.chain(of_file).take(MOST_DECOYS).collect();
-            *decoys = Decoys { revision: Some(Arc::clone(snapshot.revision())), hashes };
+            let of_file = names.iter().flat_map(|names| names.values()).cloned();
+            *decoys = Decoys::new(Arc::clone(snapshot.revision()), names.clone(), of_bundle.chain(of_file));
         }
-        let hashes = Arc::clone(&decoys.hashes);
-        drop(decoys);
-        let tag = hmac::sign(&self.key, username.as_bytes());
-        let number = tag.as_ref().iter().take(4).fold(0_usize, |number, byte| number << 8 | usize::from(*byte));
-        let chosen = number.checked_rem(hashes.len()).and_then(|at| hashes.get(at));
-        chosen.cloned().unwrap_or_else(Stored::nobody)
+        decoys.choose(&self.key, username)
     }
 
     /// The digest of all that was presented and all that is kept: another password, or another hash, is another digest.
