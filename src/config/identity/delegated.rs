@@ -28,7 +28,7 @@ pub(super) struct Raw {
     cache_ms: Option<i64>,
     /// What a `principal` without a type is. Default: User.
     principal_type: Option<PrincipalType>,
-    /// Whom an answer without a `principal` proves.
+    /// Whom a bare 200 proves: an empty body, or `{}`.
     nameless: Option<String>,
     /// Headers that are sent on; all but secrets, where none is named.
     headers: Option<Vec<String>>,
@@ -97,6 +97,8 @@ impl Raw {
             nameless,
             headers,
             attributes: attributes.unwrap_or(usual),
+            // What the whole section says is known later.
+            own_keys: true,
             pass_on_error,
         })
     }

@@ -224,6 +224,12 @@ impl IdentitySettings {
             }
             settings.providers.extend(enabled.then_some(provider));
         }
+        let own_keys = settings.keys().is_some();
+        for provider in &mut settings.providers {
+            if let ProviderKind::Delegated(options) = &mut provider.kind {
+                options.own_keys = own_keys;
+            }
+        }
         let of_keys = |provider: &&Provider| matches!(provider.kind, ProviderKind::Keys(_));
         if settings.providers.iter().filter(of_keys).count() > 1 {
             return Err("`keys` is there once, since there is one store of them".to_owned());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 
-use super::asking::AtOnce;
+use super::asking::{AtOnce, is_own};
 use super::recent::{Recent, digest};
 use crate::gate::{Ask, Authenticator, Credential, Described, Fetch, FetchError, Later, Presented, Reply, Verdict};
 use crate::model::{
@@ -46,12 +46,14 @@ pub struct DelegatedOptions {
     pub cache_entries: usize,
     /// What a principal is that is named without its type: `User` or `Service`.
     pub principal_type: &'static str,
-    /// Whom a yes proves that names nobody; `None` refuses it.
+    /// Whom a bare yes proves, an empty body or `{}`; `None` refuses it.
     pub nameless: Option<EntityUid>,
     /// Headers that are sent on; without a list, all but those that hold secrets.
     pub headers: Option<Vec<SmolStr>>,
     /// Which attributes are teams, orgs, roles and tags.
     pub attributes: Attributes,
+    /// Whether keys (`tg_…`) are this server's own, which are nobody else's to see.
+    pub own_keys: bool,
     /// Whether the next provider is asked where the endpoint does not answer.
     pub pass_on_error: bool,
 }
@@ -146,6 +148,9 @@ impl Authenticator for DelegatedProvider {
         let (Credential::Bearer(secret) | Credential::ApiKey(secret)) = &presented.credential else {
             return Later::ready(Verdict::Passed);
         };
+        if is_own(secret, self.options.own_keys) {
+            return Later::ready(Verdict::Passed);
+        }
         match self.options.body(secret, &presented.request) {
             Some(body) => self.ask(body, now),
             None => {
@@ -211,6 +216,8 @@ impl DelegatedOptions {
         };
         let Value::Object(members) = value else { return Err("JSON that is no object") };
         let principal = match members.get("principal") {
+            // An answer that says something else than nothing may say no.
+            None if !members.is_empty() => return Err("an answer that names nobody"),
             None => self.nameless.clone().ok_or("nobody is named, and none is configured")?,
             Some(Value::String(name)) => self.principal(name).ok_or("a principal that is no User or Service")?,
             Some(_) => return Err("a principal that is no text"),
