@@ -129,3 +129,19 @@ fn a_right_proof_with_a_nonce_of_another_process_is_stale_and_no_guess() {
     }
     assert_eq!(send(&mut client, &header(&ours, 9, |text| text.replace("9,", "8,"))).status, 429, "those were guesses");
 }
+
+#[test]
+fn a_name_that_nobody_has_is_not_logged() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let server = start(&folder);
+    let mut client = server.connect();
+    let nonce = nonce(&challenge(&mut client));
+    let key = secret(tollgate::model::key_text("3JxqPZ0aTn4L", [7; 32]).unwrap().expose());
+    for (count, name) in [(1, "alice"), (2, &key), (3, &secret("my-password-as-a-name"))] {
+        let proof = header(&nonce, count, |text| text.replace("alice", name).replace("c0ffee", "other"));
+        assert_eq!(send(&mut client, &proof).status, 401, "{name}");
+    }
+    server.until("all are logged", |server| server.log().matches("refused a credential").count() >= 3);
+    let log = server.log();
+    assert!(log.contains("(alice)") && log.contains("(3JxqPZ0aTn4L)") && log.contains("wrong\n"), "{log}");
+}

@@ -16,6 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use smol_str::SmolStr;
 
+use super::named::Named;
 use super::watched::{FileError, Watched};
 use crate::gate::{Authenticator, Credential, Described, Later, Presented, Verdict};
 use crate::model::{AuthMethod, EntityUid, Identity, Refusal, RefusalReason, SecretText, Timestamp, check_name};
@@ -140,9 +141,9 @@ impl DigestProvider {
         let decoy = SecretText::new(hex(hmac::sign(&self.key, said.username.as_bytes()).as_ref()));
         let exists = known.is_some();
         let expected = SecretText::new(said.response_for(&known.unwrap_or(decoy), &request.method));
-        let wrong = || Refusal::new(RefusalReason::Wrong, WRONG).about(said.username.as_str());
         if !expected.is(&SecretText::new(said.response.as_str())) || !exists {
-            return Err(wrong());
+            let named = if exists { Named::Known(&said.username) } else { Named::Unknown(&said.username) };
+            return Err(named.told_in(Refusal::new(RefusalReason::Wrong, WRONG)));
         }
         // Who knows the password guesses at nothing, also with a nonce of another process or of the one before (RFC 7616,
         // section 3.3: a stale nonce, and the same password again).

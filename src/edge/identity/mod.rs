@@ -1,5 +1,5 @@
 //! Providers of identities: what looks at a credential and says whom it proves. A file or folder each, none of which knows
-//! another; what several need (`asking`, `claims`, `jose`, `recent`)
+//! another; what several need (`asking`, `claims`, `jose`, `named`, `recent`)
 //! knows none of them.
 
 mod asking;
@@ -18,6 +18,7 @@ pub mod jose;
 #[cfg(feature = "jwt")]
 pub mod jwt;
 mod keys;
+mod named;
 #[cfg(feature = "passwords")]
 mod passwords;
 mod recent;

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_lc_rs::hmac;
 use smol_str::SmolStr;
 
+use super::named::Named;
 use super::recent::{CredentialDigest, Recent};
 use crate::gate::{Authenticator, Credential, Later, Presented, Verdict};
 use crate::model::{
@@ -127,14 +128,14 @@ impl BasicProvider {
         if self.right.get(&digest).is_some_and(|until| now < until) {
             return Later::ready(proved);
         }
-        let (about, right) = (username.clone(), Arc::clone(&self.right));
+        let (refused, right) = (Named::Known(username).told_in(wrong()), Arc::clone(&self.right));
         let until = Timestamp::from_millis(now.as_millis().saturating_add(self.options.cache_ms));
         self.asking(stored, password, source, move |answer| match answer {
             Some(true) => {
                 right.put(digest, until);
                 proved
             }
-            Some(false) => Verdict::Refused(wrong().about(about)),
+            Some(false) => Verdict::Refused(refused),
             None => Verdict::Refused(busy()),
         })
     }
@@ -182,10 +183,10 @@ impl Authenticator for BasicProvider {
         match self.find(username, snapshot, now) {
             Some(found) => self.check(found, asked),
             None => {
-                let (decoy, about) = (self.decoy(username, snapshot), username.clone());
+                let (decoy, refused) = (self.decoy(username, snapshot), Named::Unknown(username).told_in(wrong()));
                 // Whatever it comes to, this is nobody.
                 self.asking(decoy, password, presented.source, move |answer| {
-                    Verdict::Refused(answer.map_or_else(busy, |_| wrong().about(about)))
+                    Verdict::Refused(answer.map_or_else(busy, |_| refused))
                 })
             }
         }
