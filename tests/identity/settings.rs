@@ -59,3 +59,60 @@ fn an_introspection_endpoint_that_lets_in_too_much_or_nobody_is_refused() {
         assert!(said.contains(part), "{settings}: {said}");
     }
 }
+
+/// What is said of a `tollgate.yaml` with these lines under `identity:`, which has a line before it.
+fn said_of(lines: &str) -> String {
+    let temp = tempfile::TempDir::new().unwrap();
+    let config = temp.path().join("tollgate.yaml");
+    std::fs::write(&config, format!("identity:\n{lines}")).unwrap();
+    match Settings::load(&Flags { config: Some(config), ..Flags::default() }) {
+        Ok(_) => format!("it is taken: {lines}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn headers_that_hold_no_key_are_refused_where_they_stand() {
+    for (names, part) in [
+        ("[authorization]", "`authorization` holds no key alone"),
+        ("[x-api-key, Authorization]", "`Authorization` holds no key alone"),
+        ("[x-forwarded-client-cert]", "holds no key alone"),
+        ("[host]", "holds no key alone"),
+        ("[x-api-key, X-Api-Key]", "`X-Api-Key` stands twice"),
+        ("['bad header']", "`bad header` is no name of a header"),
+    ] {
+        let said = said_of(&format!("  loopback: open\n  key_headers: {names}\n"));
+        assert!(said.contains(part) && said.contains("tollgate.yaml:3:"), "{names}: {said}");
+    }
+}
+
+/// What is wrong with a provider is told with its line, and not with that of the whole list or section.
+#[test]
+fn what_is_wrong_with_a_provider_is_told_where_it_stands() {
+    let temp = tempfile::TempDir::new().unwrap();
+    let md5 = temp.path().join("digests");
+    std::fs::write(&md5, "alice:tollgate:d41d8cd98f00b204e9800998ecf8427e\n").unwrap();
+    let token = "token: 0123456789abcdef, principal: 'User::\"a\"'";
+    let mapping = "spiffe: 'spiffe://a.example/b', principal: 'Service::\"b\"'";
+    for (provider, part) in [
+        ("delegated: { url: 'https://a.example', headers: [authorization] }", "`authorization` may hold a secret"),
+        ("delegated: { url: 'https://a.example', headers: ['bad header'] }", "`bad header` is no name of a header"),
+        ("delegated: { url: 'https://a.example', headers: [x-a, X-A] }", "`X-A` stands twice"),
+        ("delegated: { url: 'https://a.example', timeout_ms: 0 }", "`timeout_ms` is a number from 1 to 30000"),
+        (&format!("static: {{ tokens: [{{ {token}, roles: ['tollgate:administator'] }}] }}"), "there is no role"),
+        (&format!("static: {{ tokens: [{{ {token}, roles: [''] }}] }}"), "`roles`: "),
+        (&format!("client_certificate: {{ mappings: [{{ {mapping}, roles: ['tollgate:x'] }}] }}"), "there is no role"),
+        ("jwt: { issuers: [{ issuer: i, audiences: [t], jwks_file: f, max_stale_ms: 0 }] }", "`max_stale_ms`"),
+        ("introspection: { url: x, client_id: c, client_secret_file: /nope, issuer: i }", "`url`"),
+        ("basic: { htpasswd: /nope }", "`htpasswd`: /nope: No such file"),
+        ("digest: { file: /nope }", "`file`: /nope: No such file"),
+        (&format!("digest: {{ file: {} }}", md5.display()), "digests:1: MD5 is broken"),
+        ("keys: { max_stale_seconds: 0 }", "`max_stale_seconds` is 1 to 3600"),
+        ("name: keys\n      basic: {}", "two providers are called `keys`"),
+        ("name: others\n      keys: {}", "`keys` is there once"),
+    ] {
+        let said =
+            said_of(&format!("  providers:\n    - keys: {{}}\n    - {provider}\n    - basic: {{ cache_ms: 1 }}\n"));
+        assert!(said.contains(part) && said.contains("tollgate.yaml:4:"), "{provider}: {said}");
+    }
+}

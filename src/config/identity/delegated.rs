@@ -1,11 +1,12 @@
 //! `delegated:`, somebody else's endpoint that says whom a credential proves.
 
+use hyper::header::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
 use super::asking;
-use crate::edge::identity::{Attributes, DelegatedOptions};
+use crate::edge::identity::{Attributes, DelegatedOptions, is_secret_name};
 use crate::edge::outgoing::Address;
 use crate::model::EntityUid;
 
@@ -72,10 +73,8 @@ impl Raw {
         if let Some(uid) = nameless.as_ref().filter(|uid| !matches!(uid.kind(), "User" | "Service")) {
             return Err(format!("`delegated`: `nameless` is a User or a Service, not `{uid}`"));
         }
-        let headers = self.headers.map(|names| names.iter().map(|name| name.to_ascii_lowercase().into()).collect());
-        if headers.as_ref().is_some_and(|names: &Vec<SmolStr>| names.len() > MAX_HEADERS) {
-            return Err(format!("`delegated`: `headers` names {MAX_HEADERS} at most"));
-        }
+        let headers = self.headers.map(|names| headers(&names)).transpose();
+        let headers = headers.map_err(|error| format!("`delegated`: `headers`: {error}"))?;
         let usual = Attributes::default();
         let attributes = self.attributes.map(|raw| Attributes {
             teams: raw.teams.unwrap_or_default(),
@@ -102,4 +101,23 @@ impl Raw {
             pass_on_error,
         })
     }
+}
+
+/// Headers that are sent on, in small letters. One that holds a secret never is, so that naming it is a mistake.
+fn headers(names: &[String]) -> Result<Vec<SmolStr>, String> {
+    let mut headers: Vec<SmolStr> = Vec::with_capacity(names.len());
+    for name in names {
+        let header: HeaderName = name.parse().map_err(|_| format!("`{name}` is no name of a header"))?;
+        if is_secret_name(header.as_str()) {
+            return Err(format!("`{name}` may hold a secret, and is never sent on"));
+        }
+        if headers.iter().any(|known| known == header.as_str()) {
+            return Err(format!("`{name}` stands twice; case does not matter"));
+        }
+        headers.push(header.as_str().into());
+    }
+    if headers.len() > MAX_HEADERS {
+        return Err(format!("it names {MAX_HEADERS} at most"));
+    }
+    Ok(headers)
 }

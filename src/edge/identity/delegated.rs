@@ -177,7 +177,7 @@ impl DelegatedOptions {
             headers.insert(name.to_string(), value.as_str().into());
         }
         let mut params = Map::new();
-        for (name, value) in request.params.iter().filter(|(name, _)| !is_secret(name)) {
+        for (name, value) in request.params.iter().filter(|(name, _)| !is_secret_name(name)) {
             params.insert(name.to_string(), value.as_str().into());
         }
         let request = json!({ "path": request.path.as_str(), "headers": headers, "params": params });
@@ -186,7 +186,7 @@ impl DelegatedOptions {
     }
 
     fn sends(&self, name: &SmolStr) -> bool {
-        !is_secret(name) && self.headers.as_ref().is_none_or(|listed| listed.contains(name))
+        !is_secret_name(name) && self.headers.as_ref().is_none_or(|listed| listed.contains(name))
     }
 
     fn read(&self, replied: Result<Reply, FetchError>) -> Answered {
@@ -263,7 +263,9 @@ impl DelegatedOptions {
     }
 }
 
-fn is_secret(name: &str) -> bool {
+/// Whether a header or a parameter of this name may hold a secret, so that it is never sent on.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name == "key" || name == "x-forwarded-client-cert" || SECRET_NAMES.iter().any(|part| name.contains(part))
 }
@@ -304,10 +306,10 @@ mod tests {
             "client_secret",
             "password",
         ] {
-            assert!(is_secret(name), "{name}");
+            assert!(is_secret_name(name), "{name}");
         }
         for name in ["user-agent", "content-type", "x-tenant", "accept", "x-forwarded-for", "model"] {
-            assert!(!is_secret(name), "{name}");
+            assert!(!is_secret_name(name), "{name}");
         }
     }
 }

@@ -29,7 +29,7 @@ mod watched;
 
 #[cfg(feature = "certificates")]
 pub use certificate::{CertificateProvider, ForwardedProvider, Grants, Mapping, MappingError, NameKind};
-pub use delegated::{Attributes, DelegatedOptions, DelegatedProvider};
+pub use delegated::{Attributes, DelegatedOptions, DelegatedProvider, is_secret_name};
 pub use digest::{DigestFile, DigestProvider};
 #[cfg(feature = "tower")]
 pub use headers::{CredentialHeaders, HeadersError};
