@@ -19,6 +19,18 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(node: &Node) -> Result<T, Nod
     T::deserialize(Value(node))
 }
 
+/// What a mapping has under this name.
+pub(super) fn member<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
+    let Kind::Mapping(members) = &node.kind else { return None };
+    members.iter().find(|(key, _)| key.text == name).map(|(_, value)| value)
+}
+
+/// The item of a list with this number, from 0 on.
+pub(super) fn item(node: &Node, number: usize) -> Option<&Node> {
+    let Kind::Sequence(items) = &node.kind else { return None };
+    items.get(number)
+}
+
 /// What is wrong with a value, and where.
 #[derive(Debug)]
 pub(super) struct NodeError {
@@ -27,6 +39,11 @@ pub(super) struct NodeError {
 }
 
 impl NodeError {
+    /// That `message` holds of `node`.
+    pub(super) fn of(node: &Node, message: impl Into<String>) -> Self {
+        Self { place: Some(node.place), message: message.into() }
+    }
+
     /// The same, here, unless it is known to be further in.
     fn at(mut self, place: Place) -> Self {
         self.place.get_or_insert(place);

@@ -16,10 +16,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::{BuildHasher, Hash};
-use std::net::IpAddr;
 
 use super::authenticate::{Credential, Presented};
-use crate::model::{RefusalReason, Timestamp};
+use crate::model::{RefusalReason, Timestamp, source_of};
 
 /// How many of a source that has failed are looked at at the same time: so many times what goes through at once.
 const AT_ONCE: u32 = 4;
@@ -207,14 +206,6 @@ impl Failures {
 fn is_guess(reason: RefusalReason) -> bool {
     use RefusalReason::{NotRecognized, UnknownPrincipal, Untrusted, Wrong};
     matches!(reason, Wrong | NotRecognized | UnknownPrincipal | Untrusted)
-}
-
-/// Whose an address is: that of one machine, or of the network that a provider gives to one.
-fn source_of(address: IpAddr) -> u128 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),
-        IpAddr::V6(address) => u128::from(address) >> 64 << 64,
-    }
 }
 
 /// What a credential says of whose it is, before anything of it is proved.

@@ -73,6 +73,17 @@ impl<'a> KeyText<'a> {
         before.strip_prefix(KEY_PREFIX)
     }
 
+    /// The public id of a key as somebody may have sent it where none belongs: of one that is whole, or, cut short or
+    /// mistyped, of one whose id has the form of those that are made here. Nothing else of such a text is public.
+    #[must_use]
+    pub fn public_id(text: &str) -> Option<&str> {
+        if let Ok(key) = KeyText::parse(text) {
+            return Some(key.id);
+        }
+        let (id, _) = text.strip_prefix(KEY_PREFIX)?.split_once('_')?;
+        (id.len() == ID_LENGTH && id.bytes().all(is_digit)).then_some(id)
+    }
+
     /// All of it, for whoever hashes it.
     #[must_use]
     pub fn expose(&self) -> &'a str {
@@ -312,6 +323,25 @@ mod tests {
         let key = key_text("ci", [0; 32]).unwrap();
         assert_eq!(key.expose(), format!("tg_ci_{}", "0".repeat(43)) + "07FvUF");
         assert_eq!(key_text("ci", [255; 32]).unwrap().expose().len(), "tg_ci_".len() + 49);
+    }
+
+    #[test]
+    fn of_a_key_in_the_wrong_place_its_id_is_public_and_nothing_else() {
+        let whole = key_text("ci/cd", [7; 32]).unwrap();
+        for (text, id) in [
+            (whole.expose(), Some("ci/cd")),
+            ("tg_3JxqPZ0aTn4L_cut-short", Some("3JxqPZ0aTn4L")),
+            ("tg_3JxqPZ0aTn4L_", Some("3JxqPZ0aTn4L")),
+            ("tg_3JxqPZ0aTn4L", None),
+            ("tg_hunter2_x", None),
+            ("tg_ci/cd_cut-short", None),
+            ("tg_", None),
+            ("tgr_3JxqPZ0aTn4L_x", None),
+            (" tg_3JxqPZ0aTn4L_x", None),
+            ("alice", None),
+        ] {
+            assert_eq!(KeyText::public_id(text), id, "{text}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use decision::{CandidateDecision, Decision, DecisionCode, Effect, Evaluation
 pub use facts::{AuthMethod, Budget, Facts, LimitFacts, Rate, Timestamp};
 pub use identity::{
     ADMINISTRATOR, AllowedPath, CredentialMark, GATEWAY, Identity, MONITOR, Narrowed, Network, RESERVED_ROLE_PREFIX,
-    Refusal, RefusalReason, Said,
+    Refusal, RefusalReason, Said, source_of,
 };
 pub use key::{
     KEY_PREFIX, KeyDetails, KeyHash, KeyRecord, KeyText, NotAKey, Revocation, bundle_key_hash, key_hash_text, key_id,

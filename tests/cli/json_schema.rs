@@ -245,6 +245,7 @@ identity:
         audiences: [a]
         remember_ms: 1000
         timeout_ms: 1000
+        at_once: 5
         require: { a: b }
         claims: {}
         principal: user
@@ -274,7 +275,12 @@ fn every_form_of_identity_and_routes_fits_and_is_read() {
     let secret = tempfile::NamedTempFile::new().unwrap();
     fs::write(secret.path(), "0123456789012345678901234567890123456789").unwrap();
     let secret_file = format!("secret_file: {}", secret.path().display());
-    assert_eq!(is_read(&EVERYTHING.replace("secret_file: s", &secret_file)), Ok(()));
+    // Files of names are read too; one may be empty.
+    let names = tempfile::NamedTempFile::new().unwrap();
+    let named = |key: &str| format!("{key}: {},", names.path().display());
+    let text = EVERYTHING.replace("secret_file: s", &secret_file);
+    let text = text.replace("htpasswd: f,", &named("htpasswd")).replace("file: f, realm", &(named("file") + " realm"));
+    assert_eq!(is_read(&text), Ok(()));
 }
 
 #[test]

@@ -238,6 +238,60 @@ fn a_bare_yes_proves_whom_the_configuration_names_and_an_endpoint_that_is_away_m
     assert_eq!(ask(&mut server.connect(), KEY).json()["code"], "unauthenticated");
 }
 
+/// Only an answer that says nothing says yes without a name.
+#[test]
+fn an_answer_that_says_something_and_names_nobody_is_no_bare_yes() {
+    let answers = [
+        (r#"{}"#, true),
+        (r#" { } "#, true),
+        (r#"{"allowed": false}"#, false),
+        (r#"{"error": "unknown key"}"#, false),
+        (r#"{"attributes": {"teams": ["research"]}}"#, false),
+        (r#"{"Principal": "bob"}"#, false),
+        (r#"[]"#, false),
+        (r#"null"#, false),
+        (r#"false"#, false),
+        (r#""""#, false),
+    ];
+    let endpoint = Endpoint::start(move |body| {
+        let key = body["api_key"].as_str().unwrap();
+        yes(answers[key.rsplit('-').next().unwrap().parse::<usize>().unwrap()].0)
+    });
+    let server = endpoint.server(", nameless: 'User::\"alice\"'");
+    for (number, (answer, is_yes)) in answers.iter().enumerate() {
+        let told = ask(&mut server.connect(), &format!("secret-of-bare-case-{number}")).json();
+        assert_eq!(told["decision"] == "permit", *is_yes, "{answer}: {told}");
+    }
+}
+
+/// What only this server can know is not shown to others; keys of another Tollgate are, where this one has none.
+#[test]
+fn credentials_of_tollgates_own_are_not_sent_to_the_endpoint() {
+    let key = secret(format!("tg_somebodys_{}", "x".repeat(49)));
+    let refresh = "tgr_a-refresh-token-of-tollgate";
+    let endpoint = Endpoint::start(|_| yes(r#"{"principal": "alice"}"#));
+    let of = |others: &str| {
+        let config = format!(
+            "identity:
+  failures: {{ enabled: false }}
+  providers:
+    - delegated: {{ url: 'http://{}/' }}
+{others}",
+            endpoint.address
+        );
+        Setup::new().config(&config).start()
+    };
+    let server = of("    - keys: { first_key: none }\n");
+    for own in [&key, refresh] {
+        assert_eq!(ask(&mut server.connect(), own).json()["code"], "unauthenticated", "{own}");
+    }
+    assert!(endpoint.asked().is_empty());
+    let server = of("");
+    assert_eq!(ask(&mut server.connect(), refresh).json()["code"], "unauthenticated");
+    assert_eq!(ask(&mut server.connect(), &key).json()["principal"]["id"], "alice");
+    assert_eq!(endpoint.asked().len(), 1);
+}
+
 #[test]
 fn an_address_that_is_not_encrypted_is_refused() {
     for url in ["http://auth.example.com/", "ftp://127.0.0.1/", "https://user:secret-in-a-url@auth.example.com/", "x"] {

@@ -13,6 +13,10 @@ fn hash(text: &str) -> String {
 }
 
 fn start(folder: &tempfile::TempDir) -> Server {
+    start_with(folder, "{ enabled: false }")
+}
+
+fn start_with(folder: &tempfile::TempDir, failures: &str) -> Server {
     secret(PASSWORD);
     let kept = secret(hash(&format!("alice:tollgate:{PASSWORD}")));
     let path = folder.path().join("digests");
@@ -20,7 +24,7 @@ fn start(folder: &tempfile::TempDir) -> Server {
     let bundle = crate::support::BUNDLE
         .replace("{ id: alice, team: research }", "{ id: alice, team: research, roles: ['tollgate:monitor'] }");
     let config = format!(
-        "identity:\n  loopback: closed\n  failures: {{ enabled: false }}\n  providers:\n    - digest: {{ file: {} }}\n",
+        "identity:\n  loopback: closed\n  failures: {failures}\n  providers:\n    - digest: {{ file: {} }}\n",
         path.display()
     );
     Setup::new().file("bundle.yaml", &bundle).config(&config).start()
@@ -85,7 +89,7 @@ fn a_proof_holds_once_and_for_its_request_alone() {
     let with_query = client.request("GET", "/metrics?x=1", &[&header(&nonce, 5, |text| text)], b"");
     assert_eq!(with_query.status, 401, "for another query");
     for (what, header) in [
-        ("another nonce", header("AAAA", 6, |text| text)),
+        ("a wrong proof with another nonce", header("AAAA", 6, |text| text.replace("nc=00000006", "nc=00000007"))),
         ("MD5", header(&nonce, 7, |text| text.replace("SHA-256", "MD5"))),
         ("no algorithm", header(&nonce, 8, |text| text.replace("algorithm=SHA-256, ", ""))),
         ("auth-int", header(&nonce, 9, |text| text.replace("qop=auth", "qop=auth-int"))),
@@ -98,6 +102,46 @@ fn a_proof_holds_once_and_for_its_request_alone() {
     ] {
         let answer = send(&mut client, &header);
         assert!(answer.is_error(401, "unauthenticated", ""), "{what}: {answer:?}");
+        assert!(!answer.head.contains("stale=true"), "{what}: {answer:?}");
     }
     assert_eq!(send(&mut client, &header(&nonce, 20, |text| text)).status, 200);
+}
+
+/// A nonce of another node, or of the process before, is told to be stale, and whoever answers it rightly is no guesser.
+#[test]
+fn a_right_proof_with_a_nonce_of_another_process_is_stale_and_no_guess() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let theirs = nonce(&challenge(&mut start(&folder).connect()));
+    let server = start_with(&folder, "{ source_burst: 2, source_every_ms: 60000, id_burst: 2, id_every_ms: 60000 }");
+    let mut client = server.connect();
+    for count in 1..6 {
+        let answer = send(&mut client, &header(&theirs, count, |text| text));
+        assert!(answer.status == 401 && answer.head.contains("stale=true"), "{count}: {answer:?}");
+    }
+    let ours = nonce(&challenge(&mut client));
+    assert_eq!(send(&mut client, &header(&ours, 1, |text| text)).status, 200, "who was told so is let in");
+    for (what, proof) in [
+        ("a wrong proof", header(&theirs, 7, |text| text.replace("nc=00000007", "nc=00000008"))),
+        ("an unknown name", header(&theirs, 8, |text| text.replace("alice", "mallory"))),
+    ] {
+        let answer = send(&mut client, &proof);
+        assert!(answer.status == 401 && !answer.head.contains("stale=true"), "{what}: {answer:?}");
+    }
+    assert_eq!(send(&mut client, &header(&ours, 9, |text| text.replace("9,", "8,"))).status, 429, "those were guesses");
+}
+
+#[test]
+fn a_name_that_nobody_has_is_not_logged() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let server = start(&folder);
+    let mut client = server.connect();
+    let nonce = nonce(&challenge(&mut client));
+    let key = secret(tollgate::model::key_text("3JxqPZ0aTn4L", [7; 32]).unwrap().expose());
+    for (count, name) in [(1, "alice"), (2, &key), (3, &secret("my-password-as-a-name"))] {
+        let proof = header(&nonce, count, |text| text.replace("alice", name).replace("c0ffee", "other"));
+        assert_eq!(send(&mut client, &proof).status, 401, "{name}");
+    }
+    server.until("all are logged", |server| server.log().matches("refused a credential").count() >= 3);
+    let log = server.log();
+    assert!(log.contains("(alice)") && log.contains("(3JxqPZ0aTn4L)") && log.contains("wrong\n"), "{log}");
 }

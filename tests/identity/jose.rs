@@ -4,6 +4,7 @@ use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde_json::{Value, json};
+use tollgate::edge::identity::jose::{Jws, KeyError, KeySet, MAX_ALIKE, Unsigned};
 
 use crate::support::{Client, Server, Setup, secret};
 use crate::tokens::{Key, Signer, b64, changed, now, set};
@@ -418,37 +419,79 @@ fn forms(world: &World) -> Vec<Case> {
     ]
 }
 
-/// Public keys in PEM (RFC 7468), of each kind that is taken: what their private keys sign is taken, and nothing else.
-#[test]
-fn a_key_in_pem_checks_what_it_signed() {
+/// The public key of `signer` in PEM (RFC 7468).
+fn pem(signer: &Signer) -> String {
     use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
-    use aws_lc_rs::signature::KeyPair as _;
-    use tollgate::edge::identity::jose::{Jws, KeySet, Unsigned};
-
     let pem = |der: PublicKeyX509Der<'_>| {
-        use base64::Engine as _;
-        let text = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
+        let text = STANDARD.encode(der.as_ref());
         let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
     };
+    match &signer.key {
+        Key::P256(key) | Key::P384(key) | Key::P521(key) => pem(key.public_key().as_der().unwrap()),
+        Key::Ed(key) => pem(key.public_key().as_der().unwrap()),
+        Key::Rsa(key) => pem(key.public_key().as_der().unwrap()),
+        Key::Shared(_) => unreachable!(),
+    }
+}
+
+/// What `keys` say of a token that `signer` signed.
+fn checked(keys: &KeySet, signer: &Signer) -> Result<(), Unsigned> {
+    keys.check(&Jws::parse(&signer.token(&json!({"sub": "a"})), 8192).unwrap(), None)
+}
+
+/// Public keys in PEM, of each kind that is taken: what their private keys sign is taken, and nothing else.
+#[test]
+fn a_key_in_pem_checks_what_it_signed() {
     let signers = [Signer::p256(""), Signer::p384(""), Signer::p521(""), Signer::ed(""), Signer::rsa("")];
-    let keys = signers.each_ref().map(|signer| {
-        let pem = match &signer.key {
-            Key::P256(key) | Key::P384(key) | Key::P521(key) => pem(key.public_key().as_der().unwrap()),
-            Key::Ed(key) => pem(key.public_key().as_der().unwrap()),
-            Key::Rsa(key) => pem(key.public_key().as_der().unwrap()),
-            Key::Shared(_) => unreachable!(),
-        };
-        KeySet::of_pem(pem.as_bytes()).unwrap_or_else(|error| panic!("{}: {error}", signer.algorithm()))
-    });
+    let keys = signers.each_ref().map(|signer| KeySet::of_pem(pem(signer).as_bytes()).unwrap());
     for (signer, signed_by) in signers.iter().zip(0..) {
-        let token = signer.token(&json!({"sub": "a"}));
-        let jws = Jws::parse(&token, 8192).unwrap();
         for (keys, number) in keys.iter().zip(0..) {
-            let checked = keys.check(&jws, None);
             let wanted = if number == signed_by { Ok(()) } else { Err(Unsigned::Algorithm) };
-            assert_eq!(checked, wanted, "{} with {}", signer.algorithm(), signers[number].algorithm());
+            let what = format!("{} with {}", signer.algorithm(), signers[number].algorithm());
+            assert_eq!(checked(keys, signer), wanted, "{what}");
         }
     }
     assert!(KeySet::of_pem(b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n").is_err());
+}
+
+/// Each key that a file or several files list counts, and more than a token may be tried with are refused.
+#[test]
+fn every_key_in_pem_counts() {
+    let signers: Vec<Signer> = (0..MAX_ALIKE).map(|_| Signer::p256("")).collect();
+    let whole: String = signers.iter().map(pem).collect();
+    let of_one_file = KeySet::of_pem(format!("# ours\n{whole}").as_bytes()).unwrap();
+    let mut of_many = KeySet::default();
+    for signer in &signers {
+        of_many = of_many.and(KeySet::of_pem(pem(signer).as_bytes()).unwrap()).unwrap();
+    }
+    for signer in &signers {
+        assert_eq!((checked(&of_one_file, signer), checked(&of_many, signer)), (Ok(()), Ok(())));
+    }
+    let more = Signer::p256("");
+    assert_eq!(checked(&of_one_file, &more), Err(Unsigned::Wrong));
+    assert_eq!(KeySet::of_pem((whole.clone() + &pem(&more)).as_bytes()).unwrap_err(), KeyError::Alike);
+    assert_eq!(of_many.and(KeySet::of_pem(pem(&more).as_bytes()).unwrap()).unwrap_err(), KeyError::Alike);
+    // A published set may not have so many of one name either, and of different names it may.
+    let published = |kid: &dyn Fn(usize) -> String| {
+        let signers: Vec<Signer> = (0..=MAX_ALIKE).map(|number| Signer::p256(&kid(number))).collect();
+        KeySet::of_jwks(set(&signers).as_bytes()).map(|keys| keys.len())
+    };
+    assert_eq!(published(&|_| "one".to_owned()), Err(KeyError::Alike));
+    assert_eq!(published(&|number| number.to_string()), Ok(MAX_ALIKE + 1));
+    // What is beside the keys may be meant as one.
+    for odd in ["-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "-----BEGIN PUBLIC KEY-----\nAAAA"] {
+        assert_eq!(KeySet::of_pem((pem(&more) + odd).as_bytes()).unwrap_err(), KeyError::Pem, "{odd}");
+    }
+}
+
+/// RSA keys of 2000 and 2040 bits, in PEM.
+const SHORT: [&str; 2] = [include_str!("../cases/jose/rsa_2000.pem"), include_str!("../cases/jose/rsa_2040.pem")];
+
+#[test]
+fn a_modulus_below_2048_bits_is_refused_in_pem_too() {
+    for short in SHORT {
+        assert_eq!(KeySet::of_pem(short.as_bytes()).unwrap_err(), KeyError::Pem);
+    }
+    assert_eq!(KeySet::of_pem(pem(&Signer::rsa("")).as_bytes()).unwrap().len(), 1);
 }

@@ -24,6 +24,8 @@ mod delegated;
 mod digest;
 mod exchange;
 mod failures;
+mod fresh;
+mod introspection;
 mod issuer;
 mod jose;
 mod keys;
@@ -37,6 +39,7 @@ mod passwords;
 mod recalled;
 mod recipes;
 mod redis;
+mod settings;
 mod shown;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]

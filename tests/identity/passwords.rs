@@ -180,6 +180,47 @@ fn an_htpasswd_file_is_read_anew_when_it_changes() {
     assert_eq!(ask(&mut client, "dora", PASSWORD).json()["code"], "unauthenticated", "who is gone is nobody");
 }
 
+/// Whoever sends a key or a password in the place of a name does not find it in the log.
+#[test]
+fn a_name_that_nobody_has_is_not_logged() {
+    let server = open();
+    let mut client = server.connect();
+    let key = secret(tollgate::model::key_text("3JxqPZ0aTn4L", [7; 32]).unwrap().expose());
+    let cut = secret("tg_Fm3TqPZ0aTnX_cut-short-secret-part");
+    for name in [&key, &cut, &secret("my-password-as-a-name")] {
+        assert_eq!(ask(&mut client, name, "").json()["code"], "unauthenticated");
+    }
+    assert_eq!(ask(&mut client, "alice", "wrong").json()["code"], "unauthenticated");
+    server.until("all are logged", |server| server.log().matches("refused a credential").count() >= 4);
+    let log = server.log();
+    for shown in ["(3JxqPZ0aTn4L)", "(Fm3TqPZ0aTnX)", "wrong\n", "(alice)"] {
+        assert!(log.contains(shown), "{shown}: {log}");
+    }
+}
+
+/// Of one name, the user of the bundle goes first, then the file's, which is a user too, and the bundle's service last.
+#[test]
+fn a_user_goes_before_a_service_of_the_same_name_in_a_file_too() {
+    const OTHER: &str = "another password";
+    let temp = tempfile::TempDir::new().unwrap();
+    let path = temp.path().join("htpasswd");
+    std::fs::write(&path, format!("bot:{BCRYPT}\n")).unwrap();
+    let config = format!("identity:\n  providers:\n    - basic: {{ htpasswd: {} }}\n", path.display());
+    secret(PASSWORD);
+    secret(OTHER);
+    let server = Setup::new().file("bundle.yaml", &bundle()).config(&config).start();
+    let mut client = server.connect();
+    let answer = ask(&mut client, "bot", PASSWORD);
+    assert_eq!(answer.json()["principal"]["type"], "User", "{}", answer.body);
+    // Whom the bundle declares with a password is not the file's.
+    std::fs::write(&path, format!("alice:{}\n", bcrypt::hash(OTHER, 5).unwrap())).unwrap();
+    server.until("the service is back", |server| {
+        ask(&mut server.connect(), "bot", PASSWORD).json()["principal"]["type"] == "Service"
+    });
+    assert_eq!(ask(&mut client, "alice", OTHER).json()["code"], "unauthenticated");
+    assert_eq!(ask(&mut client, "alice", PASSWORD).json()["decision"], "permit");
+}
+
 #[test]
 fn a_file_of_hashes_that_are_not_taken_keeps_the_server_from_starting() {
     let temp = tempfile::TempDir::new().unwrap();

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::edge::identity::Htpasswd;
+
 /// Names and passwords.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BasicSettings {
@@ -51,6 +53,10 @@ impl Raw {
         within("at_once", i64::try_from(at_once).unwrap_or(i64::MAX), 1, 64)?;
         within("queue", i64::try_from(queue).unwrap_or(i64::MAX), 1, 1_000)?;
         within("cache_ms", cache_ms, 0, 60_000)?;
+        if let Some(path) = &htpasswd {
+            // Opened to say what is wrong with it where it is named; who serves opens it again, and keeps it.
+            Htpasswd::open(path).map_err(|error| format!("`htpasswd`: {error}"))?;
+        }
         Ok(BasicSettings { htpasswd, bundle, at_once, queue, cache_ms })
     }
 }

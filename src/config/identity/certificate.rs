@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
+use super::roles;
 use crate::edge::identity::{Grants, Mapping, NameKind};
 use crate::model::{EntityUid, Network};
 
@@ -114,6 +115,7 @@ impl RawMapping {
         let (Some((kind, pattern)), None) = (said.next(), said.next()) else {
             return Err("a mapping has one of `spiffe`, `dns`, `email`, `common_name`".to_owned());
         };
+        roles::check(&self.roles)?;
         let (teams, orgs) = (self.teams.into(), self.orgs.into());
         let grants = Grants { principal, teams, orgs, roles: self.roles.into(), tags: self.tags.into() };
         Mapping::new(kind, &pattern, &grants).map_err(|error| format!("`mappings`: {error}"))

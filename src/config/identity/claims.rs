@@ -37,6 +37,17 @@ pub(super) struct RawClaims {
     metadata: Option<BTreeMap<String, OneOrMany<RawSource>>>,
 }
 
+/// Most texts that `aud` may call this server.
+const MAX_AUDIENCES: usize = 100;
+
+/// `audiences:`, one of which a token is for. None would let in the tokens of everybody else's services.
+pub(super) fn audiences(said: OneOrMany<String>) -> Result<Vec<SmolStr>, String> {
+    let audiences: Vec<SmolStr> = said.all().into_iter().map(SmolStr::from).collect();
+    let fits = (1..=MAX_AUDIENCES).contains(&audiences.len()) && !audiences.iter().any(SmolStr::is_empty);
+    fits.then_some(audiences)
+        .ok_or_else(|| format!("`audiences` takes 1 to {MAX_AUDIENCES} texts: what `aud` calls this server"))
+}
+
 /// What stands beside `claims:` in an issuer or an introspection endpoint.
 #[derive(Debug, Default)]
 pub(super) struct RawMapping {

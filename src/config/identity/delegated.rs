@@ -1,12 +1,12 @@
 //! `delegated:`, somebody else's endpoint that says whom a credential proves.
 
-use std::time::Duration;
-
+use hyper::header::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
-use crate::edge::identity::{Attributes, DelegatedOptions};
+use super::asking;
+use crate::edge::identity::{Attributes, DelegatedOptions, is_secret_name};
 use crate::edge::outgoing::Address;
 use crate::model::EntityUid;
 
@@ -29,7 +29,7 @@ pub(super) struct Raw {
     cache_ms: Option<i64>,
     /// What a `principal` without a type is. Default: User.
     principal_type: Option<PrincipalType>,
-    /// Whom an answer without a `principal` proves.
+    /// Whom a bare 200 proves: an empty body, or `{}`.
     nameless: Option<String>,
     /// Headers that are sent on; all but secrets, where none is named.
     headers: Option<Vec<String>>,
@@ -61,14 +61,10 @@ struct RawAttributes {
 impl Raw {
     pub(super) fn checked(self, pass_on_error: bool) -> Result<DelegatedOptions, String> {
         Address::parse(&self.url).map_err(|error| format!("`delegated`: `url`: {error}"))?;
-        let timeout_ms = self.timeout_ms.unwrap_or(2_000);
-        let (at_once, cache_ms) = (self.at_once.unwrap_or(64), self.cache_ms.unwrap_or(30_000));
-        if !(1..=30_000).contains(&timeout_ms) {
-            return Err("`delegated`: `timeout_ms` is a number from 1 to 30000".to_owned());
-        }
-        if !(1..=10_000).contains(&at_once) {
-            return Err("`delegated`: `at_once` is a number from 1 to 10000".to_owned());
-        }
+        let of_delegated = |error: String| format!("`delegated`: {error}");
+        let timeout = asking::timeout(self.timeout_ms).map_err(of_delegated)?;
+        let at_once = asking::at_once(self.at_once).map_err(of_delegated)?;
+        let cache_ms = self.cache_ms.unwrap_or(30_000);
         if !(0..=300_000).contains(&cache_ms) {
             return Err("`delegated`: `cache_ms` is a number from 0 to 300000".to_owned());
         }
@@ -77,10 +73,8 @@ impl Raw {
         if let Some(uid) = nameless.as_ref().filter(|uid| !matches!(uid.kind(), "User" | "Service")) {
             return Err(format!("`delegated`: `nameless` is a User or a Service, not `{uid}`"));
         }
-        let headers = self.headers.map(|names| names.iter().map(|name| name.to_ascii_lowercase().into()).collect());
-        if headers.as_ref().is_some_and(|names: &Vec<SmolStr>| names.len() > MAX_HEADERS) {
-            return Err(format!("`delegated`: `headers` names {MAX_HEADERS} at most"));
-        }
+        let headers = self.headers.map(|names| headers(&names)).transpose();
+        let headers = headers.map_err(|error| format!("`delegated`: `headers`: {error}"))?;
         let usual = Attributes::default();
         let attributes = self.attributes.map(|raw| Attributes {
             teams: raw.teams.unwrap_or_default(),
@@ -94,7 +88,7 @@ impl Raw {
         };
         Ok(DelegatedOptions {
             url: self.url.into(),
-            timeout: Duration::from_millis(timeout_ms),
+            timeout,
             at_once,
             cache_ms,
             cache_entries: CACHE_ENTRIES,
@@ -102,7 +96,28 @@ impl Raw {
             nameless,
             headers,
             attributes: attributes.unwrap_or(usual),
+            // What the whole section says is known later.
+            own_keys: true,
             pass_on_error,
         })
     }
+}
+
+/// Headers that are sent on, in small letters. One that holds a secret never is, so that naming it is a mistake.
+fn headers(names: &[String]) -> Result<Vec<SmolStr>, String> {
+    let mut headers: Vec<SmolStr> = Vec::with_capacity(names.len());
+    for name in names {
+        let header: HeaderName = name.parse().map_err(|_| format!("`{name}` is no name of a header"))?;
+        if is_secret_name(header.as_str()) {
+            return Err(format!("`{name}` may hold a secret, and is never sent on"));
+        }
+        if headers.iter().any(|known| known == header.as_str()) {
+            return Err(format!("`{name}` stands twice; case does not matter"));
+        }
+        headers.push(header.as_str().into());
+    }
+    if headers.len() > MAX_HEADERS {
+        return Err(format!("it names {MAX_HEADERS} at most"));
+    }
+    Ok(headers)
 }

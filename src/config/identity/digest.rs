@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::edge::identity::DigestFile;
+
 /// Names and proofs of passwords.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DigestSettings {
@@ -31,6 +33,8 @@ impl Raw {
         if realm.is_empty() || realm.len() > 128 || !realm.bytes().all(plain) {
             return Err("`digest`: `realm` is 1 to 128 characters of ASCII, no quote, backslash or colon".to_owned());
         }
+        // Opened to say what is wrong with it where it is named; who serves opens it again, and keeps it.
+        DigestFile::open(&self.file, &realm).map_err(|error| format!("`file`: {error}"))?;
         Ok(DigestSettings { file: self.file, realm })
     }
 }

@@ -1,14 +1,14 @@
 //! `introspection:`, opaque tokens that another server is asked about, as written and then as meant.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use smol_str::SmolStr;
 
-use super::claims::{Memberships, OneOrMany, RawClaims, RawMapping, RawPrincipal, UnknownUsers, wanted};
+use super::asking;
+use super::claims::{Memberships, OneOrMany, RawClaims, RawMapping, RawPrincipal, UnknownUsers, audiences, wanted};
 use crate::edge::identity::introspection::IntrospectionSettings;
 use crate::edge::outgoing::Address;
 use crate::model::SecretText;
@@ -18,9 +18,6 @@ const USUAL_REMEMBER_MS: u64 = 30_000;
 const MOST_REMEMBER_MS: u64 = 5 * 60_000;
 /// How many answers are remembered.
 const REMEMBERED: usize = 10_000;
-/// For an exchange, where nothing else is said, and at most.
-const USUAL_TIMEOUT_MS: u64 = 2_000;
-const MOST_TIMEOUT_MS: u64 = 30_000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -38,8 +35,10 @@ pub(super) struct Raw {
     audiences: Option<OneOrMany<String>>,
     /// For how long an answer is remembered, in milliseconds; never beyond the token's end.
     remember_ms: Option<u64>,
-    /// For the whole exchange, in milliseconds.
+    /// For the whole exchange, in milliseconds. Default: 2000.
     timeout_ms: Option<u64>,
+    /// How many may be asked about at a time. Default: 64.
+    at_once: Option<usize>,
     /// What claims must say.
     require: Option<BTreeMap<String, OneOrMany<String>>>,
     /// What claims say of the principal.
@@ -64,14 +63,12 @@ impl Raw {
         if self.issuer.is_empty() || self.issuer.contains('|') || self.client_id.is_empty() {
             return Err("`introspection` wants an `issuer` without `|`, and a `client_id`".to_owned());
         }
-        let path = &self.client_secret_file;
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("`client_secret_file` {}: {error}", path.display()))?;
-        let text = zeroize::Zeroizing::new(text);
-        let within = |name: &str, said: Option<u64>, usual: u64, most: u64| match said.unwrap_or(usual) {
-            millis if millis <= most => Ok(Duration::from_millis(millis)),
-            _ => Err(format!("`{name}` is {most} at most")),
-        };
+        let client_secret = client_secret(&self.client_secret_file)?;
+        let remember_ms = self.remember_ms.unwrap_or(USUAL_REMEMBER_MS);
+        if remember_ms > MOST_REMEMBER_MS {
+            return Err(format!("`remember_ms` is {MOST_REMEMBER_MS} at most"));
+        }
+        let of_introspection = |error: String| format!("`introspection`: {error}");
         let mapping = RawMapping {
             claims: self.claims,
             principal: self.principal,
@@ -84,14 +81,24 @@ impl Raw {
         Ok(IntrospectionSettings {
             url: self.url.into(),
             client_id: self.client_id.into(),
-            client_secret: SecretText::new(text.trim()),
+            client_secret,
             issuer: self.issuer.into(),
-            audiences: self.audiences.map(OneOrMany::all).unwrap_or_default().into_iter().map(SmolStr::from).collect(),
+            audiences: self.audiences.map(audiences).transpose()?.unwrap_or_default(),
             require: self.require.map(|raw| wanted("require", raw)).transpose()?.unwrap_or_default(),
             mapping: mapping.checked()?,
-            remember: within("remember_ms", self.remember_ms, USUAL_REMEMBER_MS, MOST_REMEMBER_MS)?,
-            timeout: within("timeout_ms", self.timeout_ms, USUAL_TIMEOUT_MS, MOST_TIMEOUT_MS)?,
+            remember: Duration::from_millis(remember_ms),
+            timeout: asking::timeout(self.timeout_ms).map_err(of_introspection)?,
+            at_once: asking::at_once(self.at_once).map_err(of_introspection)?,
             remembered: REMEMBERED,
         })
+    }
+}
+
+fn client_secret(path: &Path) -> Result<SecretText, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("`client_secret_file` {}: {error}", path.display());
+    let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(|error| wrong(&error))?);
+    match text.trim() {
+        "" => Err(wrong(&"it is empty")),
+        secret => Ok(SecretText::new(secret)),
     }
 }

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
-use super::claims::{Memberships, OneOrMany, RawClaims, RawMapping, RawPrincipal, UnknownUsers, wanted};
-use crate::edge::identity::jose::{Algorithm, Checks, KeySet};
+use super::claims::{Memberships, OneOrMany, RawClaims, RawMapping, RawPrincipal, UnknownUsers, audiences, wanted};
+use crate::edge::identity::jose::{Algorithm, Checks, KeySet, MAX_ALIKE};
 use crate::edge::identity::jwt::{IssuerSettings, JwtSettings, KeySource};
 use crate::edge::outgoing::Address;
 use crate::model::SecretText;
@@ -29,6 +29,8 @@ const MOST_LEEWAY_SECONDS: u64 = 30;
 const HOUR_MS: u64 = 60 * 60 * 1000;
 /// How often an unknown `kid` makes them be looked at, at most, where nothing else is said.
 const USUAL_PAUSE_MS: u64 = 30_000;
+/// For how long keys decide that could not be looked at since, at least: they are looked at twice in that time.
+const LEAST_STALE_MS: u64 = 2_000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -72,7 +74,7 @@ struct RawIssuer {
     refresh_ms: Option<u64>,
     /// How often an unknown `kid` makes them be looked at, at most, in milliseconds. Default: 30000.
     unknown_key_pause_ms: Option<u64>,
-    /// For how long keys decide while the issuer is away, in milliseconds. Default: for ever.
+    /// For how long keys decide while the issuer is away, in milliseconds, 2000 at least. Default: for ever.
     max_stale_ms: Option<u64>,
     /// What claims must say.
     require: Option<BTreeMap<String, OneOrMany<String>>>,
@@ -127,19 +129,14 @@ impl RawIssuer {
             return Err("an issuer has 1 to 512 bytes, and no `|` in it".to_owned());
         }
         let keys = self.keys()?;
-        let audiences: Vec<SmolStr> = self.audiences.all().into_iter().map(SmolStr::from).collect();
-        if audiences.is_empty() || audiences.len() > MAX_ITEMS || audiences.iter().any(SmolStr::is_empty) {
-            return Err(format!("`audiences` takes 1 to {MAX_ITEMS} texts: what `aud` calls this server"));
-        }
-        let known = |name: String| {
-            Algorithm::named(&name).ok_or_else(|| format!("`algorithms`: `{name}` is none that is taken"))
-        };
-        let algorithms = self.algorithms.map(|names| names.into_iter().map(known).collect::<Result<Vec<_>, _>>());
-        let algorithms = algorithms.transpose()?;
-        if algorithms.as_ref().is_some_and(Vec::is_empty) {
-            return Err("`algorithms` names none".to_owned());
-        }
+        let algorithms = self.algorithms.map(|names| algorithms(&names, &keys)).transpose()?;
         let types = self.types.unwrap_or_else(|| ["JWT", "at+jwt", "application/at+jwt"].map(String::from).into());
+        if types.is_empty() {
+            return Err("`types` names none".to_owned());
+        }
+        if self.max_lifetime_seconds == Some(0) {
+            return Err("`max_lifetime_seconds` is 1 at least".to_owned());
+        }
         let leeway = self.leeway_seconds.unwrap_or(USUAL_LEEWAY_SECONDS);
         if leeway > MOST_LEEWAY_SECONDS {
             return Err(format!("`leeway_seconds` is {MOST_LEEWAY_SECONDS} at most"));
@@ -150,7 +147,7 @@ impl RawIssuer {
         };
         let checks = Checks {
             issuer: self.issuer.into(),
-            audiences,
+            audiences: audiences(self.audiences)?,
             algorithms,
             types: types.into_iter().map(|typ| typ.to_ascii_lowercase().into()).collect(),
             leeway_ms: i64::try_from(leeway * 1000).unwrap_or(0),
@@ -174,13 +171,16 @@ impl RawIssuer {
             keys,
             refresh: within("refresh_ms", self.refresh_ms, HOUR_MS, 100)?,
             unknown_key_pause: within("unknown_key_pause_ms", self.unknown_key_pause_ms, USUAL_PAUSE_MS, 100)?,
-            max_stale: self.max_stale_ms.map(Duration::from_millis),
+            max_stale: self.max_stale_ms.map(max_stale).transpose()?,
         })
     }
 
     /// Where its keys come from: from the issuer, unless a file has them.
     fn keys(&self) -> Result<KeySource, String> {
         let pem = self.pem_files.clone().map(OneOrMany::all).unwrap_or_default();
+        if pem.len() > MAX_ALIKE {
+            return Err(format!("`pem_files` names {MAX_ALIKE} at most, since a token may be of any of their keys"));
+        }
         let files: Vec<PathBuf> = self.jwks_file.iter().cloned().chain(pem).collect();
         let remote = self.jwks_url.is_some() || self.bearer_file.is_some();
         match (&self.secret_file, files.is_empty()) {
@@ -205,6 +205,26 @@ impl RawIssuer {
             }
         }
     }
+}
+
+/// The only algorithms, each of which is one that the keys can be for: with a secret those of secrets, else no such one.
+fn algorithms(names: &[String], keys: &KeySource) -> Result<Vec<Algorithm>, String> {
+    let shared = matches!(keys, KeySource::Secret(_));
+    let known = |name: &String| match Algorithm::named(name) {
+        None => Err(format!("`algorithms`: `{name}` is none that is taken")),
+        Some(algorithm) if algorithm.is_of_secrets() == shared => Ok(algorithm),
+        Some(_) if shared => Err(format!("`algorithms`: `{name}` is for public keys, and there is a `secret_file`")),
+        Some(_) => Err(format!("`algorithms`: `{name}` wants a `secret_file`; public keys cannot be for it")),
+    };
+    if names.is_empty() {
+        return Err("`algorithms` names none".to_owned());
+    }
+    names.iter().map(known).collect()
+}
+
+fn max_stale(millis: u64) -> Result<Duration, String> {
+    let fits = millis >= LEAST_STALE_MS;
+    fits.then(|| Duration::from_millis(millis)).ok_or_else(|| format!("`max_stale_ms` is {LEAST_STALE_MS} at least"))
 }
 
 fn shared(path: &Path) -> Result<KeySource, String> {

@@ -8,6 +8,7 @@
 //!     - static: { tokens: [{ token_file: /run/secrets/dev, principal: 'User::"alice"' }] }
 //! ```
 
+mod asking;
 mod basic;
 mod certificate;
 mod claims;
@@ -17,6 +18,7 @@ mod failures;
 mod introspection;
 mod jwt;
 mod keys;
+mod roles;
 mod static_token;
 mod tokens;
 
@@ -43,6 +45,16 @@ pub use tokens::TokenSettings;
 const MAX_PROVIDERS: usize = 32;
 /// Longest name of one.
 const MAX_NAME_BYTES: usize = 64;
+/// Headers that hold no key: other credentials, and what every request has.
+const NO_KEY_HEADERS: [&str; 7] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "x-forwarded-client-cert",
+    "host",
+    "content-type",
+    "content-length",
+];
 
 /// Who may be whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,44 +203,79 @@ impl IdentitySettings {
     /// Reads the section; what is wrong comes with its place.
     pub(super) fn read(node: &Node) -> Result<Self, NodeError> {
         let raw: Raw = node::read(node)?;
-        Self::checked(raw).map_err(|message| NodeError { place: Some(node.place), message })
+        let of = |name: &str| {
+            let node = node::member(node, name).unwrap_or(node);
+            move |message: String| NodeError::of(node, message)
+        };
+        let mut settings = Self { loopback_closed: raw.loopback == Some(Loopback::Closed), ..Self::default() };
+        if let Some(names) = raw.key_headers {
+            settings.key_headers = key_headers(&names).map_err(of("key_headers"))?;
+        }
+        if let Some(failures) = raw.failures {
+            settings.failures = failures.checked().map_err(of("failures"))?;
+        }
+        settings.tokens = raw.tokens.map(tokens::Raw::checked).transpose().map_err(of("tokens"))?;
+        settings.admin_policies = raw.admin_policies != Some(Switch::Off);
+        if let Some(raw) = raw.providers {
+            settings.providers = providers(raw, node::member(node, "providers").unwrap_or(node))?;
+            settings.say_whose_keys_are();
+        }
+        Ok(settings)
+    }
+
+    /// Tells those that ask others whether keys are this server's own.
+    fn say_whose_keys_are(&mut self) {
+        let own_keys = self.keys().is_some();
+        for provider in &mut self.providers {
+            if let ProviderKind::Delegated(options) = &mut provider.kind {
+                options.own_keys = own_keys;
+            }
+        }
     }
 
     /// What the section takes.
     pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
         generator.subschema_for::<Raw>()
     }
+}
 
-    fn checked(raw: Raw) -> Result<Self, String> {
-        let mut settings = Self { loopback_closed: raw.loopback == Some(Loopback::Closed), ..Self::default() };
-        if let Some(names) = raw.key_headers {
-            let header = |name: String| name.parse().map_err(|_| format!("`{name}` is no name of a header"));
-            settings.key_headers = names.into_iter().map(header).collect::<Result<_, _>>()?;
+/// Headers that hold a key. Others than these hold something else, so that every request with one would bring a credential
+/// too many, or a wrong one.
+fn key_headers(names: &[String]) -> Result<Vec<HeaderName>, String> {
+    let mut headers: Vec<HeaderName> = Vec::with_capacity(names.len());
+    for name in names {
+        let header: HeaderName = name.parse().map_err(|_| format!("`{name}` is no name of a header"))?;
+        if NO_KEY_HEADERS.contains(&header.as_str()) {
+            return Err(format!("`{name}` holds no key alone; `authorization` is read in any case"));
         }
-        if let Some(failures) = raw.failures {
-            settings.failures = failures.checked()?;
+        if headers.contains(&header) {
+            return Err(format!("`{name}` stands twice; case does not matter"));
         }
-        settings.tokens = raw.tokens.map(tokens::Raw::checked).transpose()?;
-        settings.admin_policies = raw.admin_policies != Some(Switch::Off);
-        let Some(providers) = raw.providers else { return Ok(settings) };
-        settings.providers.clear();
-        if providers.len() > MAX_PROVIDERS {
-            return Err(format!("there may be {MAX_PROVIDERS} providers at most"));
-        }
-        for provider in providers {
-            let enabled = provider.enabled != Some(false);
-            let provider = Provider::checked(provider)?;
-            if settings.providers.iter().any(|known| known.name == provider.name) {
-                return Err(format!("two providers are called `{}`; give them a `name` each", provider.name));
-            }
-            settings.providers.extend(enabled.then_some(provider));
-        }
-        let of_keys = |provider: &&Provider| matches!(provider.kind, ProviderKind::Keys(_));
-        if settings.providers.iter().filter(of_keys).count() > 1 {
-            return Err("`keys` is there once, since there is one store of them".to_owned());
-        }
-        Ok(settings)
+        headers.push(header);
     }
+    Ok(headers)
+}
+
+/// The providers that are on, in their order; what is wrong with one stands where it does.
+fn providers(raw: Vec<RawProvider>, node: &Node) -> Result<Vec<Provider>, NodeError> {
+    if raw.len() > MAX_PROVIDERS {
+        return Err(NodeError::of(node, format!("there may be {MAX_PROVIDERS} providers at most")));
+    }
+    let mut known: Vec<Provider> = Vec::with_capacity(raw.len());
+    for (number, raw) in raw.into_iter().enumerate() {
+        let wrong = |message: String| NodeError::of(node::item(node, number).unwrap_or(node), message);
+        let enabled = raw.enabled != Some(false);
+        let provider = Provider::checked(raw).map_err(wrong)?;
+        if known.iter().any(|other| other.name == provider.name) {
+            return Err(wrong(format!("two providers are called `{}`; give them a `name` each", provider.name)));
+        }
+        let of_keys = |provider: &Provider| matches!(provider.kind, ProviderKind::Keys(_));
+        if enabled && of_keys(&provider) && known.iter().any(of_keys) {
+            return Err(wrong("`keys` is there once, since there is one store of them".to_owned()));
+        }
+        known.extend(enabled.then_some(provider));
+    }
+    Ok(known)
 }
 
 impl Provider {

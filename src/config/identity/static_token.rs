@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::roles;
 use crate::model::{EntityUid, SecretText};
 
 /// Fewest bytes of a token.
@@ -88,6 +89,7 @@ impl RawToken {
         if !matches!(principal.kind(), "User" | "Service") {
             return Err(format!("`principal`: a token proves a User or a Service, not `{principal}`"));
         }
+        roles::check(&self.roles)?;
         let token = match (self.token, self.token_file) {
             (Some(token), None) => SecretText::new(token),
             (None, Some(path)) => {

@@ -5,12 +5,12 @@
 //! was sent, so that a yes for one request is never one for another.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 
+use super::asking::{AtOnce, is_own};
 use super::recent::{Recent, digest};
 use crate::gate::{Ask, Authenticator, Credential, Described, Fetch, FetchError, Later, Presented, Reply, Verdict};
 use crate::model::{
@@ -46,12 +46,14 @@ pub struct DelegatedOptions {
     pub cache_entries: usize,
     /// What a principal is that is named without its type: `User` or `Service`.
     pub principal_type: &'static str,
-    /// Whom a yes proves that names nobody; `None` refuses it.
+    /// Whom a bare yes proves, an empty body or `{}`; `None` refuses it.
     pub nameless: Option<EntityUid>,
     /// Headers that are sent on; without a list, all but those that hold secrets.
     pub headers: Option<Vec<SmolStr>>,
     /// Which attributes are teams, orgs, roles and tags.
     pub attributes: Attributes,
+    /// Whether keys (`tg_…`) are this server's own, which are nobody else's to see.
+    pub own_keys: bool,
     /// Whether the next provider is asked where the endpoint does not answer.
     pub pass_on_error: bool,
 }
@@ -82,7 +84,7 @@ pub struct DelegatedProvider {
     options: Arc<DelegatedOptions>,
     fetch: Arc<dyn Fetch>,
     recent: Arc<Recent<(Timestamp, Answered)>>,
-    asking: Arc<AtomicUsize>,
+    at_once: AtOnce,
 }
 
 /// What the endpoint said.
@@ -98,7 +100,8 @@ impl DelegatedProvider {
     /// Called `name`, asking by `fetch`.
     pub fn new(name: String, options: DelegatedOptions, fetch: Arc<dyn Fetch>) -> Self {
         let recent = Arc::new(Recent::new(options.cache_entries));
-        Self { name, options: Arc::new(options), fetch, recent, asking: Arc::default() }
+        let at_once = AtOnce::new(options.at_once);
+        Self { name, options: Arc::new(options), fetch, recent, at_once }
     }
 
     fn ask(&self, body: SecretText, now: Timestamp) -> Later<Verdict> {
@@ -108,7 +111,7 @@ impl DelegatedProvider {
             Some(_ended) => self.recent.forget(&key),
             None => {}
         }
-        let Some(place) = Place::take(&self.asking, self.options.at_once) else {
+        let Some(place) = self.at_once.take() else {
             return Later::ready(self.options.verdict(Answered::Nothing(away("too many are asked about at once"))));
         };
         let asked = self.fetch.fetch(Ask {
@@ -145,6 +148,9 @@ impl Authenticator for DelegatedProvider {
         let (Credential::Bearer(secret) | Credential::ApiKey(secret)) = &presented.credential else {
             return Later::ready(Verdict::Passed);
         };
+        if is_own(secret, self.options.own_keys) {
+            return Later::ready(Verdict::Passed);
+        }
         match self.options.body(secret, &presented.request) {
             Some(body) => self.ask(body, now),
             None => {
@@ -171,7 +177,7 @@ impl DelegatedOptions {
             headers.insert(name.to_string(), value.as_str().into());
         }
         let mut params = Map::new();
-        for (name, value) in request.params.iter().filter(|(name, _)| !is_secret(name)) {
+        for (name, value) in request.params.iter().filter(|(name, _)| !is_secret_name(name)) {
             params.insert(name.to_string(), value.as_str().into());
         }
         let request = json!({ "path": request.path.as_str(), "headers": headers, "params": params });
@@ -180,7 +186,7 @@ impl DelegatedOptions {
     }
 
     fn sends(&self, name: &SmolStr) -> bool {
-        !is_secret(name) && self.headers.as_ref().is_none_or(|listed| listed.contains(name))
+        !is_secret_name(name) && self.headers.as_ref().is_none_or(|listed| listed.contains(name))
     }
 
     fn read(&self, replied: Result<Reply, FetchError>) -> Answered {
@@ -210,6 +216,8 @@ impl DelegatedOptions {
         };
         let Value::Object(members) = value else { return Err("JSON that is no object") };
         let principal = match members.get("principal") {
+            // An answer that says something else than nothing may say no.
+            None if !members.is_empty() => return Err("an answer that names nobody"),
             None => self.nameless.clone().ok_or("nobody is named, and none is configured")?,
             Some(Value::String(name)) => self.principal(name).ok_or("a principal that is no User or Service")?,
             Some(_) => return Err("a principal that is no text"),
@@ -255,7 +263,9 @@ impl DelegatedOptions {
     }
 }
 
-fn is_secret(name: &str) -> bool {
+/// Whether a header or a parameter of this name may hold a secret, so that it is never sent on.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name == "key" || name == "x-forwarded-client-cert" || SECRET_NAMES.iter().any(|part| name.contains(part))
 }
@@ -272,23 +282,6 @@ fn unusable(what: &str) -> Refusal {
 fn away(why: &str) -> Refusal {
     let message = "whoever knows such credentials does not answer";
     Refusal::new(RefusalReason::ProviderUnavailable, message).about(why)
-}
-
-/// One of those that are asked about at once.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(asking: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let took =
-            asking.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < most).then_some(count + 1));
-        took.ok().map(|_| Self(Arc::clone(asking)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 #[cfg(test)]
@@ -313,10 +306,10 @@ mod tests {
             "client_secret",
             "password",
         ] {
-            assert!(is_secret(name), "{name}");
+            assert!(is_secret_name(name), "{name}");
         }
         for name in ["user-agent", "content-type", "x-tenant", "accept", "x-forwarded-for", "model"] {
-            assert!(!is_secret(name), "{name}");
+            assert!(!is_secret_name(name), "{name}");
         }
     }
 }

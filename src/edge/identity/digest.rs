@@ -16,6 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use smol_str::SmolStr;
 
+use super::named::Named;
 use super::watched::{FileError, Watched};
 use crate::gate::{Authenticator, Credential, Described, Later, Presented, Verdict};
 use crate::model::{AuthMethod, EntityUid, Identity, Refusal, RefusalReason, SecretText, Timestamp, check_name};
@@ -136,16 +137,20 @@ impl DigestProvider {
             return Err(malformed());
         }
         let known = self.file.names.known(Some(now)).get(said.username.as_str()).cloned();
-        // Of a name that nobody has, something else is computed that nobody can send.
-        let decoy = || SecretText::new(hex(hmac::sign(&self.key, said.username.as_bytes()).as_ref()));
+        // Of a name that nobody has, something else is computed that nobody can send; for all, so that each costs the same.
+        let decoy = SecretText::new(hex(hmac::sign(&self.key, said.username.as_bytes()).as_ref()));
         let exists = known.is_some();
-        let expected = SecretText::new(said.response_for(&known.unwrap_or_else(decoy), &request.method));
-        let wrong = || Refusal::new(RefusalReason::Wrong, WRONG).about(said.username.as_str());
+        let expected = SecretText::new(said.response_for(&known.unwrap_or(decoy), &request.method));
         if !expected.is(&SecretText::new(said.response.as_str())) || !exists {
-            return Err(wrong());
+            let named = if exists { Named::Known(&said.username) } else { Named::Unknown(&said.username) };
+            return Err(named.told_in(Refusal::new(RefusalReason::Wrong, WRONG)));
         }
-        let (stamp, made) = self.made(&said.nonce).ok_or_else(wrong)?;
-        if !self.used.lock().unwrap_or_else(PoisonError::into_inner).take(stamp, made, said.count, now) {
+        // Who knows the password guesses at nothing, also with a nonce of another process or of the one before (RFC 7616,
+        // section 3.3: a stale nonce, and the same password again).
+        let holds = self.made(&said.nonce).is_some_and(|(stamp, made)| {
+            self.used.lock().unwrap_or_else(PoisonError::into_inner).take(stamp, made, said.count, now)
+        });
+        if !holds {
             return Err(Refusal::new(RefusalReason::Expired, "the nonce has ended; answer the new one"));
         }
         EntityUid::new("User", said.username.as_str()).map_err(|_| malformed())

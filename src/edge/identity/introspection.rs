@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
+use super::asking::{AtOnce, is_own};
 use super::claims::{Mapping, Proof, Wanted};
 use super::recent::{self, Recent};
 use crate::gate::{Ask, Authenticator, Clock, Credential, Described, Fetch, Later, Presented, Verdict};
@@ -20,6 +21,8 @@ use crate::policy::Snapshot;
 
 /// Longest answer that is read.
 const MOST_BYTES: usize = 256 * 1024;
+/// How long a token holds of which the endpoint does not say when it ends: for as long as answers may be remembered.
+const UNTOLD_MS: i64 = 5 * 60_000;
 /// The end of the year 9999, in seconds.
 const LAST_SECOND: i64 = 253_402_300_799;
 
@@ -44,6 +47,8 @@ pub struct IntrospectionSettings {
     pub remember: Duration,
     /// For the whole exchange.
     pub timeout: Duration,
+    /// How many are asked about at once; more are refused.
+    pub at_once: usize,
     /// How many answers are remembered.
     pub remembered: usize,
 }
@@ -54,6 +59,7 @@ impl PartialEq for IntrospectionSettings {
             == (&other.url, &other.client_id, &other.issuer, &other.mapping)
             && (&self.audiences, &self.require) == (&other.audiences, &other.require)
             && (self.remember, self.timeout, self.remembered) == (other.remember, other.timeout, other.remembered)
+            && self.at_once == other.at_once
             && self.client_secret.is(&other.client_secret)
     }
 }
@@ -72,6 +78,7 @@ struct Inner {
     fetch: Arc<dyn Fetch>,
     clock: Arc<dyn Clock>,
     recent: Recent<Remembered>,
+    at_once: AtOnce,
 }
 
 /// What an endpoint said of a token that is good.
@@ -79,8 +86,10 @@ struct Inner {
 struct Remembered {
     claims: Arc<Map<String, Value>>,
     subject: SmolStr,
-    /// When the token ends, or is to be asked about again.
+    /// When it is to be asked about again: with its end, at the latest.
     until: Timestamp,
+    /// When the token ends, whatever is remembered of it.
+    ends_at: Timestamp,
 }
 
 /// Why nobody is proved.
@@ -99,8 +108,8 @@ impl IntrospectionProvider {
         pass_on_error: bool,
         (fetch, clock): (Arc<dyn Fetch>, Arc<dyn Clock>),
     ) -> Self {
-        let recent = Recent::new(settings.remembered);
-        Self { name: name.into(), pass_on_error, inner: Arc::new(Inner { settings, fetch, clock, recent }) }
+        let (recent, at_once) = (Recent::new(settings.remembered), AtOnce::new(settings.at_once));
+        Self { name: name.into(), pass_on_error, inner: Arc::new(Inner { settings, fetch, clock, recent, at_once }) }
     }
 }
 
@@ -111,18 +120,23 @@ impl Authenticator for IntrospectionProvider {
 
     fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
         let Credential::Bearer(token) = &presented.credential else { return Later::ready(Verdict::Passed) };
-        // Keys and refresh tokens of our own are nobody else's to see.
-        if ["tg_", "tgr_"].iter().any(|ours| token.expose().starts_with(ours)) {
+        if is_own(token, true) {
             return Later::ready(Verdict::Passed);
         }
         let digest = recent::digest(token.expose());
         if let Some(known) = self.inner.recent.get(&digest).filter(|known| now < known.until) {
             return Later::ready(verdict(self.inner.identity(&known, snapshot, &presented.request)));
         }
+        let Some(place) = self.inner.at_once.take() else {
+            let busy = away("too many are asked about at once");
+            return Later::ready(if self.pass_on_error { Verdict::Passed } else { Verdict::Refused(busy) });
+        };
         let (inner, token, request) = (Arc::clone(&self.inner), token.clone(), presented.request.clone());
         let (snapshot, pass_on_error) = (Arc::clone(snapshot), self.pass_on_error);
         Later::pending(async move {
-            match inner.ask(&token).await {
+            let asked = inner.ask(&token).await;
+            drop(place);
+            match asked {
                 Ok(known) => {
                     inner.recent.put(digest, known.clone());
                     verdict(inner.identity(&known, &snapshot, &request))
@@ -132,6 +146,10 @@ impl Authenticator for IntrospectionProvider {
             }
         })
     }
+}
+
+fn away(why: &str) -> Refusal {
+    Refusal::new(RefusalReason::ProviderUnavailable, "nobody can say whether the token is good").about(why)
 }
 
 fn verdict(identity: Result<Identity, Refusal>) -> Verdict {
@@ -155,17 +173,13 @@ impl Inner {
             timeout: settings.timeout,
             most_bytes: MOST_BYTES,
         };
-        let away = |about: String| {
-            let refusal = Refusal::new(RefusalReason::ProviderUnavailable, "nobody can say whether the token is good");
-            Fault::Away(refusal.about(about))
-        };
-        let reply = self.fetch.fetch(ask).await.map_err(|error| away(error.to_string()))?;
+        let reply = self.fetch.fetch(ask).await.map_err(|error| Fault::Away(away(&error.to_string())))?;
         if reply.status != 200 {
-            return Err(away(format!("it answers with {}", reply.status)));
+            return Err(Fault::Away(away(&format!("it answers with {}", reply.status))));
         }
         match strict_json::from_slice(&reply.body) {
             Ok(Value::Object(claims)) => self.read(claims, self.clock.now()).map_err(Fault::Refused),
-            _ => Err(away("its answer is no JSON object whose members stand once".to_owned())),
+            _ => Err(Fault::Away(away("its answer is no JSON object whose members stand once"))),
         }
     }
 
@@ -190,7 +204,7 @@ impl Inner {
         if !is_for_us {
             return refuse(RefusalReason::WrongAudience, "the token is for another audience");
         }
-        let mut until = now.as_millis() + i64::try_from(self.settings.remember.as_millis()).unwrap_or(0);
+        let mut ends_at = None;
         for (name, ends) in [("exp", true), ("nbf", false)] {
             let Some(said) = claims.get(name) else { continue };
             let Some(instant) = said.as_i64().filter(|seconds| (0..=LAST_SECOND).contains(seconds)) else {
@@ -200,7 +214,7 @@ impl Inner {
                 (true, instant) if now.as_millis() >= instant => {
                     return refuse(RefusalReason::Expired, "the token has expired");
                 }
-                (true, instant) => until = until.min(instant),
+                (true, instant) => ends_at = Some(instant),
                 (false, instant) if now.as_millis() < instant => {
                     return refuse(RefusalReason::NotYetValid, "the token is not valid yet");
                 }
@@ -215,7 +229,10 @@ impl Inner {
         let Some(subject) = subject.filter(|subject| !subject.is_empty()).map(SmolStr::new) else {
             return refuse(RefusalReason::Malformed, "the token has no `sub`");
         };
-        Ok(Remembered { claims: Arc::new(claims), subject, until: Timestamp::from_millis(until) })
+        let ends_at = ends_at.unwrap_or(now.as_millis() + UNTOLD_MS);
+        let until = now.as_millis() + i64::try_from(self.settings.remember.as_millis()).unwrap_or(0);
+        let (until, ends_at) = (Timestamp::from_millis(until.min(ends_at)), Timestamp::from_millis(ends_at));
+        Ok(Remembered { claims: Arc::new(claims), subject, until, ends_at })
     }
 
     fn identity(&self, known: &Remembered, snapshot: &Snapshot, request: &Described) -> Result<Identity, Refusal> {
@@ -224,7 +241,7 @@ impl Inner {
             subject: &known.subject,
             claims: &known.claims,
             method: AuthMethod::Introspection,
-            expires_at: known.until,
+            expires_at: known.ends_at,
         };
         let identity = self.settings.mapping.identity(&proof, snapshot)?;
         Ok(self.settings.mapping.with_headers(&identity, request).unwrap_or(identity))

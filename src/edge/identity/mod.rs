@@ -1,6 +1,8 @@
 //! Providers of identities: what looks at a credential and says whom it proves. A file or folder each, none of which knows
-//! another; what several need (`claims`, `jose`, `recent`) knows none of them.
+//! another; what several need (`asking`, `claims`, `jose`, `named`, `recent`)
+//! knows none of them.
 
+mod asking;
 #[cfg(feature = "certificates")]
 mod certificate;
 #[cfg(feature = "jwt")]
@@ -16,6 +18,7 @@ pub mod jose;
 #[cfg(feature = "jwt")]
 pub mod jwt;
 mod keys;
+mod named;
 #[cfg(feature = "passwords")]
 mod passwords;
 mod recent;
@@ -26,7 +29,7 @@ mod watched;
 
 #[cfg(feature = "certificates")]
 pub use certificate::{CertificateProvider, ForwardedProvider, Grants, Mapping, MappingError, NameKind};
-pub use delegated::{Attributes, DelegatedOptions, DelegatedProvider};
+pub use delegated::{Attributes, DelegatedOptions, DelegatedProvider, is_secret_name};
 pub use digest::{DigestFile, DigestProvider};
 #[cfg(feature = "tower")]
 pub use headers::{CredentialHeaders, HeadersError};

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
+use sha2::{Digest as _, Sha256};
 use smol_str::SmolStr;
+use zeroize::Zeroizing;
 
 use crate::model::Timestamp;
 
@@ -41,8 +42,10 @@ pub enum FileError {
 
 /// Reads one line: a name, and what is known of it.
 type ReadLine<T> = Box<dyn Fn(&str) -> Result<(SmolStr, T), String> + Send + Sync>;
-type Names<T> = HashMap<SmolStr, T>;
-type Stamp = (SystemTime, u64);
+/// What is known, by name.
+pub(super) type Names<T> = HashMap<SmolStr, T>;
+/// The digest of what stood in the file. Times and sizes may stay as they were while that changes.
+type Stamp = [u8; 32];
 
 pub(super) struct Watched<T> {
     path: PathBuf,
@@ -52,15 +55,16 @@ pub(super) struct Watched<T> {
 
 struct State<T> {
     known: Arc<Names<T>>,
-    /// What the file was when it was last read.
+    /// What the file was when it was last read; `None` where it could not be.
     stamp: Option<Stamp>,
     looked_at: Option<Timestamp>,
 }
 
 impl<T> Watched<T> {
     pub(super) fn open(path: PathBuf, line: ReadLine<T>) -> Result<Self, FileError> {
-        let (known, stamp) = read(&path, &line)?;
-        let state = Mutex::new(State { known, stamp: Some(stamp), looked_at: None });
+        let text = text_of(&path)?;
+        let known = Arc::new(read(&path, &text, &line)?);
+        let state = Mutex::new(State { known, stamp: Some(stamp(&text)), looked_at: None });
         Ok(Self { path, line, state })
     }
 
@@ -78,36 +82,39 @@ impl<T> Watched<T> {
     }
 
     fn look(&self, state: &mut State<T>) {
-        let stamp = stamp(&self.path).ok();
+        let text = text_of(&self.path);
+        let stamp = text.as_ref().ok().map(|text| stamp(text));
         if stamp == state.stamp {
             return;
         }
         // Told once for each change, and not again while it stays as it is.
         state.stamp = stamp;
-        let text = match read(&self.path, &self.line) {
-            Ok((known, stamp)) => {
-                (state.known, state.stamp) = (known, Some(stamp));
+        let said = match text.and_then(|text| read(&self.path, &text, &self.line)) {
+            Ok(known) => {
+                state.known = Arc::new(known);
                 format!("read {} anew: {} names", self.path.display(), state.known.len())
             }
             Err(error) => format!("warning: {error}; the names of before go on"),
         };
         // That nobody reads it is no reason to stop.
-        let _ = writeln!(std::io::stderr().lock(), "{text}");
+        let _ = writeln!(std::io::stderr().lock(), "{said}");
     }
 }
 
-fn stamp(path: &Path) -> std::io::Result<Stamp> {
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() || metadata.len() > MAX_BYTES {
-        return Err(std::io::Error::other(format!("it is no file of {MAX_BYTES} bytes at most")));
-    }
-    Ok((metadata.modified()?, metadata.len()))
+fn stamp(text: &str) -> Stamp {
+    Sha256::digest(text.as_bytes()).into()
 }
 
-fn read<T>(path: &Path, entry: &ReadLine<T>) -> Result<(Arc<Names<T>>, Stamp), FileError> {
+fn text_of(path: &Path) -> Result<Zeroizing<String>, FileError> {
     let unreadable = |error| FileError::Unreadable { path: path.to_owned(), error };
-    let stamp = stamp(path).map_err(unreadable)?;
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() || metadata.len() > MAX_BYTES {
+        return Err(unreadable(std::io::Error::other(format!("it is no file of {MAX_BYTES} bytes at most"))));
+    }
+    std::fs::read_to_string(path).map(Zeroizing::new).map_err(unreadable)
+}
+
+fn read<T>(path: &Path, text: &str, entry: &ReadLine<T>) -> Result<Names<T>, FileError> {
     let mut known = Names::new();
     for (number, line) in text.lines().enumerate() {
         let wrong = |message: String| FileError::Line { path: path.to_owned(), line: number + 1, message };
@@ -119,5 +126,38 @@ fn read<T>(path: &Path, entry: &ReadLine<T>) -> Result<(Arc<Names<T>>, Stamp), F
             return Err(wrong("the name stands in the file twice".to_owned()));
         }
     }
-    Ok((Arc::new(known), stamp))
+    Ok(known)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+
+    /// A file of names alone, in which `before` stands.
+    fn watched(path: &Path, before: &str) -> Watched<()> {
+        std::fs::write(path, before).unwrap();
+        Watched::open(path.to_owned(), Box::new(|line| Ok((line.into(), ())))).unwrap()
+    }
+
+    #[test]
+    fn a_change_is_seen_though_time_and_size_stay_as_they_were() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("names");
+        let watched = watched(&path, "alice\n");
+        let made = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let at = |millis| watched.known(Some(Timestamp::from_millis(millis)));
+        assert!(at(0).contains_key("alice"));
+        std::fs::write(&path, "carol\n").unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(made).unwrap();
+        assert!(at(LOOK_EVERY_MS - 1).contains_key("alice"), "it is not looked at yet");
+        let after = at(LOOK_EVERY_MS);
+        assert!(after.contains_key("carol") && !after.contains_key("alice"));
+        // While it stays as it is, so does what is known.
+        assert!(Arc::ptr_eq(&after, &at(2 * LOOK_EVERY_MS)));
+        std::fs::remove_file(&path).unwrap();
+        assert!(Arc::ptr_eq(&after, &at(3 * LOOK_EVERY_MS)), "the names of before go on");
+        std::fs::write(&path, "alice\n").unwrap();
+        assert!(at(4 * LOOK_EVERY_MS).contains_key("alice"));
+    }
 }

@@ -53,6 +53,12 @@ impl Algorithm {
         })
     }
 
+    /// Whether it is for secrets that an issuer shares, and not for public keys.
+    #[must_use]
+    pub fn is_of_secrets(self) -> bool {
+        Self::HS.contains(&self)
+    }
+
     /// As the library calls it, which has no ES512.
     const fn of_library(self) -> Option<jsonwebtoken::Algorithm> {
         Some(match self {

@@ -13,10 +13,14 @@ use crate::model::{Refusal, RefusalReason, strict_json};
 
 /// Most keys of a set.
 const MAX_KEYS: usize = 100;
-/// Most keys that a token is tried with; a set has one of each `kid`, or two where one replaces the other.
-const MAX_TRIED: usize = 4;
-/// Fewest bytes of an RSA key's modulus: 2048 bits.
-const MIN_RSA_BYTES: usize = 256;
+/// Most keys that a token may be tried with: those of its `kid`, and those for every `kid`. A set with more is refused,
+/// so that each of its keys counts, and a made-up token costs no more than so many looks at its signature.
+pub const MAX_ALIKE: usize = 16;
+/// Fewest bits of an RSA key's modulus.
+const MIN_RSA_BITS: usize = 2048;
+/// What sequences and integers begin with in DER (X.690, section 8).
+const SEQUENCE: u8 = 0x30;
+const INTEGER: u8 = 0x02;
 /// What an uncompressed point of an elliptic curve begins with (SEC 1, section 2.3.3).
 const UNCOMPRESSED: u8 = 4;
 /// Fewest bytes of a shared secret.
@@ -45,9 +49,16 @@ pub enum KeyError {
     /// The set is no JSON Web Key Set (RFC 7517).
     #[error("it is no JSON Web Key Set: {0}")]
     Form(&'static str),
-    /// A PEM file without a public key that is taken.
-    #[error("it has no RSA (2048 bits at least), P-256, P-384, P-521 or Ed25519 public key in PEM")]
+    /// A PEM file with anything but public keys that are taken.
+    #[error(
+        "it has to be RSA (2048 bits at least), P-256, P-384, P-521 or Ed25519 public keys in PEM, and nothing else"
+    )]
     Pem,
+    /// A token could be any of too many keys'.
+    #[error(
+        "a token could be of more than {MAX_ALIKE} keys: those of one `kid`, and those in PEM, are {MAX_ALIKE} at most"
+    )]
+    Alike,
     /// A short secret.
     #[error("a secret for HS256 has {MIN_SECRET_BYTES} bytes at least; `openssl rand -hex 32` makes a good one")]
     Secret,
@@ -66,16 +77,19 @@ impl KeySet {
             return Err(KeyError::Form("more than 100 keys"));
         }
         let read: Vec<Key> = keys.iter().filter_map(|key| Key::of_jwk(key.as_object()?)).collect();
-        Ok(Self { passed_over: keys.len() - read.len(), keys: read })
+        Self { passed_over: keys.len() - read.len(), keys: read }.bounded()
     }
 
-    /// A public key in PEM.
+    /// Public keys in PEM, one after the other; each is for tokens of every `kid`.
     ///
     /// # Errors
-    /// Where there is none that is taken.
+    /// Where there is none, too many, or anything else than keys that are taken.
     pub fn of_pem(text: &[u8]) -> Result<Self, KeyError> {
         ready();
-        Key::of_pem(text).map(|key| Self { keys: vec![key], passed_over: 0 }).ok_or(KeyError::Pem)
+        let blocks = std::str::from_utf8(text).ok().and_then(pem_blocks).ok_or(KeyError::Pem)?;
+        let keys: Option<Vec<Key>> = blocks.iter().map(|block| Key::of_pem(block.as_bytes())).collect();
+        let keys = keys.filter(|keys| !keys.is_empty()).ok_or(KeyError::Pem)?;
+        Self { keys, passed_over: 0 }.bounded()
     }
 
     /// A secret that the issuer shares with this server.
@@ -93,11 +107,19 @@ impl KeySet {
     }
 
     /// The keys of both.
-    #[must_use]
-    pub fn and(mut self, other: Self) -> Self {
+    ///
+    /// # Errors
+    /// Where a token could then be of too many.
+    pub fn and(mut self, other: Self) -> Result<Self, KeyError> {
         self.keys.extend(other.keys);
         self.passed_over += other.passed_over;
-        self
+        self.bounded()
+    }
+
+    fn bounded(self) -> Result<Self, KeyError> {
+        let tried = |kid: &Option<SmolStr>| self.keys.iter().filter(|key| key.is_for(kid.as_ref())).count();
+        let fits = self.keys.iter().all(|key| tried(&key.kid) <= MAX_ALIKE);
+        if fits { Ok(self) } else { Err(KeyError::Alike) }
     }
 
     /// How many keys there are.
@@ -124,13 +146,13 @@ impl KeySet {
     /// With the reason, where none did.
     pub fn check(&self, token: &Jws<'_>, allowed: Option<&[Algorithm]>) -> Result<(), Unsigned> {
         let algorithm = token.header.algorithm;
-        let named = |key: &&Key| key.any_kid || key.kid == token.header.kid;
+        let named = |key: &&Key| key.is_for(token.header.kid.as_ref());
         let mut found = self.keys.iter().filter(named).peekable();
         if found.peek().is_none() {
             return Err(Unsigned::UnknownKey);
         }
         let fits = |key: &&Key| key.algorithms.contains(&algorithm);
-        let mut tried = found.filter(fits).take(MAX_TRIED).peekable();
+        let mut tried = found.filter(fits).peekable();
         if tried.peek().is_none() || allowed.is_some_and(|allowed| !allowed.contains(&algorithm)) {
             return Err(Unsigned::Algorithm);
         }
@@ -161,6 +183,11 @@ impl From<Unsigned> for Refusal {
 }
 
 impl Key {
+    /// Whether a token with this `kid`, or without one, may be its.
+    fn is_for(&self, kid: Option<&SmolStr>) -> bool {
+        self.any_kid || self.kid.as_ref() == kid
+    }
+
     fn of_jwk(jwk: &Map<String, Value>) -> Option<Self> {
         let text = |name: &str| jwk.get(name).map_or(Some(None), |value| value.as_str().map(Some));
         if jwk.contains_key("d") || jwk.contains_key("k") {
@@ -190,9 +217,8 @@ impl Key {
             "RSA" => {
                 let (n, e) = (text("n")??, text("e")??);
                 let bytes = URL_SAFE_NO_PAD.decode(n).ok()?;
-                let length = bytes.iter().skip_while(|byte| **byte == 0).count();
                 let key = DecodingKey::from_rsa_components(n, e).ok()?;
-                (length >= MIN_RSA_BYTES).then_some((Material::Library(key), &Algorithm::RSA))
+                (bits(&bytes) >= MIN_RSA_BITS).then_some((Material::Library(key), &Algorithm::RSA))
             }
             "EC" => {
                 let (x, y) = (text("x")??, text("y")??);
@@ -241,9 +267,47 @@ impl Key {
             });
         }
         let key = DecodingKey::from_rsa_pem(text).ok()?;
-        let is_long = key.try_get_as_bytes().ok()?.len() > MIN_RSA_BYTES;
+        let is_long = bits(modulus(key.try_get_as_bytes().ok()?)?) >= MIN_RSA_BITS;
         is_long.then(|| any(Material::Library(key), &Algorithm::RSA))
     }
+}
+
+/// Each block of PEM, from its first line to its last (RFC 7468); what stands between them is for people. `None` where
+/// one does not end.
+fn pem_blocks(text: &str) -> Option<Vec<String>> {
+    let block = |part: &str| {
+        let (body, rest) = part.split_once("-----END ")?;
+        let (label, _) = rest.split_once("-----")?;
+        Some(format!("-----BEGIN {body}-----END {label}-----\n"))
+    };
+    text.split("-----BEGIN ").skip(1).map(block).collect()
+}
+
+/// The modulus of an `RSAPublicKey` in DER, its first member (RFC 8017, appendix A.1.1).
+fn modulus(der: &[u8]) -> Option<&[u8]> {
+    contents(contents(der, SEQUENCE)?, INTEGER)
+}
+
+/// What a value in DER holds, where it begins with `tag`.
+fn contents(der: &[u8], tag: u8) -> Option<&[u8]> {
+    let (_, rest) = der.split_first().filter(|(found, _)| **found == tag)?;
+    let (length, rest) = rest.split_first()?;
+    let (length, rest) = match *length {
+        short @ ..0x80 => (usize::from(short), rest),
+        long => {
+            let (digits, rest) =
+                rest.split_at_checked(usize::from(long & 0x7f)).filter(|(digits, _)| digits.len() <= 4)?;
+            (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
+        }
+    };
+    rest.get(..length)
+}
+
+/// How many bits a number has, its highest byte first.
+fn bits(number: &[u8]) -> usize {
+    let mut digits = number.iter().skip_while(|byte| **byte == 0);
+    let highest = digits.next().map_or(0, |byte| 8 - byte.leading_zeros());
+    digits.count() * 8 + usize::try_from(highest).unwrap_or(0)
 }
 
 /// Says which cryptography checks signatures; without it the library refuses to guess where a program has several.

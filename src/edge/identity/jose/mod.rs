@@ -9,4 +9,4 @@ pub use algorithm::Algorithm;
 pub use checks::{Checked, Checks};
 pub use jws::{Header, Jws, looks_like};
 pub(super) use keys::ready;
-pub use keys::{KeyError, KeySet, Unsigned};
+pub use keys::{KeyError, KeySet, MAX_ALIKE, Unsigned};

@@ -17,8 +17,6 @@ use crate::model::{SecretText, strict_json};
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest document that is read.
 const MOST_BYTES: usize = 1024 * 1024;
-/// How often files are looked at.
-const FILES_EVERY: Duration = Duration::from_secs(1);
 
 /// Keys that were found.
 pub(super) struct Fetched {
@@ -87,10 +85,11 @@ fn of_files(files: &[std::path::PathBuf]) -> Result<Fetched, String> {
         }
         let is_pem = text.trim_ascii_start().starts_with(b"-----BEGIN");
         let read = if is_pem { KeySet::of_pem(&text) } else { KeySet::of_jwks(&text) };
-        keys = keys.and(read.map_err(|error| wrong(error.to_string()))?);
+        let read = read.and_then(|read| std::mem::take(&mut keys).and(read));
+        keys = read.map_err(|error| wrong(error.to_string()))?;
         content.update(Sha256::digest(&text));
     }
-    Ok(Fetched { keys, content: content.finalize().into(), max_age: Some(FILES_EVERY) })
+    Ok(Fetched { keys, content: content.finalize().into(), max_age: None })
 }
 
 /// What `Cache-Control` says of how long an answer is good.

@@ -20,6 +20,8 @@ use crate::model::{SecretText, Timestamp};
 
 /// The first pause after a failure; each one after that is twice as long, up to the pause for unknown keys.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How often files are looked at: a key that is taken out of one decides no longer than this.
+const FILES_EVERY: Duration = Duration::from_secs(1);
 
 /// An issuer as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +70,29 @@ impl PartialEq for KeySource {
 }
 
 impl Eq for KeySource {}
+
+impl IssuerSettings {
+    /// How long it may be until keys are looked at again: not so long that they grow stale while their issuer is well.
+    fn longest_pause(&self) -> Duration {
+        let usual = match self.keys {
+            KeySource::Files(_) => self.refresh.min(FILES_EVERY),
+            KeySource::Remote { .. } | KeySource::Secret(_) => self.refresh,
+        };
+        self.max_stale.map_or(usual, |most| usual.min(most / 2))
+    }
+
+    /// The pause until the next look, where whoever publishes keys says that they are good for `max_age`.
+    fn pause(&self, max_age: Option<Duration>) -> Duration {
+        let longest = self.longest_pause();
+        max_age.map_or(longest, |wanted| wanted.clamp(self.unknown_key_pause.min(longest), longest))
+    }
+
+    /// The pause after so many failures in a row.
+    fn pause_after(&self, failures: u32) -> Duration {
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(16));
+        pause.min(self.unknown_key_pause).min(self.longest_pause())
+    }
+}
 
 /// An issuer, with its keys.
 pub struct Issuer {
@@ -188,8 +213,7 @@ impl Issuer {
                     }
                 };
                 self.loaded.store(Some(Arc::new(Loaded { keys, generation, content, seen_at: now })));
-                let wanted = max_age.unwrap_or(self.settings.refresh);
-                wanted.clamp(self.settings.unknown_key_pause.min(self.settings.refresh), self.settings.refresh)
+                self.settings.pause(max_age)
             }
             Err(reason) => {
                 if *failures == 0 {
@@ -197,9 +221,9 @@ impl Issuer {
                     let issuer = &self.settings.checks.issuer;
                     super::say(&format!("warning: the keys of {issuer} cannot be had, {going_on}: {reason}"));
                 }
-                let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(16));
+                let pause = self.settings.pause_after(*failures);
                 *failures = failures.saturating_add(1);
-                pause.min(self.settings.unknown_key_pause)
+                pause
             }
         }
     }

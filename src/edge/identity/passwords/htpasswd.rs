@@ -2,11 +2,12 @@
 //! refused with its line.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use smol_str::SmolStr;
 
 use super::stored::Stored;
-use crate::edge::identity::watched::{FileError, Watched};
+use crate::edge::identity::watched::{FileError, Names, Watched};
 use crate::model::{PasswordHash, Timestamp, check_name};
 
 /// Costs of bcrypt: the least that `htpasswd -B` makes, and about a second of work.
@@ -29,9 +30,9 @@ impl Htpasswd {
         self.0.known(Some(now)).get(name).cloned()
     }
 
-    /// Every hash.
-    pub(super) fn all(&self) -> Vec<Stored> {
-        self.0.known(None).values().cloned().collect()
+    /// Every name with its hash, as the file was when it was last looked at: another file is another list.
+    pub(super) fn names(&self) -> Arc<Names<Stored>> {
+        self.0.known(None)
     }
 }
 

@@ -4,6 +4,7 @@
 //! machine busy; and who guesses must not learn whether a name exists. So a few threads check, a bounded queue waits for
 //! them, what was right is remembered for a while, and an unknown name costs what somebody else's costs.
 
+mod decoys;
 mod htpasswd;
 mod lookup;
 mod pool;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_lc_rs::hmac;
 use smol_str::SmolStr;
 
+use super::named::Named;
 use super::recent::{CredentialDigest, Recent};
 use crate::gate::{Authenticator, Credential, Later, Presented, Verdict};
 use crate::model::{
@@ -25,13 +27,12 @@ use crate::policy::Snapshot;
 pub use htpasswd::Htpasswd;
 pub use stored::hash;
 
+use decoys::Decoys;
 use pool::{Busy, Pool};
 use stored::Stored;
 
 /// Longest name, and longest password. Argon2 reads a long one as quickly as a short one, but nobody types more.
 const MAX_BYTES: usize = 1024;
-/// Most hashes that unknown names are checked against.
-const MOST_DECOYS: usize = 64;
 /// What everybody is told, whatever is wrong.
 const WRONG: &str = "the name or the password is wrong";
 
@@ -68,14 +69,6 @@ pub struct BasicProvider {
     decoys: Mutex<Decoys>,
 }
 
-/// Hashes that unknown names are checked against: those of others, so that they cost the same.
-#[derive(Default)]
-struct Decoys {
-    /// The bundle that they are from.
-    revision: Option<Arc<str>>,
-    hashes: Arc<[Stored]>,
-}
-
 impl BasicProvider {
     /// Called `name`, for the users of the bundle, or of this file, or of both.
     ///
@@ -90,36 +83,29 @@ impl BasicProvider {
         Ok(Self { name, options, htpasswd, pool, right, key, decoys: Mutex::default() })
     }
 
-    /// Whom `username` names, and what is kept of the password.
+    /// Whom `username` names, and what is kept of the password: a user of the bundle, of the file, a service of the bundle.
     fn find(&self, username: &SmolStr, snapshot: &Snapshot, now: Timestamp) -> Option<(EntityUid, Stored)> {
-        let principals = ["User", "Service"].map(|kind| EntityUid::new(kind, username.clone()).ok());
-        if self.options.bundle {
-            for principal in principals.iter().flatten() {
-                if let Some(hash) = snapshot.password(principal) {
-                    return Some((principal.clone(), Stored::Argon2id(hash.clone())));
-                }
-            }
-        }
-        let stored = self.htpasswd.as_ref()?.find(username, now)?;
-        let [user, _] = principals;
-        Some((user?, stored))
+        let [user, service] = ["User", "Service"].map(|kind| EntityUid::new(kind, username.clone()).ok());
+        let of_bundle = |principal: &EntityUid| {
+            let hash = snapshot.password(principal).filter(|_| self.options.bundle)?;
+            Some((principal.clone(), Stored::Argon2id(hash.clone())))
+        };
+        // Looked up in any case, so that the file is looked at again when that is due.
+        let of_file = self.htpasswd.as_ref().and_then(|file| file.find(username, now));
+        let user_of_bundle = user.as_ref().and_then(of_bundle);
+        user_of_bundle.or_else(|| Some((user?, of_file?))).or_else(|| service.as_ref().and_then(of_bundle))
     }
 
-    /// What an unknown name is checked against; always the same for the same name.
+    /// What an unknown name is checked against.
     fn decoy(&self, username: &str, snapshot: &Snapshot) -> Stored {
+        let names = self.htpasswd.as_ref().map(Htpasswd::names);
         let mut decoys = self.decoys.lock().unwrap_or_else(PoisonError::into_inner);
-        if decoys.revision.as_ref() != Some(snapshot.revision()) {
+        if !decoys.are_of(snapshot.revision(), names.as_ref()) {
             let of_bundle = snapshot.passwords().filter(|_| self.options.bundle).cloned().map(Stored::Argon2id);
-            let of_file = self.htpasswd.iter().flat_map(Htpasswd::all);
-            let hashes: Arc<[Stored]> = of_bundle.chain(of_file).take(MOST_DECOYS).collect();
-            *decoys = Decoys { revision: Some(Arc::clone(snapshot.revision())), hashes };
+            let of_file = names.iter().flat_map(|names| names.values()).cloned();
+            *decoys = Decoys::new(Arc::clone(snapshot.revision()), names.clone(), of_bundle.chain(of_file));
         }
-        let hashes = Arc::clone(&decoys.hashes);
-        drop(decoys);
-        let tag = hmac::sign(&self.key, username.as_bytes());
-        let number = tag.as_ref().iter().take(4).fold(0_usize, |number, byte| number << 8 | usize::from(*byte));
-        let chosen = number.checked_rem(hashes.len()).and_then(|at| hashes.get(at));
-        chosen.cloned().unwrap_or_else(Stored::nobody)
+        decoys.choose(&self.key, username)
     }
 
     /// The digest of all that was presented and all that is kept: another password, or another hash, is another digest.
@@ -144,14 +130,14 @@ impl BasicProvider {
         if self.right.get(&digest).is_some_and(|until| now < until) {
             return Later::ready(proved);
         }
-        let (about, right) = (username.clone(), Arc::clone(&self.right));
+        let (refused, right) = (Named::Known(username).told_in(wrong()), Arc::clone(&self.right));
         let until = Timestamp::from_millis(now.as_millis().saturating_add(self.options.cache_ms));
         self.asking(stored, password, source, move |answer| match answer {
             Some(true) => {
                 right.put(digest, until);
                 proved
             }
-            Some(false) => Verdict::Refused(wrong().about(about)),
+            Some(false) => Verdict::Refused(refused),
             None => Verdict::Refused(busy()),
         })
     }
@@ -199,10 +185,10 @@ impl Authenticator for BasicProvider {
         match self.find(username, snapshot, now) {
             Some(found) => self.check(found, asked),
             None => {
-                let (decoy, about) = (self.decoy(username, snapshot), username.clone());
+                let (decoy, refused) = (self.decoy(username, snapshot), Named::Unknown(username).told_in(wrong()));
                 // Whatever it comes to, this is nobody.
                 self.asking(decoy, password, presented.source, move |answer| {
-                    Verdict::Refused(answer.map_or_else(busy, |_| wrong().about(about)))
+                    Verdict::Refused(answer.map_or_else(busy, |_| refused))
                 })
             }
         }

@@ -1,5 +1,6 @@
-//! A few threads that check passwords, and a bounded queue before them. Who floods it from one address fills a quarter
-//! of it at most, so that others still get in.
+//! A few threads that check passwords, and a bounded queue before them. Who floods it from one source, an address or an
+//! IPv6 network that somebody has, fills a quarter of it at most, so that others still get in. All that come without an
+//! address are one source.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,13 +11,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::gate::Later;
+use crate::model::source_of;
 
 /// As many wait as may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Busy;
 
 type Job = Box<dyn FnOnce() + Send>;
-type Waiting = Arc<Mutex<HashMap<IpAddr, usize>>>;
+/// Of each source, how many wait; `None` is where nothing is known of it.
+type Waiting = Arc<Mutex<HashMap<Option<u128>, usize>>>;
 
 pub(super) struct Pool {
     jobs: SyncSender<Job>,
@@ -42,7 +45,7 @@ impl Pool {
         source: Option<IpAddr>,
         work: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<Later<Option<bool>>, Busy> {
-        let place = Place::take(&self.waiting, source, self.most_of_one).ok_or(Busy)?;
+        let place = Place::take(&self.waiting, source.map(source_of), self.most_of_one).ok_or(Busy)?;
         let (answer, answered) = oneshot::channel();
         let job = move || {
             let _place = place;
@@ -73,31 +76,29 @@ fn work_off(work: &Mutex<Receiver<Job>>) {
 /// A place in the queue, given back however it ends.
 struct Place {
     waiting: Waiting,
-    source: Option<IpAddr>,
+    source: Option<u128>,
 }
 
 impl Place {
-    fn take(waiting: &Waiting, source: Option<IpAddr>, most: usize) -> Option<Self> {
-        if let Some(source) = source {
-            let mut counts = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = counts.entry(source).or_default();
-            if *count >= most {
-                return None;
-            }
-            *count += 1;
+    fn take(waiting: &Waiting, source: Option<u128>, most: usize) -> Option<Self> {
+        let mut counts = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(source).or_default();
+        if *count >= most {
+            return None;
         }
+        *count += 1;
+        drop(counts);
         Some(Self { waiting: Arc::clone(waiting), source })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some(source) = self.source else { return };
         let mut counts = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&source) {
+        if let Some(count) = counts.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&source);
+                counts.remove(&self.source);
             }
         }
     }
@@ -110,16 +111,22 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_queue_is_bounded_and_one_source_fills_a_quarter_of_it() {
-        let pool = Pool::new(1, 8).unwrap();
+    /// A pool of one thread that is busy until something is sent.
+    fn busy(queue: usize) -> (Pool, mpsc::Sender<()>, Later<Option<bool>>) {
+        let pool = Pool::new(1, queue).unwrap();
         let (go, wait) = mpsc::channel::<()>();
         let (began, begun) = mpsc::channel();
-        let first = pool.run(None, move || {
+        let first = pool.run(Some("198.51.100.1".parse().unwrap()), move || {
             began.send(()).unwrap();
             wait.recv().is_ok()
         });
         begun.recv().unwrap();
+        (pool, go, first.ok().unwrap())
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_one_source_fills_a_quarter_of_it() {
+        let (pool, go, first) = busy(8);
         let here: IpAddr = "192.0.2.1".parse().unwrap();
         let mine: Vec<_> = (0..2).map(|_| pool.run(Some(here), || true).ok().unwrap()).collect();
         assert!(pool.run(Some(here), || true).is_err());
@@ -128,10 +135,22 @@ mod tests {
             .collect();
         assert!(pool.run(None, || true).is_err(), "eight wait");
         go.send(()).unwrap();
-        assert_eq!(pollster::block_on(first.ok().unwrap()), Some(true));
+        assert_eq!(pollster::block_on(first), Some(true));
         assert!(mine.into_iter().all(|answer| pollster::block_on(answer) == Some(true)));
         assert!(others.into_iter().all(|answer| pollster::block_on(answer) == Some(false)));
         assert_eq!(pollster::block_on(pool.run(Some(here), || true).ok().unwrap()), Some(true));
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_source_and_so_is_all_that_has_no_address() {
+        let (pool, go, _first) = busy(8);
+        let of = |number: u16| Some(format!("2001:db8::{number:x}").parse().unwrap());
+        let _mine = [1, 2].map(|number| pool.run(of(number), || true).ok().unwrap());
+        assert!(pool.run(of(3), || true).is_err(), "another address of the same network");
+        let _other = pool.run(Some("2001:db8:0:1::1".parse().unwrap()), || true).ok().unwrap();
+        let _unknown = [(), ()].map(|()| pool.run(None, || true).ok().unwrap());
+        assert!(pool.run(None, || true).is_err(), "another without an address");
+        drop(go);
     }
 
     #[test]

@@ -37,6 +37,14 @@ impl Stored {
         }
     }
 
+    /// What checking it costs, as the hash says it: all before its salt. Whoever measures can tell no two of one cost apart.
+    pub(super) fn cost(&self) -> &str {
+        let hash = self.expose();
+        // `$2y$10$` and salt and digest; `$argon2id$v=19$m=19456,t=2,p=1$`, a salt, `$` and a digest.
+        let parts_after = if matches!(self, Self::Bcrypt(_)) { 1 } else { 2 };
+        hash.rsplitn(parts_after + 1, '$').last().unwrap_or(hash)
+    }
+
     /// Whether `password` is the one. Takes tens of milliseconds.
     pub(super) fn is(&self, password: &SecretText) -> bool {
         match self {
@@ -92,6 +100,15 @@ mod tests {
         assert!(made.is(&password));
         assert!(!made.is(&SecretText::new("correct horse ")) && !made.is(&SecretText::new("")));
         assert!(!Stored::nobody().is(&password));
+    }
+
+    #[test]
+    fn a_hash_says_what_it_costs() {
+        let dear =
+            PasswordHash::parse("$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5$AAAAAAAAAAAAAAAAAAAAAA").unwrap();
+        assert_eq!(Stored::Argon2id(dear).cost(), "$argon2id$v=19$m=19456,t=2,p=1");
+        let theirs = Stored::Bcrypt("$2y$10$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234".into());
+        assert_eq!(theirs.cost(), "$2y$10");
     }
 
     #[test]
