@@ -107,6 +107,8 @@ fn what_is_wrong_with_a_provider_is_told_where_it_stands() {
         ("basic: { htpasswd: /nope }", "`htpasswd`: /nope: No such file"),
         ("digest: { file: /nope }", "`file`: /nope: No such file"),
         (&format!("digest: {{ file: {} }}", md5.display()), "digests:1: MD5 is broken"),
+        ("basic: {}\n      digest: { file: /nope }", "a provider is of one kind"),
+        ("name: none", "a provider is of one kind"),
         ("keys: { max_stale_seconds: 0 }", "`max_stale_seconds` is 1 to 3600"),
         ("name: keys\n      basic: {}", "two providers are called `keys`"),
         ("name: others\n      keys: {}", "`keys` is there once"),

@@ -55,7 +55,7 @@ impl Raw {
         within("cache_ms", cache_ms, 0, 60_000)?;
         if let Some(path) = &htpasswd {
             // Opened to say what is wrong with it where it is named; who serves opens it again, and keeps it.
-            Htpasswd::open(path).map_err(|error| format!("`htpasswd`: {error}"))?;
+            Htpasswd::open(path).map_err(|error| format!("`basic`: `htpasswd`: {error}"))?;
         }
         Ok(BasicSettings { htpasswd, bundle, at_once, queue, cache_ms })
     }

@@ -34,7 +34,7 @@ impl Raw {
             return Err("`digest`: `realm` is 1 to 128 characters of ASCII, no quote, backslash or colon".to_owned());
         }
         // Opened to say what is wrong with it where it is named; who serves opens it again, and keeps it.
-        DigestFile::open(&self.file, &realm).map_err(|error| format!("`file`: {error}"))?;
+        DigestFile::open(&self.file, &realm).map_err(|error| format!("`digest`: `file`: {error}"))?;
         Ok(DigestSettings { file: self.file, realm })
     }
 }

@@ -45,6 +45,9 @@ pub use tokens::TokenSettings;
 const MAX_PROVIDERS: usize = 32;
 /// Longest name of one.
 const MAX_NAME_BYTES: usize = 64;
+/// What a provider is.
+const ONE_KIND: &str = "a provider is of one kind: `keys`, `static`, `jwt`, `introspection`, `basic`, `digest`, `delegated`, \
+                        `client_certificate`, `forwarded_certificate`";
 /// Headers that hold no key: other credentials, and what every request has.
 const NO_KEY_HEADERS: [&str; 7] = [
     "authorization",
@@ -278,6 +281,24 @@ fn providers(raw: Vec<RawProvider>, node: &Node) -> Result<Vec<Provider>, NodeEr
     Ok(known)
 }
 
+impl RawProvider {
+    /// Of how many kinds it is.
+    fn kinds(&self) -> usize {
+        let named = [
+            self.keys.is_some(),
+            self.r#static.is_some(),
+            self.jwt.is_some(),
+            self.introspection.is_some(),
+            self.basic.is_some(),
+            self.delegated.is_some(),
+            self.digest.is_some(),
+            self.client_certificate.is_some(),
+            self.forwarded_certificate.is_some(),
+        ];
+        named.into_iter().filter(|named| *named).count()
+    }
+}
+
 impl Provider {
     /// The one that there is where nobody names any.
     fn keys() -> Self {
@@ -285,6 +306,10 @@ impl Provider {
     }
 
     fn checked(raw: RawProvider) -> Result<Self, String> {
+        // First: what is wrong with one of two is no help to whoever wrote them as one.
+        if raw.kinds() != 1 {
+            return Err(ONE_KIND.to_owned());
+        }
         let (client_certificate, forwarded_certificate) = (raw.client_certificate, raw.forwarded_certificate);
         let RawProvider {
             name,
@@ -329,9 +354,7 @@ impl Provider {
             kinds.push(("delegated", ProviderKind::Delegated(Box::new(raw.checked(pass_on_error)?))));
         }
         let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
-            let kinds = "`keys`, `static`, `jwt`, `introspection`, `basic`, `digest`, `delegated`, \
-                         `client_certificate`, `forwarded_certificate`";
-            return Err(format!("a provider is of one kind: {kinds}"));
+            return Err(ONE_KIND.to_owned());
         };
         let name = name.unwrap_or_else(|| called.to_owned());
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
