@@ -16,6 +16,8 @@ use super::limit::KeyLimit;
 use super::secret::SecretText;
 use super::uid::{EntityUid, check_name};
 
+/// What every refresh token of Tollgate's own begins with, so that scanners recognise it.
+pub const REFRESH_TOKEN_PREFIX: &str = "tgr_";
 /// What every key begins with.
 pub const KEY_PREFIX: &str = "tg_";
 /// How many characters a secret has.

@@ -154,7 +154,8 @@ fn an_htpasswd_file_is_read_anew_when_it_changes() {
     let temp = tempfile::TempDir::new().unwrap();
     let path = temp.path().join("htpasswd");
     std::fs::write(&path, format!("# people\n\ndora:{BCRYPT}\n")).unwrap();
-    let config = format!("identity:\n  providers:\n    - basic: {{ htpasswd: {}, cache_ms: 0 }}\n", path.display());
+    let basic = format!("basic: {{ htpasswd: {}, cache_ms: 0 }}", path.display());
+    let config = format!("identity:\n  failures: {{ enabled: false }}\n  providers:\n    - {basic}\n");
     secret(PASSWORD);
     let server = Setup::new().config(&config).start();
     let mut client = server.connect();

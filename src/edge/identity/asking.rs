@@ -4,10 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::model::{KeyText, SecretText};
-
-/// What refresh tokens of Tollgate's own begin with.
-const OWN_REFRESH_TOKEN: &str = "tgr_";
+use crate::model::{KeyText, REFRESH_TOKEN_PREFIX, SecretText};
 
 /// How many questions may be out at once: who guesses with many connections must not open as many more.
 pub(super) struct AtOnce {
@@ -42,7 +39,7 @@ impl Drop for Place {
 /// of this form are somebody else's.
 pub(super) fn is_own(credential: &SecretText, own_keys: bool) -> bool {
     let text = credential.expose();
-    text.starts_with(OWN_REFRESH_TOKEN) || (own_keys && KeyText::is_meant(text))
+    text.starts_with(REFRESH_TOKEN_PREFIX) || (own_keys && KeyText::is_meant(text))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use crate::gate::{
     Authenticator, Credential, Family, Issued, KeptKey, KeyLookup, Later, PUBLISHED_FOR_SECONDS, PasswordLookup,
     Presented, RefreshDigest, Refreshed, StoreError, TokenError, TokenStore, Tokens, Verdict, is_disabled,
 };
-use crate::model::{AuthMethod, Identity, Refusal, RefusalReason, SecretText, Timestamp};
+use crate::model::{AuthMethod, Identity, REFRESH_TOKEN_PREFIX, Refusal, RefusalReason, SecretText, Timestamp};
 use crate::policy::Snapshot;
 use carried::{By, Carried};
 
@@ -37,8 +37,6 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 const LEEWAY_MS: i64 = 10_000;
 /// So long a key is published before it signs.
 const PUBLISHED_FOR_MS: i64 = PUBLISHED_FOR_SECONDS * 1000;
-/// What every refresh token begins with, so that scanners recognise it.
-const REFRESH_PREFIX: &str = "tgr_";
 /// How many tokens are remembered.
 const REMEMBERED: usize = 10_000;
 /// The claim that says whom a token is for.
@@ -326,7 +324,7 @@ impl Tokens for TokenProvider {
 
     fn refresh(&self, token: &SecretText, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Issued, TokenError> {
         let refused = |reason, message: &str| Err(TokenError::Refused(Refusal::new(reason, message)));
-        if !token.expose().starts_with(REFRESH_PREFIX) {
+        if !token.expose().starts_with(REFRESH_TOKEN_PREFIX) {
             return refused(RefusalReason::Malformed, "this is no refresh token");
         }
         // First: what cannot be signed then, or proves nobody now, uses up no token.
@@ -425,7 +423,7 @@ impl SigningKey {
 }
 
 fn new_refresh_token() -> Result<SecretText, TokenError> {
-    Ok(SecretText::new(format!("{REFRESH_PREFIX}{}", random_text(32)?)))
+    Ok(SecretText::new(format!("{REFRESH_TOKEN_PREFIX}{}", random_text(32)?)))
 }
 
 fn random_text(bytes: usize) -> Result<String, TokenError> {
