@@ -294,7 +294,7 @@ impl<A: Asks> Guard<A> {
             let error = EngineError::Request(error);
             Refused::error(StatusCode::BAD_REQUEST, "invalid_request", error.to_string())
         };
-        if snapshot.limits().all().is_empty() {
+        if !gate::has_limits(snapshot, Some(&**identity)) {
             return gate::decide(snapshot, facts, &request).map_err(wrong);
         }
         let world = self.engine.world(snapshot, facts);

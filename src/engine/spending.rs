@@ -37,7 +37,7 @@ impl Engine {
     }
 
     fn decide(&self, snapshot: &Snapshot, facts: &Facts, request: &Request) -> Result<Decision, EngineError> {
-        if snapshot.limits().all().is_empty() {
+        if !gate::has_limits(snapshot, request.identity.as_deref()) {
             return Ok(gate::decide(snapshot, facts, request)?);
         }
         Ok(pollster::block_on(gate::authorize(self.world(snapshot, facts), request, None))?.decision)
@@ -50,7 +50,7 @@ impl Engine {
     pub fn candidates(&self, request: &CandidatesRequest) -> Result<CandidatesDecision, EngineError> {
         let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
         let facts = self.facts();
-        if snapshot.limits().all().is_empty() {
+        if !gate::has_limits(&snapshot, request.identity.as_deref()) {
             return Ok(gate::decide_candidates(&snapshot, &facts, request)?);
         }
         Ok(pollster::block_on(gate::authorize_candidates(self.world(&snapshot, &facts), request, None))?.decision)

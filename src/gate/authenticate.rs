@@ -259,6 +259,12 @@ pub fn has_role(
     has && !store.is_disabled(&who.subject, now)
 }
 
+/// Whether any limit can bind: of the bundle, or of the key that asks.
+#[must_use]
+pub fn has_limits(snapshot: &Snapshot, identity: Option<&Identity>) -> bool {
+    !snapshot.limits().all().is_empty() || identity.is_some_and(|identity| !identity.limits.is_empty())
+}
+
 /// Whether it is disabled, itself or through what it is in; of a key, its owner.
 #[must_use]
 pub fn is_disabled(snapshot: &Snapshot, identity: &Arc<Identity>, now: Timestamp) -> bool {

@@ -117,28 +117,34 @@ impl Manager<'_> {
         response.diagnostics.reason.iter().filter_map(right_of).max()
     }
 
-    /// Whether a caller with this `right` may have `key` in hand: made by it, changed so, or given a new secret.
+    /// Whether a caller with this `right` may have `key` in hand: made by it, changed so, or given a new secret. Of what is
+    /// the caller's own, only what a change adds is looked at: `before` is the key as it was, where its secret stays as it is.
     ///
     /// # Errors
     /// With what is more than the caller may give.
-    pub fn may_hand_out(&self, right: Right, key: &KeyRecord) -> Result<(), TooWide> {
+    pub fn may_hand_out(&self, right: Right, key: &KeyRecord, before: Option<&KeyRecord>) -> Result<(), TooWide> {
+        let before = before.filter(|_| right == Right::Own);
         let too_wide = |param, message: String| Err(TooWide { param, message });
-        if self.identity.key_ends_at.is_some_and(|end| key.expires_at.is_none_or(|expires_at| expires_at > end)) {
+        let lasts = |end| key.expires_at.is_none_or(|expires_at| expires_at > end);
+        let as_before = before.is_some_and(|before| before.expires_at == key.expires_at);
+        if !as_before && self.identity.key_ends_at.is_some_and(lasts) {
             return too_wide("expires_at", "the key that asks ends before that".to_owned());
         }
         if right == Right::Administrator {
             return Ok(());
         }
         let details = key.details();
-        if !details.roles.is_empty() {
+        let had = before.map(KeyRecord::details);
+        if !details.roles.is_empty() && had.is_none_or(|had| had.roles != details.roles) {
             return too_wide("roles", format!("only who has the role {ADMINISTRATOR} gives roles to keys"));
         }
-        if !details.metadata.is_empty() {
+        if !details.metadata.is_empty() && had.is_none_or(|had| had.metadata != details.metadata) {
             let message = format!("only who has the role {ADMINISTRATOR} says what becomes `context.metadata`");
             return too_wide("metadata", message);
         }
         let owned = self.tags_of(&key.owner);
-        if let Some(tag) = details.tags.iter().find(|tag| !owned.contains(*tag)) {
+        let is_new = |tag: &&SmolStr| !owned.contains(*tag) && had.is_none_or(|had| !had.tags.contains(*tag));
+        if let Some(tag) = details.tags.iter().find(is_new) {
             let message =
                 format!("{} does not have the tag `{tag}`, so that only an administrator gives it", key.owner);
             return too_wide("tags", message);

@@ -21,8 +21,8 @@ mod standing;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
 pub use authenticate::{
-    Authenticator, Credential, Described, Peer, Presented, Recalled, ToldOf, Verdict, authenticate, has_role,
-    is_disabled, is_narrowed, recall, told_of,
+    Authenticator, Credential, Described, Peer, Presented, Recalled, ToldOf, Verdict, authenticate, has_limits,
+    has_role, is_disabled, is_narrowed, recall, told_of,
 };
 pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates};
 pub use books::{

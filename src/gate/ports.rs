@@ -305,6 +305,11 @@ pub trait Keys: Send + Sync {
     /// As [`Keys::find`].
     fn changes(&self) -> Result<u64, StoreError>;
 
+    /// Waits until what other nodes acknowledged before is known here too; `None` where no others write.
+    fn catch_up(&self) -> Option<Later<()>> {
+        None
+    }
+
     /// Some of the keys, sorted by id. May look through all of them.
     fn page(&self, of: &KeysOf) -> Vec<Arc<KeyRecord>>;
 

@@ -68,6 +68,14 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
+    /// The method of this text.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        use AuthMethod::{ApiKey, Asserted, Basic, Custom, Delegated, Digest, Introspection, Jwt, MutualTls, Static};
+        let all = [Asserted, ApiKey, Jwt, Introspection, Basic, Digest, Delegated, MutualTls, Static, Custom];
+        all.into_iter().find(|method| method.as_str() == text)
+    }
+
     /// The text that conditions compare with.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -45,6 +45,25 @@ const SECRET: [&str; 6] = ["hash", "password", "passwd", "secret", "token", "cre
 /// `line` with a star for each character of what may be a secret: the value of a key that is called like one. So every
 /// place in it stays where it is.
 pub(crate) fn masked(line: &str) -> Cow<'_, str> {
+    match userinfo(line) {
+        Some((before, secret, after)) => {
+            let stars: String = secret.chars().map(|_| '*').collect();
+            Cow::Owned(masked_values(&format!("{before}{stars}{after}")).into_owned())
+        }
+        None => masked_values(line),
+    }
+}
+
+/// What an address says of who asks (RFC 3986, section 3.2.1), and what stands before and behind it.
+fn userinfo(line: &str) -> Option<(&str, &str, &str)> {
+    let begins = line.find("://")? + 3;
+    let (before, rest) = line.split_at_checked(begins)?;
+    let ends = rest.rfind('@')?;
+    let (secret, after) = rest.split_at_checked(ends)?;
+    Some((before, secret, after))
+}
+
+fn masked_values(line: &str) -> Cow<'_, str> {
     let (mut shown, mut rest) = (String::new(), line);
     while let Some((key, after)) = next_secret(rest) {
         shown.push_str(key);
@@ -79,7 +98,9 @@ fn next_secret(text: &str) -> Option<(&str, &str)> {
             let end = key.len().checked_sub(name.len()).and_then(|at| key.get(at..));
             end.is_some_and(|end| end.eq_ignore_ascii_case(name.as_bytes()))
         };
-        if SECRET.iter().any(|name| is_called(name)) {
+        // A number of tokens is no secret.
+        let is_list = text.get(colon + 1..).is_some_and(|value| value.trim_start().starts_with('['));
+        if SECRET.iter().any(|name| is_called(name)) || (is_list && is_called("tokens")) {
             return text.split_at_checked(colon + 1);
         }
         from = colon + 1;
@@ -149,7 +170,11 @@ mod tests {
             ("'password': 'hunter2', token: é, x: y", "'password': *********, token: *, x: y"),
             ("  - { id: a, hash: x, owner: 'User::\"b\"' }", "  - { id: a, hash: *, owner: 'User::\"b\"' }"),
             ("client_secret:   hunter2", "client_secret:   *******"),
-            ("tokens: [hunter2]", "tokens: [hunter2]"),
+            ("tokens: [hunter2]", "tokens: *********"),
+            ("budget: { tokens: 10 }, max_output_tokens: 5", "budget: { tokens: 10 }, max_output_tokens: 5"),
+            ("redis: redis://:hunter2@host:1/0", "redis: redis://********@host:1/0"),
+            ("url: \"https://u:p@ss@host/x\", x: 1", "url: \"https://******@host/x\", x: 1"),
+            ("issuer: https://idp.example.com", "issuer: https://idp.example.com"),
             ("token: [hunter2, b]", "token: ************"),
             ("password: \"hunter2", "password: ********"),
             ("password:", "password:"),

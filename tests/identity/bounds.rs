@@ -8,6 +8,7 @@ use tollgate::Timestamp;
 
 use crate::keys::{Keys, PEOPLE};
 use crate::passwords::{HASH, PASSWORD};
+use crate::redis::Redis;
 use crate::support::{Answer, Client, DEADLINE, Server, Setup, secret};
 
 const CLOSED: &str = "identity: { loopback: closed }\n";
@@ -473,4 +474,100 @@ fn a_revoked_family_is_known_for_longer_than_its_tokens() {
         .fail();
     assert_ne!(status, Some(0));
     assert!(told.contains("`tokens.refresh_seconds` is no less than `tokens.access_seconds`"), "{told}");
+}
+
+#[test]
+fn a_token_says_how_its_credential_was_proved() {
+    let hashed = PEOPLE.replace(
+        "{ id: alice, team: research }",
+        &format!("{{ id: alice, team: research, password_hash: \"{HASH}\" }}"),
+    );
+    let rule = "  - { id: no-passwords, effect: forbid, users: '*', models: [oa/big], when: 'context.auth.method == \"basic\"' }\n";
+    secret(HASH);
+    let setup = Setup::without_files().file("people.yaml", &format!("{hashed}{rule}"));
+    let keys = Keys::of(setup.config(TOKENS).start());
+    let grant = json!({"grant_type": "password", "username": "alice", "password": secret(PASSWORD)});
+    let (access, refresh) = exchanged(&keys.server, &grant).unwrap();
+    assert_eq!(code(&keys.server, &access), "forbidden_by_rule");
+    assert_eq!(code(&keys.server, &refreshed(&keys.server, &refresh).unwrap().0), "forbidden_by_rule");
+    let key = keys.make(json!({"owner": "User::\"alice\""})).1;
+    let (access, _) = exchanged(&keys.server, &json!({"grant_type": "api_key", "api_key": key})).unwrap();
+    assert_eq!(code(&keys.server, &access), "permitted");
+}
+
+#[test]
+fn limits_of_a_key_bind_where_the_bundle_has_none() {
+    let keys = Keys::of(Setup::without_files().file("people.yaml", PEOPLE).start());
+    let limits = json!([{"rate": {"requests": 1, "every": "hour"}}]);
+    let key = keys.make(json!({"owner": "User::\"alice\"", "limits": limits})).1;
+    let credential = json!({"api_key": key});
+    let held = keys.question(credential.clone(), json!({"reserve": {"requests": 1}}));
+    assert_eq!(held["code"], "permitted", "{held}");
+    assert_eq!(keys.question(credential.clone(), json!({}))["code"], "rate_limited");
+    let candidates = json!({
+        "credential": credential, "action": "chat", "candidates": ["Model::\"oa/big\"", "Model::\"oa/small\""],
+    });
+    let answer = keys.server.post("/is_authorized", &candidates.to_string());
+    assert_eq!((answer.status, &answer.json()["code"]), (200, &json!("rate_limited")), "{}", answer.body);
+}
+
+#[test]
+fn a_key_of_another_node_is_known_at_once() {
+    let Some(redis) = Redis::start() else { return };
+    let node = || {
+        let config = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}' }} }}\n", redis.port);
+        Setup::without_files().file("people.yaml", PEOPLE).config(&config).start()
+    };
+    let one = Keys::of(node());
+    let other = node();
+    for _ in 0..20 {
+        let (id, key) = one.make(json!({"owner": "User::\"alice\""}));
+        assert_eq!(code(&other, &key), "permitted");
+        let rotated = one.admin("POST", &format!("/v1/keys/{id}/rotate"), json!({"grace_seconds": 60}));
+        let new = secret(rotated.json()["key"].as_str().unwrap());
+        assert_eq!(code(&other, &new), "permitted");
+    }
+    let metrics = other.get("/metrics").body;
+    assert!(metrics.contains("tollgate_authentication_failures_total{reason=\"wrong\"} 0"), "{metrics}");
+}
+
+#[test]
+fn an_owner_changes_what_an_administrator_gave_and_adds_nothing() {
+    let keys = closed(&[]);
+    let given = json!({"owner": "User::\"alice\"", "tags": ["night"], "metadata": {"env": "prod"}});
+    let (id, key) = keys.make(given);
+    let other = keys.make(json!({"owner": "User::\"alice\""})).1;
+    let path = format!("/v1/keys/{id}");
+    for (change, told) in [
+        (json!({"note": "mine"}), 200),
+        (json!({"expires_at": "2099-01-01T00:00:00Z"}), 200),
+        (json!({"tags": ["night", "admin"]}), 403),
+        (json!({"metadata": {"env": "dev"}}), 403),
+        (json!({"tags": null}), 200),
+    ] {
+        assert_eq!(status(&keys, &other, "PATCH", &path, change.clone()), told, "{change}");
+    }
+    // Another key of the same owner gets no secret of what is more than itself.
+    assert_eq!(status(&keys, &other, "POST", &format!("{path}/rotate"), json!({})), 403);
+    let rotated = keys.ask(&key, "POST", &format!("{path}/rotate"), json!({"grace_seconds": 60}));
+    assert_eq!(rotated.status, 200, "{}", rotated.body);
+    secret(rotated.json()["key"].as_str().unwrap());
+}
+
+#[test]
+fn errors_of_the_configuration_show_no_secret_of_an_address() {
+    let password = secret("password-in-an-address");
+    let token = secret("a-token-that-stands-alone");
+    for config in [
+        format!("meters: {{ redis: {{ url: \"redis://:{password}@127.0.0.1:1\", x: 1 }} }}\n"),
+        format!("meters:\n  redis: redis://user:{password}@127.0.0.1:1\n"),
+        format!(
+            "identity: {{ providers: [{{ delegated: {{ url: \"http://u:{password}@127.0.0.1/\", bad: 1 }} }}] }}\n"
+        ),
+        format!("identity: {{ providers: [{{ static: {{ tokens: [\"{token}\"] }} }}] }}\n"),
+    ] {
+        let (status, told) = Setup::without_files().file("people.yaml", PEOPLE).config(&config).fail();
+        assert_ne!(status, Some(0), "{config}");
+        assert!(!told.contains(&password) && !told.contains(&token), "{told}");
+    }
 }

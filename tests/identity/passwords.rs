@@ -12,7 +12,7 @@ pub const HASH: &str =
 const BCRYPT: &str = "$2y$05$/E0SSrnFXSztig8hkuQTq.ZdCdMUJIaP6TU1FBtbIr2sK2fxV1Oq.";
 pub const PASSWORD: &str = "correct horse:battery";
 
-fn bundle() -> String {
+pub fn bundle() -> String {
     BUNDLE
         .replace(
             "{ id: alice, team: research }",

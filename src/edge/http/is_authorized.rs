@@ -160,7 +160,11 @@ impl Decided {
 
 /// Decides by `snapshot`, and counts it. Where there are no limits and nothing is to be held, nothing waits.
 async fn decide(app: &App, snapshot: &Snapshot, facts: &Facts, asked: &Question) -> Result<Decided, ApiError> {
-    if asked.wanted.is_none() && snapshot.limits().all().is_empty() {
+    let identity = match &asked.asking {
+        Asking::One(request) => request.identity.as_deref(),
+        Asking::Candidates(request, _) => request.identity.as_deref(),
+    };
+    if asked.wanted.is_none() && !gate::has_limits(snapshot, identity) {
         return guarded(app, || decide_by_rules(app, snapshot, facts, &asked.asking));
     }
     guarded_async(app, decide_by_limits(app, snapshot, facts, asked)).await

@@ -76,11 +76,11 @@ impl CredentialHeaders {
             }
         }
         let Some((name, value)) = found else { return Ok(None) };
-        let text = plain(value).ok_or_else(|| HeadersError::Form(name.clone()))?;
-        if name != AUTHORIZATION {
-            return Ok(Some(Credential::ApiKey(SecretText::new(text))));
-        }
-        authorization(text).map(Some).ok_or_else(|| HeadersError::Form(name.clone()))
+        let found = text(value).and_then(|text| {
+            let key = || (text.len() <= MAX_BYTES).then(|| Credential::ApiKey(SecretText::new(text)));
+            if name == AUTHORIZATION { authorization(text) } else { key() }
+        });
+        found.map(Some).ok_or_else(|| HeadersError::Form(name.clone()))
     }
 
     fn forwarded(&self, headers: &HeaderMap, peer: &Peer) -> Result<Option<Credential>, HeadersError> {
@@ -111,15 +111,15 @@ impl CredentialHeaders {
     }
 }
 
-fn plain(value: &HeaderValue) -> Option<&str> {
-    value.to_str().ok().map(str::trim).filter(|text| !text.is_empty() && text.len() <= MAX_BYTES)
+fn text(value: &HeaderValue) -> Option<&str> {
+    value.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
 }
 
 /// `Authorization` (RFC 9110, section 11.6.2): a scheme, whose case does not matter, a space, and the rest.
 fn authorization(text: &str) -> Option<Credential> {
     let (scheme, rest) = text.split_once(' ')?;
     let rest = rest.trim();
-    if rest.is_empty() {
+    if rest.is_empty() || rest.len() > MAX_BYTES {
         return None;
     }
     match scheme.to_ascii_lowercase().as_str() {

@@ -13,7 +13,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher24};
 use crate::gate::{Authenticator, Credential, KeyLookup, Keys, Later, Presented, Recalled, Verdict};
 use crate::model::{
     AuthMethod, CredentialMark, EntityUid, Identity, KeyHash, KeyRecord, KeyText, RESERVED_ROLE_PREFIX, Refusal,
-    RefusalReason, Said, Timestamp, bundle_key_hash,
+    RefusalReason, Said, SecretText, Timestamp, bundle_key_hash,
 };
 use crate::policy::{BundleKey, SetAssociative, Snapshot};
 
@@ -31,6 +31,10 @@ pub struct KeyOptions {
 
 /// Knows keys.
 pub struct KeyProvider {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     keys: Option<Arc<dyn Keys>>,
     options: KeyOptions,
     hasher: RandomState,
@@ -76,7 +80,15 @@ impl KeyProvider {
         let mut secret = [0; 16];
         // Where the system has no random numbers, nothing is remembered by its digest.
         let digests = aws_lc_rs::rand::fill(&mut secret).ok().map(|()| SipHasher24::new_with_key(&secret));
-        Self { keys, options, hasher, digests, remembered }
+        Self { inner: Arc::new(Inner { keys, options, hasher, digests, remembered }) }
+    }
+}
+
+impl Inner {
+    fn proved(&self, text: &str, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+        let key = KeyText::parse(text);
+        let key = key.map_err(|error| Refusal::new(RefusalReason::Malformed, error.to_string()))?;
+        self.verdict(&key, snapshot, now)
     }
 
     fn verdict(&self, key: &KeyText<'_>, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
@@ -259,6 +271,18 @@ impl KeyLookup for KeyProvider {
         snapshot: &Arc<Snapshot>,
         now: Timestamp,
     ) -> Result<Arc<Identity>, Refusal> {
+        self.inner.identity(key, mark, snapshot, now)
+    }
+}
+
+impl Inner {
+    fn identity(
+        &self,
+        key: &EntityUid,
+        mark: &str,
+        snapshot: &Arc<Snapshot>,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, Refusal> {
         let away =
             |_| Refusal::new(RefusalReason::ProviderUnavailable, "the store of keys cannot be asked").about(key.id());
         let replaced = || Refusal::new(RefusalReason::Rotated, "the key was replaced by a newer one").about(key.id());
@@ -269,7 +293,9 @@ impl KeyLookup for KeyProvider {
             let hash = if is(&record.hash) { record.hash } else { previous.ok_or_else(replaced)?.0 };
             return self.of_store(&record, &hash, None, (snapshot, now));
         }
-        let found = snapshot.key(key.id()).filter(|_| key.kind() == "ApiKey").ok_or_else(|| wrong(key.id()))?;
+        // Whoever has a token of it guessed nothing.
+        let gone = || Refusal::new(RefusalReason::Revoked, "the key is gone").about(key.id());
+        let found = snapshot.key(key.id()).filter(|_| key.kind() == "ApiKey").ok_or_else(gone)?;
         let identity = identity_of_bundle(key.clone(), &found);
         if identity.mark.is_none_or(|known| known.text() != mark) {
             return Err(replaced());
@@ -295,17 +321,24 @@ impl Authenticator for KeyProvider {
 
     fn recall(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Recalled {
         match meant(presented) {
-            Some(text) => self.recalled(text, snapshot, now).map_or(Recalled::Unknown, Recalled::Proved),
+            Some(text) => self.inner.recalled(text, snapshot, now).map_or(Recalled::Unknown, Recalled::Proved),
             None => Recalled::Passed,
         }
     }
 
     fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
         let Some(text) = meant(presented) else { return Later::ready(Verdict::Passed) };
-        let verdict = match KeyText::parse(text) {
-            Ok(key) => self.verdict(&key, snapshot, now),
-            Err(error) => Err(Refusal::new(RefusalReason::Malformed, error.to_string())),
+        let told = |proved: Result<_, _>| proved.map_or_else(Verdict::Refused, Verdict::Proved);
+        let proved = self.inner.proved(text, snapshot, now);
+        let is_wrong = proved.as_ref().is_err_and(|refusal| refusal.reason == RefusalReason::Wrong);
+        // One that another node made or changed a moment ago is no guess.
+        let Some(caught_up) = self.inner.keys.as_ref().filter(|_| is_wrong).and_then(|keys| keys.catch_up()) else {
+            return Later::ready(told(proved));
         };
-        Later::ready(verdict.map_or_else(Verdict::Refused, Verdict::Proved))
+        let (inner, text, snapshot) = (Arc::clone(&self.inner), SecretText::new(text), Arc::clone(snapshot));
+        Later::pending(async move {
+            caught_up.await;
+            told(inner.proved(text.expose(), &snapshot, now))
+        })
     }
 }

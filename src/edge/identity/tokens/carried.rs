@@ -35,6 +35,8 @@ impl By {
 pub(super) struct Carried {
     /// `User::"alice"`, or the key.
     pub(super) principal: String,
+    /// How it was proved, as rules see it.
+    method: SmolStr,
     /// By what it was proved.
     #[serde(default, skip_serializing_if = "By::is_other")]
     pub(super) by: By,
@@ -71,13 +73,14 @@ impl Carried {
         let Said { replaces, teams, orgs, roles, team_roles, tags, email, external_id } = said;
         let mark = mark.as_ref().map(|mark| mark.text().into());
         if principal.kind() == API_KEY {
-            return Some(Self { principal: principal.to_string(), by: By::Key, mark, ..Self::empty() });
+            return Some(Self { principal: principal.to_string(), by: By::Key, mark, ..Self::empty(*method) });
         }
         if narrowed.is_some() || !limits.is_empty() {
             return None;
         }
         Some(Self {
             principal: principal.to_string(),
+            method: method.as_str().into(),
             by: if mark.is_some() && *method == AuthMethod::Basic { By::Password } else { By::Other },
             mark,
             replaces: *replaces,
@@ -93,9 +96,10 @@ impl Carried {
         })
     }
 
-    fn empty() -> Self {
+    fn empty(method: AuthMethod) -> Self {
         Self {
             principal: String::new(),
+            method: method.as_str().into(),
             by: By::Other,
             mark: None,
             replaces: false,
@@ -120,6 +124,7 @@ impl Carried {
     /// Whom that is, where it is no key.
     pub(super) fn identity(self) -> Option<Identity> {
         let principal: EntityUid = self.principal.parse().ok()?;
+        let method = AuthMethod::of(&self.method)?;
         let said = Said {
             replaces: self.replaces,
             teams: self.teams.into(),
@@ -131,6 +136,6 @@ impl Carried {
             external_id: self.external_id,
         };
         let (metadata, payer) = (self.metadata.into(), self.payer);
-        Some(Identity { said, metadata, payer, ..Identity::new(principal, AuthMethod::Jwt) })
+        Some(Identity { said, metadata, payer, ..Identity::new(principal, method) })
     }
 }

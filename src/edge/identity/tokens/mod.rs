@@ -27,7 +27,7 @@ use crate::gate::{
     Authenticator, Credential, Family, Issued, KeptKey, KeyLookup, Later, PUBLISHED_FOR_SECONDS, PasswordLookup,
     Presented, RefreshDigest, Refreshed, StoreError, TokenError, TokenStore, Tokens, Verdict, is_disabled,
 };
-use crate::model::{AuthMethod, Identity, REFRESH_TOKEN_PREFIX, Refusal, RefusalReason, SecretText, Timestamp};
+use crate::model::{Identity, REFRESH_TOKEN_PREFIX, Refusal, RefusalReason, SecretText, Timestamp};
 use crate::policy::Snapshot;
 use carried::{By, Carried};
 
@@ -263,8 +263,8 @@ impl TokenProvider {
                 Err(Refusal::new(RefusalReason::Rotated, "the password is another now, or is gone"))
             }
             By::Password => Ok(ends_at),
-            // What says no end of its own gets no refresh token.
-            By::Other => ends_at.map(Some).ok_or_else(nobody_who_may_ask),
+            // What cannot be looked up gets no refresh token.
+            By::Other => Err(nobody_who_may_ask()),
         }
     }
 
@@ -281,13 +281,10 @@ fn cannot_be_asked() -> Refusal {
     Refusal::new(RefusalReason::ProviderUnavailable, "the store of tokens cannot be asked")
 }
 
-/// Whether what comes of it outlives the first token: what can be looked up again, and what says itself when it ends.
-/// Anything else could be taken back, and nobody here would know.
-fn lasts(carried: &Carried, identity: &Identity) -> bool {
-    match carried.by {
-        By::Key | By::Password => carried.mark.is_some(),
-        By::Other => identity.method == AuthMethod::Jwt && identity.expires_at.is_some(),
-    }
+/// Whether what comes of it outlives the first token: what can be looked up again. Anything else could be taken back, and
+/// nobody here would know.
+fn lasts(carried: &Carried) -> bool {
+    carried.by != By::Other && carried.mark.is_some()
 }
 
 fn carried_by(claims: &Map<String, Value>) -> Option<Carried> {
@@ -308,7 +305,7 @@ impl Tokens for TokenProvider {
         }
         let key = self.signing_key(now)?;
         let ends_at = identity.expires_at;
-        if !lasts(&carried, identity) {
+        if !lasts(&carried) {
             let (access, expires_in) = self.signed(&key, &carried, (None, ends_at), now)?;
             return Ok(Issued { access, expires_in, refresh: None });
         }

@@ -4,7 +4,7 @@
 //! What is hard about it: a node that hears nothing does not know what was revoked, and a Redis that came back with less
 //! does not either. After a while of silence, and at once where changes are missing, nothing in memory is trusted any more.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub(super) struct Following {
     /// The last change that is in memory; `None` before the first reading. Held while memory follows the Redis, so that
     /// what was read earlier is never put over what was written later.
     seen: AsyncMutex<Option<u64>>,
+    /// How many looks have begun.
+    begun: AtomicU64,
     /// Whether memory is as the Redis was a moment ago.
     fresh: AtomicBool,
     /// Why it is not.
@@ -70,6 +72,7 @@ impl Following {
             prefix: format!("{{{}}}:", options.prefix),
             sequence,
             seen: AsyncMutex::new(None),
+            begun: AtomicU64::new(0),
             fresh: AtomicBool::new(false),
             trouble: Mutex::new(away("it has not been read yet")),
             lost: AtomicBool::new(false),
@@ -163,11 +166,27 @@ async fn run<F: Follows>(shared: Arc<F>, max_stale: Duration, first: SyncSender<
 
 /// Takes over what changed.
 pub(super) async fn look<F: Follows>(shared: &F) -> Result<(), StoreError> {
+    let mut seen = shared.following().pause().await;
+    look_on(shared, &mut seen).await
+}
+
+/// Takes over what had changed when this was called: of all who wait for it, one looks.
+pub(super) async fn look_anew<F: Follows>(shared: &F) -> Result<(), StoreError> {
+    let following = shared.following();
+    let begun = following.begun.load(Ordering::Acquire);
+    let mut seen = following.pause().await;
+    if following.begun.load(Ordering::Acquire) > begun {
+        return Ok(());
+    }
+    look_on(shared, &mut seen).await
+}
+
+async fn look_on<F: Follows>(shared: &F, seen: &mut Option<u64>) -> Result<(), StoreError> {
     let following = shared.following();
     if following.is_lost() {
         return Err(following.trouble());
     }
-    let mut seen = following.pause().await;
+    following.begun.fetch_add(1, Ordering::AcqRel);
     let now = following.number().await?;
     match *seen {
         Some(before) if before == now => return Ok(()),

@@ -8,7 +8,7 @@ use ::redis::Value;
 use smol_str::SmolStr;
 use tokio::runtime::Runtime;
 
-use super::follow::{Following, Follows, away, follow, odd};
+use super::follow::{Following, Follows, away, follow, look_anew, odd};
 use super::{RedisError, RedisOptions, reply, values};
 use crate::edge::store::keys::{Pepper, Table, read, write};
 use crate::gate::{KeyWrite, KeyWriteError, Keys, KeysOf, Later, StoreError};
@@ -254,6 +254,13 @@ impl Keys for RedisKeys {
     fn changes(&self) -> Result<u64, StoreError> {
         self.shared.following.check()?;
         Ok(self.shared.table.changes())
+    }
+
+    fn catch_up(&self) -> Option<Later<()>> {
+        let (runtime, shared) = (self.runtime.as_ref()?, Arc::clone(&self.shared));
+        let looked = runtime.spawn(async move { look_anew(&*shared).await });
+        // Whatever came of it: what is known then decides.
+        Some(Later::pending(async move { drop(looked.await) }))
     }
 
     fn page(&self, of: &KeysOf) -> Vec<Arc<KeyRecord>> {
