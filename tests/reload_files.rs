@@ -585,7 +585,8 @@ fn a_reload_tells_what_is_there_whether_it_changed_or_not() {
     assert_eq!(texts(&scene.reload().unwrap())["a.yaml"], "a: 2\n");
     fs::remove_dir_all(scene.path("bundle")).unwrap();
     assert!(has(&scene.reload().unwrap_err(), ProblemCode::FileUnreadable, ""));
-    assert_eq!(scene.history.len(), 4);
+    // Each is told; one that is wished for while another is read may be told twice.
+    assert!(scene.history.len() >= 4, "{}", scene.history.len());
 }
 
 #[test]
