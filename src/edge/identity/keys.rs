@@ -271,27 +271,16 @@ impl KeyLookup for KeyProvider {
         snapshot: &Arc<Snapshot>,
         now: Timestamp,
     ) -> Result<Arc<Identity>, Refusal> {
-        self.inner.identity(key, mark, snapshot, now)
-    }
-}
-
-impl Inner {
-    fn identity(
-        &self,
-        key: &EntityUid,
-        mark: &str,
-        snapshot: &Arc<Snapshot>,
-        now: Timestamp,
-    ) -> Result<Arc<Identity>, Refusal> {
+        let inner = &self.inner;
         let away =
             |_| Refusal::new(RefusalReason::ProviderUnavailable, "the store of keys cannot be asked").about(key.id());
         let replaced = || Refusal::new(RefusalReason::Rotated, "the key was replaced by a newer one").about(key.id());
-        let found = self.keys.as_ref().map(|keys| keys.find(key.id())).transpose().map_err(away)?.flatten();
+        let found = inner.keys.as_ref().map(|keys| keys.find(key.id())).transpose().map_err(away)?.flatten();
         if let Some(record) = found.filter(|_| key.kind() == "ApiKey") {
             let is = |hash: &KeyHash| CredentialMark::of(hash).text() == mark;
             let previous = record.details().previous.filter(|(hash, _)| is(hash));
             let hash = if is(&record.hash) { record.hash } else { previous.ok_or_else(replaced)?.0 };
-            return self.of_store(&record, &hash, None, (snapshot, now));
+            return inner.of_store(&record, &hash, None, (snapshot, now));
         }
         // Whoever has a token of it guessed nothing.
         let gone = || Refusal::new(RefusalReason::Revoked, "the key is gone").about(key.id());
