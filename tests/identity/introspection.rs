@@ -72,10 +72,10 @@ fn no_more_than_at_once_are_asked_about_at_a_time() {
                 scope.spawn(move || ask(&mut client, &format!("opaque-token-of-number-{number}")))
             })
             .collect();
-        // Those beyond are refused at once, while three wait.
+        // Those beyond are refused at once, while three wait: at the issuer, where they may come after the refusals.
         let began = std::time::Instant::now();
-        while asking.iter().filter(|asked| asked.is_finished()).count() < 9 {
-            assert!(began.elapsed() < DEADLINE, "they all wait");
+        while asking.iter().filter(|asked| asked.is_finished()).count() < 9 || most.load(Ordering::SeqCst) < 3 {
+            assert!(began.elapsed() < DEADLINE, "they all wait, or fewer than three are let through");
             std::thread::sleep(Duration::from_millis(10));
         }
         drop(held);
