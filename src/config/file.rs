@@ -21,10 +21,7 @@ pub(super) fn apply(name: &Arc<str>, text: &[u8], settings: &mut Settings) -> Ve
         reader.section("", root);
     }
     let mut problems = reader.problems;
-    for problem in &mut problems {
-        let line = usize::try_from(problem.place.line).ok().and_then(|line| text.lines().nth(line.checked_sub(1)?));
-        problem.source_line = line.map(|line| crate::policy::excerpt::masked(line).into());
-    }
+    crate::policy::excerpt::fill(&mut problems, text);
     crate::policy::report::sorted(&mut problems);
     problems
 }

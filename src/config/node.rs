@@ -66,7 +66,9 @@ impl serde::de::Error for NodeError {
 
     /// Without the value: it may be a secret.
     fn invalid_type(_: serde::de::Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {
-        Self::custom(format!("this must be {expected}"))
+        // What is called a struct in code is a mapping to whoever writes it.
+        let expected = expected.to_string();
+        Self::custom(format!("this must be {}", if expected.starts_with("struct ") { "a mapping" } else { &expected }))
     }
 
     fn invalid_value(_: serde::de::Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {

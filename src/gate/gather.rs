@@ -124,13 +124,11 @@ pub(super) enum Told {
 pub(super) fn told(snapshot: &Snapshot, principal: &Subject, limit: &BoundLimit) -> Told {
     let store = &snapshot.store;
     let caller = Caller::of(store, principal);
-    let existing = |prefix: String| Told::Existing { prefix, own: caller.own() };
+    if let Some(prefix) = limit.each.as_ref().and_then(|each| of_requests(store, each)) {
+        return Told::Existing { prefix, own: caller.own() };
+    }
     let mut subjects = match &limit.each {
         None => return Told::These(vec![None]),
-        Some(Each::Model) => return existing(format!("{}::\"", store.kind_text(Kind::MODEL))),
-        Some(Each::Router) => return existing(format!("{}::\"", store.kind_text(Kind::ROUTER))),
-        Some(Each::EndUser) => return existing("context.end_user::".to_owned()),
-        Some(Each::Metadata(key)) => return existing(format!("context.metadata.{key}::")),
         Some(Each::User) => caller.if_is(Kind::USER).into_iter().collect(),
         Some(Each::Service) => caller.if_is(Kind::SERVICE).into_iter().collect(),
         Some(Each::Key) if store.name_of(principal).0 == Kind::API_KEY => {
@@ -143,11 +141,40 @@ pub(super) fn told(snapshot: &Snapshot, principal: &Subject, limit: &BoundLimit)
             caller.uids(meant, Kind::TEAM)
         }
         Some(Each::Org) => caller.orgs(&limit.payers),
+        Some(Each::Model | Each::Router | Each::EndUser | Each::Metadata(_)) => Vec::new(),
     };
     if subjects.is_empty() {
         subjects.push(caller.own());
     }
     Told::These(in_order(subjects).into_iter().map(Some).collect())
+}
+
+/// The same of a limit of the key's own ([`own_applicable`]).
+pub(super) fn told_own(snapshot: &Snapshot, principal: &Subject, limit: &BoundLimit) -> Told {
+    let store = &snapshot.store;
+    let (kind, id) = store.name_of(principal);
+    let own = uid(store, kind, id);
+    if let Some(prefix) = limit.each.as_ref().and_then(|each| of_requests(store, each)) {
+        return Told::Existing { prefix, own };
+    }
+    let caller = Caller::of(store, principal);
+    let subject = match &limit.each {
+        Some(Each::User) => caller.if_is(Kind::USER),
+        Some(Each::Service) => caller.if_is(Kind::SERVICE),
+        _ => None,
+    };
+    Told::These(vec![Some(subject.unwrap_or(own))])
+}
+
+/// How meters begin that only a request can name.
+fn of_requests(store: &EntityStore, each: &Each) -> Option<String> {
+    match each {
+        Each::Model => Some(format!("{}::\"", store.kind_text(Kind::MODEL))),
+        Each::Router => Some(format!("{}::\"", store.kind_text(Kind::ROUTER))),
+        Each::EndUser => Some("context.end_user::".to_owned()),
+        Each::Metadata(key) => Some(format!("context.metadata.{key}::")),
+        Each::User | Each::Service | Each::Key | Each::Team | Each::Org => None,
+    }
 }
 
 /// What of a request tells whose meters it charges.

@@ -3,16 +3,17 @@
 //! Ordered by the limit's id and then by meter, so that a page goes on where the one before ended, whatever was
 //! reloaded in between.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use smol_str::SmolStr;
 
 use super::authorize::World;
 use super::decide::Who;
-use super::gather::{Told, told};
+use super::gather::{Told, own_limits, told, told_own};
 use super::ports::{StoreError, SubjectsOf};
 use crate::meter::{Charge, Standing};
-use crate::model::{Amount, EntityUid, RequestError};
+use crate::model::{Amount, EntityUid, Identity, RequestError};
 use crate::policy::limits::BoundLimit;
 
 /// Most meters of a page.
@@ -22,7 +23,7 @@ pub const MAX_STANDINGS: usize = 1_000;
 #[derive(Debug, Clone)]
 pub struct MeterStanding<'a> {
     /// The limit.
-    pub bound: &'a BoundLimit,
+    pub bound: Cow<'a, BoundLimit>,
     /// Whose meter; `None` for the one that all share.
     pub meter: Option<SmolStr>,
     /// Where it stands.
@@ -54,7 +55,8 @@ pub enum StandingsError {
     Store(#[from] StoreError),
 }
 
-/// Where `principal` stands: `most` meters at most, those behind `after`. Looks through all meters where a limit has
+/// Where `principal` stands, of a key that is not of the bundle as `identity`: `most` meters at most, those behind
+/// `after`. Looks through all meters where a limit has
 /// one for each model, router or what a request says; for a thread that may work for a while.
 ///
 /// # Errors
@@ -62,18 +64,24 @@ pub enum StandingsError {
 pub async fn standings<'a>(
     world: World<'a>,
     principal: &EntityUid,
+    identity: Option<&'a Arc<Identity>>,
     after: Option<&Mark>,
     most: usize,
 ) -> Result<Standings<'a>, StandingsError> {
-    let who = Who::find(world.snapshot, None, principal, None)?;
-    let mut bound = world.snapshot.limits_of(&who.subject);
-    bound.sort_by(|one, other| one.limit.id.cmp(&other.limit.id));
+    let who = Who::find(world.snapshot, None, principal, identity)?;
+    let of_bundle = world.snapshot.limits_of(&who.subject).into_iter();
+    let of_bundle = of_bundle.map(|limit| (told(world.snapshot, &who.subject, limit), Cow::Borrowed(limit)));
+    let own = identity.map(|identity| own_limits(identity).into_vec()).unwrap_or_default().into_iter();
+    let own = own.map(|limit| (told_own(world.snapshot, &who.subject, &limit), Cow::Owned(limit)));
+    let mut bound: Vec<(Told, Cow<'a, BoundLimit>)> = of_bundle.chain(own).collect();
+    bound.sort_by(|(_, one), (_, other)| one.limit.id.cmp(&other.limit.id));
     // One more than a page tells whether there is another.
     let wanted = most.saturating_add(1);
-    let mut found: Vec<(&BoundLimit, Option<SmolStr>)> = Vec::new();
-    for limit in bound.into_iter().filter(|limit| after.is_none_or(|(id, _)| limit.limit.id >= *id)) {
+    let mut found: Vec<(Cow<'a, BoundLimit>, Option<SmolStr>)> = Vec::new();
+    let is_behind = |limit: &BoundLimit| after.is_none_or(|(id, _)| limit.limit.id >= *id);
+    for (told, limit) in bound.into_iter().filter(|(_, limit)| is_behind(limit)) {
         let after = after.filter(|(id, _)| limit.limit.id == *id).map(|(_, meter)| meter);
-        let subjects = match told(world.snapshot, &who.subject, limit) {
+        let subjects = match told {
             Told::These(subjects) => subjects,
             Told::Existing { prefix, own } => {
                 let (series, after) = (Arc::clone(&limit.limit.series), after.cloned().flatten());
@@ -82,7 +90,7 @@ pub async fn standings<'a>(
             }
         };
         let behind = subjects.into_iter().filter(|subject| after.is_none_or(|after| subject > after));
-        found.extend(behind.map(|subject| (limit, subject)).take(wanted - found.len()));
+        found.extend(behind.map(|subject| (limit.clone(), subject)).take(wanted - found.len()));
         if found.len() >= wanted {
             break;
         }
@@ -90,7 +98,7 @@ pub async fn standings<'a>(
     let more = found.len() > most;
     found.truncate(most);
     let next = found.last().filter(|_| more).map(|(limit, subject)| (limit.limit.id.clone(), subject.clone()));
-    let charge = |(limit, subject): &(&BoundLimit, Option<SmolStr>)| Charge {
+    let charge = |(limit, subject): &(Cow<'_, BoundLimit>, Option<SmolStr>)| Charge {
         limit: Arc::clone(&limit.limit),
         subject: subject.clone(),
         amount: Amount::ONE,

@@ -29,7 +29,8 @@ pub(crate) fn fill(problems: &mut [Problem], text: &str) {
         problem.source_line = line.map(|line| {
             let number = problem.place.line;
             if last.as_ref().is_none_or(|(known, _)| *known != number) {
-                last = Some((number, masked(line.trim_end_matches('\r'))));
+                let before = lines.get(..number as usize - 1).unwrap_or_default();
+                last = Some((number, masked(before, line.trim_end_matches('\r'))));
             }
             let line = last.as_ref().map_or("", |(_, line)| line);
             let long = line.chars().nth(MAX_CHARACTERS).is_some();
@@ -39,12 +40,18 @@ pub(crate) fn fill(problems: &mut [Problem], text: &str) {
     }
 }
 
+/// So many lines above an item of a list are looked through for what the list is called.
+const MOST_ITEMS: usize = 200;
+
 /// What the keys of secrets end with; `password` and what is written `pasword_hash` in haste among them.
 const SECRET: [&str; 6] = ["hash", "password", "passwd", "secret", "token", "credential"];
 
-/// `line` with a star for each character of what may be a secret: the value of a key that is called like one. So every
-/// place in it stays where it is.
-pub(crate) fn masked(line: &str) -> Cow<'_, str> {
+/// `line`, below `before`, with a star for each character of what may be a secret: the value of a key that is called like
+/// one. So every place in it stays where it is.
+fn masked<'a>(before: &[&str], line: &'a str) -> Cow<'a, str> {
+    if let Some(masked) = masked_item(before, line) {
+        return masked;
+    }
     match userinfo(line) {
         Some((before, secret, after)) => {
             let stars: String = secret.chars().map(|_| '*').collect();
@@ -52,6 +59,24 @@ pub(crate) fn masked(line: &str) -> Cow<'_, str> {
         }
         None => masked_values(line),
     }
+}
+
+/// `line` where it is an item of a list of secrets that begins further up, all of it masked but the dash; an item with
+/// members of its own says itself which are.
+fn masked_item<'a>(before: &[&str], line: &'a str) -> Option<Cow<'a, str>> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let item = line.trim_start().strip_prefix("- ")?;
+    if item.contains(": ") {
+        return None;
+    }
+    let of_list = |above: &&&str| !above.trim().is_empty() && !above.trim_start().starts_with(['-', '#']);
+    let above = before.iter().rev().take(MOST_ITEMS).find(of_list)?;
+    let name = above.trim_end().strip_suffix(':')?;
+    if indent(above) > indent(line) || !(is_secret(name) || is_called(name, "tokens")) {
+        return None;
+    }
+    let (shown, secret) = line.split_at_checked(line.len() - item.len())?;
+    Some(Cow::Owned(secret.chars().fold(shown.to_owned(), |shown, _| shown + "*")))
 }
 
 /// What an address says of who asks (RFC 3986, section 3.2.1), and what stands before and behind it.
@@ -93,19 +118,26 @@ fn next_secret(text: &str) -> Option<(&str, &str)> {
     let mut from = 0;
     while let Some(colon) = text.get(from..)?.find(':').map(|at| from + at) {
         let before = text.get(..colon)?;
-        let key = before.trim_end_matches(['"', '\'', ' ']).as_bytes();
-        let is_called = |name: &str| {
-            let end = key.len().checked_sub(name.len()).and_then(|at| key.get(at..));
-            end.is_some_and(|end| end.eq_ignore_ascii_case(name.as_bytes()))
-        };
         // A number of tokens is no secret.
         let is_list = text.get(colon + 1..).is_some_and(|value| value.trim_start().starts_with('['));
-        if SECRET.iter().any(|name| is_called(name)) || (is_list && is_called("tokens")) {
+        if is_secret(before) || (is_list && is_called(before, "tokens")) {
             return text.split_at_checked(colon + 1);
         }
         from = colon + 1;
     }
     None
+}
+
+/// Whether a member is called as secrets are.
+fn is_secret(member: &str) -> bool {
+    SECRET.iter().any(|name| is_called(member, name))
+}
+
+/// Whether what a member is called ends so.
+fn is_called(member: &str, name: &str) -> bool {
+    let member = member.trim_end_matches(['"', '\'', ' ']).as_bytes();
+    let end = member.len().checked_sub(name.len()).and_then(|at| member.get(at..));
+    end.is_some_and(|end| end.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// How many characters of a long line stand before those that are shown.
@@ -163,6 +195,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_item_of_a_list_of_secrets_is_not_shown() {
+        for (text, shown) in [
+            ("tokens:\n  - hunter2", Some("  - *******")),
+            ("  tokens:\n  - a\n\n  # b\n  - 'hunter2'", Some("  - *********")),
+            ("client_secret:\n- hunter2", Some("- *******")),
+            ("tokens:\n  - { token: hunter2, principal: x }", None),
+            ("models:\n  - hunter2", None),
+            ("    tokens:\n  - hunter2", None),
+            ("tokens: []\nmodels:\n  - x", None),
+        ] {
+            let lines: Vec<&str> = text.lines().collect();
+            let (line, before) = lines.split_last().unwrap();
+            assert_eq!(masked_item(before, line).as_deref(), shown, "{text}");
+        }
+    }
+
+    #[test]
     fn a_secret_is_not_shown_and_nothing_moves() {
         for (line, shown) in [
             ("  - { id: alice, password_hash: hunter2 }", "  - { id: alice, password_hash: ******* }"),
@@ -180,8 +229,8 @@ mod tests {
             ("password:", "password:"),
             ("Hash : x", "Hash : *"),
         ] {
-            assert_eq!(masked(line), shown);
-            assert_eq!(masked(line).chars().count(), line.chars().count());
+            assert_eq!(masked(&[], line), shown);
+            assert_eq!(masked(&[], line).chars().count(), line.chars().count());
         }
     }
 }

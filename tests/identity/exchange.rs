@@ -355,11 +355,71 @@ fn what_is_no_grant_is_told() {
     assert_eq!(plain.status, 400);
 }
 
+/// A token of a key is as good on another node as the key, at once: both ask the Redis before they call it gone.
 #[test]
-fn without_the_setting_there_are_none() {
-    let server = Setup::new().start();
-    assert_eq!(exchange(&mut server.connect(), &[], &Value::Null).status, 404);
-    assert_eq!(server.get("/.well-known/jwks.json").status, 404);
+fn a_key_that_another_node_made_a_moment_ago_has_tokens_here_too() {
+    let Some(redis) = Redis::start() else { return };
+    let temp = tempfile::TempDir::new().unwrap();
+    let pepper = temp.path().join("pepper");
+    std::fs::write(&pepper, secret("a-pepper-of-both-nodes-that-is-long-enough")).unwrap();
+    let start = || {
+        let redis = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}' }} }}\n", redis.port);
+        let keys = format!("{{ keys: {{ pepper_file: {}, first_key: none }} }}", pepper.display());
+        let master = format!(
+            "{{ static: {{ tokens: [{{ token: {DEV}, principal: 'Service::\"ops\"', roles: ['tollgate:administrator'] }}] }} }}"
+        );
+        secret(DEV);
+        let config = format!("{redis}identity: {{ providers: [{master}, {keys}] }}\n");
+        Setup::new().file("bundle.yaml", &bundle()).config(&config).start()
+    };
+    let servers = [start(), start()];
+    let mut clients = servers.each_ref().map(Server::connect);
+    let published = |server: &Server| server.get("/.well-known/jwks.json").body;
+    servers[1].until("both publish one set", |_| published(&servers[0]) == published(&servers[1]));
+    let (master, json_body) = (format!("Authorization: Bearer {DEV}"), "Content-Type: application/json");
+    let of_key = |client: &mut Client, path: &str, body: Value| {
+        let answer = client.request("POST", path, &[&master, json_body], body.to_string().as_bytes()).json();
+        secret(answer["key"].as_str().unwrap());
+        answer
+    };
+    for _ in 0..5 {
+        let made = of_key(&mut clients[0], "/v1/keys", json!({"owner": "User::\"alice\""}));
+        let rotate = format!("/v1/keys/{}/rotate", made["id"].as_str().unwrap());
+        for rotated in [false, true] {
+            let key =
+                if rotated { of_key(&mut clients[0], &rotate, json!({"grace_seconds": 0})) } else { made.clone() };
+            let header = format!("Authorization: Bearer {}", key["key"].as_str().unwrap());
+            let issued = exchange(&mut clients[0], &[&header], &Value::Null).json();
+            let decided = ask(&mut clients[1], issued["access_token"].as_str().unwrap());
+            assert_eq!(decided["decision"], "permit", "rotated: {rotated}: {decided}");
+        }
+        // And it can be refreshed there.
+        let made = of_key(&mut clients[0], "/v1/keys", json!({"owner": "User::\"alice\""}));
+        let header = format!("Authorization: Bearer {}", made["key"].as_str().unwrap());
+        let issued = exchange(&mut clients[0], &[&header], &Value::Null).json();
+        let refresh = json!({"grant_type": "refresh_token", "refresh_token": issued["refresh_token"]});
+        let answer = exchange(&mut clients[1], &[], &refresh);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+}
+
+/// Keys can be exchanged as they are made: without a word in the configuration.
+#[test]
+fn a_server_with_keys_hands_out_tokens_unless_told_otherwise() {
+    let status = |config: &str| {
+        let setup = Setup::new();
+        let server = if config.is_empty() { setup.start() } else { setup.config(config).start() };
+        let published = server.get("/.well-known/jwks.json").status;
+        (exchange(&mut server.connect(), &[], &Value::Null).status, published)
+    };
+    assert_eq!(status(""), (401, 200));
+    for none in ["tokens: { enabled: false }", "providers: [{ basic: {} }]", "providers: []"] {
+        assert_eq!(status(&format!("identity: {{ {none} }}\n")), (404, 404), "{none}");
+    }
+    // Nothing seals the key that would sign.
+    let Some(redis) = Redis::start() else { return };
+    let redis = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}' }} }}\n", redis.port);
+    assert_eq!(status(&redis), (404, 404));
 }
 
 #[test]

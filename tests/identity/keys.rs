@@ -321,6 +321,26 @@ fn a_key_has_limits_of_its_own() {
     let (_, other) = keys.make(json!({"owner": "User::\"alice\"", "limits": limits}));
     let more = json!({"reserve": {"requests": 1}, "context": {"end_user": "eve"}});
     assert_eq!(keys.code_with(&other, more), "permitted");
+    // Where the key stands, of its own limits and of its owner's; whatever becomes of it.
+    for revoked in [false, true] {
+        if revoked {
+            let path = format!("/v1/keys/{id}/revoke");
+            assert_eq!(keys.admin("POST", &path, json!({"reason": "lost"})).status, 200);
+        }
+        let standing = keys.server.get(&format!("/limits?principal=ApiKey::%22{id}%22")).json();
+        assert_eq!(standing["principal"], json!({"type": "User", "id": "alice"}), "{standing}");
+        let limits = standing["limits"].as_array().unwrap();
+        let told: Vec<_> =
+            limits.iter().map(|one| (&one["id"], &one["meter"], &one["remaining"], &one["file"])).collect();
+        let (three, none, null) = (&json!("3"), &json!("0"), &Value::Null);
+        let of = |name: &str| json!(format!("context.end_user::\"{name}\""));
+        let (concurrency, people) = (&json!("key:concurrency"), &json!("key:people"));
+        assert_eq!(
+            told,
+            [(concurrency, &own, three, null), (people, &of("dan"), none, null), (people, &of("eve"), none, null)],
+            "{standing}"
+        );
+    }
     for wrong in [
         json!([]),
         json!("x"),

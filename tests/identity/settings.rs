@@ -101,6 +101,7 @@ fn what_is_wrong_with_a_provider_is_told_where_it_stands() {
         ("delegated: { url: 'https://a.example', timeout_ms: 0 }", "`timeout_ms` is a number from 1 to 30000"),
         (&format!("static: {{ tokens: [{{ {token}, roles: ['tollgate:administator'] }}] }}"), "there is no role"),
         (&format!("static: {{ tokens: [{{ {token}, roles: [''] }}] }}"), "`roles`: "),
+        (&format!("static: {{ tokens: [{{ {token} }}, {{ {token} }}] }}"), "are the same"),
         (&format!("client_certificate: {{ mappings: [{{ {mapping}, roles: ['tollgate:x'] }}] }}"), "there is no role"),
         ("jwt: { issuers: [{ issuer: i, audiences: [t], jwks_file: f, max_stale_ms: 0 }] }", "`max_stale_ms`"),
         ("introspection: { url: x, client_id: c, client_secret_file: /nope, issuer: i }", "`url`"),

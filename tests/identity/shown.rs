@@ -8,13 +8,14 @@ use tollgate::policy::{Bundle, SourceFile, load};
 use crate::support::BUNDLE;
 
 const SECRET: &str = "shown-nowhere-0123456789abcdef";
+const OTHER: &str = "another-shown-nowhere-0123456789";
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2hvd25ub3doZXJl$c2hvd25ub3doZXJlMDEyMzQ1Njc4OWFiY2RlZg";
 
 #[test]
 fn settings_show_no_secret() {
     let temp = tempfile::TempDir::new().unwrap();
     let (config, file) = (temp.path().join("tollgate.yaml"), temp.path().join("token"));
-    std::fs::write(&file, SECRET).unwrap();
+    std::fs::write(&file, OTHER).unwrap();
     let text = format!(
         "identity:
   providers:
@@ -30,7 +31,7 @@ fn settings_show_no_secret() {
     std::fs::write(&config, text).unwrap();
     let settings = Settings::load(&Flags { config: Some(config), ..Flags::default() }).unwrap();
     let shown = format!("{settings:?}");
-    assert!(shown.contains("alice") && !shown.contains(SECRET), "{shown}");
+    assert!(shown.contains("alice") && !shown.contains(SECRET) && !shown.contains(OTHER), "{shown}");
 }
 
 #[test]
@@ -40,6 +41,7 @@ fn a_config_that_is_wrong_shows_no_secret() {
         format!("identity:\n  providers:\n    - static: {{ tokens: [{{ token: {SECRET}, principle: x }}] }}\n"),
         format!("identity:\n  providers:\n    - static: {{ tokens: [{{ token: [{SECRET}], principal: x }}] }}\n"),
         format!("identity:\n  providers:\n    - static: {{ tokens: [{{ token: {SECRET}, token: x }}] }}\n"),
+        format!("identity:\n  providers:\n    - static:\n        tokens:\n          - {SECRET}\n"),
         format!("identity:\n  secret: {SECRET}\n"),
         format!("password: {SECRET}\n"),
     ] {

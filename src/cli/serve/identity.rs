@@ -81,8 +81,9 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
             }
         });
     }
-    if let Some(options) = &settings.identity.tokens {
-        let store = super::tokens::open(settings, options)?;
+    if let Some(options) = &settings.identity.tokens
+        && let Some(store) = super::tokens::open(settings, options)?
+    {
         let tokens = Arc::new(TokenProvider::new(store, options.options.clone(), lookups, clock.now()));
         // Before the others: none of them knows these.
         made.asked.insert(0, Arc::clone(&tokens) as _);

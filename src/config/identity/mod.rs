@@ -81,7 +81,8 @@ impl Default for IdentitySettings {
         let key_headers = ["x-api-key", "api-key"].map(HeaderName::from_static).into();
         let failures = Some(FailureLimits::default());
         let providers = vec![Provider::keys()];
-        Self { loopback_closed: false, key_headers, failures, admin_policies: true, tokens: None, providers }
+        let tokens = Some(TokenSettings::default());
+        Self { loopback_closed: false, key_headers, failures, admin_policies: true, tokens, providers }
     }
 }
 
@@ -132,7 +133,7 @@ struct Raw {
     failures: Option<failures::Raw>,
     /// Whether the policies that ship say who manages keys where the bundle says nothing of it. Default: on.
     admin_policies: Option<Switch>,
-    /// Tollgate's own tokens; without it there are none.
+    /// Tollgate's own tokens. Left out: handed out where `keys` is among the providers.
     tokens: Option<tokens::Raw>,
     /// Who is asked whom a credential proves, in this order. Left out: `keys`.
     providers: Option<Vec<RawProvider>>,
@@ -217,12 +218,15 @@ impl IdentitySettings {
         if let Some(failures) = raw.failures {
             settings.failures = failures.checked().map_err(of("failures"))?;
         }
-        settings.tokens = raw.tokens.map(tokens::Raw::checked).transpose().map_err(of("tokens"))?;
         settings.admin_policies = raw.admin_policies != Some(Switch::Off);
         if let Some(raw) = raw.providers {
             settings.providers = providers(raw, node::member(node, "providers").unwrap_or(node))?;
             settings.say_whose_keys_are();
         }
+        settings.tokens = match raw.tokens {
+            Some(raw) => raw.checked().map_err(of("tokens"))?,
+            None => settings.keys().map(|_| TokenSettings::default()),
+        };
         Ok(settings)
     }
 

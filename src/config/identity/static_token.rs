@@ -78,7 +78,12 @@ impl Raw {
         if self.tokens.is_empty() || self.tokens.len() > MAX_TOKENS {
             return Err(format!("`static` takes 1 to {MAX_TOKENS} tokens"));
         }
-        let tokens = self.tokens.into_iter().map(RawToken::checked).collect::<Result<_, _>>()?;
+        let tokens = self.tokens.into_iter().map(RawToken::checked).collect::<Result<Vec<_>, _>>()?;
+        for (at, one) in tokens.iter().enumerate() {
+            if let Some(other) = tokens.iter().skip(at + 1).find(|other| other.token.is(&one.token)) {
+                return Err(format!("the tokens of `{}` and `{}` are the same", one.principal, other.principal));
+            }
+        }
         Ok(StaticTokens { tokens, anywhere: self.anywhere })
     }
 }

@@ -46,8 +46,9 @@ struct One<'a> {
     resets_at: Option<String>,
     warn_at: &'a [u8],
     mode: &'static str,
-    file: &'a str,
-    line: u32,
+    /// Where it stands in the bundle; null for a limit that a key of the server's has of its own.
+    file: Option<&'a str>,
+    line: Option<u32>,
 }
 
 /// Answers about one page.
@@ -56,13 +57,15 @@ pub(super) async fn answer(app: &Arc<App>, query: Option<&str>) -> Result<Respon
     let principal = query.uid("principal")?.ok_or_else(|| missing("principal"))?;
     let most = query.page_size(MAX_STANDINGS)?;
     let after = query.get("after").map(read_cursor::<(SmolStr, Part)>).transpose()?;
+    let kept = app.keys.get().map(|desk| desk.identity(&principal)).transpose();
+    let identity = kept.map_err(StandingsError::from)?.flatten();
     let waiting = Handle::current();
     // With a meter for each model or end user it looks through all of them.
     aside(app, move |app| {
         let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
         let facts = app.engine.facts();
         let world = app.engine.world(&snapshot, &facts);
-        let found = waiting.block_on(gate::standings(world, &principal, after.as_ref(), most))?;
+        let found = waiting.block_on(gate::standings(world, &principal, identity.as_ref(), after.as_ref(), most))?;
         Ok(json(StatusCode::OK, &told(&found, snapshot.revision(), facts.now.to_string())))
     })
     .await?
@@ -82,6 +85,7 @@ fn one<'a>(meter: &'a MeterStanding<'_>) -> One<'a> {
     let (limit, standing) = (&meter.bound.limit, &meter.standing);
     let unit = limit.unit();
     let show = |amount| unit.show(amount).to_string();
+    let in_bundle = meter.bound.line > 0;
     One {
         id: &limit.id,
         meter: meter.meter.as_deref(),
@@ -99,8 +103,8 @@ fn one<'a>(meter: &'a MeterStanding<'_>) -> One<'a> {
         resets_at: standing.resets_at.map(|at| at.to_string()),
         warn_at: &limit.warn_at,
         mode: if limit.mode == Mode::Warn { "warn" } else { "enforce" },
-        file: &meter.bound.file,
-        line: meter.bound.line,
+        file: in_bundle.then_some(&*meter.bound.file),
+        line: in_bundle.then_some(meter.bound.line),
     }
 }
 

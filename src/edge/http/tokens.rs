@@ -78,8 +78,12 @@ pub(super) fn published(app: &App) -> Result<Response, ApiError> {
 }
 
 fn tokens(app: &App) -> Result<Arc<dyn Tokens>, ApiError> {
-    let none =
-        || ApiError::new(ErrorCode::NotFound, "this server hands out no tokens; `identity.tokens` makes it do so");
+    let none = || {
+        ApiError::new(
+            ErrorCode::NotFound,
+            "this server hands out no tokens: it has `identity.tokens: { enabled: false }`, keeps no keys, or has a Redis without a `pepper_file`",
+        )
+    };
     app.tokens.get().cloned().ok_or_else(none)
 }
 

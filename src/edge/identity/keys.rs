@@ -136,7 +136,13 @@ impl Inner {
             Secret::Previous(until) => {
                 let end = Some(record.expires_at.map_or(until, |end| end.min(until)));
                 let mark = Some(CredentialMark::of(hash));
-                Arc::new(Identity { expires_at: end, key_ends_at: end, mark, replaced: true, ..identity(record) })
+                Arc::new(Identity {
+                    expires_at: end,
+                    key_ends_at: end,
+                    mark,
+                    replaced: true,
+                    ..identity_of_key(record)
+                })
             }
             _ => self.remembered(record, proof),
         })
@@ -192,7 +198,7 @@ impl Inner {
         if let (Some(known), None) = (&known, &proof) {
             return Arc::clone(known);
         }
-        let identity = known.unwrap_or_else(|| Arc::new(identity(record)));
+        let identity = known.unwrap_or_else(|| Arc::new(identity_of_key(record)));
         let remembered = Remembered { key: Arc::clone(record), identity: Arc::clone(&identity), proof };
         self.remembered.put(place, Arc::new(remembered), |known| known.key.id == record.id);
         identity
@@ -243,8 +249,8 @@ fn is_known(snapshot: &Snapshot, owner: &EntityUid) -> bool {
     (owner.kind() == "Service" && owner.id().starts_with(RESERVED_ROLE_PREFIX)) || snapshot.declares(owner)
 }
 
-/// Whom a key proves.
-fn identity(record: &KeyRecord) -> Identity {
+/// Whom a key proves, whatever became of it.
+pub(crate) fn identity_of_key(record: &KeyRecord) -> Identity {
     let details = record.details();
     let said = Said { tags: details.tags.clone(), roles: details.roles.clone(), ..Said::default() };
     // What a store has in it was checked when it was put there.
@@ -290,6 +296,10 @@ impl KeyLookup for KeyProvider {
             return Err(replaced());
         }
         Ok(Arc::new(identity))
+    }
+
+    fn catch_up(&self) -> Option<Later<()>> {
+        self.inner.keys.as_ref()?.catch_up()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 use zeroize::Zeroizing;
 
-use super::StoreError;
+use super::{Later, StoreError};
 use crate::model::{EntityUid, Identity, Refusal, SecretText, Timestamp};
 use crate::policy::Snapshot;
 
@@ -31,6 +31,11 @@ pub trait KeyLookup: Send + Sync {
         snapshot: &Arc<Snapshot>,
         now: Timestamp,
     ) -> Result<Arc<Identity>, Refusal>;
+
+    /// As [`Keys::catch_up`](super::Keys::catch_up).
+    fn catch_up(&self) -> Option<Later<()>> {
+        None
+    }
 }
 
 /// Looks up what became of a password since a token was handed out for it.

@@ -22,7 +22,8 @@ use super::body::json;
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::query::{self, Query};
-use crate::gate::{self, KeyWrite, KeyWriteError, Keys, KeysOf, MANAGE_KEYS, Manager, Right, TooWide};
+use crate::edge::identity::identity_of_key;
+use crate::gate::{self, KeyWrite, KeyWriteError, Keys, KeysOf, MANAGE_KEYS, Manager, Right, StoreError, TooWide};
 use crate::model::{
     ADMINISTRATOR, EntityUid, Facts, Identity, KeyDetails, KeyRecord, KeyText, RESERVED_ROLE_PREFIX, Revocation,
     SecretText, Timestamp, key_id, key_text,
@@ -59,6 +60,12 @@ impl KeyDesk {
     #[must_use]
     pub fn new(keys: Arc<dyn Keys>, admin_policies: bool, unknown_owners: bool) -> Self {
         Self { keys, admin_policies, unknown_owners, making: Arc::default() }
+    }
+
+    /// Whom the key of this name proves, whether or not it still does; `None` where it is none of the store.
+    pub(super) fn identity(&self, principal: &EntityUid) -> Result<Option<Arc<Identity>>, StoreError> {
+        let found = self.keys.find(principal.id())?.filter(|_| principal.kind() == "ApiKey");
+        Ok(found.map(|record| Arc::new(identity_of_key(&record))))
     }
 
     /// A page of keys: all of them are looked through, where nobody waits for the thread.

@@ -110,6 +110,39 @@ struct Read {
     expires_at: Timestamp,
 }
 
+impl Lookups {
+    /// Whom that is now; of a key, as it is looked up.
+    fn whose(&self, carried: Carried, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+        let nobody = || Refusal::new(RefusalReason::Malformed, "the token names nobody");
+        if carried.by != By::Key {
+            return carried.identity().map(Arc::new).ok_or_else(nobody);
+        }
+        let key = carried.principal.parse().map_err(|_| nobody())?;
+        let gone = || Refusal::new(RefusalReason::UnknownPrincipal, "the token's key cannot be looked up");
+        let lookup = self.keys.as_ref().ok_or_else(gone)?;
+        lookup.identity(&key, carried.mark.as_deref().unwrap_or_default(), snapshot, now)
+    }
+
+    /// Waits where another node may have made the key, or given it another secret, a moment ago.
+    fn catch_up(&self, refusal: &Refusal) -> Option<Later<()>> {
+        let may_be_old = matches!(refusal.reason, RefusalReason::Revoked | RefusalReason::Rotated);
+        self.keys.as_ref().filter(|_| may_be_old)?.catch_up()
+    }
+
+    /// Whom a token proves that ends then.
+    fn proved(
+        &self,
+        carried: Carried,
+        expires_at: Timestamp,
+        snapshot: &Arc<Snapshot>,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, Refusal> {
+        let identity = self.whose(carried, snapshot, now)?;
+        let expires_at = identity.expires_at.map_or(expires_at, |ends| ends.min(expires_at));
+        Ok(Arc::new(Identity { expires_at: Some(expires_at), exchanged: true, ..(*identity).clone() }))
+    }
+}
+
 impl TokenProvider {
     /// What must last is in `store`.
     #[must_use]
@@ -218,31 +251,6 @@ impl TokenProvider {
         Ok(Some(Read { carried, family, kid: key.kid.clone(), expires_at: checked.expires_at }))
     }
 
-    /// Whom that is now; of a key, as it is looked up.
-    fn whose(&self, carried: Carried, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
-        let nobody = || Refusal::new(RefusalReason::Malformed, "the token names nobody");
-        if carried.by != By::Key {
-            return carried.identity().map(Arc::new).ok_or_else(nobody);
-        }
-        let key = carried.principal.parse().map_err(|_| nobody())?;
-        let gone = || Refusal::new(RefusalReason::UnknownPrincipal, "the token's key cannot be looked up");
-        let lookup = self.lookups.keys.as_ref().ok_or_else(gone)?;
-        lookup.identity(&key, carried.mark.as_deref().unwrap_or_default(), snapshot, now)
-    }
-
-    /// Whom a token proves that ends then.
-    fn proved(
-        &self,
-        carried: Carried,
-        expires_at: Timestamp,
-        snapshot: &Arc<Snapshot>,
-        now: Timestamp,
-    ) -> Result<Arc<Identity>, Refusal> {
-        let identity = self.whose(carried, snapshot, now)?;
-        let expires_at = identity.expires_at.map_or(expires_at, |ends| ends.min(expires_at));
-        Ok(Arc::new(Identity { expires_at: Some(expires_at), exchanged: true, ..(*identity).clone() }))
-    }
-
     /// When what comes of the credential ends, if it still proves whom it proved; `ends_at` is what it said itself.
     fn still(
         &self,
@@ -251,7 +259,12 @@ impl TokenProvider {
         snapshot: &Arc<Snapshot>,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, Refusal> {
-        let identity = self.whose(carried.clone(), snapshot, now)?;
+        let whose = || self.lookups.whose(carried.clone(), snapshot, now);
+        let identity = whose().or_else(|refusal| {
+            let caught_up = self.lookups.catch_up(&refusal).ok_or(refusal)?;
+            pollster::block_on(caught_up);
+            whose()
+        })?;
         if is_disabled(snapshot, &identity, now) {
             return Err(nobody_who_may_ask());
         }
@@ -391,18 +404,28 @@ impl Authenticator for TokenProvider {
             return Later::ready(Verdict::Refused(refusal));
         }
         let Read { carried, family, kid, expires_at } = read;
-        // A key may be revoked at any time, so it is looked up each time.
-        let is_key = carried.by == By::Key;
-        Later::ready(match self.proved(carried, expires_at, snapshot, now) {
-            Ok(identity) => {
-                if !is_key {
-                    self.recent.put(digest, Remembered { identity: Arc::clone(&identity), family, kid });
-                }
-                Verdict::Proved(identity)
+        if carried.by != By::Key {
+            let proved = self.lookups.proved(carried, expires_at, snapshot, now);
+            if let Ok(identity) = &proved {
+                self.recent.put(digest, Remembered { identity: Arc::clone(identity), family, kid });
             }
-            Err(refusal) => Verdict::Refused(refusal),
+            return Later::ready(told(proved));
+        }
+        // A key may be revoked at any time, so it is looked up each time.
+        let proved = self.lookups.proved(carried.clone(), expires_at, snapshot, now);
+        let Some(caught_up) = proved.as_ref().err().and_then(|refusal| self.lookups.catch_up(refusal)) else {
+            return Later::ready(told(proved));
+        };
+        let (lookups, snapshot) = (self.lookups.clone(), Arc::clone(snapshot));
+        Later::pending(async move {
+            caught_up.await;
+            told(lookups.proved(carried, expires_at, &snapshot, now))
         })
     }
+}
+
+fn told(proved: Result<Arc<Identity>, Refusal>) -> Verdict {
+    proved.map_or_else(Verdict::Refused, Verdict::Proved)
 }
 
 impl SigningKey {
