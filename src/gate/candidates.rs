@@ -141,11 +141,12 @@ fn judge_through(case: &Case<'_>, model: &EntityUid, router: &Verdict) -> Verdic
         (Resolved::Subject(subject), None) => subject.clone(),
         (_, refusal) => return nothing(refusal.unwrap_or(DecisionCode::ModelUnknown), resolved),
     };
-    if let Some(forbid) = case.narrowed(&subject) {
+    if let Some(forbid) = case.narrowed(&subject, true) {
         let code = DecisionCode::ForbiddenByRule;
         return Verdict { code, resource: resolved, rules: vec![forbid], errors: Vec::new() };
     }
-    let evaluation = evaluate(&Case { ..*case }.question(&subject));
+    let mut evaluation = evaluate(&Case { ..*case }.question(&subject));
+    evaluation.forbids.retain(|index| !snapshot.rule(*index).direct_only);
     let (code, rules) = outcome(snapshot, &evaluation);
     let error =
         |(index, message): &(_, String)| EvaluationError { rule: snapshot.reference(*index), message: message.clone() };

@@ -284,7 +284,7 @@ impl<'a> Case<'a> {
             refusal => refusal,
         };
         if let (None, Resolved::Subject(subject)) = (refusal, &resolved) {
-            if let Some(forbid) = self.narrowed(subject) {
+            if let Some(forbid) = self.narrowed(subject, false) {
                 let (rules, errors) = (vec![forbid], Vec::new());
                 return Verdict { code: DecisionCode::ForbiddenByRule, resource: resolved, rules, errors };
             }
@@ -306,12 +306,13 @@ impl<'a> Case<'a> {
         Verdict { code, resource: resolved, rules: Vec::new(), errors: Vec::new() }
     }
 
-    /// What a key is narrowed to, where that forbids the resource.
-    pub(super) fn narrowed(&self, resource: &Subject) -> Option<RuleReference> {
+    /// What a key is narrowed to, where that forbids the resource, or its use through a router.
+    pub(super) fn narrowed(&self, resource: &Subject, through_router: bool) -> Option<RuleReference> {
         let identity = self.identity?;
         let narrowed = identity.narrowed.as_ref()?;
         let action = self.snapshot.schema.action_at(self.action)?;
-        let used = Use { snapshot: self.snapshot, action: &action.name, resource, context: self.context };
+        let used =
+            Use { snapshot: self.snapshot, action: &action.name, resource, through_router, context: self.context };
         narrow::forbids(narrowed, &identity.principal, &used)
     }
 

@@ -29,6 +29,9 @@ static POLICIES: LazyLock<PolicySet> = LazyLock::new(|| {
 /// The action of who manages keys.
 pub const MANAGE_KEYS: &str = "manage_keys";
 
+/// The action of who sees what was spent.
+pub const VIEW_USAGE: &str = "view_usage";
+
 /// By what somebody may manage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {

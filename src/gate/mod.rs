@@ -35,7 +35,7 @@ pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
-pub use manage::{ADMIN_POLICIES, MANAGE_KEYS, Manager, Right, TooWide};
+pub use manage::{ADMIN_POLICIES, MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
     Ask, Clock, CloseError, Family, Fetch, FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError,
     Keys, KeysOf, Later, Look, MOST_FAMILIES, MOST_USED, Meters, Notice, PUBLISHED_FOR_SECONDS, PasswordLookup,
@@ -44,4 +44,4 @@ pub use ports::{
 pub use routes::{MAX_ROUTES, Mapped, Named, RouteError, RouteMap};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;
-pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, standings};
+pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, StandingsOf, standings};

@@ -16,6 +16,8 @@ pub(super) struct Use<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) action: &'a str,
     pub(super) resource: &'a Subject,
+    /// Whether a router leads to the resource, which then need not be on a list of its own.
+    pub(super) through_router: bool,
     pub(super) context: &'a RequestContext,
 }
 
@@ -37,6 +39,8 @@ fn outside(narrowed: &Narrowed, used: &Use<'_>) -> Option<&'static str> {
         (Kind::MODEL, Some(models), _) if !names(models) => return Some("models"),
         // A router would lead to models that the key may not use.
         (Kind::ROUTER, Some(_), None) => return Some("models"),
+        // A router is a grant of its own: its models are used through it.
+        (Kind::MODEL, None, Some(_)) if !used.through_router => return Some("routers"),
         (Kind::ROUTER, _, Some(routers)) if !routers.iter().any(|router| router == id || router == "*") => {
             return Some("routers");
         }

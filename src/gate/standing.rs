@@ -55,19 +55,29 @@ pub enum StandingsError {
     Store(#[from] StoreError),
 }
 
-/// Where `principal` stands, of a key that is not of the bundle as `identity`: `most` meters at most, those behind
-/// `after`. Looks through all meters where a limit has
-/// one for each model, router or what a request says; for a thread that may work for a while.
+/// Whose standings are asked for, and which.
+#[derive(Debug, Clone, Copy)]
+pub struct StandingsOf<'a, 'p> {
+    /// Whose.
+    pub principal: &'p EntityUid,
+    /// Of a key that is not of the bundle, whom it proves.
+    pub identity: Option<&'a Arc<Identity>>,
+    /// Those behind this one.
+    pub after: Option<&'p Mark>,
+    /// So many meters at most.
+    pub most: usize,
+    /// Whether also meters are told that any caller's requests may have made: one for each model or end user. Without it
+    /// those alone that are the principal's, or its teams', or shared by all.
+    pub whole: bool,
+}
+
+/// Where a principal stands. Looks through all meters where a limit has one for each model, router or what a request says;
+/// for a thread that may work for a while.
 ///
 /// # Errors
 /// Where the principal is of no type that the bundle has, or the store fails.
-pub async fn standings<'a>(
-    world: World<'a>,
-    principal: &EntityUid,
-    identity: Option<&'a Arc<Identity>>,
-    after: Option<&Mark>,
-    most: usize,
-) -> Result<Standings<'a>, StandingsError> {
+pub async fn standings<'a>(world: World<'a>, of: StandingsOf<'a, '_>) -> Result<Standings<'a>, StandingsError> {
+    let StandingsOf { principal, identity, after, most, whole } = of;
     let who = Who::find(world.snapshot, None, principal, identity)?;
     let of_bundle = world.snapshot.limits_of(&who.subject).into_iter();
     let of_bundle = of_bundle.map(|limit| (told(world.snapshot, &who.subject, limit), Cow::Borrowed(limit)));
@@ -83,6 +93,7 @@ pub async fn standings<'a>(
         let after = after.filter(|(id, _)| limit.limit.id == *id).map(|(_, meter)| meter);
         let subjects = match told {
             Told::These(subjects) => subjects,
+            Told::Existing { own, .. } if !whole => vec![Some(own)],
             Told::Existing { prefix, own } => {
                 let (series, after) = (Arc::clone(&limit.limit.series), after.cloned().flatten());
                 let of = SubjectsOf { series, prefix, own, after, most: wanted - found.len() };

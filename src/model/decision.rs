@@ -114,14 +114,18 @@ pub struct RuleReference {
     pub id: SmolStr,
     /// What the rule does.
     pub effect: Effect,
-    /// The file that holds it, relative to the bundle.
+    /// The file that holds it, relative to the bundle; empty for what narrows a key that the server keeps.
     pub file: Arc<str>,
-    /// Its first line, from 1.
+    /// Its first line, from 1; 0 where there is no file.
     pub line: u32,
 }
 
 impl fmt::Display for RuleReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What a key of the server's is narrowed to stands in no file.
+        if self.file.is_empty() {
+            return write!(f, "{}", self.id);
+        }
         write!(f, "{} ({}:{})", self.id, self.file, self.line)
     }
 }

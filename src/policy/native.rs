@@ -524,6 +524,7 @@ impl Linker<'_> {
                 resource,
                 actions,
                 exact: self.scopes.are_exact(principal, resource),
+                direct_only: false,
                 condition,
             });
         }

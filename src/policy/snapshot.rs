@@ -41,6 +41,8 @@ pub struct Rule {
     pub actions: ActionSetIndex,
     /// Whether the index alone tells that its scopes match: each is one list of alternatives at most.
     pub exact: bool,
+    /// Whether it says nothing of models that a router leads to: that a key has some routers alone.
+    pub direct_only: bool,
     /// What else must hold.
     pub condition: Option<ConditionIndex>,
 }

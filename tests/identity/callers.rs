@@ -3,7 +3,7 @@
 use crate::support::{Client, Setup, secret};
 
 const TOKEN: &str = "dev-token-0123456789abcdef";
-const GATEWAY: &str = "gateway-token-0123456789abcdef";
+const GATEWAY: &str = "gateway-token-0123456789abcdef-01";
 
 fn setup() -> Setup {
     secret(TOKEN);
@@ -65,4 +65,30 @@ fn a_caller_proves_itself_where_the_server_is_closed() {
     assert_eq!(ask(&[&*key]), (200, String::new()));
     assert_eq!(ask(&[&*bearer, &*key]), (400, "invalid_request".to_owned()));
     assert_eq!(ask(&[&*key, &*key]), (400, "invalid_request".to_owned()));
+}
+
+/// Headers of other gateways hold keys too, some of them behind the `Bearer` that their clients put there.
+#[test]
+fn a_header_of_another_gateway_holds_a_key() {
+    let server = setup().config(&format!(
+        "identity:
+  key_headers: [x-litellm-api-key, cf-aig-authorization]
+  loopback: closed
+  providers:
+    - static: {{ tokens: [{{ token: {GATEWAY}, principal: 'Service::\"g\"', roles: ['tollgate:gateway'] }}] }}
+"
+    ));
+    let server = server.start();
+    let mut client = server.connect();
+    for (header, status) in [
+        (format!("x-litellm-api-key: {GATEWAY}"), 200),
+        (format!("X-LiteLLM-API-Key: Bearer {GATEWAY}"), 200),
+        (format!("cf-aig-authorization: bearer   {GATEWAY}"), 200),
+        (format!("x-api-key: {GATEWAY}"), 401),
+        (format!("x-litellm-api-key: Basic {GATEWAY}"), 401),
+        ("x-litellm-api-key: Bearer ".to_owned(), 401),
+    ] {
+        let answer = client.request("GET", "/metrics", &[&header], b"");
+        assert_eq!(answer.status, status, "{header}: {}", answer.body);
+    }
 }

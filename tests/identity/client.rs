@@ -121,7 +121,8 @@ fn an_answer_that_gets_lost_is_asked_for_again_where_that_counts_once() {
 
 #[test]
 fn a_file_that_rotates_is_read_again() {
-    let (first, second) = (secret("gateway-token-first-0123456789"), secret("gateway-token-second-0123456789"));
+    let (first, second) =
+        (secret("gateway-token-first-0123456789abcdef"), secret("gateway-token-second-0123456789abcdef"));
     let tokens = [&first, &second]
         .map(|token| format!("{{ token: {token}, principal: 'Service::\"gateway\"', roles: ['tollgate:gateway'] }}"));
     let config =

@@ -292,6 +292,48 @@ fn credentials_of_tollgates_own_are_not_sent_to_the_endpoint() {
     assert_eq!(endpoint.asked().len(), 1);
 }
 
+/// Of a request nothing is sent on that may be a secret: in a header of keys, in a parameter, or behind the path.
+#[test]
+fn what_may_be_secret_in_a_request_is_not_sent_on() {
+    let endpoint = Endpoint::start(|_| yes(r#"{"principal": "alice"}"#));
+    secret(KEY);
+    let config = format!(
+        "identity:
+  key_headers: [x-company-pass-through]
+  providers:
+    - delegated: {{ url: 'http://{}/validate' }}
+",
+        endpoint.address
+    );
+    let server = Setup::new().config(&config).start();
+    let hidden = secret("not-to-be-sent-on-0123456789");
+    let names = ["api_key", "x-bf-vk", "Ocp-Apim-Subscription-Key", "x-functions-key", "sig", "pwd", "code", "jwt"];
+    let of = |more: &str| {
+        let mut members: serde_json::Map<String, Value> =
+            names.iter().map(|name| ((*name).to_owned(), hidden.as_str().into())).collect();
+        members.insert(more.to_owned(), "shown".into());
+        Value::Object(members)
+    };
+    let (mut headers, mut params) = (of("x-tenant"), of("model"));
+    headers["x-company-pass-through"] = hidden.as_str().into();
+    params["tag"] = serde_json::json!(["a", "b"]);
+    let path = format!("/v1/chat/completions?key={hidden}#{hidden}");
+    let request = serde_json::json!({"path": path, "headers": headers, "params": params});
+    let body = serde_json::json!({"api_key": KEY, "request": request});
+    assert_eq!(server.post("/v1/auth/validate", &body.to_string()).status, 200);
+    let asked = endpoint.asked();
+    let sent = &asked[0].1["request"];
+    assert!(!asked[0].1.to_string().contains(&hidden), "{sent}");
+    assert_eq!(
+        *sent,
+        serde_json::json!({
+            "path": "/v1/chat/completions",
+            "headers": {"x-tenant": "shown"},
+            "params": {"model": "shown", "tag": ["a", "b"]},
+        })
+    );
+}
+
 #[test]
 fn an_address_that_is_not_encrypted_is_refused() {
     for url in ["http://auth.example.com/", "ftp://127.0.0.1/", "https://user:secret-in-a-url@auth.example.com/", "x"] {

@@ -2,7 +2,7 @@
 
 use crate::support::{Answer, Client, Server, Setup, secret};
 
-const TOKEN: &str = "owners-token-0123456789abcdef";
+const TOKEN: &str = "owners-token-0123456789abcdef-0123";
 
 fn server(failures: &str) -> Server {
     secret(TOKEN);

@@ -1,11 +1,13 @@
 //! Keys of issuers while they change: how soon that holds, and that keys which are well do not grow stale.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::issuer::FakeIssuer;
-use crate::support::{Client, Server, Setup};
+use crate::support::{Client, DEADLINE, Server, Setup};
 use crate::tokens::{Signer, now, set};
 
 const ISSUER: &str = "https://idp.example.com";
@@ -67,4 +69,25 @@ fn keys_of_an_issuer_that_is_well_never_grow_stale() {
         assert!(permits(&mut client, &token), "after {} looks", issuer.asked("/keys").len());
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// An issuer that puts a new key under an old name is looked at again, as it is for a new name.
+#[test]
+fn a_key_of_the_same_name_is_looked_for_again() {
+    let (before, after) = (Signer::p256("one"), Signer::p256("one"));
+    let keys = [&before, &after].map(|signer| serde_json::from_str::<Value>(&set([signer])).unwrap());
+    let replaced = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&replaced);
+    let issuer = FakeIssuer::start(move |_, _| (200, keys[usize::from(seen.load(Ordering::SeqCst))].clone()));
+    let settings = format!("jwks_url: '{}/keys', unknown_key_pause_ms: 100", issuer.url);
+    let server = server(tempfile::TempDir::new().unwrap(), &settings);
+    let (mut client, old, new) = (server.connect(), token(&before), token(&after));
+    assert!(permits(&mut client, &old) && !permits(&mut client, &new));
+    replaced.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    while !permits(&mut client, &new) {
+        assert!(began.elapsed() < DEADLINE, "the new key is never looked for");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!permits(&mut client, &old));
 }

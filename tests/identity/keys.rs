@@ -294,6 +294,86 @@ fn a_key_is_narrowed() {
     assert_eq!(told["rules"][0]["id"], "night", "{told}");
 }
 
+/// A router is a grant of its own: a key that has routers alone uses models through them, and none directly.
+#[test]
+fn a_key_of_routers_alone_uses_models_through_them_only() {
+    let text = secret(tollgate_key("routed", [6; 32]));
+    let hash = tollgate::model::bundle_key_hash(&tollgate::model::KeyText::parse(&text).unwrap());
+    let hash = tollgate::model::key_hash_text(&hash);
+    let bundle = format!("keys: [{{ id: routed, hash: '{hash}', owner: 'User::\"alice\"', routers: [prod] }}]\n");
+    let keys = Keys::of(Setup::without_files().file("people.yaml", PEOPLE).file("keys.yaml", &bundle).start());
+    let (id, stored) = keys.make(json!({"owner": "User::\"alice\"", "routers": ["prod"]}));
+    let (_, both) = keys.make(json!({"owner": "User::\"alice\"", "routers": ["prod"], "models": ["oa/big"]}));
+    let router = json!({"resource": "Router::\"prod\""});
+    let through = json!({"resource": "Router::\"prod\"", "candidates": ["Model::\"oa/big\"", "Model::\"oa/small\""]});
+    for (key, id) in [(&stored, &*id), (&text, "routed")] {
+        let direct = keys.question(json!({"api_key": key}), json!({}));
+        assert_eq!(direct["code"], "forbidden_by_rule", "{direct}");
+        assert_eq!(direct["rules"][0]["id"], format!("key:{id}:routers"), "{direct}");
+        assert_eq!(keys.code_with(key, router.clone()), "permitted", "{id}");
+        let told = keys.question(json!({"api_key": key}), through.clone());
+        let each: Vec<_> = told["candidates"].as_array().unwrap().iter().map(|one| one["code"].as_str()).collect();
+        assert_eq!(each, [Some("permitted"), Some("permitted")], "{told}");
+    }
+    // What narrows a key that is kept stands in no file.
+    let direct = keys.question(json!({"api_key": stored}), json!({}));
+    assert_eq!(direct["message"], format!("forbidden by key:{id}:routers"), "{direct}");
+    // Models that are named too are used directly, and no others behind the router.
+    assert_eq!(keys.code(&both), "permitted");
+    let told = keys.question(json!({"api_key": both}), through);
+    let each: Vec<_> = told["candidates"].as_array().unwrap().iter().map(|one| one["code"].as_str()).collect();
+    assert_eq!(each, [Some("permitted"), Some("forbidden_by_rule")], "{told}");
+}
+
+/// Whoever may see somebody's usage sees what they have spent and where they stand, and of others nothing.
+#[test]
+fn people_see_their_own_usage() {
+    let limits = "limits:\n  - { id: people, users: \"*\", each: end_user, rate: { requests: 9, every: hour } }\n  \
+                  - { id: own, users: \"*\", each: user, rate: { requests: 9, every: hour } }\n";
+    let setup = Setup::without_files().file("people.yaml", PEOPLE).file("limits.yaml", limits);
+    let keys = Keys::of(setup.config("identity: { loopback: closed }\n").start());
+    let key = |owner: &str| keys.make(json!({"owner": format!("User::\"{owner}\"")})).1;
+    let (alice, boss, west) = (key("alice"), key("boss"), key("west"));
+    let narrowed = keys.make(json!({"owner": "User::\"alice\"", "models": ["oa/big"]})).1;
+    for end_user in ["eve", "dan"] {
+        let more = json!({"reserve": {"requests": 1}, "context": {"end_user": end_user}});
+        let mut question = json!({"credential": {"api_key": alice}, "action": "chat", "resource": "Model::\"oa/big\""});
+        question.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(keys.admin("POST", "/is_authorized", question).json()["decision"], "permit");
+    }
+    let of = |principal: &str| ["/limits", "/usage"].map(|path| format!("{path}?principal={principal}"));
+    let status = |key: &str, principal: &str| of(principal).map(|path| keys.ask(key, "GET", &path, Value::Null).status);
+    for (who, key, principal, told) in [
+        ("oneself", &alice, "User::%22alice%22", 200),
+        ("one's own key", &alice, "ApiKey::%22ALICE%22", 200),
+        ("another", &alice, "User::%22boss%22", 403),
+        ("one's team", &alice, "Team::%22research%22", 403),
+        ("a member of the team that one manages", &boss, "User::%22alice%22", 200),
+        ("a team that one manages", &boss, "Team::%22research%22", 200),
+        ("who is in no team of one's own", &boss, "Service::%22bot%22", 403),
+        ("another team's", &west, "User::%22alice%22", 403),
+        ("with a narrowed key", &narrowed, "User::%22alice%22", 403),
+    ] {
+        let principal = principal.replace("ALICE", alice.split('_').nth(1).unwrap());
+        assert_eq!(status(key, &principal), [told; 2], "{who}");
+    }
+    assert_eq!(status(&alice, "User::%22alice%22&principal=User::%22boss%22"), [403; 2]);
+    assert_eq!(keys.ask(&alice, "GET", "/usage", Value::Null).status, 403);
+    assert_eq!(keys.ask(&alice, "GET", "/limits?princi%70al=User::%22boss%22", Value::Null).status, 403);
+    // Meters of what requests name may be anybody's.
+    let meters = |told: Answer| {
+        let told = told.json();
+        let meters: Vec<String> =
+            told["limits"].as_array().unwrap().iter().map(|one| one["meter"].as_str().unwrap().to_owned()).collect();
+        meters
+    };
+    let path = "/limits?principal=User::%22alice%22";
+    let own = "User::\"alice\"".to_owned();
+    assert_eq!(meters(keys.ask(&alice, "GET", path, Value::Null)), [own.clone(), own.clone()]);
+    let [eve, dan] = ["eve", "dan"].map(|name| format!("context.end_user::\"{name}\""));
+    assert_eq!(meters(keys.admin("GET", path, Value::Null)), [own, dan, eve]);
+}
+
 #[test]
 fn a_key_has_limits_of_its_own() {
     let keys = Keys::start();

@@ -164,7 +164,7 @@ fn a_session_that_has_ended_is_told_and_so_is_a_file_that_others_read() {
 
 #[test]
 fn a_key_signs_in_too_and_commands_ask_with_the_session() {
-    let token = secret("gateway-token-0123456789");
+    let token = secret("gateway-token-0123456789abcdef-01");
     let config = format!(
         "identity: {{ loopback: closed, providers: [{{ static: {{ tokens: [{{ token: {token}, principal: 'Service::\"g\"', \
          roles: ['tollgate:gateway'] }}] }} }}] }}"
@@ -181,7 +181,7 @@ fn a_key_signs_in_too_and_commands_ask_with_the_session() {
         assert!(before == 0 && body["api_key"] == "tg_key_0123456789" && asked.path == "/v1/token");
         (
             200,
-            json!({ "access_token": "gateway-token-0123456789", "token_type": "Bearer", "expires_in": 900, "refresh_token": "r" }),
+            json!({ "access_token": "gateway-token-0123456789abcdef-01", "token_type": "Bearer", "expires_in": 900, "refresh_token": "r" }),
         )
     });
     let key = home.0.path().join("key");
@@ -189,7 +189,7 @@ fn a_key_signs_in_too_and_commands_ask_with_the_session() {
     let key = key.display().to_string();
     let (code, _, err) = home.run(&["login", "--api-key-file", &key, "--server", &tollgate.url]);
     assert!(code == Some(0) && !err.contains("tg_key"), "{err}");
-    assert_eq!(home.run(&["token", "--server", &tollgate.url]).1, "gateway-token-0123456789\n");
+    assert_eq!(home.run(&["token", "--server", &tollgate.url]).1, "gateway-token-0123456789abcdef-01\n");
     let text = std::fs::read_to_string(home.file()).unwrap().replace(&tollgate.url, &url);
     assert!(!text.contains("tg_key"));
     std::fs::write(home.file(), text).unwrap();
@@ -200,7 +200,7 @@ fn a_key_signs_in_too_and_commands_ask_with_the_session() {
 /// The real server hands out the tokens, and takes them.
 #[test]
 fn a_key_is_exchanged_at_the_server_itself() {
-    let key = secret("gateway-key-0123456789abcdef");
+    let key = secret("gateway-key-0123456789abcdef-0123");
     let config = format!(
         "identity: {{ tokens: {{}}, loopback: closed, providers: [{{ static: {{ tokens: [{{ token: {key}, \
          principal: 'User::\"alice\"', roles: ['tollgate:monitor'] }}] }} }}] }}"

@@ -25,6 +25,7 @@ mod digest;
 mod exchange;
 mod failures;
 mod fresh;
+mod in_code;
 mod introspection;
 mod issuer;
 mod jose;

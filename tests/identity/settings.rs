@@ -102,6 +102,13 @@ fn what_is_wrong_with_a_provider_is_told_where_it_stands() {
         (&format!("static: {{ tokens: [{{ {token}, roles: ['tollgate:administator'] }}] }}"), "there is no role"),
         (&format!("static: {{ tokens: [{{ {token}, roles: [''] }}] }}"), "`roles`: "),
         (&format!("static: {{ tokens: [{{ {token} }}, {{ {token} }}] }}"), "are the same"),
+        (&format!("static: {{ tokens: [{{ {token}, roles: ['tollgate:gateway'] }}] }}"), "has 32 bytes at least"),
+        (&format!("static: {{ anywhere: true, tokens: [{{ {token} }}] }}"), "has 32 bytes at least"),
+        ("static: { tokens: [{ token: aaaaaaaaaaaaaaaa, principal: 'User::\"a\"' }] }", "easy to guess"),
+        (
+            "static: { tokens: [{ token: sk-master-dev-key-change-in-production, principal: 'User::\"a\"' }] }",
+            "stands in somebody's documentation",
+        ),
         (&format!("client_certificate: {{ mappings: [{{ {mapping}, roles: ['tollgate:x'] }}] }}"), "there is no role"),
         ("jwt: { issuers: [{ issuer: i, audiences: [t], jwks_file: f, max_stale_ms: 0 }] }", "`max_stale_ms`"),
         ("introspection: { url: x, client_id: c, client_secret_file: /nope, issuer: i }", "`url`"),
@@ -109,6 +116,8 @@ fn what_is_wrong_with_a_provider_is_told_where_it_stands() {
         ("digest: { file: /nope }", "`file`: /nope: No such file"),
         (&format!("digest: {{ file: {} }}", md5.display()), "digests:1: MD5 is broken"),
         ("basic: {}\n      digest: { file: /nope }", "a provider is of one kind"),
+        ("keys: {}\n      on_error: pass", "`on_error` is for providers that ask others"),
+        ("basic: {}\n      on_error: pass", "`on_error` is for providers that ask others"),
         ("name: none", "a provider is of one kind"),
         ("keys: { max_stale_seconds: 0 }", "`max_stale_seconds` is 1 to 3600"),
         ("name: keys\n      basic: {}", "two providers are called `keys`"),
@@ -118,4 +127,12 @@ fn what_is_wrong_with_a_provider_is_told_where_it_stands() {
             said_of(&format!("  providers:\n    - keys: {{}}\n    - {provider}\n    - basic: {{ cache_ms: 1 }}\n"));
         assert!(said.contains(part) && said.contains("tollgate.yaml:4:"), "{provider}: {said}");
     }
+}
+
+/// Of a provider that is off nothing is looked at: its files need not be there.
+#[test]
+fn a_provider_that_is_off_needs_nothing() {
+    let off = "digest: { file: /nope }, enabled: false";
+    assert_eq!(refused(off), format!("{off} is taken"));
+    assert!(refused("enabled: false").contains("a provider is of one kind"));
 }

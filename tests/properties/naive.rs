@@ -239,7 +239,7 @@ fn narrowed(world: &World, who: &Who, what: &What, action: &str) -> Vec<String> 
         What::Router(_) => key.routers.is_none(),
     });
     let routers = key.routers.as_ref().is_some_and(|routers| match what {
-        What::Model(_) => false,
+        What::Model(_) => key.models.is_none(),
         What::Router(id) => !routers.iter().any(|name| name == "*" || name == id),
     });
     let actions = key.actions.as_ref().is_some_and(|actions| !does(actions, action));

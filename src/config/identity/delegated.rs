@@ -12,8 +12,6 @@ use crate::model::EntityUid;
 
 /// Most headers that are sent on by name.
 const MAX_HEADERS: usize = 64;
-/// How many answers are remembered.
-const CACHE_ENTRIES: usize = 10_000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -62,9 +60,10 @@ impl Raw {
     pub(super) fn checked(self, pass_on_error: bool) -> Result<DelegatedOptions, String> {
         Address::parse(&self.url).map_err(|error| format!("`delegated`: `url`: {error}"))?;
         let of_delegated = |error: String| format!("`delegated`: {error}");
-        let timeout = asking::timeout(self.timeout_ms).map_err(of_delegated)?;
-        let at_once = asking::at_once(self.at_once).map_err(of_delegated)?;
-        let cache_ms = self.cache_ms.unwrap_or(30_000);
+        let usual = DelegatedOptions::new(self.url);
+        let timeout = asking::timeout(self.timeout_ms, usual.timeout).map_err(of_delegated)?;
+        let at_once = asking::at_once(self.at_once, usual.at_once).map_err(of_delegated)?;
+        let cache_ms = self.cache_ms.unwrap_or(usual.cache_ms);
         if !(0..=300_000).contains(&cache_ms) {
             return Err("`delegated`: `cache_ms` is a number from 0 to 300000".to_owned());
         }
@@ -75,7 +74,6 @@ impl Raw {
         }
         let headers = self.headers.map(|names| headers(&names)).transpose();
         let headers = headers.map_err(|error| format!("`delegated`: `headers`: {error}"))?;
-        let usual = Attributes::default();
         let attributes = self.attributes.map(|raw| Attributes {
             teams: raw.teams.unwrap_or_default(),
             orgs: raw.orgs.unwrap_or_default(),
@@ -87,18 +85,16 @@ impl Raw {
             Some(PrincipalType::User) | None => "User",
         };
         Ok(DelegatedOptions {
-            url: self.url.into(),
             timeout,
             at_once,
             cache_ms,
-            cache_entries: CACHE_ENTRIES,
             principal_type,
             nameless,
             headers,
-            attributes: attributes.unwrap_or(usual),
-            // What the whole section says is known later.
-            own_keys: true,
+            attributes: attributes.unwrap_or(usual.attributes),
             pass_on_error,
+            // What the whole section says (own keys, their headers) is known later.
+            ..usual
         })
     }
 }

@@ -13,11 +13,8 @@ use crate::edge::identity::introspection::IntrospectionSettings;
 use crate::edge::outgoing::Address;
 use crate::model::SecretText;
 
-/// For how long an answer is remembered, where nothing else is said, and at most.
-const USUAL_REMEMBER_MS: u64 = 30_000;
+/// For how long an answer is remembered at most.
 const MOST_REMEMBER_MS: u64 = 5 * 60_000;
-/// How many answers are remembered.
-const REMEMBERED: usize = 10_000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -64,8 +61,7 @@ impl Raw {
             return Err("`introspection` wants an `issuer` without `|`, and a `client_id`".to_owned());
         }
         let client_secret = client_secret(&self.client_secret_file)?;
-        let remember_ms = self.remember_ms.unwrap_or(USUAL_REMEMBER_MS);
-        if remember_ms > MOST_REMEMBER_MS {
+        if self.remember_ms.is_some_and(|millis| millis > MOST_REMEMBER_MS) {
             return Err(format!("`remember_ms` is {MOST_REMEMBER_MS} at most"));
         }
         let of_introspection = |error: String| format!("`introspection`: {error}");
@@ -78,18 +74,15 @@ impl Raw {
             directory: self.directory,
             metadata_headers: self.metadata_headers,
         };
+        let usual = IntrospectionSettings::new(self.url, self.issuer, self.client_id, client_secret);
         Ok(IntrospectionSettings {
-            url: self.url.into(),
-            client_id: self.client_id.into(),
-            client_secret,
-            issuer: self.issuer.into(),
             audiences: self.audiences.map(audiences).transpose()?.unwrap_or_default(),
             require: self.require.map(|raw| wanted("require", raw)).transpose()?.unwrap_or_default(),
             mapping: mapping.checked()?,
-            remember: Duration::from_millis(remember_ms),
-            timeout: asking::timeout(self.timeout_ms).map_err(of_introspection)?,
-            at_once: asking::at_once(self.at_once).map_err(of_introspection)?,
-            remembered: REMEMBERED,
+            remember: self.remember_ms.map_or(usual.remember, Duration::from_millis),
+            timeout: asking::timeout(self.timeout_ms, usual.timeout).map_err(of_introspection)?,
+            at_once: asking::at_once(self.at_once, usual.at_once).map_err(of_introspection)?,
+            ..usual
         })
     }
 }

@@ -16,19 +16,15 @@ use crate::model::SecretText;
 
 /// Most issuers, audiences, and the like.
 const MAX_ITEMS: usize = 100;
-/// Longest token, where nothing else is said, and at most.
-const USUAL_TOKEN_BYTES: usize = 8 * 1024;
+/// Longest token at most.
 const MOST_TOKEN_BYTES: usize = 16 * 1024;
-/// How many proved tokens are remembered, where nothing else is said, and at most.
-const USUAL_REMEMBERED: usize = 10_000;
+/// How many proved tokens are remembered at most.
 const MOST_REMEMBERED: usize = 1_000_000;
-/// By how much clocks may differ, where nothing else is said, and at most.
-const USUAL_LEEWAY_SECONDS: u64 = 10;
+/// By how much clocks may differ at most.
 const MOST_LEEWAY_SECONDS: u64 = 30;
-/// How often keys are looked at, where nothing else is said, and at most.
+/// Between two looks at keys, at least and at most.
+const LEAST_PAUSE_MS: u64 = 100;
 const HOUR_MS: u64 = 60 * 60 * 1000;
-/// How often an unknown `kid` makes them be looked at, at most, where nothing else is said.
-const USUAL_PAUSE_MS: u64 = 30_000;
 /// For how long keys decide that could not be looked at since, at least: they are looked at twice in that time.
 const LEAST_STALE_MS: u64 = 2_000;
 
@@ -111,15 +107,16 @@ impl Raw {
         if issuers.iter().filter(|issuer| issuer.mapping.directory).count() > 1 {
             return Err("one issuer at most is the `directory` that `external_id` without an issuer means".to_owned());
         }
-        let max_token_bytes = self.max_token_bytes.unwrap_or(USUAL_TOKEN_BYTES);
+        let usual = JwtSettings::of(issuers);
+        let max_token_bytes = self.max_token_bytes.unwrap_or(usual.max_token_bytes);
         if !(256..=MOST_TOKEN_BYTES).contains(&max_token_bytes) {
             return Err(format!("`max_token_bytes` is 256 to {MOST_TOKEN_BYTES}"));
         }
-        let remembered = self.remembered.unwrap_or(USUAL_REMEMBERED);
+        let remembered = self.remembered.unwrap_or(usual.remembered);
         if remembered > MOST_REMEMBERED {
             return Err(format!("`remembered` is {MOST_REMEMBERED} at most"));
         }
-        Ok(JwtSettings { issuers, max_token_bytes, remembered })
+        Ok(JwtSettings { max_token_bytes, remembered, ..usual })
     }
 }
 
@@ -130,31 +127,30 @@ impl RawIssuer {
         }
         let keys = self.keys()?;
         let algorithms = self.algorithms.map(|names| algorithms(&names, &keys)).transpose()?;
-        let types = self.types.unwrap_or_else(|| ["JWT", "at+jwt", "application/at+jwt"].map(String::from).into());
-        if types.is_empty() {
+        if self.types.as_ref().is_some_and(Vec::is_empty) {
             return Err("`types` names none".to_owned());
         }
         if self.max_lifetime_seconds == Some(0) {
             return Err("`max_lifetime_seconds` is 1 at least".to_owned());
         }
-        let leeway = self.leeway_seconds.unwrap_or(USUAL_LEEWAY_SECONDS);
-        if leeway > MOST_LEEWAY_SECONDS {
+        if self.leeway_seconds.is_some_and(|leeway| leeway > MOST_LEEWAY_SECONDS) {
             return Err(format!("`leeway_seconds` is {MOST_LEEWAY_SECONDS} at most"));
         }
-        let within = |name: &str, said: Option<u64>, usual: u64, least: u64| match said.unwrap_or(usual) {
-            millis if (least..=HOUR_MS).contains(&millis) => Ok(Duration::from_millis(millis)),
-            _ => Err(format!("`{name}` is {least} to {HOUR_MS}")),
+        let within = |name: &str, said: Option<u64>, usual: Duration| match said {
+            None => Ok(usual),
+            Some(millis) if (LEAST_PAUSE_MS..=HOUR_MS).contains(&millis) => Ok(Duration::from_millis(millis)),
+            Some(_) => Err(format!("`{name}` is {LEAST_PAUSE_MS} to {HOUR_MS}")),
         };
+        let millis = |seconds: u64| i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
+        let small = |typ: String| typ.to_ascii_lowercase().into();
+        let usual = IssuerSettings::new(self.issuer, audiences(self.audiences)?, keys);
         let checks = Checks {
-            issuer: self.issuer.into(),
-            audiences: audiences(self.audiences)?,
             algorithms,
-            types: types.into_iter().map(|typ| typ.to_ascii_lowercase().into()).collect(),
-            leeway_ms: i64::try_from(leeway * 1000).unwrap_or(0),
-            max_lifetime_ms: self
-                .max_lifetime_seconds
-                .map(|most| i64::try_from(most.saturating_mul(1000)).unwrap_or(i64::MAX)),
+            types: self.types.map_or(usual.checks.types, |types| types.into_iter().map(small).collect()),
+            leeway_ms: self.leeway_seconds.map_or(usual.checks.leeway_ms, millis),
+            max_lifetime_ms: self.max_lifetime_seconds.map(millis),
             require: self.require.map(|raw| wanted("require", raw)).transpose()?.unwrap_or_default(),
+            ..usual.checks
         };
         let mapping = RawMapping {
             claims: self.claims,
@@ -168,9 +164,9 @@ impl RawIssuer {
         Ok(IssuerSettings {
             checks,
             mapping: mapping.checked()?,
-            keys,
-            refresh: within("refresh_ms", self.refresh_ms, HOUR_MS, 100)?,
-            unknown_key_pause: within("unknown_key_pause_ms", self.unknown_key_pause_ms, USUAL_PAUSE_MS, 100)?,
+            keys: usual.keys,
+            refresh: within("refresh_ms", self.refresh_ms, usual.refresh)?,
+            unknown_key_pause: within("unknown_key_pause_ms", self.unknown_key_pause_ms, usual.unknown_key_pause)?,
             max_stale: self.max_stale_ms.map(max_stale).transpose()?,
         })
     }

@@ -25,6 +25,7 @@ mod tokens;
 use hyper::header::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
+use smol_str::SmolStr;
 
 use super::node::{self, NodeError};
 use crate::edge::identity::DelegatedOptions;
@@ -230,12 +231,14 @@ impl IdentitySettings {
         Ok(settings)
     }
 
-    /// Tells those that ask others whether keys are this server's own.
+    /// Tells those that ask others whether keys are this server's own, and where they stand.
     fn say_whose_keys_are(&mut self) {
         let own_keys = self.keys().is_some();
+        let key_headers: Vec<SmolStr> = self.key_headers.iter().map(|name| name.as_str().into()).collect();
         for provider in &mut self.providers {
             if let ProviderKind::Delegated(options) = &mut provider.kind {
                 options.own_keys = own_keys;
+                options.key_headers.clone_from(&key_headers);
             }
         }
     }
@@ -271,16 +274,19 @@ fn providers(raw: Vec<RawProvider>, node: &Node) -> Result<Vec<Provider>, NodeEr
     let mut known: Vec<Provider> = Vec::with_capacity(raw.len());
     for (number, raw) in raw.into_iter().enumerate() {
         let wrong = |message: String| NodeError::of(node::item(node, number).unwrap_or(node), message);
-        let enabled = raw.enabled != Some(false);
+        if raw.enabled == Some(false) && raw.kinds() == 1 {
+            // Its files need not be there, nor be right.
+            continue;
+        }
         let provider = Provider::checked(raw).map_err(wrong)?;
         if known.iter().any(|other| other.name == provider.name) {
             return Err(wrong(format!("two providers are called `{}`; give them a `name` each", provider.name)));
         }
         let of_keys = |provider: &Provider| matches!(provider.kind, ProviderKind::Keys(_));
-        if enabled && of_keys(&provider) && known.iter().any(of_keys) {
+        if of_keys(&provider) && known.iter().any(of_keys) {
             return Err(wrong("`keys` is there once, since there is one store of them".to_owned()));
         }
-        known.extend(enabled.then_some(provider));
+        known.push(provider);
     }
     Ok(known)
 }
@@ -360,10 +366,20 @@ impl Provider {
         let (Some((called, kind)), true) = (kinds.pop(), kinds.is_empty()) else {
             return Err(ONE_KIND.to_owned());
         };
+        if on_error == Some(OnError::Pass) && !asks_others(&kind) {
+            return Err(format!(
+                "`on_error` is for providers that ask others (jwt, introspection, delegated), not for `{called}`"
+            ));
+        }
         let name = name.unwrap_or_else(|| called.to_owned());
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             return Err(format!("the name of a provider has 1 to {MAX_NAME_BYTES} bytes"));
         }
         Ok(Self { name, pass_on_error, kind })
     }
+}
+
+/// Whether a provider can be unable to tell because whom it asks is away.
+fn asks_others(kind: &ProviderKind) -> bool {
+    matches!(kind, ProviderKind::Jwt(_) | ProviderKind::Introspection(_) | ProviderKind::Delegated(_))
 }

@@ -6,10 +6,17 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::roles;
-use crate::model::{EntityUid, SecretText};
+use crate::model::{EntityUid, RESERVED_ROLE_PREFIX, SecretText};
 
 /// Fewest bytes of a token.
 const MIN_BYTES: usize = 16;
+/// Fewest bytes of one that may do what the server does, or that other machines may show.
+const MIN_BYTES_OF_MASTER: usize = 32;
+/// Fewest different characters of any.
+const MIN_CHARACTERS: usize = 6;
+/// What the samples of other gateways have in them, in small letters.
+const SAMPLES: [&str; 6] =
+    ["changeme", "change-me", "change_me", "change-in-production", "your-super-secret", "sk-1234"];
 /// Most tokens.
 const MAX_TOKENS: usize = 100;
 
@@ -78,18 +85,20 @@ impl Raw {
         if self.tokens.is_empty() || self.tokens.len() > MAX_TOKENS {
             return Err(format!("`static` takes 1 to {MAX_TOKENS} tokens"));
         }
-        let tokens = self.tokens.into_iter().map(RawToken::checked).collect::<Result<Vec<_>, _>>()?;
+        let anywhere = self.anywhere;
+        let checked = |token: RawToken| token.checked(anywhere);
+        let tokens = self.tokens.into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
         for (at, one) in tokens.iter().enumerate() {
             if let Some(other) = tokens.iter().skip(at + 1).find(|other| other.token.is(&one.token)) {
                 return Err(format!("the tokens of `{}` and `{}` are the same", one.principal, other.principal));
             }
         }
-        Ok(StaticTokens { tokens, anywhere: self.anywhere })
+        Ok(StaticTokens { tokens, anywhere })
     }
 }
 
 impl RawToken {
-    fn checked(self) -> Result<StaticToken, String> {
+    fn checked(self, anywhere: bool) -> Result<StaticToken, String> {
         let principal: EntityUid = self.principal.parse().map_err(|error| format!("`principal`: {error}"))?;
         if !matches!(principal.kind(), "User" | "Service") {
             return Err(format!("`principal`: a token proves a User or a Service, not `{principal}`"));
@@ -104,9 +113,24 @@ impl RawToken {
             }
             _ => return Err("a token is said by `token`, or by `token_file`".to_owned()),
         };
-        if token.expose().len() < MIN_BYTES {
-            return Err(format!("a token has {MIN_BYTES} bytes at least; `openssl rand -hex 32` makes a good one"));
-        }
+        let is_master = self.roles.iter().any(|role| role.starts_with(RESERVED_ROLE_PREFIX));
+        let least = if is_master || anywhere { MIN_BYTES_OF_MASTER } else { MIN_BYTES };
+        guessable(token.expose(), least)?;
         Ok(StaticToken { token, principal, roles: self.roles })
     }
+}
+
+/// Refuses what others may know or guess.
+fn guessable(token: &str, least: usize) -> Result<(), String> {
+    let way_out = "`openssl rand -hex 32` makes a good one";
+    if token.len() < least {
+        let which = if least > MIN_BYTES { " that gives a role of Tollgate's, or holds `anywhere`," } else { "" };
+        return Err(format!("a token{which} has {least} bytes at least; {way_out}"));
+    }
+    let characters: std::collections::HashSet<char> = token.chars().collect();
+    let small = token.to_ascii_lowercase();
+    if characters.len() < MIN_CHARACTERS || SAMPLES.iter().any(|sample| small.contains(sample)) {
+        return Err(format!("this token stands in somebody's documentation, or is as easy to guess; {way_out}"));
+    }
+    Ok(())
 }

@@ -9,7 +9,6 @@ use smol_str::SmolStr;
 use crate::edge::identity::tokens::TokenOptions;
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -30,7 +29,7 @@ pub(super) struct Raw {
 }
 
 /// Tollgate's own tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenSettings {
     /// How they are handed out.
     pub options: TokenOptions,
@@ -40,22 +39,10 @@ pub struct TokenSettings {
     pub wished_for: bool,
 }
 
-impl Default for TokenSettings {
-    fn default() -> Self {
-        let options = TokenOptions {
-            issuer: "tollgate".into(),
-            access_ms: 900 * 1000,
-            refresh_ms: 7 * DAY_MS,
-            rotate_ms: 30 * DAY_MS,
-        };
-        Self { options, pepper_file: None, wished_for: false }
-    }
-}
-
 impl Raw {
     /// `None` where none are handed out.
     pub(super) fn checked(self) -> Result<Option<TokenSettings>, String> {
-        let usual = TokenSettings::default().options;
+        let usual = TokenOptions::default();
         let issuer = self.issuer.map_or(usual.issuer, SmolStr::from);
         if issuer.is_empty() || issuer.len() > 512 || issuer.contains('|') {
             return Err("`tokens.issuer` has 1 to 512 bytes, and no `|` in it".to_owned());

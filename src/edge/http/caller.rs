@@ -8,10 +8,11 @@ use hyper::http::request::Parts as Head;
 
 use super::app::App;
 use super::errors::{ApiError, ErrorCode, Response};
+use super::query;
 use super::wire::Parts;
 use crate::edge::identity::HeadersError;
 pub(super) use crate::gate::Peer;
-use crate::gate::{self, Credential, Described, Presented};
+use crate::gate::{self, Credential, Described, Manager, Presented, VIEW_USAGE};
 use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RefusalReason, Timestamp};
 use crate::policy::Snapshot;
 
@@ -20,22 +21,35 @@ use crate::policy::Snapshot;
 pub(super) enum Access {
     /// Nothing: health, and what everybody may read.
     Everybody,
-    /// The right to say who asks: decisions, reservations, standings.
+    /// The right to say who asks: decisions, reservations.
     Gateway,
-    /// The right to look: metrics, the bundle's state, the books.
+    /// That, or the right to see what the `principal` of the query has spent (`view_usage`): standings.
+    Standing,
+    /// The right to look: metrics, the bundle's state.
     Monitor,
+    /// That, or the right to see what the `principal` of the query has spent: the books.
+    Usage,
     /// The right to change what the server does.
     Administrator,
     /// The route asks itself who calls, also where the server is open.
     Itself,
 }
 
+/// By what a caller was let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// It may ask about anybody.
+    Whole,
+    /// It may see what the `principal` of its query has spent, and nothing of anybody else.
+    Viewer,
+}
+
 impl Access {
     fn roles(self) -> &'static [&'static str] {
         match self {
             Self::Everybody | Self::Itself => &[],
-            Self::Gateway => &[GATEWAY, ADMINISTRATOR],
-            Self::Monitor => &[MONITOR, GATEWAY, ADMINISTRATOR],
+            Self::Gateway | Self::Standing => &[GATEWAY, ADMINISTRATOR],
+            Self::Monitor | Self::Usage => &[MONITOR, GATEWAY, ADMINISTRATOR],
             Self::Administrator => &[ADMINISTRATOR],
         }
     }
@@ -45,14 +59,17 @@ impl Access {
 ///
 /// # Errors
 /// 401 for who must prove itself and has not, 403 for who may not.
-pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -> Result<(), ApiError> {
+pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -> Result<Admitted, ApiError> {
     if matches!(access, Access::Everybody | Access::Itself) || app.open {
-        return Ok(());
+        return Ok(Admitted::Whole);
     }
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let identity = proved(app, &snapshot, head, peer).await?;
     if gate::has_role(&snapshot, &identity, access.roles(), peer.address, app.engine.facts().now) {
-        return Ok(());
+        return Ok(Admitted::Whole);
+    }
+    if matches!(access, Access::Standing | Access::Usage) && may_view(app, &snapshot, &identity, head, peer) {
+        return Ok(Admitted::Viewer);
     }
     let roles = access.roles().join("`, `");
     let message = format!(
@@ -60,6 +77,17 @@ pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -
         identity.principal
     );
     Err(ApiError::new(ErrorCode::Forbidden, message))
+}
+
+/// Whether policy lets the caller see what the `principal` of the query has spent; of a key, what its owner has.
+fn may_view(app: &App, snapshot: &Snapshot, identity: &Arc<Identity>, head: &Head, peer: &Peer) -> bool {
+    let Some(Ok(asked)) = query::principal(head.uri.query()) else { return false };
+    let kept = app.keys.get().and_then(|desk| desk.identity(&asked).ok().flatten());
+    let owner = kept.and_then(|kept| kept.owner.clone()).or_else(|| snapshot.owner_of(&asked)).unwrap_or(asked);
+    let defaults = app.keys.get().is_some_and(|desk| desk.admin_policies);
+    let facts = app.engine.facts();
+    let manager = Manager { snapshot, facts: &facts, identity, peer: peer.address, defaults };
+    manager.right(VIEW_USAGE, &owner).is_some()
 }
 
 /// Whom the caller's own credential proves.

@@ -61,6 +61,13 @@ impl Query {
     }
 }
 
+/// The `principal` of a query, where it says one once.
+pub(super) fn principal(query: Option<&str>) -> Option<Result<EntityUid, ApiError>> {
+    let mut said = query?.split('&').filter_map(|pair| pair.strip_prefix("principal="));
+    let (Some(text), None) = (said.next(), said.next()) else { return None };
+    Some(decoded(text).and_then(|text| text.parse().map_err(ApiError::from)))
+}
+
 fn unknown(name: &str, known: &[&str]) -> ApiError {
     let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
     let help = match nearest(&shown, known.iter().copied()) {

@@ -69,9 +69,10 @@ impl Route {
             | Self::Settle
             | Self::Release
             | Self::Extend
-            | Self::Usage
-            | Self::Limits => Access::Gateway,
-            Self::Books | Self::Metrics | Self::Bundle => Access::Monitor,
+            | Self::Usage => Access::Gateway,
+            Self::Limits => Access::Standing,
+            Self::Books => Access::Usage,
+            Self::Metrics | Self::Bundle => Access::Monitor,
             Self::Reload => Access::Administrator,
             Self::Keys(_) => Access::Itself,
         }
@@ -198,7 +199,7 @@ where
         return Err(ApiError::invalid("", "a request has one `Host`"));
     }
     // Before anything of the body is read.
-    caller::admit(app, head, peer, route.access()).await?;
+    let admitted = caller::admit(app, head, peer, route.access()).await?;
     let status_tells = query(*route, head.uri.query())?;
     let manager = match route {
         Route::Keys(_) => Some(keys::caller(app, head, peer).await?),
@@ -241,7 +242,7 @@ where
         Route::Release => spending::release(app, &body).await,
         Route::Extend => spending::extend(app, &body).await,
         Route::Usage => spending::usage(app, &body).await,
-        Route::Limits => standing::answer(app, head.uri.query()).await,
+        Route::Limits => standing::answer(app, head.uri.query(), admitted).await,
         Route::Books => books::answer(app, head.uri.query()).await,
         Route::Live => Ok(operations::live()),
         Route::Ready => Ok(operations::ready(app)),

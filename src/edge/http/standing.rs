@@ -9,11 +9,12 @@ use tokio::runtime::Handle;
 
 use super::app::App;
 use super::body::json;
+use super::caller::Admitted;
 use super::errors::{ApiError, ErrorCode, Response};
 use super::grammar::missing;
 use super::is_authorized::aside;
 use super::query::{Part, Query, cursor, read_cursor};
-use crate::gate::{self, MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError};
+use crate::gate::{self, MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, StandingsOf};
 use crate::meter::{Measure, Mode};
 
 #[derive(Serialize)]
@@ -52,20 +53,23 @@ struct One<'a> {
 }
 
 /// Answers about one page.
-pub(super) async fn answer(app: &Arc<App>, query: Option<&str>) -> Result<Response, ApiError> {
+pub(super) async fn answer(app: &Arc<App>, query: Option<&str>, admitted: Admitted) -> Result<Response, ApiError> {
     let query = Query::read(query, &["principal", "page_size", "after"])?;
     let principal = query.uid("principal")?.ok_or_else(|| missing("principal"))?;
     let most = query.page_size(MAX_STANDINGS)?;
     let after = query.get("after").map(read_cursor::<(SmolStr, Part)>).transpose()?;
     let kept = app.keys.get().map(|desk| desk.identity(&principal)).transpose();
     let identity = kept.map_err(StandingsError::from)?.flatten();
+    let whole = admitted == Admitted::Whole;
     let waiting = Handle::current();
     // With a meter for each model or end user it looks through all of them.
     aside(app, move |app| {
         let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
         let facts = app.engine.facts();
         let world = app.engine.world(&snapshot, &facts);
-        let found = waiting.block_on(gate::standings(world, &principal, identity.as_ref(), after.as_ref(), most))?;
+        let identity = identity.as_ref();
+        let of = StandingsOf { principal: &principal, identity, after: after.as_ref(), most, whole };
+        let found = waiting.block_on(gate::standings(world, of))?;
         Ok(json(StatusCode::OK, &told(&found, snapshot.revision(), facts.now.to_string())))
     })
     .await?

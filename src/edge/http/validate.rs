@@ -139,7 +139,15 @@ fn read(text: &[u8]) -> Result<Asked, ApiError> {
     }
     let texts = |object: &Map<String, Value>, lower: bool| {
         let name = |name: &String| if lower { name.to_ascii_lowercase() } else { name.clone() };
-        object.iter().filter_map(|(key, value)| Some((name(key).into(), value.as_str()?.into()))).collect()
+        // A parameter may have several values.
+        let values = |value: &'_ Value| match value {
+            Value::Array(values) => values.iter().filter_map(Value::as_str).map(SmolStr::from).collect(),
+            value => Vec::from_iter(value.as_str().map(SmolStr::from)),
+        };
+        object
+            .iter()
+            .flat_map(|(key, value)| values(value).into_iter().map(|value| (name(key).into(), value)))
+            .collect()
     };
     let described = Described {
         method: method.clone().unwrap_or_default(),

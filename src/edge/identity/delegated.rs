@@ -28,8 +28,9 @@ const MOST_VALUES: usize = 1_000;
 /// For how long a no is remembered.
 const NO_MS: i64 = 1_000;
 /// What the names of headers and parameters that hold secrets have in them.
-const SECRET_NAMES: [&str; 10] =
-    ["auth", "cookie", "token", "secret", "passw", "credential", "session", "signature", "api-key", "apikey"];
+const SECRET_PARTS: [&str; 8] = ["auth", "cookie", "token", "secret", "passw", "credential", "session", "signature"];
+/// Words of such names that stand alone.
+const SECRET_WORDS: [&str; 7] = ["pass", "pwd", "pin", "otp", "sig", "jwt", "vk"];
 
 /// Whom to ask, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +51,36 @@ pub struct DelegatedOptions {
     pub nameless: Option<EntityUid>,
     /// Headers that are sent on; without a list, all but those that hold secrets.
     pub headers: Option<Vec<SmolStr>>,
+    /// Headers that hold keys of this server's callers, which are nobody else's to see either.
+    pub key_headers: Vec<SmolStr>,
     /// Which attributes are teams, orgs, roles and tags.
     pub attributes: Attributes,
     /// Whether keys (`tg_…`) are this server's own, which are nobody else's to see.
     pub own_keys: bool,
     /// Whether the next provider is asked where the endpoint does not answer.
     pub pass_on_error: bool,
+}
+
+impl DelegatedOptions {
+    /// An endpoint with what is usual: 2 seconds for each exchange, 64 at once, a yes is remembered for 30 seconds, names are
+    /// those of users, and a bare yes proves nobody.
+    #[must_use]
+    pub fn new(url: impl Into<SmolStr>) -> Self {
+        Self {
+            url: url.into(),
+            timeout: Duration::from_secs(2),
+            at_once: 64,
+            cache_ms: 30_000,
+            cache_entries: 10_000,
+            principal_type: "User",
+            nameless: None,
+            headers: None,
+            key_headers: Vec::new(),
+            attributes: Attributes::default(),
+            own_keys: true,
+            pass_on_error: false,
+        }
+    }
 }
 
 /// The names of attributes.
@@ -178,15 +203,23 @@ impl DelegatedOptions {
         }
         let mut params = Map::new();
         for (name, value) in request.params.iter().filter(|(name, _)| !is_secret_name(name)) {
-            params.insert(name.to_string(), value.as_str().into());
+            match params.get_mut(name.as_str()) {
+                None => drop(params.insert(name.to_string(), value.as_str().into())),
+                Some(Value::Array(values)) => values.push(value.as_str().into()),
+                Some(one) => *one = json!([one.take(), value.as_str()]),
+            }
         }
-        let request = json!({ "path": request.path.as_str(), "headers": headers, "params": params });
+        // Parameters may hold secrets; those that do not are sent as such.
+        let path = request.path.split(['?', '#']).next().unwrap_or_default();
+        let request = json!({ "path": path, "headers": headers, "params": params });
         let body = json!({ "api_key": secret.expose(), "request": request }).to_string();
         (body.len() <= MOST_SENT_BYTES).then(|| SecretText::new(body))
     }
 
     fn sends(&self, name: &SmolStr) -> bool {
-        !is_secret_name(name) && self.headers.as_ref().is_none_or(|listed| listed.contains(name))
+        !is_secret_name(name)
+            && !self.key_headers.contains(name)
+            && self.headers.as_ref().is_none_or(|listed| listed.contains(name))
     }
 
     fn read(&self, replied: Result<Reply, FetchError>) -> Answered {
@@ -266,8 +299,14 @@ impl DelegatedOptions {
 /// Whether a header or a parameter of this name may hold a secret, so that it is never sent on.
 #[must_use]
 pub fn is_secret_name(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name == "key" || name == "x-forwarded-client-cert" || SECRET_NAMES.iter().any(|part| name.contains(part))
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    let is_word = |word: &str| SECRET_WORDS.contains(&word);
+    // A code is what OAuth hands out to be exchanged for a token.
+    name == "code"
+        || name == "x-forwarded-client-cert"
+        || name.ends_with("key")
+        || SECRET_PARTS.iter().any(|part| name.contains(part))
+        || name.split('-').any(is_word)
 }
 
 fn refused() -> Refusal {
@@ -305,10 +344,21 @@ mod tests {
             "X-Amz-Signature",
             "client_secret",
             "password",
+            "api_key",
+            "access-key",
+            "Ocp-Apim-Subscription-Key",
+            "x-functions-key",
+            "x-bf-vk",
+            "x_pwd",
+            "sig",
+            "jwt",
+            "code",
         ] {
             assert!(is_secret_name(name), "{name}");
         }
-        for name in ["user-agent", "content-type", "x-tenant", "accept", "x-forwarded-for", "model"] {
+        for name in
+            ["user-agent", "content-type", "x-tenant", "accept", "x-forwarded-for", "model", "x-signal", "encoding"]
+        {
             assert!(!is_secret_name(name), "{name}");
         }
     }

@@ -77,7 +77,10 @@ impl CredentialHeaders {
         }
         let Some((name, value)) = found else { return Ok(None) };
         let found = text(value).and_then(|text| {
-            let key = || (text.len() <= MAX_BYTES).then(|| Credential::ApiKey(SecretText::new(text)));
+            let key = || {
+                let key = after_bearer(text);
+                (1..=MAX_BYTES).contains(&key.len()).then(|| Credential::ApiKey(SecretText::new(key)))
+            };
             if name == AUTHORIZATION { authorization(text) } else { key() }
         });
         found.map(Some).ok_or_else(|| HeadersError::Form(name.clone()))
@@ -113,6 +116,14 @@ impl CredentialHeaders {
 
 fn text(value: &HeaderValue) -> Option<&str> {
     value.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
+}
+
+/// A key without the `Bearer` that some gateways' clients put before it in headers of their own (`x-litellm-api-key`).
+fn after_bearer(text: &str) -> &str {
+    match text.split_once(' ') {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim(),
+        _ => text,
+    }
 }
 
 /// `Authorization` (RFC 9110, section 11.6.2): a scheme, whose case does not matter, a space, and the rest.

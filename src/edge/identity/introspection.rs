@@ -53,6 +53,32 @@ pub struct IntrospectionSettings {
     pub remembered: usize,
 }
 
+impl IntrospectionSettings {
+    /// An endpoint that is asked as `client_id`, about tokens of `issuer`, with what is usual: answers are remembered for 30
+    /// seconds, 64 are asked about at once, for 2 seconds each.
+    #[must_use]
+    pub fn new(
+        url: impl Into<SmolStr>,
+        issuer: impl Into<SmolStr>,
+        client_id: impl Into<SmolStr>,
+        client_secret: SecretText,
+    ) -> Self {
+        Self {
+            url: url.into(),
+            client_id: client_id.into(),
+            client_secret,
+            issuer: issuer.into(),
+            audiences: Vec::new(),
+            require: Vec::new(),
+            mapping: Mapping::default(),
+            remember: Duration::from_secs(30),
+            timeout: Duration::from_secs(2),
+            at_once: 64,
+            remembered: 10_000,
+        }
+    }
+}
+
 impl PartialEq for IntrospectionSettings {
     fn eq(&self, other: &Self) -> bool {
         (&self.url, &self.client_id, &self.issuer, &self.mapping)

@@ -106,6 +106,7 @@ impl Linker<'_> {
                 resource,
                 actions: ActionSetIndex(actions),
                 exact: rule.exact,
+                direct_only: rule.direct_only,
                 condition: condition.map(ConditionIndex),
             });
         }

@@ -73,6 +73,7 @@ impl Linker<'_> {
             resource,
             actions: set,
             exact: self.scopes.are_exact(principal, resource),
+            direct_only: false,
             condition,
         };
         Some((made, actions))
@@ -314,8 +315,10 @@ impl Linker<'_> {
             restrictions.push(Restriction { kinds, unless, ..all("models") });
         }
         if let Some(names) = &key.routers {
+            // A router is a grant of its own, and so is a list of them: models are used through them, unless they are named too.
+            let kinds: &[Kind] = if key.models.is_none() { &[Kind::MODEL, Kind::ROUTER] } else { &[Kind::ROUTER] };
             let unless = Some(self.named(names, SelectorKind::Router, file));
-            restrictions.push(Restriction { kinds: &[Kind::ROUTER], unless, ..all("routers") });
+            restrictions.push(Restriction { kinds, unless, ..all("routers") });
         }
         if let Some(allowed) = key.actions.as_ref().and_then(|names| self.actions(names, file)) {
             let actions = every.filter(|index| !allowed.contains(*index));
@@ -374,6 +377,7 @@ impl Linker<'_> {
             resource,
             actions,
             exact: self.scopes.are_exact(principal, resource),
+            direct_only: name == "routers",
             condition,
         });
     }

@@ -1,5 +1,7 @@
 //! Where in a token a claim stands.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
@@ -17,6 +19,17 @@ pub struct ClaimPath(Box<[SmolStr]>);
      JSON pointer such as `/realm_access/roles`"
 )]
 pub struct PathError;
+
+impl fmt::Display for ClaimPath {
+    /// With dots between its steps, as people write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, step) in self.0.iter().enumerate() {
+            let dot = if at > 0 { "." } else { "" };
+            write!(f, "{dot}{}", step.escape_debug())?;
+        }
+        Ok(())
+    }
+}
 
 impl ClaimPath {
     /// The claim of this name, whatever is in it.

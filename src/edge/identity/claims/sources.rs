@@ -59,7 +59,7 @@ impl ClaimSource {
     /// The values; `None` where there is no such claim.
     fn values(&self, claims: &Map<String, Value>) -> Result<Option<Vec<SmolStr>>, Refusal> {
         let Some(value) = self.path.find(claims) else {
-            return if is_elsewhere(&self.path, claims) { Err(elsewhere()) } else { Ok(None) };
+            return if is_elsewhere(&self.path, claims) { Err(elsewhere(&self.path)) } else { Ok(None) };
         };
         // Whose address it is has not been shown.
         if self.path.is("email") && claims.get("email_verified").is_some_and(|said| !is_true(said)) {
@@ -70,10 +70,10 @@ impl ClaimSource {
             Value::String(text) => self.add(text, &mut values)?,
             Value::Array(items) => {
                 for item in items {
-                    self.add(item.as_str().ok_or_else(no_text)?, &mut values)?;
+                    self.add(item.as_str().ok_or_else(|| no_text(&self.path))?, &mut values)?;
                 }
             }
-            _ => return Err(no_text()),
+            _ => return Err(no_text(&self.path)),
         }
         Ok(Some(values))
     }
@@ -87,7 +87,7 @@ impl ClaimSource {
         for part in parts {
             let Some(value) = self.changed(part) else { continue };
             if check_name(&value).is_err() || values.len() >= MAX_VALUES {
-                return Err(malformed("a claim of the token holds what names nothing"));
+                return Err(malformed(format!("the token's claim `{}` holds what names nothing", self.path)));
             }
             if !values.contains(&value) {
                 values.push(value);
@@ -149,7 +149,7 @@ impl Sources {
             match values.as_deref() {
                 None | Some([]) => {}
                 Some([value]) => return Ok(Some(value.clone())),
-                Some(_) => return Err(malformed("a claim of the token says several where one is wanted")),
+                Some(_) => return Err(malformed(several(source))),
             }
         }
         Ok(None)
@@ -196,14 +196,23 @@ fn is_elsewhere(path: &ClaimPath, claims: &Map<String, Value>) -> bool {
     named.is_some_and(|names| names.contains_key(path.root())) && !claims.contains_key(path.root())
 }
 
-fn elsewhere() -> Refusal {
-    malformed("the token leaves out a claim that has to be asked for elsewhere; have its issuer send fewer groups")
+fn several(source: &Source) -> String {
+    match source {
+        Source::Claim(claim) => format!("the token's claim `{}` says several where one is wanted", claim.path),
+        Source::Fixed(_) => "several values are configured where one is wanted".to_owned(),
+    }
 }
 
-fn no_text() -> Refusal {
-    malformed("a claim of the token is neither a text nor a list of texts")
+fn elsewhere(path: &ClaimPath) -> Refusal {
+    malformed(format!(
+        "the token leaves out its claim `{path}`, which has to be asked for elsewhere; have its issuer send fewer groups"
+    ))
 }
 
-fn malformed(message: &str) -> Refusal {
+fn no_text(path: &ClaimPath) -> Refusal {
+    malformed(format!("the token's claim `{path}` is neither a text nor a list of texts"))
+}
+
+fn malformed(message: String) -> Refusal {
     Refusal::new(RefusalReason::Malformed, message)
 }

@@ -1,6 +1,7 @@
 //! Fetches the keys of an issuer: its discovery document, the set that it names, or files. Addresses come from the
 //! configuration and from what the issuer itself publishes over TLS, never from a token.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -58,7 +59,36 @@ async fn discovered(issuer: &SmolStr, bearer: Option<&SecretText>, fetch: &dyn F
     if text("issuer") != Some(issuer) {
         return Err(format!("{url}: its `issuer` is another one"));
     }
-    text("jwks_uri").map(SmolStr::new).ok_or_else(|| format!("{url}: it has no `jwks_uri`"))
+    let keys = text("jwks_uri").ok_or_else(|| format!("{url}: it has no `jwks_uri`"))?;
+    if !may_name(issuer, keys) {
+        return Err(format!("{url}: its `jwks_uri` leads to this machine or its links, or is not encrypted"));
+    }
+    Ok(keys.into())
+}
+
+/// Whether an issuer's own document may name where its keys are. One that is elsewhere names nothing that is meant for this
+/// machine alone (RFC 1122, section 3.2.1.3; RFC 3927): whoever writes its document would have this server ask there.
+fn may_name(issuer: &str, keys: &str) -> bool {
+    let Some(host) = keys.strip_prefix("https://").and_then(host) else {
+        // Without encryption the issuer is on this machine itself.
+        return !issuer.starts_with("https://");
+    };
+    let is_here = |host: &str| match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local() || address.is_unspecified(),
+        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    };
+    !is_here(host) || issuer.strip_prefix("https://").and_then(self::host).is_none_or(is_here)
+}
+
+/// The host of an address behind its scheme (RFC 3986, section 3.2.2).
+fn host(rest: &str) -> Option<&str> {
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let behind = authority.rsplit('@').next()?;
+    match behind.strip_prefix('[') {
+        Some(address) => address.split(']').next(),
+        None => behind.split(':').next(),
+    }
 }
 
 async fn got(url: &SmolStr, bearer: Option<&SecretText>, fetch: &dyn Fetch) -> Result<Reply, String> {
@@ -96,4 +126,34 @@ fn of_files(files: &[std::path::PathBuf]) -> Result<Fetched, String> {
 fn max_age(value: &str) -> Option<Duration> {
     let said = value.split(',').find_map(|part| part.trim().strip_prefix("max-age="))?;
     said.parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuer_elsewhere_names_nothing_of_this_machine() {
+        let issuer = "https://idp.example.com/realm";
+        for keys in ["https://idp.example.com/k", "https://10.0.0.1:6443/openid/v1/jwks", "https://[fd00::1]/k"] {
+            assert!(may_name(issuer, keys), "{keys}");
+        }
+        for keys in [
+            "http://idp.example.com/k",
+            "http://127.0.0.1/k",
+            "https://127.0.0.1:8443/k",
+            "https://x@127.9.9.9/k",
+            "https://169.254.169.254/latest",
+            "https://[::1]:1/k",
+            "https://[::ffff:127.0.0.1]/k",
+            "https://[fe80::1]/k",
+            "https://0.0.0.0/k",
+            "https://LOCALHOST:1/k",
+            "ftp://idp.example.com/k",
+        ] {
+            assert!(!may_name(issuer, keys), "{keys}");
+        }
+        assert!(may_name("http://127.0.0.1:5556/dex", "http://127.0.0.1:5556/dex/keys"));
+        assert!(may_name("https://127.0.0.1:5556/dex", "https://127.0.0.1:5557/keys"));
+    }
 }

@@ -40,6 +40,32 @@ pub struct IssuerSettings {
     pub max_stale: Option<Duration>,
 }
 
+impl IssuerSettings {
+    /// An issuer whose tokens are for one of these `audiences`, with what is usual: a leeway of 10 seconds, keys that are
+    /// looked at once an hour and for an unknown `kid` once in 30 seconds, and tokens that prove whoever the bundle knows by
+    /// its `external_id`, or else `issuer|sub`.
+    #[must_use]
+    pub fn new(issuer: impl Into<SmolStr>, audiences: Vec<SmolStr>, keys: KeySource) -> Self {
+        let checks = Checks {
+            issuer: issuer.into(),
+            audiences,
+            algorithms: None,
+            types: ["jwt", "at+jwt", "application/at+jwt"].map(SmolStr::new_static).into(),
+            leeway_ms: 10_000,
+            max_lifetime_ms: None,
+            require: Vec::new(),
+        };
+        Self {
+            checks,
+            mapping: Mapping::default(),
+            keys,
+            refresh: Duration::from_secs(60 * 60),
+            unknown_key_pause: Duration::from_secs(30),
+            max_stale: None,
+        }
+    }
+}
+
 /// Where the keys of an issuer come from.
 #[derive(Debug, Clone)]
 pub enum KeySource {

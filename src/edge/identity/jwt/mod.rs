@@ -35,6 +35,14 @@ pub struct JwtSettings {
     pub remembered: usize,
 }
 
+impl JwtSettings {
+    /// Tokens of these issuers, of 8 KiB at most, of which 10,000 are remembered.
+    #[must_use]
+    pub fn of(issuers: Vec<IssuerSettings>) -> Self {
+        Self { issuers, max_token_bytes: 8 * 1024, remembered: 10_000 }
+    }
+}
+
 /// Knows the tokens of its issuers.
 pub struct JwtProvider {
     name: Box<str>,
@@ -61,7 +69,7 @@ struct Remembered {
 enum Fault {
     /// For good.
     Refused(Refusal),
-    /// Its issuer has no such key, as far as is known.
+    /// Its issuer has no key that signed it, as far as is known: none of its name, or another one.
     UnknownKey(Refusal),
     /// Its issuer has no keys that may be used.
     NoKeys(Refusal),
@@ -129,12 +137,17 @@ impl Authenticator for JwtProvider {
         }
         match self.inner.prove(token.expose(), digest, snapshot, now) {
             Ok(known) => Later::ready(Verdict::Proved(with_headers(known, presented))),
-            Err((Fault::UnknownKey(_) | Fault::NoKeys(_), Some(issuer))) => {
+            Err((fault @ (Fault::UnknownKey(_) | Fault::NoKeys(_)), Some(issuer))) => {
                 let (inner, presented, snapshot) = (Arc::clone(&self.inner), presented.clone(), Arc::clone(snapshot));
                 let this = Self { name: self.name.clone(), pass_on_error: self.pass_on_error, inner };
+                let generation = move |issuer: &Issuer| issuer.loaded(now).map(|loaded| loaded.generation);
+                let before = generation(&issuer);
                 Later::pending(async move {
-                    // Whether it looked or may not yet: what it has now decides.
                     let _looked = issuer.look_again(now).await;
+                    // Whether it looked now or a moment ago: what it has decides, unless that is what decided before.
+                    if generation(&issuer) == before {
+                        return this.verdict(Err(fault));
+                    }
                     let (Credential::Bearer(token) | Credential::ApiKey(token)) = &presented.credential else {
                         return Verdict::Passed;
                     };
@@ -201,7 +214,10 @@ impl Inner {
         };
         match loaded.keys.check(jws, checks.algorithms.as_deref()) {
             Ok(()) => {}
-            Err(Unsigned::UnknownKey) => return Err(Fault::UnknownKey(about(Unsigned::UnknownKey.into()))),
+            // Issuers put new keys under old names too.
+            Err(unsigned @ (Unsigned::UnknownKey | Unsigned::Wrong)) => {
+                return Err(Fault::UnknownKey(about(unsigned.into())));
+            }
             Err(unsigned) => return Err(Fault::Refused(about(unsigned.into()))),
         }
         let checked = checks.check(&jws.header, claims, now).map_err(about)?;

@@ -57,6 +57,19 @@ pub struct TokenOptions {
     pub rotate_ms: i64,
 }
 
+impl Default for TokenOptions {
+    /// Tokens of `tollgate` for 15 minutes, refresh tokens for 7 days, keys that sign for 30.
+    fn default() -> Self {
+        const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+        Self {
+            issuer: SmolStr::new_static("tollgate"),
+            access_ms: 15 * 60 * 1000,
+            refresh_ms: 7 * DAY_MS,
+            rotate_ms: 30 * DAY_MS,
+        }
+    }
+}
+
 /// Hands out tokens, and takes them.
 pub struct TokenProvider {
     options: TokenOptions,
