@@ -116,3 +116,29 @@ fn the_command_tells_whoever_may_not_and_where_nobody_answers() {
     let nobody = world.run_as(&world.administrator, &["list", "--server", "http://127.0.0.1:1"]);
     assert_eq!((nobody.status.code(), text(&nobody.stdout)), (Some(2), String::new()), "{}", text(&nobody.stderr));
 }
+
+#[test]
+fn a_path_may_say_its_methods_and_what_is_said_may_be_taken_back() {
+    let world = World::start();
+    let path = r#"{"path": "/v1/x", "methods": ["POST"]}"#;
+    let made = world.run(&["create", "--owner", "User::\"alice\"", "--path", path, "--path", "/v1/y/*"]);
+    secret(made["key"].as_str().unwrap());
+    assert_eq!(made["paths"], serde_json::json!([{"path": "/v1/x", "methods": ["POST"]}, "/v1/y/*"]), "{made}");
+    let id = made["id"].as_str().unwrap();
+    for odd in ["{", r#"{"path": "/a", "path": "/b"}"#] {
+        let refused = world.run_as(&world.administrator, &["change", id, "--path", odd]);
+        assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains("is JSON"), "{}", text(&refused.stderr));
+    }
+    let unknown = world.run_as(&world.administrator, &["change", id, "--clear", "bogus"]);
+    let told = text(&unknown.stderr);
+    assert_eq!(unknown.status.code(), Some(2), "{told}");
+    assert!(["owner", "reason", "grace_seconds"].iter().all(|name| !told.contains(name)), "{told}");
+    // Whatever it says that can be taken back can be.
+    let (_, members) = told.split_once("possible values: ").unwrap_or_else(|| panic!("{told}"));
+    let members: Vec<&str> = members.split(']').next().unwrap().split(", ").collect();
+    assert!(members.len() == 12 && members.contains(&"paths"), "{members:?}");
+    let cleared: Vec<&str> = members.iter().flat_map(|member| ["--clear", member]).collect();
+    let changed = world.run(&[&["change", id][..], &cleared].concat());
+    assert!(changed["paths"].is_null(), "{changed}");
+}
