@@ -71,7 +71,7 @@ impl Asks for RouteMap {
 ///
 /// A permitted request reaches the service with its [`Identity`] (as `Arc<Identity>`) and [`Decision`] in its
 /// extensions. Any other is answered with the decision as `POST /is_authorized?status=map` has it: 401 where its
-/// credential proves nobody, 429 where a rate or concurrency has no room, else 403; 400 where it is no request that the
+/// credential proves nobody, with a challenge for each form that the engine's providers take, 429 where a rate or concurrency has no room, else 403; 400 where it is no request that the
 /// schema takes, 503 before the first bundle. Nothing is held: what limits count is settled by whoever serves the request.
 ///
 /// Conditions see the request's `method` and `path`, and `ip` where a [`Peer`] stands in its extensions.
