@@ -14,15 +14,17 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::asking::{AskingArguments, Failure, encoded};
+use super::asking::{AskingArguments, Failure, encoded, read_credential};
 use super::output::{self, Exit, Format, shown};
 use crate::edge::outgoing::{Client, Outgoing};
-use crate::model::{EntityUid, KeyText, SecretText, bundle_key_hash, key_hash_text, key_text, strict_json};
+use crate::model::{EntityUid, KeyText, bundle_key_hash, key_hash_text, key_text, strict_json};
 
 /// For the server to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
+const PATH_HELP: &str =
+    r#"A path of the gateway that it may be used for; with methods as JSON: '{"path": "/v1/x", "methods": ["POST"]}'"#;
 /// What may be taken back of a key.
 const CLEARED: [&str; 12] = [
     "models",
@@ -100,8 +102,7 @@ struct SaidArguments {
     /// An action that it may do
     #[arg(long = "action", value_name = "ACTION")]
     actions: Vec<String>,
-    /// A path of the gateway that it may be used for; with methods as JSON: '{"path": "/v1/x", "methods": ["POST"]}'
-    #[arg(long = "path", value_name = "PATH", value_parser = path)]
+    #[arg(long = "path", value_name = "PATH", value_parser = path, help = PATH_HELP)]
     paths: Vec<Value>,
     /// A network that it may be used from
     #[arg(long = "network", value_name = "NETWORK")]
@@ -418,8 +419,8 @@ fn uid(value: &Value) -> Option<String> {
 /// A key for a bundle: the key on stdout's first line, what to commit behind it.
 fn hash(arguments: &HashArguments) -> ExitCode {
     let text = match &arguments.key_file {
-        Some(path) => match std::fs::read_to_string(path) {
-            Ok(text) => SecretText::new(text.trim()),
+        Some(path) => match read_credential(path) {
+            Ok(text) => text,
             Err(error) => return output::fail(format_args!("{}: {error}", path.display()), Exit::Usage),
         },
         None => {

@@ -135,13 +135,12 @@ pub(super) fn told(snapshot: &Snapshot, principal: &Subject, limit: &BoundLimit)
             let (kind, id) = store.name_of(principal);
             vec![uid(store, kind, id)]
         }
-        Some(Each::Key) => Vec::new(),
         Some(Each::Team) => {
             let meant = caller.above().into_iter().filter(|group| caller.is_meant(*group, &limit.payers));
             caller.uids(meant, Kind::TEAM)
         }
         Some(Each::Org) => caller.orgs(&limit.payers),
-        Some(Each::Model | Each::Router | Each::EndUser | Each::Metadata(_)) => Vec::new(),
+        Some(Each::Key | Each::Model | Each::Router | Each::EndUser | Each::Metadata(_)) => Vec::new(),
     };
     if subjects.is_empty() {
         subjects.push(caller.own());
