@@ -20,7 +20,8 @@ const MAX_CREDENTIAL_BYTES: u64 = 16 * 1024;
 pub(super) struct AskingArguments {
     #[command(flatten)]
     session: SessionArguments,
-    /// The file of a credential; else TOLLGATE_TOKEN has it, else whoever is signed in at the server asks (`tollgate login`)
+    /// The file of a credential, - for stdin; else TOLLGATE_TOKEN has it, else whoever is signed in at the server asks
+    /// (`tollgate login`)
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }

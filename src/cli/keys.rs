@@ -320,30 +320,37 @@ impl ListArguments {
     fn pages(&self) -> Asked {
         let owner = self.owner.as_ref().map(|owner| format!("&owner={}", encoded(&owner.to_string())));
         let owner = owner.unwrap_or_default();
-        let (mut keys, mut after) = (Vec::new(), String::new());
-        loop {
-            let path = format!("/v1/keys?page_size=1000{owner}{after}");
-            let (mut page, format) = self.server.ask(Method::GET, &path, None)?;
-            if let Some(Value::Array(more)) = page.get_mut("keys").map(Value::take) {
-                keys.extend(more);
+        self.server.waited(async {
+            let bearer = self.server.bearer().await?;
+            let (mut keys, mut after) = (Vec::new(), String::new());
+            loop {
+                let path = format!("/v1/keys?page_size=1000{owner}{after}");
+                let mut page = self.server.exchange(&bearer, Method::GET, &path, None).await?;
+                if let Some(Value::Array(more)) = page.get_mut("keys").map(Value::take) {
+                    keys.extend(more);
+                }
+                match page.get("next").and_then(Value::as_str) {
+                    Some(next) => after = format!("&after={}", encoded(next)),
+                    None => return Ok(json!({ "keys": keys })),
+                }
             }
-            match page.get("next").and_then(Value::as_str) {
-                Some(next) => after = format!("&after={}", encoded(next)),
-                None => return Ok((json!({ "keys": keys }), format)),
-            }
-        }
+        })
     }
 }
 
 impl ServerArguments {
     fn ask(&self, method: Method, path: &str, body: Option<&Body>) -> Asked {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::NoServer(error.to_string()))?;
-        Ok((runtime.block_on(self.exchange(method, path, body))?, self.format))
+        self.waited(async { self.exchange(&self.bearer().await?, method, path, body).await })
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Option<&Body>) -> Result<Value, Failure> {
-        let server = self.asking.server();
+    fn waited(&self, work: impl Future<Output = Result<Value, Failure>>) -> Asked {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::NoServer(error.to_string()))?;
+        Ok((runtime.block_on(work)?, self.format))
+    }
+
+    /// What the server is shown. A command asks for it once: it may be read from stdin, or renewed.
+    async fn bearer(&self) -> Result<HeaderValue, Failure> {
         let token = self.asking.credential().await?.ok_or_else(|| {
             let ways = self.asking.ways_to_a_credential();
             Failure::NoServer(format!("keys are managed with a credential: {ways}"))
@@ -351,7 +358,18 @@ impl ServerArguments {
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
             .map_err(|_| Failure::NoServer("the credential is none that a header can hold".to_owned()))?;
         bearer.set_sensitive(true);
-        let mut headers = vec![(AUTHORIZATION, bearer)];
+        Ok(bearer)
+    }
+
+    async fn exchange(
+        &self,
+        bearer: &HeaderValue,
+        method: Method,
+        path: &str,
+        body: Option<&Body>,
+    ) -> Result<Value, Failure> {
+        let server = self.asking.server();
+        let mut headers = vec![(AUTHORIZATION, bearer.clone())];
         if body.is_some() {
             headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
         }

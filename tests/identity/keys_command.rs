@@ -142,3 +142,28 @@ fn a_path_may_say_its_methods_and_what_is_said_may_be_taken_back() {
     let changed = world.run(&[&["change", id][..], &cleared].concat());
     assert!(changed["paths"].is_null(), "{changed}");
 }
+
+/// As docs/identity.md has it: a fixed token, for as long as it takes to make a key.
+#[test]
+fn an_administrator_without_a_key_finds_a_way_back() {
+    let world = World::start();
+    let alice = world.run(&["create", "--owner", "User::\"alice\""]);
+    secret(alice["key"].as_str().unwrap());
+    world.run(&["delete", world.administrator.split('_').nth(1).unwrap()]);
+    let start = |temp, config: &str| Setup::without_files().file("people.yaml", PEOPLE).config(config).start_in(temp);
+    let server = start(world.server.crash(), "");
+    assert!(!server.log().contains("tg_"), "there are keys, so that none is made: {}", server.log());
+    let token = secret("way-back-0123456789abcdef");
+    let temp = server.crash();
+    std::fs::write(temp.path().join("way-back"), &token).unwrap();
+    let config = "identity:\n  providers:\n    - keys: {}\n    - static: { tokens: [{ token_file: way-back, \
+                  principal: 'User::\"way-back\"', roles: [\"tollgate:administrator\"] }] }\n";
+    let world = World { server: start(temp, config), administrator: token };
+    let owner = ["create", "--owner", "Service::\"tollgate:administrator\"", "--role", "tollgate:administrator"];
+    let made = world.run(&owner);
+    let administrator = secret(made["key"].as_str().unwrap());
+    let temp = world.server.crash();
+    std::fs::remove_file(temp.path().join("tollgate.yaml")).unwrap();
+    let world = World { server: start(temp, ""), administrator };
+    assert_eq!(world.run(&["list"])["keys"].as_array().unwrap().len(), 2);
+}

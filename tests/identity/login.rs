@@ -257,6 +257,9 @@ fn every_command_that_asks_a_server_takes_the_same_credentials() {
         assert_eq!(run(command, Some(administrator)).0, Some(0), "{command:?}");
         assert_eq!(run(command, Some("wrong-token-0123456789")).0, Some(1), "{command:?}");
         assert_eq!(run(&[command, &["--token-file", &good]].concat(), None).0, Some(0), "{command:?}");
+        let mut piped = home.command(&[command, &["--token-file", "-"]].concat());
+        piped.env("TOLLGATE_SERVER", &url).stdin(std::fs::File::open(&good).unwrap());
+        assert_eq!(piped.output().unwrap().status.code(), Some(0), "{command:?}");
         let named = run(&[command, &["--token-file", &wrong]].concat(), Some(administrator));
         assert_eq!(named.0, Some(1), "what is named goes before the environment: {named:?}");
         for (path, part) in [(&long, "too long"), (&empty, "no credential"), (&"/nope".to_owned(), "No such file")] {

@@ -132,6 +132,9 @@ fn what_is_wrong_with_a_claim_is_told_where_it_stands() {
         ("teams: [{ claim: groups }, ^[groups]]", "the path of a claim, or a mapping"),
         ("metadata: { run: { ^claims: run_id } }", "unknown field `claims`"),
         ("teams: { claim: groups, map: { a: ^[b] } }", "this must be a string"),
+        ("teams: { value: ^true }", "this must be a string"),
+        ("teams: { value: ^7 }", "this must be a string"),
+        ("teams: ^7", "the path of a claim, or a mapping"),
     ] {
         let column = 15 + claims.find('^').unwrap();
         let said = said_of(&format!(

@@ -112,6 +112,15 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
                 T::deserialize(text.into_deserializer()).map(OneOrMany::One)
             }
 
+            // One of another type says itself what it must be.
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+                T::deserialize(number.into_deserializer()).map(OneOrMany::One)
+            }
+
+            fn visit_bool<E: Error>(self, switch: bool) -> Result<Self::Value, E> {
+                T::deserialize(switch.into_deserializer()).map(OneOrMany::One)
+            }
+
             fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
                 T::deserialize(MapAccessDeserializer::new(members)).map(OneOrMany::One)
             }
