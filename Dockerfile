@@ -5,11 +5,11 @@
 # Beside the gateway, in one network namespace (a sidecar, or --network host): the server stays on loopback.
 #   docker run --network host -v "$PWD/policies:/policies:ro" -v tollgate-data:/data tollgate
 #
-# For others to reach it, it has to listen on another address. This version does not yet check who asks on such an
-# address and says so by refusing to start without --insecure: put it behind something that does check, such as a
-# network policy or a mesh with mTLS.
+# For others to reach it, it has to listen on another address. There callers prove themselves; the first start prints a
+# key to begin with, and keeps what it has of it in /data. Without TLS (TOLLGATE_TLS_CERTIFICATE_FILE,
+# TOLLGATE_TLS_KEY_FILE) credentials can be read on the way: let something in front of it end TLS.
 #   docker run -p 127.0.0.1:8181:8181 -e TOLLGATE_LISTEN=0.0.0.0:8181 -v "$PWD/policies:/policies:ro" \
-#     tollgate serve --insecure
+#     -v tollgate-data:/data tollgate
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src

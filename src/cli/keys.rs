@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -13,21 +14,38 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::asking::{AskingArguments, Failure, encoded, read_credential};
 use super::output::{self, Exit, Format, shown};
-use crate::edge::outgoing::{Address, Client, Outgoing};
-use crate::model::{EntityUid, KeyText, SecretText, bundle_key_hash, key_hash_text, key_text};
+use crate::edge::outgoing::{Client, Outgoing};
+use crate::model::{EntityUid, KeyText, bundle_key_hash, key_hash_text, key_text, strict_json};
 
 /// For the server to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// Longest file that a credential is read from.
-const MOST_TOKEN_BYTES: u64 = 16 * 1024;
+const PATH_HELP: &str =
+    r#"A path of the gateway that it may be used for; with methods as JSON: '{"path": "/v1/x", "methods": ["POST"]}'"#;
+/// What may be taken back of a key.
+const CLEARED: [&str; 12] = [
+    "models",
+    "routers",
+    "actions",
+    "paths",
+    "networks",
+    "limits",
+    "tags",
+    "roles",
+    "metadata",
+    "team",
+    "expires_at",
+    "note",
+];
 
 const EXAMPLE: &str = "\
 Examples:
   export TOLLGATE_TOKEN=tg_…            the administrator's key, or one of your own
   tollgate keys create --owner 'Service::\"support-bot\"' --model 'openai-main/*' --expires-at 2027-01-01T00:00:00Z
+  tollgate keys create --path /v1/models --path '{\"path\": \"/v1/chat/*\", \"methods\": [\"POST\"]}'
   tollgate keys rotate 3JxqPZ0aTn4L --grace-seconds 3600
   tollgate keys revoke 3JxqPZ0aTn4L --reason 'it was in a log'
   tollgate keys hash ci                 a key for a bundle in git, and its hash
@@ -62,15 +80,11 @@ enum Command {
     Hash(HashArguments),
 }
 
-/// Which server, and who asks.
+/// Which server, who asks, and how the answer is written.
 #[derive(Debug, Args)]
 struct ServerArguments {
-    /// The server
-    #[arg(long, value_name = "URL", env = "TOLLGATE_SERVER", default_value = "http://127.0.0.1:8181", hide_env_values = true, value_parser = server)]
-    server: Address,
-    /// The file of the credential; else TOLLGATE_TOKEN has it
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    asking: AskingArguments,
     /// How the answer is written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -88,9 +102,8 @@ struct SaidArguments {
     /// An action that it may do
     #[arg(long = "action", value_name = "ACTION")]
     actions: Vec<String>,
-    /// A path of the gateway that it may be used for
-    #[arg(long = "path", value_name = "PATH")]
-    paths: Vec<String>,
+    #[arg(long = "path", value_name = "PATH", value_parser = path, help = PATH_HELP)]
+    paths: Vec<Value>,
     /// A network that it may be used from
     #[arg(long = "network", value_name = "NETWORK")]
     networks: Vec<String>,
@@ -151,8 +164,8 @@ struct ChangeArguments {
     /// The key's public id
     #[arg(value_name = "ID", value_parser = id)]
     id: String,
-    /// What is taken back: models, routers, actions, paths, networks, limits, tags, roles, metadata, team, expires_at, note
-    #[arg(long, value_name = "MEMBER")]
+    /// What is taken back
+    #[arg(long, value_name = "MEMBER", value_parser = PossibleValuesParser::new(CLEARED))]
     clear: Vec<String>,
     #[command(flatten)]
     said: SaidArguments,
@@ -194,15 +207,6 @@ struct HashArguments {
     key_file: Option<PathBuf>,
 }
 
-fn server(text: &str) -> Result<Address, String> {
-    let address = Address::parse(text).map_err(|error| error.to_string())?;
-    if address.is_bare() {
-        Ok(address)
-    } else {
-        Err("expected an address alone, such as http://127.0.0.1:8181".to_owned())
-    }
-}
-
 fn id(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let is_id = (1..=128).contains(&text.len()) && text.bytes().all(plain);
@@ -211,6 +215,14 @@ fn id(text: &str) -> Result<String, String> {
     } else {
         Err("the id of a key is what stands between `tg_` and the last `_`".to_owned())
     }
+}
+
+/// A path, or the JSON of one with its methods.
+fn path(text: &str) -> Result<Value, String> {
+    if !text.starts_with('{') {
+        return Ok(text.into());
+    }
+    strict_json::from_slice(text.as_bytes()).map_err(|error| format!("what begins with a brace is JSON: {error}"))
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -250,15 +262,8 @@ pub(super) fn run(arguments: &KeysArguments) -> ExitCode {
     match done {
         Ok((told, Format::Json)) => output::data(&format!("{told:#}\n"), Exit::Fine, Exit::Usage),
         Ok((told, Format::Text)) => output::data(&text(&told), Exit::Fine, Exit::Usage),
-        Err(Failure::NoServer(message)) => output::fail(message, Exit::Usage),
-        Err(Failure::Refused(message)) => output::fail(message, Exit::Error),
+        Err(failure) => failure.told(),
     }
-}
-
-/// Why there is nothing to tell.
-enum Failure {
-    NoServer(String),
-    Refused(String),
 }
 
 /// What is sent.
@@ -286,13 +291,15 @@ impl SaidArguments {
             ("models", &self.models),
             ("routers", &self.routers),
             ("actions", &self.actions),
-            ("paths", &self.paths),
             ("networks", &self.networks),
             ("tags", &self.tags),
             ("roles", &self.roles),
         ];
         for (name, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
             body.insert(name.to_owned(), json!(list));
+        }
+        if !self.paths.is_empty() {
+            body.insert("paths".to_owned(), json!(self.paths));
         }
         let texts = [("team", &self.team), ("expires_at", &self.expires_at), ("note", &self.note)];
         for (name, text) in texts {
@@ -311,51 +318,58 @@ impl SaidArguments {
 impl ListArguments {
     /// All pages as one.
     fn pages(&self) -> Asked {
-        let owner = self.owner.as_ref().map(|owner| format!("&owner={}", super::limits::encoded(&owner.to_string())));
+        let owner = self.owner.as_ref().map(|owner| format!("&owner={}", encoded(&owner.to_string())));
         let owner = owner.unwrap_or_default();
-        let (mut keys, mut after) = (Vec::new(), String::new());
-        loop {
-            let path = format!("/v1/keys?page_size=1000{owner}{after}");
-            let (mut page, format) = self.server.ask(Method::GET, &path, None)?;
-            if let Some(Value::Array(more)) = page.get_mut("keys").map(Value::take) {
-                keys.extend(more);
+        self.server.waited(async {
+            let bearer = self.server.bearer().await?;
+            let (mut keys, mut after) = (Vec::new(), String::new());
+            loop {
+                let path = format!("/v1/keys?page_size=1000{owner}{after}");
+                let mut page = self.server.exchange(&bearer, Method::GET, &path, None).await?;
+                if let Some(Value::Array(more)) = page.get_mut("keys").map(Value::take) {
+                    keys.extend(more);
+                }
+                match page.get("next").and_then(Value::as_str) {
+                    Some(next) => after = format!("&after={}", encoded(next)),
+                    None => return Ok(json!({ "keys": keys })),
+                }
             }
-            match page.get("next").and_then(Value::as_str) {
-                Some(next) => after = format!("&after={}", super::limits::encoded(next)),
-                None => return Ok((json!({ "keys": keys }), format)),
-            }
-        }
+        })
     }
 }
 
 impl ServerArguments {
     fn ask(&self, method: Method, path: &str, body: Option<&Body>) -> Asked {
+        self.waited(async { self.exchange(&self.bearer().await?, method, path, body).await })
+    }
+
+    fn waited(&self, work: impl Future<Output = Result<Value, Failure>>) -> Asked {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::NoServer(error.to_string()))?;
-        Ok((runtime.block_on(self.exchange(method, path, body))?, self.format))
+        Ok((runtime.block_on(work)?, self.format))
     }
 
-    fn token(&self) -> Result<SecretText, Failure> {
-        let usage = |message: String| Failure::NoServer(message);
-        if let Some(path) = &self.token_file {
-            let unread = |error| usage(format!("{}: {error}", path.display()));
-            if std::fs::metadata(path).map_err(unread)?.len() > MOST_TOKEN_BYTES {
-                return Err(usage(format!("{}: it is too long for a credential", path.display())));
-            }
-            return Ok(SecretText::new(std::fs::read_to_string(path).map_err(unread)?.trim()));
-        }
-        let token = crate::config::token().filter(|token| !token.expose().is_empty());
-        token.ok_or_else(|| {
-            usage("keys are managed with a credential: set TOLLGATE_TOKEN, or name --token-file".to_owned())
-        })
-    }
-
-    async fn exchange(&self, method: Method, path: &str, body: Option<&Body>) -> Result<Value, Failure> {
-        let server = &self.server;
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.token()?.expose()))
+    /// What the server is shown. A command asks for it once: it may be read from stdin, or renewed.
+    async fn bearer(&self) -> Result<HeaderValue, Failure> {
+        let token = self.asking.credential().await?.ok_or_else(|| {
+            let ways = self.asking.ways_to_a_credential();
+            Failure::NoServer(format!("keys are managed with a credential: {ways}"))
+        })?;
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
             .map_err(|_| Failure::NoServer("the credential is none that a header can hold".to_owned()))?;
         bearer.set_sensitive(true);
-        let mut headers = vec![(AUTHORIZATION, bearer)];
+        Ok(bearer)
+    }
+
+    async fn exchange(
+        &self,
+        bearer: &HeaderValue,
+        method: Method,
+        path: &str,
+        body: Option<&Body>,
+    ) -> Result<Value, Failure> {
+        let server = self.asking.server();
+        let mut headers = vec![(AUTHORIZATION, bearer.clone())];
         if body.is_some() {
             headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
         }
@@ -423,8 +437,8 @@ fn uid(value: &Value) -> Option<String> {
 /// A key for a bundle: the key on stdout's first line, what to commit behind it.
 fn hash(arguments: &HashArguments) -> ExitCode {
     let text = match &arguments.key_file {
-        Some(path) => match std::fs::read_to_string(path) {
-            Ok(text) => SecretText::new(text.trim()),
+        Some(path) => match read_credential(path) {
+            Ok(text) => text,
             Err(error) => return output::fail(format_args!("{}: {error}", path.display()), Exit::Usage),
         },
         None => {

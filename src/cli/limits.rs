@@ -1,14 +1,13 @@
 //! `limits`: where a caller stands, as a running server tells it.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Map, Value};
 
+use super::asking::{AskingArguments, Failure, encoded};
 use super::output::{self, Exit, Format, Paint, number, shown};
-use super::session::{SessionArguments, Sessions};
 use crate::client::{Client, ClientError, Credentials};
 use crate::model::EntityUid;
 
@@ -31,16 +30,10 @@ pub(super) struct LimitsArguments {
     #[arg(long, value_name = "UID")]
     principal: EntityUid,
     #[command(flatten)]
-    session: SessionArguments,
+    asking: AskingArguments,
     /// How the answer is written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-/// Why there is nothing to tell.
-enum Failure {
-    NoServer(String),
-    Refused(String),
 }
 
 pub(super) fn run(arguments: &LimitsArguments) -> ExitCode {
@@ -57,27 +50,34 @@ pub(super) fn run(arguments: &LimitsArguments) -> ExitCode {
             };
             output::data(&text, Exit::Fine, Exit::Usage)
         }
-        Err(Failure::NoServer(message)) => output::fail(message, Exit::Usage),
-        Err(Failure::Refused(message)) => output::fail(message, Exit::Error),
+        Err(failure) => failure.told(),
     }
 }
 
-/// Asks as whoever is signed in at the server, if anybody is.
+/// Asks with a credential, if there is one: where decisions are open, nobody needs any.
 async fn asked(arguments: &LimitsArguments) -> Result<Map<String, Value>, Failure> {
-    let server = &arguments.session.server;
-    let mut client = Client::builder(server.to_string()).timeout(TIMEOUT);
-    let signed_in =
-        Sessions::open_if_there(&arguments.session).map_err(|error| Failure::NoServer(error.to_string()))?;
-    if let Some(mut sessions) = signed_in {
-        let token = sessions.token(server).await.map_err(|error| Failure::Refused(error.to_string()))?;
-        client = client.credentials(Credentials::bearer(&token));
+    let credential = arguments.asking.credential().await?;
+    let mut client = Client::builder(arguments.asking.server().to_string()).timeout(TIMEOUT);
+    if let Some(token) = &credential {
+        client = client.credentials(Credentials::bearer(token));
     }
+    let failed = |error| match error {
+        ClientError::Refused { status: 401, message, .. } if credential.is_none() => {
+            Failure::Refused(format!("{message}; {}", arguments.asking.ways_to_a_credential()))
+        }
+        ClientError::Refused { message, .. } => Failure::Refused(message),
+        error => Failure::NoServer(error.to_string()),
+    };
     let client = client.build().map_err(failed)?;
-    ask(arguments, &client).await
+    ask(arguments, &client, failed).await
 }
 
 /// All pages as one.
-async fn ask(arguments: &LimitsArguments, client: &Client) -> Result<Map<String, Value>, Failure> {
+async fn ask(
+    arguments: &LimitsArguments,
+    client: &Client,
+    failed: impl Fn(ClientError) -> Failure,
+) -> Result<Map<String, Value>, Failure> {
     let principal = encoded(&arguments.principal.to_string());
     let (mut whole, mut limits) = (Map::new(), Vec::new());
     let mut after = String::new();
@@ -85,7 +85,7 @@ async fn ask(arguments: &LimitsArguments, client: &Client) -> Result<Map<String,
         let path = format!("/limits?principal={principal}&page_size=1000{after}");
         let mut page = match client.get(&path).await {
             Ok(Value::Object(page)) if page.contains_key("limits") => page,
-            Ok(_) => return Err(failed(ClientError::NotTollgate(arguments.session.server.to_string()))),
+            Ok(_) => return Err(failed(ClientError::NotTollgate(arguments.asking.server().to_string()))),
             Err(error) => return Err(failed(error)),
         };
         if let Some(Value::Array(more)) = page.remove("limits") {
@@ -105,26 +105,6 @@ async fn ask(arguments: &LimitsArguments, client: &Client) -> Result<Map<String,
     }
     let most = MOST_PAGES * 1000;
     Err(Failure::Refused(format!("there are more than {most} meters; ask GET /limits for them page by page")))
-}
-
-fn failed(error: ClientError) -> Failure {
-    match error {
-        ClientError::Refused { message, .. } => Failure::Refused(message),
-        error => Failure::NoServer(error.to_string()),
-    }
-}
-
-pub(super) fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }
 
 const HEAD: [&str; 8] = ["limit", "meter", "used", "held", "of", "left", "resets", "declared"];

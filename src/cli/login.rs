@@ -1,18 +1,14 @@
 //! `login`, `token`, `logout`: a session at a server, for a person's shell and the tools in it.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
+use super::asking::read_credential;
 use super::output::{self, Exit};
 use super::session::{Session, SessionArguments, SessionError, SessionIssuer, Sessions};
 use crate::client::{DeviceLogin, Exchange, Grant, Issuer, OAuthError};
-use crate::model::SecretText;
-
-/// Longest key.
-const MAX_KEY_BYTES: u64 = 16 * 1024;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -128,7 +124,7 @@ fn by_device(arguments: &LoginArguments) -> Result<Session, SessionError> {
     })??;
     if arguments.id_token && tokens.identity.is_none() {
         let description = "no ID token came; ask for the scope `openid`".to_owned();
-        return Err(OAuthError::Refused { code: "no_id_token".to_owned(), description }.into());
+        return Err(OAuthError::Refused { by: name, code: "no_id_token".to_owned(), description }.into());
     }
     let client_id = arguments.client_id.clone();
     let issuer = SessionIssuer { name, client_id, sends_id_token: arguments.id_token };
@@ -136,21 +132,10 @@ fn by_device(arguments: &LoginArguments) -> Result<Session, SessionError> {
 }
 
 fn by_key(arguments: &LoginArguments, path: &Path) -> Result<Session, SessionError> {
-    let key = key(path).map_err(|message| SessionError::File { path: path.to_owned(), message })?;
+    let key = read_credential(path).map_err(|message| SessionError::File { path: path.to_owned(), message })?;
     let server = arguments.session.server.to_string();
     let exchange = Exchange::new(&server, Grant::ApiKey(key))?;
     Ok(Session::new(None, &waited(async { exchange.first().await })??))
-}
-
-fn key(path: &Path) -> Result<SecretText, String> {
-    let mut text = zeroize::Zeroizing::new(String::new());
-    let read = if path == Path::new("-") {
-        std::io::stdin().lock().take(MAX_KEY_BYTES).read_to_string(&mut text)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(MAX_KEY_BYTES).read_to_string(&mut text))
-    };
-    read.map_err(|error| error.to_string())?;
-    if text.trim().is_empty() { Err("it holds no key".to_owned()) } else { Ok(SecretText::new(text.trim())) }
 }
 
 /// Waits for what asks elsewhere.
@@ -160,13 +145,7 @@ pub(super) fn waited<T>(work: impl Future<Output = T>) -> Result<T, SessionError
     Ok(runtime.map_err(failed)?.block_on(work))
 }
 
-/// Told on stderr. What may be otherwise another time, or is the command line's, ends with 2.
+/// Told on stderr.
 fn failed(error: &SessionError) -> ExitCode {
-    let exit = match error {
-        SessionError::None(_) | SessionError::Ended(..) | SessionError::OAuth(OAuthError::Refused { .. }) => {
-            Exit::Error
-        }
-        _ => Exit::Usage,
-    };
-    output::fail(error, exit)
+    output::fail(error, error.exit())
 }

@@ -10,6 +10,7 @@
 )]
 
 mod answer;
+mod asking;
 mod assume;
 mod bundle;
 mod check;

@@ -5,7 +5,7 @@ mod keys;
 mod tokens;
 
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub struct ServeArguments {
     /// The config file [default: tollgate.yaml, if it is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen where other machines reach it, though callers cannot prove who they are
+    /// Let whoever reaches the server ask and reload without a credential; managing keys still takes one
     #[arg(long)]
     insecure: bool,
     /// Take warnings about the bundle for errors
@@ -121,6 +121,7 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(providers) => providers,
         Err(error) => return usage(&*error),
     };
+    keys::warn_where_left_out(settings);
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let mut builder = Engine::builder();
     builder = builder.failures(settings.identity.failures.clone());
@@ -361,22 +362,41 @@ async fn follow_hangups(engine: Engine, mut hangups: tokio::signal::unix::Signal
 }
 
 fn tell_start(address: SocketAddr, settings: &Settings) {
-    let open = if settings.insecure {
-        "--insecure: whoever reaches this address may ask and reload"
+    let (open, credential) = if settings.insecure {
+        ("--insecure: whoever reaches this address may ask and reload", "")
     } else if settings.http_options().open {
-        "on loopback decisions are open: every process of this machine may ask and reload"
+        ("on loopback decisions are open: every process of this machine may ask and reload", "")
     } else {
-        "callers prove themselves: in `Authorization`, or with a key in a header of its own"
+        let shown = " -H \"Authorization: Bearer $TOLLGATE_TOKEN\"";
+        ("callers prove themselves: in `Authorization`, or with a key in a header of its own", shown)
     };
-    let scheme = if settings.tls_options().is_some() { "https" } else { "http" };
+    let is_encrypted = settings.tls_options().is_some();
+    let scheme = if is_encrypted { "https" } else { "http" };
+    if !is_encrypted && !address.ip().is_loopback() && !settings.identity.providers.is_empty() {
+        say(&format!(
+            "warning: {address} speaks plain HTTP, so that credentials can be read on the way; set tls.certificate_file \
+             and tls.key_file, or let something in front of it end TLS"
+        ));
+    }
+    let reached = reached_at(address);
     say(&format!(
         "tollgate {} listens on {scheme}://{address}, serving {}
 {open}
-try: curl -s {scheme}://{address}/is_authorized -H 'Content-Type: application/json' \\
+try: curl -s {scheme}://{reached}/is_authorized{credential} -H 'Content-Type: application/json' \\
   -d '{{\"principal\": \"User::\\\"alice\\\"\", \"action\": \"chat\", \"resource\": \"Model::\\\"openai-main/gpt-4o\\\"\"}}'",
         env!("CARGO_PKG_VERSION"),
         settings.policies.display(),
     ));
+}
+
+/// Where this machine reaches what listens on `address`: every address is none to connect to.
+fn reached_at(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(every) if every.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(every) if every.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        one => one,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 /// One line about a load that worked, the whole report about one that did not.

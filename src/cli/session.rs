@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::output::Exit;
 use crate::client::{Exchange, Grant, Issuer, OAuthError, Tokens};
 use crate::edge::clock::SystemClock;
 use crate::edge::outgoing::Address;
@@ -56,6 +57,16 @@ pub(super) enum SessionError {
     File { path: PathBuf, message: String },
     #[error("no config directory: name a file with --credentials or TOLLGATE_CREDENTIALS")]
     Nowhere,
+}
+
+impl SessionError {
+    /// How a command ends: what may be otherwise another time, or is the command line's, ends with 2.
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::None(_) | Self::Ended(..) | Self::OAuth(OAuthError::Refused { .. }) => Exit::Error,
+            _ => Exit::Usage,
+        }
+    }
 }
 
 /// One server's session.
@@ -137,8 +148,11 @@ impl Session {
 
     /// The next one, by its refresh token.
     async fn renewed(&self, server: &str) -> Result<Self, OAuthError> {
-        let ended =
-            || OAuthError::Refused { code: "invalid_grant".to_owned(), description: "no refresh token".to_owned() };
+        let ended = || OAuthError::Refused {
+            by: server.to_owned(),
+            code: "invalid_grant".to_owned(),
+            description: "no refresh token".to_owned(),
+        };
         let last = self.tokens();
         let refresh = last.refresh.ok_or_else(ended)?;
         let mut next = match &self.issuer {

@@ -95,7 +95,8 @@ impl DeviceLogin {
     /// # Errors
     /// Where nobody does in time, or it is refused.
     pub async fn wait(&self) -> Result<Tokens, OAuthError> {
-        let ended = || OAuthError::Refused { code: "expired_token".to_owned(), description: String::new() };
+        let by = || self.issuer.name().to_owned();
+        let ended = || OAuthError::Refused { by: by(), code: "expired_token".to_owned(), description: String::new() };
         tokio::time::timeout(self.expires_in, self.poll()).await.map_err(|_| ended())?
     }
 
@@ -143,6 +144,7 @@ impl Renew for SignedIn {
         Box::pin(async move {
             let Some(last) = last else { return Ok(self.first.clone()) };
             let ended = || OAuthError::Refused {
+                by: self.issuer.name().to_owned(),
                 code: "invalid_grant".to_owned(),
                 description: "no refresh token came; sign in again".to_owned(),
             };
@@ -158,7 +160,10 @@ mod tests {
 
     #[test]
     fn an_issuer_that_wants_it_is_asked_less_often() {
-        let refused = |code: &str| OAuthError::Refused { code: code.to_owned(), description: String::new() };
+        let refused = |code: &str| {
+            let (by, description) = ("i".to_owned(), String::new());
+            OAuthError::Refused { by, code: code.to_owned(), description }
+        };
         let second = Duration::from_secs(1);
         assert_eq!(Step::after(refused("authorization_pending"), second), Step::Wait(second));
         assert_eq!(Step::after(refused("slow_down"), second), Step::Wait(6 * second));

@@ -71,7 +71,8 @@ impl Exchange {
             }
             Grant::Refresh => {
                 let description = "the session has ended; sign in again".to_owned();
-                return Err(OAuthError::Refused { code: "invalid_grant".to_owned(), description });
+                let by = self.client.address().to_string();
+                return Err(OAuthError::Refused { by, code: "invalid_grant".to_owned(), description });
             }
         })
         .await
@@ -99,7 +100,7 @@ impl Exchange {
             let text = answer.pointer(&format!("/error/{member}")).and_then(Value::as_str).unwrap_or_default();
             text.chars().filter(|next| !next.is_control()).take(200).collect::<String>()
         };
-        Err(OAuthError::Refused { code: said("code"), description: said("message") })
+        Err(OAuthError::Refused { by: server, code: said("code"), description: said("message") })
     }
 }
 

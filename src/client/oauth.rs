@@ -28,14 +28,14 @@ const MOST_BYTES: usize = 1024 * 1024;
 /// Longest that a token is taken to live.
 const MOST_SECONDS: i64 = 366 * 86_400;
 
-/// Why an issuer hands out nothing.
+/// Why whoever hands out tokens, an issuer or a server of Tollgate's, hands out none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OAuthError {
     /// Its address, or one in its document, is none.
-    #[error("`{0}` is no address of an issuer: it begins with https://, or is on this machine")]
+    #[error("`{0}` is no address of who hands out tokens: it begins with https://, or is on this machine")]
     Address(String),
     /// It does not answer.
-    #[error("no answer from the issuer {0}: {1}")]
+    #[error("no answer from {0}: {1}")]
     NoAnswer(String, String),
     /// Its document is not its own.
     #[error("the issuer {0} calls itself `{1}`")]
@@ -44,11 +44,13 @@ pub enum OAuthError {
     #[error("the issuer {0} has no {1}")]
     Lacks(String, &'static str),
     /// What it answers is not what such issuers answer.
-    #[error("the issuer {0} answers what cannot be read")]
+    #[error("{0} answers what cannot be read")]
     Form(String),
     /// It refuses: one of the codes of RFC 6749, section 5.2, or RFC 8628, section 3.5.
-    #[error("the issuer refuses: {code}{}", about(description))]
+    #[error("{by} refuses: {code}{}", about(description))]
     Refused {
+        /// Who refuses: the issuer, or the server.
+        by: String,
         /// The code.
         code: String,
         /// What it says besides.
@@ -177,7 +179,7 @@ fn refused(name: &str, answer: &Value) -> OAuthError {
     if code.is_empty() {
         return OAuthError::Form(name.to_owned());
     }
-    OAuthError::Refused { code, description: shown("error_description") }
+    OAuthError::Refused { by: name.to_owned(), code, description: shown("error_description") }
 }
 
 /// Reads what a token endpoint answers.

@@ -49,7 +49,7 @@ pub struct Settings {
     pub meters_in_memory: bool,
     /// The Redis that keeps meters for many nodes; none where its address is empty.
     pub redis: RedisOptions,
-    /// Whether other addresses than loopback may be listened on, though callers cannot prove who they are.
+    /// Whether whoever reaches the server may ask and reload without a credential.
     pub insecure: bool,
     /// Whether warnings about a bundle are errors.
     pub strict: bool,

@@ -120,7 +120,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "insecure",
-        about: "Whether to listen where other machines reach it, though callers cannot prove who they are.",
+        about: "Whether whoever reaches the server may ask and reload without a credential; managing keys still takes one.",
         field: Field::Switch(|s| &mut s.insecure),
     },
     Entry {

@@ -5,12 +5,15 @@
 //! serializer takes.
 
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use http::StatusCode;
+use http::header::HeaderValue;
 
-use crate::gate::CandidatesDecision;
+use crate::gate::{Authenticator, CandidatesDecision, Credential};
 use crate::model::{
-    CandidateDecision, Decision, DecisionCode, EntityUid, EvaluationError, LimitStanding, Refusal, RuleReference,
+    CandidateDecision, Decision, DecisionCode, EntityUid, EvaluationError, LimitStanding, Refusal, RefusalReason,
+    RuleReference, Timestamp,
 };
 
 /// The name of a decision: unique in this process by its number, and beyond it by chance.
@@ -92,6 +95,23 @@ pub(crate) fn status_of(code: DecisionCode, budgets: StatusCode) -> StatusCode {
         DecisionCode::BudgetExceeded => budgets,
         _ => StatusCode::FORBIDDEN,
     }
+}
+
+/// Whether a proof was right, but for a nonce that has aged: its sender is to try again with a new one.
+pub(crate) fn is_stale(refusal: &Refusal, credential: &Credential) -> bool {
+    refusal.reason == RefusalReason::Expired && matches!(credential, Credential::Digest { .. })
+}
+
+/// What a caller that must prove itself is told in `WWW-Authenticate`, a header each: bearers, and what providers take
+/// besides.
+pub(crate) fn challenges(providers: &[Arc<dyn Authenticator>], stale: bool, now: Timestamp) -> Vec<HeaderValue> {
+    let mut challenges = vec![HeaderValue::from_static("Bearer realm=\"tollgate\"")];
+    for challenge in providers.iter().filter_map(|provider| provider.challenge(now)) {
+        let stale = stale && challenge.starts_with("Digest ");
+        let challenge = if stale { challenge + ", stale=true" } else { challenge };
+        challenges.extend(HeaderValue::from_str(&challenge).ok());
+    }
+    challenges
 }
 
 /// What begins the names of this process' decisions: a number that no other process has, as far as chance goes.

@@ -81,9 +81,9 @@ impl Drop for LookedAt<'_> {
 }
 
 fn too_many(wait_ms: i64) -> Refusal {
-    let seconds = wait_ms.saturating_add(999).div_euclid(1_000);
+    let seconds = u64::try_from(wait_ms).unwrap_or_default().div_ceil(1_000);
     let message = format!("too many credentials that prove nobody came from there; try again in {seconds} s");
-    Refusal::new(RefusalReason::TooManyFailures, message)
+    Refusal::new(RefusalReason::TooManyFailures, message).retry_after(seconds)
 }
 
 fn no_bundle() -> Refusal {

@@ -71,7 +71,7 @@ impl Asks for RouteMap {
 ///
 /// A permitted request reaches the service with its [`Identity`] (as `Arc<Identity>`) and [`Decision`] in its
 /// extensions. Any other is answered with the decision as `POST /is_authorized?status=map` has it: 401 where its
-/// credential proves nobody, 429 where a rate or concurrency has no room, else 403; 400 where it is no request that the
+/// credential proves nobody, with a challenge for each form that the engine's providers take, 429 where a rate or concurrency has no room, else 403; 400 where it is no request that the
 /// schema takes, 503 before the first bundle. Nothing is held: what limits count is settled by whoever serves the request.
 ///
 /// Conditions see the request's `method` and `path`, and `ip` where a [`Peer`] stands in its extensions.
@@ -216,19 +216,21 @@ struct Refused {
     status: StatusCode,
     body: String,
     retry_after_seconds: Option<u64>,
+    /// What the caller may prove itself with, where it must.
+    challenges: Vec<HeaderValue>,
 }
 
 impl Refused {
     /// An error as the server has them: no decision was made.
     fn error(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
         let body = json!({ "error": { "code": code, "message": message.into(), "param": null } });
-        Self { status, body: body.to_string(), retry_after_seconds: None }
+        Self { status, body: body.to_string(), retry_after_seconds: None, challenges: Vec::new() }
     }
 
     fn decided(status: StatusCode, text: Vec<u8>, retry_after_seconds: Option<u64>) -> Self {
         // What is written is JSON.
         let body = String::from_utf8(text).unwrap_or_default();
-        Self { status, body, retry_after_seconds }
+        Self { status, body, retry_after_seconds, challenges: Vec::new() }
     }
 
     fn response<R: From<String>>(self) -> Response<R> {
@@ -236,8 +238,8 @@ impl Refused {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollgate\""));
+        for challenge in self.challenges {
+            headers.append(WWW_AUTHENTICATE, challenge);
         }
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -259,11 +261,15 @@ impl<A: Asks> Guard<A> {
         let invalid = |message: String| Refused::error(StatusCode::BAD_REQUEST, "invalid_request", message);
         let presented = self.headers.presented(head, &peer).map_err(|error| invalid(error.to_string()))?;
         let facts = self.engine.facts();
-        let proved = match presented {
-            Some(presented) => self.engine.authenticate_by(&presented, &snapshot, facts.now).await,
+        let proved = match &presented {
+            Some(presented) => self.engine.authenticate_by(presented, &snapshot, facts.now).await,
             None => Err(Refusal::new(RefusalReason::NotRecognized, "this takes a credential")),
         };
-        let identity = proved.map_err(|refusal| self.refused(&snapshot, &asked, &refusal))?;
+        let identity = proved.map_err(|refusal| {
+            let stale = presented.is_some_and(|presented| answer::is_stale(&refusal, &presented.credential));
+            let challenges = answer::challenges(self.engine.authenticators(), stale, facts.now);
+            Refused { challenges, ..self.refused(&snapshot, &asked, &refusal) }
+        })?;
         let decision = self.decide((&snapshot, &facts), &identity, self.told(head, &peer, asked)).await?;
         if decision.is_permit() { Ok((identity, decision)) } else { Err(self.forbidden(&decision)) }
     }
@@ -309,7 +315,8 @@ impl<A: Asks> Guard<A> {
         let mut text = Vec::new();
         let about = About { action: &asked.action, resource: Some(&asked.resource), candidates: None };
         answer::write_refused(&mut text, self.id(), snapshot.revision(), &about, refusal);
-        Refused::decided(answer::status_of(refusal.reason.code(), StatusCode::FORBIDDEN), text, None)
+        let status = answer::status_of(refusal.reason.code(), StatusCode::FORBIDDEN);
+        Refused::decided(status, text, refusal.retry_after_seconds)
     }
 
     fn forbidden(&self, decision: &Decision) -> Refused {

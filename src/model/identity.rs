@@ -327,18 +327,27 @@ pub struct Refusal {
     pub message: String,
     /// What the log gets besides: a key's public id, an issuer. Never a secret.
     pub about: Option<SmolStr>,
+    /// When to try again, where waiting helps.
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal that tells the caller `message`.
     pub fn new(reason: RefusalReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), about: None }
+        Self { reason, message: message.into(), about: None, retry_after_seconds: None }
     }
 
     /// The same, with what the log gets besides.
     #[must_use]
     pub fn about(mut self, about: impl Into<SmolStr>) -> Self {
         self.about = Some(about.into());
+        self
+    }
+
+    /// The same, with when to try again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_seconds = Some(seconds);
         self
     }
 }

@@ -165,11 +165,20 @@ fn other_machines_are_only_let_in_where_that_was_asked_for() {
     }
     let server = Setup::new().argument("--listen").argument("0.0.0.0:0").argument("--insecure").start();
     server.until("it says who may ask", |server| server.log().contains("--insecure"));
+    let tried = format!("try: curl -s http://127.0.0.1:{}/is_authorized -H 'Content-Type", server.address.port());
+    server.until("it names an address to connect to", |server| server.log().contains(&tried));
+    assert!(server.log().contains("warning: 0.0.0.0:") && server.log().contains("plain HTTP"), "{}", server.log());
     let loopback = Server::start();
     assert!(loopback.log().contains("loaded revision"), "{}", loopback.log());
     loopback.until("it says who may ask", |server| {
         server.log().contains("on loopback decisions are open") && server.log().contains("curl")
     });
+    assert!(!loopback.log().contains("warning: ") && !loopback.log().contains("TOLLGATE_TOKEN"), "{}", loopback.log());
+    let closed = Setup::new().config("identity: { loopback: closed }\n").start();
+    closed.until("it says how to show a credential", |server| {
+        server.log().contains("/is_authorized -H \"Authorization: Bearer $TOLLGATE_TOKEN\" -H 'Content-Type")
+    });
+    assert!(!closed.log().contains("plain HTTP"), "nobody listens in on loopback: {}", closed.log());
     let taken = loopback.address.to_string();
     let (code, said) = Setup::new().argument("--listen").argument(&taken).fail();
     assert!(code == Some(2) && said.contains("cannot listen on"), "{said}");

@@ -227,7 +227,8 @@ fn a_client_with_a_secret_gets_tokens_of_its_issuer() {
     assert!(matches!(fails("http://127.0.0.1:1".to_owned()), OAuthError::NoAnswer(..)));
     let refusing =
         FakeIssuer::start(|_, _| (401, json!({ "error": "invalid_client", "error_description": "no\u{1b}[31m" })));
-    assert_eq!(fails(refusing.url).to_string(), "the issuer refuses: invalid_client (no[31m)");
+    let told = format!("{} refuses: invalid_client (no[31m)", refusing.url);
+    assert_eq!(fails(refusing.url).to_string(), told);
     for answer in
         [json!({}), json!([]), json!({ "access_token": "x", "token_type": "DPoP" }), json!({ "token_type": "Bearer" })]
     {

@@ -404,9 +404,18 @@ fn tollgate_is_the_endpoint_of_others() {
     );
     let forbidden = ask(&with("/v1/chat/completions", r#"{"model": "openai-main/gpt-4o-mini"}"#));
     assert_eq!((forbidden.status, forbidden.json()["code"].as_str()), (403, Some("forbidden_by_rule")));
+    // Llama Stack sends what it reads of a query, a list for each name.
+    assert_eq!(ask(&with("/v1/chat/completions", r#"{"model": ["openai-main/gpt-4o"]}"#)).status, 200);
+    let forbidden = ask(&with("/v1/chat/completions", r#"{"model": ["openai-main/gpt-4o-mini"]}"#));
+    assert_eq!((forbidden.status, forbidden.json()["code"].as_str()), (403, Some("forbidden_by_rule")));
+    let several = ask(&with("/v1/chat/completions", r#"{"model": ["openai-main/gpt-4o", "openai-main/gpt-4o-mini"]}"#));
+    assert!(several.status == 400 && several.body.contains("several models"), "{}", several.body);
     for (what, body, param) in [
         ("no model", with("/v1/chat/completions", "{}"), "request.params"),
-        ("a model that is a list", with("/v1/chat/completions", r#"{"model": ["a/b"]}"#), "request.params"),
+        ("several models", with("/v1/chat/completions", r#"{"model": ["a/b", "a/c"]}"#), "request.params"),
+        ("a list of none", with("/v1/chat/completions", r#"{"model": []}"#), "request.params"),
+        ("a list of lists", with("/v1/chat/completions", r#"{"model": [["a/b"]]}"#), "request.params"),
+        ("a model that is a number", with("/v1/chat/completions", r#"{"model": 7}"#), "request.params"),
         ("an unknown path", with("/v1/nothing", gpt), "request.path"),
         ("a path in two readings", with("/v1/audio/../chat/completions", gpt), "request.path"),
         ("an encoded path", with("/v1/chat%2Fcompletions", gpt), "request.path"),

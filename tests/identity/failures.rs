@@ -92,11 +92,40 @@ fn a_caller_that_guesses_is_told_to_wait() {
     let mut client = server.connect();
     let mut call = |token: &str| {
         let header = format!("Authorization: Bearer {token}");
-        client.request("GET", "/metrics", &[&header], b"").status
+        client.request("GET", "/metrics", &[&header], b"")
     };
-    assert_eq!(call(TOKEN), 200);
-    assert_eq!([(); 5].map(|()| call("a-guess-of-somebody-else")), [401, 401, 401, 429, 429]);
-    assert_eq!(call(TOKEN), 200, "what proved somebody lately is no guess");
+    assert_eq!(call(TOKEN).status, 200);
+    assert_eq!([(); 5].map(|()| call("a-guess-of-somebody-else").status), [401, 401, 401, 429, 429]);
+    let seconds = retry_after(&call("a-guess-of-somebody-else"));
+    assert!((1..=3600).contains(&seconds), "{seconds}");
+    assert_eq!(call(TOKEN).status, 200, "what proved somebody lately is no guess");
+    assert!(!call(TOKEN).head.to_ascii_lowercase().contains("retry-after"));
+}
+
+/// The header of a refusal says in whole seconds what its message does.
+fn retry_after(refused: &Answer) -> u64 {
+    assert!(refused.is_error(429, "too_many_failures", ""), "{refused:?}");
+    let lines = refused.head.lines().filter_map(|line| line.split_once(": "));
+    let mut values = lines.filter(|(name, _)| name.eq_ignore_ascii_case("retry-after")).map(|(_, value)| value.trim());
+    let seconds: u64 = values.next().unwrap_or_else(|| panic!("{}", refused.head)).parse().unwrap();
+    assert_eq!(values.next(), None);
+    let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.ends_with(&format!("try again in {seconds} s")), "{message}");
+    seconds
+}
+
+#[test]
+fn those_who_guess_are_told_when_to_come_back_wherever_they_guess() {
+    let config = "identity: { failures: { source_burst: 1, source_every_ms: 3600000 } }\n";
+    let server = Setup::new().config(config).start();
+    let mut client = server.connect();
+    let mut guess = |path: &str, body: &str| client.post(path, body);
+    let validated = r#"{"api_key": "a-guess-of-somebody-else", "request": {"path": "/", "ip": "203.0.113.9"}}"#;
+    assert_eq!(guess("/v1/auth/validate", validated).status, 401);
+    retry_after(&guess("/v1/auth/validate", validated));
+    let exchanged = r#"{"grant_type": "api_key", "api_key": "a-guess-of-somebody-else"}"#;
+    assert_eq!(guess("/v1/token", exchanged).status, 401);
+    retry_after(&guess("/v1/token", exchanged));
 }
 
 #[test]

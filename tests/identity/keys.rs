@@ -559,10 +559,21 @@ fn bodies_say_what_is_known_and_once() {
         ("POST", &format!("{path}/rotate"), r#"{"grace_seconds": 1e99}"#, "grace_seconds"),
         ("POST", &format!("{path}/rotate"), r#"{"key": "tg_x"}"#, "key"),
         ("POST", &format!("{path}/revoke"), r#"{"reason": ""}"#, "reason"),
+        ("POST", "/v1/keys", r#"{"owner": "User::\"nobody\""}"#, "owner"),
     ] {
         let answer = raw(method, path, body);
         assert!(answer.is_error(400, "invalid_request", param), "{body}: {answer:?}");
     }
+    let undeclared = raw("POST", "/v1/keys", r#"{"owner": "User::\"nobody\""}"#);
+    assert!(undeclared.body.contains("`unknown_owners: allow`"), "{}", undeclared.body);
+    let budget = r#"{"budget": {"usd": 5, "every": "month"}}"#;
+    let unnamed = raw("PATCH", &path, &format!(r#"{{"limits": [{budget}, {budget}]}}"#));
+    assert!(unnamed.is_error(400, "invalid_request", "limits"), "{unnamed:?}");
+    let told = unnamed.body;
+    assert!(
+        told.contains("`budget`") && told.contains("give each an `id`") && told.contains("after its kind"),
+        "{told}"
+    );
     assert_eq!(raw("POST", "/v1/keys", "[").status, 400);
     assert_eq!(raw("PUT", &path, "{}").status, 405);
     for path in ["/v1/keys/", "/v1/keys//revoke", "/v1/keys/a%2Fb", "/v1/keys/a/b", "/v1/keys/../keys/a"] {
@@ -719,4 +730,51 @@ fn a_token_of_a_key_is_no_more_than_the_key_and_ends_with_it() {
     let revoked = keys.admin("POST", &format!("/v1/keys/{id}/revoke"), json!({"reason": "lost"}));
     assert_eq!(revoked.status, 200, "{}", revoked.body);
     assert_eq!(keys.question(bearer, json!({}))["code"], "credential_revoked");
+}
+
+/// There are keys in any number, and the labels of rules are not.
+#[test]
+fn what_kept_keys_forbid_is_counted_under_one_label() {
+    let text = secret(tollgate_key("ci", [9; 32]));
+    let key = tollgate::model::KeyText::parse(&text).unwrap();
+    let hash = tollgate::model::key_hash_text(&tollgate::model::bundle_key_hash(&key));
+    let bundle = format!("keys:\n  - {{ id: ci, hash: '{hash}', owner: 'User::\"alice\"', paths: [/v1/x] }}\n");
+    let keys = Keys::of(Setup::without_files().file("people.yaml", PEOPLE).file("keys.yaml", &bundle).start());
+    let narrowed = [
+        json!({"owner": "User::\"alice\"", "paths": ["/v1/x"]}),
+        json!({"owner": "User::\"alice\"", "models": ["oa/small"]}),
+    ];
+    let made = narrowed.map(|body| keys.make(body));
+    for (_, key) in &made {
+        assert_eq!(keys.code(key), "forbidden_by_rule");
+    }
+    assert_eq!(keys.code(&text), "forbidden_by_rule");
+    let metrics = keys.server.get("/metrics").body;
+    for line in
+        ["tollgate_rule_decisions_total{rule=\"key\"} 2", "tollgate_rule_decisions_total{rule=\"key:ci:paths\"} 1"]
+    {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    assert!(made.iter().all(|(id, _)| !metrics.contains(id)), "{metrics}");
+}
+
+/// Whoever adds a provider leaves the keys out, and hears of it.
+#[test]
+fn keys_that_no_provider_takes_are_told_at_the_start() {
+    let keys = Keys::start();
+    let (_, alice) = keys.make(json!({"owner": "User::\"alice\""}));
+    let others = "identity: { providers: [{ basic: {} }] }\n";
+    let temp = keys.server.crash();
+    let server = Setup::without_files().file("people.yaml", PEOPLE).config(others).start_in(temp);
+    assert!(server.log().contains("warning: ") && server.log().contains("`- keys: {}`"), "{}", server.log());
+    let question = json!({"credential": {"api_key": alice}, "action": "chat", "resource": "Model::\"oa/big\""});
+    assert_eq!(server.post("/is_authorized", &question.to_string()).json()["code"], "unauthenticated");
+    let temp = server.crash();
+    let both = "identity: { providers: [{ keys: {} }, { basic: {} }] }\n";
+    let server = Setup::without_files().file("people.yaml", PEOPLE).config(both).start_in(temp);
+    assert!(!server.log().contains("warning: "), "{}", server.log());
+    assert_eq!(server.post("/is_authorized", &question.to_string()).json()["code"], "permitted");
+    // Where there never were any, there is nothing to say.
+    let server = Setup::without_files().file("people.yaml", PEOPLE).config(others).start();
+    assert!(!server.log().contains("warning: "), "{}", server.log());
 }

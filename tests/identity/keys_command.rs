@@ -116,3 +116,54 @@ fn the_command_tells_whoever_may_not_and_where_nobody_answers() {
     let nobody = world.run_as(&world.administrator, &["list", "--server", "http://127.0.0.1:1"]);
     assert_eq!((nobody.status.code(), text(&nobody.stdout)), (Some(2), String::new()), "{}", text(&nobody.stderr));
 }
+
+#[test]
+fn a_path_may_say_its_methods_and_what_is_said_may_be_taken_back() {
+    let world = World::start();
+    let path = r#"{"path": "/v1/x", "methods": ["POST"]}"#;
+    let made = world.run(&["create", "--owner", "User::\"alice\"", "--path", path, "--path", "/v1/y/*"]);
+    secret(made["key"].as_str().unwrap());
+    assert_eq!(made["paths"], serde_json::json!([{"path": "/v1/x", "methods": ["POST"]}, "/v1/y/*"]), "{made}");
+    let id = made["id"].as_str().unwrap();
+    for odd in ["{", r#"{"path": "/a", "path": "/b"}"#] {
+        let refused = world.run_as(&world.administrator, &["change", id, "--path", odd]);
+        assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains("is JSON"), "{}", text(&refused.stderr));
+    }
+    let unknown = world.run_as(&world.administrator, &["change", id, "--clear", "bogus"]);
+    let told = text(&unknown.stderr);
+    assert_eq!(unknown.status.code(), Some(2), "{told}");
+    assert!(["owner", "reason", "grace_seconds"].iter().all(|name| !told.contains(name)), "{told}");
+    // Whatever it says that can be taken back can be.
+    let (_, members) = told.split_once("possible values: ").unwrap_or_else(|| panic!("{told}"));
+    let members: Vec<&str> = members.split(']').next().unwrap().split(", ").collect();
+    assert!(members.len() == 12 && members.contains(&"paths"), "{members:?}");
+    let cleared: Vec<&str> = members.iter().flat_map(|member| ["--clear", member]).collect();
+    let changed = world.run(&[&["change", id][..], &cleared].concat());
+    assert!(changed["paths"].is_null(), "{changed}");
+}
+
+/// As docs/identity.md has it: a fixed token, for as long as it takes to make a key.
+#[test]
+fn an_administrator_without_a_key_finds_a_way_back() {
+    let world = World::start();
+    let alice = world.run(&["create", "--owner", "User::\"alice\""]);
+    secret(alice["key"].as_str().unwrap());
+    world.run(&["delete", world.administrator.split('_').nth(1).unwrap()]);
+    let start = |temp, config: &str| Setup::without_files().file("people.yaml", PEOPLE).config(config).start_in(temp);
+    let server = start(world.server.crash(), "");
+    assert!(!server.log().contains("tg_"), "there are keys, so that none is made: {}", server.log());
+    let token = secret("way-back-0123456789abcdef");
+    let temp = server.crash();
+    std::fs::write(temp.path().join("way-back"), &token).unwrap();
+    let config = "identity:\n  providers:\n    - keys: {}\n    - static: { tokens: [{ token_file: way-back, \
+                  principal: 'User::\"way-back\"', roles: [\"tollgate:administrator\"] }] }\n";
+    let world = World { server: start(temp, config), administrator: token };
+    let owner = ["create", "--owner", "Service::\"tollgate:administrator\"", "--role", "tollgate:administrator"];
+    let made = world.run(&owner);
+    let administrator = secret(made["key"].as_str().unwrap());
+    let temp = world.server.crash();
+    std::fs::remove_file(temp.path().join("tollgate.yaml")).unwrap();
+    let world = World { server: start(temp, ""), administrator };
+    assert_eq!(world.run(&["list"])["keys"].as_array().unwrap().len(), 2);
+}

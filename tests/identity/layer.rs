@@ -7,13 +7,17 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use axum::{Extension, Router, routing::any};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tollgate::edge::identity::{
-    CredentialHeaders, ForwardedProvider, Grants, Mapping, NameKind, StaticProvider, StaticSecret,
+    CredentialHeaders, DigestFile, DigestProvider, ForwardedProvider, Grants, Mapping, NameKind, StaticProvider,
+    StaticSecret,
 };
-use tollgate::gate::{Peer, Reserve};
+use tollgate::gate::{FailureLimits, Peer, Reserve};
 use tollgate::model::{Identity, Network, SecretText};
 use tollgate::{AuthorizeLayer, Bundle, Decision, Engine, EntityUid, Named, RouteMap, SourceFile};
 use tower_service::Service;
+
+use crate::support::secret;
 
 const TOKEN: &str = "layer-token-0123456789";
 const RULES: &str = "
@@ -156,6 +160,66 @@ fn the_other_end_is_what_the_service_says_it_is() {
         app.ask(request.header("x-forwarded-for", "10.0.0.1").extension(peer).body(Body::empty()).unwrap()).0
     };
     assert_eq!((from("10.1.2.3"), from("192.0.2.1"), from("")), (200, 401, 401));
+}
+
+/// A caller behind the layer is told of every form that a provider takes, as one of the server is.
+#[test]
+fn a_caller_is_told_of_each_form_and_proves_itself_by_digest() {
+    let hash = |text: &str| -> String { Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect() };
+    let kept = secret(hash("alice:tollgate:correct horse layer"));
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("digests");
+    std::fs::write(&path, format!("alice:tollgate:{kept}\n")).unwrap();
+    let provider = || {
+        let file = DigestFile::open(&path, "tollgate").unwrap();
+        Arc::new(DigestProvider::new("digest".to_owned(), file).unwrap())
+    };
+    let start = || {
+        let bundle = Bundle::new(vec![SourceFile::new("rules.yaml", RULES.as_bytes()).unwrap()]);
+        App::new(Engine::builder().bundle(bundle).authenticator(provider()).build().unwrap())
+    };
+    let app = start();
+    let challenges = |headers: &axum::http::HeaderMap| -> Vec<String> {
+        headers.get_all("www-authenticate").iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+    };
+    let nonce =
+        |challenges: &[String]| challenges[1].split("nonce=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let proof = |nonce: &str| {
+        let response = hash(&format!("{kept}:{nonce}:00000001:c0ffee:auth:{}", hash("POST:/good")));
+        format!(
+            "Digest username=\"alice\", realm=\"tollgate\", nonce=\"{nonce}\", uri=\"/good\", algorithm=SHA-256, qop=auth, \
+             nc=00000001, cnonce=\"c0ffee\", response=\"{response}\""
+        )
+    };
+    let (status, _, headers) = app.post("/good", &[]);
+    let told = challenges(&headers);
+    assert_eq!((status, told.len(), &*told[0]), (401, 2, "Bearer realm=\"tollgate\""), "{told:?}");
+    assert!(told[1].starts_with("Digest realm=\"tollgate\"") && !told[1].contains("stale"), "{told:?}");
+    assert_eq!(app.post("/good", &[("authorization", &proof(&nonce(&told)))]).0, 200);
+    // Right, but for a nonce of another process: to be tried again, without asking anybody for a password.
+    let another = start();
+    let (status, _, headers) = another.post("/good", &[("authorization", &proof(&nonce(&told)))]);
+    let told = challenges(&headers);
+    assert!(status == 401 && told[1].ends_with(", stale=true"), "{told:?}");
+    assert_eq!(another.post("/good", &[("authorization", &proof(&nonce(&told)))]).0, 200);
+}
+
+/// Who fails too often is told when to come back.
+#[test]
+fn a_caller_that_guesses_is_told_when_to_come_back() {
+    let limits = FailureLimits { source_burst: 1, source_every_ms: 3_600_000, ..FailureLimits::default() };
+    let bundle = Bundle::new(vec![SourceFile::new("rules.yaml", RULES.as_bytes()).unwrap()]);
+    let app = App::new(Engine::builder().bundle(bundle).failures(Some(limits)).build().unwrap());
+    let peer = Peer { address: "192.0.2.1".parse().ok(), certificates: None };
+    let guess = || {
+        let request =
+            Request::post("/good").header("authorization", "Bearer nobody-knows-this").extension(peer.clone());
+        app.ask(request.body(Body::empty()).unwrap()).2.get("retry-after").cloned()
+    };
+    assert_eq!(guess(), None);
+    let told = guess();
+    let seconds = told.as_ref().and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    assert!(seconds.is_some_and(|seconds| (1..=3_600).contains(&seconds)), "{told:?}");
 }
 
 #[test]

@@ -225,3 +225,55 @@ fn a_key_is_exchanged_at_the_server_itself() {
     let (code, out, err) = home.run(&["token", "--server", &url]);
     assert!((code, out.as_str()) == (Some(1), "") && err.contains("has ended"), "{err}");
 }
+
+/// Whatever asks a server takes a file, the environment, or the session of `login`, in this order.
+#[test]
+fn every_command_that_asks_a_server_takes_the_same_credentials() {
+    let people = "users: [{ id: alice }]\nauthz_rules: [{ users: [alice], models: '*' }]\n";
+    let config = "identity: { loopback: closed }\n";
+    let server = Setup::without_files().file("people.yaml", people).config(config).start();
+    let log = server.log();
+    let administrator = log.split_whitespace().find(|word| word.starts_with("tg_")).unwrap();
+    let (home, url) = (Home::new(), format!("http://{}", server.address));
+    let file = |name: &str, text: &str| {
+        let path = home.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (good, wrong) = (file("good", administrator), file("wrong", &secret("wrong-token-0123456789")));
+    let (long, empty) = (file("long", &"x".repeat(20_000)), file("empty", "\n"));
+    let commands: [&[&str]; 2] = [&["limits", "--principal", "User::\"alice\""], &["keys", "list"]];
+    let run = |arguments: &[&str], token: Option<&str>| {
+        let mut command = home.command(arguments);
+        command.env("TOLLGATE_SERVER", &url).envs(token.map(|token| ("TOLLGATE_TOKEN", token)));
+        let (code, out, err) = told(&command.output().unwrap());
+        assert!(!format!("{out}{err}").contains(administrator), "{err}");
+        (code, err)
+    };
+    for command in commands {
+        let (code, err) = run(command, None);
+        let ways = ["TOLLGATE_TOKEN", "--token-file", &format!("tollgate login --server {url}")];
+        assert!(code != Some(0) && ways.iter().all(|way| err.contains(way)), "{command:?}: {err}");
+        assert_eq!(run(command, Some(administrator)).0, Some(0), "{command:?}");
+        assert_eq!(run(command, Some("wrong-token-0123456789")).0, Some(1), "{command:?}");
+        assert_eq!(run(&[command, &["--token-file", &good]].concat(), None).0, Some(0), "{command:?}");
+        let mut piped = home.command(&[command, &["--token-file", "-"]].concat());
+        piped.env("TOLLGATE_SERVER", &url).stdin(std::fs::File::open(&good).unwrap());
+        assert_eq!(piped.output().unwrap().status.code(), Some(0), "{command:?}");
+        let named = run(&[command, &["--token-file", &wrong]].concat(), Some(administrator));
+        assert_eq!(named.0, Some(1), "what is named goes before the environment: {named:?}");
+        for (path, part) in [(&long, "too long"), (&empty, "no credential"), (&"/nope".to_owned(), "No such file")] {
+            let (code, err) = run(&[command, &["--token-file", path]].concat(), Some(administrator));
+            assert!(code == Some(2) && err.contains(part), "{command:?}: {err}");
+        }
+    }
+    let (code, err) = run(&["login", "--api-key-file", &wrong], None);
+    assert!(code == Some(1) && err.contains(&format!("{url} refuses")) && !err.contains("issuer"), "{err}");
+    assert_eq!(run(&["login", "--api-key-file", &good], None).0, Some(0));
+    for command in commands {
+        let (code, err) = run(command, None);
+        assert_eq!(code, Some(0), "{command:?}: {err}");
+        let (code, _) = run(command, Some("wrong-token-0123456789"));
+        assert_eq!(code, Some(1), "the environment goes before the session: {command:?}");
+    }
+}

@@ -18,6 +18,12 @@ fn folder() -> PathBuf {
 
 /// Whether there is a node, and what it needs.
 fn there_is_a_provider() -> bool {
+    // Tests run at once, and one of them fetches it for all.
+    static READY: std::sync::LazyLock<bool> = std::sync::LazyLock::new(fetched);
+    *READY
+}
+
+fn fetched() -> bool {
     let works = |command: &str| {
         Command::new(command).arg("--version").stdout(Stdio::null()).status().is_ok_and(|ended| ended.success())
     };

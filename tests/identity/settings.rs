@@ -136,3 +136,29 @@ fn a_provider_that_is_off_needs_nothing() {
     assert_eq!(refused(off), format!("{off} is taken"));
     assert!(refused("enabled: false").contains("a provider is of one kind"));
 }
+
+/// What is wrong deep in the claims is named, with its own place.
+#[test]
+fn what_is_wrong_with_a_claim_is_told_where_it_stands() {
+    // A caret stands before what is wrong.
+    for (claims, part) in [
+        ("teams: { claim: groups, ^splitt: comma }", "unknown field `splitt`, expected one of `claim`"),
+        ("teams: [groups, { claim: groups, ^splitt: comma }]", "unknown field `splitt`"),
+        ("teams: { claim: groups, split: ^commma }", "unknown variant `commma`"),
+        ("teams: { value: [x, ^{ a: b }] }", "this must be a string"),
+        ("teams: [{ claim: groups }, ^[groups]]", "the path of a claim, or a mapping"),
+        ("metadata: { run: { ^claims: run_id } }", "unknown field `claims`"),
+        ("teams: { claim: groups, map: { a: ^[b] } }", "this must be a string"),
+        ("teams: { value: ^true }", "this must be a string"),
+        ("teams: { value: ^7 }", "this must be a string"),
+        ("teams: ^7", "the path of a claim, or a mapping"),
+    ] {
+        let column = 15 + claims.find('^').unwrap();
+        let said = said_of(&format!(
+            "  providers:\n    - jwt:\n        issuers:\n          - issuer: i\n            audiences: [t]\n            \
+             jwks_file: f\n            claims:\n              {}\n",
+            claims.replace('^', "")
+        ));
+        assert!(said.contains(part) && said.contains(&format!("tollgate.yaml:9:{column}")), "{claims}: {said}");
+    }
+}

@@ -37,6 +37,18 @@ fn keys(settings: &Settings, options: &KeySettings) -> Result<Arc<dyn Keys>, Box
     })
 }
 
+/// Says that keys which were made before prove nobody, where `keys` is not among the providers: a list of providers that
+/// somebody adds leaves them out without a word.
+pub(super) fn warn_where_left_out(settings: &Settings) {
+    if settings.identity.keys().is_none() && settings.redis().is_none() && KeyFile::is_in(&settings.data) {
+        super::say(&format!(
+            "warning: {} has API keys, the administrator's perhaps, and they prove nobody, since `keys` is not among \
+             `identity.providers`; add `- keys: {{}}` to the list, or move keys.db away",
+            settings.data.display()
+        ));
+    }
+}
+
 /// Makes a key for the administrator where there is none at all: there is no password to begin with.
 fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn Error>> {
     // Where nobody can say whether there are keys, there may be.

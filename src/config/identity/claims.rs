@@ -1,9 +1,13 @@
 //! `claims:`, what the claims of an issuer mean, as written and then as meant.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use smol_str::SmolStr;
 
 use crate::edge::identity::claims::{ClaimPath, ClaimSource, Mapping, ServiceWhen, Source, Sources, Split, Wanted};
@@ -85,12 +89,49 @@ pub(super) enum UnknownUsers {
     Refuse,
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[schemars(inline)]
-#[serde(untagged, expecting = "one, or a list")]
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(inline, untagged)]
 pub(super) enum OneOrMany<T> {
     Many(Vec<T>),
     One(T),
+}
+
+/// Read by hand, as [`RawSource`] is: what an untagged enum says of a mistake names neither the member nor its place.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one, or a list")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                T::deserialize(text.into_deserializer()).map(OneOrMany::One)
+            }
+
+            // One of another type says itself what it must be.
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+                T::deserialize(number.into_deserializer()).map(OneOrMany::One)
+            }
+
+            fn visit_bool<E: Error>(self, switch: bool) -> Result<Self::Value, E> {
+                T::deserialize(switch.into_deserializer()).map(OneOrMany::One)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(OneOrMany::One)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(items)).map(OneOrMany::Many)
+            }
+        }
+
+        deserializer.deserialize_any(Reader(PhantomData))
+    }
 }
 
 impl<T> OneOrMany<T> {
@@ -102,12 +143,35 @@ impl<T> OneOrMany<T> {
     }
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[schemars(rename = "claim_source")]
-#[serde(untagged, expecting = "the path of a claim, or a mapping with `claim` or `value`")]
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename = "claim_source", untagged)]
 pub(super) enum RawSource {
     Path(String),
     Detailed(RawDetailed),
+}
+
+impl<'de> Deserialize<'de> for RawSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = RawSource;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the path of a claim, or a mapping with `claim` or `value`")
+            }
+
+            fn visit_str<E: Error>(self, path: &str) -> Result<RawSource, E> {
+                Ok(RawSource::Path(path.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<RawSource, A::Error> {
+                RawDetailed::deserialize(MapAccessDeserializer::new(members)).map(RawSource::Detailed)
+            }
+        }
+
+        deserializer.deserialize_any(Reader)
+    }
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use hyper::header::{HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::WWW_AUTHENTICATE;
 use hyper::http::request::Parts as Head;
 
 use super::app::App;
 use super::errors::{ApiError, ErrorCode, Response};
 use super::query;
 use super::wire::Parts;
+use crate::edge::answer;
 use crate::edge::identity::HeadersError;
 pub(super) use crate::gate::Peer;
 use crate::gate::{self, Credential, Described, Manager, Presented, VIEW_USAGE};
@@ -111,28 +112,25 @@ pub(super) async fn proved(
 
 /// What a caller is told whose credential proves nobody.
 pub(super) fn refused(refusal: &Refusal, credential: &Credential) -> ApiError {
-    let code = match (refusal.reason, credential) {
-        (RefusalReason::TooManyFailures, _) => ErrorCode::TooManyFailures,
-        (RefusalReason::ProviderUnavailable, _) => ErrorCode::Unavailable,
-        (RefusalReason::Expired, Credential::Digest { .. }) => ErrorCode::StaleNonce,
+    let code = match refusal.reason {
+        RefusalReason::TooManyFailures => ErrorCode::TooManyFailures,
+        RefusalReason::ProviderUnavailable => ErrorCode::Unavailable,
+        _ if answer::is_stale(refusal, credential) => ErrorCode::StaleNonce,
         _ => ErrorCode::Unauthenticated,
     };
-    ApiError::new(code, refusal.message.as_str())
+    let retry_after_seconds = refusal.retry_after_seconds;
+    ApiError { retry_after_seconds, ..ApiError::new(code, refusal.message.as_str()) }
 }
 
-/// The response to an error; to a caller that must prove itself, with what the providers take besides bearers.
+/// The response to an error; to a caller that must prove itself, with what it may do that with.
 pub(super) fn challenged(app: &App, error: &ApiError) -> Response {
     let mut response = error.response();
     if !matches!(error.code, ErrorCode::Unauthenticated | ErrorCode::StaleNonce) {
         return response;
     }
-    let now = app.engine.facts().now;
-    for challenge in app.engine.authenticators().iter().filter_map(|provider| provider.challenge(now)) {
-        let stale = error.code == ErrorCode::StaleNonce && challenge.starts_with("Digest ");
-        let challenge = if stale { challenge + ", stale=true" } else { challenge };
-        if let Ok(value) = HeaderValue::from_str(&challenge) {
-            response.headers_mut().append(WWW_AUTHENTICATE, value);
-        }
+    let stale = error.code == ErrorCode::StaleNonce;
+    for challenge in answer::challenges(app.engine.authenticators(), stale, app.engine.facts().now) {
+        response.headers_mut().append(WWW_AUTHENTICATE, challenge);
     }
     response
 }

@@ -3,7 +3,7 @@
 use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
 use super::body::json;
@@ -72,6 +72,8 @@ pub(super) struct ApiError {
     pub(super) message: String,
     /// The member that is wrong; empty where none is.
     pub(super) param: String,
+    /// When to try again, where waiting helps.
+    pub(super) retry_after_seconds: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -88,13 +90,12 @@ struct WireError<'a> {
 
 impl ApiError {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), param: String::new() }
+        Self { code, message: message.into(), param: String::new(), retry_after_seconds: None }
     }
 
     /// What is no request at all.
     pub(super) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
-        let code = ErrorCode::Request(RequestErrorCode::InvalidRequest);
-        Self { code, message: message.into(), param: param.into() }
+        Self { param: param.into(), ..Self::new(ErrorCode::Request(RequestErrorCode::InvalidRequest), message) }
     }
 
     /// Before the first bundle.
@@ -121,11 +122,11 @@ impl ApiError {
 
     pub(super) fn response(&self) -> Response {
         let mut response = json(self.code.entry().0, &self.wire());
-        if matches!(self.code, ErrorCode::Unauthenticated | ErrorCode::StaleNonce) {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollgate\""));
-        }
         if let ErrorCode::MethodNotAllowed(allowed) = self.code {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -143,7 +144,7 @@ pub(super) fn joined(outer: &str, inner: &str) -> String {
 
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
-        Self { code: ErrorCode::Request(error.code), message: error.message, param: error.param }
+        Self { param: error.param, ..Self::new(ErrorCode::Request(error.code), error.message) }
     }
 }
 
@@ -154,7 +155,7 @@ impl From<UidError> for ApiError {
             UidError::Type { .. } => RequestErrorCode::UnknownEntityType,
             UidError::Name(_) => RequestErrorCode::InvalidName,
         };
-        Self { code: ErrorCode::Request(code), message: error.to_string(), param: String::new() }
+        Self::new(ErrorCode::Request(code), error.to_string())
     }
 }
 

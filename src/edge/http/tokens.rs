@@ -14,7 +14,7 @@ use super::body::{self, JSON, json, of_type};
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use crate::gate::{Credential, Described, Issued, Presented, TokenError, Tokens};
-use crate::model::{RequestErrorCode, SecretText, strict_json};
+use crate::model::{SecretText, strict_json};
 
 /// Longest body: a credential, and little else.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -135,8 +135,7 @@ fn grant(head: &Head, body: &[u8]) -> Result<Grant, ApiError> {
     let members = members(head, body)?;
     let said = |name: &str| members.iter().find(|(known, _)| known == name).map(|(_, value)| value);
     let wanted = |name: &str| {
-        let code = ErrorCode::Request(RequestErrorCode::InvalidRequest);
-        let missing = || ApiError { code, message: format!("`{name}` is missing"), param: name.to_owned() };
+        let missing = || ApiError::invalid(name, format!("`{name}` is missing"));
         said(name).filter(|value| !value.expose().is_empty()).cloned().ok_or_else(missing)
     };
     let (grant, names): (_, &[&str]) = match said("grant_type").map(SecretText::expose) {

@@ -2,6 +2,7 @@
 //! request that it came with; 200 says whom it proves, 401 that it proves nobody. With `"authorize": true` a forbid is a
 //! 403.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -66,12 +67,21 @@ async fn forbidden(
     identity: &Arc<Identity>,
     asked: &Asked,
 ) -> Result<Option<Response>, ApiError> {
-    let param = |name: &str| asked.params.get(name).and_then(Value::as_str);
+    let several = Cell::new(false);
+    let param = |name: &str| {
+        let value = asked.params.get(name)?;
+        several.set(value.as_array().is_some_and(|values| values.len() > 1));
+        text_of(value)
+    };
     let path = &asked.presented.request.path;
     let found = app.routes.find(path, asked.method.as_deref(), param);
-    let (action, resource) = found.map_err(|error| {
-        let place = if error == RouteError::NoModel { "request.params" } else { "request.path" };
-        ApiError::invalid(place, error.to_string())
+    let (action, resource) = found.map_err(|error| match error {
+        RouteError::NoModel if several.get() => {
+            let message = "the parameters name several models, and nothing says which of them is asked for";
+            ApiError::invalid("request.params", message)
+        }
+        RouteError::NoModel => ApiError::invalid("request.params", error.to_string()),
+        RouteError::Unknown | RouteError::Ambiguous => ApiError::invalid("request.path", error.to_string()),
     })?;
     let mut context = Map::new();
     context.insert("path".to_owned(), path.as_str().into());
@@ -94,6 +104,15 @@ async fn forbidden(
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
     answer::write(&mut text, app.next_id(), &decision);
     Ok(Some(of_type(status, JSON, text)))
+}
+
+/// A parameter: a text, or a list of one, as what reads queries makes of `?model=…`.
+fn text_of(value: &Value) -> Option<&str> {
+    match value.as_array().map(Vec::as_slice) {
+        None => value.as_str(),
+        Some([one]) => one.as_str(),
+        Some(_) => None,
+    }
 }
 
 /// Reads `{"api_key": …, "request": {"path", "headers", "params"}, "authorize": …}`. Nothing of what is wrong is shown:

@@ -33,6 +33,7 @@ pub use delegated::{Attributes, DelegatedOptions, DelegatedProvider, is_secret_n
 pub use digest::{DigestFile, DigestProvider};
 #[cfg(feature = "tower")]
 pub use headers::{CredentialHeaders, HeadersError};
+#[cfg(feature = "server")]
 pub(crate) use keys::identity_of_key;
 pub use keys::{KeyOptions, KeyProvider};
 #[cfg(feature = "passwords")]

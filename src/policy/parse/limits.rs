@@ -155,8 +155,10 @@ pub(super) fn all_of_key((list, nodes): (&Node, &[Node]), key: &str, findings: &
     for node in nodes {
         let Some(limit) = of_key(node, key, findings) else { continue };
         if limits.iter().any(|(_, known)| known.limit.id == limit.limit.id) {
-            let message = "two limits of the key are called alike";
-            findings.error(ProblemCode::DuplicateId, node.place, message).help("give each an `id`");
+            let name = limit.limit.id.strip_prefix("key:").unwrap_or(&limit.limit.id).escape_debug();
+            let message = format!("two limits of the key are called `{name}`");
+            let help = "give each an `id`; without one a limit is called after its kind: budget, rate, concurrency";
+            findings.error(ProblemCode::DuplicateId, node.place, message).help(help);
             continue;
         }
         limits.push((node.place, limit));

@@ -203,7 +203,10 @@ impl Caller {
         };
         let reserved = owner.id().starts_with(RESERVED_ROLE_PREFIX) && right == Right::Administrator;
         if !self.desk.unknown_owners && !reserved && !self.snapshot.declares(&owner) {
-            let message = format!("{owner} is not declared, so that a key of it would prove nobody");
+            let message = format!(
+                "{owner} is not declared, so that a key of it would prove nobody; declare it in the bundle, or let keys of \
+                 others prove somebody too (`unknown_owners: allow` of `keys` in `identity.providers`)"
+            );
             return Err(ApiError::invalid("owner", message));
         }
         let _making = self.room(&owner, right).await?;

@@ -87,6 +87,12 @@ struct Waiting {
 }
 
 impl KeyFile {
+    /// Whether `directory` has such a file. Nothing is opened, and nothing made.
+    #[must_use]
+    pub fn is_in(directory: &Path) -> bool {
+        directory.join(FILE_NAME).exists()
+    }
+
     /// Opens the file in `directory`, makes it where there is none, and reads all of it. The pepper is made too, unless it
     /// is handed in.
     ///
