@@ -41,12 +41,16 @@ impl Server {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = loop {
+        // It may listen before the bundle is loaded.
+        let (mut address, mut is_loaded) = (None, false);
+        while address.is_none() || !is_loaded {
             let line = lines.next().expect("the server ended before it listened").unwrap();
-            if let Some((_, address)) = line.split_once("http://") {
-                break address.split_whitespace().next().unwrap().trim_end_matches(['/', ',']).to_owned();
+            is_loaded |= line.contains("loaded revision");
+            if let (None, Some((_, rest))) = (&address, line.split_once("http://")) {
+                address = Some(rest.split_whitespace().next().unwrap().trim_end_matches(['/', ',']).to_owned());
             }
-        };
+        }
+        let address = address.unwrap();
         // What it says later is read and dropped, so that the pipe never fills.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, address }

@@ -23,7 +23,7 @@ use tollgate::{Decision, DecisionCode, Facts, Request, Snapshot, Timestamp};
 const KIB: usize = 1024;
 const STACKS: [usize; 6] = [64 * KIB, 128 * KIB, 512 * KIB, 2048 * KIB, 4096 * KIB, 8192 * KIB];
 /// As long as a refusal may take. Unoptimised, on a machine with more to do, all takes longer.
-const SOON: Duration = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 2 });
+const SOON: Duration = Duration::from_secs(if cfg!(debug_assertions) { 300 } else { 2 });
 
 fn bundle(files: &[(&str, String)]) -> Bundle {
     Bundle::new(files.iter().map(|(path, text)| SourceFile::new(*path, text.as_bytes()).unwrap()).collect())

@@ -160,7 +160,9 @@ fn what_a_call_used_beyond_what_it_held_is_told_when_it_is_settled() {
         let metric = format!("tollgate_limit_warnings_total{{limit=\"tokens\",percent=\"{percent}\"}} 1");
         assert!(counted(&server, &metric), "{}", server.get("/metrics").body);
     }
-    assert!(server.log().contains("limit tokens of User::\"alice\" has reached 50 %: 50 of 100"), "{}", server.log());
+    server.until("it is logged", |server| {
+        server.log().contains("limit tokens of User::\"alice\" has reached 50 %: 50 of 100")
+    });
 }
 
 #[test]
@@ -178,7 +180,7 @@ fn what_fails_is_sent_again_and_what_is_refused_is_not() {
     server.until("it is counted", |server| counted(server, "tollgate_alerts_total{outcome=\"failed\"} 1"));
     assert!(counted(&server, "tollgate_alerts_total{outcome=\"delivered\"} 1"));
     assert!(counted(&server, "tollgate_alert_retries_total 2"));
-    assert!(server.log().contains("was not taken: it was answered with 400"), "{}", server.log());
+    server.until("it is logged", |server| server.log().contains("was not taken: it was answered with 400"));
 }
 
 #[test]
@@ -278,5 +280,6 @@ fn over_tls_only_who_is_vouched_for_is_told() {
     let server = start("127.0.0.1", port);
     hold(&server, "alice", 60);
     server.until("it is refused", |server| counted(server, "tollgate_alerts_total{outcome=\"failed\"} 1"));
-    assert!(posts.try_recv().is_err() && server.log().contains("certificate"), "{}", server.log());
+    server.until("why is logged", |server| server.log().contains("certificate"));
+    assert!(posts.try_recv().is_err());
 }

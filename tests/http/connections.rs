@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Client, Server, Setup, question};
 
-const SHORT: &str =
-    "limits: { header_timeout_ms: 300, body_timeout_ms: 300, idle_timeout_ms: 600, body_bytes: 4096 }\n";
+const SHORT: &str = "limits: { header_timeout_ms: 2000, body_timeout_ms: 2000, idle_timeout_ms: 6000 }\n";
 
 fn body() -> String {
     question("alice", "openai-main/gpt-4o")
@@ -123,25 +122,25 @@ fn who_is_slow_is_not_waited_for() {
     assert_eq!(idle.request("GET", "/version", &[], b"").status, 200);
     let mut dripping = server.connect();
     dripping.send(b"GET /version HTTP/1.1\r\n");
-    let drips = (0..200).take_while(|_| {
+    let drips = (0..1000).take_while(|_| {
         std::thread::sleep(Duration::from_millis(20));
         dripping.try_send(b"X: y\r\n").is_ok()
     });
-    assert!(drips.count() < 150, "a head that never ends is read on");
+    assert!(drips.count() < 900, "a head that never ends is read on");
     let late = slow_body.read().expect("an answer");
     assert!(late.is_error(408, "body_timeout", ""), "{late:?}");
     assert!(closed(&mut silent) && closed(&mut slow_head) && closed(&mut slow_body) && closed(&mut idle));
-    assert!(began.elapsed() < Duration::from_secs(30));
+    assert!(began.elapsed() < Duration::from_secs(60));
     // Between two requests there is more time than for a head.
     let mut patient = server.connect();
     assert_eq!(patient.request("GET", "/version", &[], b"").status, 200);
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(3000));
     assert_eq!(patient.request("GET", "/version", &[], b"").status, 200);
 }
 
 #[test]
 fn a_body_has_a_limit() {
-    let server = Setup::new().config(SHORT).start();
+    let server = Setup::new().config("limits: { body_bytes: 4096 }\n").start();
     let padded = |bytes: usize| {
         let body = body();
         format!("{}{body}", " ".repeat(bytes - body.len()))

@@ -1,7 +1,5 @@
 //! Starting, reloading and stopping.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::support::{BUNDLE, Server, Setup, question};
@@ -125,13 +123,13 @@ fn who_is_in_flight_is_answered_before_the_end() {
     assert_eq!(idle.request("GET", "/version", &[], b"").status, 200);
     let mut client = server.connect();
     let head = format!(
-        "POST /is_authorized HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "POST /is_authorized HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Expect: 100-continue\r\n\r\n",
         body.len()
     );
     client.send(head.as_bytes());
+    assert_eq!(client.read().unwrap().status, 100, "the head is read");
     client.send(&body.as_bytes()[..10]);
-    // Until the server has read the head, which nobody tells.
-    std::thread::sleep(Duration::from_millis(200));
     server.signal("TERM");
     assert!(idle.read().is_none());
     server.until("nobody new is let in", |server| std::net::TcpStream::connect(server.address).is_err());
@@ -140,7 +138,7 @@ fn who_is_in_flight_is_answered_before_the_end() {
     assert_eq!(answer.json()["decision"], "permit");
     assert!(client.read().is_none());
     assert!(server.wait().success(), "{}", server.log());
-    assert!(server.log().contains("every request was answered"));
+    server.until("that is logged", |server| server.log().contains("every request was answered"));
 }
 
 #[test]
@@ -148,9 +146,11 @@ fn who_takes_too_long_is_cut_off_at_the_end() {
     let mut server = Setup::new().config("limits: { shutdown_ms: 100 }\n").start();
     let mut client = server.connect();
     client.send(
-        b"POST /is_authorized HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+        b"POST /is_authorized HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\
+          Expect: 100-continue\r\n\r\n",
     );
-    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(client.read().unwrap().status, 100, "the head is read");
+    client.send(b"{");
     server.signal("INT");
     assert_eq!(server.wait().code(), Some(1));
 }

@@ -124,6 +124,11 @@ fn usage(server: &Server, query: &str) -> Value {
 
 #[test]
 fn the_books_sum_up_what_was_spent() {
+    // A day that lasts for as long as this does.
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    while 86_400 - now() % 86_400 < 60 {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
     for config in ["", "meters: { in_memory: true }"] {
         let server = server(config);
         settle(&server, &reserve(&server, "User::\"alice\"", "x", 10, "u"), 1000, 500);

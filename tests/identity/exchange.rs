@@ -269,8 +269,8 @@ fn two_nodes_of_one_redis_take_each_others_tokens() {
     std::fs::write(temp.path().join("keys.json"), set([&signer])).unwrap();
     let start = |extra: &str| {
         let config = config(extra).replace("keys.json", temp.path().join("keys.json").to_str().unwrap());
-        let config = format!("{config}    - keys: {{ max_stale_seconds: 1, first_key: none }}\n");
-        let redis = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}' }} }}\n", redis.port);
+        let config = format!("{config}    - keys: {{ max_stale_seconds: 5, first_key: none }}\n");
+        let redis = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}', timeout_ms: 5000 }} }}\n", redis.port);
         let server = Setup::new().file("bundle.yaml", &bundle()).config(&format!("{redis}{config}")).start();
         server.until("the keys are read", |server| server.log().contains("1 in use"));
         server
@@ -363,7 +363,7 @@ fn a_key_that_another_node_made_a_moment_ago_has_tokens_here_too() {
     let pepper = temp.path().join("pepper");
     std::fs::write(&pepper, secret("a-pepper-of-both-nodes-that-is-long-enough")).unwrap();
     let start = || {
-        let redis = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}' }} }}\n", redis.port);
+        let redis = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}', timeout_ms: 5000 }} }}\n", redis.port);
         let keys = format!("{{ keys: {{ pepper_file: {}, first_key: none }} }}", pepper.display());
         let master = format!(
             "{{ static: {{ tokens: [{{ token: {DEV}, principal: 'Service::\"ops\"', roles: ['tollgate:administrator'] }}] }} }}"
@@ -418,7 +418,7 @@ fn a_server_with_keys_hands_out_tokens_unless_told_otherwise() {
     }
     // Nothing seals the key that would sign.
     let Some(redis) = Redis::start() else { return };
-    let redis = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}' }} }}\n", redis.port);
+    let redis = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}', timeout_ms: 5000 }} }}\n", redis.port);
     assert_eq!(status(&redis), (404, 404));
 }
 

@@ -49,7 +49,7 @@ fn a_key_that_is_taken_out_of_a_file_ends_within_seconds() {
     std::fs::write(&path, set([&after])).unwrap();
     let began = Instant::now();
     while permits(&mut client, &old) {
-        assert!(began.elapsed() < Duration::from_secs(15), "the key goes on");
+        assert!(began.elapsed() < DEADLINE, "the key goes on");
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(permits(&mut client, &new));
@@ -61,11 +61,11 @@ fn keys_of_an_issuer_that_is_well_never_grow_stale() {
     let signer = Signer::p256("one");
     let keys: Value = serde_json::from_str(&set([&signer])).unwrap();
     let issuer = FakeIssuer::start(move |_, _| (200, keys.clone()));
-    let settings = format!("jwks_url: '{}/keys', max_stale_ms: 2000", issuer.url);
+    let settings = format!("jwks_url: '{}/keys', max_stale_ms: 8000", issuer.url);
     let server = server(tempfile::TempDir::new().unwrap(), &settings);
     let mut client = server.connect();
     let token = token(&signer);
-    while issuer.asked("/keys").len() < 5 {
+    while issuer.asked("/keys").len() < 4 {
         assert!(permits(&mut client, &token), "after {} looks", issuer.asked("/keys").len());
         std::thread::sleep(Duration::from_millis(20));
     }

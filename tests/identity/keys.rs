@@ -217,10 +217,10 @@ fn a_key_ends() {
     assert!(keys.admin("POST", "/v1/keys", past).is_error(400, "invalid_request", "expires_at"));
 }
 
-/// An instant a second ahead.
+/// An instant a few seconds ahead.
 fn soon() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    tollgate::Timestamp::from_millis(i64::try_from(now.as_millis()).unwrap() + 1000).to_string()
+    tollgate::Timestamp::from_millis(i64::try_from(now.as_millis()).unwrap() + 5000).to_string()
 }
 
 #[test]
@@ -686,7 +686,7 @@ fn a_server_that_others_reach_is_closed_and_opens_with_a_key() {
 #[test]
 fn two_nodes_of_one_redis_share_their_keys() {
     let Some(redis) = Redis::start() else { return };
-    let config = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}' }} }}\n", redis.port);
+    let config = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}', timeout_ms: 5000 }} }}\n", redis.port);
     let start = || Setup::without_files().file("people.yaml", PEOPLE).config(&config).start();
     let one = Keys::of(start());
     let second = start();

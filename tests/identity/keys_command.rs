@@ -153,7 +153,7 @@ fn an_administrator_without_a_key_finds_a_way_back() {
     let start = |temp, config: &str| Setup::without_files().file("people.yaml", PEOPLE).config(config).start_in(temp);
     let server = start(world.server.crash(), "");
     assert!(!server.log().contains("tg_"), "there are keys, so that none is made: {}", server.log());
-    let token = secret("way-back-0123456789abcdef");
+    let token = secret("way-back-0123456789abcdef-0123456");
     let temp = server.crash();
     std::fs::write(temp.path().join("way-back"), &token).unwrap();
     let config = "identity:\n  providers:\n    - keys: {}\n    - static: { tokens: [{ token_file: way-back, \

@@ -98,9 +98,9 @@ fn new_files_are_taken_and_broken_ones_are_not() {
         write(name, &text);
         server.until("it is told", |server| server.log().matches("TLS stays as it is").count() > told);
         assert_eq!(asks(&server, &authority, Some(&good)), Ok(200), "after {name}");
-        write(name, &before);
         let taken = |server: &Server| server.log().matches("TLS has new files").count();
         let so_far = taken(&server);
+        write(name, &before);
         server.until("what was there is back", |server| {
             taken(server) > so_far || {
                 std::thread::sleep(std::time::Duration::from_millis(50));
@@ -124,7 +124,7 @@ fn a_handshake_has_its_time_and_its_place_among_connections() {
     let (authority, temp) = (Authority::new("authority"), TempDir::new().unwrap());
     authority.server().write(temp.path(), "server");
     let config = "tls: { certificate_file: server.pem, key_file: server.key }\n\
-                  limits: { connections: 1, header_timeout_ms: 200 }\n";
+                  limits: { connections: 1, header_timeout_ms: 3000 }\n";
     let server = Setup::new().config(config).start_in(temp);
     // Who says nothing holds the only place until its time is over.
     let mut silent = Client::connect(server.address);

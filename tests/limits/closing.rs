@@ -133,7 +133,7 @@ fn what_expires_is_charged_as_held_and_can_be_corrected() {
 "#,
     );
     let short =
-        |tokens| reservation(&ask(&server, ALICE, "main/big", &format!("{}, \"ttl_seconds\": 1", tokens_of(tokens))));
+        |tokens| reservation(&ask(&server, ALICE, "main/big", &format!("{}, \"ttl_seconds\": 5", tokens_of(tokens))));
     let (first, second) = (short(100), short(10));
     let of = |id| standing(&server, id);
     assert_eq!(of("at-once"), pair("0", "2"));

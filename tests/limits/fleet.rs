@@ -183,7 +183,7 @@ fn disturb(fleet: &Fleet, servers: &mut [Option<Server>], redis: &mut RedisServe
 
 /// What a server says once it has found its Redis again.
 fn settled(server: &Server, user: &str) -> Value {
-    for _ in 0..100 {
+    for _ in 0..600 {
         let answer = ask(server, user, "main/big", "");
         if answer["code"] != "store_unavailable" {
             return answer;

@@ -9,8 +9,11 @@ use crate::support::Server;
 use crate::{ALICE, ask, code, hold, pair, reservation, settle, standing, stands, tokens_of};
 
 const LIMITS: &str = r#"limits:
-  - { id: day, users: "*", budget: { tokens: 100, every: total }, lease: { size: 10, seconds: 1 } }
+  - { id: day, users: "*", budget: { tokens: 100, every: total }, lease: { size: 10, seconds: 5 } }
 "#;
+
+/// Long enough for a machine that does other things.
+const SLOW: &str = ", timeout_ms: 5000";
 
 fn keyed(server: &Server, tokens: u64, key: &str) -> Value {
     ask(server, ALICE, "main/big", &format!("{}, \"idempotency_key\": \"{key}\"", tokens_of(tokens)))
@@ -19,7 +22,7 @@ fn keyed(server: &Server, tokens: u64, key: &str) -> Value {
 #[test]
 fn servers_lease_of_one_redis_and_permit_no_more_than_it_has() {
     let Some(redis) = Redis::start(&[]) else { return };
-    let servers = [on(&redis, LIMITS, "").start(), on(&redis, LIMITS, "").start()];
+    let servers = [on(&redis, LIMITS, SLOW).start(), on(&redis, LIMITS, SLOW).start()];
     let first = reservation(&hold(&servers[0], 4));
     assert_eq!(standing(&servers[1], "day"), pair("0", "10"), "the lease is held for all to see");
     // What nobody else has leased is there for the other; then what it leased is the first one's.
@@ -39,8 +42,8 @@ fn servers_lease_of_one_redis_and_permit_no_more_than_it_has() {
 #[test]
 fn a_server_that_stops_gives_back_what_it_leased() {
     let Some(redis) = Redis::start(&[]) else { return };
-    let long = LIMITS.replace("seconds: 1 ", "seconds: 3600 ");
-    let (mut stops, stays) = (on(&redis, &long, "").start(), on(&redis, &long, "").start());
+    let long = LIMITS.replace("seconds: 5 ", "seconds: 3600 ");
+    let (mut stops, stays) = (on(&redis, &long, SLOW).start(), on(&redis, &long, SLOW).start());
     let spent = reservation(&hold(&stops, 3));
     assert_eq!(settle(&stops, &spent, r#"{"input_tokens": 2}"#).status, 200);
     assert_eq!(standing(&stays, "day"), pair("0", "10"));

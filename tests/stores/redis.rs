@@ -37,6 +37,9 @@ fn calls(server: &Server) -> (u64, u64) {
     (count("evalsha"), count("eval"))
 }
 
+/// For what comes, on a machine that does other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 #[test]
 fn redis_is_asked_once_a_move() {
     let Some(server) = Server::start(&[]) else { return };
@@ -124,7 +127,7 @@ fn redis_that_comes_back_empty_gives_no_fresh_budget() {
     // What an operator says: go on with what it has.
     server.ask("DEL {tollgate}:generation");
     std::fs::remove_file(first.join("meters-redis.json")).unwrap();
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     while wait(again.check()).is_err() {
         again.tick(at(4));
         assert!(Instant::now() < until, "it is not let in");
@@ -217,7 +220,7 @@ fn redis_with_a_log_goes_on() {
     let away = wait(store.hold(hold(3, &[charge(&limit, "a", 1)]), at(2)));
     assert!(matches!(away, Err(HoldError::Store(StoreError::Away(_)))), "{away:?}");
     server.begin();
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     let found = loop {
         match standing(&store, &limit, 3) {
             Ok(found) => break found,
@@ -235,10 +238,15 @@ fn redis_that_is_away_is_told_in_time() {
     let Some(server) = Server::start(&[]) else { return };
     let directory = tempfile::tempdir().unwrap();
     let mut options = server.options(directory.path(), "tollgate");
-    options.timeout = Duration::from_millis(200);
+    options.timeout = Duration::from_secs(1);
     let store = Redis::open(&options).unwrap();
     let limit = daily("day", 10);
     let one = [charge(&limit, "a", 4)];
+    // Connected first: that has the time of one command too.
+    let until = Instant::now() + PATIENCE;
+    while wait(store.look(&one, at(0))).is_err() {
+        assert!(Instant::now() < until, "it is not connected to");
+    }
     wait(store.hold(hold(1, &one), at(0))).unwrap();
     server.signal("STOP");
     let began = Instant::now();
@@ -246,22 +254,22 @@ fn redis_that_is_away_is_told_in_time() {
     let took = began.elapsed();
     server.signal("CONT");
     assert!(matches!(away, Err(HoldError::Store(StoreError::Away(_)))), "{away:?}");
-    assert!(took < Duration::from_millis(1500), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     // It was made after all; since nobody was told, it is given back.
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     while standing(&store, &limit, 2) != Ok((0, 4)) {
         store.tick(at(2));
         assert!(Instant::now() < until, "{:?}", standing(&store, &limit, 2));
         std::thread::sleep(Duration::from_millis(20));
     }
     let none = RedisOptions {
-        timeout: Duration::from_millis(200),
+        timeout: Duration::from_secs(1),
         ..RedisOptions::new("redis://127.0.0.1:1", directory.path().join("x"))
     };
     let began = Instant::now();
     let nobody = wait(Redis::open(&none).unwrap().look(&one, at(0)));
     assert!(matches!(nobody, Err(StoreError::Away(_))), "{nobody:?}");
-    assert!(began.elapsed() < Duration::from_millis(1500));
+    assert!(began.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

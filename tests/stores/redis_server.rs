@@ -27,24 +27,40 @@ impl Server {
             println!("skipped: redis-server is not installed (./test installs it)");
             return None;
         }
-        let port = free_port();
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        let mut server = Self { child: None, port, directory: tempfile::tempdir().unwrap(), arguments };
-        server.begin();
+        let mut server = Self { child: None, port: 0, directory: tempfile::tempdir().unwrap(), arguments };
+        // Somebody else may take a port before it is bound.
+        let began = (0..20).any(|_| {
+            server.port = free_port();
+            server.try_begin()
+        });
+        assert!(began, "redis-server does not stay: {:?}", server.arguments);
         Some(server)
     }
 
+    /// Starts it again where it was.
     pub fn begin(&mut self) {
+        let began = (0..20).any(|_| self.try_begin());
+        assert!(began, "redis-server does not stay: {:?}", self.arguments);
+    }
+
+    /// Whether it stays; not, where its port is taken.
+    fn try_begin(&mut self) -> bool {
         let mut command = Command::new("redis-server");
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
         command.args(["--dir", self.directory.path().to_str().unwrap()]).args(&self.arguments);
         self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(60);
         // Not before it has read what it had.
         while self.try_ask("PING").is_none_or(|answer| !answer.contains("+PONG")) {
             assert!(Instant::now() < until, "redis-server does not answer");
             std::thread::sleep(Duration::from_millis(10));
+            if self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_some()) {
+                std::thread::sleep(Duration::from_millis(100));
+                return false;
+            }
         }
+        true
     }
 
     /// Stops it (`STOP`), or lets it go on (`CONT`).
