@@ -3,26 +3,16 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, StatusCode};
+use hyper::Method;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::output::{self, Exit, Format, shown};
-use crate::edge::outgoing::{Address, Client, Outgoing};
+use super::output::{self, Exit, shown};
+use super::server::{self, Asked, Failure, NOTHING, ServerArguments};
 use crate::model::{EntityUid, KeyText, SecretText, bundle_key_hash, key_hash_text, key_text};
-
-/// For the server to answer.
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest answer.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// Longest file that a credential is read from.
-const MOST_TOKEN_BYTES: u64 = 16 * 1024;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -60,20 +50,6 @@ enum Command {
     Delete(OneArguments),
     /// Make a key for a bundle, and the hash to commit; asks no server
     Hash(HashArguments),
-}
-
-/// Which server, and who asks.
-#[derive(Debug, Args)]
-struct ServerArguments {
-    /// The server
-    #[arg(long, value_name = "URL", env = "TOLLGATE_SERVER", default_value = "http://127.0.0.1:8181", hide_env_values = true, value_parser = server)]
-    server: Address,
-    /// The file of the credential; else TOLLGATE_TOKEN has it
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// How the answer is written
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
 }
 
 /// What is said of a key.
@@ -194,15 +170,6 @@ struct HashArguments {
     key_file: Option<PathBuf>,
 }
 
-fn server(text: &str) -> Result<Address, String> {
-    let address = Address::parse(text).map_err(|error| error.to_string())?;
-    if address.is_bare() {
-        Ok(address)
-    } else {
-        Err("expected an address alone, such as http://127.0.0.1:8181".to_owned())
-    }
-}
-
 fn id(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let is_id = (1..=128).contains(&text.len()) && text.bytes().all(plain);
@@ -229,7 +196,7 @@ pub(super) fn run(arguments: &KeysArguments) -> ExitCode {
             body.and_then(|body| create.server.ask(Method::POST, "/v1/keys", Some(&body)))
         }
         Command::List(list) => list.pages(),
-        Command::Show(one) => one.server.ask(Method::GET, &format!("/v1/keys/{}", one.id), None),
+        Command::Show(one) => one.server.ask(Method::GET, &format!("/v1/keys/{}", one.id), NOTHING),
         Command::Change(change) => {
             let body = change.said.body().map(|mut body| {
                 body.members.extend(change.clear.iter().map(|member| (member.clone(), Value::Null)));
@@ -245,20 +212,9 @@ pub(super) fn run(arguments: &KeysArguments) -> ExitCode {
             let body = Body::of("grace_seconds", json!(rotate.grace_seconds));
             rotate.server.ask(Method::POST, &format!("/v1/keys/{}/rotate", rotate.id), Some(&body))
         }
-        Command::Delete(one) => one.server.ask(Method::DELETE, &format!("/v1/keys/{}", one.id), None),
+        Command::Delete(one) => one.server.ask(Method::DELETE, &format!("/v1/keys/{}", one.id), NOTHING),
     };
-    match done {
-        Ok((told, Format::Json)) => output::data(&format!("{told:#}\n"), Exit::Fine, Exit::Usage),
-        Ok((told, Format::Text)) => output::data(&text(&told), Exit::Fine, Exit::Usage),
-        Err(Failure::NoServer(message)) => output::fail(message, Exit::Usage),
-        Err(Failure::Refused(message)) => output::fail(message, Exit::Error),
-    }
-}
-
-/// Why there is nothing to tell.
-enum Failure {
-    NoServer(String),
-    Refused(String),
+    server::told(done, text)
 }
 
 /// What is sent.
@@ -276,8 +232,6 @@ impl Body {
         Self { members: Map::from_iter([(name.to_owned(), value)]), limits: None }
     }
 }
-
-type Asked = Result<(Value, Format), Failure>;
 
 impl SaidArguments {
     fn body(&self) -> Result<Body, Failure> {
@@ -316,66 +270,13 @@ impl ListArguments {
         let (mut keys, mut after) = (Vec::new(), String::new());
         loop {
             let path = format!("/v1/keys?page_size=1000{owner}{after}");
-            let (mut page, format) = self.server.ask(Method::GET, &path, None)?;
+            let (mut page, format) = self.server.ask(Method::GET, &path, NOTHING)?;
             if let Some(Value::Array(more)) = page.get_mut("keys").map(Value::take) {
                 keys.extend(more);
             }
             match page.get("next").and_then(Value::as_str) {
                 Some(next) => after = format!("&after={}", super::limits::encoded(next)),
                 None => return Ok((json!({ "keys": keys }), format)),
-            }
-        }
-    }
-}
-
-impl ServerArguments {
-    fn ask(&self, method: Method, path: &str, body: Option<&Body>) -> Asked {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::NoServer(error.to_string()))?;
-        Ok((runtime.block_on(self.exchange(method, path, body))?, self.format))
-    }
-
-    fn token(&self) -> Result<SecretText, Failure> {
-        let usage = |message: String| Failure::NoServer(message);
-        if let Some(path) = &self.token_file {
-            let unread = |error| usage(format!("{}: {error}", path.display()));
-            if std::fs::metadata(path).map_err(unread)?.len() > MOST_TOKEN_BYTES {
-                return Err(usage(format!("{}: it is too long for a credential", path.display())));
-            }
-            return Ok(SecretText::new(std::fs::read_to_string(path).map_err(unread)?.trim()));
-        }
-        let token = crate::config::token().filter(|token| !token.expose().is_empty());
-        token.ok_or_else(|| {
-            usage("keys are managed with a credential: set TOLLGATE_TOKEN, or name --token-file".to_owned())
-        })
-    }
-
-    async fn exchange(&self, method: Method, path: &str, body: Option<&Body>) -> Result<Value, Failure> {
-        let server = &self.server;
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.token()?.expose()))
-            .map_err(|_| Failure::NoServer("the credential is none that a header can hold".to_owned()))?;
-        bearer.set_sensitive(true);
-        let mut headers = vec![(AUTHORIZATION, bearer)];
-        if body.is_some() {
-            headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
-        }
-        let no_server = |error| Failure::NoServer(format!("no answer from {server}: {error}"));
-        let client = Client::new(server.at(path), TIMEOUT, MOST_BYTES).map_err(no_server)?;
-        let text = body.map(serde_json::to_vec).transpose();
-        let body = Bytes::from(text.map_err(|error| Failure::NoServer(error.to_string()))?.unwrap_or_default());
-        let reply = client.send(Outgoing { method, headers, body }).await.map_err(no_server)?;
-        let told: Option<Value> = serde_json::from_slice(&reply.body).ok();
-        match (reply.status, told) {
-            (StatusCode::OK | StatusCode::CREATED, Some(told @ Value::Object(_))) => Ok(told),
-            (StatusCode::OK | StatusCode::CREATED, _) => {
-                Err(Failure::NoServer(format!("what answers at {server} is not Tollgate")))
-            }
-            (status, told) => {
-                let part = |name| told.as_ref().and_then(|told| told.pointer(name)?.as_str());
-                let message = part("/error/message").map(str::to_owned);
-                let message = message.unwrap_or_else(|| format!("{server} answered with {}", status.as_u16()));
-                let param = part("/error/param").map(|param| format!("{param}: ")).unwrap_or_default();
-                Err(Failure::Refused(format!("{param}{message}")))
             }
         }
     }
