@@ -3,26 +3,19 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
-use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, StatusCode};
+use hyper::Method;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::asking::{AskingArguments, Failure, encoded, read_credential};
-use super::output::{self, Exit, Format, shown};
-use crate::edge::outgoing::{Client, Outgoing};
+use super::asking::{Failure, encoded, read_credential};
+use super::output::{self, Exit, shown};
+use super::server::{self, Asked, NOTHING, ServerArguments};
 use crate::model::{EntityUid, KeyText, bundle_key_hash, key_hash_text, key_text, strict_json};
 
-/// For the server to answer.
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest answer.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
 const PATH_HELP: &str =
     r#"A path of the gateway that it may be used for; with methods as JSON: '{"path": "/v1/x", "methods": ["POST"]}'"#;
 /// What may be taken back of a key.
@@ -78,16 +71,6 @@ enum Command {
     Delete(OneArguments),
     /// Make a key for a bundle, and the hash to commit; asks no server
     Hash(HashArguments),
-}
-
-/// Which server, who asks, and how the answer is written.
-#[derive(Debug, Args)]
-struct ServerArguments {
-    #[command(flatten)]
-    asking: AskingArguments,
-    /// How the answer is written
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
 }
 
 /// What is said of a key.
@@ -241,7 +224,7 @@ pub(super) fn run(arguments: &KeysArguments) -> ExitCode {
             body.and_then(|body| create.server.ask(Method::POST, "/v1/keys", Some(&body)))
         }
         Command::List(list) => list.pages(),
-        Command::Show(one) => one.server.ask(Method::GET, &format!("/v1/keys/{}", one.id), None),
+        Command::Show(one) => one.server.ask(Method::GET, &format!("/v1/keys/{}", one.id), NOTHING),
         Command::Change(change) => {
             let body = change.said.body().map(|mut body| {
                 body.members.extend(change.clear.iter().map(|member| (member.clone(), Value::Null)));
@@ -257,13 +240,9 @@ pub(super) fn run(arguments: &KeysArguments) -> ExitCode {
             let body = Body::of("grace_seconds", json!(rotate.grace_seconds));
             rotate.server.ask(Method::POST, &format!("/v1/keys/{}/rotate", rotate.id), Some(&body))
         }
-        Command::Delete(one) => one.server.ask(Method::DELETE, &format!("/v1/keys/{}", one.id), None),
+        Command::Delete(one) => one.server.ask(Method::DELETE, &format!("/v1/keys/{}", one.id), NOTHING),
     };
-    match done {
-        Ok((told, Format::Json)) => output::data(&format!("{told:#}\n"), Exit::Fine, Exit::Usage),
-        Ok((told, Format::Text)) => output::data(&text(&told), Exit::Fine, Exit::Usage),
-        Err(failure) => failure.told(),
-    }
+    server::told(done, text)
 }
 
 /// What is sent.
@@ -281,8 +260,6 @@ impl Body {
         Self { members: Map::from_iter([(name.to_owned(), value)]), limits: None }
     }
 }
-
-type Asked = Result<(Value, Format), Failure>;
 
 impl SaidArguments {
     fn body(&self) -> Result<Body, Failure> {
@@ -325,7 +302,7 @@ impl ListArguments {
             let (mut keys, mut after) = (Vec::new(), String::new());
             loop {
                 let path = format!("/v1/keys?page_size=1000{owner}{after}");
-                let mut page = self.server.exchange(&bearer, Method::GET, &path, None).await?;
+                let mut page = self.server.exchange(&bearer, Method::GET, &path, NOTHING).await?;
                 if let Some(Value::Array(more)) = page.get_mut("keys").map(Value::take) {
                     keys.extend(more);
                 }
@@ -335,63 +312,6 @@ impl ListArguments {
                 }
             }
         })
-    }
-}
-
-impl ServerArguments {
-    fn ask(&self, method: Method, path: &str, body: Option<&Body>) -> Asked {
-        self.waited(async { self.exchange(&self.bearer().await?, method, path, body).await })
-    }
-
-    fn waited(&self, work: impl Future<Output = Result<Value, Failure>>) -> Asked {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::NoServer(error.to_string()))?;
-        Ok((runtime.block_on(work)?, self.format))
-    }
-
-    /// What the server is shown. A command asks for it once: it may be read from stdin, or renewed.
-    async fn bearer(&self) -> Result<HeaderValue, Failure> {
-        let token = self.asking.credential().await?.ok_or_else(|| {
-            let ways = self.asking.ways_to_a_credential();
-            Failure::NoServer(format!("keys are managed with a credential: {ways}"))
-        })?;
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-            .map_err(|_| Failure::NoServer("the credential is none that a header can hold".to_owned()))?;
-        bearer.set_sensitive(true);
-        Ok(bearer)
-    }
-
-    async fn exchange(
-        &self,
-        bearer: &HeaderValue,
-        method: Method,
-        path: &str,
-        body: Option<&Body>,
-    ) -> Result<Value, Failure> {
-        let server = self.asking.server();
-        let mut headers = vec![(AUTHORIZATION, bearer.clone())];
-        if body.is_some() {
-            headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
-        }
-        let no_server = |error| Failure::NoServer(format!("no answer from {server}: {error}"));
-        let client = Client::new(server.at(path), TIMEOUT, MOST_BYTES).map_err(no_server)?;
-        let text = body.map(serde_json::to_vec).transpose();
-        let body = Bytes::from(text.map_err(|error| Failure::NoServer(error.to_string()))?.unwrap_or_default());
-        let reply = client.send(Outgoing { method, headers, body }).await.map_err(no_server)?;
-        let told: Option<Value> = serde_json::from_slice(&reply.body).ok();
-        match (reply.status, told) {
-            (StatusCode::OK | StatusCode::CREATED, Some(told @ Value::Object(_))) => Ok(told),
-            (StatusCode::OK | StatusCode::CREATED, _) => {
-                Err(Failure::NoServer(format!("what answers at {server} is not Tollgate")))
-            }
-            (status, told) => {
-                let part = |name| told.as_ref().and_then(|told| told.pointer(name)?.as_str());
-                let message = part("/error/message").map(str::to_owned);
-                let message = message.unwrap_or_else(|| format!("{server} answered with {}", status.as_u16()));
-                let param = part("/error/param").map(|param| format!("{param}: ")).unwrap_or_default();
-                Err(Failure::Refused(format!("{param}{message}")))
-            }
-        }
     }
 }
 

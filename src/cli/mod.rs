@@ -2,7 +2,7 @@
 //! no error.
 //!
 //! Exit codes: 0 fine, or permit; 1 a bundle or request that is wrong; 2 a command line that is wrong (for `check`, files
-//! that cannot be read as well; for `limits` and `keys`, no server); 3 forbid.
+//! that cannot be read as well; for `limits`, `keys` and `password`, no server); 3 forbid.
 
 #![allow(
     clippy::disallowed_methods,
@@ -31,6 +31,7 @@ mod progress;
 mod question;
 mod schema;
 mod serve;
+mod server;
 mod session;
 
 use std::process::ExitCode;

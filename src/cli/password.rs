@@ -1,20 +1,34 @@
-//! `tollgate password hash`: what is kept of a password, to be put in a bundle or an htpasswd file.
+//! `tollgate password`: what is kept of a password, to be put in a bundle or an htpasswd file, and passwords that are set on
+//! a running server.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use hyper::Method;
+use serde_json::{Value, json};
 
-use super::output::{self, Exit};
+use super::asking::encoded;
+use super::output::{self, Exit, shown};
+use super::server::{self, NOTHING, ServerArguments};
 use crate::edge::identity::hash;
 use crate::model::SecretText;
 
 /// Longest password.
 const MAX_BYTES: u64 = 1024;
 
-/// Make what is kept of a password
+const EXAMPLE: &str = "\
+Examples:
+  tollgate password hash                for a bundle in git
+  export TOLLGATE_TOKEN=tg_…            the administrator's key, or one of your own
+  tollgate password set alice
+  tollgate password remove alice
+
+Exit codes: 0 done, 1 the server refuses, 2 usage, or no server answers.";
+
+/// Make what is kept of a password, or set one on a running server
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tollgate password hash")]
+#[command(after_help = EXAMPLE)]
 pub(super) struct PasswordArguments {
     #[command(subcommand)]
     command: PasswordCommand,
@@ -30,12 +44,41 @@ enum PasswordCommand {
   tollgate password hash
   tollgate password hash < password.txt")]
     Hash,
+    /// Set the password of a user
+    ///
+    /// The password is asked for without being shown; where stdin is no terminal, its first line is the password.
+    Set(UserArguments),
+    /// Take the password of a user away
+    Remove(UserArguments),
+}
+
+#[derive(Debug, Args)]
+struct UserArguments {
+    /// The user's id in the bundle
+    #[arg(value_name = "USER")]
+    user: String,
+    #[command(flatten)]
+    server: ServerArguments,
+}
+
+impl UserArguments {
+    fn path(&self) -> String {
+        format!("/v1/users/{}/password", encoded(&self.user))
+    }
+}
+
+/// Does what is asked with a password.
+#[must_use]
+pub(super) fn run(arguments: &PasswordArguments) -> ExitCode {
+    match &arguments.command {
+        PasswordCommand::Hash => hashed(),
+        PasswordCommand::Set(user) => set(user),
+        PasswordCommand::Remove(user) => server::told(user.server.ask(Method::DELETE, &user.path(), NOTHING), text),
+    }
 }
 
 /// Prints the hash of a password.
-#[must_use]
-pub(super) fn run(arguments: &PasswordArguments) -> ExitCode {
-    let PasswordCommand::Hash = arguments.command;
+fn hashed() -> ExitCode {
     let password = match password() {
         Ok(password) => password,
         Err(message) => return output::fail(message, Exit::Usage),
@@ -43,6 +86,26 @@ pub(super) fn run(arguments: &PasswordArguments) -> ExitCode {
     match hash(&password) {
         Some(hash) => output::data(&format!("{}\n", hash.expose()), Exit::Fine, Exit::Error),
         None => output::fail("the system has no random numbers", Exit::Error),
+    }
+}
+
+/// Has the server hash it, which knows what it takes.
+fn set(user: &UserArguments) -> ExitCode {
+    let password = match password() {
+        Ok(password) => password,
+        Err(message) => return output::fail(message, Exit::Usage),
+    };
+    let body = json!({ "password": password.expose() });
+    server::told(user.server.ask(Method::PUT, &user.path(), Some(&body)), text)
+}
+
+/// For people.
+fn text(told: &Value) -> String {
+    let user = shown(told.get("user").and_then(Value::as_str).unwrap_or_default());
+    match told.get("kept_in").and_then(Value::as_str) {
+        Some("store") => format!("the password of {user} is set\n"),
+        Some(place) => format!("the password of {user} that was set is gone; the one of the {} counts\n", shown(place)),
+        None => format!("{user} has no password\n"),
     }
 }
 

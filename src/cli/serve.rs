@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::{KeyDesk, Server, Stopped, Tls};
+use crate::edge::http::{KeyDesk, PasswordDesk, Server, Stopped, Tls};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::engine::Engine;
@@ -161,7 +161,7 @@ fn serve(settings: &Settings) -> ExitCode {
             for running in providers.running {
                 tokio::spawn(running);
             }
-            let managed = Managed { desk: providers.desk, tokens: providers.tokens };
+            let managed = Managed { desk: providers.desk, passwords: providers.passwords, tokens: providers.tokens };
             listen(engine, settings, (alerts, tls), managed).await
         }),
         Err(error) => usage(&error),
@@ -271,6 +271,7 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
 /// What of identities is managed over HTTP.
 struct Managed {
     desk: Option<KeyDesk>,
+    passwords: Option<PasswordDesk>,
     tokens: Option<Arc<dyn Tokens>>,
 }
 
@@ -309,6 +310,9 @@ async fn listen(
     }
     if let Some(desk) = managed.desk {
         server = server.with_keys(desk);
+    }
+    if let Some(desk) = managed.passwords {
+        server = server.with_passwords(desk);
     }
     if let Some(tokens) = managed.tokens {
         server = server.with_tokens(tokens);

@@ -39,7 +39,8 @@ pub use manage::{ADMIN_POLICIES, MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAG
 pub use ports::{
     Ask, Clock, CloseError, Family, Fetch, FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError,
     Keys, KeysOf, Later, Look, MOST_FAMILIES, MOST_USED, Meters, Notice, PUBLISHED_FOR_SECONDS, PasswordLookup,
-    RefreshDigest, Refreshed, Reply, StoreError, SubjectsOf, TokenError, TokenStore, Tokens,
+    PasswordWrite, PasswordWriteError, Passwords, RefreshDigest, Refreshed, Reply, StoreError, SubjectsOf, TokenError,
+    TokenStore, Tokens,
 };
 pub use routes::{MAX_ROUTES, Mapped, Named, RouteError, RouteMap};
 pub use settle::{SettleError, Spent, extend, record, release, settle};

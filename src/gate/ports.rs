@@ -1,5 +1,6 @@
 //! The few traits through which the way of a request reaches the outside.
 
+mod passwords;
 mod tokens;
 
 use std::pin::Pin;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
+pub use passwords::{PasswordWrite, PasswordWriteError, Passwords};
 pub use tokens::{
     Family, Issued, KeptKey, KeyLookup, MOST_FAMILIES, MOST_USED, PUBLISHED_FOR_SECONDS, PasswordLookup, RefreshDigest,
     Refreshed, TokenError, TokenStore, Tokens,

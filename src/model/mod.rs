@@ -28,7 +28,7 @@ pub use key::{
     key_hash_text, key_id, key_text, parse_key_hash,
 };
 pub use limit::{Each, KeyLimit};
-pub use password::{Argon2id, PasswordHash, PasswordHashError};
+pub use password::{Argon2id, PasswordHash, PasswordHashError, PasswordRecord};
 pub use path::{TWO_WAYS_AT_END, TWO_WAYS_WITHIN, is_read_in_two_ways};
 pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};

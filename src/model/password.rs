@@ -7,6 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use smol_str::SmolStr;
 
+use super::facts::Timestamp;
+use super::uid::EntityUid;
+
 /// Least memory.
 pub const MIN_MEMORY_KIB: u32 = 7 * 1024;
 /// Least memory times passes: the weakest that OWASP's password storage cheat sheet still names (7 MiB, 5 passes).
@@ -26,6 +29,17 @@ const MAX_TEXT_BYTES: usize = 256;
 /// An argon2id hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(SmolStr);
+
+/// A password that a store keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PasswordRecord {
+    /// Whose it is.
+    pub principal: EntityUid,
+    /// What is kept of it.
+    pub hash: PasswordHash,
+    /// When it was set.
+    pub changed_at: Timestamp,
+}
 
 /// What an argon2id hash says.
 #[derive(Clone, PartialEq, Eq)]
@@ -96,6 +110,21 @@ impl PasswordHash {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// What checking it costs, as it says itself: all before its salt.
+    #[must_use]
+    pub fn cost(&self) -> &str {
+        self.0.rsplitn(3, '$').last().unwrap_or(&self.0)
+    }
+
+    /// A hash of this cost that nobody's password comes to; `None` never, of what was parsed.
+    #[must_use]
+    pub fn of_nobody(&self) -> Option<Self> {
+        let mut parts = self.parts().ok()?;
+        parts.salt.fill(0);
+        parts.digest.fill(0);
+        Self::of(&parts).ok()
     }
 
     /// What it says.
@@ -224,6 +253,10 @@ mod tests {
         let hash = PasswordHash::parse(&text).unwrap();
         let parts = hash.parts().unwrap();
         assert_eq!(PasswordHash::of(&parts).unwrap().expose(), text);
+        assert_eq!(hash.cost(), "$argon2id$v=19$m=19456,t=2,p=1");
+        let nobody = hash.of_nobody().unwrap();
+        assert_eq!((nobody.cost(), nobody.expose().len()), (hash.cost(), text.len()));
+        assert!(!nobody.expose().contains("c29t"));
         let shown = format!("{hash:?} {parts:?}");
         assert!(!shown.contains("c29t") && !shown.contains("115"), "{shown}");
     }

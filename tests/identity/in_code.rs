@@ -15,12 +15,12 @@ use tollgate::edge::identity::{
 };
 use tollgate::edge::outgoing::Fetcher;
 use tollgate::edge::store::{KeyFile, TokenFile};
-use tollgate::gate::{Clock, Credential, Fetch, Presented, Tokens as _};
-use tollgate::model::SecretText;
+use tollgate::gate::{Clock, Credential, Fetch, PasswordWrite, Passwords, Presented, Tokens as _};
+use tollgate::model::{PasswordHash, PasswordRecord, SecretText};
 use tollgate::{Bundle, Engine, SourceFile};
 
 use crate::issuer::FakeIssuer;
-use crate::passwords::{PASSWORD, bundle};
+use crate::passwords::{HASH, PASSWORD, bundle};
 use crate::support::{DEADLINE, secret};
 use crate::tokens::{Signer, now, set};
 
@@ -42,9 +42,13 @@ fn an_engine_is_given_every_provider_in_code() {
     let (fetch, clock): (Arc<dyn Fetch>, Arc<dyn Clock>) = (Arc::new(Fetcher::default()), Arc::new(SystemClock));
     let _entered = runtime.enter();
 
-    let keys = Arc::new(KeyFile::open(temp.path(), None).unwrap());
-    let keys = Arc::new(KeyProvider::new(Some(keys), KeyOptions::default()));
-    let basic = Arc::new(BasicProvider::new("basic".to_owned(), PasswordOptions::default(), None).unwrap());
+    // It keeps keys, and passwords beside them.
+    let kept = Arc::new(KeyFile::open(temp.path(), None).unwrap());
+    let keys = Arc::new(KeyProvider::new(Some(Arc::clone(&kept) as _), KeyOptions::default()));
+    let passwords: Arc<dyn Passwords> = kept;
+    let options = PasswordOptions { unknown_users: true, ..PasswordOptions::default() };
+    let basic = BasicProvider::new("basic".to_owned(), options, None, Some(Arc::clone(&passwords))).unwrap();
+    let basic = Arc::new(basic);
     let fixed = StaticSecret {
         token: SecretText::new(secret(FIXED)),
         principal: r#"User::"alice""#.parse().unwrap(),
@@ -96,6 +100,12 @@ fn an_engine_is_given_every_provider_in_code() {
     assert_eq!(proved(&engine, bearer(FIXED)), alice);
     let password = || Credential::Basic { username: "alice".into(), password: SecretText::new(secret(PASSWORD)) };
     assert_eq!(proved(&engine, password()), alice);
+    let of_bob = || Credential::Basic { username: "bob".into(), password: SecretText::new(PASSWORD) };
+    assert!(proved(&engine, of_bob()).is_err());
+    let (principal, hash) = (r#"User::"bob""#.parse().unwrap(), PasswordHash::parse(HASH).unwrap());
+    let password_of_bob = PasswordRecord { principal, hash, changed_at: clock.now() };
+    pollster::block_on(passwords.write(PasswordWrite::Set(password_of_bob))).unwrap();
+    assert_eq!(proved(&engine, of_bob()), Ok("User::\"bob\"".to_owned()));
     assert_eq!(proved(&engine, bearer("delegated-key-0123456789")), Ok("User::\"bob\"".to_owned()));
     assert!(proved(&engine, bearer("nobody-knows-0123456789")).is_err());
     assert!(proved(&engine, bearer("tg_nobody_knows")).is_err());

@@ -53,6 +53,15 @@ impl Keys {
         Self { server, administrator }
     }
 
+    /// Another server that knows the same administrator.
+    pub fn with(server: Server, administrator: &str) -> Self {
+        Self { server, administrator: administrator.to_owned() }
+    }
+
+    pub fn administrator(&self) -> &str {
+        &self.administrator
+    }
+
     pub fn ask(&self, key: &str, method: &str, path: &str, body: Value) -> Answer {
         let mut headers = vec!["Content-Type: application/json".to_owned()];
         if !key.is_empty() {

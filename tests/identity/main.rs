@@ -42,6 +42,7 @@ mod recipes;
 mod redis;
 mod settings;
 mod shown;
+mod stored_passwords;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of HTTP")]
 mod support;

@@ -17,6 +17,7 @@ mod embedded;
 mod embedded_log;
 mod fallback;
 mod leases;
+mod passwords;
 mod redis;
 mod redis_like_memory;
 mod redis_server;

@@ -3,9 +3,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::config::{BasicSettings, KeySettings, ProviderKind, Settings};
+use crate::config::{BasicSettings, ProviderKind, Settings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::KeyDesk;
+use crate::edge::http::{KeyDesk, PasswordDesk};
 use crate::edge::identity::introspection::IntrospectionProvider;
 use crate::edge::identity::jwt::JwtProvider;
 use crate::edge::identity::tokens::{Lookups, TokenProvider};
@@ -14,7 +14,7 @@ use crate::edge::identity::{
     KeyOptions, KeyProvider, PasswordOptions, StaticProvider, StaticSecret,
 };
 use crate::edge::outgoing::Fetcher;
-use crate::gate::{Authenticator, Clock, Fetch, Tokens};
+use crate::gate::{Authenticator, Clock, Fetch, Passwords, Tokens};
 
 /// Providers, and what has to run for as long as they are asked.
 #[derive(Default)]
@@ -23,6 +23,8 @@ pub(super) struct Providers {
     pub(super) tokens: Option<Arc<dyn Tokens>>,
     /// Where keys are managed.
     pub(super) desk: Option<KeyDesk>,
+    /// Where passwords are set.
+    pub(super) passwords: Option<PasswordDesk>,
     pub(super) running: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -34,7 +36,15 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
     let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut made = Providers::default();
-    let keys = settings.identity.keys().map(|options| keys_of(settings, options, &mut made)).transpose()?;
+    let store = settings.identity.keys().map(|options| super::keys::open(settings, options)).transpose()?;
+    let unknown_owners = settings.identity.keys().is_some_and(|options| options.unknown_owners);
+    let keys = store.as_ref().map(|store| {
+        let keys = || Arc::clone(&store.keys);
+        made.desk = Some(KeyDesk::new(keys(), settings.identity.admin_policies, unknown_owners));
+        Arc::new(KeyProvider::new(Some(keys()), KeyOptions { unknown_owners }))
+    });
+    // Of each, whether it takes those of the store.
+    let mut takers: Vec<(Arc<BasicProvider>, bool)> = Vec::new();
     let mut lookups = Lookups { keys: keys.clone().map(|keys| keys as _), passwords: Vec::new() };
     for provider in &settings.identity.providers {
         made.asked.push(match &provider.kind {
@@ -68,7 +78,9 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
                 Arc::new(IntrospectionProvider::new(&provider.name, (**asked).clone(), provider.pass_on_error, by))
             }
             ProviderKind::Basic(settings) => {
-                let basic = Arc::new(basic(provider.name.clone(), settings)?);
+                let passwords = store.as_ref().filter(|_| settings.store).map(|store| Arc::clone(&store.passwords));
+                let basic = Arc::new(basic(provider.name.clone(), settings, passwords, unknown_owners)?);
+                takers.push((Arc::clone(&basic), settings.store));
                 lookups.passwords.push(Arc::clone(&basic) as _);
                 basic
             }
@@ -81,6 +93,10 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
             }
         });
     }
+    made.passwords = store.filter(|_| takers.iter().any(|(_, takes)| *takes)).map(|store| PasswordDesk {
+        passwords: store.passwords,
+        providers: takers.into_iter().map(|(basic, _)| basic).collect(),
+    });
     if let Some(options) = &settings.identity.tokens
         && let Some(store) = super::tokens::open(settings, options)?
     {
@@ -92,21 +108,14 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
     Ok(made)
 }
 
-/// Opens the store of keys, and lets them be managed.
-fn keys_of(
-    settings: &Settings,
-    options: &KeySettings,
-    made: &mut Providers,
-) -> Result<Arc<KeyProvider>, Box<dyn std::error::Error>> {
-    let keys = super::keys::open(settings, options)?;
-    let (admin_policies, unknown_owners) = (settings.identity.admin_policies, options.unknown_owners);
-    made.desk = Some(KeyDesk::new(Arc::clone(&keys), admin_policies, unknown_owners));
-    Ok(Arc::new(KeyProvider::new(Some(keys), KeyOptions { unknown_owners })))
-}
-
-fn basic(name: String, settings: &BasicSettings) -> Result<BasicProvider, Box<dyn std::error::Error>> {
-    let BasicSettings { htpasswd, bundle, at_once, queue, cache_ms } = settings.clone();
+fn basic(
+    name: String,
+    settings: &BasicSettings,
+    passwords: Option<Arc<dyn Passwords>>,
+    unknown_users: bool,
+) -> Result<BasicProvider, Box<dyn std::error::Error>> {
+    let BasicSettings { htpasswd, bundle, store: _, at_once, queue, cache_ms } = settings.clone();
     let htpasswd = htpasswd.map(Htpasswd::open).transpose()?;
-    let options = PasswordOptions { at_once, queue, cache_ms, bundle, ..PasswordOptions::default() };
-    Ok(BasicProvider::new(name, options, htpasswd)?)
+    let options = PasswordOptions { at_once, queue, cache_ms, bundle, unknown_users, ..PasswordOptions::default() };
+    Ok(BasicProvider::new(name, options, htpasswd, passwords)?)
 }

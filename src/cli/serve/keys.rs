@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 use crate::config::{FirstKey, KeySettings, Settings};
 use crate::edge::clock::SystemClock;
 use crate::edge::store::{KeyFile, Pepper, RedisKeys};
-use crate::gate::{Clock as _, KeyWrite, KeyWriteError, Keys};
+use crate::gate::{Clock as _, KeyWrite, KeyWriteError, Keys, Passwords};
 use crate::model::{ADMINISTRATOR, EntityUid, KeyDetails, KeyRecord, KeyText, SecretText, key_id, key_text};
 
 /// Whose key the first one is. Nobody can declare it, and no token is it.
@@ -18,22 +18,36 @@ const FIRST_OWNER: &str = ADMINISTRATOR;
 /// The file that the first key is put in, where it is to be.
 const FIRST_KEY_FILE: &str = "administrator.key";
 
+/// The store of keys, which keeps passwords too.
+#[derive(Clone)]
+pub(super) struct KeyStore {
+    pub(super) keys: Arc<dyn Keys>,
+    pub(super) passwords: Arc<dyn Passwords>,
+}
+
+impl KeyStore {
+    fn of<S: Keys + Passwords + 'static>(store: S) -> Self {
+        let store = Arc::new(store);
+        Self { keys: Arc::clone(&store) as _, passwords: store }
+    }
+}
+
 /// Opens the store; makes the first key where there is none.
 ///
 /// # Errors
 /// With the reason, where it cannot be had.
-pub(super) fn open(settings: &Settings, options: &KeySettings) -> Result<Arc<dyn Keys>, Box<dyn Error>> {
-    let keys = keys(settings, options)?;
-    first_key(&*keys, options.first_key, &settings.data)?;
-    Ok(keys)
+pub(super) fn open(settings: &Settings, options: &KeySettings) -> Result<KeyStore, Box<dyn Error>> {
+    let store = store(settings, options)?;
+    first_key(&*store.keys, options.first_key, &settings.data)?;
+    Ok(store)
 }
 
 /// Where keys are kept: in the Redis that keeps the meters, if there is one, else in the data directory.
-fn keys(settings: &Settings, options: &KeySettings) -> Result<Arc<dyn Keys>, Box<dyn Error>> {
+fn store(settings: &Settings, options: &KeySettings) -> Result<KeyStore, Box<dyn Error>> {
     let pepper = options.pepper_file.as_deref().map(Pepper::read).transpose()?;
     Ok(match settings.redis() {
-        Some(redis) => Arc::new(RedisKeys::open(&redis, pepper, options.max_stale)?),
-        None => Arc::new(KeyFile::open(&settings.data, pepper)?),
+        Some(redis) => KeyStore::of(RedisKeys::open(&redis, pepper, options.max_stale)?),
+        None => KeyStore::of(KeyFile::open(&settings.data, pepper)?),
     })
 }
 

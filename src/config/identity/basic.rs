@@ -1,4 +1,4 @@
-//! `basic:`, names and passwords: of the bundle, of an htpasswd file, or of both.
+//! `basic:`, names and passwords: of the bundle, of an htpasswd file, of the store of keys, or of all of them.
 
 use std::path::PathBuf;
 
@@ -14,6 +14,8 @@ pub struct BasicSettings {
     pub htpasswd: Option<PathBuf>,
     /// Whether users and services of the bundle may have passwords.
     pub bundle: bool,
+    /// Whether users may have passwords that are set on the running server.
+    pub store: bool,
     /// Threads that check passwords.
     pub at_once: usize,
     /// How many may wait for them.
@@ -30,6 +32,9 @@ pub(super) struct Raw {
     htpasswd: Option<PathBuf>,
     /// Whether users and services of the bundle may have passwords. Default: true.
     bundle: Option<bool>,
+    /// Whether users may have passwords that are set on the running server, which keeps them where it keeps keys. Default:
+    /// true where `keys` is among the providers.
+    store: Option<bool>,
     /// How many passwords are checked at a time. Default: 2.
     at_once: Option<usize>,
     /// How many may wait for that. Default: 32.
@@ -39,11 +44,19 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    pub(super) fn checked(self) -> Result<BasicSettings, String> {
-        let Self { htpasswd, bundle, at_once, queue, cache_ms } = self;
-        let bundle = bundle.unwrap_or(true);
-        if !bundle && htpasswd.is_none() {
-            return Err("`basic`: with `bundle: false` an `htpasswd` file is needed, or there are no names".to_owned());
+    /// `keeps_keys` is whether there is a store of keys.
+    pub(super) fn checked(self, keeps_keys: bool) -> Result<BasicSettings, String> {
+        let Self { htpasswd, bundle, store, at_once, queue, cache_ms } = self;
+        let (bundle, store) = (bundle.unwrap_or(true), store.unwrap_or(keeps_keys));
+        if store && !keeps_keys {
+            return Err(
+                "`basic`: `store` is where keys are kept, so that it needs `keys` among the providers".to_owned()
+            );
+        }
+        if !bundle && !store && htpasswd.is_none() {
+            let message =
+                "`basic`: with `bundle: false` an `htpasswd` file or the `store` is needed, or there are no names";
+            return Err(message.to_owned());
         }
         let within = |name: &str, value: i64, least: i64, most: i64| {
             let fits = (least..=most).contains(&value);
@@ -57,6 +70,6 @@ impl Raw {
             // Opened to say what is wrong with it where it is named; who serves opens it again, and keeps it.
             Htpasswd::open(path).map_err(|error| format!("`basic`: `htpasswd`: {error}"))?;
         }
-        Ok(BasicSettings { htpasswd, bundle, at_once, queue, cache_ms })
+        Ok(BasicSettings { htpasswd, bundle, store, at_once, queue, cache_ms })
     }
 }

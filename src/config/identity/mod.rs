@@ -271,6 +271,7 @@ fn providers(raw: Vec<RawProvider>, node: &Node) -> Result<Vec<Provider>, NodeEr
     if raw.len() > MAX_PROVIDERS {
         return Err(NodeError::of(node, format!("there may be {MAX_PROVIDERS} providers at most")));
     }
+    let keeps_keys = raw.iter().any(|raw| raw.keys.is_some() && raw.enabled != Some(false));
     let mut known: Vec<Provider> = Vec::with_capacity(raw.len());
     for (number, raw) in raw.into_iter().enumerate() {
         let wrong = |message: String| NodeError::of(node::item(node, number).unwrap_or(node), message);
@@ -278,7 +279,7 @@ fn providers(raw: Vec<RawProvider>, node: &Node) -> Result<Vec<Provider>, NodeEr
             // Its files need not be there, nor be right.
             continue;
         }
-        let provider = Provider::checked(raw).map_err(wrong)?;
+        let provider = Provider::checked(raw, keeps_keys).map_err(wrong)?;
         if known.iter().any(|other| other.name == provider.name) {
             return Err(wrong(format!("two providers are called `{}`; give them a `name` each", provider.name)));
         }
@@ -315,7 +316,7 @@ impl Provider {
         Self { name: "keys".to_owned(), pass_on_error: false, kind: ProviderKind::Keys(KeySettings::default()) }
     }
 
-    fn checked(raw: RawProvider) -> Result<Self, String> {
+    fn checked(raw: RawProvider, keeps_keys: bool) -> Result<Self, String> {
         // First: what is wrong with one of two is no help to whoever wrote them as one.
         if raw.kinds() != 1 {
             return Err(ONE_KIND.to_owned());
@@ -348,7 +349,7 @@ impl Provider {
             kinds.push(("introspection", ProviderKind::Introspection(Box::new(raw.checked()?))));
         }
         if let Some(raw) = basic {
-            kinds.push(("basic", ProviderKind::Basic(raw.checked()?)));
+            kinds.push(("basic", ProviderKind::Basic(raw.checked(keeps_keys)?)));
         }
         if let Some(raw) = client_certificate {
             kinds.push(("client_certificate", ProviderKind::ClientCertificate(raw.checked()?)));

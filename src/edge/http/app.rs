@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use super::body::BodyLimits;
 use super::keys::KeyDesk;
 use super::metrics::Metrics;
+use super::passwords::PasswordDesk;
 use super::refusals::RefusalLog;
 use super::server::HttpOptions;
 use super::wire::Silence;
@@ -37,6 +38,8 @@ pub(super) struct App {
     pub(super) credential_headers: CredentialHeaders,
     /// Where keys are managed, where they are kept.
     pub(super) keys: OnceLock<KeyDesk>,
+    /// Where passwords are set, where they are kept.
+    pub(super) passwords: OnceLock<PasswordDesk>,
     /// What becomes of alerts, where they are sent.
     pub(super) outbox: OnceLock<Arc<Outbox>>,
     /// What hands out tokens of Tollgate's own, where that is wished for.
@@ -71,6 +74,7 @@ impl App {
             routes: options.routes.clone(),
             credential_headers: options.credential_headers.clone(),
             keys: OnceLock::new(),
+            passwords: OnceLock::new(),
             outbox: OnceLock::new(),
             tokens: OnceLock::new(),
             body,

@@ -20,6 +20,7 @@ mod keys;
 mod metrics;
 mod operations;
 mod pace;
+mod passwords;
 mod query;
 mod refusals;
 mod router;
@@ -32,6 +33,7 @@ mod validate;
 mod wire;
 
 pub use keys::KeyDesk;
+pub use passwords::PasswordDesk;
 pub use router::routes;
 pub use server::{HttpOptions, Server, Stopped};
 pub use tls::{ClientCertificates, Tls, TlsError, TlsOptions};

@@ -77,23 +77,28 @@ fn unknown(name: &str, known: &[&str]) -> ApiError {
     ApiError::invalid(shown.clone(), format!("no parameter is called `{shown}`; {help}"))
 }
 
-/// `%41` and `+` as what they stand for.
 fn decoded(text: &str) -> Result<String, ApiError> {
     let wrong = || ApiError::invalid("", "a query is percent-encoded UTF-8, as `curl --data-urlencode` writes it");
+    form_decoded(text).ok_or_else(wrong)
+}
+
+/// `%41` and `+` as what they stand for in queries and forms.
+pub(super) fn form_decoded(text: &str) -> Option<String> {
+    percent_decoded(&text.replace('+', " "))
+}
+
+/// `%41` as what it stands for.
+pub(super) fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
-    let digit = |rest: &mut std::str::Bytes<'_>| {
-        let digit = rest.next().and_then(|byte| char::from(byte).to_digit(16));
-        digit.and_then(|digit| u8::try_from(digit).ok()).ok_or_else(wrong)
-    };
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => digit(&mut rest)? * 16 + digit(&mut rest)?,
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    while let Some(next) = rest.next() {
+        bytes.push(match next {
+            b'%' => digit(rest.next()?)? * 16 + digit(rest.next()?)?,
             other => other,
         });
     }
-    String::from_utf8(bytes).map_err(|_| wrong())
+    String::from_utf8(bytes).ok()
 }
 
 /// Where a page ended, as one word that means nothing to its reader.

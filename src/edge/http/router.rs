@@ -23,7 +23,9 @@ use super::caller::{self, Access, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::guard::guarded_async;
 use super::keys::{self, Ask};
-use super::{batch, body, books, cedar_agent, is_authorized, operations, spending, standing, tokens, validate};
+use super::{
+    batch, body, books, cedar_agent, is_authorized, operations, passwords, spending, standing, tokens, validate,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -46,6 +48,7 @@ enum Route {
     Page,
     Version,
     Keys(Ask),
+    Password(passwords::Ask),
     Token,
     PublishedKeys,
 }
@@ -74,13 +77,13 @@ impl Route {
             Self::Books => Access::Usage,
             Self::Metrics | Self::Bundle => Access::Monitor,
             Self::Reload => Access::Administrator,
-            Self::Keys(_) => Access::Itself,
+            Self::Keys(_) | Self::Password(_) => Access::Itself,
         }
     }
 }
 
 /// Every route there is, the one of nearly all requests first.
-const ROUTES: [(&str, &str, Route); 27] = [
+const ROUTES: [(&str, &str, Route); 30] = [
     ("/is_authorized", "POST", Route::IsAuthorized),
     ("/is_authorized/batch", "POST", Route::Batch),
     ("/v1/is_authorized", "POST", Route::CedarAgent),
@@ -106,11 +109,18 @@ const ROUTES: [(&str, &str, Route); 27] = [
     ("/v1/keys/{id}", "DELETE", Route::Keys(Ask::Remove)),
     ("/v1/keys/{id}/revoke", "POST", Route::Keys(Ask::Revoke)),
     ("/v1/keys/{id}/rotate", "POST", Route::Keys(Ask::Rotate)),
+    ("/v1/users/{user}/password", "GET", Route::Password(passwords::Ask::Show)),
+    ("/v1/users/{user}/password", "PUT", Route::Password(passwords::Ask::Set)),
+    ("/v1/users/{user}/password", "DELETE", Route::Password(passwords::Ask::Remove)),
     ("/v1/token", "POST", Route::Token),
     ("/.well-known/jwks.json", "GET", Route::PublishedKeys),
 ];
 
+/// Longest name of a user in a path: each byte of it percent-encoded.
+const MAX_USER_BYTES: usize = 3 * 1024;
+
 /// Whether a path of the table is `path`. `{id}` is one part of it, as it is sent: letters, digits, `.`, `_` and `-`.
+/// `{user}` is any one part, percent-encoded: what it stands for is looked up and compared with nothing else.
 fn is_path(known: &str, path: &str) -> bool {
     if !known.contains('{') {
         return known == path;
@@ -121,7 +131,11 @@ fn is_path(known: &str, path: &str) -> bool {
     };
     let (known, path) = (known.split('/'), path.split('/'));
     known.clone().count() == path.clone().count()
-        && known.zip(path).all(|(known, part)| if known == "{id}" { is_id(part) } else { known == part })
+        && known.zip(path).all(|(known, part)| match known {
+            "{id}" => is_id(part),
+            "{user}" => (1..=MAX_USER_BYTES).contains(&part.len()),
+            known => known == part,
+        })
 }
 
 /// The path and method of every route.
@@ -202,7 +216,7 @@ where
     let admitted = caller::admit(app, head, peer, route.access()).await?;
     let status_tells = query(*route, head.uri.query())?;
     let manager = match route {
-        Route::Keys(_) => Some(keys::caller(app, head, peer).await?),
+        Route::Keys(_) | Route::Password(_) => Some(keys::caller(app, head, peer).await?),
         _ => None,
     };
     let body = match route {
@@ -213,7 +227,8 @@ where
         | Route::Settle
         | Route::Release
         | Route::Extend
-        | Route::Usage => {
+        | Route::Usage
+        | Route::Password(passwords::Ask::Set) => {
             body::check_content_type(&head.headers)?;
             body::read(body, app.body).await?
         }
@@ -256,6 +271,10 @@ where
             Some(manager) => keys::answer(manager, *ask, head, &body).await,
             None => Err(ApiError::new(ErrorCode::Unauthenticated, "keys are managed with a credential")),
         },
+        Route::Password(ask) => match &manager {
+            Some(manager) => passwords::answer(app, manager, *ask, head, &body).await,
+            None => Err(ApiError::new(ErrorCode::Unauthenticated, "passwords are set with a credential")),
+        },
         Route::Token => tokens::exchange(app, head, peer, &body).await,
         Route::PublishedKeys => tokens::published(app),
     }
@@ -276,6 +295,7 @@ fn route(head: &Parts) -> Result<Route, ApiError> {
         ["GET"] => Some("GET, HEAD"),
         ["POST"] => Some("POST"),
         ["GET", "PATCH", "DELETE"] => Some("GET, HEAD, PATCH, DELETE"),
+        ["GET", "PUT", "DELETE"] => Some("GET, HEAD, PUT, DELETE"),
         _ => Some("GET, HEAD, POST"),
     };
     Err(match allowed {

@@ -23,6 +23,7 @@ use super::body::BodyLimits;
 use super::caller::Peer;
 use super::keys::KeyDesk;
 use super::pace::{Pace, Paced, Times};
+use super::passwords::PasswordDesk;
 use super::router::Routes;
 use super::tls::Tls;
 use crate::edge::identity::CredentialHeaders;
@@ -132,6 +133,14 @@ impl Server {
     pub fn with_keys(self, desk: KeyDesk) -> Self {
         // There is one at most, and a second one would not be asked.
         let _first = self.routes.app().keys.set(desk);
+        self
+    }
+
+    /// Lets passwords be set, by whoever may make keys: [`Server::with_keys`].
+    #[must_use]
+    pub fn with_passwords(self, desk: PasswordDesk) -> Self {
+        // There is one at most, and a second one would not be asked.
+        let _first = self.routes.app().passwords.set(desk);
         self
     }
 

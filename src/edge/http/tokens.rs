@@ -13,6 +13,7 @@ use super::app::App;
 use super::body::{self, JSON, json, of_type};
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
+use super::query::form_decoded;
 use crate::gate::{Credential, Described, Issued, Presented, TokenError, Tokens};
 use crate::model::{SecretText, strict_json};
 
@@ -193,29 +194,13 @@ fn form(body: &[u8]) -> Option<Vec<(String, SecretText)>> {
     let mut members: Vec<(String, SecretText)> = Vec::new();
     for pair in std::str::from_utf8(body).ok()?.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=')?;
-        let name = decoded(name)?;
+        let name = form_decoded(name)?;
         if members.iter().any(|(known, _)| *known == name) {
             return None;
         }
-        members.push((name, SecretText::new(decoded(value)?)));
+        members.push((name, SecretText::new(form_decoded(value)?)));
     }
     Some(members)
-}
-
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(next) = rest.next() {
-        bytes.push(match next {
-            b'+' => b' ',
-            b'%' => {
-                let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-                digit(rest.next()?)? * 16 + digit(rest.next()?)?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

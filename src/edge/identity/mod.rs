@@ -37,6 +37,8 @@ pub use headers::{CredentialHeaders, HeadersError};
 pub(crate) use keys::identity_of_key;
 pub use keys::{KeyOptions, KeyProvider};
 #[cfg(feature = "passwords")]
-pub use passwords::{BasicProvider, Htpasswd, PasswordOptions, hash};
+pub use passwords::{
+    BasicProvider, Htpasswd, MAX_PASSWORD_BYTES, MIN_PASSWORD_BYTES, PasswordOptions, PasswordPlace, hash,
+};
 pub use static_token::{SameToken, StaticProvider, StaticSecret};
 pub use watched::FileError;

@@ -41,7 +41,21 @@ pub trait KeyLookup: Send + Sync {
 /// Looks up what became of a password since a token was handed out for it.
 pub trait PasswordLookup: Send + Sync {
     /// Whether it is still this principal's: what is kept of it has this [mark](crate::model::CredentialMark).
-    fn is_kept(&self, principal: &EntityUid, mark: &str, snapshot: &Snapshot, now: Timestamp) -> bool;
+    ///
+    /// # Errors
+    /// Where nobody can say.
+    fn is_kept(
+        &self,
+        principal: &EntityUid,
+        mark: &str,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// As [`Keys::catch_up`](super::Keys::catch_up).
+    fn catch_up(&self) -> Option<Later<()>> {
+        None
+    }
 }
 
 /// Tokens that were handed out.

@@ -25,8 +25,8 @@ use super::query::{self, Query};
 use crate::edge::identity::identity_of_key;
 use crate::gate::{self, KeyWrite, KeyWriteError, Keys, KeysOf, MANAGE_KEYS, Manager, Right, StoreError, TooWide};
 use crate::model::{
-    ADMINISTRATOR, EntityUid, Facts, Identity, KeyDetails, KeyRecord, KeyText, RESERVED_ROLE_PREFIX, Revocation,
-    SecretText, Timestamp, key_id, key_text,
+    ADMINISTRATOR, EntityUid, Facts, Identity, KeyDetails, KeyHash, KeyRecord, KeyText, RESERVED_ROLE_PREFIX,
+    Revocation, SecretText, Timestamp, key_id, key_text,
 };
 use crate::policy::Snapshot;
 
@@ -98,10 +98,10 @@ impl Ask {
 /// Who manages, by what bundle, at which instant.
 pub(super) struct Caller {
     desk: KeyDesk,
-    snapshot: Arc<Snapshot>,
-    facts: Facts,
-    identity: Arc<Identity>,
-    peer: Option<IpAddr>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) facts: Facts,
+    pub(super) identity: Arc<Identity>,
+    pub(super) peer: Option<IpAddr>,
 }
 
 /// Proves who calls, before anything of the body is read.
@@ -141,12 +141,13 @@ fn id_of(path: &str) -> &str {
 }
 
 impl Caller {
-    fn manager(&self) -> Manager<'_> {
+    pub(super) fn manager(&self) -> Manager<'_> {
         let Self { desk, snapshot, facts, identity, peer } = self;
         Manager { snapshot, facts, identity, peer: *peer, defaults: desk.admin_policies }
     }
 
-    fn right(&self, owner: &EntityUid) -> Option<Right> {
+    /// By what the caller may manage what is `owner`'s, where it may.
+    pub(super) fn right(&self, owner: &EntityUid) -> Option<Right> {
         self.manager().right(MANAGE_KEYS, owner)
     }
 
@@ -188,6 +189,25 @@ impl Caller {
         Ok(json(StatusCode::OK, &told::Page { keys, next }))
     }
 
+    /// Whether a key of `owner` would prove somebody.
+    pub(super) fn may_own(&self, owner: &EntityUid) -> bool {
+        self.desk.unknown_owners || self.snapshot.declares(owner)
+    }
+
+    /// A key that is all that its owner is, for as long as its owner is.
+    pub(super) fn unrestricted(&self, id: SmolStr, owner: EntityUid) -> KeyRecord {
+        KeyRecord {
+            id,
+            owner,
+            hash: KeyHash::default(),
+            version: 1,
+            created_at: self.facts.now,
+            expires_at: None,
+            used_at: AtomicI64::new(0),
+            more: None,
+        }
+    }
+
     fn is_administrator(&self) -> bool {
         let Self { snapshot, facts, identity, peer, .. } = self;
         let whole = !identity.replaced && !gate::is_narrowed(snapshot, identity);
@@ -202,7 +222,7 @@ impl Caller {
             return Err(forbidden(format!("{} may not make keys of {owner}", self.identity.principal)));
         };
         let reserved = owner.id().starts_with(RESERVED_ROLE_PREFIX) && right == Right::Administrator;
-        if !self.desk.unknown_owners && !reserved && !self.snapshot.declares(&owner) {
+        if !reserved && !self.may_own(&owner) {
             let message = format!(
                 "{owner} is not declared, so that a key of it would prove nobody; declare it in the bundle, or let keys of \
                  others prove somebody too (`unknown_owners: allow` of `keys` in `identity.providers`)"
@@ -212,17 +232,8 @@ impl Caller {
         let _making = self.room(&owner, right).await?;
         let id = key_id(random()?);
         let text = Self::new_text(&id)?;
-        let details = KeyDetails { created_by: Some(self.identity.principal.clone()), ..KeyDetails::default() };
-        let mut key = KeyRecord {
-            id,
-            owner,
-            hash: self.hash(&text)?,
-            version: 1,
-            created_at: self.facts.now,
-            expires_at: None,
-            used_at: AtomicI64::new(0),
-            more: Some(Box::new(details)),
-        };
+        let mut key = KeyRecord { hash: self.hash(&text)?, ..self.unrestricted(id, owner) };
+        details(&mut key).created_by = Some(self.identity.principal.clone());
         wish.apply(&mut key, &self.snapshot, self.facts.now)?;
         self.manager().may_hand_out(right, &key, None)?;
         self.desk.keys.write(KeyWrite::Make(key.clone())).await?;
@@ -322,7 +333,7 @@ impl Caller {
         key_text(id, *secret).map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))
     }
 
-    fn hash(&self, text: &SecretText) -> Result<crate::model::KeyHash, ApiError> {
+    fn hash(&self, text: &SecretText) -> Result<KeyHash, ApiError> {
         let key = KeyText::parse(text.expose());
         let key = key.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?;
         Ok(self.desk.keys.hash(&key))
@@ -353,7 +364,7 @@ fn random<const N: usize>() -> Result<[u8; N], ApiError> {
     Ok(bytes)
 }
 
-fn forbidden(message: String) -> ApiError {
+pub(super) fn forbidden(message: String) -> ApiError {
     ApiError::new(ErrorCode::Forbidden, message)
 }
 

@@ -12,6 +12,7 @@ use aws_lc_rs::hmac;
 
 use super::stored::Stored;
 use crate::edge::identity::watched::Names;
+use crate::model::PasswordHash;
 
 /// Most costs. Whoever makes hashes seldom has more than two.
 const MOST: usize = 64;
@@ -23,32 +24,38 @@ pub(super) struct Decoys {
     revision: Option<Arc<str>>,
     /// The file that they are from.
     names: Option<Arc<Names<Stored>>>,
+    /// Those of the store that they are from.
+    stored: Option<Arc<[PasswordHash]>>,
     by_cost: BTreeMap<Box<str>, Stored>,
 }
 
 impl Decoys {
-    /// Of `hashes`, which are those of the bundle and of the file.
+    /// Of `hashes`, which are those of the bundle, of the file, and of the store, one for each cost there.
     pub(super) fn new(
         revision: Arc<str>,
         names: Option<Arc<Names<Stored>>>,
+        stored: Option<Arc<[PasswordHash]>>,
         hashes: impl Iterator<Item = Stored>,
     ) -> Self {
         let mut by_cost = BTreeMap::new();
-        for hash in hashes {
+        for hash in stored.iter().flat_map(|stored| stored.iter().cloned().map(Stored::Argon2id)).chain(hashes) {
             if by_cost.len() < MOST && !by_cost.contains_key(hash.cost()) {
                 by_cost.insert(hash.cost().into(), hash);
             }
         }
-        Self { revision: Some(revision), names, by_cost }
+        Self { revision: Some(revision), names, stored, by_cost }
     }
 
-    /// Whether they are those of this bundle and this file.
-    pub(super) fn are_of(&self, revision: &Arc<str>, names: Option<&Arc<Names<Stored>>>) -> bool {
-        let same_file = match (&self.names, names) {
-            (Some(known), Some(names)) => Arc::ptr_eq(known, names),
-            (known, names) => known.is_none() && names.is_none(),
-        };
-        same_file && self.revision.as_ref() == Some(revision)
+    /// Whether they are those of this bundle, this file and this store.
+    pub(super) fn are_of(
+        &self,
+        revision: &Arc<str>,
+        names: Option<&Arc<Names<Stored>>>,
+        stored: Option<&Arc<[PasswordHash]>>,
+    ) -> bool {
+        self.revision.as_ref() == Some(revision)
+            && is_same(self.names.as_ref(), names)
+            && is_same(self.stored.as_ref(), stored)
     }
 
     /// The one for `username`: of all costs the one whose tag with the name is the highest. Which it is nobody outside the
@@ -66,13 +73,19 @@ impl Decoys {
     }
 }
 
+fn is_same<T: ?Sized>(known: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    match (known, other) {
+        (Some(known), Some(other)) => Arc::ptr_eq(known, other),
+        (known, other) => known.is_none() && other.is_none(),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::model::PasswordHash;
 
     fn argon2id(passes: u32) -> Stored {
         let text = format!("$argon2id$v=19$m=19456,t={passes},p=1$bm9ib2R5bm9ib2R5$AAAAAAAAAAAAAAAAAAAAAA");
@@ -92,14 +105,15 @@ mod tests {
     #[test]
     fn every_cost_is_a_decoy_however_many_have_another_and_names_keep_theirs() {
         let many = || (0..1_000).map(|_| argon2id(2));
-        let before = Decoys::new("1".into(), None, many().chain([bcrypt(10)]));
+        let before = Decoys::new("1".into(), None, None, many().chain([bcrypt(10)]));
         let costs: BTreeSet<_> = chosen(&before).into_iter().collect();
         assert_eq!(costs.len(), 2, "{costs:?}");
         // The same costs by other hashes, in another order.
-        let after = Decoys::new("2".into(), None, [bcrypt(10)].into_iter().chain(many()));
+        let after = Decoys::new("2".into(), None, None, [bcrypt(10)].into_iter().chain(many()));
         assert_eq!(chosen(&before), chosen(&after));
         // A cost that comes takes names of its own, and moves none between the others.
-        let more = Decoys::new("3".into(), None, many().chain([bcrypt(10), argon2id(3)]));
+        let Stored::Argon2id(stored) = argon2id(3) else { panic!("it is argon2id") };
+        let more = Decoys::new("3".into(), None, Some([stored].into()), many().chain([bcrypt(10)]));
         for (was, is) in chosen(&before).iter().zip(chosen(&more)) {
             assert!(is == *was || is.contains("t=3"), "{was} {is}");
         }
@@ -107,11 +121,19 @@ mod tests {
     }
 
     #[test]
-    fn they_are_of_one_bundle_and_one_file() {
+    fn they_are_of_one_bundle_one_file_and_one_store() {
         let (one, other) = (Arc::new(Names::<Stored>::new()), Arc::new(Names::<Stored>::new()));
-        let decoys = Decoys::new("1".into(), Some(Arc::clone(&one)), std::iter::empty());
-        assert!(decoys.are_of(&"1".into(), Some(&one)));
-        assert!(!decoys.are_of(&"1".into(), Some(&other)) && !decoys.are_of(&"2".into(), Some(&one)));
-        assert!(!decoys.are_of(&"1".into(), None));
+        let (stored, none): (Arc<[PasswordHash]>, Arc<[PasswordHash]>) = (Arc::from([]), Arc::from([]));
+        let decoys = Decoys::new("1".into(), Some(Arc::clone(&one)), Some(Arc::clone(&stored)), std::iter::empty());
+        assert!(decoys.are_of(&"1".into(), Some(&one), Some(&stored)));
+        for (revision, names, stored) in [
+            ("2", Some(&one), Some(&stored)),
+            ("1", Some(&other), Some(&stored)),
+            ("1", None, Some(&stored)),
+            ("1", Some(&one), Some(&none)),
+            ("1", Some(&one), None),
+        ] {
+            assert!(!decoys.are_of(&revision.into(), names, stored));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::BasicProvider;
 use super::stored::Stored;
-use crate::gate::PasswordLookup;
+use crate::gate::{Later, PasswordLookup, StoreError};
 use crate::model::{CredentialMark, EntityUid, Timestamp};
 use crate::policy::Snapshot;
 
@@ -12,8 +12,18 @@ pub(super) fn mark(stored: &Stored) -> CredentialMark {
 }
 
 impl PasswordLookup for BasicProvider {
-    fn is_kept(&self, principal: &EntityUid, mark: &str, snapshot: &Snapshot, now: Timestamp) -> bool {
-        let found = self.find(principal.id_smol(), snapshot, now);
-        found.is_some_and(|(known, stored)| known == *principal && self::mark(&stored).text() == mark)
+    fn is_kept(
+        &self,
+        principal: &EntityUid,
+        mark: &str,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let found = self.inner.find(principal.id_smol(), snapshot, now)?;
+        Ok(found.is_some_and(|(known, stored)| known == *principal && self::mark(&stored).text() == mark))
+    }
+
+    fn catch_up(&self) -> Option<Later<()>> {
+        self.inner.store.as_ref()?.catch_up()
     }
 }

@@ -1,4 +1,4 @@
-//! A few threads that check passwords, and a bounded queue before them. Who floods it from one source, an address or an
+//! A few threads that check and hash passwords, and a bounded queue before them. Who floods it from one source, an address or an
 //! IPv6 network that somebody has, fills a quarter of it at most, so that others still get in. All that come without an
 //! address are one source.
 
@@ -40,11 +40,11 @@ impl Pool {
     }
 
     /// Has `work` done for somebody at `source`; the answer is `None` where it could not be done.
-    pub(super) fn run(
+    pub(super) fn run<T: Send + 'static>(
         &self,
         source: Option<IpAddr>,
-        work: impl FnOnce() -> bool + Send + 'static,
-    ) -> Result<Later<Option<bool>>, Busy> {
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Later<Option<T>>, Busy> {
         let place = Place::take(&self.waiting, source.map(source_of), self.most_of_one).ok_or(Busy)?;
         let (answer, answered) = oneshot::channel();
         let job = move || {

@@ -16,9 +16,9 @@ const DIGEST_BYTES: usize = 32;
 const BCRYPT_BYTES: usize = 72;
 
 /// What is kept of a password.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Stored {
-    /// In a bundle, or in a file.
+    /// In a bundle, a file or a store.
     Argon2id(PasswordHash),
     /// In an htpasswd file; its form was looked at when it was read.
     Bcrypt(SmolStr),
@@ -39,10 +39,11 @@ impl Stored {
 
     /// What checking it costs, as the hash says it: all before its salt. Whoever measures can tell no two of one cost apart.
     pub(super) fn cost(&self) -> &str {
-        let hash = self.expose();
-        // `$2y$10$` and salt and digest; `$argon2id$v=19$m=19456,t=2,p=1$`, a salt, `$` and a digest.
-        let parts_after = if matches!(self, Self::Bcrypt(_)) { 1 } else { 2 };
-        hash.rsplitn(parts_after + 1, '$').last().unwrap_or(hash)
+        match self {
+            Self::Argon2id(hash) => hash.cost(),
+            // `$2y$10$` and salt and digest.
+            Self::Bcrypt(hash) => hash.rsplitn(2, '$').last().unwrap_or(hash),
+        }
     }
 
     /// Whether `password` is the one. Takes tens of milliseconds.

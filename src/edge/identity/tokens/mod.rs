@@ -27,7 +27,7 @@ use crate::gate::{
     Authenticator, Credential, Family, Issued, KeptKey, KeyLookup, Later, PUBLISHED_FOR_SECONDS, PasswordLookup,
     Presented, RefreshDigest, Refreshed, StoreError, TokenError, TokenStore, Tokens, Verdict, is_disabled,
 };
-use crate::model::{Identity, REFRESH_TOKEN_PREFIX, Refusal, RefusalReason, SecretText, Timestamp};
+use crate::model::{EntityUid, Identity, REFRESH_TOKEN_PREFIX, Refusal, RefusalReason, SecretText, Timestamp};
 use crate::policy::Snapshot;
 use carried::{By, Carried};
 
@@ -140,6 +140,35 @@ impl Lookups {
     fn catch_up(&self, refusal: &Refusal) -> Option<Later<()>> {
         let may_be_old = matches!(refusal.reason, RefusalReason::Revoked | RefusalReason::Rotated);
         self.keys.as_ref().filter(|_| may_be_old)?.catch_up()
+    }
+
+    /// Whether the password of this mark is still the principal's. Waits where another node may have set it a moment ago.
+    fn password(&self, of: (&EntityUid, &str), snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
+        self.password_now(of, snapshot, now).or_else(|refusal| {
+            let caught_up = self.passwords.iter().find_map(|lookup| lookup.catch_up()).ok_or(refusal)?;
+            pollster::block_on(caught_up);
+            self.password_now(of, snapshot, now)
+        })
+    }
+
+    fn password_now(
+        &self,
+        (principal, mark): (&EntityUid, &str),
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let mut refusal = Refusal::new(RefusalReason::Rotated, "the password is another now, or is gone");
+        for lookup in &self.passwords {
+            match lookup.is_kept(principal, mark, snapshot, now) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(_away) => {
+                    let message = "the store of passwords cannot be asked";
+                    refusal = Refusal::new(RefusalReason::ProviderUnavailable, message);
+                }
+            }
+        }
+        Err(refusal)
     }
 
     /// Whom a token proves that ends then.
@@ -282,13 +311,9 @@ impl TokenProvider {
             return Err(nobody_who_may_ask());
         }
         let (principal, mark) = (&identity.principal, carried.mark.as_deref().unwrap_or_default());
-        let is_kept = || self.lookups.passwords.iter().any(|kept| kept.is_kept(principal, mark, snapshot, now));
         match carried.by {
             By::Key => Ok(identity.expires_at),
-            By::Password if !is_kept() => {
-                Err(Refusal::new(RefusalReason::Rotated, "the password is another now, or is gone"))
-            }
-            By::Password => Ok(ends_at),
+            By::Password => self.lookups.password((principal, mark), snapshot, now).map(|()| ends_at),
             // What cannot be looked up gets no refresh token.
             By::Other => Err(nobody_who_may_ask()),
         }

@@ -1,5 +1,5 @@
-//! Keys in a file: SQLite in WAL mode, written by one thread. A change is on disk before it is acknowledged, and holds in
-//! memory from then on; last uses are written a minute later at most, and a crash may forget those.
+//! Keys and passwords in a file: SQLite in WAL mode, written by one thread. A change is on disk before it is acknowledged,
+//! and holds in memory from then on; last uses are written a minute later at most, and a crash may forget those.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -11,12 +11,15 @@ use rusqlite::{Connection, params};
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
 
+use super::passwords::PasswordTable;
 use super::pepper::{Pepper, PepperError};
 use super::rows::{self, RowError};
 use super::table::Table;
 use crate::edge::store::whole::{self, MakeError};
-use crate::gate::{KeyWrite, KeyWriteError, Keys, KeysOf, Later, StoreError};
-use crate::model::{KeyHash, KeyRecord, KeyText, Timestamp, key_hash_text};
+use crate::gate::{
+    KeyWrite, KeyWriteError, Keys, KeysOf, Later, PasswordWrite, PasswordWriteError, Passwords, StoreError,
+};
+use crate::model::{EntityUid, KeyHash, KeyRecord, KeyText, PasswordHash, PasswordRecord, Timestamp, key_hash_text};
 
 /// The file in the data directory.
 const FILE_NAME: &str = "keys.db";
@@ -36,6 +39,9 @@ CREATE TABLE keys (id TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROW
 CREATE TABLE uses (id TEXT NOT NULL PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE about (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ";
+/// Added to files from before there were passwords; whoever knows none leaves it alone.
+const PASSWORDS: &str =
+    "CREATE TABLE IF NOT EXISTS passwords (id TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID";
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +79,7 @@ pub enum KeyFileError {
 /// Keys in a file of the data directory.
 pub struct KeyFile {
     table: Arc<Table>,
+    passwords: Arc<PasswordTable>,
     pepper: Pepper,
     uses: Arc<Mutex<Vec<(SmolStr, i64)>>>,
     // Both only gone while it is dropped.
@@ -80,11 +87,8 @@ pub struct KeyFile {
     writer: Option<JoinHandle<()>>,
 }
 
-/// A change, and who waits for it.
-struct Waiting {
-    write: KeyWrite,
-    done: oneshot::Sender<Result<(), KeyWriteError>>,
-}
+/// A change that is to be written, and told to whoever waits for it.
+type Waiting = Box<dyn FnOnce(&Writer) + Send>;
 
 impl KeyFile {
     /// Whether `directory` has such a file. Nothing is opened, and nothing made.
@@ -107,14 +111,37 @@ impl KeyFile {
             None => Pepper::in_directory(directory)?,
         };
         let file = File::open(path.clone(), &pepper)?;
-        let table = Arc::new(Table::default());
+        let (table, passwords) = (Arc::new(Table::default()), Arc::new(PasswordTable::default()));
         file.load(&table)?;
+        file.load_passwords(&passwords)?;
         let uses = Arc::new(Mutex::default());
         let (waiting, taken) = sync_channel(MOST_WAITING);
-        let writer = Writer { file, table: Arc::clone(&table), uses: Arc::clone(&uses) };
+        let (of_keys, of_passwords) = (Arc::clone(&table), Arc::clone(&passwords));
+        let writer = Writer { file, table: of_keys, passwords: of_passwords, uses: Arc::clone(&uses) };
         let writer = std::thread::Builder::new().name("keys".to_owned()).spawn(move || writer.run(&taken));
         let writer = writer.map_err(io)?;
-        Ok(Self { table, pepper, uses, waiting: Some(waiting), writer: Some(writer) })
+        Ok(Self { table, passwords, pepper, uses, waiting: Some(waiting), writer: Some(writer) })
+    }
+
+    /// Has the writer do it, when it is its turn.
+    fn written<E: From<StoreError> + Send + 'static>(
+        &self,
+        write: impl FnOnce(&Writer) -> Result<(), E> + Send + 'static,
+    ) -> Later<Result<(), E>> {
+        let closed = || E::from(StoreError::Away("the store of keys was closed".into()));
+        let (done, told) = oneshot::channel();
+        let Some(waiting) = &self.waiting else { return Later::ready(Err(closed())) };
+        let write = move |writer: &Writer| {
+            // Who does not wait any longer need not be told.
+            let _ = done.send(write(writer));
+        };
+        match waiting.try_send(Box::new(write)) {
+            Ok(()) => Later::pending(async move { told.await.unwrap_or_else(|_ended| Err(closed())) }),
+            Err(TrySendError::Full(_)) => {
+                Later::ready(Err(StoreError::Away("too many changes of keys wait to be written".into()).into()))
+            }
+            Err(_) => Later::ready(Err(closed())),
+        }
     }
 }
 
@@ -140,16 +167,7 @@ impl Keys for KeyFile {
     }
 
     fn write(&self, write: KeyWrite) -> Later<Result<(), KeyWriteError>> {
-        let closed = || KeyWriteError::Store(StoreError::Away("the store of keys was closed".into()));
-        let (done, told) = oneshot::channel();
-        let Some(waiting) = &self.waiting else { return Later::ready(Err(closed())) };
-        match waiting.try_send(Waiting { write, done }) {
-            Ok(()) => Later::pending(async move { told.await.unwrap_or_else(|_ended| Err(closed())) }),
-            Err(TrySendError::Full(_)) => {
-                Later::ready(Err(StoreError::Away("too many changes of keys wait to be written".into()).into()))
-            }
-            Err(_) => Later::ready(Err(closed())),
-        }
+        self.written(|writer| writer.write(write))
     }
 
     fn used(&self, key: &KeyRecord, now: Timestamp) {
@@ -159,6 +177,20 @@ impl Keys for KeyFile {
                 uses.push((key.id.clone(), now.as_millis()));
             }
         }
+    }
+}
+
+impl Passwords for KeyFile {
+    fn find(&self, principal: &EntityUid) -> Result<Option<Arc<PasswordRecord>>, StoreError> {
+        Ok(self.passwords.find(principal))
+    }
+
+    fn decoys(&self) -> Arc<[PasswordHash]> {
+        self.passwords.decoys()
+    }
+
+    fn write(&self, write: PasswordWrite) -> Later<Result<(), PasswordWriteError>> {
+        self.written(|writer| writer.write_password(write))
     }
 }
 
@@ -181,6 +213,7 @@ impl std::fmt::Debug for KeyFile {
 struct Writer {
     file: File,
     table: Arc<Table>,
+    passwords: Arc<PasswordTable>,
     uses: Arc<Mutex<Vec<(SmolStr, i64)>>>,
 }
 
@@ -188,11 +221,7 @@ impl Writer {
     fn run(self, taken: &Receiver<Waiting>) {
         loop {
             match taken.recv_timeout(USES_WAIT) {
-                Ok(Waiting { write, done }) => {
-                    let outcome = self.write(write);
-                    // Who does not wait any longer need not be told.
-                    let _ = done.send(outcome);
-                }
+                Ok(write) => write(&self),
                 Err(RecvTimeoutError::Timeout) => self.note_uses(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -204,6 +233,13 @@ impl Writer {
         self.table.check(&write)?;
         self.file.write(&write)?;
         self.table.take(write);
+        Ok(())
+    }
+
+    fn write_password(&self, write: PasswordWrite) -> Result<(), PasswordWriteError> {
+        self.passwords.check(&write)?;
+        self.file.write_password(&write)?;
+        self.passwords.take(write);
         Ok(())
     }
 
@@ -236,6 +272,7 @@ impl File {
         let connection = connected.map_err(|error| failed(&path, &error))?;
         let file = Self { path, connection };
         file.check(pepper)?;
+        file.connection.execute(PASSWORDS, []).map_err(|error| failed(&file.path, &error))?;
         Ok(file)
     }
 
@@ -264,14 +301,31 @@ impl File {
     }
 
     fn load(&self, table: &Table) -> Result<(), KeyFileError> {
-        let read = || -> Result<(), ReadError> {
-            let mut statement = self
-                .connection
-                .prepare("SELECT keys.id, body, coalesce(at, 0) FROM keys LEFT JOIN uses ON uses.id = keys.id")?;
+        let all = "SELECT keys.id, body, coalesce(at, 0) FROM keys LEFT JOIN uses ON uses.id = keys.id";
+        self.each(all, |row| {
+            let (id, body) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
+            table.put(rows::read(id, body, row.get(2)?)?);
+            Ok(())
+        })
+    }
+
+    fn load_passwords(&self, passwords: &PasswordTable) -> Result<(), KeyFileError> {
+        self.each("SELECT id, body FROM passwords", |row| {
+            passwords.put(rows::read_password(row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?)?);
+            Ok(())
+        })
+    }
+
+    fn each(
+        &self,
+        select: &str,
+        mut take: impl FnMut(&rusqlite::Row<'_>) -> Result<(), ReadError>,
+    ) -> Result<(), KeyFileError> {
+        let mut read = || -> Result<(), ReadError> {
+            let mut statement = self.connection.prepare(select)?;
             let mut found = statement.query([])?;
             while let Some(row) = found.next()? {
-                let (id, body) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
-                table.put(rows::read(id, body, row.get(2)?)?);
+                take(row)?;
             }
             Ok(())
         };
@@ -279,6 +333,19 @@ impl File {
             ReadError::Sqlite(error) => failed(&self.path, &error),
             other => KeyFileError::Damaged { path: self.path.clone(), reason: other.to_string() },
         })
+    }
+
+    fn write_password(&self, write: &PasswordWrite) -> Result<(), StoreError> {
+        let written = match write {
+            PasswordWrite::Set(password) => self.connection.execute(
+                "INSERT INTO passwords VALUES (?1, ?2) ON CONFLICT DO UPDATE SET body = excluded.body",
+                params![password.principal.to_string(), rows::write_password(password)],
+            ),
+            PasswordWrite::Remove(principal) => {
+                self.connection.execute("DELETE FROM passwords WHERE id = ?1", [principal.to_string()])
+            }
+        };
+        written.map(drop).map_err(|error| StoreError::NotWritten(error.to_string().into()))
     }
 
     fn write(&self, write: &KeyWrite) -> Result<(), StoreError> {

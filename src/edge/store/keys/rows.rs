@@ -1,5 +1,7 @@
-//! A key as it is written down: one JSON object. What is not as it was written is an error, never a key that may more.
+//! A key, and a password, as it is written down: one JSON object. What is not as it was written is an error, never a key
+//! that may more.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
@@ -7,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::model::{
-    AllowedPath, EntityUid, KeyDetails, KeyHash, KeyRecord, Narrowed, Network, Revocation, Timestamp, key_hash_text,
-    parse_key_hash,
+    AllowedPath, EntityUid, KeyDetails, KeyHash, KeyRecord, Narrowed, Network, PasswordHash, PasswordRecord,
+    Revocation, Timestamp, key_hash_text, parse_key_hash,
 };
 use crate::policy::parse::key_limits;
 
 /// A row cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the key `{id}` is not as it was written: {reason}")]
+#[error("`{id}` is not as it was written: {reason}")]
 pub(in crate::edge::store) struct RowError {
     id: SmolStr,
     reason: String,
@@ -133,6 +135,37 @@ pub(in crate::edge::store) fn read(id: &str, text: &str, used_at: i64) -> Result
         expires_at: row.expires_at.map(Timestamp::from_millis),
         used_at: AtomicI64::new(used_at),
         more: more.map(Box::new),
+    })
+}
+
+/// A password; its id is whose it is.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PasswordRow<'a> {
+    #[serde(borrow)]
+    hash: Cow<'a, str>,
+    changed_at: i64,
+}
+
+/// The text of a password.
+pub(in crate::edge::store) fn write_password(password: &PasswordRecord) -> String {
+    let row = PasswordRow { hash: password.hash.expose().into(), changed_at: password.changed_at.as_millis() };
+    serde_json::to_string(&row).unwrap_or_default()
+}
+
+/// The password of a text.
+///
+/// # Errors
+/// Where it is not as it was written.
+pub(in crate::edge::store) fn read_password(id: &str, text: &str) -> Result<PasswordRecord, RowError> {
+    let wrong = |reason: String| RowError { id: id.into(), reason };
+    // What serde says of a text might show it.
+    let row: PasswordRow<'_> =
+        serde_json::from_str(text).map_err(|error| wrong(format!("column {}", error.column())))?;
+    Ok(PasswordRecord {
+        principal: uid(id).map_err(wrong)?,
+        hash: PasswordHash::parse(&row.hash).map_err(|error| wrong(error.to_string()))?,
+        changed_at: Timestamp::from_millis(row.changed_at),
     })
 }
 

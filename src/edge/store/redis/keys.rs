@@ -1,18 +1,22 @@
-//! Keys in a Redis that many nodes share. Each node has all of them in memory and follows what changes, so that a revocation
-//! on one holds on the others within a second.
+//! Keys and passwords in a Redis that many nodes share. Each node has all of them in memory and follows what changes, so that
+//! a revocation on one holds on the others within a second. Both are in one list of changes; the id of a password is whose it
+//! is, `User::"alice"`, which no key can be called.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use ::redis::Value;
+use ::redis::{Cmd, Value};
 use smol_str::SmolStr;
 use tokio::runtime::Runtime;
 
 use super::follow::{Following, Follows, away, follow, look_anew, odd};
 use super::{RedisError, RedisOptions, reply, values};
-use crate::edge::store::keys::{Pepper, Table, read, write};
-use crate::gate::{KeyWrite, KeyWriteError, Keys, KeysOf, Later, StoreError};
-use crate::model::{KeyHash, KeyRecord, KeyText, Timestamp, key_hash_text};
+use crate::edge::store::keys::{PasswordTable, Pepper, Table, read, read_password, write, write_password};
+use crate::gate::{
+    KeyWrite, KeyWriteError, Keys, KeysOf, Later, PasswordWrite, PasswordWriteError, Passwords, StoreError,
+};
+use crate::model::{EntityUid, KeyHash, KeyRecord, KeyText, PasswordHash, PasswordRecord, Timestamp, key_hash_text};
 
 /// How many changes are remembered: a node that has not looked for more of them reads everything again.
 const CHANGES: u64 = 100_000;
@@ -22,6 +26,12 @@ const AT_ONCE: usize = 1_000;
 const MOST_USES: usize = 100_000;
 /// After how many looks last uses are written.
 const LOOKS_PER_USES: u32 = 120;
+/// Where they are.
+const KEYS: &str = "keys:all";
+const PASSWORDS: &str = "keys:passwords";
+const USES: &str = "keys:uses";
+const CHANGED: &str = "keys:changes";
+const SEQUENCE: &str = "keys:sequence";
 const SCRIPT: &str = include_str!("lua/keys.lua");
 
 /// Keys in a Redis.
@@ -36,6 +46,7 @@ struct Shared {
     configured: Option<Pepper>,
     pepper: OnceLock<Pepper>,
     table: Table,
+    passwords: PasswordTable,
     uses: Mutex<Vec<(SmolStr, i64)>>,
 }
 
@@ -46,12 +57,13 @@ impl RedisKeys {
     /// # Errors
     /// Where the address is none.
     pub fn open(options: &RedisOptions, pepper: Option<Pepper>, max_stale: Duration) -> Result<Self, RedisError> {
-        let (following, runtime) = Following::new(options, "keys", "keys:sequence")?;
+        let (following, runtime) = Following::new(options, "keys", SEQUENCE)?;
         let shared = Arc::new(Shared {
             following,
             configured: pepper,
             pepper: OnceLock::new(),
             table: Table::default(),
+            passwords: PasswordTable::default(),
             uses: Mutex::default(),
         });
         follow(&shared, &runtime, max_stale);
@@ -64,6 +76,25 @@ impl RedisKeys {
     /// With the reason.
     pub fn check(&self) -> Result<(), StoreError> {
         self.shared.following.check()
+    }
+
+    fn caught_up(&self) -> Option<Later<()>> {
+        let (runtime, shared) = (self.runtime.as_ref()?, Arc::clone(&self.shared));
+        let looked = runtime.spawn(async move { look_anew(&*shared).await });
+        // Whatever came of it: what is known then decides.
+        Some(Later::pending(async move { drop(looked.await) }))
+    }
+
+    /// What comes of a write, wherever whoever waits for it runs.
+    fn written<E, W>(&self, write: impl FnOnce(Arc<Shared>) -> W) -> Later<Result<(), E>>
+    where
+        E: From<StoreError> + Send + 'static,
+        W: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let gone = || E::from(away("the store of keys was closed"));
+        let Some(runtime) = &self.runtime else { return Later::ready(Err(gone())) };
+        let asked = runtime.spawn(write(Arc::clone(&self.shared)));
+        Later::pending(async move { asked.await.unwrap_or_else(|_ended| Err(gone())) })
     }
 }
 
@@ -119,39 +150,48 @@ impl Shared {
     }
 
     async fn read_all(&self) -> Result<(), StoreError> {
-        let uses = self.read_uses().await?;
-        let mut known: std::collections::HashSet<SmolStr> = std::collections::HashSet::new();
-        let mut cursor = "0".to_owned();
-        loop {
-            let mut command = ::redis::cmd("HSCAN");
-            command.arg(self.following.key("keys:all")).arg(&cursor).arg("COUNT").arg(AT_ONCE);
-            let (next, pairs) = scanned(self.following.send(&command).await?)?;
-            for (id, body) in pairs {
-                let used_at = uses.get(id.as_str()).copied().unwrap_or(0);
-                self.put(&id, &body, used_at)?;
-                known.insert(id.into());
-            }
-            if next == "0" {
-                break;
-            }
-            cursor = next;
-        }
+        let mut uses: HashMap<String, i64> = HashMap::new();
+        self.scan(USES, |id, at| {
+            uses.extend(at.parse().ok().map(|at| (id, at)));
+            Ok(())
+        })
+        .await?;
+        let mut known: HashSet<SmolStr> = HashSet::new();
+        self.scan(KEYS, |id, body| {
+            self.put(&id, &body, uses.get(id.as_str()).copied().unwrap_or(0))?;
+            known.insert(id.into());
+            Ok(())
+        })
+        .await?;
+        let mut principals: HashSet<EntityUid> = HashSet::new();
+        self.scan(PASSWORDS, |id, body| {
+            principals.insert(self.put_password(&id, &body)?);
+            Ok(())
+        })
+        .await?;
         // What was removed while nobody looked.
         let all = self.table.page(&KeysOf { most: usize::MAX, ..KeysOf::default() });
         all.iter().filter(|key| !known.contains(&key.id)).for_each(|key| self.table.remove(&key.id));
+        self.passwords.retain(|principal| principals.contains(principal));
         Ok(())
     }
 
-    async fn read_uses(&self) -> Result<std::collections::HashMap<String, i64>, StoreError> {
-        let mut uses = std::collections::HashMap::new();
+    /// Hands all pairs of a hash to `take`.
+    async fn scan(
+        &self,
+        name: &str,
+        mut take: impl FnMut(String, String) -> Result<(), StoreError> + Send,
+    ) -> Result<(), StoreError> {
         let mut cursor = "0".to_owned();
         loop {
             let mut command = ::redis::cmd("HSCAN");
-            command.arg(self.following.key("keys:uses")).arg(&cursor).arg("COUNT").arg(AT_ONCE);
+            command.arg(self.following.key(name)).arg(&cursor).arg("COUNT").arg(AT_ONCE);
             let (next, pairs) = scanned(self.following.send(&command).await?)?;
-            uses.extend(pairs.into_iter().filter_map(|(id, at)| Some((id, at.parse().ok()?))));
+            for (id, text) in pairs {
+                take(id, text)?;
+            }
             if next == "0" {
-                return Ok(uses);
+                return Ok(());
             }
             cursor = next;
         }
@@ -159,25 +199,52 @@ impl Shared {
 
     async fn read_changes(&self, before: u64) -> Result<(), StoreError> {
         let mut command = ::redis::cmd("ZRANGEBYSCORE");
-        command.arg(self.following.key("keys:changes")).arg(format!("({before}")).arg("+inf");
+        command.arg(self.following.key(CHANGED)).arg(format!("({before}")).arg("+inf");
         let Value::Array(ids) = self.following.send(&command).await? else { return Err(odd()) };
         let ids: Vec<String> = ids.into_iter().map(reply::text).collect::<Option<_>>().ok_or_else(odd)?;
-        for ids in ids.chunks(AT_ONCE) {
-            let mut command = ::redis::cmd("HMGET");
-            command.arg(self.following.key("keys:all")).arg(ids);
-            let Value::Array(bodies) = self.following.send(&command).await? else { return Err(odd()) };
-            for (id, body) in ids.iter().zip(bodies) {
-                match body {
-                    Value::Nil => self.table.remove(id),
-                    body => {
-                        let used_at = self.table.find(id).and_then(|key| key.last_used());
-                        let body = reply::text(body).ok_or_else(odd)?;
-                        self.put(id, &body, used_at.map_or(0, Timestamp::as_millis))?;
-                    }
+        let (passwords, keys): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| id.parse::<EntityUid>().is_ok());
+        for (id, body) in self.bodies(KEYS, keys).await? {
+            match body {
+                None => self.table.remove(&id),
+                Some(body) => {
+                    let used_at = self.table.find(&id).and_then(|key| key.last_used());
+                    self.put(&id, &body, used_at.map_or(0, Timestamp::as_millis))?;
                 }
             }
         }
+        for (id, body) in self.bodies(PASSWORDS, passwords).await? {
+            match (body, id.parse()) {
+                (Some(body), _) => drop(self.put_password(&id, &body)?),
+                (None, Ok(principal)) => self.passwords.remove(&principal),
+                (None, Err(_)) => {}
+            }
+        }
         Ok(())
+    }
+
+    /// What stands at these ids of a hash.
+    async fn bodies(&self, name: &str, ids: Vec<String>) -> Result<Vec<(String, Option<String>)>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(AT_ONCE) {
+            let mut command = ::redis::cmd("HMGET");
+            command.arg(self.following.key(name)).arg(ids);
+            let Value::Array(bodies) = self.following.send(&command).await? else { return Err(odd()) };
+            for (id, body) in ids.iter().zip(bodies) {
+                let body = match body {
+                    Value::Nil => None,
+                    body => Some(reply::text(body).ok_or_else(odd)?),
+                };
+                found.push((id.clone(), body));
+            }
+        }
+        Ok(found)
+    }
+
+    fn put_password(&self, id: &str, body: &str) -> Result<EntityUid, StoreError> {
+        let password = read_password(id, body).map_err(|error| away(&error.to_string()))?;
+        let principal = password.principal.clone();
+        self.passwords.put(password);
+        Ok(principal)
     }
 
     fn put(&self, id: &str, body: &str, used_at: i64) -> Result<(), StoreError> {
@@ -193,12 +260,7 @@ impl Shared {
             KeyWrite::Change(key) => ("change", &key.id, key.version.saturating_sub(1), write(key)),
             KeyWrite::Remove { id, version } => ("remove", id, *version, String::new()),
         };
-        let mut command = ::redis::cmd("EVAL");
-        command.arg(SCRIPT).arg(4);
-        for name in ["keys:all", "keys:changes", "keys:sequence", "keys:uses"] {
-            command.arg(self.following.key(name));
-        }
-        command.arg(what).arg(id.as_str()).arg(version).arg(body).arg(CHANGES);
+        let command = self.script(KEYS, (what, id), version, &body);
         let _paused = self.following.pause().await;
         match reply::text(self.following.send(&command).await?).as_deref() {
             Some("done") => {
@@ -209,6 +271,34 @@ impl Shared {
             Some("changed") => Err(KeyWriteError::Changed),
             _ => Err(odd().into()),
         }
+    }
+
+    async fn write_password(&self, write_of: PasswordWrite) -> Result<(), PasswordWriteError> {
+        self.check_pepper()?;
+        self.passwords.check(&write_of)?;
+        let (what, principal, body) = match &write_of {
+            PasswordWrite::Set(password) => ("set", &password.principal, write_password(password)),
+            PasswordWrite::Remove(principal) => ("unset", principal, String::new()),
+        };
+        let command = self.script(PASSWORDS, (what, &principal.to_string()), 0, &body);
+        let _paused = self.following.pause().await;
+        match reply::text(self.following.send(&command).await?).as_deref() {
+            Some("done") => {
+                self.passwords.take(write_of);
+                Ok(())
+            }
+            _ => Err(odd().into()),
+        }
+    }
+
+    fn script(&self, records: &str, (what, id): (&str, &str), version: u64, body: &str) -> Cmd {
+        let mut command = ::redis::cmd("EVAL");
+        command.arg(SCRIPT).arg(4);
+        for name in [records, CHANGED, SEQUENCE, USES] {
+            command.arg(self.following.key(name));
+        }
+        command.arg(what).arg(id).arg(version).arg(body).arg(CHANGES);
+        command
     }
 
     /// Before the pepper is known, what a key hashes to is not.
@@ -223,7 +313,7 @@ impl Shared {
         let uses = std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
         for uses in uses.chunks(AT_ONCE) {
             let mut command = ::redis::cmd("HSET");
-            command.arg(self.following.key("keys:uses"));
+            command.arg(self.following.key(USES));
             let known = || uses.iter().filter(|(id, _)| self.table.find(id).is_some());
             for (id, at) in known() {
                 command.arg(id.as_str()).arg(at);
@@ -257,10 +347,7 @@ impl Keys for RedisKeys {
     }
 
     fn catch_up(&self) -> Option<Later<()>> {
-        let (runtime, shared) = (self.runtime.as_ref()?, Arc::clone(&self.shared));
-        let looked = runtime.spawn(async move { look_anew(&*shared).await });
-        // Whatever came of it: what is known then decides.
-        Some(Later::pending(async move { drop(looked.await) }))
+        self.caught_up()
     }
 
     fn page(&self, of: &KeysOf) -> Vec<Arc<KeyRecord>> {
@@ -276,11 +363,7 @@ impl Keys for RedisKeys {
     }
 
     fn write(&self, write: KeyWrite) -> Later<Result<(), KeyWriteError>> {
-        let gone = || KeyWriteError::Store(away("the store of keys was closed"));
-        let Some(runtime) = &self.runtime else { return Later::ready(Err(gone())) };
-        let shared = Arc::clone(&self.shared);
-        let asked = runtime.spawn(async move { shared.write(write).await });
-        Later::pending(async move { asked.await.unwrap_or_else(|_ended| Err(gone())) })
+        self.written(|shared| async move { shared.write(write).await })
     }
 
     fn used(&self, key: &KeyRecord, now: Timestamp) {
@@ -290,6 +373,25 @@ impl Keys for RedisKeys {
                 uses.push((key.id.clone(), now.as_millis()));
             }
         }
+    }
+}
+
+impl Passwords for RedisKeys {
+    fn find(&self, principal: &EntityUid) -> Result<Option<Arc<PasswordRecord>>, StoreError> {
+        self.shared.following.check()?;
+        Ok(self.shared.passwords.find(principal))
+    }
+
+    fn decoys(&self) -> Arc<[PasswordHash]> {
+        self.shared.passwords.decoys()
+    }
+
+    fn catch_up(&self) -> Option<Later<()>> {
+        self.caught_up()
+    }
+
+    fn write(&self, write: PasswordWrite) -> Later<Result<(), PasswordWriteError>> {
+        self.written(|shared| async move { shared.write_password(write).await })
     }
 }
 

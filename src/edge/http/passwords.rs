@@ -1,0 +1,260 @@
+//! Passwords over HTTP: `/v1/users/{user}/password`. Always with a credential, also on loopback. Whoever may make a key of a
+//! user that is all that the user is may set the user's password: both are the same in its hands.
+//!
+//! A user whom the caller may not manage looks as one that is not there. No answer shows a password or a hash.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::http::request::Parts as Head;
+use serde::Serialize;
+use serde::de::MapAccess;
+use smol_str::SmolStr;
+
+use super::app::App;
+use super::body::json;
+use super::errors::{ApiError, ErrorCode, Response};
+use super::grammar::{Members, Trail, missing, object, text};
+use super::keys::{Caller, forbidden};
+use super::query::percent_decoded;
+use crate::edge::identity::{BasicProvider, MAX_PASSWORD_BYTES, MIN_PASSWORD_BYTES, PasswordPlace};
+use crate::gate::{PasswordWrite, PasswordWriteError, Passwords, Right};
+use crate::model::{EntityUid, PasswordHash, PasswordRecord, SecretText};
+
+/// What a body is.
+const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}";
+
+/// Where passwords are set.
+#[derive(Clone)]
+pub struct PasswordDesk {
+    /// The store.
+    pub passwords: Arc<dyn Passwords>,
+    /// Who takes them: the first hashes new ones, and each says which names are not the store's.
+    pub providers: Vec<Arc<BasicProvider>>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Show,
+    Set,
+    Remove,
+}
+
+/// Answers what is asked about a password.
+pub(super) async fn answer(
+    app: &App,
+    caller: &Caller,
+    ask: Ask,
+    head: &Head,
+    body: &Bytes,
+) -> Result<Response, ApiError> {
+    let Some(desk) = app.passwords.get() else {
+        let message = "this server keeps no passwords: no `basic` with `store` is among its `identity.providers`";
+        return Err(ApiError::new(ErrorCode::NotFound, message));
+    };
+    if head.uri.query().is_some_and(|query| !query.is_empty()) {
+        return Err(ApiError::invalid("", "this path takes no query"));
+    }
+    let user = user_of(head.uri.path())?;
+    let nobody = || ApiError::new(ErrorCode::NotFound, "no such user, or none that you may manage");
+    let right = caller.right(&user).ok_or_else(nobody)?;
+    let work = Work { desk, caller, user };
+    match ask {
+        Ask::Show => work.show(),
+        Ask::Set => work.set(right, body).await,
+        Ask::Remove => work.remove(right).await,
+    }
+}
+
+/// The user in `/v1/users/{user}/password`.
+fn user_of(path: &str) -> Result<EntityUid, ApiError> {
+    let part = path.strip_prefix("/v1/users/").and_then(|rest| rest.strip_suffix("/password"));
+    let wrong = || ApiError::invalid("user", "the name of a user is percent-encoded UTF-8 in a path");
+    let name = part.and_then(percent_decoded).ok_or_else(wrong)?;
+    EntityUid::new("User", name).map_err(|error| ApiError::from(error).within("user"))
+}
+
+/// Whose password it is, and who asks.
+struct Work<'a> {
+    desk: &'a PasswordDesk,
+    caller: &'a Caller,
+    user: EntityUid,
+}
+
+/// A password, and nothing of it.
+#[derive(Serialize)]
+struct Told<'a> {
+    user: &'a str,
+    set: bool,
+    /// Where what counts of it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_in: Option<&'static str>,
+    /// Of one in the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changed_at: Option<String>,
+}
+
+impl Work<'_> {
+    fn show(&self) -> Result<Response, ApiError> {
+        let (kept_in, changed_at) = match self.elsewhere() {
+            Some(PasswordPlace::Bundle) => (Some("bundle"), None),
+            Some(PasswordPlace::Htpasswd) => (Some("htpasswd"), None),
+            None => {
+                let kept = self.desk.passwords.find(&self.user).map_err(PasswordWriteError::from)?;
+                (kept.as_ref().map(|_| "store"), kept.map(|kept| kept.changed_at.to_string()))
+            }
+        };
+        Ok(json(StatusCode::OK, &Told { user: self.user.id(), set: kept_in.is_some(), kept_in, changed_at }))
+    }
+
+    async fn set(&self, right: Right, body: &[u8]) -> Result<Response, ApiError> {
+        self.check(right)?;
+        if !self.caller.may_own(&self.user) {
+            let message = format!("{} is not declared, so that a password would prove nobody", self.user);
+            return Err(ApiError::new(ErrorCode::NotFound, message));
+        }
+        if let Some(place) = self.elsewhere() {
+            return Err(conflict(place, "change"));
+        }
+        let hash = match wish(body)? {
+            Wish::Hash(hash) => hash,
+            Wish::Password(password) => self.hashed(&password).await?,
+        };
+        let changed_at = self.caller.facts.now;
+        let password = PasswordRecord { principal: self.user.clone(), hash, changed_at };
+        self.desk.passwords.write(PasswordWrite::Set(password)).await?;
+        self.tell("was set");
+        let changed_at = Some(changed_at.to_string());
+        Ok(json(StatusCode::OK, &Told { user: self.user.id(), set: true, kept_in: Some("store"), changed_at }))
+    }
+
+    async fn remove(&self, right: Right) -> Result<Response, ApiError> {
+        self.check(right)?;
+        let kept = self.desk.passwords.find(&self.user).map_err(PasswordWriteError::from)?;
+        if let (None, Some(place)) = (&kept, self.elsewhere()) {
+            return Err(conflict(place, "remove"));
+        }
+        // Also where none is known: another node may have set one a moment ago.
+        self.desk.passwords.write(PasswordWrite::Remove(self.user.clone())).await?;
+        if kept.is_some() {
+            self.tell("was removed");
+        }
+        self.show()
+    }
+
+    /// Whether the caller may have all that the user is in hand.
+    fn check(&self, right: Right) -> Result<(), ApiError> {
+        let caller = self.caller;
+        let key = caller.unrestricted(SmolStr::default(), self.user.clone());
+        caller.manager().may_hand_out(right, &key, None).map_err(|wide| match wide.param {
+            "expires_at" => forbidden("the key that asks ends, and a password does not".to_owned()),
+            _ => forbidden(wide.message),
+        })
+    }
+
+    fn elsewhere(&self) -> Option<PasswordPlace> {
+        let (snapshot, now) = (&self.caller.snapshot, self.caller.facts.now);
+        self.desk.providers.iter().find_map(|basic| basic.elsewhere(self.user.id_smol(), snapshot, now))
+    }
+
+    async fn hashed(&self, password: &SecretText) -> Result<PasswordHash, ApiError> {
+        let hashed = match self.desk.providers.first() {
+            Some(basic) => basic.hash(password, self.caller.peer).await,
+            None => None,
+        };
+        let message = "as many passwords are being checked as may be; try again in a moment";
+        hashed.ok_or_else(|| ApiError::new(ErrorCode::Unavailable, message))
+    }
+
+    /// For the log: who did what to whose password.
+    fn tell(&self, what: &str) {
+        let by = &self.caller.identity.principal;
+        // That nobody reads it is no reason to stop.
+        let _ = writeln!(std::io::stderr().lock(), "the password of {} {what} by {by}", self.user);
+    }
+}
+
+fn conflict(place: PasswordPlace, what: &str) -> ApiError {
+    let message = match place {
+        PasswordPlace::Bundle => {
+            format!("the password of this name stands in the bundle (`password_hash`); {what} it there")
+        }
+        PasswordPlace::Htpasswd => format!("the password of this name stands in the htpasswd file; {what} it there"),
+    };
+    ApiError::new(ErrorCode::Conflict, message)
+}
+
+/// What was sent.
+enum Wish {
+    Password(SecretText),
+    Hash(PasswordHash),
+}
+
+/// Reads a body. What is wrong with it is told without showing any of it.
+fn wish(body: &[u8]) -> Result<Wish, ApiError> {
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::invalid("", FORM));
+    }
+    let trail = Trail::default();
+    trail.read(body, object(WishMembers { trail: &trail, password: None, hash: None }))
+}
+
+struct WishMembers<'t> {
+    trail: &'t Trail,
+    password: Option<SecretText>,
+    hash: Option<PasswordHash>,
+}
+
+impl<'de, 't> Members<'de, 't> for WishMembers<'t> {
+    const WHAT: &'static str = "an object with a password";
+    const NAMES: &'static [&'static str] = &["password", "password_hash"];
+    type Value = Wish;
+
+    fn trail(&self) -> &'t Trail {
+        self.trail
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
+        let trail = self.trail;
+        // On a trail of its own: what its reader says of a text might show it.
+        let said = map.next_value_seed(text(&Trail::default(), "a text"));
+        let said = said.map_err(|_shown| trail.fail(ApiError::invalid("", "this is a text")))?;
+        if name == "password" {
+            self.password = Some(password(&said).map_err(|error| trail.fail(error))?);
+        } else {
+            let hash = PasswordHash::parse(&said);
+            self.hash = Some(hash.map_err(|error| trail.fail(ApiError::invalid("", error.to_string())))?);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Wish, ApiError> {
+        match (self.password, self.hash) {
+            (Some(password), None) => Ok(Wish::Password(password)),
+            (None, Some(hash)) => Ok(Wish::Hash(hash)),
+            (Some(_), Some(_)) => Err(ApiError::invalid("", FORM)),
+            (None, None) => Err(missing("password")),
+        }
+    }
+}
+
+fn password(text: &SmolStr) -> Result<SecretText, ApiError> {
+    if (MIN_PASSWORD_BYTES..=MAX_PASSWORD_BYTES).contains(&text.len()) && !text.contains('\0') {
+        return Ok(SecretText::new(text.as_str()));
+    }
+    let message = format!("a password has {MIN_PASSWORD_BYTES} to {MAX_PASSWORD_BYTES} bytes, and no NUL among them");
+    Err(ApiError::invalid("", message))
+}
+
+impl From<PasswordWriteError> for ApiError {
+    fn from(error: PasswordWriteError) -> Self {
+        let code = match &error {
+            PasswordWriteError::Full(_) => ErrorCode::Conflict,
+            PasswordWriteError::Store(_) => ErrorCode::StoreUnavailable,
+        };
+        Self::new(code, error.to_string())
+    }
+}
