@@ -404,8 +404,8 @@ fn the_bundle_goes_first_then_the_file_then_the_store() {
 #[test]
 fn two_nodes_of_one_redis_share_their_passwords() {
     let Some(redis) = Redis::start() else { return };
-    let redis_at = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}' }} }}\n", redis.port);
-    let config = CONFIG.replace("keys: {}", "keys: { max_stale_seconds: 1 }");
+    let redis_at = format!("meters: {{ redis: {{ url: 'redis://127.0.0.1:{}', timeout_ms: 5000 }} }}\n", redis.port);
+    let config = CONFIG.replace("keys: {}", "keys: { max_stale_seconds: 5 }");
     let start = || setup().config(&format!("{redis_at}{config}")).start();
     let one = Keys::of(start());
     let two = Keys::with(start(), one.administrator());

@@ -106,11 +106,11 @@ fn a_redis_keeps_every_promise() {
 
 fn redis(server: &Server) -> RedisKeys {
     let options = server.options(server.directory.path(), "passwords");
-    RedisKeys::open(&options, None, Duration::from_millis(500)).unwrap()
+    RedisKeys::open(&options, None, Duration::from_secs(3)).unwrap()
 }
 
 fn until(what: &str, holds: impl Fn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < until, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));
@@ -167,8 +167,9 @@ fn two_nodes_know_each_others_passwords() {
     assert_eq!(find(&one, "alice"), Some(password("alice", 3)), "who asks need not wait");
     remove(&one, "alice");
     make(&one, KeyWrite::Make(key("of-alice")));
-    until("the other node knows that it is gone", || Keys::count(&two) == 1);
-    assert_eq!((find(&two, "alice"), costs(&two).len()), (None, 0));
+    until("the other node knows that it is gone", || find(&two, "alice").is_none());
+    until("and of the key", || Keys::count(&two) == 1);
+    assert!(costs(&two).is_empty());
     // What is away, or came back with less, is not taken from memory.
     set(&one, password("bob", 2));
     server.kill();

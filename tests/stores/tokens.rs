@@ -228,8 +228,7 @@ fn pepper(text: &str) -> Pepper {
 }
 
 fn open(server: &Server, name: &str, text: &str) -> RedisTokens {
-    RedisTokens::open(&server.options(server.directory.path(), name), &pepper(text), Duration::from_millis(500))
-        .unwrap()
+    RedisTokens::open(&server.options(server.directory.path(), name), &pepper(text), Duration::from_secs(3)).unwrap()
 }
 
 fn until(what: &str, holds: impl Fn() -> bool) {
