@@ -81,7 +81,8 @@ pub(crate) fn write_refused(out: &mut Vec<u8>, id: Id<'_>, revision: &str, about
         });
     }
     json.raw(r#","rules":[],"code":""#).raw(code).raw(r#"","message":"#).text(&refusal.message);
-    json.raw(r#","limits":[],"not_held":[],"errors":[]}"#);
+    json.raw(r#","limits":[],"not_held":[]"#).retry_after(refusal.retry_after_seconds);
+    json.raw(r#","errors":[]}"#);
 }
 
 /// For callers that look at the status alone.
@@ -234,7 +235,11 @@ impl Json<'_> {
             self.raw(r#","reservation":{"id":"#).text(&reservation.id);
             self.raw(r#","expires_at":""#).shown(reservation.expires_at).raw("\"}");
         }
-        if let Some(seconds) = decision.and_then(|decision| decision.retry_after_seconds) {
+        self.retry_after(decision.and_then(|decision| decision.retry_after_seconds));
+    }
+
+    fn retry_after(&mut self, seconds: Option<u64>) {
+        if let Some(seconds) = seconds {
             self.raw(r#","retry_after_seconds":"#).shown(seconds);
         }
     }

@@ -39,6 +39,7 @@ fn a_source_that_guesses_is_refused_and_others_are_not() {
         assert_eq!((answer.status, answer.json()["code"].as_str()), (200, Some("unauthenticated")));
         let told = answer.json()["message"].as_str().unwrap().contains("too many");
         assert_eq!(told, number >= 5, "{number}: {}", answer.body);
+        assert_eq!(answer.json()["retry_after_seconds"].is_u64(), told, "{number}: {}", answer.body);
     }
     assert_eq!((count(&server, "not_recognized"), count(&server, "too_many_failures")), (5, 15));
     // The guesser's address is shut even to what is right; every other is not.
