@@ -48,6 +48,11 @@ impl AskingArguments {
         }
     }
 
+    /// Whether the credential is read from stdin.
+    pub(super) fn reads_stdin(&self) -> bool {
+        self.token_file.as_deref() == Some(Path::new("-"))
+    }
+
     /// What to do about it that there is no credential.
     pub(super) fn ways_to_a_credential(&self) -> String {
         format!("set TOLLGATE_TOKEN, name --token-file, or sign in with `tollgate login --server {}`", self.server())

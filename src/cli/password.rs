@@ -12,6 +12,7 @@ use super::asking::encoded;
 use super::output::{self, Exit, shown};
 use super::server::{self, NOTHING, ServerArguments};
 use crate::edge::identity::hash;
+use crate::model::KeyText;
 use crate::model::SecretText;
 
 /// Longest password.
@@ -91,10 +92,22 @@ fn hashed() -> ExitCode {
 
 /// Has the server hash it, which knows what it takes.
 fn set(user: &UserArguments) -> ExitCode {
+    if user.server.reads_stdin() {
+        return output::fail(
+            "stdin is where the password comes from; put the credential in a file, or in TOLLGATE_TOKEN",
+            Exit::Usage,
+        );
+    }
     let password = match password() {
         Ok(password) => password,
         Err(message) => return output::fail(message, Exit::Usage),
     };
+    if KeyText::is_meant(password.expose()) {
+        return output::fail(
+            "this is a key, and no password: a key that asks is in TOLLGATE_TOKEN or --token-file",
+            Exit::Usage,
+        );
+    }
     let body = json!({ "password": password.expose() });
     server::told(user.server.ask(Method::PUT, &user.path(), Some(&body)), text)
 }

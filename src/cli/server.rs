@@ -41,6 +41,11 @@ impl ServerArguments {
         self.waited(async { self.exchange(&self.bearer().await?, method, path, body).await })
     }
 
+    /// Whether the credential is read from stdin.
+    pub(super) fn reads_stdin(&self) -> bool {
+        self.asking.reads_stdin()
+    }
+
     /// What comes of several exchanges.
     pub(super) fn waited(&self, work: impl Future<Output = Result<Value, Failure>>) -> Asked {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -14,7 +14,9 @@ use smol_str::SmolStr;
 
 use super::authenticate::{has_role, is_narrowed};
 use super::decide::{Who, decide};
-use crate::model::{ADMINISTRATOR, DecisionCode, EntityUid, Facts, Identity, KeyRecord, RESERVED_ROLE_PREFIX, Request};
+use crate::model::{
+    ADMINISTRATOR, DecisionCode, EntityUid, Facts, Identity, KeyRecord, RESERVED_ROLE_PREFIX, Request, Told,
+};
 use crate::policy::Snapshot;
 use crate::policy::entities::Kind;
 
@@ -78,7 +80,9 @@ impl Manager<'_> {
             return None;
         }
         let is_administrator = self.has_role(ADMINISTRATOR);
-        let request = Request::proved(Arc::clone(self.identity), action, owner.clone());
+        let from = self.peer.map(|peer| ("ip".to_owned(), peer.to_string().into()));
+        let context = Told::from(from.into_iter().collect::<serde_json::Map<_, _>>());
+        let request = Request::proved(Arc::clone(self.identity), action, owner.clone()).with_context(context);
         let decision = decide(self.snapshot, self.facts, &request).ok()?;
         match decision.code {
             DecisionCode::Permitted if is_administrator => Some(Right::Administrator),

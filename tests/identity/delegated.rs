@@ -283,14 +283,28 @@ fn credentials_of_tollgates_own_are_not_sent_to_the_endpoint() {
         Setup::new().config(&config).start()
     };
     let server = of("    - keys: { first_key: none }\n");
-    for own in [&key, refresh] {
-        assert_eq!(ask(&mut server.connect(), own).json()["code"], "unauthenticated", "{own}");
+    // Also where a gateway hands on all of a header.
+    let told = [
+        key.clone(),
+        refresh.to_owned(),
+        format!("Bearer {key}"),
+        format!("bearer Bearer {key}"),
+        format!("Bearer {refresh}"),
+        format!("Basic {key}"),
+        format!(" {key}"),
+        format!("\u{a0}{key}"),
+        format!("Token {refresh}"),
+    ];
+    for own in told {
+        assert_eq!(ask(&mut server.connect(), &own).json()["code"], "unauthenticated", "{own}");
     }
     assert!(endpoint.asked().is_empty());
     let server = of("");
     assert_eq!(ask(&mut server.connect(), refresh).json()["code"], "unauthenticated");
     assert_eq!(ask(&mut server.connect(), &key).json()["principal"]["id"], "alice");
-    assert_eq!(endpoint.asked().len(), 1);
+    let bearer = format!("Bearer {key}");
+    assert_eq!(ask(&mut server.connect(), &bearer).json()["principal"]["id"], "alice");
+    assert!(endpoint.asked().iter().all(|(_, body)| body["api_key"] == key.as_str()));
 }
 
 /// Of a request nothing is sent on that may be a secret: in a header of keys, in a parameter, or behind the path.

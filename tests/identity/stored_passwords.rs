@@ -202,7 +202,7 @@ fn who_may_make_a_whole_key_may_set_a_password() {
         for user in ["alice", "boss", "west", "both", "root", "ian", "out"] {
             let made = keys.ask(key, "POST", "/v1/keys", json!({"owner": format!("User::\"{user}\"")}));
             made.json()["key"].as_str().map(secret);
-            let put = keys.ask(key, "PUT", &path(user), json!({"password_hash": HASH}));
+            let put = keys.ask(key, "PUT", &path(user), json!({"password": NEW}));
             let removed = keys.ask(key, "DELETE", &path(user), Value::Null);
             let what = format!("{caller} {user}: {} {} {}", made.body, put.body, removed.body);
             assert_eq!(made.status == 201, put.status == 200, "{what}");
@@ -234,6 +234,112 @@ fn who_may_make_a_whole_key_may_set_a_password() {
     for method in ["GET", "PUT", "DELETE"] {
         let body = if method == "PUT" { json!({"password": NEW}) } else { Value::Null };
         assert_eq!(keys.ask("", method, &path("alice"), body).status, 401, "{method}");
+    }
+}
+
+/// Whoever has a token of a password that is another now has nothing.
+#[test]
+fn a_token_ends_with_the_password() {
+    let keys = start();
+    let exchanged = |password: &str| {
+        let grant = json!({"grant_type": "password", "username": "alice", "password": password});
+        let answer = keys.ask("", "POST", "/v1/token", grant).json();
+        secret(answer["refresh_token"].as_str().unwrap());
+        secret(answer["access_token"].as_str().unwrap())
+    };
+    let code = |token: &str| keys.question(json!({"bearer": token}), json!({}))["code"].as_str().unwrap().to_owned();
+    for removed in [false, true] {
+        assert_eq!(set(&keys, "alice", NEW).status, 200);
+        let token = exchanged(NEW);
+        for _ in 0..2 {
+            assert_eq!(code(&token), "permitted");
+        }
+        if removed {
+            assert_eq!(keys.admin("DELETE", &path("alice"), Value::Null).status, 200);
+        } else {
+            assert_eq!(set(&keys, "alice", OTHER).status, 200);
+        }
+        assert_eq!(code(&token), "credential_expired");
+        let put = keys.ask(&token, "PUT", &path("alice"), json!({"password": NEW}));
+        let made = keys.ask(&token, "POST", "/v1/keys", json!({}));
+        assert_eq!((put.status, made.status), (401, 401), "{} {}", put.body, made.body);
+    }
+}
+
+/// A hash says what checking costs, which would tell of other names; administrators bring hashes along, nobody else.
+#[test]
+fn a_hash_is_set_by_administrators_alone() {
+    let keys = start();
+    let (_, alice) = keys.make(json!({"owner": "User::\"alice\""}));
+    let body = json!({ "password_hash": HASH });
+    let answer = keys.ask(&alice, "PUT", &path("alice"), body.clone());
+    assert!(answer.is_error(403, "forbidden", ""), "{answer:?}");
+    assert_eq!(keys.admin("PUT", &path("alice"), body).status, 200);
+    let answer = keys.admin("PUT", &path("tollgate:administrator"), json!({ "password": NEW }));
+    assert!(answer.is_error(400, "invalid_request", "user"), "{answer:?}");
+}
+
+/// However many set passwords, others show theirs: one is hashed at a time.
+#[test]
+fn who_sets_passwords_without_end_keeps_nobody_out() {
+    let keys = start();
+    assert_eq!(set(&keys, "boss", OTHER).status, 200);
+    let (_, alice) = keys.make(json!({"owner": "User::\"alice\""}));
+    let (told, done) = (std::sync::atomic::AtomicUsize::new(0), std::sync::atomic::AtomicBool::new(false));
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| {
+                while !done.load(relaxed) {
+                    let answer = keys.ask(&alice, "PUT", &path("alice"), json!({"password": NEW}));
+                    assert!(answer.status == 200 || answer.is_error(503, "unavailable", ""), "{answer:?}");
+                    told.fetch_add(usize::from(answer.status == 503), relaxed);
+                }
+            });
+        }
+        keys.server.until("some are told to come back", |_| told.load(relaxed) > 100);
+        let mut wrong = 0;
+        for number in 0..5 {
+            // Never remembered, since each is of another address.
+            let more = json!({"context": {"ip": format!("203.0.113.{number}")}});
+            let credential = json!({"basic": {"username": "boss", "password": OTHER}});
+            wrong += usize::from(keys.question(credential, more)["decision"] != "permit");
+        }
+        done.store(true, relaxed);
+        assert_eq!(wrong, 0);
+    });
+}
+
+/// Hashes are in the file, so that nobody else may read it, also where it was made before.
+#[test]
+fn the_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let keys = start();
+    let temp = keys.server.crash();
+    let files = ["keys.db", "keys.db-wal"].map(|name| temp.path().join("tollgate-data").join(name));
+    let mode = |file: &std::path::PathBuf| std::fs::metadata(file).unwrap().permissions().mode() & 0o777;
+    let existing = || files.iter().filter(|file| file.exists());
+    assert!(existing().all(|file| mode(file) == 0o600));
+    for file in existing() {
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let server = setup().start_in(temp);
+    let files = ["keys.db", "keys.db-wal"].map(|name| server.temp.path().join("tollgate-data").join(name));
+    assert!(files.iter().filter(|file| file.exists()).all(|file| mode(file) == 0o600));
+}
+
+/// Rules see from where somebody manages.
+#[test]
+fn a_rule_may_say_from_where_people_manage() {
+    let forbid = |network: &str| {
+        format!(
+            "forbid (principal, action in Action::\"admin\", resource)\n\
+             when {{ context has ip && context.ip.isInRange(ip(\"{network}\")) }};\n"
+        )
+    };
+    for (network, status) in [("127.0.0.0/8", 404), ("10.0.0.0/8", 200)] {
+        let keys = Keys::of(setup().file("from.cedar", &forbid(network)).start());
+        assert_eq!(set(&keys, "alice", NEW).status, status, "{network}");
     }
 }
 

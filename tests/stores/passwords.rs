@@ -156,10 +156,21 @@ fn a_damaged_password_keeps_the_file_from_opening_and_is_not_shown() {
     drop(KeyFile::open(directory.path(), None).unwrap());
 }
 
+/// Unknown names cost the same after a restart.
+#[test]
+fn decoys_are_chosen_alike_by_all_who_open_a_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = || Passwords::decoy_key(&KeyFile::open(directory.path(), None).unwrap());
+    assert!(key().is_some() && key() == key());
+    let other = tempfile::tempdir().unwrap();
+    assert!(key() != Passwords::decoy_key(&KeyFile::open(other.path(), None).unwrap()));
+}
+
 #[test]
 fn two_nodes_know_each_others_passwords() {
     let Some(mut server) = Server::start(&[]) else { return };
     let (one, two) = (redis(&server), redis(&server));
+    assert!(Passwords::decoy_key(&one).is_some() && Passwords::decoy_key(&one) == Passwords::decoy_key(&two));
     set(&one, password("alice", 2));
     until("the other node knows it", || find(&two, "alice") == Some(password("alice", 2)));
     set(&two, password("alice", 3));

@@ -93,10 +93,9 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
             }
         });
     }
-    made.passwords = store.filter(|_| takers.iter().any(|(_, takes)| *takes)).map(|store| PasswordDesk {
-        passwords: store.passwords,
-        providers: takers.into_iter().map(|(basic, _)| basic).collect(),
-    });
+    let store = store.filter(|_| takers.iter().any(|(_, takes)| *takes));
+    let takers = takers.into_iter().map(|(basic, _)| basic).collect();
+    made.passwords = store.map(|store| PasswordDesk::new(store.passwords, takers));
     if let Some(options) = &settings.identity.tokens
         && let Some(store) = super::tokens::open(settings, options)?
     {

@@ -14,9 +14,17 @@ const MIN_BYTES: usize = 16;
 const MIN_BYTES_OF_MASTER: usize = 32;
 /// Fewest different characters of any.
 const MIN_CHARACTERS: usize = 6;
-/// What the samples of other gateways have in them, in small letters.
-const SAMPLES: [&str; 6] =
-    ["changeme", "change-me", "change_me", "change-in-production", "your-super-secret", "sk-1234"];
+/// What the samples of other gateways have in them, in small letters, with `-` for `_`.
+const SAMPLES: [&str; 8] = [
+    "changeme",
+    "change-me",
+    "change-in-production",
+    "not-use-in-production",
+    "your-super-secret",
+    "insecure",
+    "sk-1234",
+    "0123456789abcdef0123456789abcdef",
+];
 /// Most tokens.
 const MAX_TOKENS: usize = 100;
 
@@ -128,7 +136,7 @@ fn guessable(token: &str, least: usize) -> Result<(), String> {
         return Err(format!("a token{which} has {least} bytes at least; {way_out}"));
     }
     let characters: std::collections::HashSet<char> = token.chars().collect();
-    let small = token.to_ascii_lowercase();
+    let small = token.to_ascii_lowercase().replace('_', "-");
     if characters.len() < MIN_CHARACTERS || SAMPLES.iter().any(|sample| small.contains(sample)) {
         return Err(format!("this token stands in somebody's documentation, or is as easy to guess; {way_out}"));
     }

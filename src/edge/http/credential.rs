@@ -7,6 +7,7 @@ use smol_str::SmolStr;
 
 use super::errors::ApiError;
 use super::grammar::{Members, Trail, missing, object, text};
+use crate::edge::identity::after_bearer;
 use crate::gate::Credential;
 use crate::model::SecretText;
 
@@ -54,8 +55,8 @@ impl<'de, 't> Members<'de, 't> for CredentialMembers<'t> {
 
     fn finish(self) -> Result<Credential, ApiError> {
         match (self.bearer, self.api_key, self.basic) {
-            (Some(token), None, None) => Ok(Credential::Bearer(token)),
-            (None, Some(key), None) => Ok(Credential::ApiKey(key)),
+            (Some(token), None, None) => Ok(Credential::Bearer(bare(&token)?)),
+            (None, Some(key), None) => Ok(Credential::ApiKey(bare(&key)?)),
             (None, None, Some((username, password))) => Ok(Credential::Basic { username, password }),
             _ => Err(missing("bearer")),
         }
@@ -88,6 +89,14 @@ impl<'de, 't> Members<'de, 't> for Basic<'t> {
     fn finish(self) -> Result<Self::Value, ApiError> {
         let username = self.username.filter(|name| name.len() <= MAX_BYTES).ok_or_else(|| missing("username"))?;
         Ok((username, self.password.ok_or_else(|| missing("password"))?))
+    }
+}
+
+/// Without the `Bearer` of a gateway that hands on a whole `Authorization`.
+fn bare(secret: &SecretText) -> Result<SecretText, ApiError> {
+    match after_bearer(secret.expose()) {
+        "" => Err(missing("bearer")),
+        bare => Ok(SecretText::new(bare)),
     }
 }
 

@@ -12,6 +12,7 @@ use hyper::http::request::Parts as Head;
 use serde::Serialize;
 use serde::de::MapAccess;
 use smol_str::SmolStr;
+use tokio::sync::Mutex;
 
 use super::app::App;
 use super::body::json;
@@ -21,7 +22,7 @@ use super::keys::{Caller, forbidden};
 use super::query::percent_decoded;
 use crate::edge::identity::{BasicProvider, MAX_PASSWORD_BYTES, MIN_PASSWORD_BYTES, PasswordPlace};
 use crate::gate::{PasswordWrite, PasswordWriteError, Passwords, Right};
-use crate::model::{EntityUid, PasswordHash, PasswordRecord, SecretText};
+use crate::model::{EntityUid, PasswordHash, PasswordRecord, RESERVED_ROLE_PREFIX, SecretText};
 
 /// What a body is.
 const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}";
@@ -33,6 +34,16 @@ pub struct PasswordDesk {
     pub passwords: Arc<dyn Passwords>,
     /// Who takes them: the first hashes new ones, and each says which names are not the store's.
     pub providers: Vec<Arc<BasicProvider>>,
+    /// Held while a new password is hashed.
+    hashing: Arc<Mutex<()>>,
+}
+
+impl PasswordDesk {
+    /// Of this store, for these who take its passwords.
+    #[must_use]
+    pub fn new(passwords: Arc<dyn Passwords>, providers: Vec<Arc<BasicProvider>>) -> Self {
+        Self { passwords, providers, hashing: Arc::default() }
+    }
 }
 
 /// What is asked.
@@ -74,7 +85,11 @@ fn user_of(path: &str) -> Result<EntityUid, ApiError> {
     let part = path.strip_prefix("/v1/users/").and_then(|rest| rest.strip_suffix("/password"));
     let wrong = || ApiError::invalid("user", "the name of a user is percent-encoded UTF-8 in a path");
     let name = part.and_then(percent_decoded).ok_or_else(wrong)?;
-    EntityUid::new("User", name).map_err(|error| ApiError::from(error).within("user"))
+    let user = EntityUid::new("User", name).map_err(|error| ApiError::from(error).within("user"))?;
+    if user.id().starts_with(RESERVED_ROLE_PREFIX) {
+        return Err(ApiError::invalid("user", format!("names that begin with `{RESERVED_ROLE_PREFIX}` are nobody's")));
+    }
+    Ok(user)
 }
 
 /// Whose password it is, and who asks.
@@ -120,6 +135,11 @@ impl Work<'_> {
             return Err(conflict(place, "change"));
         }
         let hash = match wish(body)? {
+            // Its cost would tell whoever watches how long others' names take which of them are there.
+            Wish::Hash(_) if right != Right::Administrator => {
+                let message = "only an administrator sets a `password_hash`; send the `password`";
+                return Err(forbidden(message.to_owned()));
+            }
             Wish::Hash(hash) => hash,
             Wish::Password(password) => self.hashed(&password).await?,
         };
@@ -161,9 +181,10 @@ impl Work<'_> {
     }
 
     async fn hashed(&self, password: &SecretText) -> Result<PasswordHash, ApiError> {
-        let hashed = match self.desk.providers.first() {
-            Some(basic) => basic.hash(password, self.caller.peer).await,
-            None => None,
+        // One at a time: whoever sets passwords without end leaves room for those who show theirs.
+        let hashed = match (self.desk.providers.first(), self.desk.hashing.try_lock()) {
+            (Some(basic), Ok(_turn)) => basic.hash(password, self.caller.peer).await,
+            _ => None,
         };
         let message = "as many passwords are being checked as may be; try again in a moment";
         hashed.ok_or_else(|| ApiError::new(ErrorCode::Unavailable, message))

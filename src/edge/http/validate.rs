@@ -15,6 +15,7 @@ use super::body::{self, JSON, USUAL_ANSWER_BYTES, of_type};
 use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
 use crate::edge::answer;
+use crate::edge::identity::after_bearer;
 use crate::gate::{self, Credential, Described, Presented, RouteError};
 use crate::model::{DecisionCode, Facts, Identity, RESERVED_ROLE_PREFIX, Request, SecretText, Told, strict_json};
 use crate::policy::Snapshot;
@@ -125,7 +126,12 @@ fn read(text: &[u8]) -> Result<Asked, ApiError> {
         return Err(ApiError::invalid("", format!("the members are `{}`", known.join("`, `"))));
     }
     let secret = match members.remove("api_key") {
-        Some(Value::String(key)) if (1..=MAX_CREDENTIAL_BYTES).contains(&key.len()) => SecretText::new(key),
+        Some(Value::String(key))
+            if (1..=MAX_CREDENTIAL_BYTES).contains(&key.len()) && !after_bearer(&key).is_empty() =>
+        {
+            let key = SecretText::new(key);
+            SecretText::new(after_bearer(key.expose()))
+        }
         _ => return Err(ApiError::invalid("api_key", "`api_key` is a text of 1 to 16384 bytes")),
     };
     let authorize = match members.remove("authorize") {

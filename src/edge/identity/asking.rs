@@ -35,11 +35,13 @@ impl Drop for Place {
     }
 }
 
-/// Whether a credential is Tollgate's own, so that nobody else is asked about it: a refresh token, and a key, unless keys
-/// of this form are somebody else's.
+/// Whether nobody else is asked about a credential: it is Tollgate's own, a refresh token or a key (unless keys of this
+/// form are somebody else's), or it has white space in it, as no token has (RFC 6750, section 2.1), and may be one of those
+/// behind a scheme.
 pub(super) fn is_own(credential: &SecretText, own_keys: bool) -> bool {
     let text = credential.expose();
-    text.starts_with(REFRESH_TOKEN_PREFIX) || (own_keys && KeyText::is_meant(text))
+    let is_own = text.starts_with(REFRESH_TOKEN_PREFIX) || (own_keys && KeyText::is_meant(text));
+    is_own || text.contains(char::is_whitespace)
 }
 
 #[cfg(test)]
@@ -57,9 +59,13 @@ mod tests {
 
     #[test]
     fn keys_and_refresh_tokens_are_tollgates_own() {
-        for (text, with_keys, without) in
-            [("tg_ci_x", true, false), ("tgr_x", true, true), ("tgx", false, false), ("Tg_ci_x", false, false)]
-        {
+        for (text, with_keys, without) in [
+            ("tg_ci_x", true, false),
+            ("tgr_x", true, true),
+            ("tgx", false, false),
+            ("Tg_ci_x", false, false),
+            ("Basic tgr_x", true, true),
+        ] {
             let text = SecretText::new(text);
             assert_eq!((is_own(&text, true), is_own(&text, false)), (with_keys, without));
         }

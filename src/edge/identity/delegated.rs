@@ -27,10 +27,34 @@ const MOST_SENT_BYTES: usize = 64 * 1024;
 const MOST_VALUES: usize = 1_000;
 /// For how long a no is remembered.
 const NO_MS: i64 = 1_000;
-/// What the names of headers and parameters that hold secrets have in them.
-const SECRET_PARTS: [&str; 8] = ["auth", "cookie", "token", "secret", "passw", "credential", "session", "signature"];
-/// Words of such names that stand alone.
-const SECRET_WORDS: [&str; 7] = ["pass", "pwd", "pin", "otp", "sig", "jwt", "vk"];
+/// What words in the names of headers and parameters begin or end with that hold secrets.
+const SECRET_ENDS: [&str; 9] =
+    ["key", "keys", "token", "secret", "password", "pwd", "cookie", "signature", "assertion"];
+const SECRET_BEGINNINGS: [&str; 9] =
+    ["apikey", "authoriz", "authenti", "passw", "passphrase", "passcode", "credential", "secret", "saml"];
+/// Such words themselves.
+const SECRET_WORDS: [&str; 17] = [
+    "auth",
+    "bearer",
+    "code",
+    "dsn",
+    "hmac",
+    "jwt",
+    "keypair",
+    "macaroon",
+    "otp",
+    "pin",
+    "pass",
+    "session",
+    "sessionid",
+    "sid",
+    "sig",
+    "ticket",
+    "vk",
+];
+/// Names that hold none, though they look so.
+const NO_SECRETS: [&str; 6] =
+    ["pin-memory", "pass-through", "session-length", "code-interpreter", "sig-figs", "monkey"];
 
 /// Whom to ask, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,8 +233,7 @@ impl DelegatedOptions {
                 Some(one) => *one = json!([one.take(), value.as_str()]),
             }
         }
-        // Parameters may hold secrets; those that do not are sent as such.
-        let path = request.path.split(['?', '#']).next().unwrap_or_default();
+        let path = bare_path(&request.path);
         let request = json!({ "path": path, "headers": headers, "params": params });
         let body = json!({ "api_key": secret.expose(), "request": request }).to_string();
         (body.len() <= MOST_SENT_BYTES).then(|| SecretText::new(body))
@@ -296,17 +319,34 @@ impl DelegatedOptions {
     }
 }
 
+/// A path without what may hold secrets: parameters, however they begin, and whoever stands before a host.
+fn bare_path(path: &str) -> &str {
+    let small = path.to_ascii_lowercase();
+    let ends = [small.find(['?', '#', ';']), small.find("%3f"), small.find("%23"), small.find("%3b")];
+    let path = path.get(..ends.into_iter().flatten().min().unwrap_or(path.len())).unwrap_or_default();
+    match path.split_once("//") {
+        Some((before, rest)) if before.is_empty() || before.ends_with(':') => {
+            rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/")
+        }
+        _ => path,
+    }
+}
+
 /// Whether a header or a parameter of this name may hold a secret, so that it is never sent on.
 #[must_use]
 pub fn is_secret_name(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace('_', "-");
-    let is_word = |word: &str| SECRET_WORDS.contains(&word);
-    // A code is what OAuth hands out to be exchanged for a token.
-    name == "code"
-        || name == "x-forwarded-client-cert"
-        || name.ends_with("key")
-        || SECRET_PARTS.iter().any(|part| name.contains(part))
-        || name.split('-').any(is_word)
+    let name = name.to_ascii_lowercase().replace(['_', '.'], "-");
+    if NO_SECRETS.contains(&&*name) {
+        return false;
+    }
+    let is_secret = |word: &str| {
+        // `key2` and `keyv2` are keys too.
+        let word = word.trim_end_matches(|end: char| end.is_ascii_digit() || end == 'v');
+        SECRET_WORDS.contains(&word)
+            || SECRET_ENDS.iter().any(|end| word.ends_with(end))
+            || SECRET_BEGINNINGS.iter().any(|beginning| word.starts_with(beginning))
+    };
+    name == "x-forwarded-client-cert" || name == "connection-string" || name.split('-').any(is_secret)
 }
 
 fn refused() -> Refusal {
@@ -327,6 +367,23 @@ fn away(why: &str) -> Refusal {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_path_what_may_be_secret_is_not_sent_on() {
+        for (path, sent) in [
+            ("/v1/chat", "/v1/chat"),
+            ("/v1/chat?key=x", "/v1/chat"),
+            ("/v1/chat%3Fkey=x#y", "/v1/chat"),
+            ("/v1/x;jsessionid=y", "/v1/x"),
+            ("https://u:p@h/x", "/x"),
+            ("//u:p@h/x", "/x"),
+            ("https://u:p@h", "/"),
+            ("/a//b", "/a//b"),
+            ("", ""),
+        ] {
+            assert_eq!(bare_path(path), sent, "{path}");
+        }
+    }
 
     #[test]
     fn secrets_are_not_sent_on() {
@@ -353,12 +410,42 @@ mod tests {
             "sig",
             "jwt",
             "code",
+            "x-passphrase",
+            "passcode",
+            "x-bearer",
+            "client_assertion",
+            "SAMLResponse",
+            "x-api-keys",
+            "api_key_2",
+            "apikeyv2",
+            "private_key_pem",
+            "x-keypair",
+            "userpwd",
+            "sid",
+            "ticket",
+            "hmac",
+            "connection_string",
+            "id_token",
+            "x-goog-authenticated-user",
         ] {
             assert!(is_secret_name(name), "{name}");
         }
-        for name in
-            ["user-agent", "content-type", "x-tenant", "accept", "x-forwarded-for", "model", "x-signal", "encoding"]
-        {
+        for name in [
+            "user-agent",
+            "content-type",
+            "x-tenant",
+            "accept",
+            "x-forwarded-for",
+            "model",
+            "x-signal",
+            "encoding",
+            "max_tokens",
+            "tokenizer",
+            "author",
+            "session_length",
+            "pass_through",
+            "pin_memory",
+        ] {
             assert!(!is_secret_name(name), "{name}");
         }
     }

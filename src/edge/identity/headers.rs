@@ -118,12 +118,17 @@ fn text(value: &HeaderValue) -> Option<&str> {
     value.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
 }
 
-/// A key without the `Bearer` that some gateways' clients put before it in headers of their own (`x-litellm-api-key`).
-fn after_bearer(text: &str) -> &str {
-    match text.split_once(' ') {
-        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim(),
-        _ => text,
+/// A credential without the `Bearer` that stands before it where somebody hands on a whole `Authorization`, or where a
+/// gateway's clients put it in a header of their own (`x-litellm-api-key`).
+#[must_use]
+pub fn after_bearer(text: &str) -> &str {
+    let mut text = text;
+    while let Some((scheme, rest)) = text.split_once(char::is_whitespace)
+        && scheme.eq_ignore_ascii_case("bearer")
+    {
+        text = rest.trim();
     }
+    text
 }
 
 /// `Authorization` (RFC 9110, section 11.6.2): a scheme, whose case does not matter, a space, and the rest.
@@ -134,7 +139,9 @@ fn authorization(text: &str) -> Option<Credential> {
         return None;
     }
     match scheme.to_ascii_lowercase().as_str() {
-        "bearer" => Some(Credential::Bearer(SecretText::new(rest))),
+        "bearer" => Some(after_bearer(rest))
+            .filter(|rest| !rest.is_empty())
+            .map(|rest| Credential::Bearer(SecretText::new(rest))),
         "digest" => {
             let username = digest::username(rest).map(SmolStr::from);
             Some(Credential::Digest { username, parameters: SecretText::new(rest) })

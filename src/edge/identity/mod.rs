@@ -32,7 +32,7 @@ pub use certificate::{CertificateProvider, ForwardedProvider, Grants, Mapping, M
 pub use delegated::{Attributes, DelegatedOptions, DelegatedProvider, is_secret_name};
 pub use digest::{DigestFile, DigestProvider};
 #[cfg(feature = "tower")]
-pub use headers::{CredentialHeaders, HeadersError};
+pub use headers::{CredentialHeaders, HeadersError, after_bearer};
 #[cfg(feature = "server")]
 pub(crate) use keys::identity_of_key;
 pub use keys::{KeyOptions, KeyProvider};

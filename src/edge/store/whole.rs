@@ -1,7 +1,9 @@
 //! Databases that are found whole or not at all: they are made under another name, and get theirs when everything is in
 //! them. So what has the name and is empty was damaged.
 
+use std::fs::{OpenOptions, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Transaction};
@@ -25,6 +27,7 @@ pub(super) fn make(path: &Path, fill: impl FnOnce(&Transaction<'_>) -> rusqlite:
             _ => {}
         }
     }
+    private(&beside)?;
     let mut connection = Connection::open(&beside)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     let transaction = connection.transaction()?;
@@ -34,6 +37,13 @@ pub(super) fn make(path: &Path, fill: impl FnOnce(&Transaction<'_>) -> rusqlite:
     std::fs::rename(&beside, path)?;
     let directory = path.parent().unwrap_or(path);
     Ok(std::fs::File::open(directory)?.sync_all()?)
+}
+
+/// Makes a file readable by its owner alone, and the file itself where there is none: before SQLite opens it, which gives
+/// what it keeps beside it the same mode.
+pub(super) fn private(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))
 }
 
 fn journal(path: &Path) -> PathBuf {

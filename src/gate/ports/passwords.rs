@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::{Later, StoreError};
 use crate::model::{EntityUid, PasswordHash, PasswordRecord};
 
@@ -36,6 +38,12 @@ pub trait Passwords: Send + Sync {
 
     /// Of each cost that a password has here, a hash that is nobody's. While the costs are the same, so is the list.
     fn decoys(&self) -> Arc<[PasswordHash]>;
+
+    /// What chooses between decoys: secret, and the same for all who open this store. Without it unknown names would be
+    /// told by costing something else on another node, or after a restart. `None` where nobody can say yet.
+    fn decoy_key(&self) -> Option<Zeroizing<[u8; 32]>> {
+        None
+    }
 
     /// As [`Keys::catch_up`](super::Keys::catch_up).
     fn catch_up(&self) -> Option<Later<()>> {

@@ -73,10 +73,16 @@ fn may_name(issuer: &str, keys: &str) -> bool {
         // Without encryption the issuer is on this machine itself.
         return !issuer.starts_with("https://");
     };
-    let is_here = |host: &str| match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+    // An address in another form (127.1, 0x7f000001) is none that an issuer names.
+    let is_number = |label: &str| label.starts_with("0x") || label.bytes().all(|byte| byte.is_ascii_digit());
+    let is_here = |host: &str| match host.trim_end_matches('.').parse::<IpAddr>().map(|address| address.to_canonical())
+    {
         Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local() || address.is_unspecified(),
         Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified(),
-        Err(_) => host.eq_ignore_ascii_case("localhost"),
+        Err(_) => {
+            let host = host.trim_end_matches('.').to_ascii_lowercase();
+            host.rsplit('.').next().is_some_and(|last| last == "localhost" || is_number(last)) && !host.contains(':')
+        }
     };
     !is_here(host) || issuer.strip_prefix("https://").and_then(self::host).is_none_or(is_here)
 }
@@ -149,6 +155,11 @@ mod tests {
             "https://[fe80::1]/k",
             "https://0.0.0.0/k",
             "https://LOCALHOST:1/k",
+            "https://localhost./k",
+            "https://a.localhost/k",
+            "https://127.1/k",
+            "https://2130706433/k",
+            "https://0x7f000001/k",
             "ftp://idp.example.com/k",
         ] {
             assert!(!may_name(issuer, keys), "{keys}");

@@ -177,7 +177,9 @@ impl Inner {
             let of_file = names.iter().flat_map(|names| names.values()).cloned();
             *decoys = Decoys::new(Arc::clone(snapshot.revision()), names.clone(), stored, of_bundle.chain(of_file));
         }
-        decoys.choose(&self.key, username)
+        let shared = self.store.as_ref().and_then(|store| store.decoy_key());
+        let shared = shared.map(|key| hmac::Key::new(hmac::HMAC_SHA256, &*key));
+        decoys.choose(shared.as_ref().unwrap_or(&self.key), username)
     }
 
     /// The digest of all that was presented and all that is kept: another password, or another hash, is another digest.

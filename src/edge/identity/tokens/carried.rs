@@ -40,7 +40,8 @@ pub(super) struct Carried {
     /// By what it was proved.
     #[serde(default, skip_serializing_if = "By::is_other")]
     pub(super) by: By,
-    /// What was kept of the credential then.
+    /// What was kept of the credential then: a digest of a hash that has a salt, so that whoever reads it can check no
+    /// guess.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) mark: Option<SmolStr>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -113,12 +114,6 @@ impl Carried {
             metadata: Vec::new(),
             payer: None,
         }
-    }
-
-    /// What of it goes into a token, which others read: of a password, nothing that is kept.
-    pub(super) fn for_token(&self) -> Self {
-        let mark = self.mark.clone().filter(|_| self.by == By::Key);
-        Self { mark, ..self.clone() }
     }
 
     /// Whom that is, where it is no key.

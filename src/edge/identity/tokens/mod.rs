@@ -113,6 +113,8 @@ struct Remembered {
     identity: Arc<Identity>,
     family: Option<SmolStr>,
     kid: SmolStr,
+    /// Of a password, what was kept of it then.
+    password: Option<SmolStr>,
 }
 
 /// What a token says, its signature checked.
@@ -124,11 +126,16 @@ struct Read {
 }
 
 impl Lookups {
-    /// Whom that is now; of a key, as it is looked up.
-    fn whose(&self, carried: Carried, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+    /// Whom that is now: of a key, as it is looked up, of a password, where it is still the one that was exchanged.
+    fn whose(&self, carried: &Carried, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
         let nobody = || Refusal::new(RefusalReason::Malformed, "the token names nobody");
         if carried.by != By::Key {
-            return carried.identity().map(Arc::new).ok_or_else(nobody);
+            let identity = carried.clone().identity().ok_or_else(nobody)?;
+            if carried.by == By::Password {
+                let mark = carried.mark.as_deref().unwrap_or_default();
+                self.password((&identity.principal, mark), snapshot, now)?;
+            }
+            return Ok(Arc::new(identity));
         }
         let key = carried.principal.parse().map_err(|_| nobody())?;
         let gone = || Refusal::new(RefusalReason::UnknownPrincipal, "the token's key cannot be looked up");
@@ -136,22 +143,20 @@ impl Lookups {
         lookup.identity(&key, carried.mark.as_deref().unwrap_or_default(), snapshot, now)
     }
 
-    /// Waits where another node may have made the key, or given it another secret, a moment ago.
-    fn catch_up(&self, refusal: &Refusal) -> Option<Later<()>> {
-        let may_be_old = matches!(refusal.reason, RefusalReason::Revoked | RefusalReason::Rotated);
-        self.keys.as_ref().filter(|_| may_be_old)?.catch_up()
+    /// Waits where another node may have made the key, or given it another secret, or set the password, a moment ago.
+    fn catch_up(&self, by: By, refusal: &Refusal) -> Option<Later<()>> {
+        if !matches!(refusal.reason, RefusalReason::Revoked | RefusalReason::Rotated) {
+            return None;
+        }
+        match by {
+            By::Key => self.keys.as_ref()?.catch_up(),
+            By::Password => self.passwords.iter().find_map(|lookup| lookup.catch_up()),
+            By::Other => None,
+        }
     }
 
-    /// Whether the password of this mark is still the principal's. Waits where another node may have set it a moment ago.
-    fn password(&self, of: (&EntityUid, &str), snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
-        self.password_now(of, snapshot, now).or_else(|refusal| {
-            let caught_up = self.passwords.iter().find_map(|lookup| lookup.catch_up()).ok_or(refusal)?;
-            pollster::block_on(caught_up);
-            self.password_now(of, snapshot, now)
-        })
-    }
-
-    fn password_now(
+    /// Whether the password of this mark is still the principal's.
+    fn password(
         &self,
         (principal, mark): (&EntityUid, &str),
         snapshot: &Snapshot,
@@ -174,7 +179,7 @@ impl Lookups {
     /// Whom a token proves that ends then.
     fn proved(
         &self,
-        carried: Carried,
+        carried: &Carried,
         expires_at: Timestamp,
         snapshot: &Arc<Snapshot>,
         now: Timestamp,
@@ -253,7 +258,7 @@ impl TokenProvider {
         let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": key.kid});
         let mut claims = json!({
             "iss": self.options.issuer, "aud": self.options.issuer, "sub": carried.principal, "iat": begins, "exp": until,
-            "jti": random_text(16)?, CARRIED: carried.for_token(),
+            "jti": random_text(16)?, CARRIED: carried,
         });
         if let (Some(family), Some(claims)) = (family, claims.as_object_mut()) {
             claims.insert(FAMILY.to_owned(), family.into());
@@ -301,19 +306,18 @@ impl TokenProvider {
         snapshot: &Arc<Snapshot>,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, Refusal> {
-        let whose = || self.lookups.whose(carried.clone(), snapshot, now);
+        let whose = || self.lookups.whose(carried, snapshot, now);
         let identity = whose().or_else(|refusal| {
-            let caught_up = self.lookups.catch_up(&refusal).ok_or(refusal)?;
+            let caught_up = self.lookups.catch_up(carried.by, &refusal).ok_or(refusal)?;
             pollster::block_on(caught_up);
             whose()
         })?;
         if is_disabled(snapshot, &identity, now) {
             return Err(nobody_who_may_ask());
         }
-        let (principal, mark) = (&identity.principal, carried.mark.as_deref().unwrap_or_default());
         match carried.by {
             By::Key => Ok(identity.expires_at),
-            By::Password => self.lookups.password((principal, mark), snapshot, now).map(|()| ends_at),
+            By::Password => Ok(ends_at),
             // What cannot be looked up gets no refresh token.
             By::Other => Err(nobody_who_may_ask()),
         }
@@ -423,7 +427,10 @@ impl Authenticator for TokenProvider {
             let in_time = known.identity.expires_at.is_some_and(|end| now < end);
             let keys = self.keys();
             let key_is_known = keys.is_ok_and(|keys| keys.keys.iter().any(|key| key.kid == known.kid));
-            in_time && key_is_known && !self.is_revoked(known.family.as_ref())
+            let whose = &known.identity.principal;
+            let is_kept = |mark: &SmolStr| self.lookups.password((whose, mark), snapshot, now).is_ok();
+            let password_is_kept = known.password.as_ref().is_none_or(is_kept);
+            in_time && key_is_known && !self.is_revoked(known.family.as_ref()) && password_is_kept
         };
         if let Some(known) = self.recent.get(&digest).filter(holds) {
             return Later::ready(Verdict::Proved(known.identity));
@@ -442,22 +449,20 @@ impl Authenticator for TokenProvider {
             return Later::ready(Verdict::Refused(refusal));
         }
         let Read { carried, family, kid, expires_at } = read;
-        if carried.by != By::Key {
-            let proved = self.lookups.proved(carried, expires_at, snapshot, now);
-            if let Ok(identity) = &proved {
-                self.recent.put(digest, Remembered { identity: Arc::clone(identity), family, kid });
-            }
-            return Later::ready(told(proved));
+        let proved = self.lookups.proved(&carried, expires_at, snapshot, now);
+        // A key says what it may itself, so it is looked up each time.
+        if let Some(identity) = proved.as_ref().ok().filter(|_| carried.by != By::Key) {
+            let password = carried.mark.clone().filter(|_| carried.by == By::Password);
+            self.recent.put(digest, Remembered { identity: Arc::clone(identity), family, kid, password });
         }
-        // A key may be revoked at any time, so it is looked up each time.
-        let proved = self.lookups.proved(carried.clone(), expires_at, snapshot, now);
-        let Some(caught_up) = proved.as_ref().err().and_then(|refusal| self.lookups.catch_up(refusal)) else {
+        let refusal = proved.as_ref().err();
+        let Some(caught_up) = refusal.and_then(|refusal| self.lookups.catch_up(carried.by, refusal)) else {
             return Later::ready(told(proved));
         };
         let (lookups, snapshot) = (self.lookups.clone(), Arc::clone(snapshot));
         Later::pending(async move {
             caught_up.await;
-            told(lookups.proved(carried, expires_at, &snapshot, now))
+            told(lookups.proved(&carried, expires_at, &snapshot, now))
         })
     }
 }

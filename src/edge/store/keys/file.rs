@@ -185,6 +185,10 @@ impl Passwords for KeyFile {
         Ok(self.passwords.find(principal))
     }
 
+    fn decoy_key(&self) -> Option<zeroize::Zeroizing<[u8; 32]>> {
+        Some(self.pepper.decoy_key())
+    }
+
     fn decoys(&self) -> Arc<[PasswordHash]> {
         self.passwords.decoys()
     }
@@ -259,6 +263,13 @@ impl File {
     fn open(path: PathBuf, pepper: &Pepper) -> Result<Self, KeyFileError> {
         if !path.exists() {
             make(&path, pepper)?;
+        }
+        // There may be one from before it was made so, and a log of it.
+        for name in [path.clone(), path.with_extension("db-wal"), path.with_extension("db-shm")] {
+            if name.exists() {
+                whole::private(&name)
+                    .map_err(|error| KeyFileError::Io { path: name.clone(), reason: error.to_string() })?;
+            }
         }
         let connected = Connection::open(&path).and_then(|connection| {
             connection.pragma_update(None, "journal_mode", "WAL")?;

@@ -108,6 +108,11 @@ impl Pepper {
         Zeroizing::new(self.of(b"tollgate: what seals signing keys"))
     }
 
+    /// What chooses between decoys, which comes of the pepper too.
+    pub(in crate::edge::store) fn decoy_key(&self) -> Zeroizing<KeyHash> {
+        Zeroizing::new(self.of(b"tollgate: what chooses decoys of passwords"))
+    }
+
     fn of(&self, bytes: &[u8]) -> KeyHash {
         let mut hash = [0; 32];
         let tag = hmac::sign(&self.0, bytes);

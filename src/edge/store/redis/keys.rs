@@ -382,6 +382,10 @@ impl Passwords for RedisKeys {
         Ok(self.shared.passwords.find(principal))
     }
 
+    fn decoy_key(&self) -> Option<zeroize::Zeroizing<[u8; 32]>> {
+        self.shared.pepper.get().map(Pepper::decoy_key)
+    }
+
     fn decoys(&self) -> Arc<[PasswordHash]> {
         self.shared.passwords.decoys()
     }
