@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use identity::{
     BasicSettings, DigestSettings, FirstKey, ForwardedCertificates, IdentitySettings, KeySettings, Provider,
-    ProviderKind, StaticToken, StaticTokens, TokenSettings,
+    ProviderKind, StaticTokens, TokenSettings,
 };
 pub use schema::schema_json;
 

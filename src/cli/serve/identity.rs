@@ -11,7 +11,7 @@ use crate::edge::identity::jwt::JwtProvider;
 use crate::edge::identity::tokens::{Lookups, TokenProvider};
 use crate::edge::identity::{
     BasicProvider, CertificateProvider, DelegatedProvider, DigestFile, DigestProvider, ForwardedProvider, Htpasswd,
-    KeyOptions, KeyProvider, PasswordOptions, StaticProvider, StaticSecret,
+    KeyOptions, KeyProvider, PasswordOptions, StaticProvider,
 };
 use crate::edge::outgoing::Fetcher;
 use crate::gate::{Authenticator, Clock, Fetch, Passwords, Tokens};
@@ -54,12 +54,7 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
             },
             ProviderKind::Static(tokens) => {
                 super::say("warning: fixed tokens (`identity.providers: static`) are for development");
-                let secret = |one: &crate::config::StaticToken| StaticSecret {
-                    token: one.token.clone(),
-                    principal: one.principal.clone(),
-                    roles: one.roles.clone(),
-                };
-                Arc::new(StaticProvider::new(tokens.tokens.iter().map(secret).collect())?)
+                Arc::new(StaticProvider::new(tokens.tokens.clone())?)
             }
             ProviderKind::Delegated(options) => {
                 Arc::new(DelegatedProvider::new(provider.name.clone(), (**options).clone(), Arc::clone(&fetch)))

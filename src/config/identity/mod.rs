@@ -39,7 +39,7 @@ pub use basic::BasicSettings;
 pub use certificate::ForwardedCertificates;
 pub use digest::DigestSettings;
 pub use keys::{FirstKey, KeySettings};
-pub use static_token::{StaticToken, StaticTokens};
+pub use static_token::StaticTokens;
 pub use tokens::TokenSettings;
 
 /// Most providers.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::roles;
+use crate::edge::identity::StaticSecret;
 use crate::model::{EntityUid, RESERVED_ROLE_PREFIX, SecretText};
 
 /// Fewest bytes of a token.
@@ -32,29 +33,10 @@ const MAX_TOKENS: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticTokens {
     /// The tokens, or the files that hold them, with whom each proves.
-    pub tokens: Vec<StaticToken>,
+    pub tokens: Vec<StaticSecret>,
     /// Whether they hold where other machines reach the server.
     pub anywhere: bool,
 }
-
-/// One token.
-#[derive(Debug, Clone)]
-pub struct StaticToken {
-    /// The token, read from its file where it has one.
-    pub token: SecretText,
-    /// Whom it proves.
-    pub principal: EntityUid,
-    /// Roles that it gives, Tollgate's own among them: `tollgate:administrator` makes it the master key.
-    pub roles: Vec<String>,
-}
-
-impl PartialEq for StaticToken {
-    fn eq(&self, other: &Self) -> bool {
-        self.token.is(&other.token) && self.principal == other.principal && self.roles == other.roles
-    }
-}
-
-impl Eq for StaticToken {}
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -96,17 +78,13 @@ impl Raw {
         let anywhere = self.anywhere;
         let checked = |token: RawToken| token.checked(anywhere);
         let tokens = self.tokens.into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
-        for (at, one) in tokens.iter().enumerate() {
-            if let Some(other) = tokens.iter().skip(at + 1).find(|other| other.token.is(&one.token)) {
-                return Err(format!("the tokens of `{}` and `{}` are the same", one.principal, other.principal));
-            }
-        }
+        StaticSecret::all_differ(&tokens).map_err(|same| same.to_string())?;
         Ok(StaticTokens { tokens, anywhere })
     }
 }
 
 impl RawToken {
-    fn checked(self, anywhere: bool) -> Result<StaticToken, String> {
+    fn checked(self, anywhere: bool) -> Result<StaticSecret, String> {
         let principal: EntityUid = self.principal.parse().map_err(|error| format!("`principal`: {error}"))?;
         if !matches!(principal.kind(), "User" | "Service") {
             return Err(format!("`principal`: a token proves a User or a Service, not `{principal}`"));
@@ -124,7 +102,7 @@ impl RawToken {
         let is_master = self.roles.iter().any(|role| role.starts_with(RESERVED_ROLE_PREFIX));
         let least = if is_master || anywhere { MIN_BYTES_OF_MASTER } else { MIN_BYTES };
         guessable(token.expose(), least)?;
-        Ok(StaticToken { token, principal, roles: self.roles })
+        Ok(StaticSecret { token, principal, roles: self.roles })
     }
 }
 

@@ -55,8 +55,8 @@ impl<'de, 't> Members<'de, 't> for CredentialMembers<'t> {
 
     fn finish(self) -> Result<Credential, ApiError> {
         match (self.bearer, self.api_key, self.basic) {
-            (Some(token), None, None) => Ok(Credential::Bearer(bare(&token)?)),
-            (None, Some(key), None) => Ok(Credential::ApiKey(bare(&key)?)),
+            (Some(token), None, None) => Ok(Credential::Bearer(bare(token)?)),
+            (None, Some(key), None) => Ok(Credential::ApiKey(bare(key)?)),
             (None, None, Some((username, password))) => Ok(Credential::Basic { username, password }),
             _ => Err(missing("bearer")),
         }
@@ -93,9 +93,10 @@ impl<'de, 't> Members<'de, 't> for Basic<'t> {
 }
 
 /// Without the `Bearer` of a gateway that hands on a whole `Authorization`.
-fn bare(secret: &SecretText) -> Result<SecretText, ApiError> {
+fn bare(secret: SecretText) -> Result<SecretText, ApiError> {
     match after_bearer(secret.expose()) {
         "" => Err(missing("bearer")),
+        bare if bare.len() == secret.expose().len() => Ok(secret),
         bare => Ok(SecretText::new(bare)),
     }
 }

@@ -62,10 +62,10 @@ impl Query {
 }
 
 /// The `principal` of a query, where it says one once.
-pub(super) fn principal(query: Option<&str>) -> Option<Result<EntityUid, ApiError>> {
+pub(super) fn principal(query: Option<&str>) -> Option<EntityUid> {
     let mut said = query?.split('&').filter_map(|pair| pair.strip_prefix("principal="));
     let (Some(text), None) = (said.next(), said.next()) else { return None };
-    Some(decoded(text).and_then(|text| text.parse().map_err(ApiError::from)))
+    form_decoded(text)?.parse().ok()
 }
 
 fn unknown(name: &str, known: &[&str]) -> ApiError {

@@ -7,7 +7,7 @@ use crate::model::{AuthMethod, EntityUid, Identity, Said, SecretText, Timestamp}
 use crate::policy::Snapshot;
 
 /// A token, and whom it proves.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StaticSecret {
     /// The token.
     pub token: SecretText,
@@ -16,6 +16,29 @@ pub struct StaticSecret {
     /// Roles that it gives; the operator wrote them, so they may be Tollgate's own.
     pub roles: Vec<String>,
 }
+
+impl StaticSecret {
+    /// Whether no token is there twice.
+    ///
+    /// # Errors
+    /// With whom the first that is there twice proves.
+    pub fn all_differ(tokens: &[Self]) -> Result<(), SameToken> {
+        for (at, one) in tokens.iter().enumerate() {
+            if let Some(other) = tokens.iter().skip(at + 1).find(|other| other.token.is(&one.token)) {
+                return Err(SameToken(one.principal.clone(), other.principal.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for StaticSecret {
+    fn eq(&self, other: &Self) -> bool {
+        self.token.is(&other.token) && self.principal == other.principal && self.roles == other.roles
+    }
+}
+
+impl Eq for StaticSecret {}
 
 /// Two principals would be proved by the same token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,11 +56,7 @@ impl StaticProvider {
     /// # Errors
     /// Where two are the same, so that one would prove two principals.
     pub fn new(tokens: Vec<StaticSecret>) -> Result<Self, SameToken> {
-        for (at, one) in tokens.iter().enumerate() {
-            if let Some(other) = tokens.iter().skip(at + 1).find(|other| other.token.is(&one.token)) {
-                return Err(SameToken(one.principal.clone(), other.principal.clone()));
-            }
-        }
+        StaticSecret::all_differ(&tokens)?;
         let known = |secret: StaticSecret| {
             let roles = secret.roles.into_iter().map(Into::into).collect();
             let said = Said { roles, ..Said::default() };
