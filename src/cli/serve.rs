@@ -6,7 +6,7 @@ mod tokens;
 
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +85,7 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return usage(&error),
     };
+    tell_missing(&settings.policies);
     // On a thread of its own, since nobody knows how much stack the first one has.
     let serving = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || serve(&settings));
     match serving.map(std::thread::JoinHandle::join) {
@@ -102,6 +103,25 @@ fn usage(error: &dyn std::error::Error) -> ExitCode {
 /// A message for people, whole lines at a time. That nobody reads it is no reason to stop.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Says before anything else that there is no bundle where one is expected, and how the server goes on.
+fn tell_missing(policies: &Path) {
+    let absolute = std::path::absolute(policies).unwrap_or_else(|_| policies.to_path_buf());
+    let (why, way_out) = match std::fs::metadata(policies) {
+        Ok(found) if found.is_dir() => return,
+        Ok(_) => ("is no directory", "name the directory that the file is in"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            ("does not exist", "name another with --policies, or let `tollgate init` write one to begin with")
+        }
+        // What else is wrong with it is told by the first load.
+        Err(_) => return,
+    };
+    say(&format!(
+        "warning: the bundle's directory `{}` {why}. The server starts, answers every question with 503 (`no_bundle`) and serves \
+         the bundle as soon as it is there; {way_out}",
+        absolute.display()
+    ));
 }
 
 fn serve(settings: &Settings) -> ExitCode {

@@ -52,6 +52,36 @@ fn no_bundle_at_all_starts_too() {
     assert!(failure["failure"]["problems"][0]["message"].is_string(), "{failure}");
 }
 
+/// Somebody looks for a forbid that does not hold: `/bundle`, the log and a strict server all say which file it is in.
+#[test]
+fn files_that_are_not_read_are_told() {
+    let deny = "authz_rules: [{ id: deny, effect: forbid, users: [alice], models: [openai-main/gpt-4o] }]\n";
+    let server = Setup::new().file("deny.YAML", deny).file("notes.txt", deny).start();
+    assert_eq!(decision(&server), "permit");
+    let bundle = server.get("/bundle").json();
+    assert_eq!(bundle["skipped"], json!(["deny.YAML"]));
+    let warnings = bundle["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|one| one["code"] == "file-skipped" && one["file"] == "deny.YAML"), "{bundle}");
+    assert!(server.log().contains("deny.YAML") && server.log().contains("file-skipped"), "{}", server.log());
+    write(&server, "policy.json", "{ \"authz_rules\": [] }\n");
+    server.until("the second is told", |server| {
+        server.get("/bundle").json()["skipped"] == json!(["deny.YAML", "policy.json"])
+    });
+    std::fs::rename(server.policies().join("deny.YAML"), server.policies().join("deny.yaml")).unwrap();
+    server.until("the forbid holds", |server| decision(server) == "forbid");
+    assert_eq!(server.get("/bundle").json()["skipped"], json!(["policy.json"]));
+
+    let strict = Setup::new().argument("--strict").file("deny.YAML", deny).start();
+    let failure = strict.get("/bundle").json()["failure"].clone();
+    assert!(failure["problems"].as_array().unwrap().iter().any(|one| one["code"] == "file-skipped"), "{failure}");
+    assert_eq!(strict.get("/health/ready").status, 503);
+
+    let in_tests = Setup::new().file("ab_test.yaml", deny).start();
+    let failure = in_tests.get("/bundle").json()["failure"].clone();
+    let problem = &failure["problems"][0];
+    assert_eq!((&problem["code"], &problem["line"]), (&json!("policy-in-test"), &json!(1)), "{failure}");
+}
+
 #[test]
 fn a_reload_is_whole_or_not_at_all() {
     let server = Server::start();
