@@ -11,7 +11,8 @@ const PATHS: [&str; 2] = ["htpasswd", "file"];
 /// Members with names of the operator's own in them, whatever those are like.
 const OPEN: [&str; 4] = ["claims", "metadata", "require", "service_when"];
 /// What says that a data directory is in use.
-const KEPT: [&str; 5] = ["meters.db", "meters-0.log", "keys.db", "redis-generation.json", "manifest-sequence.json"];
+const KEPT: [&str; 6] =
+    ["meters.db", "meters-0.log", "meters-redis.json", "keys.db", "tokens.db", "manifest-sequence.json"];
 
 /// A section, with the paths in it resolved.
 ///

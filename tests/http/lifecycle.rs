@@ -50,6 +50,24 @@ fn no_bundle_at_all_starts_too() {
     assert_eq!(server.get("/health/ready").status, 503);
     let failure = server.get("/bundle").json();
     assert!(failure["failure"]["problems"][0]["message"].is_string(), "{failure}");
+    // The first line says so, and how it goes on.
+    let log = server.log();
+    let first = log.lines().next().unwrap();
+    assert!(first.contains("nowhere` does not exist") && first.contains("as soon as it is there"), "{log}");
+    std::fs::rename(server.policies(), server.temp.path().join("nowhere")).unwrap();
+    server.until("the directory is there", |server| server.get("/health/ready").status == 200);
+    let temp = tempfile::TempDir::new().unwrap();
+    std::fs::write(temp.path().join("rules.yaml"), BUNDLE).unwrap();
+    let server = Setup::new().argument("--policies").argument("../rules.yaml").start_in(below(temp));
+    assert!(server.log().lines().next().unwrap().contains("rules.yaml` is no directory"), "{}", server.log());
+}
+
+/// A directory in `temp`, which holds something else too.
+fn below(temp: tempfile::TempDir) -> tempfile::TempDir {
+    let below = tempfile::TempDir::new_in(temp.path()).unwrap();
+    // Removed with the directory of the machine.
+    let _kept = temp.keep();
+    below
 }
 
 /// Somebody looks for a forbid that does not hold: `/bundle`, the log and a strict server all say which file it is in.

@@ -18,6 +18,7 @@ mod config;
 mod connections;
 mod lifecycle;
 mod malformed;
+mod private;
 mod rollback;
 mod standing;
 #[allow(dead_code, reason = "other tests use the rest of it")]

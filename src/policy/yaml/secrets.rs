@@ -230,7 +230,7 @@ mod tests {
             ("tokens: 5", "tokens: 5"),
             ("password: { file: /x, value: y }", "password: { file: /x, *****: * }"),
             ("htpasswd: /etc/x", "htpasswd: /etc/x"),
-            ("url: \"redis:\\/\\/:pw@h\"", "url: *********************"),
+            ("url: \"redis:\\/\\/:pw@h\"", "url: *****************"),
             ("url: 'redis://:p\n  w@h'", "url: ***********\n  ****"),
             ("a: 1\n---\npassword: x", "a: 1\n---\npassword: *"),
             ("x: [password]", "x: [password]"),

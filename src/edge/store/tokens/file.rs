@@ -88,6 +88,10 @@ impl TokenFile {
         let path = directory.join(FILE_NAME);
         // Before SQLite makes it, so that nobody else can read it for a moment.
         drop(private::open(&path, |options| options.append(true))?);
+        // From before they were made so; SQLite gives them the mode of its file.
+        for name in [path.with_extension("db-wal"), path.with_extension("db-shm")] {
+            private::tighten_at(&name);
+        }
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
