@@ -13,6 +13,7 @@
 #![cfg(unix)]
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -55,10 +56,13 @@ impl Watching {
     fn new(directory: &Path, long: Duration) -> Self {
         let taken = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&taken);
-        let options = WatchOptions { settle: SettleOptions { long, ..SettleOptions::default() }, ..WatchOptions::default() };
+        let options =
+            WatchOptions { settle: SettleOptions { long, ..SettleOptions::default() }, ..WatchOptions::default() };
         let note = move |live: &tollgate::policy::Live| {
             let files = live.current().map(|snapshot| snapshot.counts());
-            told.lock().unwrap().extend(files.map(|counts| format!("{} forbids, {} limits", counts.forbids, counts.limits)));
+            told.lock()
+                .unwrap()
+                .extend(files.map(|counts| format!("{} forbids, {} limits", counts.forbids, counts.limits)));
         };
         let engine =
             Engine::builder().policies(directory).watch(true).watch_options(options).on_load(note).build().unwrap();
@@ -226,9 +230,17 @@ fn files_that_look_like_policy_and_are_not_read_are_found() {
         (".deny.YAML", ""),
         (".git/deny.YAML", ""),
         ("rules.yml/inner.yaml", "users: [{ id: bob }]\n"),
+        ("rules.YAML/notes", ""),
     ] {
         write(&temp.path().join(name), text);
     }
+    // Nothing but its name is looked at: an open would wait for ever.
+    let _socket = std::os::unix::net::UnixListener::bind(temp.path().join("socket.YAML")).unwrap();
+    let _other = std::os::unix::net::UnixListener::bind(temp.path().join("socket.json")).unwrap();
+    let utf16: Vec<u8> = "\u{FEFF}{ \"limits\": [] }".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(temp.path().join("utf16.json"), utf16).unwrap();
+    let name = std::ffi::OsStr::from_bytes(b"d\xFFny.YAML");
+    write(&temp.path().join(name), DENY);
     let reading = read(temp.path(), &ReadLimits::default()).unwrap();
     let found: Vec<&str> = reading.bundle.skipped().iter().map(|file| &*file.path).collect();
     assert_eq!(
@@ -237,12 +249,16 @@ fn files_that_look_like_policy_and_are_not_read_are_found() {
             "deny.YAML",
             "deny.json",
             "deny2.JSON",
+            "d\u{FFFD}ny.YAML",
             "entities.json",
             "eu/deny.CEDAR",
             "eu/deny.Yml",
+            "rules.YAML",
             "rules.yaml.bak",
             "rules.yaml~",
-            "rules.yml"
+            "rules.yml",
+            "socket.YAML",
+            "utf16.json"
         ]
     );
     assert_eq!(reading.bundle.files().len(), 2);

@@ -23,7 +23,9 @@ pub(super) fn resolved(node: &Node, base: &Path) -> Result<Node, NodeError> {
         return Ok(node.clone());
     }
     let kind = match &node.kind {
-        Kind::Sequence(items) => Kind::Sequence(items.iter().map(|item| resolved(item, base)).collect::<Result<_, _>>()?),
+        Kind::Sequence(items) => {
+            Kind::Sequence(items.iter().map(|item| resolved(item, base)).collect::<Result<_, _>>()?)
+        }
         Kind::Mapping(members) => {
             let mut resolved_members = Vec::with_capacity(members.len());
             for (key, value) in members {

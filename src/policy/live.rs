@@ -112,9 +112,8 @@ pub fn loses_much(before: &Snapshot, after: &Snapshot) -> Option<Problem> {
 #[must_use]
 pub fn files_that_lost_forbids_or_limits(before: &Snapshot, after: &Snapshot) -> BTreeSet<Arc<str>> {
     let lost = |before: HashMap<Arc<str>, usize>, after: &HashMap<Arc<str>, usize>| {
-        let is_less = |(file, count): (Arc<str>, usize)| {
-            (after.get(&file).copied().unwrap_or_default() < count).then_some(file)
-        };
+        let is_less =
+            |(file, count): (Arc<str>, usize)| (after.get(&file).copied().unwrap_or_default() < count).then_some(file);
         before.into_iter().filter_map(is_less).collect::<Vec<_>>()
     };
     let of_forbids = lost(forbids(before), &forbids(after));

@@ -91,7 +91,7 @@ pub fn of_name(path: &str) -> NameSays {
 }
 
 fn of_last_ending(ending: &str) -> NameSays {
-    if ending == "json" {
+    if matches!(ending, "json" | "jsonc" | "json5") {
         return NameSays::Json;
     }
     // `.xml` and `.yml` are one edit apart.
@@ -108,17 +108,22 @@ fn goes_on(rest: &str) -> bool {
 #[must_use]
 pub fn of_json(bytes: &[u8]) -> Option<SkipReason> {
     let bytes = bytes.get(..SEARCHED_BYTES).unwrap_or(bytes);
-    let text = String::from_utf8_lossy(bytes);
-    let text = text.trim_start_matches('\u{FEFF}');
+    let text = readable(bytes);
     if text.trim_start().starts_with('[') {
-        return keys(text, 2).iter().any(|key| key.name == "uid").then_some(SkipReason::Entities);
+        return keys(&text, 2).iter().any(|key| key.name == "uid").then_some(SkipReason::Entities);
     }
-    let found = keys(text, 1);
+    let found = keys(&text, 1);
     let known = SECTIONS.iter().copied().chain([CEDAR_JSON]);
     let key = known.into_iter().find(|known| found.iter().any(|key| key.name == *known))?;
     // A set of public keys (RFC 7517) has such a member too.
     let is_jwks = key == "keys" && text.contains("\"kty\"");
     (!is_jwks).then_some(SkipReason::PolicyKey { key })
+}
+
+/// As much of a text as there is to read, in whatever encoding: of UTF-16 what is ASCII, without its byte order mark.
+pub(super) fn readable(bytes: &[u8]) -> String {
+    let bytes: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&bytes).trim_start_matches(['\u{FEFF}', '\u{FFFD}']).to_owned()
 }
 
 /// A key, and the offset at which it begins.
@@ -249,7 +254,8 @@ mod tests {
     fn a_name_shows_that_policy_was_meant() {
         use SkipReason::{LongerName, NearMiss, Spelling};
         let skipped = |name: &str, reason| assert_eq!(of_name(name), NameSays::Skipped(reason), "{name}");
-        for name in ["deny.YAML", "eu/deny.Yml", "deny.CEDAR", "X.CedarSchema", "a.Entities.JSON", "a.yaml ", "a_TEST.YML"]
+        for name in
+            ["deny.YAML", "eu/deny.Yml", "deny.CEDAR", "X.CedarSchema", "a.Entities.JSON", "a.yaml ", "a_TEST.YML"]
         {
             skipped(name, Spelling);
         }
@@ -272,10 +278,11 @@ mod tests {
         skipped("rules.yamll", NearMiss { ending: "yaml" });
         skipped("rules.ymal", NearMiss { ending: "yaml" });
         skipped("rules.ceder", NearMiss { ending: "cedar" });
-        for name in ["README.md", "yaml", "yaml.txt", "a.xml", "a.toml", "a.yamlfmt", "cedar", "rules", "a.sh", "é.ñ"] {
+        for name in ["README.md", "yaml", "yaml.txt", "a.xml", "a.toml", "a.yamlfmt", "cedar", "rules", "a.sh", "é.ñ"]
+        {
             assert_eq!(of_name(name), NameSays::Unrelated, "{name}");
         }
-        for name in ["deny.json", "deny.JSON"] {
+        for name in ["deny.json", "deny.JSON", "deny.jsonc"] {
             assert_eq!(of_name(name), NameSays::Json, "{name}");
         }
     }
@@ -303,6 +310,8 @@ mod tests {
             let expected = key.map(|key| SkipReason::PolicyKey { key });
             assert_eq!(of_json(text.as_bytes()), expected, "{text}");
         }
+        let utf16: Vec<u8> = "\u{FEFF}{\"limits\": []}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(of_json(&utf16), Some(SkipReason::PolicyKey { key: "limits" }));
         let entities = br#"[{"uid": {"type": "User", "id": "a"}, "attrs": {}, "parents": []}]"#;
         assert_eq!(of_json(entities), Some(SkipReason::Entities));
         assert_eq!(of_json(b"[{\"a\": {\"uid\": 1}}]"), None);

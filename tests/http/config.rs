@@ -63,7 +63,12 @@ fn paths_of_the_file_are_relative_to_it() {
     let directory = temp.path().join("conf");
     std::fs::create_dir_all(directory.join("secrets")).unwrap();
     let config = directory.join("tollgate.yaml");
-    for (name, text) in [("token", "a-token-of-32-bytes-or-more-0123456"), ("htpasswd", ""), ("digest", ""), ("webhook", "0123456789abcdef")] {
+    for (name, text) in [
+        ("token", "a-token-of-32-bytes-or-more-0123456"),
+        ("htpasswd", ""),
+        ("digest", ""),
+        ("webhook", "0123456789abcdef"),
+    ] {
         std::fs::write(directory.join("secrets").join(name), text).unwrap();
     }
     let file = r#"
@@ -101,7 +106,8 @@ identity:
     assert_eq!((settings.policies.as_path(), settings.data.as_path()), (Path::new("here"), Path::new("there")));
     assert_eq!(settings.tls.key_file, Some(PathBuf::from("k.pem")));
     // What is wrong names the file that was looked for, and names of the operator's own are no paths.
-    let wrong = "identity: { providers: [{ static: { tokens: [{ token_file: nowhere, principal: 'User::\"a\"' }] } }] }\n";
+    let wrong =
+        "identity: { providers: [{ static: { tokens: [{ token_file: nowhere, principal: 'User::\"a\"' }] } }] }\n";
     std::fs::write(&config, wrong).unwrap();
     let flags = Flags { config: Some(config), ..Flags::default() };
     let said = Settings::from(&flags, |_| None).unwrap_err().to_string();
@@ -133,6 +139,28 @@ fn meters_are_not_left_behind_where_data_was_relative_to_the_start() {
         let (code, said) = start_beside(data, kept, also);
         assert!(code == Some(2) && said.contains("it is empty"), "{data}: {said}");
     }
+}
+
+/// What is shown of the file holds no secret, however it is written, and names the files that are wrong.
+#[test]
+fn secrets_of_the_file_are_not_shown_and_names_of_files_are() {
+    for wrong in [
+        "identity:\n  providers:\n    - introspection:\n        client_secret:\n          hunter2\n",
+        "identity:\n  client_secret: |\n    hunter2\n",
+        "identity:\n  ? client_secret\n  : hunter2\n",
+        "identity: { \"client\\u005fsecret\": hunter2 }\n",
+        "identity: { providers: [{ static: { tokens: [{ token: &t hunter2, principal: *t }] } }] }\n",
+        "meters: { redis: { url:\n redis://:hunter2@redis:6379, bogus: 1 } }\n",
+        "meters: { redis: { url: \"redis:\\u002f/:hunter2@redis\", bogus: 1 } }\n",
+        "tls:\n  private_key: |\n-----BEGIN PRIVATE KEY-----\nhunter2\n",
+        "password: !hunter2\n",
+    ] {
+        let said = load(Some(wrong), &[], Flags::default()).unwrap_err();
+        assert!(said.contains("t.yaml:") && !said.contains("hunter2"), "{wrong}\n{said}");
+    }
+    let files = "identity: { providers: [{ basic: { htpasswd: /nowhere/people, bogus: 1 } }] }\n";
+    let said = load(Some(files), &[], Flags::default()).unwrap_err();
+    assert!(said.contains("/nowhere/people"), "{said}");
 }
 
 #[test]

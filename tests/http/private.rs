@@ -46,7 +46,15 @@ fn every_file_of_the_data_directory_is_its_owners_alone() {
         let server = start(temp);
         let data = server.temp.path().join("tollgate-data");
         let found = files(&data);
-        for name in ["meters.db", "meters-0.log", "meters-1.log", "meters.lock", "keys.db", "tokens.db", "manifest-sequence.json"] {
+        for name in [
+            "meters.db",
+            "meters-0.log",
+            "meters-1.log",
+            "meters.lock",
+            "keys.db",
+            "tokens.db",
+            "manifest-sequence.json",
+        ] {
             assert!(found.iter().any(|(known, _)| known == name), "{name}: {found:?}");
         }
         assert!(found.iter().all(|(_, mode)| mode & 0o077 == 0), "{time}: {found:?}");

@@ -153,9 +153,8 @@ impl Walk {
             fs::canonicalize(folder).is_ok_and(|now| now != *real).then(|| Arc::clone(folder))
         };
         let links: BTreeSet<Arc<Path>> = self.links.iter().filter_map(elsewhere).collect();
-        let is_swapped = |found: &&Found| {
-            everything || found.through.as_ref().is_some_and(|through| links.contains(through))
-        };
+        let is_swapped =
+            |found: &&Found| everything || found.through.as_ref().is_some_and(|through| links.contains(through));
         self.files.iter().filter(is_swapped).map(|found| Arc::clone(&found.path)).collect()
     }
 
@@ -249,15 +248,15 @@ impl Walker<'_> {
             }
         };
         if metadata.is_dir() {
-            if FileKind::of(&path).is_some() {
+            let is_like_a_file =
+                FileKind::of(&path).is_some() || of_name(&path) == NameSays::Skipped(SkipReason::Spelling);
+            if is_like_a_file {
                 self.walk.skipped.push(SkippedFile { path: path.as_str().into(), reason: SkipReason::Directory });
             }
             return if self.name_is_fit(name, &path) { self.folder(&real, &path) } else { Ok(()) };
         }
         if FileKind::of(&path).is_none() && path != MANIFEST && path != SIGNATURE {
-            if metadata.is_file() {
-                self.not_read(&path, real, &metadata);
-            }
+            self.not_read(&path, real, &metadata);
             return Ok(());
         }
         if !metadata.is_file() {
@@ -275,7 +274,7 @@ impl Walker<'_> {
     fn not_read(&mut self, path: &str, real: PathBuf, metadata: &Metadata) {
         match of_name(path) {
             NameSays::Skipped(reason) => self.walk.skipped.push(SkippedFile { path: path.into(), reason }),
-            NameSays::Json if self.walk.json.len() < MOST_JSON_FILES => {
+            NameSays::Json if metadata.is_file() && self.walk.json.len() < MOST_JSON_FILES => {
                 let found = Found { path: path.into(), real, stamp: Stamp::of(metadata), through: None };
                 self.walk.json.push(found);
             }

@@ -9,7 +9,7 @@ const MOST_ABOVE: usize = 200;
 /// `line`, below `before`, with a star for each character of what may be a secret, so that every place in it stays where
 /// it is.
 pub(super) fn masked(before: &[&str], line: &str) -> String {
-    if stands_below_secret(before, line) {
+    if stands_below_secret(before, line) || may_go_on_with_secret(before, line) {
         return starred_from(line, shape(line).content);
     }
     masked_line(line)
@@ -55,9 +55,10 @@ fn shape(line: &str) -> Shape<'_> {
         content = line.len() - rest.trim_start().len();
     }
     let rest = line.get(content..).unwrap_or_default();
-    let key = rest.match_indices(':').map(|(at, _)| at).find(|at| {
-        rest.get(at + 1..).is_some_and(|after| after.is_empty() || after.starts_with([' ', '\t']))
-    });
+    let key = rest
+        .match_indices(':')
+        .map(|(at, _)| at)
+        .find(|at| rest.get(at + 1..).is_some_and(|after| after.is_empty() || after.starts_with([' ', '\t'])));
     // An explicit key ends with its line.
     let key = key.and_then(|at| rest.get(..at)).or_else(|| is_explicit.then_some(rest));
     Shape { dash, content, key }
@@ -93,6 +94,23 @@ fn stands_below_secret(before: &[&str], line: &str) -> bool {
         }
     }
     false
+}
+
+/// Whether the line says nothing by itself and comes after the key of a secret: the rest of one that was pasted without
+/// being indented.
+fn may_go_on_with_secret(before: &[&str], line: &str) -> bool {
+    let own = shape(line);
+    if own.key.is_some_and(|key| !key.trim().is_empty()) || line.trim_start().starts_with('#') {
+        return false;
+    }
+    let shapes =
+        || before.iter().rev().filter(|above| !above.trim().is_empty()).take(MOST_ABOVE).map(|above| shape(above));
+    if own.dash.is_some() && shapes().any(|above| above.dash == own.dash) {
+        // It is an item of the list that holds the secret.
+        return false;
+    }
+    let said = shapes().map(|above| (above.key, above.dash)).find(|(key, dash)| key.is_some() || dash.is_some());
+    said.and_then(|(key, _)| key).is_some_and(is_secret)
 }
 
 /// What an address says of who asks (RFC 3986, section 3.2.1), and what stands before and behind it.
@@ -181,6 +199,12 @@ mod tests {
             ("password: x\nusers:\n  - y", "  - y"),
             ("client_secret:\n  file: /run/x", "  file: /run/x"),
             ("? password\n: hunter2", "*********"),
+            ("private_key: |\n-----BEGIN\nhunter2", "*******"),
+            ("password:\n{ hunter2", "*********"),
+            ("- password: x\n- bob", "- bob"),
+            ("- id: x\n  password:\n - hunter2", " - *******"),
+            ("password: x\nteam research", "*************"),
+            ("password: x\nteam: research\nops", "ops"),
             ("- ? password\n  : hunter2", "  *********"),
             ("budget:\n  tokens: 10\n  every: day", "  every: day"),
         ] {

@@ -45,6 +45,8 @@ struct Finder {
     named: Vec<usize>,
     /// Where the last event ended.
     end: usize,
+    /// Whether that was a secret: the rest of one that was pasted may be indented too little to belong to it.
+    was_secret: bool,
 }
 
 /// The bytes of `text` that are secrets, in order. Where the text is no YAML from some point on, what comes after that point
@@ -54,14 +56,16 @@ pub(crate) fn secrets(text: &str) -> Vec<Range<usize>> {
     for event in events(text) {
         let read: Result<(Event<'_>, Span), ScanError> = event;
         let Ok((event, span)) = read else {
-            if finder.is_hiding() {
+            if finder.is_hiding() || finder.was_secret {
                 finder.found.push(finder.end..text.len());
             }
             break;
         };
         let Some(range) = span.byte_range() else { continue };
         // A tag may be a password that begins with `!`.
-        let start = span.tag_span().and_then(|tag| tag.byte_range()).map_or(range.start, |tag| tag.start.min(range.start));
+        let start =
+            span.tag_span().and_then(|tag| tag.byte_range()).map_or(range.start, |tag| tag.start.min(range.start));
+        finder.was_secret = false;
         finder.take(text, &event, start..range.end);
         finder.end = finder.end.max(range.end);
     }
@@ -132,6 +136,7 @@ impl Finder {
         // The password of an address is found in its line, unless it goes over lines or has escapes.
         let is_unlike = has_userinfo(value) && !written.contains(value);
         if hide == Hide::All || (hide == Hide::Items && is_item) || is_unlike {
+            self.was_secret = true;
             self.found.push(range);
         }
     }
@@ -242,6 +247,8 @@ mod tests {
     #[test]
     fn a_secret_that_was_begun_hides_the_rest() {
         assert_eq!(shown("a: b\npassword: \"x\ny: z"), "a: b\npassword* **\n** *");
+        assert_eq!(shown("key: 1\nprivate_key: -----BEGIN\nMII\nb"), "key: 1\nprivate_key: **********\n***\n*");
+        assert_eq!(shown("- password: |\nhunter2\nb"), "- password: |\n*******\n*");
         assert_eq!(shown("a: \"b\npassword: x"), "a: \"b\npassword: x");
     }
 }
