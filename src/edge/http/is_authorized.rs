@@ -52,13 +52,13 @@ pub(super) async fn answer_by(
     app: &App,
     snapshot: &Arc<Snapshot>,
     facts: &Facts,
-    (peer, asked): (&Peer, &Asked),
+    (_peer, asked): (&Peer, &Asked),
 ) -> Result<Answered, ApiError> {
     let (credential, parts) = match asked {
         Asked::Named(question) => return answer_question(app, snapshot, facts, question).await,
         Asked::Unproved(credential, parts) => (credential, parts),
     };
-    match caller::identify(app, snapshot, &caller::presented(credential, parts, peer), facts.now).await {
+    match caller::identify(app, snapshot, &caller::presented(credential, parts, snapshot)?, facts.now).await {
         Ok(identity) => answer_question(app, snapshot, facts, &parts.clone().proved(&identity)).await,
         Err(refusal) => {
             let code = refusal.reason.code();
