@@ -93,6 +93,7 @@ async fn forbidden(
         context.insert("method".to_owned(), method.as_str().into());
     }
     let request = Request::proved(Arc::clone(identity), action, resource).with_context(Told::from(context));
+    let id = app.next_id(snapshot.revision());
     let decision = gate::authorize(app.engine.world(snapshot, facts), &request, None).await?.decision;
     app.metrics.decided(decision.code, &decision.rules);
     if decision.is_permit() {
@@ -103,7 +104,7 @@ async fn forbidden(
         _ => StatusCode::FORBIDDEN,
     };
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
-    answer::write(&mut text, app.next_id(), &decision);
+    answer::write(&mut text, id, &decision);
     Ok(Some(of_type(status, JSON, text)))
 }
 
