@@ -76,6 +76,8 @@ async fn forbidden(
     let (found, resource) = asked_for(app, snapshot, asked)?;
     let context = Told::from(context(asked)?);
     let request = Request::proved(Arc::clone(identity), found.action.clone(), resource).with_context(context);
+    // Before anything is decided, so that every log event of the request names the decision.
+    let id = app.next_id(snapshot.revision());
     let decision = match found.limits {
         RouteLimits::Check => gate::authorize(app.engine.world(snapshot, facts), &request, None).await?.decision,
         RouteLimits::Charge => {
@@ -99,7 +101,7 @@ async fn forbidden(
         _ => StatusCode::FORBIDDEN,
     };
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
-    answer::write(&mut text, app.next_id(), &decision);
+    answer::write(&mut text, id, &decision);
     Ok(Some(of_type(status, JSON, text)))
 }
 
@@ -143,7 +145,8 @@ fn context(asked: &Asked) -> Result<Map<String, Value>, ApiError> {
     match asked.params.get("user") {
         None | Some(Value::Null) => {}
         Some(user) => {
-            let wrong = || ApiError::invalid("request.params.user", "`user` is a text, the gateway's own name of its user");
+            let wrong =
+                || ApiError::invalid("request.params.user", "`user` is a text, the gateway's own name of its user");
             context.insert("end_user".to_owned(), text_of(user).ok_or_else(wrong)?.into());
         }
     }
@@ -204,7 +207,8 @@ fn body_bytes(headers: &Map<String, Value>, params: &Map<String, Value>) -> Opti
     let mut lengths = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let digits = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
     let length = lengths.next().and_then(|(_, value)| value.as_u64().or_else(|| text_of(value).and_then(digits)));
-    let is_body = || ["messages", "input", "prompt", "contents", "documents"].iter().any(|name| params.contains_key(*name));
+    let is_body =
+        || ["messages", "input", "prompt", "contents", "documents"].iter().any(|name| params.contains_key(*name));
     length.or_else(|| {
         let text = is_body().then(|| serde_json::to_string(params).ok()).flatten()?;
         u64::try_from(text.len()).ok()
