@@ -288,6 +288,18 @@ async fn listen(
             return ExitCode::from(2);
         }
     };
+    if let Some(health) = settings.listen_health {
+        server = match server.with_health(health).await {
+            Ok(server) => server,
+            Err(error) => {
+                say(&format!("error: cannot listen on {health} (listen_health): {error}"));
+                return ExitCode::from(2);
+            }
+        };
+        if let Some(address) = server.health_address() {
+            say(&format!("health checks are answered at http://{address}/health/ready too"));
+        }
+    }
     let (ends, reloads) = match (Ends::new(), signal(SignalKind::hangup())) {
         (Ok(ends), Ok(reloads)) => (ends, reloads),
         (Err(error), _) | (_, Err(error)) => return usage(&error),
