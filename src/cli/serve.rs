@@ -22,6 +22,7 @@ use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::engine::Engine;
 use crate::gate::{Clock as _, Meters, Tokens};
+use crate::model::Unit;
 use crate::policy::live::Live;
 use crate::policy::snapshot::Counts;
 use crate::policy::{Report, report};
@@ -132,6 +133,7 @@ fn serve(settings: &Settings) -> ExitCode {
         let outbox = Arc::clone(&alerts.outbox);
         builder = builder.on_alert(move |notice| outbox.put(notice.clone()));
     }
+    let charges = settings.http.validate_authorizes || settings.http.routes.charges();
     let built = builder
         .policies(&settings.policies)
         .data(&settings.data)
@@ -143,6 +145,9 @@ fn serve(settings: &Settings) -> ExitCode {
         .watch_options(settings.watch_options())
         .on_load(move |live| {
             tell_load(live);
+            if charges {
+                tell_uncharged(live);
+            }
             // Only the first is waited for.
             let _ = loaded.try_send(());
         })
@@ -432,6 +437,19 @@ fn tell_load(live: &Live) {
             say(&format!("{warnings}loaded revision {}: {}", snapshot.revision(), counted(snapshot.counts())));
         }
         (None, None) => {}
+    }
+}
+
+/// A warning about each limit that `/v1/auth/validate` leaves alone.
+fn tell_uncharged(live: &Live) {
+    let Some(snapshot) = live.current() else { return };
+    let limits = snapshot.limits().all().iter().map(|bound| &bound.limit).filter(|limit| limit.unit() == Unit::Places);
+    for limit in limits {
+        say(&format!(
+            "warning: `{}` limits how many requests run at once, and POST /v1/auth/validate takes none of its places, since it \
+             is not told when a request ends; hold with `reserve` in POST /is_authorized instead",
+            limit.id
+        ));
     }
 }
 

@@ -69,7 +69,7 @@ impl<F: Fn(&Parts) -> Option<Asked> + Send + Sync + 'static> Asks for F {
 /// path, `{model}`.
 impl Asks for RouteMap {
     fn asked(&self, head: &Parts) -> Option<Asked> {
-        let found = self.find(head.uri.path(), Some(head.method.as_str()), |_| None);
+        let found = self.look_up(head.uri.path(), Some(head.method.as_str()), |_| None);
         found.ok().map(|found| Asked { found, context: Map::new() })
     }
 }

@@ -13,7 +13,8 @@ use super::gather::{Applying, applicable, own_applicable};
 use super::ports::{HoldError, Look, Meters, StoreError};
 use super::spend::{Estimate, NoAmount, Reserve, charge};
 use crate::meter::{
-    Alert, Charge, DEFAULT_TTL_MS, Hold, Measure, OnStoreError, Price, ReservationId, Spending, Standing, Unpriced, Usage,
+    Alert, Charge, DEFAULT_TTL_MS, Hold, Measure, OnStoreError, Price, ReservationId, Spending, Standing, Unpriced,
+    Usage,
 };
 use crate::model::{
     Amount, Budget, CandidatesRequest, Decision, DecisionCode, EntityUid, Facts, LimitFacts, LimitStanding, Outcome,

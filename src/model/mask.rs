@@ -7,8 +7,30 @@ use std::borrow::Cow;
 const MASK: &str = "[hidden]";
 /// What keys and tokens of well-known makers begin with.
 const PREFIXES: [&str; 24] = [
-    "tg_", "tgr_", "sk-", "sk_", "pk-", "pk_", "rk_", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xoxb-",
-    "xoxp-", "xoxa-", "AKIA", "ASIA", "AIza", "ya29", "hf_", "gsk_", "eyJ",
+    "tg_",
+    "tgr_",
+    "sk-",
+    "sk_",
+    "pk-",
+    "pk_",
+    "rk_",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "ghu_",
+    "ghr_",
+    "github_pat_",
+    "glpat-",
+    "xoxb-",
+    "xoxp-",
+    "xoxa-",
+    "AKIA",
+    "ASIA",
+    "AIza",
+    "ya29",
+    "hf_",
+    "gsk_",
+    "eyJ",
 ];
 /// So many bytes behind such a beginning make a credential of it.
 const LEAST_BEHIND_PREFIX: usize = 8;
@@ -135,7 +157,8 @@ mod tests {
             "q7Rk2vXz91LmNpQwErTy8uIoPa",
             "Zm9vYmFy-9Zz8Qw7Er6_Ty5Ui4Op3As2Df1",
         ] {
-            for text in [secret.to_owned(), format!("no action is called `{secret}`; did"), format!("context.{secret}")] {
+            for text in [secret.to_owned(), format!("no action is called `{secret}`; did"), format!("context.{secret}")]
+            {
                 let shown = masked(&text);
                 assert!(!shown.contains(secret) && shown.contains(MASK), "{text}: {shown}");
                 // Nor is any longer piece of it.

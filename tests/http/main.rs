@@ -16,8 +16,11 @@ mod alerts;
 mod answers;
 mod config;
 mod connections;
+mod health;
+mod hosts;
 mod lifecycle;
 mod malformed;
+mod normal;
 mod rollback;
 mod standing;
 #[allow(dead_code, reason = "other tests use the rest of it")]

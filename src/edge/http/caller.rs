@@ -16,8 +16,8 @@ use crate::edge::identity::HeadersError;
 pub(super) use crate::gate::Peer;
 use crate::gate::{self, Credential, Described, Manager, Presented, VIEW_USAGE};
 use crate::model::{
-    ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RefusalReason, RequestError, RequestErrorCode, RequestPath, Timestamp,
-    request_address,
+    ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RefusalReason, RequestError, RequestErrorCode, RequestPath,
+    Timestamp, request_address,
 };
 use crate::policy::Snapshot;
 

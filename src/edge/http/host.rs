@@ -68,7 +68,9 @@ pub(super) fn check(head: &Head) -> Result<(), ApiError> {
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => Err(ApiError::invalid("", "a request has one `Host`")),
-        (None, _) if head.version == Version::HTTP_11 => Err(ApiError::invalid("", "a request of HTTP/1.1 has a `Host`")),
+        (None, _) if head.version == Version::HTTP_11 => {
+            Err(ApiError::invalid("", "a request of HTTP/1.1 has a `Host`"))
+        }
         (Some(host), None) if name_of(host).is_none() => {
             Err(ApiError::invalid("", "the `Host` is no name or address, with a port or without"))
         }
@@ -172,7 +174,8 @@ mod tests {
         assert!(open("http://localhost/metrics", "localhost"));
         assert!(!open("http://evil.example/metrics", "localhost") && !open("http://localhost/metrics", "evil.example"));
         assert!(check_open_loopback(&head("/", &[]), &named).is_err());
-        let site = |site: &str| check_open_loopback(&head("/", &[("host", "localhost"), (FETCH_SITE, site)]), &[]).is_ok();
+        let site =
+            |site: &str| check_open_loopback(&head("/", &[("host", "localhost"), (FETCH_SITE, site)]), &[]).is_ok();
         assert!(site("same-origin") && site("none") && site("same-site"));
         assert!(!site("cross-site") && !site("Cross-Site"));
     }

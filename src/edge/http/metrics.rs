@@ -214,7 +214,8 @@ fn engine_text(engine: &Engine, out: &mut Text) {
 /// Whether each store and provider answers, as far as is known.
 fn health_text(health: &[Component], out: &mut Text) {
     let stores = ("tollgate_store_up", "store", "Whether a store answers.");
-    let providers = ("tollgate_provider_up", "provider", "Whether a provider of identities answered when it was last asked.");
+    let providers =
+        ("tollgate_provider_up", "provider", "Whether a provider of identities answered when it was last asked.");
     for (kind, (name, label, help)) in [(Part::Store, stores), (Part::Provider, providers)] {
         out.family(name, "gauge", help);
         for one in health.iter().filter(|one| one.part == kind) {

@@ -327,13 +327,7 @@ impl Drop for Following {
 }
 
 /// Serves a connection that begins with a handshake; where that fails there is nobody to tell.
-async fn encrypted(
-    tls: &Tls,
-    stream: TcpStream,
-    peer: Peer,
-    serving: &Serving<'_>,
-    told: watch::Receiver<bool>,
-) {
+async fn encrypted(tls: &Tls, stream: TcpStream, peer: Peer, serving: &Serving<'_>, told: watch::Receiver<bool>) {
     // Before the handshake, so that no change is missed.
     let taken = tls.taken();
     let usual = serving.options.header_timeout;

@@ -111,7 +111,7 @@ fn asked_for(app: &App, snapshot: &Snapshot, asked: &Asked) -> Result<(Found, En
         several.set(value.as_array().is_some_and(|values| values.len() > 1));
         text_of(value)
     };
-    let found = app.routes.find(&asked.presented.request.path, asked.method.as_deref(), param);
+    let found = app.routes.look_up(&asked.presented.request.path, asked.method.as_deref(), param);
     let found = found.and_then(|found| found.resource(snapshot).map(|resource| (found, resource)));
     let found = found.map_err(|error| match error {
         RouteError::NoModel if several.get() => {
@@ -143,7 +143,8 @@ fn context(asked: &Asked) -> Result<Map<String, Value>, ApiError> {
     match asked.params.get("user") {
         None | Some(Value::Null) => {}
         Some(user) => {
-            let wrong = || ApiError::invalid("request.params.user", "`user` is a text, the gateway's own name of its user");
+            let wrong =
+                || ApiError::invalid("request.params.user", "`user` is a text, the gateway's own name of its user");
             context.insert("end_user".to_owned(), text_of(user).ok_or_else(wrong)?.into());
         }
     }
@@ -204,7 +205,8 @@ fn body_bytes(headers: &Map<String, Value>, params: &Map<String, Value>) -> Opti
     let mut lengths = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let digits = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
     let length = lengths.next().and_then(|(_, value)| value.as_u64().or_else(|| text_of(value).and_then(digits)));
-    let is_body = || ["messages", "input", "prompt", "contents", "documents"].iter().any(|name| params.contains_key(*name));
+    let is_body =
+        || ["messages", "input", "prompt", "contents", "documents"].iter().any(|name| params.contains_key(*name));
     length.or_else(|| {
         let text = is_body().then(|| serde_json::to_string(params).ok()).flatten()?;
         u64::try_from(text.len()).ok()

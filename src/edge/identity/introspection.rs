@@ -136,7 +136,11 @@ impl IntrospectionProvider {
         (fetch, clock): (Arc<dyn Fetch>, Arc<dyn Clock>),
     ) -> Self {
         let (recent, at_once) = (Recent::new(settings.remembered), AtOnce::new(settings.at_once));
-        Self { name: name.into(), pass_on_error, inner: Arc::new(Inner { settings, fetch, clock, recent, at_once, away: Away::default() }) }
+        Self {
+            name: name.into(),
+            pass_on_error,
+            inner: Arc::new(Inner { settings, fetch, clock, recent, at_once, away: Away::default() }),
+        }
     }
 }
 
