@@ -123,7 +123,7 @@ fn who_is_in_flight_is_answered_before_the_end() {
     assert_eq!(idle.request("GET", "/version", &[], b"").status, 200);
     let mut client = server.connect();
     let head = format!(
-        "POST /is_authorized HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+        "POST /is_authorized HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
          Expect: 100-continue\r\n\r\n",
         body.len()
     );
@@ -146,7 +146,7 @@ fn who_takes_too_long_is_cut_off_at_the_end() {
     let mut server = Setup::new().config("limits: { shutdown_ms: 100 }\n").start();
     let mut client = server.connect();
     client.send(
-        b"POST /is_authorized HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\
+        b"POST /is_authorized HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\
           Expect: 100-continue\r\n\r\n",
     );
     assert_eq!(client.read().unwrap().status, 100, "the head is read");
