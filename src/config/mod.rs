@@ -56,7 +56,7 @@ pub struct Settings {
     pub insecure: bool,
     /// Whether warnings about a bundle are errors.
     pub strict: bool,
-    /// Whether a reload that loses every forbid, or most rules, is held.
+    /// Whether a reload that drops much, or permits everybody, is held.
     pub guard: bool,
     /// How often the bundle's directory is looked at.
     pub look_every: Duration,

@@ -239,7 +239,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "reload.guard",
-        about: "Whether a reload that loses every forbid, or most rules, waits until it is acknowledged.",
+        about: "Whether a reload that drops much, or permits everybody, waits until it is acknowledged.",
         field: Field::Switch(|s| &mut s.guard),
     },
     Entry {
