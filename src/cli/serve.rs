@@ -367,7 +367,7 @@ impl Ends {
             if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
         })
         .await;
-        tracing::info!(target: "tollgate::server", "stopping: nobody new is let in, requests in flight finish");
+        tracing::info!(target: "tollgate::server", "stopping: no new connections are accepted, requests in flight finish");
     }
 }
 
@@ -399,7 +399,8 @@ fn tell_start(address: SocketAddr, settings: &Settings) {
              tls.key_file, or let something in front of it end TLS",
         );
     }
-    let (version, url, policies) = (env!("CARGO_PKG_VERSION"), format!("{scheme}://{address}"), settings.policies.display());
+    let (version, url, policies) =
+        (env!("CARGO_PKG_VERSION"), format!("{scheme}://{address}"), settings.policies.display());
     tracing::info!(
         target: "tollgate::server",
         version,

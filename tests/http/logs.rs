@@ -21,7 +21,9 @@ limits: [{ id: tokens, users: "*", each: user, budget: { tokens: 100, every: tot
 
 fn config() -> String {
     let token = secret(TOKEN);
-    format!("identity: {{ providers: [{{ static: {{ tokens: [{{ token: {token}, principal: 'User::\"alice\"' }}] }} }}] }}\n")
+    format!(
+        "identity: {{ providers: [{{ static: {{ tokens: [{{ token: {token}, principal: 'User::\"alice\"' }}] }} }}] }}\n"
+    )
 }
 
 /// A server whose log is JSON, as it is wherever stderr is no terminal and nothing else is said.
@@ -39,7 +41,8 @@ fn records_of(server: &Server, message: &str) -> Vec<Value> {
 }
 
 fn asked_with(server: &Server, credential: &str, headers: &[&str]) -> Value {
-    let body = json!({"credential": {"bearer": credential}, "action": "chat", "resource": "Model::\"openai-main/gpt-4o\""});
+    let body =
+        json!({"credential": {"bearer": credential}, "action": "chat", "resource": "Model::\"openai-main/gpt-4o\""});
     let headers = [&["Content-Type: application/json"], headers].concat();
     let answer = server.connect().request("POST", "/is_authorized", &headers, body.to_string().as_bytes());
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -68,7 +71,7 @@ fn elsewhere_than_on_a_terminal_every_line_is_json() {
     assert_eq!((&start["url"], &start["policies"]), (&json!(format!("http://{}", server.address)), &json!("policies")));
     let loaded = one("loaded revision");
     assert_eq!((&loaded["rules"], &loaded["forbids"], &loaded["files"]), (&json!(6), &json!(2), &json!(1)));
-    let problem = one("there is no");
+    let problem = one("a file has no `authz_rule`");
     assert_eq!((&problem["level"], &problem["code"]), (&json!("error"), &json!("unknown-field")));
     assert!(problem["place"].as_str().unwrap().starts_with("broken.yaml:1:1"), "{problem}");
     assert!(problem["help"].as_str().unwrap().contains("authz_rules"), "{problem}");
@@ -125,13 +128,19 @@ fn what_a_request_does_elsewhere_names_it_too() {
     assert_eq!(answer["decision"], "permit", "{answer}");
     server.until("the alert is logged", |server| !records_of(server, "limit tokens").is_empty());
     let record = records_of(&server, "limit tokens").remove(0);
-    assert_eq!((&record["level"], &record["limit"], &record["percent"]), (&json!("warn"), &json!("tokens"), &json!(50)));
+    assert_eq!(
+        (&record["level"], &record["limit"], &record["percent"]),
+        (&json!("warn"), &json!("tokens"), &json!(50))
+    );
     assert_eq!((&record["decision_id"], &record["trace_id"]), (&answer["id"], &json!(TRACE)), "{record}");
     let one = json!({"credential": {"bearer": "a-guess"}, "action": "chat", "resource": "Model::\"main/big\"", "explain": true});
     let batch = json!({"requests": [one, one]});
-    let answer = server.connect().request("POST", "/is_authorized/batch", &headers, batch.to_string().as_bytes()).json();
+    let answer =
+        server.connect().request("POST", "/is_authorized/batch", &headers, batch.to_string().as_bytes()).json();
     server.until("both are logged", |server| records_of(server, "refused a credential").len() == 2);
-    for (record, item) in records_of(&server, "refused a credential").iter().zip(answer["responses"].as_array().unwrap()) {
+    for (record, item) in
+        records_of(&server, "refused a credential").iter().zip(answer["responses"].as_array().unwrap())
+    {
         assert_eq!((&record["decision_id"], &record["trace_id"]), (&item["id"], &json!(TRACE)), "{record}");
         assert_eq!(record["route"], "/is_authorized/batch", "{record}");
     }
@@ -144,7 +153,7 @@ fn at_debug_each_request_is_a_line_without_its_path_and_query() {
     let hidden = secret("tg_in-a-path-0123456789");
     for (path, status) in [
         (format!("/{hidden}"), 404),
-        (format!("/v1/users/{hidden}/password"), 401),
+        (format!("/v1/users/{hidden}/password"), 404),
         (format!("/health/live?key={hidden}"), 200),
     ] {
         assert_eq!(server.get(&path).status, status, "{path}");
@@ -160,7 +169,7 @@ fn at_debug_each_request_is_a_line_without_its_path_and_query() {
         .collect();
     let expected = [
         json!(["GET", "unknown", 404]),
-        json!(["GET", "/v1/users/{user}/password", 401]),
+        json!(["GET", "/v1/users/{user}/password", 404]),
         json!(["GET", "/health/live", 200]),
         json!(["other", "/health/live", 405]),
     ];
@@ -201,11 +210,15 @@ fn no_name_ends_a_line_or_reaches_a_terminal() {
 
 #[test]
 fn text_is_for_people() {
-    let server = Setup::new().config(&format!("{}log: {{ format: text, level: info }}\n", config())).log_format(None).start();
+    let server =
+        Setup::new().config(&format!("{}log: {{ format: text, level: info }}\n", config())).log_format(None).start();
     asked_with(&server, "a-guess-of-somebody", &[]);
     server.until("it is logged", |server| server.log().contains("refused a credential"));
     let log = server.log();
-    assert!(log.contains(" info: refused a credential reason=not_recognized method=POST route=/is_authorized decision_id="), "{log}");
+    assert!(
+        log.contains(" info: refused a credential reason=not_recognized method=POST route=/is_authorized decision_id="),
+        "{log}"
+    );
     assert!(log.contains(" warning: fixed tokens") && log.contains(" info: loaded revision"), "{log}");
     assert!(log.contains("try: curl -s http://127.0.0.1:"), "{log}");
 }
@@ -222,7 +235,8 @@ fn a_closed_stderr_neither_stops_the_server_nor_makes_it_panic() {
     command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "debug"]).current_dir(temp.path()).env_clear();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let started = lines.find_map(|line| line.unwrap().split_once("listens on http://").map(|(_, rest)| rest.to_owned()));
+    let started =
+        lines.find_map(|line| line.unwrap().split_once("listens on http://").map(|(_, rest)| rest.to_owned()));
     let address = started.unwrap().split(',').next().unwrap().to_owned();
     drop(lines);
     let ask = |method: &str, path: &str, body: &str| {
@@ -261,10 +275,14 @@ fn the_library_emits_events_and_installs_nothing() {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let shared = Arc::clone(&lines);
     let options = LogOptions { format: LogFormat::Json, level: LogLevel::Info, colour: false };
-    let own = subscriber(options, Arc::new(SystemClock), move |line: &[u8]| shared.lock().unwrap().extend_from_slice(line));
+    let own =
+        subscriber(options, Arc::new(SystemClock), move |line: &[u8]| shared.lock().unwrap().extend_from_slice(line));
     tracing::subscriber::with_default(own, || tollgate::Engine::load(folder.path()).unwrap());
     let log = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
-    assert!(records(&log).iter().any(|record| record["message"].as_str().unwrap().starts_with("loaded revision")), "{log}");
+    assert!(
+        records(&log).iter().any(|record| record["message"].as_str().unwrap().starts_with("loaded revision")),
+        "{log}"
+    );
     // Nobody has installed one for the whole process, so that this is the first.
     assert!(tracing::subscriber::set_global_default(tracing::subscriber::NoSubscriber::default()).is_ok());
 }

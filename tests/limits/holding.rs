@@ -313,10 +313,7 @@ fn warning_is_told_once_and_refuses_nothing() {
     let told: Vec<&str> = told.map(|(message, _)| message).collect();
     assert_eq!(
         told,
-        [
-            " has reached 50 %: 5 of 10 tokens used or held",
-            " has reached 100 %: 27 of 10 tokens used or held"
-        ]
+        [" has reached 50 %: 5 of 10 tokens used or held", " has reached 100 %: 27 of 10 tokens used or held"]
     );
     let metrics = server.get("/metrics").body;
     for percent in ["50", "100"] {

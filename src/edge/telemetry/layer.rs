@@ -50,7 +50,8 @@ impl LogLayer {
     /// Spans are kept at every level: a warning about a request names its trace, whatever else is left out.
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         let most = if metadata.is_span() { Level::INFO } else { Level::ERROR };
-        let is_ours = metadata.target().strip_prefix(OURS).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+        let is_ours =
+            metadata.target().strip_prefix(OURS).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
         is_ours && *metadata.level() <= self.options.level.filter().max(most)
     }
 }
