@@ -182,6 +182,11 @@ pub(super) const ENTRIES: &[Entry] = &[
         field: Field::Number { least: 400, most: 499, at: |s| &mut s.http.budget_status },
     },
     Entry {
+        name: "validate.authorize",
+        about: "Whether every call of POST /v1/auth/validate is a decision, as with `\"authorize\": true` in it.",
+        field: Field::Switch(|s| &mut s.http.validate_authorizes),
+    },
+    Entry {
         name: "alerts.webhook.url",
         about: "Where alerts are posted to: https, or http on this machine.",
         field: Field::Url(|s| &mut s.webhook.url),

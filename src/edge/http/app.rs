@@ -34,6 +34,8 @@ pub(super) struct App {
     pub(super) open: bool,
     /// What requests of gateways ask for.
     pub(super) routes: RouteMap,
+    /// Whether every call of `/v1/auth/validate` is decided.
+    pub(super) validate_authorizes: bool,
     /// Which headers hold a caller's credential.
     pub(super) credential_headers: CredentialHeaders,
     /// Where keys are managed, where they are kept.
@@ -72,6 +74,7 @@ impl App {
             refusals: RefusalLog::default(),
             open: options.open,
             routes: options.routes.clone(),
+            validate_authorizes: options.validate_authorizes,
             credential_headers: options.credential_headers.clone(),
             keys: OnceLock::new(),
             passwords: OnceLock::new(),

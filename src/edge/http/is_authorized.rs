@@ -53,7 +53,7 @@ pub(super) async fn answer_by(
     app: &App,
     snapshot: &Arc<Snapshot>,
     facts: &Facts,
-    (peer, asked): (&Peer, &Asked),
+    (_peer, asked): (&Peer, &Asked),
 ) -> Result<Answered, ApiError> {
     // Before anything is decided, so that whatever is logged meanwhile names the decision.
     let id = app.next_id(snapshot.revision());
@@ -61,7 +61,7 @@ pub(super) async fn answer_by(
         Asked::Named(question) => return answer_question(app, snapshot, facts, (id, question)).await,
         Asked::Unproved(credential, parts) => (credential, parts),
     };
-    match caller::identify(app, snapshot, &caller::presented(credential, parts, peer), facts.now).await {
+    match caller::identify(app, snapshot, &caller::presented(credential, parts, snapshot)?, facts.now).await {
         Ok(identity) => answer_question(app, snapshot, facts, (id, &parts.clone().proved(&identity))).await,
         Err(refusal) => {
             let code = refusal.reason.code();
