@@ -390,7 +390,7 @@ impl Ends {
             if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
         })
         .await;
-        tracing::info!(target: "tollgate::server", "stopping: nobody new is let in, requests in flight finish");
+        tracing::info!(target: "tollgate::server", "stopping: no new connections are accepted, requests in flight finish");
     }
 }
 
