@@ -9,6 +9,7 @@ use super::Settings;
 use crate::edge::files::PublicKey;
 use crate::edge::http::ClientCertificates;
 use crate::edge::outgoing::Address;
+use crate::edge::store::EvictionCheck;
 
 /// A setting.
 pub(super) struct Entry {
@@ -42,6 +43,8 @@ pub(super) enum Field {
     File(fn(&mut Settings) -> &mut Option<PathBuf>),
     /// Where to send something, or nowhere.
     Url(fn(&mut Settings) -> &mut Option<Address>),
+    /// Who checks that a Redis drops no keys.
+    Eviction(fn(&mut Settings) -> &mut EvictionCheck),
     /// A text that is never shown.
     Hidden(fn(&mut Settings) -> &mut crate::edge::store::Secret),
     /// A short name of letters, digits, `.`, `_` and `-`.
@@ -112,6 +115,12 @@ pub(super) const ENTRIES: &[Entry] = &[
         name: "meters.redis.prefix",
         about: "What all keys in that Redis begin with, in braces, so that a cluster keeps them together.",
         field: Field::Word(|s| &mut s.redis.prefix),
+    },
+    Entry {
+        name: "meters.redis.eviction",
+        about: "Who makes sure that this Redis drops no keys when it is full: Tollgate, by INFO and CONFIG GET (checked), or the \
+                operator, where neither may be run (checked_elsewhere).",
+        field: Field::Eviction(|s| &mut s.redis.eviction),
     },
     Entry {
         name: "strict",
@@ -284,6 +293,10 @@ impl Field {
                 let known = ClientCertificates::ALL.into_iter().find(|known| known.as_str() == text);
                 *at(settings) = known.ok_or_else(expected)?;
             }
+            Self::Eviction(at) => {
+                *at(settings) =
+                    EvictionCheck::ALL.into_iter().find(|known| known.as_str() == text).ok_or_else(expected)?;
+            }
             Self::Hidden(at) if !text.is_empty() => *at(settings) = crate::edge::store::Secret::new(text),
             Self::Word(at) if is_word(text) => text.clone_into(at(settings)),
             Self::Path(_) | Self::File(_) | Self::Hidden(_) | Self::Word(_) | Self::Name(_) => return Err(expected()),
@@ -312,6 +325,10 @@ impl Field {
             Self::Choice { words: [first, second], .. } => format!("expected {first} or {second}"),
             Self::Number { least, most, .. } => format!("expected a whole number from {least} to {most}"),
             Self::Millis { least, most, .. } => format!("expected milliseconds, from {least} to {most}"),
+            Self::Eviction(_) => {
+                let known = EvictionCheck::ALL.map(EvictionCheck::as_str);
+                format!("expected {}", known.join(" or "))
+            }
             Self::ClientCertificates(_) => {
                 let known = ClientCertificates::ALL.map(ClientCertificates::as_str);
                 format!("expected {}", known.join(" or "))

@@ -16,7 +16,9 @@ pub mod rate;
 pub mod reservation;
 pub mod rolling;
 
-pub use crate::model::limit::{Durability, Lease, Limit, Measure, Mode, OnExpiry, OnStoreError, Override, Unpriced};
+pub use crate::model::limit::{
+    Durability, Lease, Limit, Measure, Mode, OnExpiry, OnMissingUsage, OnStoreError, Override, Unpriced,
+};
 pub use answer::{Alert, Cause, Closed, Held, Hold, LedgerError, Refused, Shortfall};
 pub use budget::Budget;
 pub use changes::{Changes, Entry};

@@ -223,7 +223,7 @@ impl Decision {
             (DecisionCode::PriceUnknown, _) => write!(out, "a limit counts money, and {} has no price", self.resource),
             (DecisionCode::BudgetExceeded | DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded, _) => {
                 out.write_str("no room under ")?;
-                for (at, one) in self.limits.iter().filter(|one| one.short).enumerate() {
+                for (at, one) in self.limits.iter().filter(|one| one.shortage.is_some()).enumerate() {
                     write!(out, "{}{one}", if at == 0 { "" } else { "; nor under " })?;
                 }
                 Ok(())

@@ -33,6 +33,6 @@ pub use path::{TWO_WAYS_AT_END, TWO_WAYS_WITHIN, is_read_in_two_ways};
 pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
 pub use secret::SecretText;
-pub use standing::{LimitStanding, Reserved};
+pub use standing::{LimitStanding, Reserved, Shortage};
 pub use told::{Member, Told};
 pub use uid::{EntityUid, NameError, UidError, check_name};

@@ -6,8 +6,8 @@ use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use tollgate::Timestamp;
 use tollgate::meter::{
-    Charge, Durability, Hold, Limit, Measure, Mode, OnExpiry, OnStoreError, Override, ReservationId, Spending,
-    Unpriced, Usage,
+    Charge, Durability, Hold, Limit, Measure, Mode, OnExpiry, OnMissingUsage, OnStoreError, Override, ReservationId,
+    Spending, Unpriced, Usage,
 };
 use tollgate::model::{Amount, Every, Period, Unit};
 
@@ -123,6 +123,7 @@ impl Slot {
             on_store_error: OnStoreError::Forbid,
             durability: Durability::Sync,
             unpriced: Unpriced::Forbid,
+            on_missing_usage: OnMissingUsage::ChargeHold,
             lease: None,
         };
         let mut slot = Self { measures, series, limit: limit.into(), present: true };
@@ -169,6 +170,7 @@ impl World {
             resource: "Model::\"openai-main/gpt-4o\"".parse().unwrap(),
             permitted: Box::default(),
             price: None,
+            if_unknown: Box::default(),
         };
         Self { slots, spending: spending.into() }
     }

@@ -9,8 +9,8 @@ use tollgate::edge::store::background::Background;
 use tollgate::edge::store::{Fallback, Leases, Work};
 use tollgate::gate::{CloseError, HoldError, Later, Meters};
 use tollgate::meter::{
-    Charge, Closed, Durability, Hold, Lease, LedgerError, Limit, Measure, Mode, OnExpiry, OnStoreError, ReservationId,
-    Spending, Standing, State, Unpriced, Usage,
+    Charge, Closed, Durability, Hold, Lease, LedgerError, Limit, Measure, Mode, OnExpiry, OnMissingUsage, OnStoreError,
+    ReservationId, Spending, Standing, State, Unpriced, Usage,
 };
 use tollgate::model::{Amount, Every, Period, Timestamp, Unit};
 
@@ -271,6 +271,7 @@ impl World {
             resource: "Model::\"a/m\"".parse().unwrap(),
             permitted: Box::default(),
             price: None,
+            if_unknown: Box::default(),
         };
         let spending = Arc::new(spending);
         let mut tries = 1 + usize::from(key.is_some()) * 2;
@@ -534,6 +535,7 @@ impl World {
                 resource: "Model::\"a/m\"".parse().unwrap(),
                 permitted: Box::default(),
                 price: None,
+                if_unknown: Box::default(),
             }),
             charges: vec![Charge { limit: Arc::clone(&self.limits[EVER]), subject: None, amount }],
             ttl_ms: 4_000,
@@ -600,6 +602,7 @@ fn limits(kernel: &Kernel, most_amount: i64) -> Vec<Arc<Limit>> {
             on_store_error: if permits && counts_tokens { permit } else { OnStoreError::Forbid },
             durability: Durability::Sync,
             unpriced: Unpriced::Forbid,
+            on_missing_usage: OnMissingUsage::ChargeHold,
             lease: (!matches!(number, PLAIN | PLACES)).then_some(lease),
         })
     });

@@ -31,7 +31,7 @@ pub use keys::{Pepper, PepperError};
 pub use leases::Leases;
 pub use memory::Memory;
 #[cfg(feature = "redis")]
-pub use redis::{Redis, RedisError, RedisKeys, RedisOptions, RedisTokens, Secret};
+pub use redis::{EvictionCheck, Redis, RedisError, RedisKeys, RedisOptions, RedisTokens, Secret};
 #[cfg(feature = "sqlite")]
 pub use tokens::{TokenFile, TokenFileError};
 

@@ -324,12 +324,12 @@ impl Local {
     }
 }
 
-/// The amount of a charge with those of the earlier ones on the same meter.
+/// The room that a charge needs, with what the earlier ones on the same meter need.
 fn with_earlier(charges: &[Charge], index: usize) -> Option<Amount> {
     let charge = charges.get(index)?;
     let same = |other: &&Charge| other.subject == charge.subject && other.limit.series == charge.limit.series;
     let mut earlier = charges.iter().take(index).filter(same);
-    earlier.try_fold(charge.amount, |sum, other| sum.plus(other.amount))
+    earlier.try_fold(charge.room_needed(), |sum, other| sum.plus(other.room_needed()))
 }
 
 /// A reservation as it is told: on the meters of the store.
@@ -341,7 +341,13 @@ pub(super) fn told(mut reservation: Reservation) -> Reservation {
 /// For whom the store holds a lease.
 fn spending(pool: &Pool) -> Spending {
     let named = EntityUid::trusted("Lease", pool.limit_id().clone());
-    Spending { principal: named.clone(), resource: named, permitted: Box::default(), price: None }
+    Spending {
+        principal: named.clone(),
+        resource: named,
+        permitted: Box::default(),
+        price: None,
+        if_unknown: Box::default(),
+    }
 }
 
 fn owe(key: &MeterKey, pool: &Pool, amount: Amount, id: ReservationId) -> Owed {

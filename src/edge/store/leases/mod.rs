@@ -399,6 +399,16 @@ impl Meters for Leases {
         here.unwrap_or_else(|| self.inner.store.settle(id, usage, now))
     }
 
+    fn settle_unknown(
+        &self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Later<Result<Closed, CloseError>> {
+        let here = self.here(id, now, |ledger| ledger.settle_unknown(id, charged, now).map(closed));
+        here.unwrap_or_else(|| self.inner.store.settle_unknown(id, charged, now))
+    }
+
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         let here = self.here(id, now, |ledger| ledger.release(id, now).map(closed));
         here.unwrap_or_else(|| self.inner.store.release(id, now))

@@ -6,7 +6,7 @@ use ::redis::{Cmd, Script};
 
 use super::values::{self, Writer};
 use crate::meter::{Charge, DEFAULT_MOST_OPEN, Hold, ReservationId, Usage};
-use crate::model::Timestamp;
+use crate::model::{Amount, Timestamp};
 
 /// A script: its text and its digest.
 pub(super) struct Source {
@@ -23,6 +23,7 @@ macro_rules! script {
 
 pub(super) static HELLO: Source = script!("hello");
 pub(super) static ARRIVE: Source = script!("epochs", "arrive");
+pub(super) static LOSE: Source = script!("lose");
 pub(super) static LOOK: Source = script!("quick/look", "number", "meters", "epochs", "book", "look");
 pub(super) static HOLD: Source = script!("quick/hold", "number", "meters", "epochs", "book", "charges", "hold");
 pub(super) static CLOSE: Source = script!("quick/close", "number", "meters", "epochs", "book", "close");
@@ -149,6 +150,13 @@ impl Keys {
         let mut keys = self.with(1);
         keys.push(self.reservation(id));
         Call { script: &CLOSE, keys, now, expire, rest: vec![values::closing("R", used)] }
+    }
+
+    /// Settles what nobody knows the usage of: each part is charged what is said.
+    pub(super) fn close_unknown(&self, id: ReservationId, charged: &[Amount], now: i64, expire: usize) -> Call {
+        let mut keys = self.with(1);
+        keys.push(self.reservation(id));
+        Call { script: &CLOSE, keys, now, expire, rest: vec![values::closing_unknown(charged)] }
     }
 
     /// Tells which percents were reached. A key that only a hold has is the generation's again.

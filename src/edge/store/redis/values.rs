@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 use super::super::rows;
 use crate::meter::{
     Budget, Charge, Hold, Idempotency, Measure, Meter, MeterKey, OnExpiry, Part, Places, Rate, Reservation, Rolling,
-    Spending, State, Usage,
+    State, Usage,
 };
 use crate::model::{Amount, Every, Period, Timestamp, Unit, Window};
 
@@ -357,6 +357,7 @@ pub(super) fn state(text: &str) -> Result<State, ValueError> {
         "O" => Ok(State::Open),
         "R" => Ok(State::Released),
         "X" => Ok(State::Expired),
+        "N" => Ok(State::UsageUnknown),
         _ => usage(text).map(State::Settled).ok_or(wrong),
     }
 }
@@ -399,6 +400,17 @@ pub(super) fn closing(state: &str, used: Option<&Usage>) -> Vec<u8> {
             Err(why) if exact => out.signed(why),
             Err(why) => out.text(&why.to_string()),
         };
+    }
+    out.take()
+}
+
+/// What becomes of a reservation whose usage nobody knows: its state, and what each part is charged.
+pub(super) fn closing_unknown(charged: &[Amount]) -> Vec<u8> {
+    let exact = charged.iter().all(|amount| is_plain(amount.get()));
+    let mut out = Writer::default();
+    out.byte(if exact { b'P' } else { b'p' }).text("N").count(charged.len());
+    for amount in charged {
+        out.amount(amount.get(), exact);
     }
     out.take()
 }
@@ -478,7 +490,7 @@ fn read_reservation(prefix: &str, id: &str, value: &[u8], answer: Option<Arc<[u8
         part.limit = unescaped(fields.text()?)?.into();
     }
     let (principal, resource) = (fields.text()?.parse().ok()?, fields.text()?.parse().ok()?);
-    let (permitted, price) = rows::read_beside(std::str::from_utf8(fields.0).ok()?).ok()?;
-    let spending = Arc::new(Spending { principal, resource, permitted, price });
+    let spending = rows::read_beside(principal, resource, std::str::from_utf8(fields.0).ok()?).ok()?;
+    let spending = Arc::new(spending);
     Some(Reservation { id: id.parse().ok()?, spending, parts, state, created_at, due_at, idempotency })
 }

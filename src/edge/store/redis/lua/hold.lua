@@ -30,7 +30,9 @@ for i, charge in ipairs(charges) do
     local before = meter_text(key)
     at[key] = advance(before ~= '' and read_meter(before), charge, now)
   end
-  sums[key] = add(sums[key] or 0, charge.amount)
+  -- A limit that refuses has to have room for the least there can be, also where nothing is held.
+  local needed = holds and charge.enforced and charge.amount == 0 and 1 or charge.amount
+  sums[key] = add(sums[key] or 0, needed)
   local enough
   if holds then
     enough = fits(at[key], charge, sums[key])

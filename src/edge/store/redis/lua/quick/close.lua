@@ -22,7 +22,6 @@ local function quickly()
     local unit, held, charged
     unit, _, held, keys[1 + i], place = read('<c1Bds', entry, place)
     charged = state == 'R' and 0 or used[unit]
-    if unit == 'q' and charged == 0 and state ~= 'R' then charged = held end
     if charged < 0 then return end
     holds[i], charges[i] = held, charged
   end

@@ -30,6 +30,8 @@ local function quickly()
       kind, _, _, enforced, amount, cap, a, b, _, percent, flag, warn_at, place =
         read('<c1c1BBdddddBBs', ARGV[from], place)
       local state, mark, taken = states[KEYS[first + i]] or found[first + i - 2], 0
+      -- A limit that refuses has to have room for the least there can be, also where nothing is held.
+      local least = enforced == 1 and amount == 0 and 1 or 0
       if state and byte(state) ~= byte(kind) then
         quick = false
       elseif kind == 'B' then
@@ -57,7 +59,7 @@ local function quickly()
             if level < 0 then level = 0 end
           end
         end
-        taken, cap = level + (holding + amount) * every, cap * every
+        taken, cap, least = level + (holding + amount) * every, cap * every, least * every
         if flag == 1 then level = level + amount * every else holding = holding + amount end
         state, mark = write('<c1ddddddB', kind, level, holding, at, since, flow, every, flag), at
       elseif kind == 'P' then
@@ -70,8 +72,8 @@ local function quickly()
       else
         quick = false
       end
-      if quick and taken >= EXACT then quick = false end
-      if quick and enforced == 1 and taken > cap then fits = false end
+      if quick and taken + least >= EXACT then quick = false end
+      if quick and enforced == 1 and taken + least > cap then fits = false end
       answer[1 + i], marks[2 * i - 1], marks[2 * i] = state, 0, mark
     end
 
