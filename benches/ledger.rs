@@ -93,7 +93,7 @@ impl Caller {
         };
         let charges = self.limits.iter().map(charge).collect();
         let id = ReservationId::new(now(), self.made);
-        Hold { id, spending: Arc::clone(&self.spending), charges, ttl_ms: 600_000, idempotency: None }
+        Hold { id, spending: Arc::clone(&self.spending), charges, ttl_ms: 600_000, idempotency: None, most_open: None }
     }
 }
 

@@ -214,6 +214,7 @@ fn in_flight(directory: &std::path::Path, tasks: usize, durability: Durability) 
                             charges: vec![charge],
                             ttl_ms: 600_000,
                             idempotency: None,
+                            most_open: None,
                         };
                         store.hold(hold, now).await.unwrap();
                         done.fetch_add(1, Ordering::Relaxed);

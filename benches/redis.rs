@@ -304,6 +304,7 @@ impl<S: Meters> World<S> {
             charges: self.limits.iter().map(charge).collect(),
             ttl_ms: 600_000,
             idempotency: None,
+            most_open: None,
         };
         self.store.hold(hold, NOW).await.unwrap();
     }

@@ -27,6 +27,7 @@ use crate::edge::http::{ClientCertificates, HttpOptions, TlsOptions};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::{Address, Secret};
 use crate::edge::store::RedisOptions;
+use crate::meter::DEFAULT_MOST_OPEN_OF_PRINCIPAL;
 use crate::policy::Problem;
 use sections::SECTIONS;
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub meters_in_memory: bool,
     /// The Redis that keeps meters for many nodes; none where its address is empty.
     pub redis: RedisOptions,
+    /// How many reservations a principal may have open.
+    pub most_open: usize,
     /// Whether whoever reaches the server may ask and reload without a credential.
     pub insecure: bool,
     /// Whether warnings about a bundle are errors.
@@ -80,6 +83,7 @@ impl Default for Settings {
             data: PathBuf::from("tollgate-data"),
             meters_in_memory: false,
             redis: RedisOptions::new("", "tollgate-data"),
+            most_open: DEFAULT_MOST_OPEN_OF_PRINCIPAL,
             insecure: false,
             strict: false,
             guard: false,

@@ -153,6 +153,11 @@ pub(super) const ENTRIES: &[Entry] = &[
         field: Field::Number { least: 1, most: 1_000_000, at: |s| &mut s.http.connections },
     },
     Entry {
+        name: "limits.open_reservations_per_principal",
+        about: "Most reservations that one principal may have open at a time.",
+        field: Field::Number { least: 1, most: 1_000_000_000, at: |s| &mut s.most_open },
+    },
+    Entry {
         name: "limits.header_timeout_ms",
         about: "For the head of a request to come.",
         field: Field::Millis { least: 10, most: 10 * MINUTE, at: |s| &mut s.http.header_timeout },

@@ -102,7 +102,7 @@ impl Engine {
 
     /// What a request is decided by.
     pub(crate) fn world<'a>(&'a self, snapshot: &'a Snapshot, facts: &'a Facts) -> World<'a> {
-        World { snapshot, meters: &*self.inner.meters, facts }
+        World { snapshot, meters: &*self.inner.meters, facts, most_open: self.inner.most_open }
     }
 
     /// The meters.

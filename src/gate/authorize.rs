@@ -32,6 +32,8 @@ pub struct World<'a> {
     pub meters: &'a dyn Meters,
     /// What is known besides, the instant first of all.
     pub facts: &'a Facts,
+    /// How many reservations a principal may have open.
+    pub most_open: usize,
 }
 
 /// That a request wants to hold what it will use.
@@ -289,7 +291,8 @@ impl<'a> Item<'a> {
         };
         let needed: Vec<Amount> = charges.iter().map(|charge| charge.amount).collect();
         let (ttl_ms, idempotency) = (wish.ttl_ms, wish.idempotency.clone());
-        let hold = Hold { id: wish.id, spending: Arc::new(spending), charges, ttl_ms, idempotency };
+        let most_open = Some(world.most_open);
+        let hold = Hold { id: wish.id, spending: Arc::new(spending), charges, ttl_ms, idempotency, most_open };
         match world.meters.hold(hold, world.facts.now).await {
             Ok(held) => {
                 decision.limits = self.standings(held.standings.into_iter().map(|standing| (standing, None)));
@@ -304,6 +307,11 @@ impl<'a> Item<'a> {
                 let lacks = applying.filter_map(|(index, one)| Some((one, short(index)?.lack.retry_at)));
                 refuse(decision, world.facts.now, lacks);
                 alerts.extend(refused.alerts);
+            }
+            Err(HoldError::TooManyOpen) => {
+                forbid(decision, DecisionCode::ConcurrencyExceeded);
+                decision.most_open = Some(world.most_open);
+                decision.retry_after_seconds = Some(1);
             }
             Err(HoldError::KeyTaken) => {
                 let message = "a request with this `idempotency_key` is being answered; send it again in a moment";

@@ -134,6 +134,9 @@ pub enum HoldError {
     /// A meter has no room.
     #[error("a limit has no room")]
     Refused(Refused),
+    /// The principal has as many reservations open as it may.
+    #[error("the principal has too many open reservations")]
+    TooManyOpen,
     /// A request with the same key is there already, or being answered.
     #[error("the idempotency key is taken")]
     KeyTaken,

@@ -186,6 +186,8 @@ pub async fn record(world: World<'_>, id: ReservationId, spent: &Spent) -> Resul
         charges,
         ttl_ms: DEFAULT_TTL_MS,
         idempotency: Some((key.name(), key.digest())),
+        // It is over.
+        most_open: None,
     };
     match world.meters.record(hold, usage, world.facts.now).await {
         Err(CloseError::KeyTaken(found)) => same(*found, &key.digest()),

@@ -76,7 +76,7 @@ pub fn hold(number: u8, charges: Vec<Charge>) -> Hold {
         price: None,
         if_unknown: Box::default(),
     });
-    Hold { id: id(number), spending, charges, ttl_ms: DEFAULT_TTL_MS, idempotency: None }
+    Hold { id: id(number), spending, charges, ttl_ms: DEFAULT_TTL_MS, idempotency: None, most_open: None }
 }
 
 /// `number` input tokens, or requests.

@@ -17,6 +17,9 @@ use crate::model::{Amount, Timestamp, Unit};
 /// How many reservations may be open at a time where nobody says otherwise: at about half a kilobyte each, 2 GB.
 pub const DEFAULT_MOST_OPEN: usize = 4_000_000;
 
+/// How many reservations of one principal may be open at a time where nobody says otherwise.
+pub const DEFAULT_MOST_OPEN_OF_PRINCIPAL: usize = 10_000;
+
 /// Meters, and what is held on them.
 #[derive(Debug, Clone)]
 pub struct Ledger {
@@ -122,7 +125,11 @@ impl Ledger {
         if self.book.get(hold.id).is_some() {
             return Some(Cause::NameTaken);
         }
-        (self.book.open() >= self.most_open).then_some(Cause::TooManyOpen)
+        if self.book.open() >= self.most_open {
+            return Some(Cause::TooManyOpen);
+        }
+        let is_one_too_many = |most: usize| self.book.open_of(&hold.spending.principal) >= most;
+        hold.most_open.is_some_and(is_one_too_many).then_some(Cause::TooManyOfPrincipal)
     }
 
     /// Charges what was spent without a reservation: in full, whatever there is room for.

@@ -117,6 +117,7 @@ impl Drive {
     fn hold(&mut self) {
         let id = self.next_id();
         let hold = self.world.hold(&mut self.tape, id);
+        let most_open = hold.most_open;
         let (charges, ttl_ms) = (hold.charges.clone(), hold.ttl_ms);
         let key = hold.idempotency.clone();
         let before = self.before();
@@ -131,6 +132,10 @@ impl Drive {
                     let named = self.ledger.named(&key).expect("it was named");
                     assert_eq!((named.id, named.idempotency.as_ref().unwrap().digest), (id, digest));
                 }
+            }
+            Err(Refused { cause: Some(Cause::TooManyOfPrincipal), .. }) => {
+                assert!(most_open.is_some_and(|most| self.ledger.open_count() >= most));
+                self.nothing_changed(before, "a refused hold");
             }
             Err(Refused { cause: Some(cause), .. }) => {
                 assert_eq!(cause, Cause::TooManyOpen);

@@ -202,7 +202,8 @@ impl World {
         let ttl_ms = *tape.pick(&[0, 1, 1000, 60_000, 600_000, 3_600_000, 100_000_000]);
         let key = |tape: &mut Tape| (format!("key{}", tape.below(20)).into(), [7; 32]);
         let idempotency = tape.chance(20).then(|| key(tape));
-        Hold { id, spending: Arc::clone(&self.spending), charges, ttl_ms, idempotency }
+        let most_open = tape.chance(10).then(|| tape.below(60));
+        Hold { id, spending: Arc::clone(&self.spending), charges, ttl_ms, idempotency, most_open }
     }
 }
 

@@ -284,6 +284,7 @@ impl World {
                 charges: charges.clone(),
                 ttl_ms,
                 idempotency: key.map(|key| (format!("k{key}").into(), [7; 32])),
+                most_open: None,
             };
             let done = self.ask(node, |meters, now| meters.hold(hold, now)).await;
             kernel.note(u64::from(matches!(done, Some(Ok(_)))));
@@ -293,7 +294,7 @@ impl World {
                     assert!(!refused.shortfalls.is_empty(), "a refusal has its reason");
                     return;
                 }
-                Some(Err(HoldError::KeyTaken)) => return,
+                Some(Err(HoldError::KeyTaken | HoldError::TooManyOpen)) => return,
                 Some(Err(HoldError::Store(_))) => {}
                 None => {
                     let mut unheard = self.unheard.lock().unwrap();
@@ -540,6 +541,7 @@ impl World {
             charges: vec![Charge { limit: Arc::clone(&self.limits[EVER]), subject: None, amount }],
             ttl_ms: 4_000,
             idempotency: None,
+            most_open: None,
         };
         let node = self.kernel.below(self.nodes.len());
         for (amount, fits) in [(remaining.plus(Amount::ONE).unwrap(), false), (remaining, true)] {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tollgate::edge::store::{Embedded, Memory};
 use tollgate::gate::{CloseError, HoldError, Meters};
-use tollgate::meter::{Hold, LedgerError, Limit, Measure, Mode, State};
+use tollgate::meter::{Hold, LedgerError, Limit, Measure, Mode, Spending, State};
 use tollgate::model::{Period, Unit};
 
 use crate::leases::Leased;
@@ -28,6 +28,7 @@ const PROMISES: &[Promise] = &[
     (CORRECTED, corrects),
     ("an extension lasts", extends),
     ("what was answered can be answered again", answers),
+    ("a principal has no more open reservations than it may", few_of_one),
     ("a key names one thing, unless nobody was told of it", keys),
     ("spending without a reservation counts in full", records),
     ("unknown reservations are told", unknown),
@@ -238,6 +239,36 @@ fn answers(store: &dyn Meters) {
     assert_eq!(wait(store.named("retry-7", at(2))).unwrap().unwrap().id, id(1));
     assert!(wait(store.named("retry-8", at(2))).unwrap().is_none());
     assert_eq!(wait(store.reservation(id(1), at(2))).unwrap().unwrap().state, State::Settled(tokens(1)));
+}
+
+fn few_of_one(store: &dyn Meters) {
+    let limit = daily("day", 100);
+    let of = |number, who: &str| {
+        let mut hold = hold(number, &[charge(&limit, "a", 1)]);
+        let spending = Spending { principal: who.parse().unwrap(), ..(*hold.spending).clone() };
+        (hold.spending, hold.most_open) = (Arc::new(spending), Some(2));
+        hold
+    };
+    let (alice, bob) = ("User::\"alice\"", "User::\"bob 1\"");
+    let held = |number, who, now| wait(store.hold(of(number, who), at(now)));
+    for number in [1, 2] {
+        held(number, alice, 0).unwrap();
+        held(10 + number, bob, 0).unwrap();
+    }
+    assert_eq!([held(3, alice, 1), held(13, bob, 1)], [Err(HoldError::TooManyOpen), Err(HoldError::TooManyOpen)]);
+    wait(store.settle(id(1), tokens(1), at(2))).unwrap();
+    wait(store.settle(id(1), tokens(1), at(2))).unwrap();
+    held(4, alice, 3).unwrap();
+    assert_eq!(held(5, alice, 3), Err(HoldError::TooManyOpen));
+    wait(store.release(id(11), at(3))).unwrap();
+    held(14, bob, 3).unwrap();
+    // What expires is open no longer.
+    for number in [6, 7] {
+        held(number, alice, 70_000).unwrap();
+    }
+    assert_eq!(held(8, alice, 70_000), Err(HoldError::TooManyOpen));
+    // Spending that was not held is over.
+    wait(store.record(of(20, alice), tokens(1), at(70_000))).unwrap();
 }
 
 fn keys(store: &dyn Meters) {

@@ -86,7 +86,14 @@ pub fn hold(number: u128, charges: &[Charge]) -> Hold {
         price: None,
         if_unknown: Box::default(),
     };
-    Hold { id: id(number), spending: Arc::new(spending), charges: charges.to_vec(), ttl_ms: 60_000, idempotency: None }
+    Hold {
+        id: id(number),
+        spending: Arc::new(spending),
+        charges: charges.to_vec(),
+        ttl_ms: 60_000,
+        idempotency: None,
+        most_open: None,
+    }
 }
 
 pub fn tokens(number: u64) -> Usage {

@@ -126,6 +126,7 @@ impl World {
         let number = if self.chance.below(25) == 0 { self.known() } else { self.next };
         self.next += 1;
         let mut hold = crate::hold(number, &self.charges());
+        hold.most_open = Some(12);
         hold.ttl_ms = 1 + i64::try_from(self.chance.below(120_000)).unwrap();
         if self.chance.below(3) == 0 {
             hold.idempotency = Some((format!("key {}\n", self.chance.below(300)).into(), [7; 32]));

@@ -61,6 +61,7 @@ fn held(ledger: &mut Ledger, hold: Hold, now: Timestamp) -> Result<Held, HoldErr
     }
     ledger.hold(hold, now).map_err(|refused| match refused.cause {
         Some(Cause::TooManyOpen) => HoldError::Store(StoreError::Full),
+        Some(Cause::TooManyOfPrincipal) => HoldError::TooManyOpen,
         Some(Cause::NameTaken) => HoldError::KeyTaken,
         None => HoldError::Refused(refused),
     })

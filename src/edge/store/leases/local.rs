@@ -142,7 +142,14 @@ impl Local {
         let size = pool.draw(draw.need);
         let charges = vec![pool.of_the_store(most.map_or(size, |most| size.min(most)))];
         let spending = Arc::new(spending(pool));
-        Some(Hold { id: names(now), spending, charges, ttl_ms: 2 * pool.lasts_ms(), idempotency: None })
+        Some(Hold {
+            id: names(now),
+            spending,
+            charges,
+            ttl_ms: 2 * pool.lasts_ms(),
+            idempotency: None,
+            most_open: None,
+        })
     }
 
     /// Takes in what the store holds as a lease.
@@ -354,7 +361,8 @@ fn owe(key: &MeterKey, pool: &Pool, amount: Amount, id: ReservationId) -> Owed {
     let charge = pool.of_the_store(amount);
     let usage = usage(charge.limit.unit(), amount);
     let spending = Arc::new(spending(pool));
-    let hold = Hold { id, spending, charges: vec![charge], ttl_ms: pool.lasts_ms(), idempotency: None };
+    let hold =
+        Hold { id, spending, charges: vec![charge], ttl_ms: pool.lasts_ms(), idempotency: None, most_open: None };
     Owed { key: key.clone(), hold, usage }
 }
 

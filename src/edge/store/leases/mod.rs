@@ -328,8 +328,8 @@ impl Drawing {
                     }
                 }
                 Err(HoldError::Store(error)) => return self.end(Drawn::Failed(error)),
-                // Nobody else has this name: it came to the store twice.
-                Err(HoldError::KeyTaken) => break,
+                // Nobody else has this name: it came to the store twice. Of leases there may be any number.
+                Err(HoldError::KeyTaken | HoldError::TooManyOpen) => break,
             }
         }
         self.end(Drawn::Failed(StoreError::Away("no lease could be drawn".into())))

@@ -198,6 +198,7 @@ impl Reply {
                 Err(HoldError::Refused(Refused { cause: None, shortfalls, alerts }))
             }
             "NAMED" | "KNOWN" => Err(HoldError::KeyTaken),
+            "MANY" => Err(HoldError::TooManyOpen),
             "FULL" => Err(StoreError::Full.into()),
             _ => Err(odd().into()),
         }

@@ -6,7 +6,7 @@ use ::redis::{Cmd, Script};
 
 use super::values::{self, Writer};
 use crate::meter::{Charge, DEFAULT_MOST_OPEN, Hold, ReservationId, Usage};
-use crate::model::{Amount, Timestamp};
+use crate::model::{Amount, EntityUid, Timestamp};
 
 /// A script: its text and its digest.
 pub(super) struct Source {
@@ -118,6 +118,11 @@ impl Keys {
         format!("{}k:{}", self.prefix, values::escaped(name))
     }
 
+    /// How many reservations of a principal are open.
+    fn open_of(&self, principal: &EntityUid) -> String {
+        format!("{}o:{principal}", self.prefix)
+    }
+
     fn meter(&self, charge: &Charge) -> String {
         let mut key = String::with_capacity(self.prefix.len() + 64);
         key.push_str(&self.prefix);
@@ -139,8 +144,10 @@ impl Keys {
         keys.extend(hold.charges.iter().map(|charge| self.meter(charge)));
         let (head, tail) = values::reserving(hold, used, keys.get(4..).unwrap_or_default(), (now, due));
         keys.extend(hold.idempotency.as_ref().map(|(name, _)| self.named(name)));
+        let most_open = hold.most_open.filter(|_| used.is_none());
+        keys.extend(most_open.map(|_| self.open_of(&hold.spending.principal)));
         let flags = if used.is_some() { 0 } else { values::flags(hold) };
-        let charges = values::charges(&hold.charges, flags, DEFAULT_MOST_OPEN, at.0);
+        let charges = values::charges(&hold.charges, flags, (DEFAULT_MOST_OPEN, most_open), at.0);
         let rest = vec![charges, head, tail];
         Call { script: &HOLD, keys, now, expire, rest }
     }
@@ -164,7 +171,7 @@ impl Keys {
         let mut keys = self.with(1 + charges.len());
         keys.push(self.generation.clone());
         keys.extend(charges.iter().map(|charge| self.meter(charge)));
-        let rest = vec![values::charges(charges, 0, DEFAULT_MOST_OPEN, now)];
+        let rest = vec![values::charges(charges, 0, (DEFAULT_MOST_OPEN, None), now)];
         Call { script: &WARN, keys, now: millis(now), expire, rest }
     }
 

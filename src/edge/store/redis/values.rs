@@ -238,17 +238,24 @@ fn rolling(fields: &mut Fields<'_>, exact: bool) -> Option<Meter> {
 }
 
 /// Flags for `lua/quick/hold.lua`: whether the quick way may be tried, whether there is a name, whether a limit has
-/// percents to tell.
+/// percents to tell, whether the open reservations of the principal are counted.
 pub(super) fn flags(hold: &Hold) -> u8 {
     let quick = are_on_meters_of_their_own(&hold.charges);
     let tells = hold.charges.iter().any(|charge| !charge.limit.warn_at.is_empty());
-    u8::from(quick) | u8::from(hold.idempotency.is_some()) << 1 | u8::from(tells) << 2
+    let counts = hold.most_open.is_some();
+    u8::from(quick) | u8::from(hold.idempotency.is_some()) << 1 | u8::from(tells) << 2 | u8::from(counts) << 3
 }
 
 /// Charges as `lua/charges.lua` reads them. Nothing is quick where doubles are not exact.
-pub(super) fn charges(charges: &[Charge], flags: u8, most_open: usize, now: Timestamp) -> Vec<u8> {
-    let mut out = Writer(Vec::with_capacity(16 + 64 * charges.len()));
-    out.count(charges.len()).number(most_open as u64).byte(flags);
+pub(super) fn charges(
+    charges: &[Charge],
+    flags: u8,
+    (most_open, most_of_principal): (usize, Option<usize>),
+    now: Timestamp,
+) -> Vec<u8> {
+    let mut out = Writer(Vec::with_capacity(24 + 64 * charges.len()));
+    // Where nothing is said of the principal, there is no key that counts for it.
+    out.count(charges.len()).number(most_open as u64).byte(flags).number(most_of_principal.unwrap_or(0) as u64);
     let mut exact = true;
     for charge in charges {
         exact &= write_charge(&mut out, charge, now);
