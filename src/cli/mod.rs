@@ -93,9 +93,11 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Fine.into() };
         }
     };
-    let asks_nothing = matches!(command, Command::Version | Command::Completions(_));
-    for warning in crate::config::misspelt_variables().into_iter().filter(|_| !asks_nothing) {
-        output::note(format_args!("warning: {warning}"));
+    // A server writes them to its log.
+    if !matches!(command, Command::Version | Command::Completions(_) | Command::Serve(_)) {
+        for warning in crate::config::misspelt_variables() {
+            output::note(format_args!("warning: {warning}"));
+        }
     }
     match command {
         Command::Serve(arguments) => serve::run(arguments),
