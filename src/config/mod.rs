@@ -27,6 +27,7 @@ use crate::edge::http::{ClientCertificates, HttpOptions, TlsOptions};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::{Address, Secret};
 use crate::edge::store::RedisOptions;
+use crate::edge::telemetry::{LogFormat, LogLevel};
 use crate::policy::Problem;
 use sections::SECTIONS;
 
@@ -55,7 +56,7 @@ pub struct Settings {
     pub insecure: bool,
     /// Whether warnings about a bundle are errors.
     pub strict: bool,
-    /// Whether a reload that loses every forbid, or most rules, is held.
+    /// Whether a reload that drops much, or permits everybody, is held.
     pub guard: bool,
     /// How often the bundle's directory is looked at.
     pub look_every: Duration,
@@ -67,6 +68,8 @@ pub struct Settings {
     pub webhook: WebhookSettings,
     /// Who may be whom.
     pub identity: IdentitySettings,
+    /// What is logged, and how.
+    pub log: LogSettings,
     /// Threads that serve; 0 for one a core.
     pub workers: usize,
     /// How to serve.
@@ -91,11 +94,21 @@ impl Default for Settings {
             public_keys: Vec::new(),
             webhook: WebhookSettings::default(),
             identity: IdentitySettings::default(),
+            log: LogSettings::default(),
             workers: 0,
             http: HttpOptions::default(),
             tls: TlsSettings::default(),
         }
     }
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The form of a line; left out, text on a terminal and JSON elsewhere.
+    pub format: Option<LogFormat>,
+    /// The least severe events that are logged.
+    pub level: LogLevel,
 }
 
 /// TLS on the listener; none without a certificate.
@@ -184,6 +197,10 @@ pub struct Flags {
     pub insecure: bool,
     /// `--strict`.
     pub strict: bool,
+    /// `--log-format`.
+    pub log_format: Option<LogFormat>,
+    /// `--log-level`.
+    pub log_level: Option<LogLevel>,
 }
 
 /// Why there are no settings.
@@ -293,6 +310,8 @@ impl Settings {
         self.http.listen = flags.listen.unwrap_or(self.http.listen);
         self.insecure |= flags.insecure;
         self.strict |= flags.strict;
+        self.log.format = flags.log_format.or(self.log.format);
+        self.log.level = flags.log_level.unwrap_or(self.log.level);
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -19,6 +19,7 @@ mod connections;
 mod health;
 mod hosts;
 mod lifecycle;
+mod logs;
 mod malformed;
 mod normal;
 mod rollback;

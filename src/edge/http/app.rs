@@ -1,6 +1,5 @@
 //! What every request shares.
 
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +19,7 @@ use super::wire::Silence;
 use crate::edge::answer::{self, Id};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
+use crate::edge::telemetry;
 use crate::engine::Engine;
 use crate::gate::{RouteMap, Tokens};
 use crate::meter::Alert;
@@ -105,17 +105,6 @@ impl App {
             // People write the limits of keys in any number; they are one label.
             let label = if alert.limit.starts_with("key:") { "key".into() } else { alert.limit.clone() };
             self.metrics.warned(&label, alert.percent);
-            let meter = alert.subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();
-            let (unit, standing) = (alert.unit, &alert.standing);
-            let (taken, cap) = (unit.show(standing.taken()), unit.show(standing.cap));
-            let text = format!(
-                "warning: limit {}{meter} has reached {} %: {taken} of {cap} {} used or held",
-                alert.limit,
-                alert.percent,
-                unit.as_str()
-            );
-            // That nobody reads it is no reason to stop.
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
         }
     }
 
@@ -125,8 +114,10 @@ impl App {
         self.refusals.tell(refusal, source, Instant::now());
     }
 
-    /// A name for the next decision.
-    pub(super) fn next_id(&self) -> Id<'_> {
-        Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 }
+    /// A name for the next decision, which `revision` is to make. From here on the log names both.
+    pub(super) fn next_id(&self, revision: &str) -> Id<'_> {
+        let id = Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 };
+        telemetry::decision(id, revision);
+        id
     }
 }

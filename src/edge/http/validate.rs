@@ -76,6 +76,8 @@ async fn forbidden(
     let (found, resource) = asked_for(app, snapshot, asked)?;
     let context = Told::from(context(asked)?);
     let request = Request::proved(Arc::clone(identity), found.action.clone(), resource).with_context(context);
+    // Before anything is decided, so that every log event of the request names the decision.
+    let id = app.next_id(snapshot.revision());
     let decision = match found.limits {
         RouteLimits::Check => gate::authorize(app.engine.world(snapshot, facts), &request, None).await?.decision,
         RouteLimits::Charge => {
@@ -99,7 +101,7 @@ async fn forbidden(
         _ => StatusCode::FORBIDDEN,
     };
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
-    answer::write(&mut text, app.next_id(), &decision);
+    answer::write(&mut text, id, &decision);
     Ok(Some(of_type(status, JSON, text)))
 }
 
