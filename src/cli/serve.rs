@@ -21,7 +21,7 @@ use crate::edge::http::{KeyDesk, PasswordDesk, Server, Stopped, Tls};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::engine::Engine;
-use crate::gate::{Clock as _, Meters, Tokens};
+use crate::gate::{Clock as _, Meters, StoreError, Tokens};
 use crate::policy::live::Live;
 use crate::policy::snapshot::Counts;
 use crate::policy::{Report, report};
@@ -32,6 +32,10 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether reservations have expired.
 const TICK: Duration = Duration::from_millis(100);
+/// What the log says beside the reason where a Redis has lost state.
+const LOST_STATE: &str = "warning: meters go on by themselves a second after the operator has let in what is there, since \
+                          limits decide meanwhile; keys, passwords and tokens in this Redis wait for a restart of each \
+                          node, since what was revoked may be among what was lost";
 /// How often it is looked whether a Redis fails, to say so.
 const WATCH: Duration = Duration::from_secs(1);
 /// For which alerts are still sent when the server stops.
@@ -195,15 +199,20 @@ fn meters(settings: &Settings) -> Result<Kept, Box<dyn std::error::Error>> {
 /// Says that the Redis fails, what to do about it, and that it is back. It may come later than the server; what each limit
 /// says about a store that fails decides meanwhile.
 fn watch(redis: &Arc<Redis>) -> std::io::Result<()> {
-    let mut fails = false;
+    let (mut fails, mut is_lost) = (false, false);
     let mut look = move |redis: &Redis| match pollster::block_on(redis.check()) {
+        Err(error @ StoreError::Lost(_)) if !is_lost => {
+            say(&format!("warning: meters are in a Redis, and {error}"));
+            say(LOST_STATE);
+            (fails, is_lost) = (true, true);
+        }
         Err(error) if !fails => {
             say(&format!("warning: meters are in a Redis, and {error}"));
             fails = true;
         }
         Ok(()) if fails => {
             say("the Redis that meters are in answers again");
-            fails = false;
+            (fails, is_lost) = (false, false);
         }
         _ => {}
     };
