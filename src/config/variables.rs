@@ -36,10 +36,10 @@ pub fn misspelt(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Ve
     };
     let mut names: Vec<String> = variables.into_iter().filter_map(ours).collect();
     names.sort();
-    names.into_iter().map(told).collect()
+    names.iter().map(|name| told(name)).collect()
 }
 
-fn told(name: String) -> String {
+fn told(name: &str) -> String {
     // The names have much in common, so that what they have in common says nothing.
     let rest = name.get(PREFIX.len()..).unwrap_or_default();
     let near = nearest(rest, known().filter_map(|known| known.strip_prefix(PREFIX)));

@@ -98,7 +98,7 @@ impl Reader {
         let (files, manifest) = together(self.each(walk, make), self.manifest(walk))?;
         let files: Vec<SourceFile> = files.into_iter().flatten().collect();
         complete(files.len(), walk)?;
-        let bundle = Bundle::new(files).with_skipped(self.skipped(walk));
+        let bundle = Bundle::new(files).with_skipped(Self::skipped(walk));
         Ok(Reading { bundle, manifest, swapped: BTreeSet::new() })
     }
 
@@ -108,14 +108,14 @@ impl Reader {
     /// As [`Self::read`].
     pub fn digest(&self, walk: &Walk) -> Result<[u8; 32], Vec<Problem>> {
         let (digests, manifest) = together(self.each(walk, |_, bytes| sha256(bytes)), self.manifest(walk))?;
-        let skipped = Bundle::default().with_skipped(self.skipped(walk));
+        let skipped = Bundle::default().with_skipped(Self::skipped(walk));
         let files = walk.files.iter().map(|found| &*found.path).zip(digests);
         Ok(digest_of(files, manifest.as_ref(), skipped.skipped()))
     }
 
     /// The files that look like policy and are not read. One that cannot be opened is passed over: it is no part of the
     /// bundle, and the bundle does not depend on it.
-    fn skipped(&self, walk: &Walk) -> Vec<SkippedFile> {
+    fn skipped(walk: &Walk) -> Vec<SkippedFile> {
         let mut bytes = Vec::new();
         let of_content = |found: &Found| {
             begin_of_file(found, SEARCHED_BYTES, &mut bytes).ok()?;
