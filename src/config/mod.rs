@@ -2,6 +2,7 @@
 //! the environment.
 #![allow(clippy::disallowed_methods, reason = "the environment and the config file are read here and nowhere else")]
 
+mod decision_log;
 mod file;
 mod identity;
 mod node;
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use decision_log::DecisionLogSettings;
+pub(crate) use decision_log::FOLDER as DECISION_LOG_FOLDER;
 pub use identity::{
     BasicSettings, DigestSettings, FirstKey, ForwardedCertificates, IdentitySettings, KeySettings, Provider,
     ProviderKind, StaticTokens, TokenSettings,
@@ -65,6 +68,8 @@ pub struct Settings {
     pub webhook: WebhookSettings,
     /// Who may be whom.
     pub identity: IdentitySettings,
+    /// Which decisions are recorded, and where.
+    pub decision_log: DecisionLogSettings,
     /// Threads that serve; 0 for one a core.
     pub workers: usize,
     /// How to serve.
@@ -88,6 +93,7 @@ impl Default for Settings {
             public_keys: Vec::new(),
             webhook: WebhookSettings::default(),
             identity: IdentitySettings::default(),
+            decision_log: DecisionLogSettings::default(),
             workers: 0,
             http: HttpOptions::default(),
             tls: TlsSettings::default(),

@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 use super::candidates::{Candidates, CandidatesDecision};
 use super::decide::{Prepared, Resolved};
 use super::gather::{Applying, applicable, own_applicable};
-use super::ports::{HoldError, Look, Meters, StoreError};
+use super::ports::{HoldError, Look, Meters, Seen, StoreError};
 use super::spend::{Estimate, NoAmount, Reserve, charge};
 use crate::meter::{Alert, Charge, Hold, Measure, OnStoreError, Price, ReservationId, Spending, Standing, Unpriced};
 use crate::model::{
@@ -51,6 +51,8 @@ pub struct Authorized<D> {
     pub decision: D,
     /// What is to be told to those who watch over limits.
     pub alerts: Vec<Alert>,
+    /// The standings of limits that conditions saw, by resource; for the decision log.
+    pub seen: Vec<Seen>,
 }
 
 /// Decides one request by rules and limits, and holds what it wishes.
@@ -73,7 +75,8 @@ pub async fn authorize(
     if let Some(wish) = wish.filter(|_| decision.is_permit()) {
         item.hold(world, wish, Vec::new(), &mut decision, &mut alerts).await?;
     }
-    Ok(Authorized { decision, alerts })
+    let seen = item.seen(world, &request.resource).into_iter().collect();
+    Ok(Authorized { decision, alerts, seen })
 }
 
 /// Decides about each candidate by rules and limits; holds what is wished for on the first that both have room for.
@@ -87,10 +90,12 @@ pub async fn authorize_candidates(
 ) -> Result<Authorized<CandidatesDecision>, RequestError> {
     let candidates = Candidates::check(world.snapshot, request)?;
     let prepared = candidates.prepared();
+    let mut seen = Vec::new();
     let router = match &request.router {
         Some(uid) => {
             let mut item = Item::resolve(world, prepared, uid, None);
             item.look_if_read(world).await;
+            seen.extend(item.seen(world, uid));
             Some((uid, prepared.case(item.facts(world)).judge(uid), item.resolved))
         }
         None => None,
@@ -104,6 +109,7 @@ pub async fn authorize_candidates(
         let verdict = candidates.judge(item.facts(world), uid, router.as_ref().map(|(_, verdict, _)| verdict));
         let mut decision = prepared.decision(verdict, uid);
         item.check(world, wish, &mut decision);
+        seen.extend(item.seen(world, uid));
         items.push(item);
         decisions.push(decision);
     }
@@ -122,7 +128,7 @@ pub async fn authorize_candidates(
         }
     }
     let router = router.map(|(uid, verdict, _)| prepared.decision(verdict, uid));
-    Ok(Authorized { decision: candidates.decision(router, decisions), alerts })
+    Ok(Authorized { decision: candidates.decision(router, decisions), alerts, seen })
 }
 
 /// One resource of a request, with the limits that apply to it.
@@ -178,6 +184,18 @@ impl<'a> Item<'a> {
             self.facts = Some(known(world.facts, &self.applying, looks));
         }
         self.looks = Some(looks);
+    }
+
+    /// The standings that conditions saw, where the bundle has conditions that read any.
+    fn seen(&self, world: World<'_>, resource: &EntityUid) -> Option<Seen> {
+        if !world.snapshot.reads_meters() {
+            return None;
+        }
+        let standings = |looks: &Vec<Look>| {
+            self.standings(looks.iter().map(|look| (look.standing, look.lack.is_some())))
+        };
+        let limits = self.looks.as_ref()?.as_ref().ok().map(standings);
+        Some(Seen { resource: resource.clone(), limits })
     }
 
     fn facts<'b>(&'b self, world: World<'b>) -> &'b Facts {

@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -16,11 +15,10 @@ use super::passwords::PasswordDesk;
 use super::refusals::RefusalLog;
 use super::server::HttpOptions;
 use super::wire::Silence;
-use crate::edge::answer::{self, Id};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
-use crate::gate::{RouteMap, Tokens};
+use crate::gate::{DecisionId, RouteMap, Tokens};
 use crate::meter::Alert;
 use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
@@ -56,9 +54,6 @@ pub(super) struct App {
     pub(super) explaining: Semaphore,
     /// Whose turn it is to read the books.
     pub(super) reading_books: Semaphore,
-    /// The beginning of every decision's name.
-    process: String,
-    decisions: AtomicU64,
 }
 
 impl App {
@@ -84,8 +79,6 @@ impl App {
             budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),
             explaining: Semaphore::new(workers),
             reading_books: Semaphore::new(1),
-            process: answer::process(),
-            decisions: AtomicU64::new(0),
         }
     }
 
@@ -116,8 +109,8 @@ impl App {
         self.refusals.tell(refusal, source, Instant::now());
     }
 
-    /// A name for the next decision.
-    pub(super) fn next_id(&self) -> Id<'_> {
-        Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 }
+    /// The id of the next decision.
+    pub(super) fn next_id(&self) -> DecisionId<'_> {
+        self.engine.next_decision()
     }
 }

@@ -11,12 +11,12 @@ use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 
 use super::app::App;
-use super::body::{self, JSON, USUAL_ANSWER_BYTES, of_type};
+use super::body::{self, JSON, USUAL_ANSWER_BYTES, of_type, with_id};
 use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
 use crate::edge::answer;
 use crate::edge::identity::after_bearer;
-use crate::gate::{self, Credential, Described, Presented, RouteError};
+use crate::gate::{self, Credential, Decided, DecisionId, DecisionRecord, Described, Presented, RouteError, Via};
 use crate::model::{DecisionCode, Facts, Identity, RESERVED_ROLE_PREFIX, Request, SecretText, Told, strict_json};
 use crate::policy::Snapshot;
 
@@ -49,25 +49,32 @@ pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiE
     }
     let told = gate::told_of(&snapshot, &identity, facts.now)
         .ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated, "whoever it proves is disabled, or is gone"))?;
-    if asked.authorize
-        && let Some(forbidden) = forbidden(app, (&snapshot, &facts), &identity, &asked).await?
-    {
-        return Ok(forbidden);
+    let mut decided = None;
+    if asked.authorize {
+        let (id, forbidden) = forbidden(app, (&snapshot, &facts), &identity, &asked).await?;
+        if let Some(forbidden) = forbidden {
+            return Ok(forbidden);
+        }
+        decided = Some(id);
     }
     // What one may do on this server is nobody else's business.
     let roles: Vec<_> = told.roles.iter().filter(|role| !role.starts_with(RESERVED_ROLE_PREFIX)).collect();
     let attributes = json!({ "teams": told.teams, "orgs": told.orgs, "roles": roles, "tags": told.tags });
     let whole = json!({ "principal": told.principal.to_string(), "attributes": attributes });
-    Ok(body::json(StatusCode::OK, &whole))
+    let answer = body::json(StatusCode::OK, &whole);
+    Ok(match decided {
+        Some(id) => with_id(answer, id),
+        None => answer,
+    })
 }
 
-/// The answer to what is forbidden; `None` for a permit.
-async fn forbidden(
-    app: &App,
+/// The id of the decision, and the answer to what is forbidden; `None` for a permit.
+async fn forbidden<'a>(
+    app: &'a App,
     (snapshot, facts): (&Arc<Snapshot>, &Facts),
     identity: &Arc<Identity>,
     asked: &Asked,
-) -> Result<Option<Response>, ApiError> {
+) -> Result<(DecisionId<'a>, Option<Response>), ApiError> {
     let several = Cell::new(false);
     let param = |name: &str| {
         let value = asked.params.get(name)?;
@@ -93,18 +100,21 @@ async fn forbidden(
         context.insert("method".to_owned(), method.as_str().into());
     }
     let request = Request::proved(Arc::clone(identity), action, resource).with_context(Told::from(context));
-    let decision = gate::authorize(app.engine.world(snapshot, facts), &request, None).await?.decision;
+    let world = app.engine.world(snapshot, facts);
+    let gate::Authorized { decision, seen, .. } = gate::authorize(world, &request, None).await?;
     app.metrics.decided(decision.code, &decision.rules);
+    let id = app.next_id();
+    app.engine.record(&DecisionRecord::of(id, Via::Validate, world, Decided::One(&request, &decision)).with_seen(&seen));
     if decision.is_permit() {
-        return Ok(None);
+        return Ok((id, None));
     }
     let status = match decision.code {
         DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::FORBIDDEN,
     };
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
-    answer::write(&mut text, app.next_id(), &decision);
-    Ok(Some(of_type(status, JSON, text)))
+    answer::write(&mut text, id, &decision);
+    Ok((id, Some(of_type(status, JSON, text))))
 }
 
 /// A parameter: a text, or a list of one, as what reads queries makes of `?model=…`.
