@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Engine, EngineError};
 use crate::gate::{
-    self, Authorized, CandidatesDecision, Decided, DecisionRecord, Meters, Notice, Presented, Reserve, SettleError, Via,
-    Wish, World,
+    self, Authorized, CandidatesDecision, Decided, DecisionRecord, Meters, Notice, Presented, Reserve, SettleError,
+    Via, Wish, World,
 };
 use crate::meter::{Alert, Closed, DEFAULT_TTL_MS, ReservationId, Usage};
 use crate::model::{CandidatesRequest, Decision, Facts, Identity, Request};

@@ -191,9 +191,8 @@ impl<'a> Item<'a> {
         if !world.snapshot.reads_meters() {
             return None;
         }
-        let standings = |looks: &Vec<Look>| {
-            self.standings(looks.iter().map(|look| (look.standing, look.lack.is_some())))
-        };
+        let standings =
+            |looks: &Vec<Look>| self.standings(looks.iter().map(|look| (look.standing, look.lack.is_some())));
         let limits = self.looks.as_ref()?.as_ref().ok().map(standings);
         Some(Seen { resource: resource.clone(), limits })
     }

@@ -37,10 +37,11 @@ pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
 pub use manage::{ADMIN_POLICIES, MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
-    Ask, Clock, CloseError, Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Family, Fetch, FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError,
-    Keys, KeysOf, Later, Look, MOST_FAMILIES, MOST_USED, Meters, Notice, PUBLISHED_FOR_SECONDS, PasswordLookup,
-    PasswordWrite, PasswordWriteError, Passwords, RefreshDigest, Refreshed, Reply, Seen, StoreError, SubjectsOf,
-    TokenError, TokenStore, Tokens, Unproved, Via,
+    Ask, Clock, CloseError, Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Family, Fetch,
+    FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError, Keys, KeysOf, Later, Look,
+    MOST_FAMILIES, MOST_USED, Meters, Notice, PUBLISHED_FOR_SECONDS, PasswordLookup, PasswordWrite, PasswordWriteError,
+    Passwords, RefreshDigest, Refreshed, Reply, Seen, StoreError, SubjectsOf, TokenError, TokenStore, Tokens, Unproved,
+    Via,
 };
 pub use routes::{MAX_ROUTES, Mapped, Named, RouteError, RouteMap};
 pub use settle::{SettleError, Spent, extend, record, release, settle};

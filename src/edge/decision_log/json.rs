@@ -34,7 +34,11 @@ impl Json<'_> {
         self
     }
 
-    pub(super) fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut one: impl FnMut(&mut Self, T)) -> &mut Self {
+    pub(super) fn list<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut one: impl FnMut(&mut Self, T),
+    ) -> &mut Self {
         self.0.push(b'[');
         for (at, item) in items.into_iter().enumerate() {
             if at > 0 {

@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn a_rate_is_a_decimal_above_0_and_at_most_1() {
-        for (text, parts) in [("0.01", 10_000_000), ("1", WHOLE), ("1.0", WHOLE), ("0.000000001", 1), ("0.5", WHOLE / 2)]
+        for (text, parts) in
+            [("0.01", 10_000_000), ("1", WHOLE), ("1.0", WHOLE), ("0.000000001", 1), ("0.5", WHOLE / 2)]
         {
             assert_eq!(SampleRate::parse(text), Some(SampleRate(parts)), "{text}");
         }

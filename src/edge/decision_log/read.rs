@@ -254,20 +254,27 @@ impl Walk<'_> {
         if let Some(before) = self.before.or((head.seq == 1).then_some(NOTHING))
             && head.prev != chain::hex(&before)
         {
-            // Whoever is wrong, this line or the one before: the next line vouches for this one.
-            let vouched = ahead.and_then(|ahead| Head::of(&ahead.bytes)).is_some_and(|next| next.prev == chain::hex(&digest));
+            // This line was changed or the one before it. The next line vouches for this one; where there is none, nothing
+            // from the line before on is known to be as it was written.
+            let vouched =
+                ahead.is_none_or(|ahead| Head::of(&ahead.bytes).is_some_and(|next| next.prev == chain::hex(&digest)));
             if vouched && head.seq > 1 {
                 let (file, number) = self.place.clone();
                 return self.damaged((&file, number), head.seq - 1, "it was changed after it was written".to_owned());
             }
-            return self.damaged(place, head.seq, "it was changed after it was written, or stands where it did not".to_owned());
+            return self.damaged(
+                place,
+                head.seq,
+                "it was changed after it was written, or stands where it did not".to_owned(),
+            );
         }
         if head.event == "checkpoint" && !self.fits(&head, file) {
             let what = "the checkpoint states another root than that of the lines before it".to_owned();
             return self.damaged(place, head.seq, what);
         }
         if self.kept.0.iter().any(|(seq, kept)| *seq == head.seq && *kept != line.bytes) {
-            let what = "it is not the checkpoint that was kept elsewhere: what stands before it was written anew".to_owned();
+            let what =
+                "it is not the checkpoint that was kept elsewhere: what stands before it was written anew".to_owned();
             return self.damaged(place, head.seq, what);
         }
         self.take(&head, digest);

@@ -304,7 +304,13 @@ impl Writer {
         json.raw(r#""at":"#).shown(now).raw(r#","event":"file","previous":"#);
         match &previous {
             Some((file, size, root)) => {
-                json.raw(r#"{"file":"#).text(file).raw(r#","size":"#).plain(size).raw(r#","root":"#).text(root).raw("}");
+                json.raw(r#"{"file":"#)
+                    .text(file)
+                    .raw(r#","size":"#)
+                    .plain(size)
+                    .raw(r#","root":"#)
+                    .text(root)
+                    .raw("}");
             }
             None => {
                 json.raw("null");

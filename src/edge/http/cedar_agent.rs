@@ -30,7 +30,8 @@ pub(super) async fn answer(app: &App, body: &[u8]) -> Result<Response, ApiError>
     let gate::Authorized { decision, seen, .. } = gate::authorize(world, &request, None).await?;
     app.metrics.decided(decision.code, &decision.rules);
     let id = app.next_id();
-    app.engine.record(&DecisionRecord::of(id, Via::CedarAgent, world, Decided::One(&request, &decision)).with_seen(&seen));
+    app.engine
+        .record(&DecisionRecord::of(id, Via::CedarAgent, world, Decided::One(&request, &decision)).with_seen(&seen));
     let errors = decision.errors.iter().map(|error| format!("{}: {}", error.rule, error.message)).collect();
     let reason = decision.rules.iter().map(|rule| rule.id.as_str()).collect();
     let answer = Answer {

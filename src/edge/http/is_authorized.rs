@@ -70,8 +70,13 @@ pub(super) async fn answer_by(
             };
             let about = About { action: &parts.action, resource, candidates };
             let id = app.next_id();
-            let unproved =
-                Unproved { action: &parts.action, resource, candidates, context: Some(&parts.context), refusal: &refusal };
+            let unproved = Unproved {
+                action: &parts.action,
+                resource,
+                candidates,
+                context: Some(&parts.context),
+                refusal: &refusal,
+            };
             let (world, refused) = (app.engine.world(snapshot, facts), gate::Decided::Refused(unproved));
             app.engine.record(&DecisionRecord::of(id, Via::IsAuthorized, world, refused));
             answer::write_refused(&mut text, id, snapshot.revision(), &about, &refusal);
@@ -228,7 +233,8 @@ async fn decide_by_limits(
             Ok(Decided::One(decision, seen))
         }
         Asking::Candidates(request, explain) => {
-            let Authorized { decision, alerts, seen } = gate::authorize_candidates(world, request, wish.as_ref()).await?;
+            let Authorized { decision, alerts, seen } =
+                gate::authorize_candidates(world, request, wish.as_ref()).await?;
             app.alert(&alerts, snapshot, facts);
             let hint = counted(app, snapshot, facts, request, &decision, *explain);
             Ok(Decided::Candidates(decision, hint, seen))

@@ -170,7 +170,11 @@ fn outbox_text(outbox: &Outbox, out: &mut Text) {
 fn decision_log_text(engine: &Engine, out: &mut Text) {
     let Some(status) = engine.decision_log_status() else { return };
     let name = "tollgate_decision_log_records_total";
-    out.family(name, "counter", "Records of decisions by what became of them; lost ones are counted in the log itself.");
+    out.family(
+        name,
+        "counter",
+        "Records of decisions by what became of them; lost ones are counted in the log itself.",
+    );
     for (outcome, count) in [("written", status.written), ("lost", status.lost), ("summed_up", status.summed_up)] {
         out.line(name, &[("outcome", outcome)], count);
     }

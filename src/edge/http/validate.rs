@@ -104,7 +104,8 @@ async fn forbidden<'a>(
     let gate::Authorized { decision, seen, .. } = gate::authorize(world, &request, None).await?;
     app.metrics.decided(decision.code, &decision.rules);
     let id = app.next_id();
-    app.engine.record(&DecisionRecord::of(id, Via::Validate, world, Decided::One(&request, &decision)).with_seen(&seen));
+    app.engine
+        .record(&DecisionRecord::of(id, Via::Validate, world, Decided::One(&request, &decision)).with_seen(&seen));
     if decision.is_permit() {
         return Ok((id, None));
     }
