@@ -1,5 +1,6 @@
 //! `log`: the decision log, read back.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -138,11 +139,12 @@ fn summary(verified: &Verified) -> String {
     }
     if verified.missing > 0 {
         let missing = number(count(verified.missing), "record");
-        text.push_str(&format!("{missing} could not be written, as the log itself says\n"));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{missing} could not be written, as the log itself says");
     }
     if verified.unchecked > 0 {
         let unchecked = number(count(verified.unchecked), "record");
-        text.push_str(&format!("{unchecked} stand behind the last checkpoint\n"));
+        let _ = writeln!(text, "{unchecked} stand behind the last checkpoint");
     }
     shown(&text)
 }

@@ -85,7 +85,8 @@ fn change(folder: &Path, change: impl FnOnce(&mut Vec<String>)) {
 
 #[test]
 fn verify_names_the_first_record_that_is_wrong() {
-    let damages: [(&str, fn(&mut Vec<String>), &str); 5] = [
+    type Change = fn(&mut Vec<String>);
+    let damages: [(&str, Change, &str); 5] = [
         ("another outcome", |lines| lines[3] = lines[3].replace("forbid", "permit"), "record 4: it was changed"),
         ("a record less", |lines| drop(lines.remove(3)), "record 4: it is missing"),
         ("two swapped", |lines| lines.swap(3, 4), "record 4: it is missing"),

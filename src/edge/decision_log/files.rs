@@ -142,7 +142,7 @@ impl Folder {
             line.clear();
         }
         let name = newest.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let repaired = (torn > 0).then(|| Repaired { file: name, bytes: torn });
+        let repaired = (torn > 0).then_some(Repaired { file: name, bytes: torn });
         if torn > 0 {
             file.set_len(length)?;
             file.sync_all()?;

@@ -30,6 +30,12 @@ impl Clock for Now {
     }
 }
 
+/// Ten records; their ids follow those of the turn before.
+fn ten(turn: i64) -> Vec<u8> {
+    let first = turn.unsigned_abs() * 10;
+    records(first..first + 10)
+}
+
 /// Lines as [`line::write`] makes them.
 fn records(ids: impl IntoIterator<Item = u64>) -> Vec<u8> {
     let record = |id| format!("\"id\":\"p-{id}\",\"decision\":\"permit\",\"masked\":[]}}\n");
@@ -45,7 +51,8 @@ impl World {
 
     fn with(output: Output, state: State, repaired: Option<&files::Repaired>) -> Self {
         let (now, free) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicU64::new(50)));
-        let (told, checkpoints): (Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<u8>>>) = (Arc::default(), Arc::default());
+        let told: Arc<Mutex<Vec<String>>> = Arc::default();
+        let checkpoints: Arc<Mutex<Vec<u8>>> = Arc::default();
         let (telling, keeping, disk) = (Arc::clone(&told), Arc::clone(&checkpoints), Arc::clone(&free));
         let mut writer = Writer {
             shared: Arc::new(Shared::new(1024, OnFull::Drop)),
@@ -99,7 +106,7 @@ fn written(folder: &Path) -> std::path::PathBuf {
     let mut world = World::open(folder, 1 << 20);
     for turn in 0..3 {
         world.at(turn * 2_000);
-        world.take(records(turn as u64 * 10..turn as u64 * 10 + 10), 0);
+        world.take(ten(turn), 0);
     }
     world.writer.end();
     files::list(folder).unwrap()[0].path.clone()
@@ -152,7 +159,7 @@ fn files_take_turns_by_size_and_by_day_and_old_ones_go() {
     let mut world = World::open(temp.path(), 4_096);
     for turn in 0..10 {
         world.at(turn * 10);
-        world.take(records(turn as u64 * 10..turn as u64 * 10 + 10), 0);
+        world.take(ten(turn), 0);
     }
     let by_size = files::list(temp.path()).unwrap();
     assert!(by_size.len() > 3, "{by_size:?}");
@@ -249,9 +256,9 @@ proptest! {
         let stream = Full { room: Arc::clone(&room), taken: Arc::clone(&taken) };
         let mut world = World::with(Output::Stream(Box::new(stream)), State::at(Position::default()), None);
         let (mut made, mut dropped_before) = (0, 0);
-        for (number, (count, dropped, space)) in turns.into_iter().enumerate() {
+        for (number, (count, dropped, space)) in (0..).zip(turns) {
             room.store(space, Ordering::Relaxed);
-            world.at(number as i64 * 1_500);
+            world.at(number * 1_500);
             world.take(records(made..made + count), dropped);
             made += count;
             dropped_before += dropped;
@@ -279,7 +286,7 @@ proptest! {
         let last = bytes[..bytes.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
         let index = at.index(last);
         bytes[index] ^= with;
-        let line = 1 + bytes[..index].iter().filter(|byte| **byte == b'\n').count() as u64;
+        let line = 1 + bytes[..index].split(|byte| *byte == b'\n').skip(1).count() as u64;
         std::fs::write(&file, &bytes).unwrap();
         let damage = verify(temp.path(), &Kept::default()).unwrap().damage;
         prop_assert!(damage.is_some());

@@ -29,15 +29,18 @@ const LOOK_MS: i64 = 1_000;
 /// A buffer that grew beyond this is given back.
 const USUAL_BUFFER_BYTES: usize = 1024 * 1024;
 
+type Keep = dyn FnMut(&[u8]) -> io::Result<()> + Send;
+type Free = dyn Fn(&Output) -> Option<u64> + Send;
+
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) output: Output,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tell: Tell,
     /// Takes every checkpoint, to keep it elsewhere.
-    pub(super) keep: Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>,
+    pub(super) keep: Box<Keep>,
     /// How much of the disk is free, in percent.
-    pub(super) free: Box<dyn Fn(&Output) -> Option<u64> + Send>,
+    pub(super) free: Box<Free>,
     /// What this machine is called.
     pub(super) node: String,
     pub(super) state: State,
