@@ -53,7 +53,7 @@ fn decision_log(criterion: &mut Criterion) {
         let recorder = level.map(|level| {
             let folder = Destination::Folder(temp.path().join(name));
             let options = DecisionLogOptions { level, ..DecisionLogOptions::new(folder) };
-            Arc::new(Recorder::open(options, Arc::new(SystemClock), Arc::new(|_| {})).unwrap())
+            Arc::new(Recorder::open(options, Arc::new(SystemClock)).unwrap())
         });
         let engine = engine(recorder.clone().map(|recorder| recorder as Arc<dyn DecisionLog>));
         let request = request();

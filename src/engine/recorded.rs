@@ -22,8 +22,12 @@ impl Recording {
 impl Engine {
     /// The id of the next decision.
     pub(crate) fn next_decision(&self) -> DecisionId<'_> {
-        let Recording { process, decisions, .. } = &self.inner.recording;
-        DecisionId { process, number: decisions.fetch_add(1, Ordering::Relaxed) + 1 }
+        self.decision_id(self.inner.recording.decisions.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The id of the decision with this number.
+    pub(crate) fn decision_id(&self, number: u64) -> DecisionId<'_> {
+        DecisionId { process: &self.inner.recording.process, number }
     }
 
     /// Records a decision, where there is a decision log. Every interface calls this once for each decision that it makes,

@@ -122,7 +122,7 @@ fn a_library_may_use_the_log_of_the_server() {
     let temp = tempfile::TempDir::new().unwrap();
     let options =
         DecisionLogOptions { level: Level::All, ..DecisionLogOptions::new(Destination::Folder(temp.path().into())) };
-    let recorder = Recorder::open(options, Arc::new(SystemClock), Arc::new(|_| {})).unwrap();
+    let recorder = Recorder::open(options, Arc::new(SystemClock)).unwrap();
     let engine = builder().decision_log(Arc::new(recorder)).build().unwrap();
     ask_everything(&engine);
     // What waits is written when the last engine goes.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{machine, say};
+use super::machine;
 use crate::config::Settings;
 use crate::edge::clock::SystemClock;
 use crate::edge::decision_log::{DecisionLogError, Recorder};
@@ -15,10 +15,13 @@ use crate::edge::decision_log::{DecisionLogError, Recorder};
 pub(super) fn open(settings: &Settings) -> Result<Option<Arc<Recorder>>, DecisionLogError> {
     let node = if settings.webhook.node.is_empty() { machine() } else { settings.webhook.node.clone() };
     let Some(options) = settings.decision_log.options(&settings.data, node) else { return Ok(None) };
-    match Recorder::open(options, Arc::new(SystemClock), Arc::new(say)) {
+    match Recorder::open(options, Arc::new(SystemClock)) {
         Ok(recorder) => Ok(Some(Arc::new(recorder))),
         Err(error) if !settings.decision_log.is_wanted => {
-            say(&format!("warning: decisions are not recorded: {error}; set decision_log.level to off, or say where"));
+            tracing::warn!(
+                target: "tollgate::decision_log",
+                "decisions are not recorded: {error}; set `decision_log.level` to off, or `decision_log.file.directory`",
+            );
             Ok(None)
         }
         Err(error) => Err(error),

@@ -20,7 +20,7 @@ pub enum Level {
     /// Decisions that forbid.
     #[default]
     Forbids,
-    /// Decisions that forbid, permits that hold something on a limit, and a share of all other permits.
+    /// Decisions that forbid, permits that hold or charge something on a limit, and a share of all other permits.
     Sample(SampleRate),
     /// None.
     Off,
@@ -33,7 +33,9 @@ impl Level {
         match self {
             Self::All => true,
             Self::Forbids => forbids(),
-            Self::Sample(rate) => forbids() || record.reservation().is_some() || rate.takes(record.id),
+            Self::Sample(rate) => {
+                forbids() || record.reservation().is_some() || record.charging.is_some() || rate.takes(record.id)
+            }
             Self::Off => false,
         }
     }

@@ -91,6 +91,13 @@ impl<'r> Line<'_, 'r> {
         if let Some(reserve) = record.reserve {
             self.reserve(reserve);
         }
+        if let Some(charging) = record.charging {
+            self.json.raw(r#","charge":{"#);
+            if let Some(bytes) = charging.body_bytes {
+                self.json.raw(r#""body_bytes":"#).plain(bytes);
+            }
+            self.json.raw("}");
+        }
     }
 
     fn outcome(&mut self, record: &DecisionRecord<'r>) {
@@ -471,6 +478,7 @@ mod tests {
             revision: "rev",
             via: Via::Library,
             reserve: None,
+            charging: None,
             seen,
             decided: Decided::One(request, &decision),
         };

@@ -41,8 +41,22 @@ const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// What a record usually takes.
 const USUAL_RECORD_BYTES: usize = 1024;
 
-/// Takes a message for whoever watches the process.
-pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
+/// How urgent an event of the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    Info,
+    Warning,
+}
+
+/// Takes an event for whoever watches the process.
+type Tell = Arc<dyn Fn(Urgency, &str) + Send + Sync>;
+
+fn trace(urgency: Urgency, message: &str) {
+    match urgency {
+        Urgency::Info => tracing::info!(target: "tollgate::decision_log", "{message}"),
+        Urgency::Warning => tracing::warn!(target: "tollgate::decision_log", "{message}"),
+    }
+}
 
 /// Where the log goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,12 +146,12 @@ thread_local! {
 }
 
 impl Recorder {
-    /// Opens the log, repairs its end, and begins to write. `tell` gets what people should know: that the log has stopped or
-    /// goes on, and checkpoints.
+    /// Opens the log, repairs its end, and begins to write. That it has stopped or goes on, and checkpoints, are `tracing`
+    /// events.
     ///
     /// # Errors
     /// Where its files cannot be opened, or another process writes them.
-    pub fn open(options: DecisionLogOptions, clock: Arc<dyn Clock>, tell: Tell) -> Result<Self, DecisionLogError> {
+    pub fn open(options: DecisionLogOptions, clock: Arc<dyn Clock>) -> Result<Self, DecisionLogError> {
         let keeping = Keeping { most_bytes: options.max_bytes, keep_days: options.keep_days };
         let (output, position, repaired) = match &options.destination {
             Destination::Folder(path) => {
@@ -159,7 +173,7 @@ impl Recorder {
             shared: Arc::clone(&shared),
             output,
             clock,
-            tell,
+            tell: Arc::new(trace),
             keep: Box::new(keep),
             free: Box::new(Output::free_percent),
             node: options.node,

@@ -58,7 +58,7 @@ impl World {
             shared: Arc::new(Shared::new(1024, OnFull::Drop)),
             output,
             clock: Arc::new(Now(Arc::clone(&now))),
-            tell: Arc::new(move |text| telling.lock().unwrap().push(text.to_owned())),
+            tell: Arc::new(move |_, text| telling.lock().unwrap().push(text.to_owned())),
             keep: Box::new(move |line| {
                 keeping.lock().unwrap().extend_from_slice(line);
                 Ok(())

@@ -9,7 +9,7 @@ use super::chain;
 use super::files::{Output, Position, Repaired};
 use super::json::Json;
 use super::queue::Taken;
-use super::{Shared, Tell};
+use super::{Shared, Tell, Urgency};
 use crate::gate::Clock;
 use crate::model::Timestamp;
 
@@ -205,9 +205,10 @@ impl Writer {
 
     fn stop(&mut self, why: String) {
         if !self.state.told_stopped {
-            (self.tell)(&format!(
-                "warning: the decision log has stopped: {why}; decisions go on, and the log will say how many it has missed"
-            ));
+            let message = format!(
+                "the decision log has stopped: {why}; decisions go on, and the log will say how many it has missed"
+            );
+            (self.tell)(Urgency::Warning, &message);
         }
         self.state.told_stopped = true;
         self.state.stopped = Some(why);
@@ -218,7 +219,7 @@ impl Writer {
     /// Says that lines are written again.
     fn goes_on(&mut self) {
         if std::mem::take(&mut self.state.told_stopped) {
-            (self.tell)("the decision log goes on");
+            (self.tell)(Urgency::Info, "the decision log goes on");
             self.shared.stopped.store(false, Ordering::Relaxed);
             self.shared.queue.stopped(false);
         }
@@ -364,12 +365,14 @@ impl Writer {
         if let Err(error) = &kept
             && !self.state.keep_failed
         {
-            (self.tell)(&format!("warning: a checkpoint of the decision log cannot be kept elsewhere: {error}"));
+            let message = format!("a checkpoint of the decision log cannot be kept elsewhere: {error}");
+            (self.tell)(Urgency::Warning, &message);
         }
         self.state.keep_failed = kept.is_err();
         if passed(self.state.told_at, now, TOLD_MS) {
             self.state.told_at = Some(now);
-            (self.tell)(&format!("decision log: {}", String::from_utf8_lossy(&line).trim_end()));
+            let message = format!("decision log: {}", String::from_utf8_lossy(&line).trim_end());
+            (self.tell)(Urgency::Info, &message);
         }
         Ok(())
     }

@@ -27,9 +27,9 @@ pub(super) async fn answer(app: &App, body: &[u8]) -> Result<Response, ApiError>
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
     let world = app.engine.world(&snapshot, &facts);
+    let id = app.next_id(snapshot.revision());
     let gate::Authorized { decision, seen, .. } = gate::authorize(world, &request, None).await?;
     app.metrics.decided(decision.code, &decision.rules);
-    let id = app.next_id();
     app.engine
         .record(&DecisionRecord::of(id, Via::CedarAgent, world, Decided::One(&request, &decision)).with_seen(&seen));
     let errors = decision.errors.iter().map(|error| format!("{}: {}", error.rule, error.message)).collect();

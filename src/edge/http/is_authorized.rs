@@ -5,6 +5,7 @@ use std::task::Poll;
 
 use hyper::StatusCode;
 use tokio::runtime::Handle;
+use tracing::{Instrument as _, Span};
 
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
@@ -52,14 +53,16 @@ pub(super) async fn answer_by(
     app: &App,
     snapshot: &Arc<Snapshot>,
     facts: &Facts,
-    (peer, asked): (&Peer, &Asked),
+    (_peer, asked): (&Peer, &Asked),
 ) -> Result<Answered, ApiError> {
+    // Before anything is decided, so that whatever is logged meanwhile names the decision.
+    let id = app.next_id(snapshot.revision());
     let (credential, parts) = match asked {
-        Asked::Named(question) => return answer_question(app, snapshot, facts, question).await,
+        Asked::Named(question) => return answer_question(app, snapshot, facts, (id, question)).await,
         Asked::Unproved(credential, parts) => (credential, parts),
     };
-    match caller::identify(app, snapshot, &caller::presented(credential, parts, peer), facts.now).await {
-        Ok(identity) => answer_question(app, snapshot, facts, &parts.clone().proved(&identity)).await,
+    match caller::identify(app, snapshot, &caller::presented(credential, parts, snapshot)?, facts.now).await {
+        Ok(identity) => answer_question(app, snapshot, facts, (id, &parts.clone().proved(&identity))).await,
         Err(refusal) => {
             let code = refusal.reason.code();
             app.metrics.decided(code, &[]);
@@ -69,7 +72,6 @@ pub(super) async fn answer_by(
                 What::Candidates { router, candidates } => (router.as_ref(), Some(candidates.as_slice())),
             };
             let about = About { action: &parts.action, resource, candidates };
-            let id = app.next_id();
             let unproved = Unproved {
                 action: &parts.action,
                 resource,
@@ -89,7 +91,7 @@ async fn answer_question(
     app: &App,
     snapshot: &Snapshot,
     facts: &Facts,
-    asked: &Question,
+    (id, asked): (DecisionId<'_>, &Question),
 ) -> Result<Answered, ApiError> {
     let key = asked.wanted.as_ref().and_then(|wanted| wanted.idempotency.as_ref());
     if let Some((key, digest)) = key
@@ -99,7 +101,6 @@ async fn answer_question(
     }
     let decided = decide(app, snapshot, facts, asked).await?;
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
-    let id = app.next_id();
     if let Some(record) = decided.record(id, app.engine.world(snapshot, facts), asked) {
         app.engine.record(&record);
     }
@@ -281,7 +282,7 @@ where
     match begun {
         Poll::Ready(done) => done,
         Poll::Pending => {
-            let ended = tokio::spawn(work).await;
+            let ended = tokio::spawn(work.in_current_span()).await;
             ended.map_err(|_| ApiError::new(ErrorCode::Unavailable, "the server is about to end"))?
         }
     }
@@ -295,6 +296,6 @@ where
 {
     let unavailable = || ApiError::new(ErrorCode::Unavailable, "the server is about to end");
     let _permit = app.explaining.acquire().await.map_err(|_| unavailable())?;
-    let shared = Arc::clone(app);
-    tokio::task::spawn_blocking(move || work(&shared)).await.map_err(|_| unavailable())
+    let (shared, span) = (Arc::clone(app), Span::current());
+    tokio::task::spawn_blocking(move || span.in_scope(|| work(&shared))).await.map_err(|_| unavailable())
 }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::gate::authorize::World;
+use crate::gate::authorize::{Charging, World};
 use crate::gate::candidates::CandidatesDecision;
 use crate::gate::spend::Reserve;
 use crate::model::{
@@ -103,6 +103,8 @@ pub struct DecisionRecord<'a> {
     pub via: Via,
     /// What the request asked to hold.
     pub reserve: Option<&'a Reserve>,
+    /// How a permitted request is charged at once.
+    pub charging: Option<&'a Charging>,
     /// The standings that conditions saw; empty where no condition of the bundle reads any.
     pub seen: &'a [Seen],
     /// The question and its decision.
@@ -114,7 +116,7 @@ impl<'a> DecisionRecord<'a> {
     #[must_use]
     pub fn of(id: DecisionId<'a>, via: Via, world: World<'a>, decided: Decided<'a>) -> Self {
         let (at, revision) = (world.facts.now, &**world.snapshot.revision());
-        Self { id, at, revision, via, reserve: None, seen: &[], decided }
+        Self { id, at, revision, via, reserve: None, charging: None, seen: &[], decided }
     }
 
     /// The same, with what conditions saw of limits.
@@ -127,6 +129,12 @@ impl<'a> DecisionRecord<'a> {
     #[must_use]
     pub fn with_reserve(self, reserve: Option<&'a Reserve>) -> Self {
         Self { reserve, ..self }
+    }
+
+    /// The same, of a request that is charged at once where it is permitted.
+    #[must_use]
+    pub fn with_charging(self, charging: &'a Charging) -> Self {
+        Self { charging: Some(charging), ..self }
     }
 
     /// Permit or forbid.
