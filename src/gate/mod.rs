@@ -11,6 +11,7 @@ mod evaluate;
 mod explain;
 mod failures;
 mod gather;
+mod idempotency;
 mod manage;
 mod narrow;
 mod ports;
@@ -18,6 +19,7 @@ mod routes;
 mod settle;
 mod spend;
 mod standing;
+mod usage;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
 pub use authenticate::{
@@ -35,6 +37,7 @@ pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
+pub use idempotency::{ClientKey, KeyUse, ScopedKey};
 pub use manage::{ADMIN_POLICIES, MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
     Ask, Clock, CloseError, Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Family, Fetch,
@@ -47,3 +50,4 @@ pub use routes::{Found, MAX_ROUTES, Mapped, Named, PatternError, RouteError, Rou
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;
 pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, StandingsOf, standings};
+pub use usage::{ReportedUsage, Stated};

@@ -540,7 +540,7 @@ mod tests {
             used: crate::model::Amount::ZERO,
             held: crate::model::Amount::ZERO,
             resets_at: None,
-            short: false,
+            shortage: None,
         };
         let seen = [Seen { resource: "Model::\"a/b\"".parse().unwrap(), limits: Some(vec![standing]) }];
         let masked = record_of(&request(json!({ "end_user": "cust-7" })), &Mask::usual(), &seen);

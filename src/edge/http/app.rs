@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::body::BodyLimits;
+use super::host::HostName;
 use super::keys::KeyDesk;
 use super::metrics::Metrics;
 use super::passwords::PasswordDesk;
@@ -18,7 +19,7 @@ use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::edge::telemetry;
 use crate::engine::Engine;
-use crate::gate::{DecisionId, RouteMap, Tokens};
+use crate::gate::{ClientKey, DecisionId, RouteMap, Tokens};
 use crate::meter::Alert;
 use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
@@ -30,6 +31,9 @@ pub(super) struct App {
     refusals: RefusalLog,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
+    /// Whether that is so only where the `Host` is one of the loopback's or of `hosts`.
+    pub(super) checks_host: bool,
+    pub(super) hosts: Vec<HostName>,
     /// What requests of gateways ask for.
     pub(super) routes: RouteMap,
     /// Whether every call of `/v1/auth/validate` is decided.
@@ -56,7 +60,12 @@ pub(super) struct App {
     pub(super) explaining: Semaphore,
     /// Whose turn it is to read the books.
     pub(super) reading_books: Semaphore,
+    started: Instant,
 }
+
+/// For how long after a start keys are also looked for under the name that they had before they were scoped: what was
+/// reserved with one lives for an hour unless it is extended, and is known for a day after its end.
+const UNSCOPED_KEYS_FOR: Duration = Duration::from_hours(48);
 
 impl App {
     pub(super) fn new(engine: Engine, body: BodyLimits, options: &HttpOptions) -> Self {
@@ -68,6 +77,8 @@ impl App {
             metrics: Metrics::default(),
             refusals: RefusalLog::default(),
             open: options.open,
+            checks_host: options.checks_host,
+            hosts: options.hosts.clone(),
             routes: options.routes.clone(),
             validate_authorizes: options.validate_authorizes,
             credential_headers: options.credential_headers.clone(),
@@ -82,7 +93,15 @@ impl App {
             budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),
             explaining: Semaphore::new(workers),
             reading_books: Semaphore::new(1),
+            started: Instant::now(),
         }
+    }
+
+    /// A client's key as it is looked for: under the name that keys had before they were scoped only while this process may
+    /// be younger than the upgrade by less than such a key is known.
+    pub(super) fn as_known(&self, key: &ClientKey) -> ClientKey {
+        let unscoped_digest = key.unscoped_digest.filter(|_| self.started.elapsed() < UNSCOPED_KEYS_FOR);
+        ClientKey { unscoped_digest, ..key.clone() }
     }
 
     /// Tells that percents of limits were crossed.
