@@ -44,10 +44,11 @@ pub use gather::{Applying, applicable};
 pub use idempotency::{ClientKey, KeyUse, ScopedKey};
 pub use manage::{ADMIN_POLICIES, MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
-    Ask, Clock, CloseError, Family, Fetch, FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError,
-    Keys, KeysOf, Later, Look, MOST_FAMILIES, MOST_USED, Meters, Notice, PUBLISHED_FOR_SECONDS, PasswordLookup,
-    PasswordWrite, PasswordWriteError, Passwords, RefreshDigest, Refreshed, Reply, StoreError, SubjectsOf, TokenError,
-    TokenStore, Tokens,
+    Ask, Clock, CloseError, Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Family, Fetch,
+    FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError, Keys, KeysOf, Later, Look,
+    MOST_FAMILIES, MOST_USED, Meters, Notice, PUBLISHED_FOR_SECONDS, PasswordLookup, PasswordWrite, PasswordWriteError,
+    Passwords, RefreshDigest, Refreshed, Reply, Seen, StoreError, SubjectsOf, TokenError, TokenStore, Tokens, Unproved,
+    Via,
 };
 pub use routes::{Found, MAX_ROUTES, Mapped, Named, PatternError, RouteError, RouteLimits, RouteMap, check_route_path};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
