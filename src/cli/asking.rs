@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::output::{self, Exit};
 use super::session::{SessionArguments, SessionError, Sessions};
+use crate::config::WatchedFile;
 use crate::edge::outgoing::Address;
 use crate::model::SecretText;
 
@@ -64,6 +65,13 @@ pub(super) fn read_credential(path: &Path) -> Result<SecretText, String> {
     let mut text = zeroize::Zeroizing::new(String::new());
     // One more, so that what is too long is not taken for what it begins with.
     let most = MAX_CREDENTIAL_BYTES + 1;
+    if path != Path::new("-") {
+        let file =
+            WatchedFile { setting: "the credential".to_owned(), path: path.to_owned(), is_secret: true };
+        if let Some(warning) = file.check()? {
+            output::note(format_args!("warning: {warning}"));
+        }
+    }
     let read = if path == Path::new("-") {
         std::io::stdin().lock().take(most).read_to_string(&mut text)
     } else {

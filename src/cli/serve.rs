@@ -85,6 +85,10 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return usage(&error),
     };
+    match settings.check_secret_files() {
+        Ok(warnings) => warnings.iter().for_each(|warning| say(&format!("warning: {warning}"))),
+        Err(error) => return usage(&error),
+    }
     // On a thread of its own, since nobody knows how much stack the first one has.
     let serving = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || serve(&settings));
     match serving.map(std::thread::JoinHandle::join) {
@@ -139,6 +143,7 @@ fn serve(settings: &Settings) -> ExitCode {
         .watch(true)
         .first_must_load(false)
         .strict(settings.strict)
+        .admin_policies(settings.identity.admin_policies)
         .guarded(settings.guard)
         .watch_options(settings.watch_options())
         .on_load(move |live| {

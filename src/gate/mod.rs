@@ -16,13 +16,15 @@ mod narrow;
 mod ports;
 mod routes;
 mod settle;
+mod shipped;
 mod spend;
 mod standing;
+mod widen;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
 pub use authenticate::{
     Authenticator, Credential, Described, Peer, Presented, Recalled, ToldOf, Verdict, authenticate, has_limits,
-    has_role, is_disabled, is_narrowed, recall, told_of,
+    has_role, is_disabled, is_narrowed, is_used_from, person, recall, told_of,
 };
 pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates};
 pub use books::{
@@ -35,7 +37,7 @@ pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
-pub use manage::{ADMIN_POLICIES, MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
+pub use manage::{MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
     Ask, Clock, CloseError, Family, Fetch, FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError,
     Keys, KeysOf, Later, Look, MOST_FAMILIES, MOST_USED, Meters, Notice, PUBLISHED_FOR_SECONDS, PasswordLookup,
@@ -44,5 +46,6 @@ pub use ports::{
 };
 pub use routes::{MAX_ROUTES, Mapped, Named, RouteError, RouteMap};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
+pub use shipped::ADMIN_POLICIES;
 pub use spend::Reserve;
 pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, StandingsOf, standings};

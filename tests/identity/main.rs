@@ -29,6 +29,7 @@ mod in_code;
 mod introspection;
 mod issuer;
 mod jose;
+mod key_rules;
 mod keys;
 mod keys_command;
 mod layer;

@@ -15,6 +15,7 @@ mod credential;
 mod errors;
 mod grammar;
 mod guard;
+mod itself;
 mod is_authorized;
 mod keys;
 mod metrics;
@@ -32,7 +33,7 @@ mod tokens;
 mod validate;
 mod wire;
 
-pub use keys::KeyDesk;
+pub use keys::{KeyDesk, KeyDeskOptions};
 pub use passwords::PasswordDesk;
 pub use router::routes;
 pub use server::{HttpOptions, Server, Stopped};

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::app::App;
 use super::body::BodyLimits;
 use super::caller::Peer;
-use super::keys::KeyDesk;
+use super::keys::{self, KeyDesk};
 use super::pace::{Pace, Paced, Times};
 use super::passwords::PasswordDesk;
 use super::router::Routes;
@@ -173,6 +173,9 @@ impl Server {
         let room = Arc::new(Semaphore::new(self.options.connections));
         let (stopping, told) = watch::channel(false);
         let options = Arc::new(self.options.clone());
+        let app = self.routes.app();
+        let orphans = app.keys.get().map(|desk| keys::orphans::follow(desk.clone(), app.engine.clone()));
+        let _orphans = orphans.map(|orphans| Following(tokio::spawn(orphans)));
         let _following = self.tls.clone().map(|tls| Following(tokio::spawn(tls.follow())));
         let mut stop = pin!(stop);
         loop {

@@ -34,7 +34,7 @@ pub use digest::{DigestFile, DigestProvider};
 #[cfg(feature = "tower")]
 pub use headers::{CredentialHeaders, HeadersError, after_bearer};
 #[cfg(feature = "server")]
-pub(crate) use keys::identity_of_key;
+pub(crate) use keys::{identity_of_key, is_known_owner};
 pub use keys::{KeyOptions, KeyProvider};
 #[cfg(feature = "passwords")]
 pub use passwords::{
