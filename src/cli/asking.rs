@@ -66,8 +66,7 @@ pub(super) fn read_credential(path: &Path) -> Result<SecretText, String> {
     // One more, so that what is too long is not taken for what it begins with.
     let most = MAX_CREDENTIAL_BYTES + 1;
     if path != Path::new("-") {
-        let file =
-            WatchedFile { setting: "the credential".to_owned(), path: path.to_owned(), is_secret: true };
+        let file = WatchedFile { setting: "the credential".to_owned(), path: path.to_owned(), is_secret: true };
         if let Some(warning) = file.check()? {
             output::note(format_args!("warning: {warning}"));
         }

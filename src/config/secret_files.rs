@@ -55,7 +55,10 @@ impl WatchedFile {
             return Ok(None);
         }
         let who = if mode & OTHERS_READ != 0 { "everybody on this machine can read" } else { "its group can write" };
-        Ok(Some(format!("{setting}: {who} {path} (mode {:04o}), which holds a secret; `chmod 600 {path}`", mode & 0o7777)))
+        Ok(Some(format!(
+            "{setting}: {who} {path} (mode {:04o}), which holds a secret; `chmod 600 {path}`",
+            mode & 0o7777
+        )))
     }
 }
 
@@ -88,7 +91,8 @@ impl Settings {
         if self.identity.providers.iter().any(|provider| keeps_keys(&provider.kind)) {
             secret(&mut files, "data", Some(&self.data.join("keys.pepper")));
         }
-        let trusted = [("tls.certificate_file", &self.tls.certificate_file), ("tls.client_ca_file", &self.tls.client_ca_file)];
+        let trusted =
+            [("tls.certificate_file", &self.tls.certificate_file), ("tls.client_ca_file", &self.tls.client_ca_file)];
         for (setting, path) in trusted {
             files.extend(path.as_ref().map(|path| WatchedFile::trusted(setting, path)));
         }

@@ -172,7 +172,10 @@ impl Manager<'_> {
         if let Some(pause) = before.details().disabled.as_ref().filter(|_| key.details().disabled.is_none())
             && pause.by != self.person()
         {
-            return too_wide("disabled", format!("the key was paused by {}; they or an administrator lift that", pause.by));
+            return too_wide(
+                "disabled",
+                format!("the key was paused by {}; they or an administrator lift that", pause.by),
+            );
         }
         self.check_given(key, Some(before))?;
         self.check_owner(right, &key.owner)

@@ -51,11 +51,8 @@ impl Asked<'_> {
     /// Every policy, and whether it permits.
     pub(super) fn traces(&self) -> Vec<RuleTrace> {
         let permitting = self.permitting().unwrap_or_default();
-        let trace = |id: SmolStr| RuleTrace {
-            matches: Ok(permitting.contains(&id)),
-            rule: reference(id),
-            clauses: Vec::new(),
-        };
+        let trace =
+            |id: SmolStr| RuleTrace { matches: Ok(permitting.contains(&id)), rule: reference(id), clauses: Vec::new() };
         POLICIES.policies().filter_map(|policy| id_of(policy.id())).map(trace).collect()
     }
 

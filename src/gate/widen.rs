@@ -314,7 +314,8 @@ mod tests {
         let paused = || KeyDetails { disabled: Some(pause.clone()), ..KeyDetails::default() };
         assert_eq!(compared(KeyDetails::default(), paused()), None);
         assert_eq!(compared(paused(), KeyDetails::default()), Some("disabled"));
-        let ends = |at: Option<i64>| KeyRecord { expires_at: at.map(Timestamp::from_millis), ..key(KeyDetails::default()) };
+        let ends =
+            |at: Option<i64>| KeyRecord { expires_at: at.map(Timestamp::from_millis), ..key(KeyDetails::default()) };
         let bundle = snapshot();
         assert_eq!(widened(&ends(Some(5)), &ends(Some(4)), &bundle), None);
         assert_eq!(widened(&ends(None), &ends(Some(4)), &bundle), None);

@@ -301,10 +301,10 @@ impl KeyRecord {
         Some(self.used_at.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Timestamp::from_millis)
     }
 
-    /// Whether it has ended for good at `now`: it was revoked, or has expired.
+    /// Whether it has ended at `now` by its own end.
     #[must_use]
-    pub fn has_ended(&self, now: Timestamp) -> bool {
-        self.details().revoked.is_some() || self.expires_at.is_some_and(|end| now >= end)
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| now >= end)
     }
 
     /// Whether it ends later than at `end`, or never.

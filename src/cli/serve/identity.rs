@@ -41,11 +41,8 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
     let of_keys = settings.identity.keys().cloned().unwrap_or_default();
     let unknown_owners = of_keys.unknown_owners;
     let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 60 * 60);
-    let options = KeyDeskOptions {
-        unknown_owners,
-        session_key: days(of_keys.max_days),
-        orphaned_for: days(of_keys.orphan_days),
-    };
+    let options =
+        KeyDeskOptions { unknown_owners, session_key: days(of_keys.max_days), orphaned_for: days(of_keys.orphan_days) };
     let keys = store.as_ref().map(|store| {
         let keys = || Arc::clone(&store.keys);
         made.desk = Some(KeyDesk::new(keys(), options));

@@ -88,7 +88,15 @@ impl Default for IdentitySettings {
         let failures = Some(FailureLimits::default());
         let providers = vec![Provider::keys()];
         let tokens = Some(TokenSettings::default());
-        Self { loopback_closed: false, key_headers, failures, admin_policies: true, tokens, providers, files: Vec::new() }
+        Self {
+            loopback_closed: false,
+            key_headers,
+            failures,
+            admin_policies: true,
+            tokens,
+            providers,
+            files: Vec::new(),
+        }
     }
 }
 

@@ -91,7 +91,8 @@ pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -
 fn may_view(app: &App, snapshot: &Snapshot, identity: &Arc<Identity>, head: &Head, peer: &Peer) -> bool {
     let Some(asked) = query::principal(head.uri.query()) else { return false };
     let kept = app.keys.get().and_then(|desk| desk.identity(&asked).ok().flatten());
-    let owner = kept.and_then(|kept| kept.owner.clone()).or_else(|| snapshot.owner_of(&asked)).unwrap_or_else(|| asked.clone());
+    let owner =
+        kept.and_then(|kept| kept.owner.clone()).or_else(|| snapshot.owner_of(&asked)).unwrap_or_else(|| asked.clone());
     // A narrowed key sees what it has used itself, and what its owner has, by whose limits it is bound.
     let is_own = identity.principal.kind() == "ApiKey" && gate::person(snapshot, identity) == owner;
     let sees_itself = is_own && gate::is_used_from(snapshot, identity, peer.address) && !identity.replaced;

@@ -8,7 +8,7 @@ use super::caller::{self, Admitted, Peer};
 use super::errors::{ApiError, ErrorCode};
 use super::wire::{Asked, Asking, Silence};
 use crate::gate;
-use crate::model::{EntityUid, GATEWAY, Identity, Request};
+use crate::model::{ADMINISTRATOR, EntityUid, GATEWAY, Identity, Request};
 use crate::policy::Snapshot;
 
 /// What becomes of a question that says nothing about `reserve`: a caller that may hold nothing only checks.
@@ -78,7 +78,11 @@ fn itself(
 }
 
 fn another(param: &str, identity: &Identity) -> ApiError {
-    let message = format!("{} may ask about itself alone: to ask about others takes the role `{GATEWAY}`", identity.principal);
+    let message = format!(
+        "{} has none of the roles that a question about others takes, or its key is narrowed and may not use them: \
+         `{GATEWAY}`, `{ADMINISTRATOR}`; without them it asks about itself alone",
+        identity.principal
+    );
     refused(param, message)
 }
 

@@ -28,8 +28,7 @@ use crate::model::{
 };
 
 /// What a body is.
-const FORM: &str =
-    "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}, with a `current_password` where it takes one";
+const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}, with a `current_password` where it takes one";
 
 /// Where passwords are set.
 #[derive(Clone)]
@@ -180,7 +179,8 @@ impl Work<'_> {
     /// that guesses at it are slowed as guesses at any password.
     async fn check_current(&self, app: &App, current: Option<SecretText>) -> Result<(), ApiError> {
         let asking = self.caller;
-        let refused = |message: &str| Err(ApiError { param: "current_password".to_owned(), ..forbidden(message.to_owned()) });
+        let refused =
+            |message: &str| Err(ApiError { param: "current_password".to_owned(), ..forbidden(message.to_owned()) });
         let Some(password) = current else {
             if !asking.manager().needs_current_password(&self.user) {
                 return Ok(());
@@ -194,7 +194,9 @@ impl Work<'_> {
         let presented = Presented { credential, source: asking.peer, request: Described::default() };
         match caller::identify(app, &asking.snapshot, &presented, asking.facts.now).await {
             // The mark tells that the password is one that is kept here, and not that another server says so.
-            Ok(proved) if proved.principal == self.user && proved.method == AuthMethod::Basic && proved.mark.is_some() => {
+            Ok(proved)
+                if proved.principal == self.user && proved.method == AuthMethod::Basic && proved.mark.is_some() =>
+            {
                 Ok(())
             }
             Err(refusal)

@@ -66,11 +66,7 @@ impl Route {
             | Self::Token
             | Self::PublishedKeys => Access::Everybody,
             Self::IsAuthorized | Self::Batch | Self::CedarAgent => Access::Check,
-            Self::Validate
-            | Self::Settle
-            | Self::Release
-            | Self::Extend
-            | Self::Usage => Access::Gateway,
+            Self::Validate | Self::Settle | Self::Release | Self::Extend | Self::Usage => Access::Gateway,
             Self::Limits => Access::Standing,
             Self::Books => Access::Usage,
             Self::Metrics | Self::Bundle => Access::Monitor,

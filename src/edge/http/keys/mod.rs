@@ -292,8 +292,8 @@ impl Caller {
         let is_strict = is_strict(query)?;
         let wish = Wish::read(body, read::CHANGE)?;
         let (before, right) = self.find(id)?;
-        if before.has_ended(self.facts.now) {
-            let message = "the key is revoked or has expired, and nobody changes it any more; make a new one";
+        if before.has_expired(self.facts.now) {
+            let message = "the key has expired, which has ended it for everybody; make a new one";
             return Err(ApiError::new(ErrorCode::Conflict, message));
         }
         let warnings = self.warnings(&wish, is_strict)?;
@@ -359,7 +359,7 @@ impl Caller {
     async fn rotate(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {
         let grace_ms = Wish::read(body, read::ROTATE)?.grace_ms.unwrap_or(0);
         let (key, right) = self.find(id)?;
-        if key.has_ended(self.facts.now) {
+        if key.details().revoked.is_some() || key.has_expired(self.facts.now) {
             let message = "the key is revoked or has expired, and stays so with another secret; make a new one";
             return Err(ApiError::new(ErrorCode::Conflict, message));
         }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::model::{
-    AllowedPath, EntityUid, KeyDetails, KeyHash, KeyRecord, Narrowed, Network, PasswordHash,
-    PasswordRecord, Pause, Revocation, Timestamp, key_hash_text, parse_key_hash,
+    AllowedPath, EntityUid, KeyDetails, KeyHash, KeyRecord, Narrowed, Network, PasswordHash, PasswordRecord, Pause,
+    Revocation, Timestamp, key_hash_text, parse_key_hash,
 };
 use crate::policy::parse::key_limits;
 
@@ -183,9 +183,7 @@ fn details(id: &str, more: More) -> Result<KeyDetails, String> {
         let (at, by) = (Timestamp::from_millis(at), by(who)?);
         Ok::<_, String>(Revocation { at, by, reason: Some(reason).filter(|reason| !reason.is_empty()) })
     };
-    let disabled = |(at, by): (i64, String)| {
-        Ok::<_, String>(Pause { at: Timestamp::from_millis(at), by: uid(&by)? })
-    };
+    let disabled = |(at, by): (i64, String)| Ok::<_, String>(Pause { at: Timestamp::from_millis(at), by: uid(&by)? });
     let limits = more.limits.as_deref().map_or_else(|| Ok(Vec::new()), |text| key_limits(id, text))?;
     Ok(KeyDetails {
         created_by: by(more.created_by)?,
