@@ -6,7 +6,6 @@ use std::sync::Arc;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::additional::Additional;
-use super::authenticate::is_narrowed;
 use super::context::RequestContext;
 use super::evaluate::{Evaluation, Question, evaluate};
 use super::explain::{self, Explanation};
@@ -341,22 +340,20 @@ impl<'a> Case<'a> {
     /// may be in other hands.
     fn manages_nothing(&self, resource: &Subject) -> Option<RuleReference> {
         let asked = self.asked(resource);
-        let action = self.snapshot.schema.action_at(self.action).filter(|action| action.name != VIEW_USAGE)?;
-        if !asked.is_admin() || action.principals.is_empty() {
+        let action = self.snapshot.schema.action_at(self.action)?;
+        if action.name == VIEW_USAGE || !asked.is_admin() {
             return None;
         }
-        let (key, why) = match self.identity {
-            Some(identity) if identity.replaced => (identity.principal.clone(), "replaced"),
-            Some(identity) if is_narrowed(self.snapshot, identity) => (identity.principal.clone(), "narrowed"),
-            Some(_) => return None,
-            None => {
-                let (kind, id) = self.snapshot.store.name_of(self.principal);
-                let key = EntityUid::trusted(self.snapshot.store.kind_text(kind).clone(), id.clone());
-                let is_less = self.snapshot.is_narrowed_key(&key) || self.snapshot.is_limited_key(&key);
-                is_less.then_some((key, "narrowed"))?
-            }
+        // Of a key of the bundle, a rule of the bundle says it.
+        let identity = self.identity?;
+        let why = if identity.replaced {
+            "replaced"
+        } else if identity.narrowed.is_some() || !identity.limits.is_empty() {
+            "narrowed"
+        } else {
+            return None;
         };
-        let id = format_smolstr!("key:{}:{why}", key.id());
+        let id = format_smolstr!("key:{}:{why}", identity.principal.id());
         Some(RuleReference { id, effect: Effect::Forbid, file: "".into(), line: 0 })
     }
 

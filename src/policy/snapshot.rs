@@ -262,7 +262,11 @@ impl Snapshot {
     /// Whether the bundle narrows this key of its own, besides limiting it.
     #[must_use]
     pub(crate) fn is_narrowed_key(&self, key: &EntityUid) -> bool {
-        let of_rule = |rule: &Rule| Some(SmolStr::from(rule.id.strip_prefix("key:")?.rsplit_once(':')?.0));
+        let of_rule = |rule: &Rule| {
+            let (key, list) = rule.id.strip_prefix("key:")?.rsplit_once(':')?;
+            // A key with limits alone has this rule too.
+            (list != "narrowed").then(|| SmolStr::from(key))
+        };
         let narrowed = || self.narrowed_keys.get_or_init(|| self.rules.iter().filter_map(of_rule).collect());
         key.kind() == "ApiKey" && narrowed().contains(key.id())
     }
