@@ -1,5 +1,6 @@
 //! The face in process: an engine that loads a bundle, keeps it current and decides. The server is a caller of it.
 
+pub(crate) mod events;
 mod identity;
 #[cfg(feature = "tower")]
 mod layer;
@@ -415,6 +416,7 @@ impl Keeper {
     }
 
     fn tell(&self) {
+        events::load(&self.live);
         if let Some(told) = &self.told {
             told(&self.live);
         }

@@ -29,6 +29,7 @@ use crate::edge::http::{ClientCertificates, HttpOptions, TlsOptions};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::{Address, Secret};
 use crate::edge::store::RedisOptions;
+use crate::edge::telemetry::{LogFormat, LogLevel};
 use crate::policy::Problem;
 use sections::SECTIONS;
 
@@ -67,6 +68,8 @@ pub struct Settings {
     pub webhook: WebhookSettings,
     /// Who may be whom.
     pub identity: IdentitySettings,
+    /// What is logged, and how.
+    pub log: LogSettings,
     /// Threads that serve; 0 for one a core.
     pub workers: usize,
     /// How to serve.
@@ -90,11 +93,21 @@ impl Default for Settings {
             public_keys: Vec::new(),
             webhook: WebhookSettings::default(),
             identity: IdentitySettings::default(),
+            log: LogSettings::default(),
             workers: 0,
             http: HttpOptions::default(),
             tls: TlsSettings::default(),
         }
     }
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The form of a line; left out, text on a terminal and JSON elsewhere.
+    pub format: Option<LogFormat>,
+    /// The least severe events that are logged.
+    pub level: LogLevel,
 }
 
 /// TLS on the listener; none without a certificate.
@@ -183,6 +196,10 @@ pub struct Flags {
     pub insecure: bool,
     /// `--strict`.
     pub strict: bool,
+    /// `--log-format`.
+    pub log_format: Option<LogFormat>,
+    /// `--log-level`.
+    pub log_level: Option<LogLevel>,
 }
 
 /// Why there are no settings.
@@ -291,6 +308,8 @@ impl Settings {
         self.http.listen = flags.listen.unwrap_or(self.http.listen);
         self.insecure |= flags.insecure;
         self.strict |= flags.strict;
+        self.log.format = flags.log_format.or(self.log.format);
+        self.log.level = flags.log_level.unwrap_or(self.log.level);
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -99,6 +99,8 @@ fn describe(field: &Field) -> Value {
             let known = ClientCertificates::ALL.map(ClientCertificates::as_str);
             json!({ "enum": known, "default": at(&mut defaults).as_str() })
         }
+        Field::OneOf { words, default: None, .. } => json!({ "enum": words }),
+        Field::OneOf { words, default: Some(default), .. } => json!({ "enum": words, "default": default }),
         Field::Choice { words, at } => {
             let [first, second] = words;
             json!({ "enum": words, "default": if *at(&mut defaults) { second } else { first } })

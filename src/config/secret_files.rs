@@ -75,7 +75,7 @@ impl Settings {
                 Err(error) => errors.push(error),
             }
         }
-        if errors.is_empty() { Ok(warnings) } else { Err(ConfigError::Refused(errors.join("\nerror: "))) }
+        if errors.is_empty() { Ok(warnings) } else { Err(ConfigError::Refused(errors.join("; "))) }
     }
 
     fn watched_files(&self) -> Vec<WatchedFile> {

@@ -9,6 +9,7 @@ use super::Settings;
 use crate::edge::files::PublicKey;
 use crate::edge::http::ClientCertificates;
 use crate::edge::outgoing::Address;
+use crate::edge::telemetry::{LogFormat, LogLevel};
 
 /// A setting.
 pub(super) struct Entry {
@@ -48,6 +49,12 @@ pub(super) enum Field {
     Word(fn(&mut Settings) -> &mut String),
     /// A name.
     Name(fn(&mut Settings) -> &mut String),
+    /// One of several words; without a default, what is left out depends on where the server runs.
+    OneOf {
+        words: &'static [&'static str],
+        default: Option<&'static str>,
+        take: fn(&mut Settings, &str),
+    },
     /// Whether clients are asked for certificates.
     ClientCertificates(fn(&mut Settings) -> &mut ClientCertificates),
     /// A list of Ed25519 public keys.
@@ -175,6 +182,11 @@ pub(super) const ENTRIES: &[Entry] = &[
         field: Field::Number { least: 400, most: 499, at: |s| &mut s.http.budget_status },
     },
     Entry {
+        name: "validate.authorize",
+        about: "Whether every call of POST /v1/auth/validate is a decision, as with `\"authorize\": true` in it.",
+        field: Field::Switch(|s| &mut s.http.validate_authorizes),
+    },
+    Entry {
         name: "alerts.webhook.url",
         about: "Where alerts are posted to: https, or http on this machine.",
         field: Field::Url(|s| &mut s.webhook.url),
@@ -230,6 +242,25 @@ pub(super) const ENTRIES: &[Entry] = &[
         field: Field::Keys(|s| &mut s.public_keys),
     },
     Entry {
+        name: "log.format",
+        about: "How the lines of the log are written: text for people, json for collectors. Left out: text where stderr is a \
+                terminal, json elsewhere.",
+        field: Field::OneOf {
+            words: LogFormat::WORDS,
+            default: None,
+            take: |s, word| s.log.format = word.parse().ok(),
+        },
+    },
+    Entry {
+        name: "log.level",
+        about: "The least severe events that are logged.",
+        field: Field::OneOf {
+            words: LogLevel::WORDS,
+            default: Some(LogLevel::DEFAULT_WORD),
+            take: |s, word| s.log.level = word.parse().unwrap_or_default(),
+        },
+    },
+    Entry {
         name: "server.workers",
         about: "Threads that serve; 0 for one a core.",
         field: Field::Number { least: 0, most: 1024, at: |s| &mut s.workers },
@@ -249,6 +280,8 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("TOLLGATE_STRICT", "strict"),
     ("TOLLGATE_INSECURE", "insecure"),
     ("TOLLGATE_WORKERS", "server.workers"),
+    ("TOLLGATE_LOG_FORMAT", "log.format"),
+    ("TOLLGATE_LOG_LEVEL", "log.level"),
     ("TOLLGATE_ALERTS_WEBHOOK_URL", "alerts.webhook.url"),
 ];
 
@@ -280,13 +313,16 @@ impl Field {
             Self::Millis { least, most, at } => {
                 *at(settings) = Duration::from_millis(number(text, *least, *most).ok_or_else(expected)?);
             }
+            Self::OneOf { words, take, .. } if words.contains(&text) => take(settings, text),
             Self::ClientCertificates(at) => {
                 let known = ClientCertificates::ALL.into_iter().find(|known| known.as_str() == text);
                 *at(settings) = known.ok_or_else(expected)?;
             }
             Self::Hidden(at) if !text.is_empty() => *at(settings) = crate::edge::store::Secret::new(text),
             Self::Word(at) if is_word(text) => text.clone_into(at(settings)),
-            Self::Path(_) | Self::File(_) | Self::Hidden(_) | Self::Word(_) | Self::Name(_) => return Err(expected()),
+            Self::Path(_) | Self::File(_) | Self::Hidden(_) | Self::Word(_) | Self::Name(_) | Self::OneOf { .. } => {
+                return Err(expected());
+            }
             Self::Keys(at) => at(settings).push(PublicKey::parse(text).map_err(|error| error.to_string())?),
         }
         Ok(())
@@ -309,6 +345,7 @@ impl Field {
             Self::Name(_) => format!("expected a name of 1 to {MAX_NAME_BYTES} bytes"),
             Self::Address(_) => "expected an address and port such as 127.0.0.1:8181".to_owned(),
             Self::Switch(_) => "expected true or false".to_owned(),
+            Self::OneOf { words, .. } => format!("expected {}", words.join(" or ")),
             Self::Choice { words: [first, second], .. } => format!("expected {first} or {second}"),
             Self::Number { least, most, .. } => format!("expected a whole number from {least} to {most}"),
             Self::Millis { least, most, .. } => format!("expected milliseconds, from {least} to {most}"),

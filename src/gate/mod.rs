@@ -26,7 +26,7 @@ pub use authenticate::{
     Authenticator, Credential, Described, Peer, Presented, Recalled, ToldOf, Verdict, authenticate, has_limits,
     has_role, is_disabled, is_narrowed, is_used_from, person, recall, told_of,
 };
-pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates};
+pub use authorize::{Authorized, Charging, Wish, World, authorize, authorize_and_charge, authorize_candidates};
 pub use books::{
     Books, BooksPage, BooksWish, By, Collector, Group, MAX_LINES, Row, Sum, TimeSpan, day_of, month_begins,
 };
@@ -44,7 +44,7 @@ pub use ports::{
     PasswordWrite, PasswordWriteError, Passwords, RefreshDigest, Refreshed, Reply, StoreError, SubjectsOf, TokenError,
     TokenStore, Tokens,
 };
-pub use routes::{MAX_ROUTES, Mapped, Named, RouteError, RouteMap};
+pub use routes::{Found, MAX_ROUTES, Mapped, Named, PatternError, RouteError, RouteLimits, RouteMap, check_route_path};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use shipped::ADMIN_POLICIES;
 pub use spend::Reserve;

@@ -227,10 +227,11 @@ impl Snapshot {
         })
     }
 
-    /// Every entity that the bundle declares, with the attributes and ancestors that conditions see.
+    /// Every entity of the bundle, declared or only named, with the attributes and ancestors that conditions see. A
+    /// decision is made as if Cedar had these, and beside them those of the request.
     pub fn entities(&self) -> impl Iterator<Item = Arc<Entity>> {
-        let declared = self.store.iter().filter(|(_, record)| record.declared);
-        declared.map(|(index, _)| self.store.materialize(&Subject::Known(index)))
+        let known = self.store.iter().map(|(index, _)| index).filter(|index| self.store.exists(*index));
+        known.map(|index| self.store.materialize(&Subject::Known(index)))
     }
 
     /// `subject` with the attributes and ancestors that conditions see.

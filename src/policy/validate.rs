@@ -245,7 +245,7 @@ pub fn of_error(
             let known: Vec<String> = schema.core().entity_type_names().map(ToString::to_string).collect();
             did_you_mean(&unknown.actual_entity_type, &known)
         }
-        _ => error.help().map(|help| help.to_string()),
+        _ => error.help().map(|help| bare(&help.to_string())),
     };
     if matches!(error, ValidationError::UnsafeOptionalAttributeAccess(_))
         && let Some((owner, member)) = snippet.and_then(|snippet| optional_member(snippet, &message))

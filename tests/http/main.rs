@@ -17,6 +17,7 @@ mod answers;
 mod config;
 mod connections;
 mod lifecycle;
+mod logs;
 mod malformed;
 mod rollback;
 mod standing;

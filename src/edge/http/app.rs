@@ -1,6 +1,5 @@
 //! What every request shares.
 
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -19,6 +18,7 @@ use super::wire::Silence;
 use crate::edge::answer::{self, Id};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
+use crate::edge::telemetry;
 use crate::engine::Engine;
 use crate::gate::{RouteMap, Tokens};
 use crate::meter::Alert;
@@ -34,6 +34,8 @@ pub(super) struct App {
     pub(super) open: bool,
     /// What requests of gateways ask for.
     pub(super) routes: RouteMap,
+    /// Whether every call of `/v1/auth/validate` is decided.
+    pub(super) validate_authorizes: bool,
     /// Which headers hold a caller's credential.
     pub(super) credential_headers: CredentialHeaders,
     /// Where keys are managed, where they are kept.
@@ -72,6 +74,7 @@ impl App {
             refusals: RefusalLog::default(),
             open: options.open,
             routes: options.routes.clone(),
+            validate_authorizes: options.validate_authorizes,
             credential_headers: options.credential_headers.clone(),
             keys: OnceLock::new(),
             passwords: OnceLock::new(),
@@ -96,17 +99,6 @@ impl App {
             // People write the limits of keys in any number; they are one label.
             let label = if alert.limit.starts_with("key:") { "key".into() } else { alert.limit.clone() };
             self.metrics.warned(&label, alert.percent);
-            let meter = alert.subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();
-            let (unit, standing) = (alert.unit, &alert.standing);
-            let (taken, cap) = (unit.show(standing.taken()), unit.show(standing.cap));
-            let text = format!(
-                "warning: limit {}{meter} has reached {} %: {taken} of {cap} {} used or held",
-                alert.limit,
-                alert.percent,
-                unit.as_str()
-            );
-            // That nobody reads it is no reason to stop.
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
         }
     }
 
@@ -116,8 +108,10 @@ impl App {
         self.refusals.tell(refusal, source, Instant::now());
     }
 
-    /// A name for the next decision.
-    pub(super) fn next_id(&self) -> Id<'_> {
-        Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 }
+    /// A name for the next decision, which `revision` is to make. From here on the log names both.
+    pub(super) fn next_id(&self, revision: &str) -> Id<'_> {
+        let id = Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 };
+        telemetry::decision(id, revision);
+        id
     }
 }

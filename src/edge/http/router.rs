@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Display;
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -26,6 +27,7 @@ use super::keys::{self, Ask};
 use super::{
     batch, body, books, cedar_agent, is_authorized, operations, passwords, spending, standing, tokens, validate,
 };
+use crate::edge::telemetry;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -189,12 +191,21 @@ where
     B::Error: Display,
 {
     let (head, body) = request.into_parts();
-    let response = match guarded_async(app, dispatch(app, &head, body, peer)).await {
-        Ok(response) => response,
-        Err(error) => caller::challenged(app, &error),
-    };
-    app.metrics.responded(response.status());
-    response
+    let answering = pin!(async {
+        let response = match guarded_async(app, dispatch(app, &head, body, peer)).await {
+            Ok(response) => response,
+            Err(error) => caller::challenged(app, &error),
+        };
+        app.metrics.responded(response.status());
+        response
+    });
+    telemetry::in_span(&head, path_of, answering).await
+}
+
+/// The path as the table has it, for logs.
+fn path_of(head: &Parts) -> &'static str {
+    let known = ROUTES.iter().find(|(path, _, _)| is_path(path, head.uri.path()));
+    known.map_or("unknown", |(path, _, _)| *path)
 }
 
 async fn dispatch<B>(app: &Arc<App>, head: &Parts, body: B, peer: &Peer) -> Result<Response, ApiError>

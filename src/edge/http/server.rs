@@ -45,6 +45,8 @@ pub struct HttpOptions {
     pub open: bool,
     /// What requests of gateways ask for, where they are told by path and method.
     pub routes: RouteMap,
+    /// Whether every call of `POST /v1/auth/validate` is decided.
+    pub validate_authorizes: bool,
     /// Which headers hold a caller's credential.
     pub credential_headers: CredentialHeaders,
     /// Longest body.
@@ -77,6 +79,7 @@ impl Default for HttpOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 8181)),
             open: true,
             routes: RouteMap::default(),
+            validate_authorizes: false,
             credential_headers: CredentialHeaders::default(),
             body_bytes: 2 * 1024 * 1024,
             batch: 1_000,
@@ -192,7 +195,8 @@ impl Server {
             let tls = self.tls.clone();
             tokio::spawn(async move {
                 let _slower_without = stream.set_nodelay(true);
-                let peer = Peer { address: Some(address.ip()), certificates: None };
+                // A dual-stack socket shows an IPv4 client as an IPv4-mapped address.
+                let peer = Peer { address: Some(address.ip().to_canonical()), certificates: None };
                 match tls {
                     None => connection(stream, peer, &routes, &options, Ending::new(told)).await,
                     Some(tls) => encrypted(&tls, stream, peer, &routes, (&options, told)).await,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::near::Near;
+use super::people::{Form, Reference, in_place_of_a_uid, uid_in};
 use super::{Linker, ParsedFile};
 use crate::policy::entities::{Details, EntityIndex, Kind, Pattern, Reach};
 use crate::policy::problem::{Problem, ProblemCode};
@@ -176,21 +177,30 @@ impl Linker<'_> {
         if let Some(index) = self.aliases.get(text) {
             return Some(Reach::In(*index));
         }
+        let reference = Reference { kind: Kind::MODEL, name, file, form: Form::List };
+        if let Some((of, id)) = uid_in(text) {
+            let message = format!("`{text}` stands where a model's name belongs");
+            let help = in_place_of_a_uid(&reference, of, id);
+            self.warn(ProblemCode::NearMiss, file, name.place, message, Some(help));
+            return Some(Reach::In(self.store.intern(Kind::MODEL, text)));
+        }
         match text.split_once('/') {
             Some((account, rest)) if !account.is_empty() && !rest.is_empty() => {
-                Some(Reach::In(self.model_in_account(name, account, file)))
+                Some(Reach::In(self.model_in_account(&reference, account)))
             }
             _ => {
                 let message = format!("no model is called `{text}`");
                 let help = "name a model as account/model, or declare this as an alias of one";
                 let problem = Problem::error(ProblemCode::UnknownModel, file, name.place, message).with_help(help);
-                self.want(Near::Model, text, problem);
+                self.want((Near::Model, Form::List), text, problem);
                 None
             }
         }
     }
 
-    fn model_in_account(&mut self, name: &Name, account: &str, file: &Arc<str>) -> EntityIndex {
+    /// The model that is referred to, in the `account` that its name says.
+    pub(super) fn model_in_account(&mut self, reference: &Reference<'_>, account: &str) -> EntityIndex {
+        let Reference { name, file, form, .. } = *reference;
         let index = self.store.intern(Kind::MODEL, &name.value);
         if self.store.record(index).declared {
             return index;
@@ -203,8 +213,9 @@ impl Linker<'_> {
             let help =
                 format!("list it under the account's `models:`, or this names nothing; `{account}` lists its models");
             let problem = Problem::warning(ProblemCode::UnlistedModel, file, name.place, message).with_help(help);
-            self.want(Near::Declared(Kind::MODEL), &name.value, problem);
+            self.want((Near::Declared(Kind::MODEL), form), &name.value, problem);
         } else {
+            // What is misspelt is the account within the model's name, however that is written.
             let account = Name::new(account.into(), name.place);
             self.referred(Kind::PROVIDER_ACCOUNT, &account, file);
         }

@@ -98,7 +98,6 @@ fn fate(key: &KeyRecord, snapshot: &Snapshot, orphaned_for: Duration, now: Times
 
 /// For the log.
 fn tell(key: &KeyRecord, what: &str) {
-    use std::io::Write as _;
-    // That nobody reads it is no reason to stop.
-    let _ = writeln!(std::io::stderr().lock(), "the key {} of {} {what}", key.id, key.owner);
+    let (id, owner) = (key.id.as_str(), &key.owner);
+    tracing::info!(target: "tollgate::identity", key = id, %owner, "the key {id} of {owner} {what}");
 }

@@ -231,10 +231,12 @@ impl Issuer {
                     Some(before) if before.content == content => before.generation,
                     before => {
                         let (count, passed_over) = (keys.len(), keys.passed_over());
-                        super::say(&format!(
-                            "keys of {}: {count} in use, {passed_over} passed over",
-                            self.settings.checks.issuer
-                        ));
+                        let issuer = self.settings.checks.issuer.as_str();
+                        tracing::info!(
+                            target: "tollgate::identity",
+                            issuer,
+                            "keys of {issuer}: {count} in use, {passed_over} passed over",
+                        );
                         before.as_ref().map_or(1, |before| before.generation + 1)
                     }
                 };
@@ -244,8 +246,9 @@ impl Issuer {
             Err(reason) => {
                 if *failures == 0 {
                     let going_on = if self.loaded.load().is_some() { "the last ones go on" } else { "it has none yet" };
-                    let issuer = &self.settings.checks.issuer;
-                    super::say(&format!("warning: the keys of {issuer} cannot be had, {going_on}: {reason}"));
+                    let issuer = self.settings.checks.issuer.as_str();
+                    let what = format!("the keys of {issuer} cannot be had, {going_on}: {reason}");
+                    tracing::warn!(target: "tollgate::identity", issuer, "{what}");
                 }
                 let pause = self.settings.pause_after(*failures);
                 *failures = failures.saturating_add(1);

@@ -9,7 +9,6 @@ mod fetching;
 mod issuer;
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -244,9 +243,4 @@ fn with_headers(known: Remembered, presented: &Presented) -> Arc<Identity> {
         return known.identity;
     }
     mapping.with_headers(&known.identity, &presented.request).map_or(known.identity, Arc::new)
-}
-
-/// A message for people. That nobody reads it is no reason to stop.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
