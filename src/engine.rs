@@ -152,7 +152,7 @@ impl Engine {
         true
     }
 
-    /// Lets the bundle of this revision in, though it drops every forbid or most rules.
+    /// Lets the bundle of this revision in, though the guard holds it.
     pub fn acknowledge(&self, revision: &str) {
         let mut guard = self.inner.guard.lock().unwrap_or_else(PoisonError::into_inner);
         guard.acknowledged = Some(revision.into());
@@ -262,7 +262,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Whether a reload that drops every forbid, or most rules, is held until it is acknowledged. Default: no.
+    /// Whether a reload that drops much (every forbid, every limit, most rules), that permits everybody what was not
+    /// permitted to everybody, or that leaves a forbid to nobody is held until it is acknowledged. Default: no.
     pub fn guarded(mut self, guarded: bool) -> Self {
         self.guarded = guarded;
         self

@@ -24,6 +24,8 @@ use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::edge::telemetry::{self, LogFormat, LogLevel, LogOptions};
 use crate::engine::{Engine, events};
 use crate::gate::{Clock as _, Meters, Tokens};
+use crate::model::Unit;
+use crate::policy::live::Live;
 
 /// Cedar wants much stack for deep conditions; with this much it never has to look for more.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
@@ -95,7 +97,7 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
     };
     telemetry::install(log_options(&settings), Arc::new(SystemClock));
     match settings.check_secret_files() {
-        Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!(target: "tollgate::config", "{warning}")),
+        Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!(target: "tollgate::server", "{warning}")),
         Err(error) => return usage(&error),
     }
     // On a thread of its own, since nobody knows how much stack the first one has.
@@ -150,6 +152,7 @@ fn serve(settings: &Settings) -> ExitCode {
         let outbox = Arc::clone(&alerts.outbox);
         builder = builder.on_alert(move |notice| outbox.put(notice.clone()));
     }
+    let charges = settings.http.validate_authorizes || settings.http.routes.charges();
     let built = builder
         .policies(&settings.policies)
         .data(&settings.data)
@@ -160,7 +163,10 @@ fn serve(settings: &Settings) -> ExitCode {
         .admin_policies(settings.identity.admin_policies)
         .guarded(settings.guard)
         .watch_options(settings.watch_options())
-        .on_load(move |_| {
+        .on_load(move |live| {
+            if charges {
+                warn_of_uncharged(live);
+            }
             // Only the first is waited for.
             let _ = loaded.try_send(());
         })
@@ -307,6 +313,23 @@ async fn listen(
             return Exit::Usage.into();
         }
     };
+    if let Some(health) = settings.listen_health {
+        server = match server.with_health(health).await {
+            Ok(server) => server,
+            Err(error) => {
+                let address = health;
+                tracing::error!(target: "tollgate::server", %address, "cannot listen on {address} (listen_health): {error}");
+                return Exit::Usage.into();
+            }
+        };
+        if let Some(address) = server.health_address() {
+            tracing::info!(
+                target: "tollgate::server",
+                %address,
+                "health checks are answered at http://{address}/health/ready too"
+            );
+        }
+    }
     let (ends, reloads) = match (Ends::new(), signal(SignalKind::hangup())) {
         (Ok(ends), Ok(reloads)) => (ends, reloads),
         (Err(error), _) | (_, Err(error)) => return usage(&error),
@@ -372,7 +395,7 @@ impl Ends {
             if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
         })
         .await;
-        tracing::info!(target: "tollgate::server", "stopping: nobody new is let in, requests in flight finish");
+        tracing::info!(target: "tollgate::server", "stopping: no new connections are accepted, requests in flight finish");
     }
 }
 
@@ -430,4 +453,19 @@ fn reached_at(address: SocketAddr) -> SocketAddr {
         one => one,
     };
     SocketAddr::new(ip, address.port())
+}
+
+/// A warning about each limit that `/v1/auth/validate` does not charge.
+fn warn_of_uncharged(live: &Live) {
+    let Some(snapshot) = live.current() else { return };
+    let limits = snapshot.limits().all().iter().map(|bound| &bound.limit).filter(|limit| limit.unit() == Unit::Places);
+    for limit in limits {
+        let limit = limit.id.as_str();
+        tracing::warn!(
+            target: "tollgate::limits",
+            limit,
+            "`{limit}` limits how many requests run at once, and POST /v1/auth/validate takes none of its places, since it \
+             is not told when a request ends; hold with `reserve` in POST /is_authorized instead"
+        );
+    }
 }

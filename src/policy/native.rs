@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cedar_policy_core::ast::{
     ActionConstraint, AnyId, BinaryOp, Entity, EntityReference, EntityType, EntityUID, Expr, ExprKind, Literal,
-    PartialValue, Policy, PolicySet, PrincipalOrResourceConstraint, Template, Value, ValueKind, Var,
+    PartialValue, Policy, PolicySet, PrincipalOrResourceConstraint, Template, UnaryOp, Value, ValueKind, Var,
 };
 use cedar_policy_core::validator::{ValidationMode, ValidationWarning, Validator};
 use miette::Diagnostic;
@@ -237,7 +237,8 @@ fn validate_one(
     let mut found = Vec::new();
     for error in result.validation_errors() {
         let (offset, length) = place(error);
-        let told = validate::of_error(error, text.get(offset..offset + length), None, effect(policy.effect()), schema);
+        let (snippet, clause) = (text.get(offset..offset + length), clause_at(policy, text, offset));
+        let told = validate::of_error(error, snippet, clause.as_ref(), effect(policy.effect()), schema);
         let code = if told.code == ProblemCode::ConditionType { ProblemCode::CedarValidation } else { told.code };
         found.push(Finding { severity: Severity::Error, code, offset, length, message: told.message, help: told.help });
     }
@@ -259,6 +260,31 @@ fn validate_one(
     });
     found.dedup_by(|next, first| (next.offset, next.code) == (first.offset, first.code));
     found
+}
+
+/// The part of a policy's conditions that holds what stands at `offset` of the file.
+fn clause_at(policy: &Policy, text: &str, offset: usize) -> Option<Clause> {
+    let holds = |part: &Expr| part.source_loc().is_some_and(|loc| (loc.start()..loc.end()).contains(&offset));
+    let holds = |part: &&Expr| part.subexpressions().any(holds);
+    let part = conjuncts(policy.non_scope_constraints()?).into_iter().find(holds)?;
+    let made = |part: &Expr, unless| {
+        let parses = |text: &&str| text.parse::<Expr>().is_ok_and(|parsed| parsed.to_string() == part.to_string());
+        let written = part.source_loc().and_then(|loc| text.get(loc.start()..loc.end())).filter(parses);
+        let text = written.map_or_else(|| SmolStr::from(part.to_string()), SmolStr::from);
+        Clause { unless, text, expression: part.clone(), entities: Arc::default() }
+    };
+    match part.expr_kind() {
+        // Of an `unless` the parser makes a negation, which stands nowhere in the text.
+        ExprKind::UnaryApp { op: UnaryOp::Not, arg } if made(part, false).text != part_text(part, text) => {
+            Some(made(arg, true))
+        }
+        _ => Some(made(part, false)),
+    }
+}
+
+/// What stands in the file where the parser says that `part` is.
+fn part_text<'a>(part: &Expr, text: &'a str) -> &'a str {
+    part.source_loc().and_then(|loc| text.get(loc.start()..loc.end())).unwrap_or_default()
 }
 
 fn effect(effect: cedar_policy_core::ast::Effect) -> Effect {

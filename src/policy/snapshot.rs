@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::proved::RecentlyProved;
 use super::schema::{ActionSet, BundleSchema};
 use super::syntax::Extras;
-use crate::model::{Effect, EntityUid, KeyHash, PasswordHash, RuleReference, Timestamp};
+use crate::model::{Effect, EntityUid, KeyHash, NameError, PasswordHash, RuleReference, Timestamp, check_model_name};
 
 /// A set of actions, by its number in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -187,6 +187,10 @@ impl Snapshot {
 
     /// What the model `name` of a request stands for: its own name, an alias, or a name in an account that is open.
     pub fn model(&self, name: &SmolStr) -> ModelName {
+        // No bundle declares such a model, but a literal of a policy may name one.
+        if check_model_name(name) == Err(NameError::Segment) {
+            return ModelName::Unknown;
+        }
         let known = self.store.find(Kind::MODEL, name).filter(|index| self.is_model(*index));
         if let Some(index) = known.or_else(|| self.aliases.get(name).copied()) {
             let off = self.store.record(index).switched_off;

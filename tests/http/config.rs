@@ -154,7 +154,7 @@ fn routes_are_said_by_the_file_or_the_environment() {
 fn the_schema_names_every_setting() {
     let schema: serde_json::Value = serde_json::from_str(&schema_json()).unwrap();
     assert_eq!(schema["additionalProperties"], false);
-    for section in ["decisions", "limits", "meters", "reload", "server"] {
+    for section in ["decisions", "limits", "log", "meters", "reload", "server"] {
         assert_eq!(schema["properties"][section]["additionalProperties"], false, "{section}");
     }
     assert!(

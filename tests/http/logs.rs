@@ -71,7 +71,7 @@ fn elsewhere_than_on_a_terminal_every_line_is_json() {
     assert_eq!((&start["url"], &start["policies"]), (&json!(format!("http://{}", server.address)), &json!("policies")));
     let loaded = one("loaded revision");
     assert_eq!((&loaded["rules"], &loaded["forbids"], &loaded["files"]), (&json!(6), &json!(2), &json!(1)));
-    let problem = one("there is no");
+    let problem = one("a file has no `authz_rule`");
     assert_eq!((&problem["level"], &problem["code"]), (&json!("error"), &json!("unknown-field")));
     assert!(problem["place"].as_str().unwrap().starts_with("broken.yaml:1:1"), "{problem}");
     assert!(problem["help"].as_str().unwrap().contains("authz_rules"), "{problem}");
@@ -153,7 +153,7 @@ fn at_debug_each_request_is_a_line_without_its_path_and_query() {
     let hidden = secret("tg_in-a-path-0123456789");
     for (path, status) in [
         (format!("/{hidden}"), 404),
-        (format!("/v1/users/{hidden}/password"), 401),
+        (format!("/v1/users/{hidden}/password"), 404),
         (format!("/health/live?key={hidden}"), 200),
     ] {
         assert_eq!(server.get(&path).status, status, "{path}");
@@ -169,7 +169,7 @@ fn at_debug_each_request_is_a_line_without_its_path_and_query() {
         .collect();
     let expected = [
         json!(["GET", "unknown", 404]),
-        json!(["GET", "/v1/users/{user}/password", 401]),
+        json!(["GET", "/v1/users/{user}/password", 404]),
         json!(["GET", "/health/live", 200]),
         json!(["other", "/health/live", 405]),
     ];

@@ -328,7 +328,7 @@ impl Client {
 
     /// `None` where the connection is closed instead of an answer.
     pub fn try_request(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Option<Answer> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: tollgate\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
         for header in headers {
             let _ = write!(head, "{header}\r\n");
         }

@@ -9,6 +9,7 @@ use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::body::BodyLimits;
+use super::host::HostName;
 use super::keys::KeyDesk;
 use super::metrics::Metrics;
 use super::passwords::PasswordDesk;
@@ -32,6 +33,9 @@ pub(super) struct App {
     refusals: RefusalLog,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
+    /// Whether that is so only where the `Host` is one of the loopback's or of `hosts`.
+    pub(super) checks_host: bool,
+    pub(super) hosts: Vec<HostName>,
     /// What requests of gateways ask for.
     pub(super) routes: RouteMap,
     /// Whether every call of `/v1/auth/validate` is decided.
@@ -73,6 +77,8 @@ impl App {
             metrics: Metrics::default(),
             refusals: RefusalLog::default(),
             open: options.open,
+            checks_host: options.checks_host,
+            hosts: options.hosts.clone(),
             routes: options.routes.clone(),
             validate_authorizes: options.validate_authorizes,
             credential_headers: options.credential_headers.clone(),

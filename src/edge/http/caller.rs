@@ -8,6 +8,7 @@ use hyper::http::request::Parts as Head;
 
 use super::app::App;
 use super::errors::{ApiError, ErrorCode, Response};
+use super::host;
 use super::query;
 use super::wire::Parts;
 use crate::edge::answer;
@@ -68,8 +69,20 @@ impl Access {
 /// # Errors
 /// 401 for who must prove itself and has not, 403 for who may not.
 pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -> Result<Admitted, ApiError> {
-    if matches!(access, Access::Everybody | Access::Itself) || app.open {
+    if matches!(access, Access::Everybody | Access::Itself) {
         return Ok(Admitted::Whole);
+    }
+    if app.open {
+        match host::check_open_loopback(head, &app.hosts) {
+            Err(refused) if app.checks_host => {
+                let wrong = |error: HeadersError| ApiError::invalid("", error.to_string());
+                // Any text in `Authorization` is no credential yet: a page that came by DNS rebinding can set it.
+                if app.credential_headers.presented(head, peer).map_err(wrong)?.is_none() {
+                    return Err(refused);
+                }
+            }
+            _ => return Ok(Admitted::Whole),
+        }
     }
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let identity = proved(app, &snapshot, head, peer).await?;

@@ -39,7 +39,9 @@ pub(super) async fn checked(app: &App, admitted: &Admitted, peer: &Peer, asked: 
             Ok(Asked::Named(question))
         }
         Asked::Unproved(credential, parts) => {
-            let presented = caller::presented(&credential, &parts, peer);
+            let mut presented = caller::presented(&credential, &parts, &snapshot)?;
+            // Who is no gateway does not say where a guess came from.
+            presented.source = peer.address;
             let proved = caller::identify(app, &snapshot, &presented, app.engine.facts().now).await;
             let own = gate::person(&snapshot, identity);
             match proved.ok().filter(|proved| gate::person(&snapshot, proved) == own) {

@@ -14,7 +14,6 @@ use axum::Router;
 use axum::routing::any;
 use http_body_util::Either;
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::HOST;
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use tower_service::Service as _;
@@ -25,7 +24,7 @@ use super::errors::{ApiError, ErrorCode, Response};
 use super::guard::guarded_async;
 use super::keys::{self, Ask};
 use super::{
-    batch, body, books, cedar_agent, is_authorized, operations, passwords, spending, standing, tokens, validate,
+    batch, body, books, cedar_agent, host, is_authorized, operations, passwords, spending, standing, tokens, validate,
 };
 use crate::edge::telemetry;
 
@@ -166,6 +165,13 @@ impl Routes {
         Self { app, others: others.fallback(move |request| through_axum(unknown, request)) }
     }
 
+    /// An error that no route answers.
+    pub(super) fn refuse(&self, error: &ApiError) -> AnyResponse {
+        let response = error.response();
+        self.app.metrics.responded(response.status());
+        response.map(Either::Left)
+    }
+
     pub(super) fn app(&self) -> &App {
         &self.app
     }
@@ -213,10 +219,8 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Display,
 {
+    host::check(head)?;
     let route = &route(head)?;
-    if head.headers.get_all(HOST).iter().nth(1).is_some() {
-        return Err(ApiError::invalid("", "a request has one `Host`"));
-    }
     // Before anything of the body is read.
     let admitted = caller::admit(app, head, peer, route.access()).await?;
     let status_tells = query(*route, head.uri.query())?;

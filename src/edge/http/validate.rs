@@ -113,7 +113,7 @@ fn asked_for(app: &App, snapshot: &Snapshot, asked: &Asked) -> Result<(Found, En
         several.set(value.as_array().is_some_and(|values| values.len() > 1));
         text_of(value)
     };
-    let found = app.routes.find(&asked.presented.request.path, asked.method.as_deref(), param);
+    let found = app.routes.look_up(&asked.presented.request.path, asked.method.as_deref(), param);
     let found = found.and_then(|found| found.resource(snapshot).map(|resource| (found, resource)));
     let found = found.map_err(|error| match error {
         RouteError::NoModel if several.get() => {

@@ -16,7 +16,7 @@ pub(super) struct Record<'a> {
     pub(super) fields: Fields,
 }
 
-/// `2026-01-31T09:30:00.5Z warning: limit spend has reached 80 % limit=spend percent=80`
+/// `2026-01-31T09:30:00.500Z warning: limit spend has reached 80 % limit=spend percent=80`
 pub(super) fn text(record: &Record<'_>, colour: bool) -> String {
     let (word, code) = match record.level {
         Level::ERROR => ("error:", "31"),
@@ -26,7 +26,8 @@ pub(super) fn text(record: &Record<'_>, colour: bool) -> String {
         Level::TRACE => ("trace:", "35"),
     };
     let mut line = Line(String::with_capacity(256));
-    line.show(format_args!("{} ", record.at));
+    line.time(record.at);
+    line.0.push(' ');
     if colour {
         line.show(format_args!("\u{1b}[{code}m{word}\u{1b}[0m"));
     } else {
@@ -60,7 +61,9 @@ pub(super) fn json(record: &Record<'_>) -> String {
         Level::TRACE => "trace",
     };
     let mut line = Line(String::with_capacity(384));
-    line.show(format_args!("{{\"timestamp\":\"{}\",\"level\":\"{level}\",\"target\":", record.at));
+    line.0.push_str("{\"timestamp\":\"");
+    line.time(record.at);
+    line.show(format_args!("\",\"level\":\"{level}\",\"target\":"));
     line.json_text(record.target);
     line.0.push_str(",\"message\":");
     line.json_text(record.fields.message.as_deref().unwrap_or_default());
@@ -88,6 +91,14 @@ impl Line {
     fn show(&mut self, shown: fmt::Arguments<'_>) {
         // Writing into memory does not fail.
         let _written = self.0.write_fmt(shown);
+    }
+
+    /// With all three digits of the milliseconds, so that lines sort as texts.
+    fn time(&mut self, at: Timestamp) {
+        match jiff::Timestamp::from_millisecond(at.as_millis()) {
+            Ok(instant) => self.show(format_args!("{instant:.3}")),
+            Err(_) => self.show(format_args!("{at}")),
+        }
     }
 
     fn text_char(&mut self, next: char) {

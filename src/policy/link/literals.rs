@@ -55,6 +55,9 @@ impl Linker<'_> {
         }
         match text.split_once('/') {
             Some((account, rest)) if !account.is_empty() && !rest.is_empty() && !text.contains('*') => {
+                if !self.check_model_name(name, text, file) {
+                    return;
+                }
                 let reference = Reference { kind: Kind::MODEL, name, file, form: Form::Literal };
                 self.model_in_account(&reference, account);
             }

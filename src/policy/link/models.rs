@@ -7,6 +7,7 @@ use smol_str::{SmolStr, format_smolstr};
 use super::near::Near;
 use super::people::{Form, Reference, in_place_of_a_uid, uid_in};
 use super::{Linker, ParsedFile};
+use crate::model::{NameError, check_model_name};
 use crate::policy::entities::{Details, EntityIndex, Kind, Pattern, Reach};
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::syntax::{AccountDeclaration, Extras, ModelDeclaration, ModelsDeclaration, Name};
@@ -45,6 +46,7 @@ impl Linker<'_> {
             let help = "a model's account is what stands before the first `/` of its name".to_owned();
             self.error(ProblemCode::InvalidName, &file.path, account.id.place, message, Some(help));
         }
+        self.check_model_name(&account.id, &account.id.value, &file.path);
         let Some(index) = self.declare(Kind::PROVIDER_ACCOUNT, &account.id, file, files) else { return };
         self.store.record_mut(index).details = Some(Box::new(Details {
             tags: account.tags.iter().map(|tag| tag.value.clone()).collect(),
@@ -66,6 +68,7 @@ impl Linker<'_> {
         file: &ParsedFile,
     ) {
         self.counts.models += 1;
+        self.check_model_name(&model.name, &model.name.value, &file.path);
         let index = self.store.intern(Kind::MODEL, &qualified(of, model));
         let twice = self.store.record(index).declared;
         let record = self.store.record_mut(index);
@@ -95,6 +98,7 @@ impl Linker<'_> {
     fn declare_aliases(&mut self, account: &AccountDeclaration, model: &ModelDeclaration, file: &ParsedFile) {
         let Some(index) = self.store.find(Kind::MODEL, &qualified(account, model)) else { return };
         for alias in &model.aliases {
+            self.check_model_name(alias, &alias.value, &file.path);
             let spellings = [alias.value.clone(), format_smolstr!("{}/{}", account.id.value, alias.value)];
             for spelling in spellings {
                 let taken =
@@ -164,6 +168,9 @@ impl Linker<'_> {
         if text == "*" {
             return Some(Reach::Every);
         }
+        if !self.check_model_name(name, text, file) {
+            return None;
+        }
         if let Some(account) = text.strip_suffix("/*")
             && !account.contains(['/', '*'])
             && !account.is_empty()
@@ -196,6 +203,18 @@ impl Linker<'_> {
                 None
             }
         }
+    }
+
+    /// Whether a text may name a model, or a part of it.
+    pub(super) fn check_model_name(&mut self, name: &Name, text: &str, file: &Arc<str>) -> bool {
+        // What else no name may hold was told where it was read.
+        let steps = check_model_name(text) == Err(NameError::Segment);
+        if steps {
+            let message = format!("`{}`: {}", text.escape_debug(), NameError::Segment);
+            let help = "gateways put the name into the path of a provider, where it would lead to another model";
+            self.error(ProblemCode::InvalidName, file, name.place, message, Some(help.to_owned()));
+        }
+        !steps
     }
 
     /// The model that is referred to, in the `account` that its name says.

@@ -129,6 +129,8 @@ pub struct Issuer {
     wish: Notify,
     following: AtomicBool,
     looking: AtomicBool,
+    /// Whether its keys could not be had when they were last looked for.
+    away: AtomicBool,
     /// When it looked last, in milliseconds.
     looked_at: AtomicI64,
 }
@@ -155,8 +157,14 @@ impl Issuer {
             wish: Notify::new(),
             following: AtomicBool::new(false),
             looking: AtomicBool::new(false),
+            away: AtomicBool::new(false),
             looked_at: AtomicI64::new(i64::MIN),
         }
+    }
+
+    /// Whether its keys could not be had when they were last looked for.
+    pub(super) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Acquire)
     }
 
     /// What decides now.
@@ -223,6 +231,7 @@ impl Issuer {
 
     /// Takes what was found into use; the pause until it is looked again.
     fn take(&self, found: Result<Fetched, String>, now: Timestamp, failures: &mut u32) -> Duration {
+        self.away.store(found.is_err(), Ordering::Release);
         match found {
             Ok(Fetched { keys, content, max_age }) => {
                 *failures = 0;

@@ -120,6 +120,10 @@ impl Authenticator for JwtProvider {
         &self.name
     }
 
+    fn is_away(&self) -> bool {
+        self.inner.issuers.values().any(|issuer| issuer.is_away())
+    }
+
     fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
         let (Credential::Bearer(token) | Credential::ApiKey(token)) = &presented.credential else {
             return Later::ready(Verdict::Passed);

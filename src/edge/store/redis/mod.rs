@@ -61,6 +61,8 @@ struct Shared {
     generation: Generation,
     /// Whether it was looked at what this Redis forgets when it is full.
     checked: AtomicBool,
+    /// Whether it failed when it was last looked at.
+    away: AtomicBool,
     ticking: AtomicBool,
     arriving: tokio::sync::Mutex<()>,
     unsure: Mutex<VecDeque<ReservationId>>,
@@ -80,6 +82,7 @@ impl Redis {
             keys: Keys::new(&options.prefix),
             generation,
             checked: AtomicBool::new(false),
+            away: AtomicBool::new(false),
             ticking: AtomicBool::new(false),
             arriving: tokio::sync::Mutex::default(),
             unsure: Mutex::default(),
@@ -90,7 +93,11 @@ impl Redis {
 
     /// Whether it answers and is what was seen before.
     pub fn check(&self) -> Later<Result<(), StoreError>> {
-        self.ask(|shared| async move { shared.call(&shared.keys.look(&[], 0, 0)).await.map(drop) })
+        self.ask(|shared| async move {
+            let answered = shared.call(&shared.keys.look(&[], 0, 0)).await.map(drop);
+            shared.away.store(answered.is_err(), Ordering::Release);
+            answered
+        })
     }
 
     fn ask<T, E, F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> Later<Result<T, E>>
@@ -321,6 +328,10 @@ impl Meters for Redis {
             }
             reply?.answered()
         })
+    }
+
+    fn is_away(&self) -> bool {
+        self.shared.away.load(Ordering::Acquire)
     }
 
     fn tick(&self, now: Timestamp) {

@@ -36,11 +36,11 @@ fn a_line_has_time_level_message_and_the_fields_of_its_spans() {
     };
     assert_eq!(
         logged(LogFormat::Text, LogLevel::Info, work),
-        "1970-01-01T00:00:01.5Z warning: is full limit=spend percent=80 own=2 ok=true route=/usage trace_id=4b\n"
+        "1970-01-01T00:00:01.500Z warning: is full limit=spend percent=80 own=2 ok=true route=/usage trace_id=4b\n"
     );
     let line: Value = serde_json::from_str(&logged(LogFormat::Json, LogLevel::Info, work)).unwrap();
     let expected = json!({
-        "timestamp": "1970-01-01T00:00:01.5Z", "level": "warn", "target": "tollgate::limits", "message": "is full",
+        "timestamp": "1970-01-01T00:00:01.500Z", "level": "warn", "target": "tollgate::limits", "message": "is full",
         "limit": "spend", "percent": 80, "own": 2, "ok": true, "route": "/usage", "trace_id": "4b",
     });
     assert_eq!(line, expected);
