@@ -300,13 +300,17 @@ fn a_key_is_paused_and_only_who_may_lift_that_pauses_it() {
     let (id, key) = keys.make(json!({"owner": "User::\"alice\""}));
     let pause = |who: &str, paused: bool| keys.ask(who, "PATCH", &path(&id), json!({"disabled": paused}));
     let root = keys.administrator().to_owned();
+    let issued = keys.ask("", "POST", "/v1/token", json!({"grant_type": "api_key", "api_key": key})).json();
+    let [access, refresh] = ["access_token", "refresh_token"].map(|name| secret(issued[name].as_str().unwrap()));
     for (who, others) in [(&root, [&alice, &boss]), (&boss, [&alice, &alice]), (&alice, [&boss, &boss])] {
         assert_eq!(keys.code(&key), "permitted");
         let told = pause(who, true);
         assert_eq!(told.status, 200, "{}", told.body);
         assert_eq!((&told.json()["disabled"], &told.json()["state"]), (&json!(true), &json!("disabled")));
-        assert_eq!(keys.code(&key), "principal_disabled");
+        assert_eq!((&*keys.code(&key), &*keys.code(&access)), ("principal_disabled", "principal_disabled"));
         assert_eq!(keys.ask(&key, "GET", &path(&id), Value::Null).status, 401);
+        let refreshed = json!({"grant_type": "refresh_token", "refresh_token": refresh});
+        assert_eq!(keys.ask("", "POST", "/v1/token", refreshed).status, 401);
         for other in others {
             assert!(pause(other, false).is_error(403, "forbidden", "disabled"), "{who}");
             // Once more is no pause of one's own.

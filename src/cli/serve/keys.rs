@@ -94,7 +94,8 @@ fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn
         more: Some(Box::new(details)),
     };
     // Told before it is a key: a crash in between leaves a text that proves nothing, and the next start makes another.
-    if is_put_in_a_file(wish, std::io::stderr().is_terminal()) {
+    let stderr = std::io::stderr();
+    if is_put_in_a_file(wish, stderr.is_terminal()) {
         let path = put(data, &text)?;
         let message = format!(
             "the administrator's key is in {path}, which only its owner reads; only its hash is kept elsewhere. Make keys \

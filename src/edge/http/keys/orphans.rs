@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{KeyDesk, details, next};
+use super::{KeyDesk, KeyDeskOptions, details, next};
 use crate::edge::identity::is_known_owner;
 use crate::engine::Engine;
 use crate::gate::{KeyWrite, KeyWriteError};
@@ -18,9 +18,6 @@ const LOOKS: u32 = 60;
 
 /// Marks and revokes for as long as the server runs.
 pub(in crate::edge::http) async fn follow(desk: KeyDesk, engine: Engine) {
-    if desk.options.unknown_owners {
-        return;
-    }
     let (mut seen, mut looks) = (Weak::<Snapshot>::new(), 0_u32);
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -45,12 +42,12 @@ enum Fate {
 }
 
 async fn sweep(desk: &KeyDesk, snapshot: Arc<Snapshot>, now: Timestamp) {
-    let (keys, orphaned_for) = (Arc::clone(&desk.keys), desk.options.orphaned_for);
+    let (keys, options) = (Arc::clone(&desk.keys), desk.options);
     // All keys are looked through, where nobody waits for the thread.
     let looked = tokio::task::spawn_blocking(move || {
         let mut found: Vec<(Arc<KeyRecord>, Fate)> = Vec::new();
         keys.each(&mut |key| {
-            found.extend(fate(key, &snapshot, orphaned_for, now).map(|fate| (Arc::clone(key), fate)));
+            found.extend(fate(key, &snapshot, options, now).map(|fate| (Arc::clone(key), fate)));
         });
         found
     });
@@ -66,7 +63,7 @@ async fn sweep(desk: &KeyDesk, snapshot: Arc<Snapshot>, now: Timestamp) {
                 "is that of a declared owner again"
             }
             Fate::Revoked => {
-                let days = orphaned_for.as_secs() / (24 * 60 * 60);
+                let days = options.orphaned_for.as_secs() / (24 * 60 * 60);
                 let reason = Some(format!("its owner has not been declared for {days} days").into());
                 details(&mut changed).revoked = Some(Revocation { at: now, by: None, reason });
                 "was revoked: its owner is no longer declared"
@@ -82,17 +79,17 @@ async fn sweep(desk: &KeyDesk, snapshot: Arc<Snapshot>, now: Timestamp) {
     }
 }
 
-fn fate(key: &KeyRecord, snapshot: &Snapshot, orphaned_for: Duration, now: Timestamp) -> Option<Fate> {
+fn fate(key: &KeyRecord, snapshot: &Snapshot, options: KeyDeskOptions, now: Timestamp) -> Option<Fate> {
     if key.details().revoked.is_some() {
         return None;
     }
     let since = key.details().orphaned_at;
-    if is_known_owner(snapshot, &key.owner) {
+    if options.unknown_owners || is_known_owner(snapshot, &key.owner) {
         return since.map(|_| Fate::Freed);
     }
     let Some(since) = since else { return Some(Fate::Marked) };
     let waited = now.as_millis().saturating_sub(since.as_millis());
-    let is_due = i128::from(waited) >= i128::try_from(orphaned_for.as_millis()).unwrap_or(i128::MAX);
+    let is_due = i128::from(waited) >= i128::try_from(options.orphaned_for.as_millis()).unwrap_or(i128::MAX);
     is_due.then_some(Fate::Revoked)
 }
 
