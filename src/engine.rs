@@ -18,6 +18,7 @@ use crate::edge::clock::SystemClock;
 use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
 use crate::edge::store::Memory;
 use crate::gate::{self, Authenticator, Clock, Explanation, FailureLimits, Failures, Meters, Notice};
+use crate::meter::DEFAULT_MOST_OPEN_OF_PRINCIPAL;
 use crate::model::{Decision, Facts, Refusal, Request, RequestError};
 use crate::policy::live::{Live, a_file_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
@@ -50,6 +51,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     guard: Arc<Mutex<Guard>>,
     meters: Arc<dyn Meters>,
+    /// How many reservations a principal may have open.
+    most_open: usize,
     authenticators: Box<[Arc<dyn Authenticator>]>,
     /// Who failed to prove itself too often; `None` where nobody counts.
     failures: Option<Mutex<Failures>>,
@@ -181,6 +184,7 @@ pub struct EngineBuilder {
     options: WatchOptions,
     clock: Arc<dyn Clock>,
     meters: Option<Arc<dyn Meters>>,
+    most_open: usize,
     authenticators: Vec<Arc<dyn Authenticator>>,
     failures: Option<FailureLimits>,
     warned: Option<Warned>,
@@ -207,6 +211,7 @@ impl Default for EngineBuilder {
             options: WatchOptions::default(),
             clock: Arc::new(SystemClock),
             meters: None,
+            most_open: DEFAULT_MOST_OPEN_OF_PRINCIPAL,
             authenticators: Vec::new(),
             failures: Some(FailureLimits::default()),
             warned: None,
@@ -287,6 +292,12 @@ impl EngineBuilder {
         self
     }
 
+    /// How many reservations a principal may have open at a time. Default: 10,000.
+    pub fn open_reservations_per_principal(mut self, most: usize) -> Self {
+        self.most_open = most;
+        self
+    }
+
     /// One more provider of identities, asked after those before it. Default: none, so that credentials prove nobody.
     pub fn authenticator(mut self, provider: Arc<dyn Authenticator>) -> Self {
         self.authenticators.push(provider);
@@ -338,9 +349,11 @@ impl EngineBuilder {
         let directory = self.directory.or_else(|| self.bundle.is_none().then(|| PathBuf::from("policies")));
         let meters = self.meters.unwrap_or_else(|| Arc::new(Memory::default()));
         let (clock, warned, authenticators) = (self.clock, self.warned, self.authenticators.into());
+        let most_open = self.most_open;
         let failures = self.failures.map(|limits| Mutex::new(Failures::new(limits)));
         let (watcher, source) = (None, None);
-        let mut inner = Inner { live, clock, guard, meters, authenticators, failures, warned, watcher, source };
+        let mut inner =
+            Inner { live, clock, guard, meters, most_open, authenticators, failures, warned, watcher, source };
         if let Some(directory) = directory {
             if self.wait || !self.watch {
                 let reader = Reader::new(&directory, self.options.limits.clone());

@@ -118,10 +118,10 @@ fn set(SetArguments { current, user }: &SetArguments) -> ExitCode {
             Exit::Usage,
         );
     }
-    let mut body = json!({ "password": password.expose() });
-    if let Some(current) = &current {
-        body["current_password"] = current.expose().into();
-    }
+    let body = match &current {
+        Some(current) => json!({ "password": password.expose(), "current_password": current.expose() }),
+        None => json!({ "password": password.expose() }),
+    };
     server::told(user.server.ask(Method::PUT, &user.path(), Some(&body)), text)
 }
 

@@ -157,6 +157,7 @@ fn serve(settings: &Settings) -> ExitCode {
         .policies(&settings.policies)
         .data(&settings.data)
         .meters(meters)
+        .open_reservations_per_principal(settings.most_open)
         .watch(true)
         .first_must_load(false)
         .strict(settings.strict)

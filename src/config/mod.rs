@@ -30,6 +30,7 @@ use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::{Address, Secret};
 use crate::edge::store::RedisOptions;
 use crate::edge::telemetry::{LogFormat, LogLevel};
+use crate::meter::DEFAULT_MOST_OPEN_OF_PRINCIPAL;
 use crate::policy::Problem;
 use sections::SECTIONS;
 
@@ -54,6 +55,8 @@ pub struct Settings {
     pub redis: RedisOptions,
     /// Where `/health/*` is answered too, without TLS; nowhere, if nothing is said.
     pub listen_health: Option<SocketAddr>,
+    /// How many reservations a principal may have open.
+    pub most_open: usize,
     /// Whether whoever reaches the server may ask and reload without a credential.
     pub insecure: bool,
     /// Whether warnings about a bundle are errors.
@@ -88,6 +91,7 @@ impl Default for Settings {
             meters_in_memory: false,
             redis: RedisOptions::new("", "tollgate-data"),
             listen_health: None,
+            most_open: DEFAULT_MOST_OPEN_OF_PRINCIPAL,
             insecure: false,
             strict: false,
             guard: false,

@@ -10,6 +10,7 @@ use super::Settings;
 use super::sections::SECTIONS;
 use super::table::{ENTRIES, Field, MAX_NAME_BYTES};
 use crate::edge::http::ClientCertificates;
+use crate::edge::store::EvictionCheck;
 
 /// The JSON Schema of `tollgate.yaml`, with every default in it.
 #[must_use]
@@ -96,6 +97,10 @@ fn describe(field: &Field) -> Value {
         Field::Address(at) => json!({ "type": "string", "default": at(&mut defaults).to_string() }),
         Field::OptionalAddress(_) => json!({ "type": "string" }),
         Field::Switch(at) => json!({ "type": "boolean", "default": *at(&mut defaults) }),
+        Field::Eviction(at) => {
+            let known = EvictionCheck::ALL.map(EvictionCheck::as_str);
+            json!({ "enum": known, "default": at(&mut defaults).as_str() })
+        }
         Field::ClientCertificates(at) => {
             let known = ClientCertificates::ALL.map(ClientCertificates::as_str);
             json!({ "enum": known, "default": at(&mut defaults).as_str() })

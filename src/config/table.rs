@@ -9,6 +9,7 @@ use super::Settings;
 use crate::edge::files::PublicKey;
 use crate::edge::http::{ClientCertificates, HostName};
 use crate::edge::outgoing::Address;
+use crate::edge::store::EvictionCheck;
 use crate::edge::telemetry::{LogFormat, LogLevel};
 
 /// A setting.
@@ -47,6 +48,8 @@ pub(super) enum Field {
     File(fn(&mut Settings) -> &mut Option<PathBuf>),
     /// Where to send something, or nowhere.
     Url(fn(&mut Settings) -> &mut Option<Address>),
+    /// Who checks that a Redis drops no keys.
+    Eviction(fn(&mut Settings) -> &mut EvictionCheck),
     /// A text that is never shown.
     Hidden(fn(&mut Settings) -> &mut crate::edge::store::Secret),
     /// A short name of letters, digits, `.`, `_` and `-`.
@@ -137,6 +140,12 @@ pub(super) const ENTRIES: &[Entry] = &[
         field: Field::Word(|s| &mut s.redis.prefix),
     },
     Entry {
+        name: "meters.redis.eviction",
+        about: "Who makes sure that this Redis drops no keys when it is full: Tollgate, by INFO and CONFIG GET (checked), or the \
+                operator, where neither may be run (checked_elsewhere).",
+        field: Field::Eviction(|s| &mut s.redis.eviction),
+    },
+    Entry {
         name: "strict",
         about: "Whether warnings about a bundle are errors.",
         field: Field::Switch(|s| &mut s.strict),
@@ -165,6 +174,11 @@ pub(super) const ENTRIES: &[Entry] = &[
         name: "limits.connections",
         about: "Most connections; others wait to be accepted.",
         field: Field::Number { least: 1, most: 1_000_000, at: |s| &mut s.http.connections },
+    },
+    Entry {
+        name: "limits.open_reservations_per_principal",
+        about: "Most reservations that one principal may have open at a time.",
+        field: Field::Number { least: 1, most: 1_000_000_000, at: |s| &mut s.most_open },
     },
     Entry {
         name: "limits.header_timeout_ms",
@@ -337,6 +351,10 @@ impl Field {
                 let known = ClientCertificates::ALL.into_iter().find(|known| known.as_str() == text);
                 *at(settings) = known.ok_or_else(expected)?;
             }
+            Self::Eviction(at) => {
+                *at(settings) =
+                    EvictionCheck::ALL.into_iter().find(|known| known.as_str() == text).ok_or_else(expected)?;
+            }
             Self::Hidden(at) if !text.is_empty() => *at(settings) = crate::edge::store::Secret::new(text),
             Self::Word(at) if is_word(text) => text.clone_into(at(settings)),
             Self::Path(_) | Self::File(_) | Self::Hidden(_) | Self::Word(_) | Self::Name(_) | Self::OneOf { .. } => {
@@ -370,6 +388,10 @@ impl Field {
             Self::Choice { words: [first, second], .. } => format!("expected {first} or {second}"),
             Self::Number { least, most, .. } => format!("expected a whole number from {least} to {most}"),
             Self::Millis { least, most, .. } => format!("expected milliseconds, from {least} to {most}"),
+            Self::Eviction(_) => {
+                let known = EvictionCheck::ALL.map(EvictionCheck::as_str);
+                format!("expected {}", known.join(" or "))
+            }
             Self::ClientCertificates(_) => {
                 let known = ClientCertificates::ALL.map(ClientCertificates::as_str);
                 format!("expected {}", known.join(" or "))

@@ -143,6 +143,7 @@ impl<'a> Prepared<'a> {
             limits: Vec::new(),
             not_held: Vec::new(),
             reservation: None,
+            most_open: None,
             retry_after_seconds: None,
             hint: None,
             revision: Arc::clone(&self.snapshot.revision),

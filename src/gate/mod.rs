@@ -11,6 +11,7 @@ mod evaluate;
 mod explain;
 mod failures;
 mod gather;
+mod idempotency;
 mod manage;
 mod narrow;
 mod ports;
@@ -19,6 +20,7 @@ mod settle;
 mod shipped;
 mod spend;
 mod standing;
+mod usage;
 mod widen;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
@@ -37,6 +39,7 @@ pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
+pub use idempotency::{ClientKey, KeyUse, ScopedKey};
 pub use manage::{MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
     Ask, Clock, CloseError, Family, Fetch, FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError,
@@ -49,3 +52,4 @@ pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use shipped::ADMIN_POLICIES;
 pub use spend::Reserve;
 pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, StandingsOf, standings};
+pub use usage::{ReportedUsage, Stated};

@@ -28,7 +28,7 @@ pub(super) fn widened(before: &KeyRecord, after: &KeyRecord, snapshot: &Snapshot
         ("disabled", was.disabled.is_some() && is.disabled.is_none()),
         ("models", more_models(was_list, is_list, snapshot)),
         ("routers", more_routers(was_list, is_list)),
-        ("actions", more(was_list.actions.as_deref(), is_list.actions.as_deref(), |was, is| was.contains(is))),
+        ("actions", more(was_list.actions.as_deref(), is_list.actions.as_deref(), <[_]>::contains)),
         ("paths", more(was_list.paths.as_deref(), is_list.paths.as_deref(), has_path)),
         ("networks", more(was_list.networks.as_deref(), is_list.networks.as_deref(), has_network)),
         ("limits", !was.limits.iter().all(|limit| is.limits.iter().any(|other| is_no_wider(other, limit)))),
@@ -195,8 +195,8 @@ mod tests {
         }
     }
 
-    fn names(list: &[&str]) -> Option<Box<[SmolStr]>> {
-        Some(list.iter().map(|name| SmolStr::new(name)).collect())
+    fn names(list: &[&str]) -> Box<[SmolStr]> {
+        list.iter().map(SmolStr::new).collect()
     }
 
     fn narrowed(narrowed: Narrowed) -> KeyDetails {
@@ -210,11 +210,7 @@ mod tests {
     #[test]
     fn models_and_routers_are_compared_by_what_they_reach() {
         let of = |models: Option<&[&str]>, routers: Option<&[&str]>| {
-            narrowed(Narrowed {
-                models: models.and_then(names),
-                routers: routers.and_then(names),
-                ..Narrowed::default()
-            })
+            narrowed(Narrowed { models: models.map(names), routers: routers.map(names), ..Narrowed::default() })
         };
         for (before, after, wider) in [
             ((None, None), (Some(&["oa/big"][..]), None), None),
@@ -258,7 +254,7 @@ mod tests {
             assert_eq!(compared(of(before), of(after)), is_wider.then_some("networks"), "{before:?} {after:?}");
         }
         let path = |(path, methods): &(&str, &[&str])| {
-            AllowedPath::new(path, methods.iter().map(|method| SmolStr::new(method)).collect()).unwrap()
+            AllowedPath::new(path, methods.iter().map(SmolStr::new).collect()).unwrap()
         };
         let post: &[&str] = &["POST"];
         for (before, after, is_wider) in [
@@ -299,10 +295,10 @@ mod tests {
 
     #[test]
     fn what_rules_see_of_a_key_is_as_it_was() {
-        let tags = |list: &[&str]| KeyDetails { tags: names(list).unwrap(), ..KeyDetails::default() };
+        let tags = |list: &[&str]| KeyDetails { tags: names(list), ..KeyDetails::default() };
         assert_eq!(compared(tags(&["a", "b"]), tags(&["b", "a"])), None);
         assert_eq!(compared(tags(&["a", "b"]), tags(&["a"])), Some("tags"));
-        let roles = |list: &[&str]| KeyDetails { roles: names(list).unwrap(), ..KeyDetails::default() };
+        let roles = |list: &[&str]| KeyDetails { roles: names(list), ..KeyDetails::default() };
         assert_eq!(compared(roles(&["r", "s"]), roles(&["s"])), None);
         assert_eq!(compared(roles(&["r"]), roles(&["s"])), Some("roles"));
         let metadata = || KeyDetails { metadata: [("env".into(), "dev".into())].into(), ..KeyDetails::default() };

@@ -37,6 +37,6 @@ pub use path::{MAX_PATH_BYTES, PathError, RequestPath, TWO_WAYS_AT_END, TWO_WAYS
 pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
 pub use secret::SecretText;
-pub use standing::{LimitStanding, Reserved};
+pub use standing::{LimitStanding, Reserved, Shortage};
 pub use told::{Member, Told};
 pub use uid::{EntityUid, NameError, UidError, check_model_name, check_name};

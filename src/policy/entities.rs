@@ -19,7 +19,7 @@ pub use pattern::{Pattern, Patterns};
 
 use super::index::number;
 use super::proved::Proved;
-use super::syntax::Extras;
+use super::syntax::{Estimates, Extras};
 use crate::meter::Price;
 use crate::model::{EntityUid, KeyHash, Timestamp};
 
@@ -74,6 +74,8 @@ pub struct Details {
     pub provider: Option<SmolStr>,
     /// A model's largest output.
     pub max_output_tokens: Option<i64>,
+    /// How many tokens a request to a model, or to a model of an account, is estimated to use.
+    pub estimates: Estimates,
     /// What a model costs.
     pub price: Option<Arc<Price>>,
     /// An account that lists its models, and so has no others.

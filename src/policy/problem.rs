@@ -135,6 +135,8 @@ codes! {
     LimitNeverBinds = "limit-never-binds",
     /// A money limit over models that have no price.
     ModelsWithoutPrice = "models-without-price",
+    /// A price with more decimals than are counted.
+    PriceRounded = "price-rounded",
     /// A price that leaves out what nearly every call costs.
     PriceIncomplete = "price-incomplete",
     /// Cedar text that does not parse.

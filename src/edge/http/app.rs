@@ -21,7 +21,7 @@ use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::edge::telemetry;
 use crate::engine::Engine;
-use crate::gate::{RouteMap, Tokens};
+use crate::gate::{ClientKey, RouteMap, Tokens};
 use crate::meter::Alert;
 use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
@@ -65,7 +65,12 @@ pub(super) struct App {
     /// The beginning of every decision's name.
     process: String,
     decisions: AtomicU64,
+    started: Instant,
 }
+
+/// For how long after a start keys are also looked for under the name that they had before they were scoped: what was
+/// reserved with one lives for an hour unless it is extended, and is known for a day after its end.
+const UNSCOPED_KEYS_FOR: Duration = Duration::from_hours(48);
 
 impl App {
     pub(super) fn new(engine: Engine, body: BodyLimits, options: &HttpOptions) -> Self {
@@ -95,7 +100,15 @@ impl App {
             reading_books: Semaphore::new(1),
             process: answer::process(),
             decisions: AtomicU64::new(0),
+            started: Instant::now(),
         }
+    }
+
+    /// A client's key as it is looked for: under the name that keys had before they were scoped only while this process may
+    /// be younger than the upgrade by less than such a key is known.
+    pub(super) fn as_known(&self, key: &ClientKey) -> ClientKey {
+        let unscoped_digest = key.unscoped_digest.filter(|_| self.started.elapsed() < UNSCOPED_KEYS_FOR);
+        ClientKey { unscoped_digest, ..key.clone() }
     }
 
     /// Tells that percents of limits were crossed.

@@ -15,7 +15,7 @@ use super::guard::{guarded, guarded_async};
 use super::itself;
 use super::wire::{self, Asked, Asking, Question, What};
 use crate::edge::answer::{self, About, Id, status_of, telling};
-use crate::gate::{self, Authorized, CandidatesDecision, Wish};
+use crate::gate::{self, Authorized, CandidatesDecision, KeyUse, ScopedKey, Wish};
 use crate::meter::{Idempotency, ReservationId, State};
 use crate::model::{CandidatesRequest, Decision, DecisionCode, Facts, Request, RequestErrorCode};
 use crate::policy::Snapshot;
@@ -91,16 +91,17 @@ async fn answer_question(
     facts: &Facts,
     (id, asked): (Id<'_>, &Question),
 ) -> Result<Answered, ApiError> {
-    let key = asked.wanted.as_ref().and_then(|wanted| wanted.idempotency.as_ref());
-    if let Some((key, digest)) = key
-        && let Some(text) = before(app, snapshot, facts, (key, digest)).await?
+    let key = asked.wanted.as_ref().and_then(|wanted| wanted.key.as_ref()).map(|key| app.as_known(key));
+    let key = key.as_ref().map(|key| key.scoped(KeyUse::Reserve, snapshot, asked.asking.principal()));
+    if let Some(key) = &key
+        && let Some(text) = before(app, snapshot, facts, key).await?
     {
         return Ok(Answered { code: DecisionCode::Permitted, text, held: None });
     }
-    let decided = decide(app, snapshot, facts, asked).await?;
+    let decided = decide(app, snapshot, facts, (asked, key.as_ref())).await?;
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
     decided.write(id, &mut text);
-    if let (Some(_), Some(id)) = (key, decided.reservation()) {
+    if let (Some(_), Some(id)) = (&key, decided.reservation()) {
         let kept = app.engine.meters().answered(id, text.as_slice().into()).await;
         kept.map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
     }
@@ -113,19 +114,19 @@ async fn before(
     app: &App,
     snapshot: &Snapshot,
     facts: &Facts,
-    (key, digest): (&str, &[u8; 32]),
+    key: &ScopedKey<'_>,
 ) -> Result<Option<Vec<u8>>, ApiError> {
     let conflict = |message| {
         let code = ErrorCode::Request(RequestErrorCode::IdempotencyConflict);
         Err(ApiError { param: "idempotency_key".to_owned(), ..ApiError::new(code, message) })
     };
-    let found = app.engine.meters().named(key, facts.now).await;
+    let found = key.find(&**app.engine.meters(), facts.now).await;
     let found = found.map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
-    let Some(found) = found.filter(|found| !found.leaves_its_key()) else { return Ok(None) };
+    let Some((found, is_same)) = found.filter(|(found, _)| !found.leaves_its_key()) else { return Ok(None) };
     let (id, has_expired) = (found.id, found.state == State::Expired);
     match found.idempotency {
         None => Ok(None),
-        Some(known) if known.digest != *digest => conflict("this `idempotency_key` names another request"),
+        Some(_) if !is_same => conflict("this `idempotency_key` names another request"),
         Some(Idempotency { answer: Some(answer), .. }) => Ok(Some(answer.to_vec())),
         // Whoever held it ended before anyone was told.
         Some(_) if has_expired => {
@@ -168,16 +169,17 @@ impl Decided {
 }
 
 /// Decides by `snapshot`, and counts it. Where there are no limits and nothing is to be held, nothing waits.
-async fn decide(app: &App, snapshot: &Snapshot, facts: &Facts, asked: &Question) -> Result<Decided, ApiError> {
-    let identity = match &asked.asking {
-        Asking::One(request) => request.identity.as_deref(),
-        Asking::Candidates(request, _) => request.identity.as_deref(),
-    };
-    if asked.wanted.is_none() && !gate::has_limits(snapshot, identity) {
+async fn decide(app: &App, snapshot: &Snapshot, facts: &Facts, keyed: Keyed<'_>) -> Result<Decided, ApiError> {
+    let (asked, _) = keyed;
+    let (_, identity) = asked.asking.principal();
+    if asked.wanted.is_none() && !gate::has_limits(snapshot, identity.map(|identity| &**identity)) {
         return guarded(app, || decide_by_rules(app, snapshot, facts, &asked.asking));
     }
-    guarded_async(app, decide_by_limits(app, snapshot, facts, asked)).await
+    guarded_async(app, decide_by_limits(app, snapshot, facts, keyed)).await
 }
+
+/// A question, with the key that its client gave it.
+type Keyed<'q> = (&'q Question, Option<&'q ScopedKey<'q>>);
 
 fn decide_by_rules(app: &App, snapshot: &Snapshot, facts: &Facts, asking: &Asking) -> Result<Decided, ApiError> {
     match asking {
@@ -197,14 +199,14 @@ async fn decide_by_limits(
     app: &App,
     snapshot: &Snapshot,
     facts: &Facts,
-    asked: &Question,
+    (asked, key): Keyed<'_>,
 ) -> Result<Decided, ApiError> {
     let world = app.engine.world(snapshot, facts);
     let wish = asked.wanted.as_ref().map(|wanted| Wish {
         reserve: wanted.reserve,
         ttl_ms: wanted.ttl_ms,
         id: app.engine.reservation_id(),
-        idempotency: wanted.idempotency.clone(),
+        idempotency: key.map(|key| (key.name(), key.digest())),
     });
     match &asked.asking {
         Asking::One(request) => {

@@ -10,7 +10,7 @@ use super::{Linker, ParsedFile};
 use crate::model::{NameError, check_model_name};
 use crate::policy::entities::{Details, EntityIndex, Kind, Pattern, Reach};
 use crate::policy::problem::{Problem, ProblemCode};
-use crate::policy::syntax::{AccountDeclaration, Extras, ModelDeclaration, ModelsDeclaration, Name};
+use crate::policy::syntax::{AccountDeclaration, Estimates, Extras, ModelDeclaration, ModelsDeclaration, Name};
 
 impl Linker<'_> {
     pub(super) fn declare_models(&mut self, files: &[Arc<ParsedFile>]) {
@@ -53,6 +53,7 @@ impl Linker<'_> {
             extras: account.extras.as_deref().cloned().unwrap_or_default(),
             provider: account.provider.clone(),
             closed: account.models.is_some(),
+            estimates: account.estimates,
             ..Details::default()
         }));
         for model in account.models.iter().flatten() {
@@ -78,12 +79,14 @@ impl Linker<'_> {
         let bare = model.tags.is_empty()
             && model.metadata.is_empty()
             && model.max_output_tokens.is_none()
+            && model.estimates == Estimates::default()
             && model.price.is_none();
         record.details = (!bare).then(|| {
             Box::new(Details {
                 tags: model.tags.iter().map(|tag| tag.value.clone()).collect(),
                 extras: Extras { metadata: model.metadata.clone(), ..Extras::default() },
                 max_output_tokens: model.max_output_tokens.and_then(|tokens| i64::try_from(tokens).ok()),
+                estimates: model.estimates,
                 price: model.price.clone(),
                 ..Details::default()
             })
@@ -168,7 +171,9 @@ impl Linker<'_> {
         if text == "*" {
             return Some(Reach::Every);
         }
-        if !self.check_model_name(name, text, file) {
+        // One without an account or without a name is told below, as none that is known.
+        let is_whole = !text.starts_with('/') && !text.ends_with('/');
+        if is_whole && !self.check_model_name(name, text, file) {
             return None;
         }
         if let Some(account) = text.strip_suffix("/*")

@@ -328,8 +328,8 @@ impl Drawing {
                     }
                 }
                 Err(HoldError::Store(error)) => return self.end(Drawn::Failed(error)),
-                // Nobody else has this name: it came to the store twice.
-                Err(HoldError::KeyTaken) => break,
+                // Nobody else has this name: it came to the store twice. Of leases there may be any number.
+                Err(HoldError::KeyTaken | HoldError::TooManyOpen) => break,
             }
         }
         self.end(Drawn::Failed(StoreError::Away("no lease could be drawn".into())))
@@ -397,6 +397,16 @@ impl Meters for Leases {
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         let here = self.here(id, now, |ledger| ledger.settle(id, usage, now).map(closed));
         here.unwrap_or_else(|| self.inner.store.settle(id, usage, now))
+    }
+
+    fn settle_unknown(
+        &self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Later<Result<Closed, CloseError>> {
+        let here = self.here(id, now, |ledger| ledger.settle_unknown(id, charged, now).map(closed));
+        here.unwrap_or_else(|| self.inner.store.settle_unknown(id, charged, now))
     }
 
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
