@@ -33,6 +33,9 @@ pub(super) struct Question {
     assume: Option<Assumed>,
     #[command(flatten)]
     pub(super) bundle: Directory,
+    /// Decide by the bundle alone, as a server with `identity.admin_policies: off`
+    #[arg(long)]
+    pub(super) no_admin_policies: bool,
     /// How the answer is written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
