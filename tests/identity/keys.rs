@@ -292,9 +292,14 @@ fn a_key_is_narrowed() {
         let told = keys.question(json!({"bearer": key}), more.clone());
         assert_eq!(told["rules"][0]["id"], format!("key:{id}:{rule}"), "{more}: {told}");
     }
-    for path in
-        ["/v1/chat/../files", "/v1/chat/%2e%2E/files", "/v1/chat//files", "/v1/chat/..\\files", "/v1/chat/.\n./files", "/v1/chat/\0"]
-    {
+    for path in [
+        "/v1/chat/../files",
+        "/v1/chat/%2e%2E/files",
+        "/v1/chat//files",
+        "/v1/chat/..\\files",
+        "/v1/chat/.\n./files",
+        "/v1/chat/\0",
+    ] {
         let mut question = context(path, "10.1.2.3");
         let more = json!({"credential": {"bearer": key}, "action": "chat", "resource": "Model::\"oa/big\""});
         question.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
