@@ -1,5 +1,6 @@
 //! The face in process: an engine that loads a bundle, keeps it current and decides. The server is a caller of it.
 
+pub(crate) mod events;
 mod identity;
 #[cfg(feature = "tower")]
 mod layer;
@@ -155,7 +156,7 @@ impl Engine {
         true
     }
 
-    /// Lets the bundle of this revision in, though it drops every forbid or most rules.
+    /// Lets the bundle of this revision in, though the guard holds it.
     pub fn acknowledge(&self, revision: &str) {
         let mut guard = self.inner.guard.lock().unwrap_or_else(PoisonError::into_inner);
         guard.acknowledged = Some(revision.into());
@@ -258,7 +259,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Whether a reload that drops every forbid, or most rules, is held until it is acknowledged. Default: no.
+    /// Whether a reload that drops much (every forbid, every limit, most rules), that permits everybody what was not
+    /// permitted to everybody, or that leaves a forbid to nobody is held until it is acknowledged. Default: no.
     pub fn guarded(mut self, guarded: bool) -> Self {
         self.guarded = guarded;
         self
@@ -420,6 +422,7 @@ impl Keeper {
     }
 
     fn tell(&self) {
+        events::load(&self.live);
         if let Some(told) = &self.told {
             told(&self.live);
         }

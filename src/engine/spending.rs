@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, events};
 use crate::gate::{self, CandidatesDecision, Meters, Notice, Presented, Reserve, SettleError, Stated, Wish, World};
 use crate::meter::{Alert, Closed, DEFAULT_TTL_MS, ReservationId};
 use crate::model::{CandidatesRequest, Decision, Facts, Identity, Request};
@@ -94,6 +94,7 @@ impl Engine {
 
     /// Tells whoever wants to know that percents of limits were crossed.
     pub(crate) fn warn(&self, alerts: &[Alert], snapshot: &Snapshot, facts: &Facts) {
+        alerts.iter().for_each(events::limit_reached);
         let Some(warned) = &self.inner.warned else { return };
         for alert in alerts {
             warned(&Notice { alert: alert.clone(), at: facts.now, revision: Arc::clone(snapshot.revision()) });

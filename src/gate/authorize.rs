@@ -14,8 +14,8 @@ use super::gather::{Applying, applicable, can_charge, own_applicable};
 use super::ports::{HoldError, Look, Meters, StoreError};
 use super::spend::{Estimates, NoAmount, Reserve, charge};
 use crate::meter::{
-    Alert, Charge, Hold, Lack, Limit, Measure, Mode, OnStoreError, ReservationId, Shortfall, Spending, Standing,
-    Unpriced,
+    Alert, Charge, DEFAULT_TTL_MS, Hold, Lack, Limit, Measure, Mode, OnStoreError, ReservationId, Shortfall, Spending,
+    Standing, Unpriced, Usage,
 };
 use crate::model::{
     Amount, Budget, CandidatesRequest, Decision, DecisionCode, EntityUid, Facts, LimitFacts, LimitStanding, Outcome,
@@ -23,6 +23,9 @@ use crate::model::{
 };
 use crate::policy::Snapshot;
 use crate::policy::entities::Subject;
+
+/// About how many bytes of a body are one token.
+const BYTES_PER_TOKEN: u64 = 4;
 
 /// What a request is decided by: one bundle, at one instant, with these meters.
 #[derive(Clone, Copy)]
@@ -104,6 +107,46 @@ pub async fn explain(world: World<'_>, request: &Request) -> Result<(Decision, E
     let mut item = Item::resolve(world.ground(), &prepared, &request.resource, Asking { router: None, wish: None });
     item.read(world).await;
     Ok(item.explained(world.ground(), request))
+}
+
+/// How a permitted request is counted at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charging {
+    /// Under which name it is held until it is charged.
+    pub id: ReservationId,
+    /// How long the body of the request is, where that is known: a token is about four bytes.
+    pub body_bytes: Option<u64>,
+}
+
+/// Decides one request by rules and limits, and counts one request and the estimate of what it uses at once, on every limit
+/// that applies or on none. It takes no place of a concurrency limit, which is told in `not_held`; where such a limit is
+/// full, it refuses as it does a check.
+///
+/// # Errors
+/// As [`authorize`] with a wish.
+pub async fn authorize_and_charge(
+    world: World<'_>,
+    request: &Request,
+    charging: &Charging,
+) -> Result<Authorized<Decision>, RequestError> {
+    let prepared = Prepared::check(world.snapshot, request)?;
+    let mut alerts = Vec::new();
+    let mut item = Item::resolve(world.ground(), &prepared, &request.resource, Asking { router: None, wish: None });
+    item.look(world, false).await;
+    let verdict = prepared.case(item.facts(world.facts)).judge(&request.resource);
+    let mut decision = prepared.decision(verdict, &request.resource);
+    decision.hint = prepared.hint(item.facts(world.facts), &decision, request);
+    item.check(world.ground(), None, &mut decision);
+    let is_counted = |one: &Applying<'_>| one.limit.limit.unit() != Unit::Places;
+    let places = item.applying.iter().filter(|one| !is_counted(one)).map(|one| one.limit.limit.id.clone());
+    let mut places: Vec<SmolStr> = places.collect();
+    places.dedup();
+    item.applying.retain(is_counted);
+    if decision.is_permit() && !item.applying.is_empty() {
+        item.charge(world, charging, &mut decision, &mut alerts).await?;
+    }
+    decision.not_held = if decision.is_permit() { places } else { Vec::new() };
+    Ok(Authorized { decision, alerts })
 }
 
 /// Decides about each candidate by rules and limits; holds what is wished for on the first that both have room for.
@@ -366,6 +409,35 @@ impl<'a> Item<'a> {
                 return Err(RequestError::new(RequestErrorCode::IdempotencyConflict, "idempotency_key", message));
             }
             Err(HoldError::Store(_)) => forbid(decision, DecisionCode::StoreUnavailable),
+        }
+        Ok(())
+    }
+
+    /// Holds the estimate and settles it at once, or turns the permit into a forbid.
+    async fn charge(
+        &self,
+        world: World<'a>,
+        charging: &Charging,
+        decision: &mut Decision,
+        alerts: &mut Vec<Alert>,
+    ) -> Result<(), RequestError> {
+        let (input, _) = self.prepared.context().tokens();
+        let input_tokens = input.or_else(|| charging.body_bytes.map(|bytes| bytes.div_ceil(BYTES_PER_TOKEN)));
+        let reserve = Reserve { input_tokens, ..Reserve::default() };
+        let wish = Wish { reserve, ttl_ms: DEFAULT_TTL_MS, id: charging.id, idempotency: None };
+        self.hold(world, &wish, Vec::new(), decision, alerts).await?;
+        if decision.reservation.take().is_none() {
+            return Ok(());
+        }
+        let estimates = self.estimates(world.ground(), &reserve);
+        let charges = estimates.charges(&self.applying).unwrap_or_default();
+        let money = charges.iter().filter(|charge| charge.limit.unit() == Unit::Usd).map(|charge| charge.amount).max();
+        // What costs nothing is settled as nothing.
+        let usd = money.or_else(|| (!self.free.is_empty()).then_some(Amount::ZERO));
+        let usage = Usage { usd, ..estimates.usage() };
+        // Where it cannot be settled, what is held ends as each limit's `on_expiry` says, which may give it back.
+        if world.meters.settle(charging.id, usage, world.facts.now).await.is_err() {
+            forbid(decision, DecisionCode::StoreUnavailable);
         }
         Ok(())
     }

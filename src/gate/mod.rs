@@ -28,7 +28,9 @@ pub use authenticate::{
     Authenticator, Credential, Described, Peer, Presented, Recalled, ToldOf, Verdict, authenticate, has_limits,
     has_role, is_disabled, is_narrowed, recall, told_of,
 };
-pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates, explain};
+pub use authorize::{
+    Authorized, Charging, Wish, World, authorize, authorize_and_charge, authorize_candidates, explain,
+};
 pub use books::{
     Books, BooksPage, BooksWish, By, Collector, Group, MAX_LINES, Row, Sum, TimeSpan, day_of, month_begins,
 };
@@ -47,7 +49,7 @@ pub use ports::{
     PasswordWrite, PasswordWriteError, Passwords, RefreshDigest, Refreshed, Reply, StoreError, SubjectsOf, TokenError,
     TokenStore, Tokens,
 };
-pub use routes::{MAX_ROUTES, Mapped, Named, RouteError, RouteMap};
+pub use routes::{Found, MAX_ROUTES, Mapped, Named, PatternError, RouteError, RouteLimits, RouteMap, check_route_path};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;
 pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, StandingsOf, standings};

@@ -255,6 +255,11 @@ pub trait Meters: Send + Sync {
 
     /// Lets expire what is due: some of it, so that nobody waits for long.
     fn tick(&self, now: Timestamp);
+
+    /// Whether what keeps them did not answer, or could not write, when that was last tried. Asks nobody.
+    fn is_away(&self) -> bool {
+        false
+    }
 }
 
 /// What becomes of a key.

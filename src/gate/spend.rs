@@ -105,6 +105,19 @@ impl<'a> Estimates<'a> {
         }])
     }
 
+    /// The largest usage of any of the models, member by member.
+    pub(super) fn usage(&self) -> Usage {
+        let larger = |most: Usage, one: Usage| Usage {
+            requests: most.requests.max(one.requests),
+            input_tokens: most.input_tokens.max(one.input_tokens),
+            output_tokens: most.output_tokens.max(one.output_tokens),
+            images: most.images.max(one.images),
+            usd: most.usd.max(one.usd),
+            ..most
+        };
+        self.0.iter().map(Estimate::usage).fold(Usage::default(), larger)
+    }
+
     /// Whether money can be counted at all.
     pub(super) fn has_price(&self) -> bool {
         self.0.iter().any(|estimate| estimate.usd.is_some() || estimate.price.is_some())

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use smol_str::SmolStr;
+use smol_str::{SmolStr, format_smolstr};
 
 use super::decision::DecisionCode;
 use super::facts::{AuthMethod, Timestamp};
 use super::limit::KeyLimit;
+use super::path::{PathError, normal_pattern};
 use super::uid::{EntityUid, check_name};
 
 /// What roles of Tollgate's own begin with: no token, directory or other provider may hand them out.
@@ -153,13 +154,30 @@ pub struct Network {
 }
 
 impl AllowedPath {
-    /// This path with these methods; `None` where it is no path that begins with `/` and has a `*` at its end alone, or one
-    /// of the methods is no word in capitals.
+    /// This path with these methods, in the form that requests' paths are compared in; `None` where no request has such a
+    /// path ([`RequestPath`](super::path::RequestPath)), a `*` stands elsewhere than at its end, or one of the methods is
+    /// no word in capitals.
     #[must_use]
     pub fn new(path: &str, methods: Box<[SmolStr]>) -> Option<Self> {
-        let is_path =
-            path.starts_with('/') && check_name(path).is_ok() && path.find('*').is_none_or(|at| at + 1 == path.len());
-        (is_path && methods.iter().all(|method| Self::is_method(method))).then(|| Self { path: path.into(), methods })
+        let (normal, is_beginning) = Self::normal(path).ok()?;
+        // A decoded `*` would be taken for the one that takes every rest.
+        let is_plain = check_name(path).is_ok() && !normal.contains('*');
+        let is_taken = is_plain && methods.iter().all(|method| Self::is_method(method));
+        let path = if is_beginning { format_smolstr!("{normal}*") } else { normal };
+        is_taken.then_some(Self { path, methods })
+    }
+
+    /// Why no request has such a path.
+    #[must_use]
+    pub fn why_not(path: &str) -> Option<PathError> {
+        Self::normal(path).err()
+    }
+
+    /// The path without a `*` at its end, and whether there is one.
+    fn normal(path: &str) -> Result<(SmolStr, bool), PathError> {
+        let beginning = path.strip_suffix('*');
+        let is_beginning = beginning.is_some();
+        normal_pattern(beginning.unwrap_or(path), is_beginning).map(|normal| (normal, is_beginning))
     }
 
     /// Whether that is a word in capitals, as methods are.

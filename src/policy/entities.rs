@@ -410,6 +410,15 @@ impl EntityStore {
         &mut self.own.records[index.0 as usize - self.shared.records.len()]
     }
 
+    /// Whether Cedar sees an entity under this number: one that a file declares, or one of Tollgate's own types that the
+    /// bundle names, be it in a rule's lists, in a scope or in a condition. Of other types there are only those declared,
+    /// since nobody else says what attributes they have; and metadata is the request's.
+    #[must_use]
+    pub(crate) fn exists(&self, index: EntityIndex) -> bool {
+        let record = self.record(index);
+        record.declared || (record.kind < Kind::METADATA)
+    }
+
     /// The uid of this number.
     #[must_use]
     pub fn uid(&self, index: EntityIndex) -> EntityUid {

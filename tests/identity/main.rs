@@ -48,4 +48,5 @@ mod stored_passwords;
 mod support;
 mod tls;
 mod tokens;
+mod validate;
 mod wycheproof;

@@ -1,6 +1,5 @@
 //! What every request shares.
 
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,6 +9,7 @@ use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::body::BodyLimits;
+use super::host::HostName;
 use super::keys::KeyDesk;
 use super::metrics::Metrics;
 use super::passwords::PasswordDesk;
@@ -19,6 +19,7 @@ use super::wire::Silence;
 use crate::edge::answer::{self, Id};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
+use crate::edge::telemetry;
 use crate::engine::Engine;
 use crate::gate::{ClientKey, RouteMap, Tokens};
 use crate::meter::Alert;
@@ -32,8 +33,13 @@ pub(super) struct App {
     refusals: RefusalLog,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
+    /// Whether that is so only where the `Host` is one of the loopback's or of `hosts`.
+    pub(super) checks_host: bool,
+    pub(super) hosts: Vec<HostName>,
     /// What requests of gateways ask for.
     pub(super) routes: RouteMap,
+    /// Whether every call of `/v1/auth/validate` is decided.
+    pub(super) validate_authorizes: bool,
     /// Which headers hold a caller's credential.
     pub(super) credential_headers: CredentialHeaders,
     /// Where keys are managed, where they are kept.
@@ -76,7 +82,10 @@ impl App {
             metrics: Metrics::default(),
             refusals: RefusalLog::default(),
             open: options.open,
+            checks_host: options.checks_host,
+            hosts: options.hosts.clone(),
             routes: options.routes.clone(),
+            validate_authorizes: options.validate_authorizes,
             credential_headers: options.credential_headers.clone(),
             keys: OnceLock::new(),
             passwords: OnceLock::new(),
@@ -109,17 +118,6 @@ impl App {
             // People write the limits of keys in any number; they are one label.
             let label = if alert.limit.starts_with("key:") { "key".into() } else { alert.limit.clone() };
             self.metrics.warned(&label, alert.percent);
-            let meter = alert.subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();
-            let (unit, standing) = (alert.unit, &alert.standing);
-            let (taken, cap) = (unit.show(standing.taken()), unit.show(standing.cap));
-            let text = format!(
-                "warning: limit {}{meter} has reached {} %: {taken} of {cap} {} used or held",
-                alert.limit,
-                alert.percent,
-                unit.as_str()
-            );
-            // That nobody reads it is no reason to stop.
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
         }
     }
 
@@ -129,8 +127,10 @@ impl App {
         self.refusals.tell(refusal, source, Instant::now());
     }
 
-    /// A name for the next decision.
-    pub(super) fn next_id(&self) -> Id<'_> {
-        Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 }
+    /// A name for the next decision, which `revision` is to make. From here on the log names both.
+    pub(super) fn next_id(&self, revision: &str) -> Id<'_> {
+        let id = Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 };
+        telemetry::decision(id, revision);
+        id
     }
 }

@@ -5,6 +5,7 @@ use std::task::Poll;
 
 use hyper::StatusCode;
 use tokio::runtime::Handle;
+use tracing::{Instrument as _, Span};
 
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
@@ -12,7 +13,7 @@ use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::guard::{guarded, guarded_async};
 use super::wire::{self, Asked, Asking, Question, What};
-use crate::edge::answer::{self, About, status_of, telling};
+use crate::edge::answer::{self, About, Id, status_of, telling};
 use crate::gate::{self, Authorized, CandidatesDecision, KeyUse, ScopedKey, Wish};
 use crate::meter::{Idempotency, ReservationId, State};
 use crate::model::{CandidatesRequest, Decision, DecisionCode, Facts, Request, RequestErrorCode};
@@ -52,14 +53,16 @@ pub(super) async fn answer_by(
     app: &App,
     snapshot: &Arc<Snapshot>,
     facts: &Facts,
-    (peer, asked): (&Peer, &Asked),
+    (_peer, asked): (&Peer, &Asked),
 ) -> Result<Answered, ApiError> {
+    // Before anything is decided, so that whatever is logged meanwhile names the decision.
+    let id = app.next_id(snapshot.revision());
     let (credential, parts) = match asked {
-        Asked::Named(question) => return answer_question(app, snapshot, facts, question).await,
+        Asked::Named(question) => return answer_question(app, snapshot, facts, (id, question)).await,
         Asked::Unproved(credential, parts) => (credential, parts),
     };
-    match caller::identify(app, snapshot, &caller::presented(credential, parts, peer), facts.now).await {
-        Ok(identity) => answer_question(app, snapshot, facts, &parts.clone().proved(&identity)).await,
+    match caller::identify(app, snapshot, &caller::presented(credential, parts, snapshot)?, facts.now).await {
+        Ok(identity) => answer_question(app, snapshot, facts, (id, &parts.clone().proved(&identity))).await,
         Err(refusal) => {
             let code = refusal.reason.code();
             app.metrics.decided(code, &[]);
@@ -69,7 +72,7 @@ pub(super) async fn answer_by(
                 What::Candidates { router, candidates } => (router.as_ref(), Some(candidates.as_slice())),
             };
             let about = About { action: &parts.action, resource, candidates };
-            answer::write_refused(&mut text, app.next_id(), snapshot.revision(), &about, &refusal);
+            answer::write_refused(&mut text, id, snapshot.revision(), &about, &refusal);
             Ok(Answered { code, text, held: None })
         }
     }
@@ -79,7 +82,7 @@ async fn answer_question(
     app: &App,
     snapshot: &Snapshot,
     facts: &Facts,
-    asked: &Question,
+    (id, asked): (Id<'_>, &Question),
 ) -> Result<Answered, ApiError> {
     let key = asked.wanted.as_ref().and_then(|wanted| wanted.key.as_ref()).map(|key| app.as_known(key));
     let key = key.as_ref().map(|key| key.scoped(KeyUse::Reserve, snapshot, asked.asking.principal()));
@@ -90,7 +93,7 @@ async fn answer_question(
     }
     let decided = decide(app, snapshot, facts, (asked, key.as_ref())).await?;
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
-    decided.write(app, &mut text);
+    decided.write(id, &mut text);
     if let (Some(_), Some(id)) = (&key, decided.reservation()) {
         let kept = app.engine.meters().answered(id, text.as_slice().into()).await;
         kept.map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
@@ -149,9 +152,8 @@ impl Decided {
         held?.id.parse().ok()
     }
 
-    /// Writes the answer, under a name of its own.
-    fn write(&self, app: &App, out: &mut Vec<u8>) {
-        let id = app.next_id();
+    /// Writes the answer.
+    fn write(&self, id: Id<'_>, out: &mut Vec<u8>) {
         match self {
             Self::One(decision) => answer::write(out, id, decision),
             Self::Candidates(decision, hint) => answer::write_candidates(out, id, decision, hint.as_deref()),
@@ -253,7 +255,7 @@ where
     match begun {
         Poll::Ready(done) => done,
         Poll::Pending => {
-            let ended = tokio::spawn(work).await;
+            let ended = tokio::spawn(work.in_current_span()).await;
             ended.map_err(|_| ApiError::new(ErrorCode::Unavailable, "the server is about to end"))?
         }
     }
@@ -267,6 +269,6 @@ where
 {
     let unavailable = || ApiError::new(ErrorCode::Unavailable, "the server is about to end");
     let _permit = app.explaining.acquire().await.map_err(|_| unavailable())?;
-    let shared = Arc::clone(app);
-    tokio::task::spawn_blocking(move || work(&shared)).await.map_err(|_| unavailable())
+    let (shared, span) = (Arc::clone(app), Span::current());
+    tokio::task::spawn_blocking(move || span.in_scope(|| work(&shared))).await.map_err(|_| unavailable())
 }

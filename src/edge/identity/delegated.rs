@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 
-use super::asking::{AtOnce, is_own};
+use super::asking::{AtOnce, Away, is_own};
 use super::recent::{Recent, digest};
 use crate::gate::{Ask, Authenticator, Credential, Described, Fetch, FetchError, Later, Presented, Reply, Verdict};
 use crate::model::{
@@ -134,6 +134,7 @@ pub struct DelegatedProvider {
     fetch: Arc<dyn Fetch>,
     recent: Arc<Recent<(Timestamp, Answered)>>,
     at_once: AtOnce,
+    away: Away,
 }
 
 /// What the endpoint said.
@@ -150,7 +151,7 @@ impl DelegatedProvider {
     pub fn new(name: String, options: DelegatedOptions, fetch: Arc<dyn Fetch>) -> Self {
         let recent = Arc::new(Recent::new(options.cache_entries));
         let at_once = AtOnce::new(options.at_once);
-        Self { name, options: Arc::new(options), fetch, recent, at_once }
+        Self { name, options: Arc::new(options), fetch, recent, at_once, away: Away::default() }
     }
 
     fn ask(&self, body: SecretText, now: Timestamp) -> Later<Verdict> {
@@ -170,10 +171,11 @@ impl DelegatedProvider {
             timeout: self.options.timeout,
             most_bytes: MOST_REPLY_BYTES,
         });
-        let (options, recent) = (Arc::clone(&self.options), Arc::clone(&self.recent));
+        let (options, recent, away) = (Arc::clone(&self.options), Arc::clone(&self.recent), self.away.clone());
         Later::pending(async move {
             let answered = options.read(asked.await);
             drop(place);
+            away.note(matches!(answered, Answered::Nothing(_)));
             let kept_ms = match &answered {
                 Answered::Yes(_) => options.cache_ms,
                 Answered::No(_) => options.cache_ms.min(NO_MS),
@@ -191,6 +193,10 @@ impl DelegatedProvider {
 impl Authenticator for DelegatedProvider {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn is_away(&self) -> bool {
+        self.away.is_so()
     }
 
     fn authenticate(&self, presented: &Presented, _: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
-use super::asking::{AtOnce, is_own};
+use super::asking::{AtOnce, Away, is_own};
 use super::claims::{Mapping, Proof, Wanted};
 use super::recent::{self, Recent};
 use crate::gate::{Ask, Authenticator, Clock, Credential, Described, Fetch, Later, Presented, Verdict};
@@ -105,6 +105,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     recent: Recent<Remembered>,
     at_once: AtOnce,
+    away: Away,
 }
 
 /// What an endpoint said of a token that is good.
@@ -135,13 +136,21 @@ impl IntrospectionProvider {
         (fetch, clock): (Arc<dyn Fetch>, Arc<dyn Clock>),
     ) -> Self {
         let (recent, at_once) = (Recent::new(settings.remembered), AtOnce::new(settings.at_once));
-        Self { name: name.into(), pass_on_error, inner: Arc::new(Inner { settings, fetch, clock, recent, at_once }) }
+        Self {
+            name: name.into(),
+            pass_on_error,
+            inner: Arc::new(Inner { settings, fetch, clock, recent, at_once, away: Away::default() }),
+        }
     }
 }
 
 impl Authenticator for IntrospectionProvider {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn is_away(&self) -> bool {
+        self.inner.away.is_so()
     }
 
     fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
@@ -162,6 +171,7 @@ impl Authenticator for IntrospectionProvider {
         Later::pending(async move {
             let asked = inner.ask(&token).await;
             drop(place);
+            inner.away.note(matches!(asked, Err(Fault::Away(_))));
             match asked {
                 Ok(known) => {
                     inner.recent.put(digest, known.clone());

@@ -356,6 +356,10 @@ impl Meters for Fallback {
         self.inner.store.books()
     }
 
+    fn is_away(&self) -> bool {
+        self.inner.store.is_away()
+    }
+
     fn tick(&self, now: Timestamp) {
         self.inner.store.tick(now);
         if self.inner.known.load(Ordering::Acquire) == 0 {

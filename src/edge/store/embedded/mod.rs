@@ -353,6 +353,10 @@ impl Meters for Embedded {
         Some(Arc::clone(&self.books) as Arc<dyn Books>)
     }
 
+    fn is_away(&self) -> bool {
+        self.shared.lock().fails
+    }
+
     fn tick(&self, now: Timestamp) {
         // Apart, so that whoever waits goes between.
         let swept = self.shared.lock().ledger.sweep(now, SWEEP_AT_ONCE);

@@ -457,6 +457,10 @@ impl Meters for Leases {
         self.inner.store.books()
     }
 
+    fn is_away(&self) -> bool {
+        self.inner.store.is_away()
+    }
+
     fn tick(&self, now: Timestamp) {
         self.inner.store.tick(now);
         if self.inner.is_unused() {

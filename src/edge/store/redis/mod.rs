@@ -66,6 +66,8 @@ struct Shared {
     link: Link,
     keys: Keys,
     generation: Generation,
+    /// Whether it failed when it was last looked at.
+    away: AtomicBool,
     /// What this Redis drops when it is full, and what is wrong with that: nothing, once it was looked at.
     eviction: Eviction,
     fitness: Mutex<Option<Result<(), StoreError>>>,
@@ -88,6 +90,7 @@ impl Redis {
             link,
             keys: Keys::new(&options.prefix),
             generation,
+            away: AtomicBool::new(false),
             eviction: Eviction::new(options.eviction, options.cluster, evicted),
             fitness: Mutex::default(),
             looked_at: Mutex::default(),
@@ -102,8 +105,13 @@ impl Redis {
     /// Whether it answers, is what was seen before, and drops no keys when it is full.
     pub fn check(&self) -> Later<Result<(), StoreError>> {
         self.ask(|shared| async move {
-            shared.check_eviction().await?;
-            shared.call(&shared.keys.look(&[], 0, 0)).await.map(drop)
+            let checked = shared.check_eviction().await;
+            let answered = match checked {
+                Ok(()) => shared.call(&shared.keys.look(&[], 0, 0)).await.map(drop),
+                Err(error) => Err(error),
+            };
+            shared.away.store(answered.is_err(), Ordering::Release);
+            answered
         })
     }
 
@@ -371,6 +379,10 @@ impl Meters for Redis {
             }
             reply?.answered()
         })
+    }
+
+    fn is_away(&self) -> bool {
+        self.shared.away.load(Ordering::Acquire)
     }
 
     fn tick(&self, now: Timestamp) {
