@@ -104,7 +104,7 @@ fn with_times(value: &str) -> String {
                     Some((seconds, part)) => format!("{seconds}.{part:0<3}Z"),
                     None => instant,
                 };
-                text.push_str(&format!("datetime(\"{instant}\"){rest}"));
+                text.extend(["datetime(\"", &instant, "\")", rest]);
             }
             None => text.extend([BEFORE, part]),
         }
