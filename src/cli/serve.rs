@@ -1,5 +1,6 @@
 //! `tollgate serve`: the one place that wires bundle, engine and server together.
 
+mod decision_log;
 mod identity;
 mod keys;
 mod tokens;
@@ -23,7 +24,7 @@ use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::edge::telemetry::{self, LogFormat, LogLevel, LogOptions};
 use crate::engine::{Engine, events};
-use crate::gate::{Clock as _, Meters, StoreError, Tokens};
+use crate::gate::{Clock as _, DecisionLog, Meters, StoreError, Tokens};
 use crate::model::Unit;
 use crate::policy::live::Live;
 
@@ -100,6 +101,10 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         Err(error) => return output::fail(&error, Exit::Usage),
     };
     telemetry::install(log_options(&settings), Arc::new(SystemClock));
+    match settings.check_secret_files() {
+        Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!(target: "tollgate::server", "{warning}")),
+        Err(error) => return usage(&error),
+    }
     // On a thread of its own, since nobody knows how much stack the first one has.
     let serving = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || serve(&settings));
     match serving.map(std::thread::JoinHandle::join) {
@@ -142,11 +147,18 @@ fn serve(settings: &Settings) -> ExitCode {
         Err(error) => return usage(&*error),
     };
     keys::warn_where_left_out(settings);
+    let recorder = match decision_log::open(settings) {
+        Ok(recorder) => recorder,
+        Err(error) => return usage(&error),
+    };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let mut builder = Engine::builder();
     builder = builder.failures(settings.identity.failures.clone());
     for provider in providers.asked {
         builder = builder.authenticator(provider);
+    }
+    if let Some(recorder) = &recorder {
+        builder = builder.decision_log(Arc::clone(recorder) as Arc<dyn DecisionLog>);
     }
     if let Some(alerts) = &alerts {
         let outbox = Arc::clone(&alerts.outbox);
@@ -161,6 +173,7 @@ fn serve(settings: &Settings) -> ExitCode {
         .watch(true)
         .first_must_load(false)
         .strict(settings.strict)
+        .admin_policies(settings.identity.admin_policies)
         .guarded(settings.guard)
         .watch_options(settings.watch_options())
         .on_load(move |live| {
@@ -190,6 +203,9 @@ fn serve(settings: &Settings) -> ExitCode {
         }),
         Err(error) => usage(&error),
     };
+    if let Some(recorder) = recorder {
+        recorder.close();
+    }
     if let Some(leases) = leases {
         pollster::block_on(leases.give_back(SystemClock.now()));
     }
@@ -221,8 +237,7 @@ fn watch(redis: &Arc<Redis>) -> std::io::Result<()> {
     let (mut fails, mut is_lost) = (false, false);
     let mut look = move |redis: &Redis| match pollster::block_on(redis.check()) {
         Err(error @ StoreError::Lost(_)) if !is_lost => {
-            tracing::warn!(target: "tollgate::store", "meters are in a Redis, and {error}");
-            tracing::warn!(target: "tollgate::store", "{LOST_STATE}");
+            tracing::error!(target: "tollgate::store", "meters are in a Redis, and {error}; {LOST_STATE}");
             (fails, is_lost) = (true, true);
         }
         Err(error) if !fails => {
