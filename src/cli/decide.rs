@@ -8,7 +8,6 @@ use super::answer;
 use super::load;
 use super::output::{self, Exit, Format, Paint};
 use super::question::Question;
-use crate::gate;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -33,17 +32,17 @@ pub(super) struct DecideArguments {
 
 pub(super) fn run(arguments: &DecideArguments) -> ExitCode {
     let question = &arguments.question;
-    let loaded = match load::load(&question.policies, false) {
+    let loaded = match load::load_with(&question.policies, false, !question.no_admin_policies) {
         Ok(loaded) => loaded,
         Err(problems) => return output::fail_with(&problems),
     };
     let request = question.request().with_explain(arguments.explain);
-    let facts = match question.facts(&loaded.snapshot) {
-        Ok(facts) => facts,
+    let assumptions = match question.assumptions(&loaded.snapshot) {
+        Ok(assumptions) => assumptions,
         Err(message) => return output::fail(message, Exit::Error),
     };
-    let decision = match gate::decide(&loaded.snapshot, &facts, &request) {
-        Ok(decision) => decision,
+    let decision = match assumptions.decide(&loaded.snapshot, &request) {
+        Ok((decision, _)) => decision,
         Err(error) => return output::fail(format_args!("{error} ({})", error.code.as_str()), Exit::Error),
     };
     let text = match question.format {

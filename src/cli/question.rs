@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::assume::Assumed;
 use super::output::Format;
 use crate::edge::clock::SystemClock;
-use crate::gate::Clock;
+use crate::gate::{Assumptions, Clock};
 use crate::model::{EntityUid, Facts, Request, strict_json};
 use crate::policy::Snapshot;
 
@@ -34,6 +34,9 @@ pub(super) struct Question {
     /// The bundle's directory
     #[arg(long, value_name = "DIR", env = "TOLLGATE_POLICIES", default_value = "policies", hide_env_values = true)]
     pub(super) policies: PathBuf,
+    /// Decide by the bundle alone, as a server with `identity.admin_policies: off`
+    #[arg(long)]
+    pub(super) no_admin_policies: bool,
     /// How the answer is written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
@@ -46,15 +49,15 @@ impl Question {
         Request::new(self.principal.clone(), self.action.as_str(), self.resource.clone()).with_context(context)
     }
 
-    /// What is known: what was assumed, and for the rest a caller that no limit binds, now.
+    /// What is known: what was assumed, and for the rest limits of which nothing is used, now.
     ///
     /// # Errors
     /// What is assumed of a limit that `snapshot` does not have.
-    pub(super) fn facts(&self, snapshot: &Snapshot) -> Result<Facts, String> {
+    pub(super) fn assumptions(&self, snapshot: &Snapshot) -> Result<Assumptions, String> {
         let free = Facts::at(SystemClock.now());
         match &self.assume {
             Some(assumed) => assumed.over(free, Some(snapshot)).map_err(|message| format!("--assume: {message}")),
-            None => Ok(free),
+            None => Ok(Assumptions::none(free)),
         }
     }
 }

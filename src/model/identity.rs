@@ -9,7 +9,7 @@ use smol_str::{SmolStr, format_smolstr};
 use super::decision::DecisionCode;
 use super::facts::{AuthMethod, Timestamp};
 use super::limit::KeyLimit;
-use super::path::normal_pattern;
+use super::path::{PathError, normal_pattern};
 use super::uid::{EntityUid, check_name};
 
 /// What roles of Tollgate's own begin with: no token, directory or other provider may hand them out.
@@ -159,16 +159,25 @@ impl AllowedPath {
     /// no word in capitals.
     #[must_use]
     pub fn new(path: &str, methods: Box<[SmolStr]>) -> Option<Self> {
-        let (beginning, is_beginning) = match path.strip_suffix('*') {
-            Some(beginning) => (beginning, true),
-            None => (path, false),
-        };
-        let normal = normal_pattern(beginning, is_beginning).ok()?;
+        let (normal, is_beginning) = Self::normal(path).ok()?;
         // A decoded `*` would be taken for the one that takes every rest.
         let is_plain = check_name(path).is_ok() && !normal.contains('*');
         let is_taken = is_plain && methods.iter().all(|method| Self::is_method(method));
         let path = if is_beginning { format_smolstr!("{normal}*") } else { normal };
         is_taken.then_some(Self { path, methods })
+    }
+
+    /// Why no request has such a path.
+    #[must_use]
+    pub fn why_not(path: &str) -> Option<PathError> {
+        Self::normal(path).err()
+    }
+
+    /// The path without a `*` at its end, and whether there is one.
+    fn normal(path: &str) -> Result<(SmolStr, bool), PathError> {
+        let beginning = path.strip_suffix('*');
+        let is_beginning = beginning.is_some();
+        normal_pattern(beginning.unwrap_or(path), is_beginning).map(|normal| (normal, is_beginning))
     }
 
     /// Whether that is a word in capitals, as methods are.
@@ -209,6 +218,13 @@ impl Network {
         };
         let widest = if address.is_ipv4() { 32 } else { 128 };
         (prefix <= widest).then_some(Self { address, prefix })
+    }
+
+    /// Whether every address of `other` is in it.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let ((_, own_prefix), (address, prefix)) = (self.canonical(), other.canonical());
+        prefix >= own_prefix && self.contains(address)
     }
 
     /// Whether `address` is in it. An IPv4 address in IPv6's clothes is the IPv4 address.
@@ -269,6 +285,8 @@ pub enum RefusalReason {
     Rotated,
     /// Proved, but nobody that may ask: unknown to the bundle, or its owner is gone.
     UnknownPrincipal,
+    /// Paused by whoever manages it.
+    Disabled,
     /// Used where it may not be.
     NotAllowedHere,
     /// Too many wrong ones came from there, or for this id.
@@ -279,7 +297,7 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// Every reason.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NotRecognized,
         Self::Malformed,
         Self::Wrong,
@@ -290,6 +308,7 @@ impl RefusalReason {
         Self::Revoked,
         Self::Rotated,
         Self::UnknownPrincipal,
+        Self::Disabled,
         Self::NotAllowedHere,
         Self::TooManyFailures,
         Self::ProviderUnavailable,
@@ -309,6 +328,7 @@ impl RefusalReason {
             Self::Revoked => "revoked",
             Self::Rotated => "rotated",
             Self::UnknownPrincipal => "unknown_principal",
+            Self::Disabled => "disabled",
             Self::NotAllowedHere => "not_allowed_here",
             Self::TooManyFailures => "too_many_failures",
             Self::ProviderUnavailable => "provider_unavailable",
@@ -321,6 +341,7 @@ impl RefusalReason {
         match self {
             Self::Revoked => DecisionCode::CredentialRevoked,
             Self::Expired | Self::Rotated => DecisionCode::CredentialExpired,
+            Self::Disabled => DecisionCode::PrincipalDisabled,
             _ => DecisionCode::Unauthenticated,
         }
     }

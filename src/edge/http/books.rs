@@ -56,7 +56,10 @@ type GroupParts = (Option<i64>, Part, Part, Part, Part);
 pub(super) async fn answer(app: &Arc<App>, query: Option<&str>) -> Result<Response, ApiError> {
     let query = Query::read(query, &PARAMETERS)?;
     let wish = wish(&query, app.engine.facts().now.as_millis().div_euclid(DAY_MS))?;
-    let no_books = || ApiError::new(ErrorCode::StoreUnavailable, "this store keeps no books");
+    let no_books = || {
+        let message = "usage is not kept where meters are in a Redis; it is where they are in the data directory";
+        ApiError::new(ErrorCode::NotSupported, message)
+    };
     let books = app.engine.meters().books().ok_or_else(no_books)?;
     let unavailable = || ApiError::new(ErrorCode::Unavailable, "the server is about to end");
     // One at a time: the others wait here, and not on a thread each.
@@ -81,6 +84,15 @@ fn wish(query: &Query, today: i64) -> Result<BooksWish, ApiError> {
     let from = day("from")?.unwrap_or_else(|| month_begins(to));
     if from > to {
         return Err(ApiError::invalid("from", "`from` must not be behind `to`"));
+    }
+    if let Some(kind) = query.uid("principal")?.map(|uid| uid.kind().to_owned())
+        && !matches!(&*kind, "User" | "Service")
+    {
+        let message = format!(
+            "what was spent is booked by User and Service, and not yet by {kind}: ask about each of its \
+                               members, or see its limits in GET /limits"
+        );
+        return Err(ApiError { param: "principal".to_owned(), ..ApiError::new(ErrorCode::NotSupported, message) });
     }
     let uid = |name| Ok::<_, ApiError>(query.uid(name)?.map(|uid| SmolStr::from(uid.to_string())));
     let after = query.get("after").map(read_cursor::<GroupParts>).transpose()?.map(group).transpose()?;
