@@ -114,7 +114,8 @@ impl Engine {
     /// As [`Engine::is_authorized`].
     pub fn explain(&self, request: &Request) -> Result<(Decision, Explanation), EngineError> {
         let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
-        Ok(gate::explain_request(&snapshot, &self.facts(), request)?)
+        let facts = self.facts();
+        Ok(pollster::block_on(gate::explain(self.world(&snapshot, &facts), request))?)
     }
 
     /// What decides now. Everything asked of one snapshot is answered by one bundle.
