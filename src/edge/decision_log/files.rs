@@ -248,7 +248,7 @@ pub(super) enum Output {
 }
 
 impl Output {
-    pub(super) fn stdout() -> Self {
+    pub(super) fn standard() -> Self {
         Self::Stream(Box::new(io::stdout()))
     }
 

@@ -158,7 +158,7 @@ impl Recorder {
                 let (folder, position, repaired) = Folder::open(path, keeping)?;
                 (Output::Folder(folder), position, repaired)
             }
-            Destination::Stdout => (Output::stdout(), Position::default(), None),
+            Destination::Stdout => (Output::standard(), Position::default(), None),
         };
         let shared = Arc::new(Shared::new(QUEUE_BYTES, options.on_full));
         let checkpoints = options.checkpoints;
