@@ -183,6 +183,7 @@ pub struct EngineBuilder {
     watch: bool,
     wait: bool,
     strict: bool,
+    admin_policies: bool,
     guarded: bool,
     options: WatchOptions,
     clock: Arc<dyn Clock>,
@@ -210,6 +211,7 @@ impl Default for EngineBuilder {
             watch: false,
             wait: true,
             strict: false,
+            admin_policies: true,
             guarded: false,
             options: WatchOptions::default(),
             clock: Arc::new(SystemClock),
@@ -261,6 +263,13 @@ impl EngineBuilder {
     /// Whether warnings are errors. Default: no.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
+        self
+    }
+
+    /// Whether the policies that ship (`tollgate schema --admin`) decide who does the actions of `admin` where the bundle
+    /// says nothing of it. Default: yes.
+    pub fn admin_policies(mut self, hold: bool) -> Self {
+        self.admin_policies = hold;
         self
     }
 
@@ -341,7 +350,7 @@ impl EngineBuilder {
             live: Arc::clone(&live),
             clock: Arc::clone(&self.clock),
             guard: Arc::clone(&guard),
-            loader: Loader::new(self.strict),
+            loader: Loader::new(self.strict).admin_policies(self.admin_policies),
             ready: None,
             sequence,
             told: self.told,

@@ -31,10 +31,18 @@ pub(super) fn reading(directory: &Path) -> Result<Reading, Vec<Problem>> {
 /// # Errors
 /// Everything that is wrong with it, sorted.
 pub(super) fn load(directory: &Path, strict: bool) -> Result<Loaded, Vec<Problem>> {
+    load_with(directory, strict, true)
+}
+
+/// The same; `admin_policies` is whether the policies that ship decide too, as `identity.admin_policies` says of a server.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn load_with(directory: &Path, strict: bool, admin_policies: bool) -> Result<Loaded, Vec<Problem>> {
     let reading = reading(directory)?;
     let mut unfit = manifest::verify(&reading.bundle, reading.manifest.as_ref(), &ManifestPolicy::default());
     let _progress = Progress::of("compiling the bundle");
-    match Loader::new(strict).load(&reading.bundle) {
+    match Loader::new(strict).admin_policies(admin_policies).load(&reading.bundle) {
         Ok(loaded) if unfit.is_empty() => Ok(loaded),
         Ok(Loaded { mut problems, .. }) | Err(mut problems) => {
             problems.append(&mut unfit);

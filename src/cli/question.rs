@@ -34,6 +34,9 @@ pub(super) struct Question {
     /// The bundle's directory
     #[arg(long, value_name = "DIR", env = "TOLLGATE_POLICIES", default_value = "policies", hide_env_values = true)]
     pub(super) policies: PathBuf,
+    /// Decide by the bundle alone, as a server with `identity.admin_policies: off`
+    #[arg(long)]
+    pub(super) no_admin_policies: bool,
     /// How the answer is written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,

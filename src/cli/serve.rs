@@ -101,6 +101,10 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         Err(error) => return output::fail(&error, Exit::Usage),
     };
     telemetry::install(log_options(&settings), Arc::new(SystemClock));
+    match settings.check_secret_files() {
+        Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!(target: "tollgate::server", "{warning}")),
+        Err(error) => return usage(&error),
+    }
     // On a thread of its own, since nobody knows how much stack the first one has.
     let serving = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || serve(&settings));
     match serving.map(std::thread::JoinHandle::join) {
@@ -169,6 +173,7 @@ fn serve(settings: &Settings) -> ExitCode {
         .watch(true)
         .first_must_load(false)
         .strict(settings.strict)
+        .admin_policies(settings.identity.admin_policies)
         .guarded(settings.guard)
         .watch_options(settings.watch_options())
         .on_load(move |live| {

@@ -8,6 +8,7 @@ mod identity;
 mod node;
 mod routes;
 mod schema;
+mod secret_files;
 mod sections;
 mod table;
 
@@ -24,6 +25,7 @@ pub use identity::{
     ProviderKind, StaticTokens, TokenSettings,
 };
 pub use schema::schema_json;
+pub use secret_files::WatchedFile;
 
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
 use crate::edge::http::{ClientCertificates, HttpOptions, TlsOptions};

@@ -277,16 +277,6 @@ impl<'a> Item<'a> {
         self.looks = Some(looks);
     }
 
-    /// The standings that conditions saw, where the bundle has conditions that read any.
-    fn seen(&self, world: World<'_>, resource: &EntityUid) -> Option<Seen> {
-        if !world.snapshot.reads_meters() {
-            return None;
-        }
-        let standings = |looks: &Vec<Look>| self.standings(looks.iter().map(|look| (look.standing, None)));
-        let limits = self.looks.as_ref()?.as_ref().ok().map(standings);
-        Some(Seen { resource: resource.clone(), limits })
-    }
-
     pub(super) fn facts<'b>(&'b self, otherwise: &'b Facts) -> &'b Facts {
         self.facts.as_ref().unwrap_or(otherwise)
     }
@@ -312,6 +302,16 @@ impl<'a> Item<'a> {
             (Resolved::Nothing, _) => Explanation::default(),
         };
         (decision, explanation)
+    }
+
+    /// The standings that conditions saw, where the bundle has conditions that read any.
+    fn seen(&self, world: World<'_>, resource: &EntityUid) -> Option<Seen> {
+        if !world.snapshot.reads_meters() {
+            return None;
+        }
+        let standings = |looks: &Vec<Look>| self.standings(looks.iter().map(|look| (look.standing, None)));
+        let limits = self.looks.as_ref()?.as_ref().ok().map(standings);
+        Some(Seen { resource: resource.clone(), limits })
     }
 
     /// Refuses what rules permit and an exhausted limit does not, and tells where limits stand.

@@ -49,6 +49,7 @@ enum Unit {
 #[derive(Debug, Default)]
 pub struct Loader {
     strict: bool,
+    admin_policies: bool,
     units: HashMap<Arc<str>, ([u8; 32], u64, Unit)>,
     links: LinkCache,
     last: Option<Last>,
@@ -114,6 +115,14 @@ impl Loader {
         Self { strict, ..Self::default() }
     }
 
+    /// The same loader, whose snapshots decide by the policies that ship too, where the bundle says nothing about an action
+    /// of `admin`.
+    #[must_use]
+    pub fn admin_policies(mut self, hold: bool) -> Self {
+        self.admin_policies = hold;
+        self
+    }
+
     /// Loads `bundle`.
     ///
     /// # Errors
@@ -155,7 +164,8 @@ impl Loader {
         if failed {
             return Err(problems);
         }
-        let (snapshot, parts) = snapshot(linked, schema, bundle);
+        let (mut snapshot, parts) = snapshot(linked, schema, bundle);
+        snapshot.admin_policies = self.admin_policies;
         let snapshot = Arc::new(snapshot);
         let files = bundle.files().iter().map(|file| (Arc::clone(&file.path), file.digest)).collect();
         self.last = Some(Last { files, kept: parts.with(Arc::clone(&snapshot)), problems: problems.clone() });
@@ -315,6 +325,7 @@ fn snapshot(mut linked: Linked, schema: Arc<BundleSchema>, bundle: &Bundle) -> (
         group_patterns,
         counts,
         may_be_disabled,
+        admin_policies: false,
         reads_meters,
         recently_proved: RecentlyProved::default(),
         narrowed_keys: OnceLock::new(),

@@ -158,6 +158,10 @@ impl Keys for KeyFile {
         self.table.page(of)
     }
 
+    fn each(&self, take: &mut dyn FnMut(&Arc<KeyRecord>)) {
+        self.table.each(take);
+    }
+
     fn count(&self) -> usize {
         self.table.count()
     }
