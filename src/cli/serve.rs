@@ -2,6 +2,7 @@
 
 mod identity;
 mod keys;
+mod linking;
 mod tokens;
 
 use std::io::{IsTerminal, Write};
@@ -132,6 +133,7 @@ fn serve(settings: &Settings) -> ExitCode {
         let outbox = Arc::clone(&alerts.outbox);
         builder = builder.on_alert(move |notice| outbox.put(notice.clone()));
     }
+    let (identity, warned) = (settings.identity.clone(), std::sync::Once::new());
     let built = builder
         .policies(&settings.policies)
         .data(&settings.data)
@@ -143,6 +145,9 @@ fn serve(settings: &Settings) -> ExitCode {
         .watch_options(settings.watch_options())
         .on_load(move |live| {
             tell_load(live);
+            if let Some(snapshot) = live.current() {
+                warned.call_once(|| linking::warnings(&identity, &snapshot).iter().for_each(|warning| say(warning)));
+            }
             // Only the first is waited for.
             let _ = loaded.try_send(());
         })

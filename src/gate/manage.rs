@@ -156,7 +156,8 @@ impl Manager<'_> {
                 format!("{} does not have the tag `{tag}`, so that only an administrator gives it", key.owner);
             return too_wide("tags", message);
         }
-        if right != Right::Own
+        // Whom somebody else's endpoint names has none of these roles, and gets none by a key of the one who has them.
+        if (right != Right::Own || !self.identity.method.gives_reserved_roles())
             && let Some(role) = self.roles_of(&key.owner).iter().find(|role| !self.has_role(role))
         {
             return too_wide("owner", format!("{} has the role `{role}`, which you have not", key.owner));

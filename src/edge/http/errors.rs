@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::body::json;
 use crate::engine::EngineError;
-use crate::model::{RequestError, RequestErrorCode, UidError};
+use crate::model::{Refusal, RefusalReason, RequestError, RequestErrorCode, UidError};
 
 /// What is sent back: always whole.
 pub(super) type Response = hyper::Response<Full<Bytes>>;
@@ -36,6 +36,7 @@ pub(super) enum ErrorCode {
     Conflict,
     StoreUnavailable,
     NoBundle,
+    ProviderUnavailable,
     Unavailable,
 }
 
@@ -60,6 +61,7 @@ impl ErrorCode {
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::BatchTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large"),
             Self::NoBundle => (StatusCode::SERVICE_UNAVAILABLE, "no_bundle"),
+            Self::ProviderUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         }
     }
@@ -102,6 +104,16 @@ impl ApiError {
     pub(super) fn no_bundle() -> Self {
         let message = "no bundle is active yet; GET /bundle tells what is wrong with the newest files";
         Self::new(ErrorCode::NoBundle, message)
+    }
+
+    /// What a caller is told whose credential proves nobody.
+    pub(super) fn refused(refusal: &Refusal) -> Self {
+        let code = match refusal.reason {
+            RefusalReason::TooManyFailures => ErrorCode::TooManyFailures,
+            RefusalReason::ProviderUnavailable => ErrorCode::ProviderUnavailable,
+            _ => ErrorCode::Unauthenticated,
+        };
+        Self { retry_after_seconds: refusal.retry_after_seconds, ..Self::new(code, refusal.message.as_str()) }
     }
 
     /// The same error of a member of `outer`: `requests[3]` makes `action` into `requests[3].action`.
@@ -164,7 +176,7 @@ impl From<EngineError> for ApiError {
         match error {
             EngineError::NoBundle => Self::no_bundle(),
             EngineError::Request(error) => error.into(),
-            EngineError::Unauthenticated(refusal) => Self::new(ErrorCode::Unauthenticated, refusal.message),
+            EngineError::Unauthenticated(refusal) => Self::refused(&refusal),
         }
     }
 }

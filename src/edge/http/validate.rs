@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 
@@ -17,7 +18,7 @@ use super::errors::{ApiError, ErrorCode, Response};
 use crate::edge::answer;
 use crate::edge::identity::after_bearer;
 use crate::gate::{self, Credential, Described, Presented, RouteError};
-use crate::model::{DecisionCode, Facts, Identity, RESERVED_ROLE_PREFIX, Request, SecretText, Told, strict_json};
+use crate::model::{Facts, Identity, RESERVED_ROLE_PREFIX, Request, SecretText, Told, strict_json};
 use crate::policy::Snapshot;
 
 /// Longest credential.
@@ -98,13 +99,14 @@ async fn forbidden(
     if decision.is_permit() {
         return Ok(None);
     }
-    let status = match decision.code {
-        DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded => StatusCode::TOO_MANY_REQUESTS,
-        _ => StatusCode::FORBIDDEN,
-    };
+    let status = answer::status_of(decision.code, StatusCode::FORBIDDEN);
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
     answer::write(&mut text, app.next_id(), &decision);
-    Ok(Some(of_type(status, JSON, text)))
+    let mut response = of_type(status, JSON, text);
+    if let Some(seconds) = answer::retry_after_of(status, decision.retry_after_seconds) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    Ok(Some(response))
 }
 
 /// A parameter: a text, or a list of one, as what reads queries makes of `?model=…`.

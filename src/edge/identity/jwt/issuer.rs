@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use super::fetching::{self, Fetched};
 use crate::edge::identity::claims::Mapping;
 use crate::edge::identity::jose::{Checks, KeySet};
+use crate::edge::identity::unlinked::UnlinkedWarning;
 use crate::gate::{Clock, Fetch};
 use crate::model::{SecretText, Timestamp};
 
@@ -131,6 +132,10 @@ pub struct Issuer {
     looking: AtomicBool,
     /// When it looked last, in milliseconds.
     looked_at: AtomicI64,
+    /// Whether it found no keys then.
+    failing: AtomicBool,
+    /// That one of its users is not linked to the bundle's.
+    pub(super) unlinked: UnlinkedWarning,
 }
 
 /// Keys, as they were when the follower last saw them.
@@ -156,7 +161,14 @@ impl Issuer {
             following: AtomicBool::new(false),
             looking: AtomicBool::new(false),
             looked_at: AtomicI64::new(i64::MIN),
+            failing: AtomicBool::new(false),
+            unlinked: UnlinkedWarning::default(),
         }
+    }
+
+    /// Whether its keys could not be had when they were looked for last.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Acquire)
     }
 
     /// What decides now.
@@ -223,6 +235,7 @@ impl Issuer {
 
     /// Takes what was found into use; the pause until it is looked again.
     fn take(&self, found: Result<Fetched, String>, now: Timestamp, failures: &mut u32) -> Duration {
+        self.failing.store(found.is_err(), Ordering::Release);
         match found {
             Ok(Fetched { keys, content, max_age }) => {
                 *failures = 0;
