@@ -381,7 +381,7 @@ fn unreserved(sources: Sources) -> Result<Sources, String> {
     };
     if sources.0.iter().any(gives) {
         return Err(format!(
-            "`roles`: those that begin with `{RESERVED_ROLE_PREFIX}` are given in the bundle, to users, services or teams"
+            "`roles`: those that begin with `{RESERVED_ROLE_PREFIX}` are given in the bundle, to users or services"
         ));
     }
     Ok(sources)

@@ -8,6 +8,7 @@ use crate::edge::http::errors::ApiError;
 use crate::gate::KeyWriteError;
 use crate::model::{EntityUid, Inherited, RESERVED_ROLE_PREFIX, Said};
 use crate::policy::Snapshot;
+use crate::policy::entities::EntityIndex;
 
 /// What a key of `owner` keeps that this caller makes; `None` where its credential says nothing of the owner.
 ///
@@ -43,7 +44,25 @@ pub(super) fn of_maker(caller: &Caller, owner: &EntityUid) -> Result<Option<Inhe
         roles: said.roles.iter().filter(|role| !role.starts_with(RESERVED_ROLE_PREFIX)).cloned().collect(),
         tags: said.tags.clone(),
     };
+    if !identity.method.gives_reserved_roles()
+        && let Some(team) = with_reserved_roles(snapshot, &inherited)
+    {
+        return Err(forbidden(format!("{team} has roles of Tollgate's own, which nobody has by such a credential")));
+    }
     Ok(Some(inherited).filter(|inherited| *inherited != Inherited::default()))
+}
+
+/// A team or org that gives one of Tollgate's own roles.
+fn with_reserved_roles(snapshot: &Snapshot, inherited: &Inherited) -> Option<EntityUid> {
+    let store = &snapshot.store;
+    let of_kind = |kind: &'static str, ids: &[SmolStr]| -> Vec<EntityIndex> {
+        let kind = store.kind_of(kind);
+        ids.iter().filter_map(|id| store.find(kind?, id)).collect()
+    };
+    let memberships = [of_kind("Team", &inherited.teams), of_kind("Org", &inherited.orgs)].concat();
+    let reserved =
+        |index: &EntityIndex| store.record(*index).roles().iter().any(|role| role.starts_with(RESERVED_ROLE_PREFIX));
+    store.closure(&memberships).iter().find(|index| reserved(index)).map(|index| store.uid(*index))
 }
 
 /// A team or org that the bundle puts `owner` in and its token does not.

@@ -192,3 +192,35 @@ pub(crate) fn shown(text: impl AsRef<str>) -> String {
 fn refuse(reason: RefusalReason, message: impl Into<String>) -> Refusal {
     Refusal::new(reason, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_is_rounded_so_that_no_token_lives_longer() {
+        let of = |text: &str, rounding| {
+            let claims = serde_json::from_str(&format!("{{\"exp\": {text}}}")).unwrap_or_default();
+            instant(&claims, "exp", rounding).ok().flatten()
+        };
+        for (text, down, up) in [
+            ("1788947152", Some(1_788_947_152_000), Some(1_788_947_152_000)),
+            ("1788947152.0", Some(1_788_947_152_000), Some(1_788_947_152_000)),
+            ("1.788947152e9", Some(1_788_947_152_000), Some(1_788_947_152_000)),
+            ("1788947152.25", Some(1_788_947_152_250), Some(1_788_947_152_250)),
+            ("1788947152.0004", Some(1_788_947_152_000), Some(1_788_947_152_001)),
+            ("0.0001", Some(0), Some(1)),
+            ("-0.0", Some(0), Some(0)),
+            ("-0.1", None, None),
+            ("253402300799", Some(253_402_300_799_000), Some(253_402_300_799_000)),
+            ("253402300799.5", None, None),
+            ("2.6e11", None, None),
+            ("18446744073709551615", None, None),
+            ("\"1788947152.5\"", None, None),
+            ("true", None, None),
+            ("null", None, None),
+        ] {
+            assert_eq!((of(text, Rounding::Down), of(text, Rounding::Up)), (down, up), "{text}");
+        }
+    }
+}
