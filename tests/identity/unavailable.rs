@@ -186,6 +186,12 @@ fn a_token_of_an_unknown_key_is_not_wrong_while_its_issuer_is_away() {
     let token = |signer: &Signer| {
         signer.token(&json!({"iss": "https://idp.example", "aud": "t", "sub": "alice", "exp": now() + 600}))
     };
+    // From nowhere in particular: a token of an unknown key is a guess while the issuer answers.
+    let question = |token: &str| {
+        let token = secret(token);
+        json!({"credential": {"bearer": token}, "action": "chat", "resource": "Model::\"openai-main/gpt-4o\""})
+            .to_string()
+    };
     let code =
         |token: &str| server.post("/is_authorized", &question(token)).json()["code"].as_str().unwrap().to_owned();
     server.until("its keys are there", |_| code(&token(&known)) == "permitted");
