@@ -7,6 +7,7 @@ use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
 use super::body::json;
+use crate::edge::answer::retry_after_of;
 use crate::engine::EngineError;
 use crate::model::{Refusal, RefusalReason, RequestError, RequestErrorCode, UidError};
 
@@ -137,7 +138,7 @@ impl ApiError {
         if let ErrorCode::MethodNotAllowed(allowed) = self.code {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         }
-        if let Some(seconds) = self.retry_after_seconds {
+        if let Some(seconds) = retry_after_of(response.status(), self.retry_after_seconds) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
