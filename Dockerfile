@@ -33,14 +33,16 @@ COPY LICENSE /usr/share/doc/tollgate/LICENSE
 # The environment beats the config file, and flags beat the environment.
 ENV TOLLGATE_POLICIES=/policies \
     TOLLGATE_DATA=/data \
-    TOLLGATE_LISTEN=127.0.0.1:8181
+    TOLLGATE_LISTEN=127.0.0.1:8181 \
+    TOLLGATE_LISTEN_HEALTH=127.0.0.1:8182
 USER 10001:10001
 VOLUME ["/policies", "/data"]
 EXPOSE 8181
 
-# Ready means that a bundle is active; the address is always reachable from inside, whatever the host part says.
+# Ready means that a bundle is active. The listener for health checks speaks plain HTTP and asks for no certificate, whatever
+# the other one does; two containers that share a network namespace need two ports.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD curl -fsS -o /dev/null "http://127.0.0.1:${TOLLGATE_LISTEN##*:}/health/ready" || exit 1
+    CMD curl -fsS -o /dev/null "http://${TOLLGATE_LISTEN_HEALTH}/health/ready" || exit 1
 
 ENTRYPOINT ["/usr/local/bin/tollgate"]
 CMD ["serve"]

@@ -20,8 +20,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_ma
 use jiff::tz::TimeZone;
 use tollgate::Timestamp;
 use tollgate::meter::{
-    Charge, Durability, Hold, Ledger, Limit, Measure, Mode, OnExpiry, OnStoreError, ReservationId, Spending, Unpriced,
-    Usage,
+    Charge, Durability, Hold, Ledger, Limit, Measure, Mode, OnExpiry, OnMissingUsage, OnStoreError, ReservationId,
+    Spending, Unpriced, Usage,
 };
 use tollgate::model::{Amount, Every, Period, Unit};
 
@@ -58,6 +58,7 @@ fn limits() -> Vec<Arc<Limit>> {
         on_store_error: OnStoreError::Forbid,
         durability: Durability::Sync,
         unpriced: Unpriced::Forbid,
+        on_missing_usage: OnMissingUsage::ChargeHold,
         lease: None,
     };
     measures.into_iter().map(|measure| limit(measure).into()).collect()
@@ -76,6 +77,7 @@ impl Caller {
             resource: "Model::\"openai-main/gpt-4o\"".parse().unwrap(),
             permitted: Box::default(),
             price: None,
+            if_unknown: Box::default(),
         };
         Self { limits: self::limits()[..limits].to_vec(), spending: spending.into(), made: 0 }
     }
@@ -91,7 +93,7 @@ impl Caller {
         };
         let charges = self.limits.iter().map(charge).collect();
         let id = ReservationId::new(now(), self.made);
-        Hold { id, spending: Arc::clone(&self.spending), charges, ttl_ms: 600_000, idempotency: None }
+        Hold { id, spending: Arc::clone(&self.spending), charges, ttl_ms: 600_000, idempotency: None, most_open: None }
     }
 }
 

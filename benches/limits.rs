@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use tollgate::edge::store::Embedded;
 use tollgate::gate::{Meters, Reserve};
 use tollgate::meter::{
-    Charge, Durability, Hold, Limit, Measure, Mode, OnExpiry, OnStoreError, ReservationId, Spending, Unpriced, Usage,
+    Charge, Durability, Hold, Limit, Measure, Mode, OnExpiry, OnMissingUsage, OnStoreError, ReservationId, Spending,
+    Unpriced, Usage,
 };
 use tollgate::model::{Amount, Every, Period, Timestamp, Unit};
 use tollgate::{Bundle, Engine, Request, SourceFile};
@@ -134,6 +135,7 @@ fn limit(durability: Durability) -> Arc<Limit> {
         on_store_error: OnStoreError::Forbid,
         durability,
         unpriced: Unpriced::Forbid,
+        on_missing_usage: OnMissingUsage::ChargeHold,
         lease: None,
     })
 }
@@ -191,6 +193,7 @@ fn in_flight(directory: &std::path::Path, tasks: usize, durability: Durability) 
         resource: "Model::\"openai-main/gpt-4o\"".parse().unwrap(),
         permitted: Box::default(),
         price: None,
+        if_unknown: Box::default(),
     });
     let (limit, next, done) = (limit(durability), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -211,6 +214,7 @@ fn in_flight(directory: &std::path::Path, tasks: usize, durability: Durability) 
                             charges: vec![charge],
                             ttl_ms: 600_000,
                             idempotency: None,
+                            most_open: None,
                         };
                         store.hold(hold, now).await.unwrap();
                         done.fetch_add(1, Ordering::Relaxed);

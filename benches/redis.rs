@@ -27,8 +27,8 @@ use tokio::runtime::Runtime;
 use tollgate::edge::store::Leases;
 use tollgate::gate::Meters;
 use tollgate::meter::{
-    Charge, Durability, Hold, Lease, Limit, Measure, Mode, OnExpiry, OnStoreError, ReservationId, Spending, Unpriced,
-    Usage,
+    Charge, Durability, Hold, Lease, Limit, Measure, Mode, OnExpiry, OnMissingUsage, OnStoreError, ReservationId,
+    Spending, Unpriced, Usage,
 };
 use tollgate::model::{Amount, Every, Period, Timestamp, Unit};
 
@@ -304,6 +304,7 @@ impl<S: Meters> World<S> {
             charges: self.limits.iter().map(charge).collect(),
             ttl_ms: 600_000,
             idempotency: None,
+            most_open: None,
         };
         self.store.hold(hold, NOW).await.unwrap();
     }
@@ -325,6 +326,7 @@ fn spending() -> Arc<Spending> {
         resource: "Model::\"openai-main/gpt-4o\"".parse().unwrap(),
         permitted: Box::default(),
         price: None,
+        if_unknown: Box::default(),
     })
 }
 
@@ -356,6 +358,7 @@ fn limits(most: usize) -> Vec<Arc<Limit>> {
             on_store_error: OnStoreError::Forbid,
             durability: Durability::Async,
             unpriced: Unpriced::Forbid,
+            on_missing_usage: OnMissingUsage::ChargeHold,
             lease: None,
         })
     };

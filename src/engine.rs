@@ -1,5 +1,6 @@
 //! The face in process: an engine that loads a bundle, keeps it current and decides. The server is a caller of it.
 
+pub(crate) mod events;
 mod identity;
 #[cfg(feature = "tower")]
 mod layer;
@@ -17,6 +18,7 @@ use crate::edge::clock::SystemClock;
 use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
 use crate::edge::store::Memory;
 use crate::gate::{self, Authenticator, Clock, Explanation, FailureLimits, Failures, Meters, Notice};
+use crate::meter::DEFAULT_MOST_OPEN_OF_PRINCIPAL;
 use crate::model::{Decision, Facts, Refusal, Request, RequestError};
 use crate::policy::live::{Live, a_file_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
@@ -49,6 +51,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     guard: Arc<Mutex<Guard>>,
     meters: Arc<dyn Meters>,
+    /// How many reservations a principal may have open.
+    most_open: usize,
     authenticators: Box<[Arc<dyn Authenticator>]>,
     /// Who failed to prove itself too often; `None` where nobody counts.
     failures: Option<Mutex<Failures>>,
@@ -151,7 +155,7 @@ impl Engine {
         true
     }
 
-    /// Lets the bundle of this revision in, though it drops every forbid or most rules.
+    /// Lets the bundle of this revision in, though the guard holds it.
     pub fn acknowledge(&self, revision: &str) {
         let mut guard = self.inner.guard.lock().unwrap_or_else(PoisonError::into_inner);
         guard.acknowledged = Some(revision.into());
@@ -179,6 +183,7 @@ pub struct EngineBuilder {
     options: WatchOptions,
     clock: Arc<dyn Clock>,
     meters: Option<Arc<dyn Meters>>,
+    most_open: usize,
     authenticators: Vec<Arc<dyn Authenticator>>,
     failures: Option<FailureLimits>,
     warned: Option<Warned>,
@@ -204,6 +209,7 @@ impl Default for EngineBuilder {
             options: WatchOptions::default(),
             clock: Arc::new(SystemClock),
             meters: None,
+            most_open: DEFAULT_MOST_OPEN_OF_PRINCIPAL,
             authenticators: Vec::new(),
             failures: Some(FailureLimits::default()),
             warned: None,
@@ -252,7 +258,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Whether a reload that drops every forbid, or most rules, is held until it is acknowledged. Default: no.
+    /// Whether a reload that drops much (every forbid, every limit, most rules), that permits everybody what was not
+    /// permitted to everybody, or that leaves a forbid to nobody is held until it is acknowledged. Default: no.
     pub fn guarded(mut self, guarded: bool) -> Self {
         self.guarded = guarded;
         self
@@ -273,6 +280,12 @@ impl EngineBuilder {
     /// Where meters are kept. Default: in memory, forgotten with the engine.
     pub fn meters(mut self, meters: Arc<dyn Meters>) -> Self {
         self.meters = Some(meters);
+        self
+    }
+
+    /// How many reservations a principal may have open at a time. Default: 10,000.
+    pub fn open_reservations_per_principal(mut self, most: usize) -> Self {
+        self.most_open = most;
         self
     }
 
@@ -327,9 +340,11 @@ impl EngineBuilder {
         let directory = self.directory.or_else(|| self.bundle.is_none().then(|| PathBuf::from("policies")));
         let meters = self.meters.unwrap_or_else(|| Arc::new(Memory::default()));
         let (clock, warned, authenticators) = (self.clock, self.warned, self.authenticators.into());
+        let most_open = self.most_open;
         let failures = self.failures.map(|limits| Mutex::new(Failures::new(limits)));
         let (watcher, source) = (None, None);
-        let mut inner = Inner { live, clock, guard, meters, authenticators, failures, warned, watcher, source };
+        let mut inner =
+            Inner { live, clock, guard, meters, most_open, authenticators, failures, warned, watcher, source };
         if let Some(directory) = directory {
             if self.wait || !self.watch {
                 let reader = Reader::new(&directory, self.options.limits.clone());
@@ -406,6 +421,7 @@ impl Keeper {
     }
 
     fn tell(&self) {
+        events::load(&self.live);
         if let Some(told) = &self.told {
             told(&self.live);
         }

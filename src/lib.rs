@@ -17,7 +17,7 @@ pub mod policy;
 #[cfg(feature = "tower")]
 pub use engine::{Asked, Asks, Authorize, AuthorizeLayer};
 pub use engine::{Engine, EngineBuilder, EngineError, LoadError};
-pub use gate::{CandidatesDecision, Mapped, Named, RouteMap};
+pub use gate::{CandidatesDecision, Mapped, Named, RouteLimits, RouteMap};
 pub use model::{
     CandidatesRequest, Decision, DecisionCode, Effect, EntityUid, Facts, Outcome, Request, RequestError,
     RequestErrorCode, RuleReference, Timestamp, Told,

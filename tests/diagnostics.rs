@@ -90,3 +90,112 @@ fn every_place_is_in_its_file() {
         }
     }
 }
+
+/// What of a help is Cedar: what stands between backticks and reads something of a request, or names an entity.
+fn cedar_in(help: &str) -> Vec<&str> {
+    let marks = ["context", "principal", "resource", "::\"", "permit (", "forbid ("];
+    // In YAML a uid stands in quotes.
+    let shown = help.split('`').skip(1).step_by(2).map(|text| text.trim_matches('\''));
+    // A slot is what the help says not to write.
+    shown.filter(|text| marks.iter().any(|mark| text.contains(mark)) && !text.starts_with('?')).collect()
+}
+
+fn parses(text: &str) -> bool {
+    text.parse::<cedar_policy::PolicySet>().is_ok() || text.parse::<cedar_policy::RestrictedExpression>().is_ok() || {
+        // An expression, as the condition of a policy.
+        format!("permit (principal, action, resource) when {{ {text} }};").parse::<cedar_policy::PolicySet>().is_ok()
+    }
+}
+
+#[test]
+fn every_help_that_shows_cedar_shows_cedar_that_parses() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/diagnostics");
+    let mut seen = std::collections::BTreeSet::new();
+    for case in entries(&folder).iter().filter(|path| path.is_dir()) {
+        for problem in problems(&read(case)) {
+            for text in cedar_in(problem.help.as_deref().unwrap_or_default()) {
+                assert!(parses(text), "{problem}\n`{text}` is no Cedar");
+                seen.insert(problem.code);
+            }
+        }
+    }
+    use tollgate::policy::ProblemCode::{
+        CedarValidation, GuardedForbid, NearMiss, UnguardedMember, UnknownModel, UnknownReference, UnlessAnyOf,
+    };
+    let expected =
+        [CedarValidation, GuardedForbid, NearMiss, UnguardedMember, UnknownModel, UnknownReference, UnlessAnyOf];
+    assert!(expected.iter().all(|code| seen.contains(code)), "Cedar is shown for {seen:?} alone");
+}
+
+/// Conditions with a mistake that a help mends.
+const MENDED: [&str; 13] = [
+    "context.limits[\"month\"].used_percent < 80",
+    "context.ip.isLoopback()",
+    "context.ip.isLoopback() || context.budget.used_percent > 5",
+    "context.budget.used_percent > 5 && context.ip.isLoopback() && context.stream",
+    "if context.stream then true else context.budget.used_percent > 5",
+    "context.ip.isLoopback() // from here alone",
+    "// why\ncontext.budget.used_percent > 5 // much\n  || context.stream",
+    "context.limits.month.used_percent < 80",
+    "context.limits[\"of day\"].used_percent < 80 && context.path like \"https://*\"",
+    "!(context.end_user == \"x\")",
+    "resource is Model && resource.max_output_tokens > 5",
+    "principal is User && principal.email like \"*@acme.example\"",
+    "context.budget.used_percent > 5 && context has ip && context.ip.isLoopback()",
+];
+
+/// The bundle of one rule with that condition.
+fn with_condition(native: bool, (effect, key): (&str, &str), condition: &str) -> Bundle {
+    let others = "limits:\n  - { id: month, users: \"*\", concurrency: 1 }\n  - { id: of day, users: \"*\", concurrency: 1 }\n\
+                  provider_accounts: [{ id: a }]\nauthz_rules:\n  - { users: [x], models: [a/m] }\n";
+    let mut files = vec![("others.yaml", others.to_owned())];
+    if native {
+        let policy = format!(
+            "{effect} (principal is User, action == Action::\"chat\", resource is Model)\n{key} {{\n{condition}\n}};\n"
+        );
+        files.push(("own.cedar", policy));
+    } else {
+        let block: String = condition.lines().map(|line| format!("      {line}\n")).collect();
+        files.push((
+            "rule.yaml",
+            format!(
+                "authz_rules:\n  - effect: {effect}\n    users: [alice]\n    models: [\"a/*\"]\n    {key}: |\n{block}"
+            ),
+        ));
+    }
+    Bundle::new(files.iter().map(|(path, text)| SourceFile::new(*path, text.as_bytes()).unwrap()).collect())
+}
+
+/// What the help shows, put in the place of the condition, mends it, step by step where there is more than one mistake.
+#[test]
+fn every_condition_that_a_help_shows_mends_the_rule() {
+    use tollgate::policy::ProblemCode::{GuardedForbid, UnguardedMember};
+    for condition in MENDED {
+        for native in [false, true] {
+            // A policy's `&&` parts are told apart there, and the help shows the part alone.
+            if native && condition.contains("&&") {
+                continue;
+            }
+            for clause in [("permit", "when"), ("permit", "unless"), ("forbid", "when"), ("forbid", "unless")] {
+                let mut written = condition.to_owned();
+                for _ in 0..5 {
+                    let found = problems(&with_condition(native, clause, &written));
+                    let wrong: Vec<&Problem> = found.iter().filter(|problem| problem.is_error()).collect();
+                    assert!(wrong.iter().all(|one| one.code == UnguardedMember), "{clause:?} {written}\n{wrong:?}");
+                    let guarded = found.iter().find(|problem| problem.code == GuardedForbid);
+                    let Some(next) = wrong.first().copied().or(guarded) else { break };
+                    let help = next.help.as_deref().unwrap();
+                    let shown = cedar_in(help);
+                    assert!(
+                        !help.contains('…') && shown.len() == 1 && parses(shown[0]),
+                        "{clause:?} {written}\n{help}"
+                    );
+                    shown[0].clone_into(&mut written);
+                }
+                let found = problems(&with_condition(native, clause, &written));
+                let wrong = found.iter().find(|problem| problem.is_error() || problem.code == GuardedForbid);
+                assert!(wrong.is_none(), "{clause:?} {condition} became {written}: {wrong:?}");
+            }
+        }
+    }
+}

@@ -115,6 +115,34 @@ fn layering_the_core_names_nothing_of_the_outside_world() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What the process reports is a `tracing` event. Commands speak to people, and the subscriber of the server writes lines.
+#[test]
+fn layering_nothing_prints_by_hand() {
+    let speaks = ["cli", "main"];
+    let writes = Path::new("src/edge/telemetry/layer.rs");
+    let mut wrong = Vec::new();
+    for path in &sources() {
+        let is_serve = shown(path).starts_with("src/cli/serve");
+        if (speaks.contains(&part_of(path).0.as_str()) && !is_serve) || Path::new(&shown(path)) == writes {
+            continue;
+        }
+        for line in code(path) {
+            for name in ["println", "eprintln", "print", "eprint", "dbg"] {
+                if mentions(&line.code, name) && line.code.contains(&format!("{name}!")) {
+                    wrong.push(format!("{}:{}: `{name}!`", shown(path), line.number));
+                }
+            }
+            let asks_for_it = is_serve && line.code.contains("let stderr =");
+            for name in ["stderr()", "stdout()", "set_global_default"] {
+                if line.code.contains(name) && !asks_for_it {
+                    wrong.push(format!("{}:{}: `{name}`", shown(path), line.number));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn layering_the_reader_of_lines_sees_what_it_is_to_see() {
     assert_eq!(named_parts("use crate::edge::files::{Reader, manifest};"), ["edge"]);

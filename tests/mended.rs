@@ -145,3 +145,56 @@ action read appliesTo { principal: [User], resource: [Doc],
     let said = decision(&snapshot, "User::\"ann\"", "read", "Doc::\"d\"", context);
     assert_eq!(said.code, DecisionCode::Permitted);
 }
+
+/// Whoever proves to be in a team by a token, and asks about itself.
+fn with_a_token(team: &str) -> std::sync::Arc<tollgate::model::Identity> {
+    let method = tollgate::model::AuthMethod::Jwt;
+    let mut identity = tollgate::model::Identity::new("User::\"ann\"".parse().unwrap(), method);
+    identity.said.teams = Box::new([team.into()]);
+    std::sync::Arc::new(identity)
+}
+
+#[test]
+fn who_asks_about_itself_is_one_entity_with_what_its_token_says() {
+    let rules =
+        "teams: [{id: blocked}, {id: staff}]\nusers: [{id: ann}]\nauthz_rules: [{users: [ann], models: [a/m]}]\n";
+    let native =
+        "@id(\"own\") permit(principal, action == Action::\"view_usage\", resource) when { principal in resource };
+@id(\"no\") forbid(principal, action == Action::\"view_usage\", resource)
+when { context.now > datetime(\"1960-01-01\") && (principal in Team::\"blocked\" || resource.tags.contains(\"x\")) };
+@id(\"literal\") forbid(principal, action == Action::\"chat\", resource)
+when { context.now > datetime(\"1960-01-01\") && User::\"ann\" in Team::\"blocked\" };";
+    let snapshot = loaded(&[("r.yaml", rules), ("own.cedar", native)]);
+    let asked = |team: &str, action: &str, resource: &str| {
+        let request = Request::proved(with_a_token(team), action, resource.parse().unwrap());
+        decide(&snapshot, &Facts::at(Timestamp::from_millis(0)), &request).unwrap().code
+    };
+    let own = "User::\"ann\"";
+    assert_eq!(asked("staff", "view_usage", own), DecisionCode::Permitted);
+    assert_eq!(asked("blocked", "view_usage", own), DecisionCode::ForbiddenByRule);
+    // A literal is the same entity, whether another rule reads the principal or not.
+    assert_eq!(asked("staff", "chat", "Model::\"a/m\""), DecisionCode::Permitted);
+    assert_eq!(asked("blocked", "chat", "Model::\"a/m\""), DecisionCode::ForbiddenByRule);
+}
+
+#[test]
+fn keys_of_users_are_in_their_group_where_only_a_condition_names_it() {
+    let rules = "authz_rules: [{users: [ann], models: [a/m]}]\n";
+    let native = "@id(\"no\") forbid(principal, action == Action::\"chat\", resource)
+when { context.now > datetime(\"1960-01-01\") && principal in OwnerKind::\"User\" };";
+    let snapshot = loaded(&[("r.yaml", rules), ("own.cedar", native)]);
+    let method = tollgate::model::AuthMethod::ApiKey;
+    let mut key = tollgate::model::Identity::new("ApiKey::\"k\"".parse().unwrap(), method);
+    key.owner = Some("User::\"ann\"".parse().unwrap());
+    let request = Request::proved(std::sync::Arc::new(key), "chat", "Model::\"a/m\"".parse().unwrap());
+    let made = decide(&snapshot, &Facts::at(Timestamp::from_millis(0)), &request).unwrap();
+    assert_eq!(made.code, DecisionCode::ForbiddenByRule);
+}
+
+#[test]
+fn what_a_key_is_not_narrowed_by_is_not_printed_as_a_policy_that_never_matches() {
+    let rules = "keys: [{id: k, hash: x, owner: 'User::\"ann\"', models: ['a/*'], routers: '*'}]\nauthz_rules: [{users: [ann], models: [a/m]}]\n";
+    let printed = loaded(&[("r.yaml", rules)]).to_cedar();
+    assert!(printed.contains("key:k:models") && !printed.contains("key:k:routers"), "{printed}");
+    loaded(&[("r.yaml", "keys: [{id: k, hash: x, owner: 'User::\"ann\"'}]\n"), ("own.cedar", &printed)]);
+}

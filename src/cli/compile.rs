@@ -112,14 +112,14 @@ fn write_entities(to: &mut impl Write, entities: &[Value]) -> io::Result<()> {
 /// Every rule as a policy, in the order of the bundle. Each on its own: the formatter's time for a text as a whole grows
 /// with the square of its length.
 fn formatted(snapshot: &Snapshot) -> Vec<String> {
-    let count = snapshot.counts().rules;
+    let numbers: Vec<usize> = snapshot.printed().collect();
+    let count = numbers.len();
     let plain = |number: usize| snapshot.policy_text(number).unwrap_or_default();
     if count > FORMATTED {
         output::note(format_args!("{count} policies are too many to format; they are printed as they are"));
-        return (0..count).map(plain).collect();
+        return numbers.iter().copied().map(plain).collect();
     }
     let _progress = Progress::of(format!("formatting {count} policies"));
-    let numbers: Vec<usize> = (0..count).collect();
     let work = || parallel::each(&numbers, |number| format_one(&plain(*number)));
     // Where no thread is to be had the policies stay as they are; they mean the same.
     parallel::on_large_stack(work).unwrap_or_else(|| numbers.iter().copied().map(plain).collect())

@@ -14,7 +14,12 @@ pub fn tell_only_where() {
             BacktraceStatus::Captured => format!("\n{backtrace}"),
             _ => String::new(),
         };
-        let told = format!("this should never happen, please report it: a panic at {place} (thread {thread}){way}");
-        let _ = writeln!(std::io::stderr().lock(), "{told}");
+        let told = format!("this should never happen, please report it: a panic at {place} (thread {thread})");
+        if tracing::enabled!(target: "tollgate::panic", tracing::Level::ERROR) {
+            let backtrace = Some(way.trim_start()).filter(|way| !way.is_empty());
+            tracing::error!(target: "tollgate::panic", place, thread, backtrace, "{told}");
+        } else {
+            let _ = writeln!(std::io::stderr().lock(), "{told}{way}");
+        }
     }));
 }

@@ -5,7 +5,7 @@ mod keys;
 mod linking;
 mod tokens;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,16 +16,17 @@ use clap::Args;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::output::{self, Exit};
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
 use crate::edge::http::{KeyDesk, PasswordDesk, Server, Stopped, Tls};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
-use crate::engine::Engine;
+use crate::edge::telemetry::{self, LogFormat, LogLevel, LogOptions};
+use crate::engine::{Engine, events};
 use crate::gate::{Clock as _, Meters, Tokens};
+use crate::model::Unit;
 use crate::policy::live::Live;
-use crate::policy::snapshot::Counts;
-use crate::policy::{Report, report};
 
 /// Cedar wants much stack for deep conditions; with this much it never has to look for more.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
@@ -69,6 +70,12 @@ pub struct ServeArguments {
     /// Take warnings about the bundle for errors
     #[arg(long)]
     strict: bool,
+    /// The form of log lines: text or json [default: text on a terminal, json elsewhere]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
 }
 
 /// Serves until the process is told to end.
@@ -81,11 +88,15 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         data: arguments.data,
         insecure: arguments.insecure,
         strict: arguments.strict,
+        log_format: arguments.log_format,
+        log_level: arguments.log_level,
     };
     let settings = match Settings::load(&flags) {
         Ok(settings) => settings,
-        Err(error) => return usage(&error),
+        // Nothing says yet how to log.
+        Err(error) => return output::fail(&error, Exit::Usage),
     };
+    telemetry::install(log_options(&settings), Arc::new(SystemClock));
     // On a thread of its own, since nobody knows how much stack the first one has.
     let serving = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || serve(&settings));
     match serving.map(std::thread::JoinHandle::join) {
@@ -96,13 +107,18 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
 }
 
 fn usage(error: &dyn std::error::Error) -> ExitCode {
-    say(&format!("error: {error}"));
-    ExitCode::from(2)
+    tracing::error!(target: "tollgate::server", "{error}");
+    Exit::Usage.into()
 }
 
-/// A message for people, whole lines at a time. That nobody reads it is no reason to stop.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+fn log_options(settings: &Settings) -> LogOptions {
+    let stderr = std::io::stderr();
+    let usual = if stderr.is_terminal() { LogFormat::Text } else { LogFormat::Json };
+    LogOptions {
+        format: settings.log.format.unwrap_or(usual),
+        level: settings.log.level,
+        colour: output::coloured(&stderr),
+    }
 }
 
 fn serve(settings: &Settings) -> ExitCode {
@@ -134,19 +150,23 @@ fn serve(settings: &Settings) -> ExitCode {
         builder = builder.on_alert(move |notice| outbox.put(notice.clone()));
     }
     let (identity, warned) = (settings.identity.clone(), std::sync::Once::new());
+    let charges = settings.http.validate_authorizes || settings.http.routes.charges();
     let built = builder
         .policies(&settings.policies)
         .data(&settings.data)
         .meters(meters)
+        .open_reservations_per_principal(settings.most_open)
         .watch(true)
         .first_must_load(false)
         .strict(settings.strict)
         .guarded(settings.guard)
         .watch_options(settings.watch_options())
         .on_load(move |live| {
-            tell_load(live);
+            if charges {
+                warn_of_uncharged(live);
+            }
             if let Some(snapshot) = live.current() {
-                warned.call_once(|| linking::warnings(&identity, &snapshot).iter().for_each(|warning| say(warning)));
+                warned.call_once(|| linking::warn(&identity, &snapshot));
             }
             // Only the first is waited for.
             let _ = loaded.try_send(());
@@ -155,8 +175,8 @@ fn serve(settings: &Settings) -> ExitCode {
     let engine = match built {
         Ok(engine) => engine,
         Err(error) => {
-            say(error.to_string().trim_end());
-            return ExitCode::from(2);
+            events::problems(&error.problems);
+            return Exit::Usage.into();
         }
     };
     // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
@@ -202,11 +222,11 @@ fn watch(redis: &Arc<Redis>) -> std::io::Result<()> {
     let mut fails = false;
     let mut look = move |redis: &Redis| match pollster::block_on(redis.check()) {
         Err(error) if !fails => {
-            say(&format!("warning: meters are in a Redis, and {error}"));
+            tracing::warn!(target: "tollgate::store", "meters are in a Redis, and {error}");
             fails = true;
         }
         Ok(()) if fails => {
-            say("the Redis that meters are in answers again");
+            tracing::info!(target: "tollgate::store", "the Redis that meters are in answers again");
             fails = false;
         }
         _ => {}
@@ -289,10 +309,28 @@ async fn listen(
     let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
         Ok(server) => server,
         Err(error) => {
-            say(&format!("error: cannot listen on {}: {error}", settings.http.listen));
-            return ExitCode::from(2);
+            let address = settings.http.listen;
+            tracing::error!(target: "tollgate::server", %address, "cannot listen on {address}: {error}");
+            return Exit::Usage.into();
         }
     };
+    if let Some(health) = settings.listen_health {
+        server = match server.with_health(health).await {
+            Ok(server) => server,
+            Err(error) => {
+                let address = health;
+                tracing::error!(target: "tollgate::server", %address, "cannot listen on {address} (listen_health): {error}");
+                return Exit::Usage.into();
+            }
+        };
+        if let Some(address) = server.health_address() {
+            tracing::info!(
+                target: "tollgate::server",
+                %address,
+                "health checks are answered at http://{address}/health/ready too"
+            );
+        }
+    }
     let (ends, reloads) = match (Ends::new(), signal(SignalKind::hangup())) {
         (Ok(ends), Ok(reloads)) => (ends, reloads),
         (Err(error), _) | (_, Err(error)) => return usage(&error),
@@ -326,15 +364,16 @@ async fn listen(
     if let Some(outbox) = &outbox
         && tokio::time::timeout(LAST_ALERTS_WAIT, outbox.emptied()).await.is_err()
     {
-        say(&format!("warning: {} alerts were not sent before the server stopped", outbox.len()));
+        let alerts = outbox.len();
+        tracing::warn!(target: "tollgate::alerts", alerts, "{alerts} alerts were not sent before the server stopped");
     }
     match stopped {
         Stopped::Finished => {
-            say("stopped; every request was answered");
+            tracing::info!(target: "tollgate::server", "stopped; every request was answered");
             ExitCode::SUCCESS
         }
         Stopped::Cut => {
-            say("stopped; some requests took too long and were cut off");
+            tracing::warn!(target: "tollgate::server", "stopped; some requests took too long and were cut off");
             ExitCode::FAILURE
         }
     }
@@ -357,7 +396,7 @@ impl Ends {
             if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
         })
         .await;
-        say("stopping: nobody new is let in, requests in flight finish");
+        tracing::info!(target: "tollgate::server", "stopping: no new connections are accepted, requests in flight finish");
     }
 }
 
@@ -382,20 +421,29 @@ fn tell_start(address: SocketAddr, settings: &Settings) {
     let is_encrypted = settings.tls_options().is_some();
     let scheme = if is_encrypted { "https" } else { "http" };
     if !is_encrypted && !address.ip().is_loopback() && !settings.identity.providers.is_empty() {
-        say(&format!(
-            "warning: {address} speaks plain HTTP, so that credentials can be read on the way; set tls.certificate_file \
-             and tls.key_file, or let something in front of it end TLS"
-        ));
+        tracing::warn!(
+            target: "tollgate::server",
+            %address,
+            "{address} speaks plain HTTP, so that credentials can be read on the way; set tls.certificate_file and \
+             tls.key_file, or let something in front of it end TLS",
+        );
     }
+    let (version, url, policies) =
+        (env!("CARGO_PKG_VERSION"), format!("{scheme}://{address}"), settings.policies.display());
+    tracing::info!(
+        target: "tollgate::server",
+        version,
+        url,
+        %policies,
+        "tollgate {version} listens on {url}, serving {policies}",
+    );
+    tracing::info!(target: "tollgate::server", "{open}");
     let reached = reached_at(address);
-    say(&format!(
-        "tollgate {} listens on {scheme}://{address}, serving {}
-{open}
-try: curl -s {scheme}://{reached}/is_authorized{credential} -H 'Content-Type: application/json' \\
-  -d '{{\"principal\": \"User::\\\"alice\\\"\", \"action\": \"chat\", \"resource\": \"Model::\\\"openai-main/gpt-4o\\\"\"}}'",
-        env!("CARGO_PKG_VERSION"),
-        settings.policies.display(),
-    ));
+    tracing::info!(
+        target: "tollgate::server",
+        "try: curl -s {scheme}://{reached}/is_authorized{credential} -H 'Content-Type: application/json' \
+         -d '{{\"principal\": \"User::\\\"alice\\\"\", \"action\": \"chat\", \"resource\": \"Model::\\\"openai-main/gpt-4o\\\"\"}}'",
+    );
 }
 
 /// Where this machine reaches what listens on `address`: every address is none to connect to.
@@ -408,38 +456,17 @@ fn reached_at(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// One line about a load that worked, the whole report about one that did not.
-fn tell_load(live: &Live) {
-    let state: Arc<Report> = live.report();
-    let colour = std::io::stderr().is_terminal();
-    match (&state.failure, live.current()) {
-        (Some(failure), current) => {
-            let staying = match current {
-                Some(snapshot) => format!("revision {} goes on deciding", snapshot.revision()),
-                None => "nothing decides yet".to_owned(),
-            };
-            say(&format!("{}the bundle does not load; {staying}", report::text(&failure.problems, colour)));
-        }
-        (None, Some(snapshot)) => {
-            let warnings = report::text(&state.warnings, colour);
-            say(&format!("{warnings}loaded revision {}: {}", snapshot.revision(), counted(snapshot.counts())));
-        }
-        (None, None) => {}
+/// A warning about each limit that `/v1/auth/validate` does not charge.
+fn warn_of_uncharged(live: &Live) {
+    let Some(snapshot) = live.current() else { return };
+    let limits = snapshot.limits().all().iter().map(|bound| &bound.limit).filter(|limit| limit.unit() == Unit::Places);
+    for limit in limits {
+        let limit = limit.id.as_str();
+        tracing::warn!(
+            target: "tollgate::limits",
+            limit,
+            "`{limit}` limits how many requests run at once, and POST /v1/auth/validate takes none of its places, since it \
+             is not told when a request ends; hold with `reserve` in POST /is_authorized instead"
+        );
     }
-}
-
-fn counted(counts: Counts) -> String {
-    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-    let mut parts = vec![
-        count(counts.rules, "rule"),
-        count(counts.forbids, "forbid"),
-        count(counts.users, "user"),
-        count(counts.teams, "team"),
-        count(counts.models, "model"),
-        count(counts.files, "file"),
-    ];
-    if counts.limits > 0 {
-        parts.insert(2, count(counts.limits, "limit"));
-    }
-    parts.join(", ")
 }

@@ -27,6 +27,8 @@ use crate::edge::http::{ClientCertificates, HttpOptions, TlsOptions};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::{Address, Secret};
 use crate::edge::store::RedisOptions;
+use crate::edge::telemetry::{LogFormat, LogLevel};
+use crate::meter::DEFAULT_MOST_OPEN_OF_PRINCIPAL;
 use crate::policy::Problem;
 use sections::SECTIONS;
 
@@ -49,11 +51,15 @@ pub struct Settings {
     pub meters_in_memory: bool,
     /// The Redis that keeps meters for many nodes; none where its address is empty.
     pub redis: RedisOptions,
+    /// Where `/health/*` is answered too, without TLS; nowhere, if nothing is said.
+    pub listen_health: Option<SocketAddr>,
+    /// How many reservations a principal may have open.
+    pub most_open: usize,
     /// Whether whoever reaches the server may ask and reload without a credential.
     pub insecure: bool,
     /// Whether warnings about a bundle are errors.
     pub strict: bool,
-    /// Whether a reload that loses every forbid, or most rules, is held.
+    /// Whether a reload that drops much, or permits everybody, is held.
     pub guard: bool,
     /// How often the bundle's directory is looked at.
     pub look_every: Duration,
@@ -65,6 +71,8 @@ pub struct Settings {
     pub webhook: WebhookSettings,
     /// Who may be whom.
     pub identity: IdentitySettings,
+    /// What is logged, and how.
+    pub log: LogSettings,
     /// Threads that serve; 0 for one a core.
     pub workers: usize,
     /// How to serve.
@@ -80,6 +88,8 @@ impl Default for Settings {
             data: PathBuf::from("tollgate-data"),
             meters_in_memory: false,
             redis: RedisOptions::new("", "tollgate-data"),
+            listen_health: None,
+            most_open: DEFAULT_MOST_OPEN_OF_PRINCIPAL,
             insecure: false,
             strict: false,
             guard: false,
@@ -88,11 +98,21 @@ impl Default for Settings {
             public_keys: Vec::new(),
             webhook: WebhookSettings::default(),
             identity: IdentitySettings::default(),
+            log: LogSettings::default(),
             workers: 0,
             http: HttpOptions::default(),
             tls: TlsSettings::default(),
         }
     }
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The form of a line; left out, text on a terminal and JSON elsewhere.
+    pub format: Option<LogFormat>,
+    /// The least severe events that are logged.
+    pub level: LogLevel,
 }
 
 /// TLS on the listener; none without a certificate.
@@ -181,6 +201,10 @@ pub struct Flags {
     pub insecure: bool,
     /// `--strict`.
     pub strict: bool,
+    /// `--log-format`.
+    pub log_format: Option<LogFormat>,
+    /// `--log-level`.
+    pub log_level: Option<LogLevel>,
 }
 
 /// Why there are no settings.
@@ -271,12 +295,13 @@ impl Settings {
     /// How to serve: to whoever reaches the address, or only to who proves itself.
     #[must_use]
     pub fn http_options(&self) -> HttpOptions {
-        let loopback = self.http.listen.ip().is_loopback() && !self.identity.loopback_closed;
+        let loopback = is_loopback(self.http.listen) && !self.identity.loopback_closed;
         let keys = self.identity.key_headers.clone().into();
         let is_forwarded = |provider: &Provider| matches!(provider.kind, ProviderKind::ForwardedCertificate(_));
         let forwarded_certificates = self.identity.providers.iter().any(is_forwarded);
         let credential_headers = CredentialHeaders { keys, forwarded_certificates };
-        HttpOptions { open: self.insecure || loopback, credential_headers, ..self.http.clone() }
+        let (open, checks_host) = (self.insecure || loopback, !self.insecure);
+        HttpOptions { open, checks_host, credential_headers, ..self.http.clone() }
     }
 
     fn take_flags(&mut self, flags: &Flags) {
@@ -289,6 +314,8 @@ impl Settings {
         self.http.listen = flags.listen.unwrap_or(self.http.listen);
         self.insecure |= flags.insecure;
         self.strict |= flags.strict;
+        self.log.format = flags.log_format.or(self.log.format);
+        self.log.level = flags.log_level.unwrap_or(self.log.level);
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -303,18 +330,24 @@ impl Settings {
                            tls.client_certificates";
             return Err(ConfigError::Refused(message.to_owned()));
         }
+        if let Some(health) = self.listen_health.filter(|health| !is_loopback(*health)) {
+            return Err(ConfigError::Refused(format!(
+                "listen_health is {health}, and what answers there takes no credential and speaks no TLS: it is an address \
+                 of the loopback such as 127.0.0.1:8182"
+            )));
+        }
         let listen = self.http.listen;
         let fixed = self.identity.providers.iter().any(|provider| match &provider.kind {
             ProviderKind::Static(tokens) => !tokens.anywhere,
             _ => false,
         });
-        if fixed && !listen.ip().is_loopback() {
+        if fixed && !is_loopback(listen) {
             return Err(ConfigError::Refused(format!(
                 "{listen} can be reached from other machines, and fixed tokens are for development: listen on \
                  127.0.0.1, take `static` out of `identity.providers`, or insist with `anywhere: true`"
             )));
         }
-        if listen.ip().is_loopback() || self.insecure || !self.identity.providers.is_empty() {
+        if is_loopback(listen) || self.insecure || !self.identity.providers.is_empty() {
             return Ok(());
         }
         Err(ConfigError::Refused(format!(
@@ -376,6 +409,11 @@ impl WebhookSettings {
         }
         Ok(())
     }
+}
+
+/// Whether only this machine reaches the address.
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 /// The credential that a command shows to a server: what TOLLGATE_TOKEN says.

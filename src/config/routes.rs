@@ -4,14 +4,15 @@
 //! routes:
 //!   - { path: /v1/chat/completions, method: POST, action: chat }
 //!   - { path: /v1/speech/*, action: audio, model_param: voice }
-//!   - { path: /internal/*, action: use, resource: 'Router::"internal"' }
+//!   - { path: "/openai/deployments/{model}/chat/completions", action: chat, account: azure-eu }
+//!   - { path: /internal/*, action: chat, resource: 'Router::"internal"' }
 //! ```
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use super::node::{self, NodeError};
-use crate::gate::{MAX_ROUTES, Mapped, Named, RouteMap};
+use crate::gate::{MAX_ROUTES, Mapped, Named, RouteLimits, RouteMap, check_route_path};
 use crate::model::{AllowedPath, EntityUid, check_name};
 use crate::policy::yaml::Node;
 
@@ -23,7 +24,8 @@ const USUAL_PARAM: &str = "model";
 #[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
-    /// `/v1/chat/completions`; a `/*` at the end takes every rest of one part or more.
+    /// `/v1/chat/completions`; a `/*` at the end takes every rest of one segment or more, and `{model}` stands for the
+    /// model's name within one segment: `/v1beta/models/{model}:generateContent`.
     path: String,
     /// Its method, in capitals. Left out: any.
     method: Option<String>,
@@ -33,6 +35,24 @@ pub(super) struct Raw {
     model_param: Option<String>,
     /// The resource, where it is always this one: `Router::"internal"`.
     resource: Option<String>,
+    /// A router, `Router::"ogx"`: the resource where the parameters name no model.
+    without_model: Option<String>,
+    /// The account of models that are named without one, where the name is no alias.
+    account: Option<String>,
+    /// What becomes of the limits that apply: `charge` counts one request and the estimate at once, `check` counts nothing.
+    /// Default: `charge`.
+    limits: Option<RawLimits>,
+}
+
+/// What becomes of limits.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[serde(rename_all = "lowercase")]
+enum RawLimits {
+    /// One request and the estimate are counted at once.
+    Charge,
+    /// Nothing is counted.
+    Check,
 }
 
 /// Reads the section; what is wrong comes with its place.
@@ -41,7 +61,7 @@ pub(super) fn read(node: &Node) -> Result<RouteMap, NodeError> {
     let wrong = |message: String| NodeError { place: Some(node.place), message };
     if raw.is_empty() || raw.len() > MAX_ROUTES {
         return Err(wrong(format!(
-            "there are 1 to {MAX_ROUTES} routes; left out, there are those of OpenAI and Anthropic"
+            "there are 1 to {MAX_ROUTES} routes; left out, there are those of OpenAI, Anthropic, Azure, Gemini and Bedrock"
         )));
     }
     raw.into_iter().map(Raw::checked).collect::<Result<_, _>>().map(RouteMap::new).map_err(wrong)
@@ -54,25 +74,49 @@ pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
 
 impl Raw {
     fn checked(self) -> Result<Mapped, String> {
-        let Self { path, method, action, model_param, resource } = self;
-        let about = |message: &str| format!("route `{}`: {message}", path.escape_debug());
-        let method: Vec<_> = method.into_iter().map(Into::into).collect();
-        let beginning = path.strip_suffix('*').unwrap_or(&path);
-        let is_plain = path == beginning || beginning.ends_with('/');
-        let allowed = AllowedPath::new(&path, method.into()).filter(|_| is_plain).ok_or_else(|| {
-            about("a path begins with `/`, has no `*` but in a `/*` at its end, and a method is a word in capitals")
-        })?;
-        if check_name(&action).is_err() {
+        let about = |message: &str| format!("route `{}`: {message}", self.path.escape_debug());
+        let in_path = check_route_path(&self.path)
+            .map_err(|error| about(&format!("a path begins with `/` and may end with `/*`: {error}")))?;
+        if self.method.as_ref().is_some_and(|method| !AllowedPath::is_method(method)) {
+            return Err(about("a method is a word in capitals such as POST"));
+        }
+        if check_name(&self.action).is_err() {
             return Err(about("`action` is the name of an action"));
         }
-        let resource = match (resource, model_param) {
-            (Some(_), Some(_)) => return Err(about("`resource` and `model_param` do not go together")),
-            (Some(uid), None) => {
-                Named::Fixed(uid.parse::<EntityUid>().map_err(|error| about(&format!("`resource`: {error}")))?)
-            }
-            (None, param) => Named::Param(param.as_deref().unwrap_or(USUAL_PARAM).into()),
+        let account = self.account.as_deref();
+        if account.is_some_and(|account| check_name(account).is_err() || account.contains(['/', '*'])) {
+            return Err(about("`account` is the id of an account"));
+        }
+        let resource = self.named(in_path, about)?;
+        let limits = match self.limits {
+            None | Some(RawLimits::Charge) => RouteLimits::Charge,
+            Some(RawLimits::Check) => RouteLimits::Check,
         };
-        let method = allowed.methods.first().cloned();
-        Ok(Mapped { path: allowed.path, method, action: action.into(), resource })
+        let (method, account) = (self.method.map(Into::into), self.account.map(Into::into));
+        Ok(Mapped { path: self.path.into(), method, action: self.action.into(), resource, account, limits })
+    }
+
+    /// Where the name of the resource stands; of what goes together, `in_path` is whether the path names a model.
+    fn named(&self, in_path: bool, about: impl Fn(&str) -> String) -> Result<Named, String> {
+        let uid = |text: &Option<String>, name: &str| {
+            let uid = text.as_deref().map(str::parse::<EntityUid>).transpose();
+            uid.map_err(|error| about(&format!("`{name}`: {error}")))
+        };
+        let param = self.model_param.as_deref().unwrap_or(USUAL_PARAM).into();
+        match (uid(&self.resource, "resource")?, uid(&self.without_model, "without_model")?) {
+            (Some(_), _) if self.model_param.is_some() => Err(about(
+                "`resource` and `model_param` do not go together; `without_model` says what is asked for where the \
+                           parameters name no model",
+            )),
+            (Some(_), _) if in_path || self.account.is_some() => {
+                Err(about("`resource` does not go together with `account` or with `{model}` in the path"))
+            }
+            (Some(_), Some(_)) => Err(about("`resource` and `without_model` do not go together")),
+            (Some(uid), None) => Ok(Named::Fixed(uid)),
+            (None, Some(_)) if in_path => Err(about("`without_model` does not go together with `{model}` in the path")),
+            (None, Some(uid)) if uid.kind() != "Router" => Err(about("`without_model` is a Router")),
+            (None, Some(uid)) => Ok(Named::ParamOr(param, uid)),
+            (None, None) => Ok(Named::Param(param)),
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::Settings;
 use super::sections::SECTIONS;
 use super::table::{ENTRIES, Field, MAX_NAME_BYTES};
 use crate::edge::http::ClientCertificates;
+use crate::edge::store::EvictionCheck;
 
 /// The JSON Schema of `tollgate.yaml`, with every default in it.
 #[must_use]
@@ -94,11 +95,18 @@ fn describe(field: &Field) -> Value {
         Field::Url(_) => json!({ "type": "string", "format": "uri" }),
         Field::Name(_) => json!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }),
         Field::Address(at) => json!({ "type": "string", "default": at(&mut defaults).to_string() }),
+        Field::OptionalAddress(_) => json!({ "type": "string" }),
         Field::Switch(at) => json!({ "type": "boolean", "default": *at(&mut defaults) }),
+        Field::Eviction(at) => {
+            let known = EvictionCheck::ALL.map(EvictionCheck::as_str);
+            json!({ "enum": known, "default": at(&mut defaults).as_str() })
+        }
         Field::ClientCertificates(at) => {
             let known = ClientCertificates::ALL.map(ClientCertificates::as_str);
             json!({ "enum": known, "default": at(&mut defaults).as_str() })
         }
+        Field::OneOf { words, default: None, .. } => json!({ "enum": words }),
+        Field::OneOf { words, default: Some(default), .. } => json!({ "enum": words, "default": default }),
         Field::Choice { words, at } => {
             let [first, second] = words;
             json!({ "enum": words, "default": if *at(&mut defaults) { second } else { first } })
@@ -112,7 +120,7 @@ fn describe(field: &Field) -> Value {
         Field::Word(at) => {
             json!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$", "default": at(&mut defaults).as_str() })
         }
-        Field::Keys(_) => json!({ "type": "array", "items": { "type": "string" }, "default": [] }),
+        Field::Keys(_) | Field::Hosts(_) => json!({ "type": "array", "items": { "type": "string" }, "default": [] }),
     }
 }
 

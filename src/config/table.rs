@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::Settings;
 use crate::edge::files::PublicKey;
-use crate::edge::http::ClientCertificates;
+use crate::edge::http::{ClientCertificates, HostName};
 use crate::edge::outgoing::Address;
+use crate::edge::store::EvictionCheck;
+use crate::edge::telemetry::{LogFormat, LogLevel};
 
 /// A setting.
 pub(super) struct Entry {
@@ -22,6 +24,10 @@ pub(super) struct Entry {
 pub(super) enum Field {
     Path(fn(&mut Settings) -> &mut PathBuf),
     Address(fn(&mut Settings) -> &mut SocketAddr),
+    /// An address and port, or none.
+    OptionalAddress(fn(&mut Settings) -> &mut Option<SocketAddr>),
+    /// A list of names of hosts.
+    Hosts(fn(&mut Settings) -> &mut Vec<HostName>),
     Switch(fn(&mut Settings) -> &mut bool),
     /// One of two words; the second sets the switch.
     Choice {
@@ -42,12 +48,20 @@ pub(super) enum Field {
     File(fn(&mut Settings) -> &mut Option<PathBuf>),
     /// Where to send something, or nowhere.
     Url(fn(&mut Settings) -> &mut Option<Address>),
+    /// Who checks that a Redis drops no keys.
+    Eviction(fn(&mut Settings) -> &mut EvictionCheck),
     /// A text that is never shown.
     Hidden(fn(&mut Settings) -> &mut crate::edge::store::Secret),
     /// A short name of letters, digits, `.`, `_` and `-`.
     Word(fn(&mut Settings) -> &mut String),
     /// A name.
     Name(fn(&mut Settings) -> &mut String),
+    /// One of several words; without a default, what is left out depends on where the server runs.
+    OneOf {
+        words: &'static [&'static str],
+        default: Option<&'static str>,
+        take: fn(&mut Settings, &str),
+    },
     /// Whether clients are asked for certificates.
     ClientCertificates(fn(&mut Settings) -> &mut ClientCertificates),
     /// A list of Ed25519 public keys.
@@ -65,6 +79,18 @@ pub(super) const ENTRIES: &[Entry] = &[
         name: "listen",
         about: "Address and port to listen on. On loopback decisions are open; elsewhere callers prove themselves.",
         field: Field::Address(|s| &mut s.http.listen),
+    },
+    Entry {
+        name: "listen_health",
+        about: "Address and port of the loopback where /health/live and /health/ready are answered too, without TLS and \
+                without credentials.",
+        field: Field::OptionalAddress(|s| &mut s.listen_health),
+    },
+    Entry {
+        name: "hosts",
+        about: "Names in `Host` by which a request without a credential is let in on an open loopback, besides localhost, \
+                *.localhost and addresses of the loopback.",
+        field: Field::Hosts(|s| &mut s.http.hosts),
     },
     Entry {
         name: "tls.certificate_file",
@@ -114,6 +140,12 @@ pub(super) const ENTRIES: &[Entry] = &[
         field: Field::Word(|s| &mut s.redis.prefix),
     },
     Entry {
+        name: "meters.redis.eviction",
+        about: "Who makes sure that this Redis drops no keys when it is full: Tollgate, by INFO and CONFIG GET (checked), or the \
+                operator, where neither may be run (checked_elsewhere).",
+        field: Field::Eviction(|s| &mut s.redis.eviction),
+    },
+    Entry {
         name: "strict",
         about: "Whether warnings about a bundle are errors.",
         field: Field::Switch(|s| &mut s.strict),
@@ -142,6 +174,11 @@ pub(super) const ENTRIES: &[Entry] = &[
         name: "limits.connections",
         about: "Most connections; others wait to be accepted.",
         field: Field::Number { least: 1, most: 1_000_000, at: |s| &mut s.http.connections },
+    },
+    Entry {
+        name: "limits.open_reservations_per_principal",
+        about: "Most reservations that one principal may have open at a time.",
+        field: Field::Number { least: 1, most: 1_000_000_000, at: |s| &mut s.most_open },
     },
     Entry {
         name: "limits.header_timeout_ms",
@@ -173,6 +210,11 @@ pub(super) const ENTRIES: &[Entry] = &[
         name: "decisions.budget_status",
         about: "The status that tells a budget without room, where the caller asks for `status=map`.",
         field: Field::Number { least: 400, most: 499, at: |s| &mut s.http.budget_status },
+    },
+    Entry {
+        name: "validate.authorize",
+        about: "Whether every call of POST /v1/auth/validate is a decision, as with `\"authorize\": true` in it.",
+        field: Field::Switch(|s| &mut s.http.validate_authorizes),
     },
     Entry {
         name: "alerts.webhook.url",
@@ -211,7 +253,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "reload.guard",
-        about: "Whether a reload that loses every forbid, or most rules, waits until it is acknowledged.",
+        about: "Whether a reload that drops much, or permits everybody, waits until it is acknowledged.",
         field: Field::Switch(|s| &mut s.guard),
     },
     Entry {
@@ -230,6 +272,25 @@ pub(super) const ENTRIES: &[Entry] = &[
         field: Field::Keys(|s| &mut s.public_keys),
     },
     Entry {
+        name: "log.format",
+        about: "How the lines of the log are written: text for people, json for collectors. Left out: text where stderr is a \
+                terminal, json elsewhere.",
+        field: Field::OneOf {
+            words: LogFormat::WORDS,
+            default: None,
+            take: |s, word| s.log.format = word.parse().ok(),
+        },
+    },
+    Entry {
+        name: "log.level",
+        about: "The least severe events that are logged.",
+        field: Field::OneOf {
+            words: LogLevel::WORDS,
+            default: Some(LogLevel::DEFAULT_WORD),
+            take: |s, word| s.log.level = word.parse().unwrap_or_default(),
+        },
+    },
+    Entry {
         name: "server.workers",
         about: "Threads that serve; 0 for one a core.",
         field: Field::Number { least: 0, most: 1024, at: |s| &mut s.workers },
@@ -240,6 +301,7 @@ pub(super) const ENTRIES: &[Entry] = &[
 pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("TOLLGATE_POLICIES", "policies"),
     ("TOLLGATE_LISTEN", "listen"),
+    ("TOLLGATE_LISTEN_HEALTH", "listen_health"),
     ("TOLLGATE_DATA", "data"),
     ("TOLLGATE_TLS_CERTIFICATE_FILE", "tls.certificate_file"),
     ("TOLLGATE_TLS_KEY_FILE", "tls.key_file"),
@@ -249,6 +311,8 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("TOLLGATE_STRICT", "strict"),
     ("TOLLGATE_INSECURE", "insecure"),
     ("TOLLGATE_WORKERS", "server.workers"),
+    ("TOLLGATE_LOG_FORMAT", "log.format"),
+    ("TOLLGATE_LOG_LEVEL", "log.level"),
     ("TOLLGATE_ALERTS_WEBHOOK_URL", "alerts.webhook.url"),
 ];
 
@@ -264,6 +328,8 @@ impl Field {
             Self::Url(at) => *at(settings) = Some(Address::parse(text).map_err(|error| error.to_string())?),
             Self::Name(at) if !text.is_empty() && text.len() <= MAX_NAME_BYTES => text.clone_into(at(settings)),
             Self::Address(at) => *at(settings) = text.parse().map_err(|_| expected())?,
+            Self::OptionalAddress(at) => *at(settings) = Some(text.parse().map_err(|_| expected())?),
+            Self::Hosts(at) => at(settings).push(HostName::parse(text).ok_or_else(expected)?),
             Self::Switch(at) => match text {
                 "true" => *at(settings) = true,
                 "false" => *at(settings) = false,
@@ -280,20 +346,27 @@ impl Field {
             Self::Millis { least, most, at } => {
                 *at(settings) = Duration::from_millis(number(text, *least, *most).ok_or_else(expected)?);
             }
+            Self::OneOf { words, take, .. } if words.contains(&text) => take(settings, text),
             Self::ClientCertificates(at) => {
                 let known = ClientCertificates::ALL.into_iter().find(|known| known.as_str() == text);
                 *at(settings) = known.ok_or_else(expected)?;
             }
+            Self::Eviction(at) => {
+                *at(settings) =
+                    EvictionCheck::ALL.into_iter().find(|known| known.as_str() == text).ok_or_else(expected)?;
+            }
             Self::Hidden(at) if !text.is_empty() => *at(settings) = crate::edge::store::Secret::new(text),
             Self::Word(at) if is_word(text) => text.clone_into(at(settings)),
-            Self::Path(_) | Self::File(_) | Self::Hidden(_) | Self::Word(_) | Self::Name(_) => return Err(expected()),
+            Self::Path(_) | Self::File(_) | Self::Hidden(_) | Self::Word(_) | Self::Name(_) | Self::OneOf { .. } => {
+                return Err(expected());
+            }
             Self::Keys(at) => at(settings).push(PublicKey::parse(text).map_err(|error| error.to_string())?),
         }
         Ok(())
     }
 
     pub(super) fn is_list(&self) -> bool {
-        matches!(self, Self::Keys(_))
+        matches!(self, Self::Keys(_) | Self::Hosts(_))
     }
 
     /// Whether a value in quotes is not one.
@@ -308,10 +381,17 @@ impl Field {
             Self::Url(_) => "expected a URL such as https://alerts.example.com/tollgate".to_owned(),
             Self::Name(_) => format!("expected a name of 1 to {MAX_NAME_BYTES} bytes"),
             Self::Address(_) => "expected an address and port such as 127.0.0.1:8181".to_owned(),
+            Self::OptionalAddress(_) => "expected an address and port such as 127.0.0.1:8182".to_owned(),
+            Self::Hosts(_) => "expected a list of names of hosts without ports, such as tollgate.internal".to_owned(),
             Self::Switch(_) => "expected true or false".to_owned(),
+            Self::OneOf { words, .. } => format!("expected {}", words.join(" or ")),
             Self::Choice { words: [first, second], .. } => format!("expected {first} or {second}"),
             Self::Number { least, most, .. } => format!("expected a whole number from {least} to {most}"),
             Self::Millis { least, most, .. } => format!("expected milliseconds, from {least} to {most}"),
+            Self::Eviction(_) => {
+                let known = EvictionCheck::ALL.map(EvictionCheck::as_str);
+                format!("expected {}", known.join(" or "))
+            }
             Self::ClientCertificates(_) => {
                 let known = ClientCertificates::ALL.map(ClientCertificates::as_str);
                 format!("expected {}", known.join(" or "))

@@ -23,6 +23,12 @@ pub(crate) struct Id<'a> {
     pub(crate) number: u64,
 }
 
+impl fmt::Display for Id<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:x}", self.process, self.number)
+    }
+}
+
 /// Writes the answer about one resource.
 pub(crate) fn write(out: &mut Vec<u8>, id: Id<'_>, decision: &Decision) {
     let mut json = Json(out);

@@ -13,3 +13,5 @@ pub mod identity;
 #[cfg(feature = "client")]
 pub mod outgoing;
 pub mod store;
+#[cfg(feature = "server")]
+pub mod telemetry;

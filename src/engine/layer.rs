@@ -21,22 +21,21 @@ use tower_service::Service;
 use super::{Engine, EngineError};
 use crate::edge::answer::{self, About, Id};
 use crate::edge::identity::CredentialHeaders;
-use crate::gate::{self, Peer, RouteMap};
-use crate::model::{Decision, EntityUid, Facts, Identity, Refusal, RefusalReason};
+use crate::gate::{self, Found, Peer, RouteMap};
+use crate::model::{Decision, EntityUid, Facts, Identity, Refusal, RefusalReason, RequestPath, masked};
 use crate::policy::Snapshot;
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
-    action: SmolStr,
-    resource: EntityUid,
+    found: Found,
     context: Map<String, Value>,
 }
 
 impl Asked {
     /// An action on a resource.
     pub fn new(action: impl Into<SmolStr>, resource: EntityUid) -> Self {
-        Self { action: action.into(), resource, context: Map::new() }
+        Self { found: Found::fixed(action.into(), resource), context: Map::new() }
     }
 
     /// With what conditions may look at, as in a question's `context`.
@@ -45,6 +44,13 @@ impl Asked {
         self.context = context;
         self
     }
+}
+
+/// What a request asks for, with its resource looked up.
+struct Resolved {
+    action: SmolStr,
+    resource: EntityUid,
+    context: Map<String, Value>,
 }
 
 /// Says what a request asks for; `None` for what nobody may ask. A function of the request's head does.
@@ -59,11 +65,12 @@ impl<F: Fn(&Parts) -> Option<Asked> + Send + Sync + 'static> Asks for F {
     }
 }
 
-/// A route that takes its model from a parameter fits nothing here: the body is the service's.
+/// A route that takes its model from a parameter fits nothing here: the body is the service's. One may take it from the
+/// path, `{model}`.
 impl Asks for RouteMap {
     fn asked(&self, head: &Parts) -> Option<Asked> {
-        let found = self.find(head.uri.path(), Some(head.method.as_str()), |_| None);
-        found.ok().map(|(action, resource)| Asked::new(action, resource))
+        let found = self.look_up(head.uri.path(), Some(head.method.as_str()), |_| None);
+        found.ok().map(|found| Asked { found, context: Map::new() })
     }
 }
 
@@ -73,7 +80,8 @@ impl Asks for RouteMap {
 /// extensions. Any other is answered with the decision as `POST /is_authorized?status=map` has it: 401 where its
 /// credential proves nobody, with a challenge for each form that the engine's providers take, 429 where a rate or
 /// concurrency has no room, 503 where a provider or store is unavailable (both with `Retry-After`), else 403; 400 where it
-/// is no request that the schema takes, 503 before the first bundle. Nothing is held: what limits count is settled by whoever serves the request.
+/// is no request that the schema takes or its path may be read in two ways ([`RequestPath`]), 503 before the first bundle.
+/// Nothing is held: what limits count is settled by whoever serves the request.
 ///
 /// Conditions see the request's `method` and `path`, and `ip` where a [`Peer`] stands in its extensions.
 ///
@@ -224,7 +232,7 @@ struct Refused {
 impl Refused {
     /// An error as the server has them: no decision was made.
     fn error(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
-        let body = json!({ "error": { "code": code, "message": message.into(), "param": null } });
+        let body = json!({ "error": { "code": code, "message": masked(&message.into()), "param": null } });
         Self { status, body: body.to_string(), retry_after_seconds: None, challenges: Vec::new() }
     }
 
@@ -257,9 +265,12 @@ impl<A: Asks> Guard<A> {
             let message = "nothing says what this request asks for, so nobody may ask it";
             Refused::error(StatusCode::FORBIDDEN, "forbidden", message)
         };
-        let asked = self.asks.asked(head).ok_or_else(unknown)?;
-        let peer = head.extensions.get::<Peer>().cloned().unwrap_or_default();
         let invalid = |message: String| Refused::error(StatusCode::BAD_REQUEST, "invalid_request", message);
+        RequestPath::parse(head.uri.path()).map_err(|error| invalid(error.to_string()))?;
+        let Asked { found, context } = self.asks.asked(head).ok_or_else(unknown)?;
+        let resource = found.resource(&snapshot).map_err(|error| invalid(error.to_string()))?;
+        let asked = Resolved { action: found.action, resource, context };
+        let peer = head.extensions.get::<Peer>().cloned().unwrap_or_default();
         let presented = self.headers.presented(head, &peer).map_err(|error| invalid(error.to_string()))?;
         let facts = self.engine.facts();
         let proved = match &presented {
@@ -281,7 +292,7 @@ impl<A: Asks> Guard<A> {
     }
 
     /// With what the request says of itself, where the map does not.
-    fn told(&self, head: &Parts, peer: &Peer, mut asked: Asked) -> Asked {
+    fn told(&self, head: &Parts, peer: &Peer, mut asked: Resolved) -> Resolved {
         if self.tells {
             let address = peer.address.map(|address| address.to_canonical().to_string());
             let (method, path) = (head.method.to_string(), head.uri.path().to_owned());
@@ -298,9 +309,9 @@ impl<A: Asks> Guard<A> {
         &self,
         (snapshot, facts): (&Snapshot, &Facts),
         identity: &Arc<Identity>,
-        asked: Asked,
+        asked: Resolved,
     ) -> Result<Decision, Refused> {
-        let Asked { action, resource, context } = asked;
+        let Resolved { action, resource, context } = asked;
         let request = crate::model::Request::proved(Arc::clone(identity), action, resource).with_context(context);
         let wrong = |error| {
             let error = EngineError::Request(error);
@@ -317,7 +328,7 @@ impl<A: Asks> Guard<A> {
         Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    fn refused(&self, snapshot: &Snapshot, asked: &Asked, refusal: &Refusal) -> Refused {
+    fn refused(&self, snapshot: &Snapshot, asked: &Resolved, refusal: &Refusal) -> Refused {
         let mut text = Vec::new();
         let about = About { action: &asked.action, resource: Some(&asked.resource), candidates: None };
         answer::write_refused(&mut text, self.id(), snapshot.revision(), &about, refusal);

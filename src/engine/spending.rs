@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::{Engine, EngineError};
-use crate::gate::{self, CandidatesDecision, Meters, Notice, Presented, Reserve, SettleError, Wish, World};
-use crate::meter::{Alert, Closed, DEFAULT_TTL_MS, ReservationId, Usage};
+use super::{Engine, EngineError, events};
+use crate::gate::{self, CandidatesDecision, Meters, Notice, Presented, Reserve, SettleError, Stated, Wish, World};
+use crate::meter::{Alert, Closed, DEFAULT_TTL_MS, ReservationId};
 use crate::model::{CandidatesRequest, Decision, Facts, Identity, Request};
 use crate::policy::Snapshot;
 
@@ -73,8 +73,8 @@ impl Engine {
     /// Charges what a reservation used and gives back the rest. The same again changes nothing.
     ///
     /// # Errors
-    /// Where it is unknown, was closed otherwise, or what it cost is not known.
-    pub fn settle(&self, reservation: ReservationId, usage: Usage) -> Result<Closed, SettleError> {
+    /// Where it is unknown, was closed otherwise, or what it used or cost is not known.
+    pub fn settle(&self, reservation: ReservationId, usage: impl Into<Stated>) -> Result<Closed, SettleError> {
         let snapshot = self.snapshot().ok_or(SettleError::Unknown)?;
         let facts = self.facts();
         let closed = pollster::block_on(gate::settle(self.world(&snapshot, &facts), reservation, usage, None))?;
@@ -94,6 +94,7 @@ impl Engine {
 
     /// Tells whoever wants to know that percents of limits were crossed.
     pub(crate) fn warn(&self, alerts: &[Alert], snapshot: &Snapshot, facts: &Facts) {
+        alerts.iter().for_each(events::limit_reached);
         let Some(warned) = &self.inner.warned else { return };
         for alert in alerts {
             warned(&Notice { alert: alert.clone(), at: facts.now, revision: Arc::clone(snapshot.revision()) });
@@ -102,7 +103,7 @@ impl Engine {
 
     /// What a request is decided by.
     pub(crate) fn world<'a>(&'a self, snapshot: &'a Snapshot, facts: &'a Facts) -> World<'a> {
-        World { snapshot, meters: &*self.inner.meters, facts }
+        World { snapshot, meters: &*self.inner.meters, facts, most_open: self.inner.most_open }
     }
 
     /// The meters.
@@ -145,6 +146,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::gate::ReportedUsage;
     use crate::policy::{Bundle, SourceFile};
 
     #[test]
@@ -165,7 +167,8 @@ mod tests {
         // The second uses more than it held.
         let held = [hold(3), hold(1)].map(|held| held.unwrap().id.parse().unwrap());
         for (id, used) in held.into_iter().zip([3, 2]) {
-            engine.settle(id, Usage { input_tokens: used, ..Usage::default() }).unwrap();
+            let usage = ReportedUsage { input_tokens: Some(used), output_tokens: Some(0), ..ReportedUsage::default() };
+            engine.settle(id, usage).unwrap();
         }
         assert_eq!(told.lock().unwrap().len(), 1);
         drop([1, 9].map(hold));

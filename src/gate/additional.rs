@@ -7,7 +7,7 @@ use cedar_policy_core::ast::{Entity, EntityUID};
 use serde_json::Value;
 use smol_str::SmolStr;
 
-use crate::model::{RequestError, RequestErrorCode, check_name};
+use crate::model::{RequestError, RequestErrorCode, check_model_name, check_name};
 use crate::policy::entities::{EntityIndex, Given, Kind, Subject};
 use crate::policy::native::strings;
 use crate::policy::schema::describe;
@@ -75,10 +75,11 @@ fn one(snapshot: &Snapshot, value: &Value) -> Result<Entity, String> {
     let entity = entity.map_err(|error| describe(&error))?.as_ref().clone();
     let id = entity.uid().eid();
     let id: &str = id.as_ref();
-    check_name(id).map_err(|error| error.to_string())?;
     let kind = snapshot.store.kind_of(&entity.uid().entity_type().to_string());
     let kind = kind.filter(|kind| *kind != Kind::OWNER_KIND && *kind != Kind::METADATA);
     let kind = kind.ok_or_else(|| format!("`{}` is of a type that is Tollgate's own", entity.uid()))?;
+    let check = if kind == Kind::MODEL { check_model_name } else { check_name };
+    check(id).map_err(|error| error.to_string())?;
     let declared = |index: EntityIndex| snapshot.store.record(index).declared;
     let known = snapshot.store.find(kind, id).is_some_and(declared);
     let stands_for = |name: &str| match snapshot.model(&SmolStr::new(name)) {

@@ -195,6 +195,11 @@ pub trait Authenticator: Send + Sync {
         None
     }
 
+    /// Whether whoever it asks did not answer when it was last asked. Asks nobody.
+    fn is_away(&self) -> bool {
+        false
+    }
+
     /// What a caller that has to prove itself is told in `WWW-Authenticate`, at `now`, besides `Bearer`: most providers
     /// add nothing.
     fn challenge(&self, _now: Timestamp) -> Option<String> {

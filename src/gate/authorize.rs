@@ -9,16 +9,22 @@ use smol_str::SmolStr;
 
 use super::candidates::{Candidates, CandidatesDecision};
 use super::decide::{Prepared, Resolved};
-use super::gather::{Applying, applicable, own_applicable};
+use super::gather::{Applying, applicable, can_charge, own_applicable};
 use super::ports::{HoldError, Look, Meters, StoreError};
-use super::spend::{Estimate, NoAmount, Reserve, charge};
-use crate::meter::{Alert, Charge, Hold, Measure, OnStoreError, Price, ReservationId, Spending, Standing, Unpriced};
+use super::spend::{Estimates, NoAmount, Reserve, charge};
+use crate::meter::{
+    Alert, Charge, DEFAULT_TTL_MS, Hold, Lack, Limit, Measure, Mode, OnStoreError, ReservationId, Shortfall, Spending,
+    Standing, Unpriced, Usage,
+};
 use crate::model::{
     Amount, Budget, CandidatesRequest, Decision, DecisionCode, EntityUid, Facts, LimitFacts, LimitStanding, Outcome,
-    Rate, Request, RequestError, RequestErrorCode, Reserved, Timestamp, Unit,
+    Rate, Request, RequestError, RequestErrorCode, Reserved, Shortage, Timestamp, Unit,
 };
 use crate::policy::Snapshot;
-use crate::policy::entities::{Kind, Subject};
+use crate::policy::entities::Subject;
+
+/// About how many bytes of a body are one token.
+const BYTES_PER_TOKEN: u64 = 4;
 
 /// What a request is decided by: one bundle, at one instant, with these meters.
 #[derive(Clone, Copy)]
@@ -29,6 +35,8 @@ pub struct World<'a> {
     pub meters: &'a dyn Meters,
     /// What is known besides, the instant first of all.
     pub facts: &'a Facts,
+    /// How many reservations a principal may have open.
+    pub most_open: usize,
 }
 
 /// That a request wants to hold what it will use.
@@ -64,7 +72,7 @@ pub async fn authorize(
 ) -> Result<Authorized<Decision>, RequestError> {
     let prepared = Prepared::check(world.snapshot, request)?;
     let mut alerts = Vec::new();
-    let mut item = Item::resolve(world, &prepared, &request.resource, None);
+    let mut item = Item::resolve(world, &prepared, &request.resource, Asking { router: None, wish });
     item.look(world, wish.is_some()).await;
     let verdict = prepared.case(item.facts(world)).judge(&request.resource);
     let mut decision = prepared.decision(verdict, &request.resource);
@@ -73,6 +81,46 @@ pub async fn authorize(
     if let Some(wish) = wish.filter(|_| decision.is_permit()) {
         item.hold(world, wish, Vec::new(), &mut decision, &mut alerts).await?;
     }
+    Ok(Authorized { decision, alerts })
+}
+
+/// How a permitted request is counted at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charging {
+    /// Under which name it is held until it is charged.
+    pub id: ReservationId,
+    /// How long the body of the request is, where that is known: a token is about four bytes.
+    pub body_bytes: Option<u64>,
+}
+
+/// Decides one request by rules and limits, and counts one request and the estimate of what it uses at once, on every limit
+/// that applies or on none. It takes no place of a concurrency limit, which is told in `not_held`; where such a limit is
+/// full, it refuses as it does a check.
+///
+/// # Errors
+/// As [`authorize`] with a wish.
+pub async fn authorize_and_charge(
+    world: World<'_>,
+    request: &Request,
+    charging: &Charging,
+) -> Result<Authorized<Decision>, RequestError> {
+    let prepared = Prepared::check(world.snapshot, request)?;
+    let mut alerts = Vec::new();
+    let mut item = Item::resolve(world, &prepared, &request.resource, Asking { router: None, wish: None });
+    item.look(world, false).await;
+    let verdict = prepared.case(item.facts(world)).judge(&request.resource);
+    let mut decision = prepared.decision(verdict, &request.resource);
+    decision.hint = prepared.hint(item.facts(world), &decision, request);
+    item.check(world, None, &mut decision);
+    let is_counted = |one: &Applying<'_>| one.limit.limit.unit() != Unit::Places;
+    let places = item.applying.iter().filter(|one| !is_counted(one)).map(|one| one.limit.limit.id.clone());
+    let mut places: Vec<SmolStr> = places.collect();
+    places.dedup();
+    item.applying.retain(is_counted);
+    if decision.is_permit() && !item.applying.is_empty() {
+        item.charge(world, charging, &mut decision, &mut alerts).await?;
+    }
+    decision.not_held = if decision.is_permit() { places } else { Vec::new() };
     Ok(Authorized { decision, alerts })
 }
 
@@ -89,7 +137,7 @@ pub async fn authorize_candidates(
     let prepared = candidates.prepared();
     let router = match &request.router {
         Some(uid) => {
-            let mut item = Item::resolve(world, prepared, uid, None);
+            let mut item = Item::resolve(world, prepared, uid, Asking { router: None, wish });
             item.look_if_read(world).await;
             Some((uid, prepared.case(item.facts(world)).judge(uid), item.resolved))
         }
@@ -99,7 +147,7 @@ pub async fn authorize_candidates(
     let mut decisions = Vec::with_capacity(request.candidates.len());
     let mut items = Vec::with_capacity(request.candidates.len());
     for uid in &request.candidates {
-        let mut item = Item::resolve(world, prepared, uid, through);
+        let mut item = Item::resolve(world, prepared, uid, Asking { router: through, wish });
         item.look(world, wish.is_some()).await;
         let verdict = candidates.judge(item.facts(world), uid, router.as_ref().map(|(_, verdict, _)| verdict));
         let mut decision = prepared.decision(verdict, uid);
@@ -125,18 +173,29 @@ pub async fn authorize_candidates(
     Ok(Authorized { decision: candidates.decision(router, decisions), alerts })
 }
 
+/// Through which router a resource is asked for, and what is to be held.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    router: Option<&'a Subject>,
+    wish: Option<&'a Wish>,
+}
+
 /// One resource of a request, with the limits that apply to it.
 struct Item<'a> {
     prepared: &'a Prepared<'a>,
     resolved: Resolved,
     applying: Vec<Applying<'a>>,
+    /// Limits of money that the request cannot charge, since it costs nothing: they refuse nothing, and nothing is held on
+    /// them. A caller that states a cost when it settles is charged all the same.
+    free: Vec<Applying<'a>>,
     /// Where each meter stands, once somebody looked.
     looks: Option<Result<Vec<Look>, StoreError>>,
     facts: Option<Facts>,
 }
 
 impl<'a> Item<'a> {
-    fn resolve(world: World<'a>, prepared: &'a Prepared<'a>, uid: &EntityUid, router: Option<&Subject>) -> Self {
+    fn resolve(world: World<'a>, prepared: &'a Prepared<'a>, uid: &EntityUid, asking: Asking<'_>) -> Self {
+        let Asking { router, wish } = asking;
         let case = prepared.case(world.facts);
         let (resolved, refusal) = case.resolve(uid);
         let applying = match (&resolved, refusal) {
@@ -148,7 +207,13 @@ impl<'a> Item<'a> {
             }
             _ => Vec::new(),
         };
-        Self { prepared, resolved, applying, looks: None, facts: None }
+        let states_cost = wish.is_some_and(|wish| wish.reserve.usd.is_some_and(|usd| !usd.is_zero()));
+        let charges = |one: &Applying<'_>| {
+            let resource = resolved.as_subject();
+            states_cost || resource.is_none_or(|resource| can_charge(world.snapshot, resource, &one.limit.limit))
+        };
+        let (applying, free) = applying.into_iter().partition(charges);
+        Self { prepared, resolved, applying, free, looks: None, facts: None }
     }
 
     /// Reads the meters: before deciding where conditions see them; else only where nothing is to be held, as holding
@@ -184,10 +249,6 @@ impl<'a> Item<'a> {
         self.facts.as_ref().unwrap_or(world.facts)
     }
 
-    fn price(&self, world: World<'a>) -> Option<&'a Arc<Price>> {
-        world.snapshot.price(self.resolved.as_subject()?)
-    }
-
     /// Refuses what rules permit and an exhausted limit does not, and tells where limits stand.
     fn check(&self, world: World<'_>, wish: Option<&Wish>, decision: &mut Decision) {
         if !decision.is_permit() {
@@ -195,7 +256,9 @@ impl<'a> Item<'a> {
         }
         match &self.looks {
             Some(Ok(looks)) => {
-                decision.limits = self.standings(looks.iter().map(|look| (look.standing, look.lack.is_some())));
+                let shortage = |lack: Lack| Shortage { needed: None, never_fits: false, retry_at: lack.retry_at };
+                let told = looks.iter().map(|look| (look.standing, look.lack.map(shortage)));
+                decision.limits = self.standings(told);
                 let lacks = looks.iter().map(|look| look.lack);
                 let short = self.applying.iter().zip(lacks).filter_map(|(one, lack)| Some((one, lack?.retry_at)));
                 refuse(decision, world.facts.now, short);
@@ -203,8 +266,8 @@ impl<'a> Item<'a> {
             Some(Err(_)) if self.forbids_without_store() => forbid(decision, DecisionCode::StoreUnavailable),
             _ => {}
         }
-        let is_said = wish.is_some_and(|wish| wish.reserve.usd.is_some());
-        if !is_said && self.needs_price(world) {
+        let reserve = wish.map(|wish| wish.reserve).unwrap_or_default();
+        if self.needs_price() && !self.estimates(world, &reserve).has_price() {
             forbid(decision, DecisionCode::PriceUnknown);
         }
         decision.not_held = self.applying.iter().map(|one| one.limit.limit.id.clone()).collect();
@@ -214,15 +277,13 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Whether money is counted and nobody knows what the model costs. A router has no price of its own; its models do.
-    fn needs_price(&self, world: World<'a>) -> bool {
-        let is_model =
-            self.resolved.as_subject().is_some_and(|subject| world.snapshot.store.name_of(subject).0 == Kind::MODEL);
+    /// Whether money is counted by a limit that forbids what nobody knows the price of.
+    fn needs_price(&self) -> bool {
         let counts = |one: &Applying<'_>| {
             let limit = &one.limit.limit;
             limit.unit() == Unit::Usd && limit.is_enforced() && limit.unpriced == Unpriced::Forbid
         };
-        is_model && self.price(world).is_none() && self.applying.iter().any(counts)
+        self.applying.iter().any(counts)
     }
 
     fn forbids_without_store(&self) -> bool {
@@ -230,8 +291,8 @@ impl<'a> Item<'a> {
         limits.filter(|limit| limit.is_enforced()).any(|limit| limit.on_store_error == OnStoreError::Forbid)
     }
 
-    fn standings(&self, standings: impl Iterator<Item = (Standing, bool)>) -> Vec<LimitStanding> {
-        let told = |(one, (standing, short)): (&Applying<'_>, (Standing, bool))| LimitStanding {
+    fn standings(&self, standings: impl Iterator<Item = (Standing, Option<Shortage>)>) -> Vec<LimitStanding> {
+        let told = |(one, (standing, shortage)): (&Applying<'_>, (Standing, Option<Shortage>))| LimitStanding {
             id: one.limit.limit.id.clone(),
             meter: one.subject.clone(),
             unit: one.limit.limit.unit(),
@@ -239,7 +300,7 @@ impl<'a> Item<'a> {
             used: standing.used,
             held: standing.held,
             resets_at: standing.resets_at,
-            short,
+            shortage,
         };
         self.applying.iter().zip(standings).map(told).collect()
     }
@@ -254,8 +315,8 @@ impl<'a> Item<'a> {
         alerts: &mut Vec<Alert>,
     ) -> Result<(), RequestError> {
         decision.not_held.clear();
-        let estimate = self.estimate(world, &wish.reserve);
-        let charges = match estimate.charges(&self.applying) {
+        let estimates = self.estimates(world, &wish.reserve);
+        let mut charges = match estimates.charges(&self.applying) {
             Ok(charges) => charges,
             Err(NoAmount::NotSaid(error)) => return Err(error),
             Err(NoAmount::PriceUnknown) => {
@@ -263,28 +324,37 @@ impl<'a> Item<'a> {
                 return Ok(());
             }
         };
+        charges.extend(self.free.iter().map(unrefusing));
         let spending = Spending {
             principal: decision.principal.clone(),
             resource: decision.resource.clone(),
             permitted: permitted.into(),
-            price: estimate.settling_price(&charges),
+            price: estimates.settling_price(&charges),
+            if_unknown: estimates.if_unknown(&charges),
         };
+        let needed: Vec<Amount> = charges.iter().map(|charge| charge.amount).collect();
         let (ttl_ms, idempotency) = (wish.ttl_ms, wish.idempotency.clone());
-        let hold = Hold { id: wish.id, spending: Arc::new(spending), charges, ttl_ms, idempotency };
+        let most_open = Some(world.most_open);
+        let hold = Hold { id: wish.id, spending: Arc::new(spending), charges, ttl_ms, idempotency, most_open };
         match world.meters.hold(hold, world.facts.now).await {
             Ok(held) => {
-                decision.limits = self.standings(held.standings.into_iter().map(|standing| (standing, false)));
+                decision.limits = self.standings(held.standings.into_iter().map(|standing| (standing, None)));
                 let id = wish.id.to_text();
                 decision.reservation = Some(Reserved { id, expires_at: held.expires_at });
                 alerts.extend(held.alerts);
             }
             Err(HoldError::Refused(refused)) => {
                 let short = |index| refused.shortfalls.iter().find(|short| short.charge == index);
-                self.tell_refused(world, &refused.shortfalls, decision).await;
+                self.tell_refused(world, (&refused.shortfalls, &needed), decision).await;
                 let applying = self.applying.iter().enumerate();
                 let lacks = applying.filter_map(|(index, one)| Some((one, short(index)?.lack.retry_at)));
                 refuse(decision, world.facts.now, lacks);
                 alerts.extend(refused.alerts);
+            }
+            Err(HoldError::TooManyOpen) => {
+                forbid(decision, DecisionCode::ConcurrencyExceeded);
+                decision.most_open = Some(world.most_open);
+                decision.retry_after_seconds = Some(1);
             }
             Err(HoldError::KeyTaken) => {
                 let message = "a request with this `idempotency_key` is being answered; send it again in a moment";
@@ -295,28 +365,64 @@ impl<'a> Item<'a> {
         Ok(())
     }
 
+    /// Holds the estimate and settles it at once, or turns the permit into a forbid.
+    async fn charge(
+        &self,
+        world: World<'a>,
+        charging: &Charging,
+        decision: &mut Decision,
+        alerts: &mut Vec<Alert>,
+    ) -> Result<(), RequestError> {
+        let (input, _) = self.prepared.context().tokens();
+        let input_tokens = input.or_else(|| charging.body_bytes.map(|bytes| bytes.div_ceil(BYTES_PER_TOKEN)));
+        let reserve = Reserve { input_tokens, ..Reserve::default() };
+        let wish = Wish { reserve, ttl_ms: DEFAULT_TTL_MS, id: charging.id, idempotency: None };
+        self.hold(world, &wish, Vec::new(), decision, alerts).await?;
+        if decision.reservation.take().is_none() {
+            return Ok(());
+        }
+        let estimates = self.estimates(world, &reserve);
+        let charges = estimates.charges(&self.applying).unwrap_or_default();
+        let money = charges.iter().filter(|charge| charge.limit.unit() == Unit::Usd).map(|charge| charge.amount).max();
+        let usage = Usage { usd: money, ..estimates.usage() };
+        // Where it cannot be settled, what is held ends as each limit's `on_expiry` says, which may give it back.
+        if world.meters.settle(charging.id, usage, world.facts.now).await.is_err() {
+            forbid(decision, DecisionCode::StoreUnavailable);
+        }
+        Ok(())
+    }
+
     /// Where the limits that have no room stand.
-    async fn tell_refused(&self, world: World<'_>, short: &[crate::meter::Shortfall], decision: &mut Decision) {
+    async fn tell_refused(
+        &self,
+        world: World<'_>,
+        (short, needed): (&[Shortfall], &[Amount]),
+        decision: &mut Decision,
+    ) {
         let charges: Vec<Charge> = self.applying.iter().map(|one| charge(one, Amount::ONE)).collect();
-        let is_short = |index| short.iter().any(|one| one.charge == index);
+        let shortage = |index: usize, standing: Standing| {
+            let short = short.iter().find(|one| one.charge == index)?;
+            let needed = needed.get(index).copied().filter(|needed| !needed.is_zero());
+            let most = self.applying.get(index)?.limit.limit.most_ever().max(standing.cap);
+            let never_fits = short.lack.retry_at.is_none() && needed.is_some_and(|needed| needed > most);
+            Some(Shortage { needed, never_fits, retry_at: short.lack.retry_at })
+        };
         if let Ok(looks) = world.meters.look(&charges, world.facts.now).await {
-            let standings = looks.iter().enumerate().map(|(index, look)| (look.standing, is_short(index)));
+            let looks = looks.iter().enumerate();
+            let standings = looks.map(|(index, look)| (look.standing, shortage(index, look.standing)));
             decision.limits = self.standings(standings);
         }
     }
 
-    fn estimate(&self, world: World<'a>, reserve: &Reserve) -> Estimate<'a> {
-        let (input, output) = self.prepared.context().tokens();
-        let most = || world.snapshot.max_output_tokens(self.resolved.as_subject()?);
-        Estimate {
-            requests: reserve.requests.unwrap_or(1),
-            input_tokens: reserve.input_tokens.or(input),
-            output_tokens: reserve.output_tokens.or(output).or_else(most),
-            images: reserve.images.unwrap_or(0),
-            usd: reserve.usd,
-            price: self.price(world),
-        }
+    fn estimates(&self, world: World<'a>, reserve: &Reserve) -> Estimates<'a> {
+        Estimates::of(world.snapshot, self.resolved.as_subject(), reserve, self.prepared.context().tokens())
     }
+}
+
+/// Nothing on the meter of a limit that does not refuse it.
+fn unrefusing(applying: &Applying<'_>) -> Charge {
+    let limit = Limit { mode: Mode::Warn, ..(*applying.limit.limit).clone() };
+    Charge { limit: Arc::new(limit), ..charge(applying, Amount::ZERO) }
 }
 
 fn forbid(decision: &mut Decision, code: DecisionCode) {

@@ -131,6 +131,7 @@ impl<'a> Prepared<'a> {
             limits: Vec::new(),
             not_held: Vec::new(),
             reservation: None,
+            most_open: None,
             retry_after_seconds: None,
             hint: None,
             revision: Arc::clone(&self.snapshot.revision),
@@ -322,6 +323,10 @@ impl<'a> Case<'a> {
         let Some(kind) = snapshot.store.kind_of(uid.kind()) else {
             return (Resolved::Nothing, Some(DecisionCode::NoRulePermits));
         };
+        // Who asks about itself is one entity, with what its credential says of it on both sides.
+        if snapshot.store.name_of(self.principal) == (kind, uid.id_smol()) {
+            return (Resolved::Subject(self.principal.clone()), None);
+        }
         let given = || self.additional?.subject(snapshot, kind, uid.id()).cloned();
         if kind == Kind::MODEL {
             return match snapshot.model(uid.id_smol()) {

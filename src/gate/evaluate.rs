@@ -158,8 +158,10 @@ impl Scene {
         if reads.principal {
             list.push(snapshot.store.materialize(principal));
         }
-        if reads.resource {
-            list.push(snapshot.store.materialize(resource));
+        // Under one uid Cedar has one entity: a principal that is also the resource stands there as what it proved to be.
+        let is_principal = || snapshot.store.name_of(principal) == snapshot.store.name_of(resource);
+        if reads.resource && !(reads.principal && is_principal()) {
+            list.push(snapshot.store.materialize(if is_principal() { principal } else { resource }));
         }
         if let (true, Some(action)) = (reads.action, question.action.and_then(|index| snapshot.schema.action_at(index)))
             && let Dereference::Data(entity) = snapshot.schema.action_entities.entity(&action.uid)
@@ -249,7 +251,7 @@ fn may_name(value: &Value) -> bool {
     }
 }
 
-/// The entity that a condition reaches under this uid: a declared one, or one that the request itself brings. Whether
+/// The entity that a condition reaches under this uid: one that the request itself brings, or one of the bundle. Whether
 /// another rule reads the principal must not change what this one sees of it.
 fn find(question: &Question<'_>, uid: &EntityUID) -> Option<Arc<Entity>> {
     let Question { snapshot, principal, resource, context, .. } = question;
@@ -264,13 +266,12 @@ fn find(question: &Question<'_>, uid: &EntityUID) -> Option<Arc<Entity>> {
     }
     let kind = snapshot.store.kind_of(&uid.entity_type().to_string())?;
     let id = SmolStr::new(uid.eid());
-    if let Some(index) = snapshot.store.find(kind, &id)
-        && snapshot.store.record(index).declared
-    {
-        return Some(snapshot.store.materialize(&Subject::Known(index)));
-    }
     let asked = [principal, resource].into_iter().find(|subject| snapshot.store.name_of(subject) == (kind, &id));
-    asked
-        .map(|subject| snapshot.store.materialize(subject))
+    if let Some(subject) = asked {
+        return Some(snapshot.store.materialize(subject));
+    }
+    let known = snapshot.store.find(kind, &id).filter(|index| snapshot.store.exists(*index));
+    known
+        .map(|index| snapshot.store.materialize(&Subject::Known(index)))
         .or_else(|| context.metadata().filter(|metadata| metadata.uid() == uid))
 }

@@ -9,7 +9,8 @@ use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 
 use super::context::RequestContext;
 use super::evaluate::Question;
-use crate::model::{EntityUid, Identity, KeyLimit};
+use crate::meter::{Limit, Unpriced};
+use crate::model::{EntityUid, Identity, KeyLimit, Unit};
 use crate::policy::Snapshot;
 use crate::policy::entities::{EntityIndex, EntityStore, Kind, Subject};
 use crate::policy::index::ScopeIndex;
@@ -20,6 +21,18 @@ use crate::policy::syntax::Each;
 
 /// Up to so many bytes a text of a request stands in a meter's name as it is.
 const MAX_NAMED_BYTES: usize = 128;
+
+/// Whether a request for `resource` can charge `limit`. What costs nothing, by its price or since the limit says so of what
+/// has none, cannot charge a limit of money, unless its caller states a cost.
+pub(super) fn can_charge(snapshot: &Snapshot, resource: &Subject, limit: &Limit) -> bool {
+    if limit.unit() != Unit::Usd || snapshot.store.name_of(resource).0 != Kind::MODEL {
+        return true;
+    }
+    match snapshot.price(resource) {
+        Some(price) => !price.is_free(),
+        None => limit.unpriced == Unpriced::Forbid,
+    }
+}
 
 /// A limit that applies to a request, with one of its meters.
 #[derive(Debug, Clone)]

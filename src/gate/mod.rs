@@ -11,6 +11,7 @@ mod evaluate;
 mod explain;
 mod failures;
 mod gather;
+mod idempotency;
 mod manage;
 mod narrow;
 mod ports;
@@ -18,13 +19,14 @@ mod routes;
 mod settle;
 mod spend;
 mod standing;
+mod usage;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
 pub use authenticate::{
     Authenticator, Credential, Described, Peer, Presented, Recalled, ToldOf, Verdict, authenticate, has_limits,
     has_role, is_disabled, is_narrowed, recall, told_of,
 };
-pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates};
+pub use authorize::{Authorized, Charging, Wish, World, authorize, authorize_and_charge, authorize_candidates};
 pub use books::{
     Books, BooksPage, BooksWish, By, Collector, Group, MAX_LINES, Row, Sum, TimeSpan, day_of, month_begins,
 };
@@ -35,6 +37,7 @@ pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
+pub use idempotency::{ClientKey, KeyUse, ScopedKey};
 pub use manage::{ADMIN_POLICIES, MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
     Ask, Clock, CloseError, Family, Fetch, FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError,
@@ -42,7 +45,8 @@ pub use ports::{
     PasswordWrite, PasswordWriteError, Passwords, RefreshDigest, Refreshed, Reply, StoreError, SubjectsOf, TokenError,
     TokenStore, Tokens,
 };
-pub use routes::{MAX_ROUTES, Mapped, Named, RouteError, RouteMap};
+pub use routes::{Found, MAX_ROUTES, Mapped, Named, PatternError, RouteError, RouteLimits, RouteMap, check_route_path};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
 pub use spend::Reserve;
 pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, StandingsOf, standings};
+pub use usage::{ReportedUsage, Stated};

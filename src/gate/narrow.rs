@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::context::RequestContext;
-use crate::model::{AllowedPath, Effect, EntityUid, Narrowed, Network, RuleReference, is_read_in_two_ways};
+use crate::model::{AllowedPath, Effect, EntityUid, Narrowed, Network, RuleReference};
 use crate::policy::Snapshot;
 use crate::policy::entities::{Kind, Pattern, Subject};
 use crate::policy::snapshot::ModelName;
@@ -76,7 +76,7 @@ fn is_meant(name: &SmolStr, id: &SmolStr, snapshot: &Snapshot) -> bool {
 fn is_for(allowed: &AllowedPath, context: &RequestContext) -> bool {
     let Some(path) = context.path() else { return false };
     let fits = match allowed.beginning() {
-        Some(beginning) => path.starts_with(beginning) && !is_read_in_two_ways(path),
+        Some(beginning) => path.starts_with(beginning),
         None => path == allowed.path.as_str(),
     };
     let asked = |method: &SmolStr| context.method().is_some_and(|asked| asked == method.as_str());

@@ -20,7 +20,7 @@ use super::books::Books;
 use crate::meter::{
     Alert, Charge, Closed, Held, Hold, Lack, LedgerError, Refused, Reservation, ReservationId, Standing, Usage,
 };
-use crate::model::{EntityUid, KeyHash, KeyRecord, KeyText, SecretText, Timestamp};
+use crate::model::{Amount, EntityUid, KeyHash, KeyRecord, KeyText, SecretText, Timestamp};
 
 /// Where the instant of a decision comes from; read once a request.
 pub trait Clock: Send + Sync {
@@ -134,6 +134,9 @@ pub enum HoldError {
     /// A meter has no room.
     #[error("a limit has no room")]
     Refused(Refused),
+    /// The principal has as many reservations open as it may.
+    #[error("the principal has too many open reservations")]
+    TooManyOpen,
     /// A request with the same key is there already, or being answered.
     #[error("the idempotency key is taken")]
     KeyTaken,
@@ -214,6 +217,14 @@ pub trait Meters: Send + Sync {
     /// Charges what a reservation used.
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>>;
 
+    /// Charges each part of a reservation what is charged where nobody knows what was used, in the order of its parts.
+    fn settle_unknown(
+        &self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Later<Result<Closed, CloseError>>;
+
     /// Gives back what a reservation held.
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>>;
 
@@ -244,6 +255,11 @@ pub trait Meters: Send + Sync {
 
     /// Lets expire what is due: some of it, so that nobody waits for long.
     fn tick(&self, now: Timestamp);
+
+    /// Whether what keeps them did not answer, or could not write, when that was last tried. Asks nobody.
+    fn is_away(&self) -> bool {
+        false
+    }
 }
 
 /// What becomes of a key.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use smol_str::SmolStr;
-
 use super::authorize::World;
 use super::decide::{Prepared, Resolved};
-use super::gather::applicable;
+use super::gather::{Applying, applicable, can_charge};
+use super::idempotency::{ClientKey, KeyUse};
 use super::ports::{CloseError, StoreError};
-use super::spend::{Estimate, NoAmount};
+use super::spend::{Estimates, NoAmount};
+use super::usage::{ReportedUsage, Stated};
 use crate::meter::{
     Alert, Charge, Closed, DEFAULT_TTL_MS, Hold, LedgerError, Part, Price, PriceError, Reservation, ReservationId,
     Spending, State, Usage,
@@ -38,32 +38,56 @@ pub enum SettleError {
 /// Charges what a reservation used. `resource` is which of what was permitted it turned out to be.
 ///
 /// # Errors
-/// Where the reservation is unknown, was closed otherwise, or what it cost is not known.
+/// Where the reservation is unknown, was closed otherwise, or what it used or cost is not known.
 pub async fn settle(
     world: World<'_>,
     id: ReservationId,
-    mut usage: Usage,
+    stated: impl Into<Stated>,
     resource: Option<&EntityUid>,
 ) -> Result<Closed, SettleError> {
     let found = world.meters.reservation(id, world.facts.now).await?.ok_or(SettleError::Unknown)?;
-    if usage.requests == 0 {
-        usage.requests = 1;
-    }
-    if usage.usd.is_none() {
-        usage.usd = match found.state {
-            // The price may have changed since; what was charged then is what the same usage costs.
-            State::Settled(before) if same_but_money(&before, &usage) => before.usd,
-            _ => cost(world.snapshot, &found, &usage, resource)?,
-        };
+    let mut closed = match stated.into() {
+        Stated::Used(reported) => {
+            let usage = settled(world, &found, &reported, resource)?;
+            world.meters.settle(id, usage, world.facts.now).await.map_err(closing)?
+        }
+        Stated::Unknown => {
+            let charged = found.charged_if_unknown();
+            world.meters.settle_unknown(id, &charged, world.facts.now).await.map_err(closing)?
+        }
+    };
+    closed.alerts.extend(crossed(world, &found, &closed.reservation).await);
+    Ok(closed)
+}
+
+/// What a reservation is charged for, where that can be said.
+fn settled(
+    world: World<'_>,
+    found: &Reservation,
+    reported: &ReportedUsage,
+    resource: Option<&EntityUid>,
+) -> Result<Usage, SettleError> {
+    let mut usage = reported.usage();
+    match found.state {
+        // The price may have changed since; what was charged then is what the same usage costs.
+        State::Settled(before) if reported.usd.is_none() && same_but_money(&before, &usage) => usage.usd = before.usd,
+        _ => {
+            let price = settling_price(world.snapshot, found, resource)?;
+            // Of one that is closed it is told that it is, whatever else is wrong.
+            if matches!(found.state, State::Open | State::Expired) {
+                reported.check(found.parts.iter().map(|part| part.unit), price.as_deref())?;
+            }
+            if usage.usd.is_none() {
+                usage.usd = price.map(|price| price.cost(&usage)).transpose().map_err(absurd)?;
+            }
+        }
     }
     let counts_money = found.parts.iter().any(|part| part.unit == Unit::Usd);
     if counts_money && usage.usd.is_none() {
         let message = "what it cost is not known: the model has no price, so `usage.usd` has to say it";
         return Err(RequestError::new(RequestErrorCode::AmountNeeded, "usage.usd", message).into());
     }
-    let mut closed = world.meters.settle(id, usage, world.facts.now).await.map_err(closing)?;
-    closed.alerts.extend(crossed(world, &found, &closed.reservation).await);
-    Ok(closed)
+    Ok(usage)
 }
 
 /// The percents that a call crossed by using more than what counted of it before. Where the store fails now, the next hold
@@ -105,9 +129,9 @@ pub struct Spent {
     /// Who, what and in which circumstances, as when asking.
     pub request: Request,
     /// What was used.
-    pub usage: Usage,
-    /// The key that its client chose, with the digest of what it sent.
-    pub idempotency: (SmolStr, [u8; 32]),
+    pub usage: ReportedUsage,
+    /// The key that its client chose.
+    pub key: ClientKey,
 }
 
 /// Charges spending that nobody held: in full, whatever rules and limits say, since it happened.
@@ -115,9 +139,10 @@ pub struct Spent {
 /// # Errors
 /// Where what was told does not do, or the key names something else.
 pub async fn record(world: World<'_>, id: ReservationId, spent: &Spent) -> Result<Closed, SettleError> {
-    let (key, digest) = &spent.idempotency;
-    if let Some(found) = world.meters.named(key, world.facts.now).await? {
-        return same(found, digest);
+    let asked = (&spent.request.principal, spent.request.identity.as_ref());
+    let key = spent.key.scoped(KeyUse::Usage, world.snapshot, asked);
+    if let Some((found, is_same)) = key.find(world.meters, world.facts.now).await? {
+        return if is_same { Ok(Closed { reservation: found, alerts: Vec::new() }) } else { Err(key_taken()) };
     }
     let prepared = Prepared::check(world.snapshot, &spent.request)?;
     let case = prepared.case(world.facts);
@@ -127,22 +152,17 @@ pub async fn record(world: World<'_>, id: ReservationId, spent: &Spent) -> Resul
         return Err(RequestError::new(RequestErrorCode::InvalidRequest, "resource", message).into());
     };
     let price = world.snapshot.price(subject);
-    let mut usage = spent.usage;
-    usage.requests = usage.requests.max(1);
+    let mut applying = applicable(world.snapshot, &case.question(subject), None);
+    if spent.usage.usd.is_none_or(Amount::is_zero) {
+        applying.retain(|one: &Applying<'_>| can_charge(world.snapshot, subject, &one.limit.limit));
+    }
+    spent.usage.check(applying.iter().map(|one| one.limit.limit.unit()), price.map(|price| &**price))?;
+    let mut usage = spent.usage.usage();
     usage.usd = match (usage.usd, price) {
         (None, Some(price)) => Some(price.cost(&usage).map_err(absurd)?),
         (usd, _) => usd,
     };
-    let applying = applicable(world.snapshot, &case.question(subject), None);
-    let estimate = Estimate {
-        requests: usage.requests,
-        input_tokens: Some(usage.input_tokens),
-        output_tokens: Some(usage.output_tokens),
-        images: usage.images,
-        usd: usage.usd,
-        price,
-    };
-    let mut charges: Vec<Charge> = match estimate.charges(&applying) {
+    let mut charges: Vec<Charge> = match Estimates::used(&usage, price).charges(&applying) {
         Ok(charges) => charges,
         Err(NoAmount::NotSaid(error)) => return Err(error.into()),
         Err(NoAmount::PriceUnknown) => {
@@ -153,17 +173,24 @@ pub async fn record(world: World<'_>, id: ReservationId, spent: &Spent) -> Resul
     // It is over: it takes nobody's place.
     charges.retain(|charge| charge.limit.unit() != Unit::Places);
     let resource = resolved.uid(world.snapshot, &spent.request.resource);
-    let spending =
-        Spending { principal: prepared.names().0, resource, permitted: Box::default(), price: price.cloned() };
+    let spending = Spending {
+        principal: prepared.names().0,
+        resource,
+        permitted: Box::default(),
+        price: price.cloned(),
+        if_unknown: Box::default(),
+    };
     let hold = Hold {
         id,
         spending: Arc::new(spending),
         charges,
         ttl_ms: DEFAULT_TTL_MS,
-        idempotency: Some((key.clone(), *digest)),
+        idempotency: Some((key.name(), key.digest())),
+        // It is over.
+        most_open: None,
     };
     match world.meters.record(hold, usage, world.facts.now).await {
-        Err(CloseError::KeyTaken(found)) => same(*found, digest),
+        Err(CloseError::KeyTaken(found)) => same(*found, &key.digest()),
         other => other.map_err(closing),
     }
 }
@@ -184,20 +211,18 @@ fn same_but_money(one: &Usage, other: &Usage) -> bool {
     Usage { usd: None, ..*one } == Usage { usd: None, ..*other }
 }
 
-/// What it cost, by the price of what was held; of another resource that was permitted, by that one's.
-fn cost(
+/// The price of what was held; of another resource that was permitted, that one's.
+fn settling_price(
     snapshot: &Snapshot,
     found: &Reservation,
-    usage: &Usage,
     resource: Option<&EntityUid>,
-) -> Result<Option<crate::model::Amount>, SettleError> {
+) -> Result<Option<Arc<Price>>, SettleError> {
     let spending = &found.spending;
-    let price: Option<Arc<Price>> = match resource {
-        None => spending.price.clone(),
-        Some(uid) if *uid == spending.resource => spending.price.clone(),
-        Some(uid) => price_of(snapshot, spending, uid)?,
-    };
-    price.map(|price| price.cost(usage)).transpose().map_err(|error| absurd(error).into())
+    match resource {
+        None => Ok(spending.price.clone()),
+        Some(uid) if *uid == spending.resource => Ok(spending.price.clone()),
+        Some(uid) => price_of(snapshot, spending, uid),
+    }
 }
 
 fn price_of(snapshot: &Snapshot, spending: &Spending, uid: &EntityUid) -> Result<Option<Arc<Price>>, SettleError> {
@@ -231,6 +256,9 @@ fn closing(error: CloseError) -> SettleError {
         CloseError::Ledger(LedgerError::Unknown) => SettleError::Unknown,
         CloseError::Ledger(LedgerError::Closed(state)) => SettleError::Conflict(match state {
             State::Settled(_) => "the reservation was settled otherwise before; what it was charged stays",
+            State::UsageUnknown => {
+                "the reservation was settled before, with its usage stated to be unknown; what it was charged stays"
+            }
             State::Released => "the reservation was released before; tell what was spent all the same with POST /usage",
             State::Expired => "the reservation has expired; it can still be settled or released for a day",
             State::Open => "the reservation is open",

@@ -21,6 +21,8 @@ pub struct Hold {
     pub ttl_ms: i64,
     /// The key its client chose, with the digest of its request.
     pub idempotency: Option<(SmolStr, [u8; 32])>,
+    /// How many reservations its principal may have open, this one among them; any number, where nothing is said.
+    pub most_open: Option<usize>,
 }
 
 /// What is held now.
@@ -77,6 +79,9 @@ pub enum Cause {
     /// As many reservations as may be are open.
     #[error("too many reservations are open")]
     TooManyOpen,
+    /// The principal has as many reservations open as it may.
+    #[error("the principal has too many open reservations")]
+    TooManyOfPrincipal,
     /// A reservation of this name is known.
     #[error("a reservation of this name is known")]
     NameTaken,

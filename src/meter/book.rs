@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
 use super::reservation::{Reservation, ReservationId, State};
-use crate::model::Timestamp;
+use crate::model::{EntityUid, Timestamp};
 
 /// Reservations: those that are open, and those that are remembered.
 // INVARIANT: `due` has each of them once, and `keys` only what is among them.
@@ -18,6 +18,8 @@ pub(super) struct Book {
     due: BTreeSet<(Timestamp, ReservationId)>,
     keys: HashMap<SmolStr, ReservationId, RandomState>,
     open: usize,
+    /// How many of each principal are open; of whom none is, nothing is known here.
+    open_of: HashMap<EntityUid, usize, RandomState>,
 }
 
 impl Book {
@@ -42,6 +44,27 @@ impl Book {
         self.open
     }
 
+    /// How many of a principal are open.
+    pub(super) fn open_of(&self, principal: &EntityUid) -> usize {
+        self.open_of.get(principal).copied().unwrap_or(0)
+    }
+
+    fn opened(&mut self, principal: &EntityUid) {
+        self.open += 1;
+        match self.open_of.get_mut(principal) {
+            Some(count) => *count += 1,
+            None => drop(self.open_of.insert(principal.clone(), 1)),
+        }
+    }
+
+    fn closed(&mut self, principal: &EntityUid) {
+        self.open -= 1;
+        match self.open_of.get_mut(principal) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.open_of.remove(principal)),
+        }
+    }
+
     pub(super) fn first_due(&self) -> Option<(Timestamp, ReservationId)> {
         self.due.first().copied()
     }
@@ -54,7 +77,9 @@ impl Book {
         if let Some(idempotency) = &reservation.idempotency {
             self.keys.insert(idempotency.key.clone(), id);
         }
-        self.open += usize::from(reservation.state == State::Open);
+        if reservation.state == State::Open {
+            self.opened(&reservation.spending.principal);
+        }
         self.reservations.insert(id, Arc::new(reservation));
     }
 
@@ -67,7 +92,9 @@ impl Book {
         {
             self.keys.remove(&idempotency.key);
         }
-        self.open -= usize::from(reservation.state == State::Open);
+        if reservation.state == State::Open {
+            self.closed(&reservation.spending.principal);
+        }
         Some(Arc::unwrap_or_clone(reservation))
     }
 
@@ -77,11 +104,16 @@ impl Book {
         let (was_due, was_open) = (reservation.due_at, reservation.state == State::Open);
         let result = with(reservation);
         let (is_due, is_open) = (reservation.due_at, reservation.state == State::Open);
+        let spending = (is_open != was_open).then(|| Arc::clone(&reservation.spending));
         if is_due != was_due {
             self.due.remove(&(was_due, id));
             self.due.insert((is_due, id));
         }
-        self.open = self.open - usize::from(was_open) + usize::from(is_open);
+        match spending {
+            Some(spending) if is_open => self.opened(&spending.principal),
+            Some(spending) => self.closed(&spending.principal),
+            None => {}
+        }
         Some(result)
     }
 }

@@ -32,6 +32,7 @@ pub fn limit(id: &str, measure: Measure, cap: u64) -> Limit {
         on_store_error: OnStoreError::Forbid,
         durability: Durability::Sync,
         unpriced: Unpriced::Forbid,
+        on_missing_usage: OnMissingUsage::ChargeHold,
         lease: None,
     }
 }
@@ -73,8 +74,9 @@ pub fn hold(number: u8, charges: Vec<Charge>) -> Hold {
         resource: "Model::\"openai-main/gpt-4o\"".parse().unwrap(),
         permitted: Box::default(),
         price: None,
+        if_unknown: Box::default(),
     });
-    Hold { id: id(number), spending, charges, ttl_ms: DEFAULT_TTL_MS, idempotency: None }
+    Hold { id: id(number), spending, charges, ttl_ms: DEFAULT_TTL_MS, idempotency: None, most_open: None }
 }
 
 /// `number` input tokens, or requests.

@@ -17,6 +17,9 @@ use crate::model::{Amount, Timestamp, Unit};
 /// How many reservations may be open at a time where nobody says otherwise: at about half a kilobyte each, 2 GB.
 pub const DEFAULT_MOST_OPEN: usize = 4_000_000;
 
+/// How many reservations of one principal may be open at a time where nobody says otherwise.
+pub const DEFAULT_MOST_OPEN_OF_PRINCIPAL: usize = 10_000;
+
 /// Meters, and what is held on them.
 #[derive(Debug, Clone)]
 pub struct Ledger {
@@ -122,7 +125,11 @@ impl Ledger {
         if self.book.get(hold.id).is_some() {
             return Some(Cause::NameTaken);
         }
-        (self.book.open() >= self.most_open).then_some(Cause::TooManyOpen)
+        if self.book.open() >= self.most_open {
+            return Some(Cause::TooManyOpen);
+        }
+        let is_one_too_many = |most: usize| self.book.open_of(&hold.spending.principal) >= most;
+        hold.most_open.is_some_and(is_one_too_many).then_some(Cause::TooManyOfPrincipal)
     }
 
     /// Charges what was spent without a reservation: in full, whatever there is room for.
@@ -134,7 +141,8 @@ impl Ledger {
             return Err(LedgerError::Closed(known.state));
         }
         let counts = |(index, charge): (usize, &Charge)| {
-            with_earlier(&hold.charges, index).is_some_and(|amount| self.at(charge, now).has_space(amount))
+            with_earlier(&hold.charges, index, |charge| charge.amount)
+                .is_some_and(|amount| self.at(charge, now).has_space(amount))
         };
         if !hold.charges.iter().enumerate().all(counts) {
             return Err(LedgerError::Overflow);
@@ -167,7 +175,9 @@ impl Ledger {
             State::Settled(before) if before == usage => {
                 return Ok(Closed { reservation: reservation.clone(), alerts: Vec::new() });
             }
-            State::Settled(_) | State::Released => return Err(LedgerError::Closed(reservation.state)),
+            State::Settled(_) | State::UsageUnknown | State::Released => {
+                return Err(LedgerError::Closed(reservation.state));
+            }
             State::Open | State::Expired => {}
         }
         // What was left out is told before what cannot be counted, in whatever order the limits stand.
@@ -184,6 +194,33 @@ impl Ledger {
         self.closed(id)
     }
 
+    /// Charges what each part of a reservation is charged where its caller states that the usage is unknown. The same again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// As [`Ledger::settle`]; and where `charged` does not have an amount for each part.
+    pub fn settle_unknown(
+        &mut self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Result<Closed, LedgerError> {
+        let reservation = self.book.get(id).ok_or(LedgerError::Unknown)?;
+        match reservation.state {
+            State::UsageUnknown => return self.closed(id),
+            State::Settled(_) | State::Released => return Err(LedgerError::Closed(reservation.state)),
+            State::Open | State::Expired => {}
+        }
+        let of = |(part, charged): (&Part, &Amount)| if part.unit == Unit::Places { Amount::ZERO } else { *charged };
+        let all = charged.len() == reservation.parts.len();
+        let charged: Vec<Amount> = reservation.parts.iter().zip(charged).map(of).collect();
+        if !all || !self.can_charge(reservation, &charged) {
+            return Err(LedgerError::Overflow);
+        }
+        self.end(id, State::UsageUnknown, |index, _| charged.get(index).copied().unwrap_or_default(), now);
+        self.closed(id)
+    }
+
     /// Gives back what a request held. The same again changes nothing; what was charged when nobody settled in time is
     /// given back too.
     ///
@@ -192,7 +229,7 @@ impl Ledger {
     pub fn release(&mut self, id: ReservationId, now: Timestamp) -> Result<Closed, LedgerError> {
         match self.book.get(id).ok_or(LedgerError::Unknown)?.state {
             State::Released => {}
-            state @ State::Settled(_) => return Err(LedgerError::Closed(state)),
+            state @ (State::Settled(_) | State::UsageUnknown) => return Err(LedgerError::Closed(state)),
             State::Open | State::Expired => self.end(id, State::Released, |_, _| Amount::ZERO, now),
         }
         self.closed(id)
@@ -445,7 +482,7 @@ impl Ledger {
 #[must_use]
 pub fn lack(charges: &[Charge], index: usize, meter: &Meter, now: Timestamp) -> Option<Lack> {
     let charge = charges.get(index)?;
-    match with_earlier(charges, index) {
+    match with_earlier(charges, index, Charge::room_needed) {
         Some(amount) if charge.limit.is_enforced() => meter.room(&charge.limit, amount, now).err(),
         Some(amount) if meter.has_space(amount) => None,
         _ => Some(Lack { retry_at: None }),
@@ -453,11 +490,11 @@ pub fn lack(charges: &[Charge], index: usize, meter: &Meter, now: Timestamp) -> 
 }
 
 /// The amount of a charge with those of the earlier ones on the same meter; `None` beyond what can be counted.
-fn with_earlier(charges: &[Charge], index: usize) -> Option<Amount> {
+fn with_earlier(charges: &[Charge], index: usize, amount: impl Fn(&Charge) -> Amount) -> Option<Amount> {
     let (charge, earlier) = (charges.get(index)?, charges.iter().take(index));
     // What sets them apart is looked at first.
     let same = |other: &&Charge| other.limit.series == charge.limit.series && other.subject == charge.subject;
-    earlier.filter(same).try_fold(charge.amount, |sum, other| sum.plus(other.amount))
+    earlier.filter(same).try_fold(amount(charge), |sum, other| sum.plus(amount(other)))
 }
 
 fn after(now: Timestamp, millis: i64) -> Timestamp {
@@ -479,8 +516,6 @@ fn part(charge: &Charge, held: Amount, charged: Amount, mark: i64) -> Part {
 fn charged(part: &Part, usage: &Usage) -> Result<Amount, LedgerError> {
     match part.unit {
         Unit::Places => Ok(Amount::ZERO),
-        // A request is one whatever it used, unless its caller tells how many it was.
-        Unit::Requests if usage.requests == 0 => Ok(part.held),
         unit => usage.of(unit).ok_or(LedgerError::Overflow),
     }
 }

@@ -16,11 +16,13 @@ pub mod rate;
 pub mod reservation;
 pub mod rolling;
 
-pub use crate::model::limit::{Durability, Lease, Limit, Measure, Mode, OnExpiry, OnStoreError, Override, Unpriced};
+pub use crate::model::limit::{
+    Durability, Lease, Limit, Measure, Mode, OnExpiry, OnMissingUsage, OnStoreError, Override, Unpriced,
+};
 pub use answer::{Alert, Cause, Closed, Held, Hold, LedgerError, Refused, Shortfall};
 pub use budget::Budget;
 pub use changes::{Changes, Entry};
-pub use ledger::{DEFAULT_MOST_OPEN, Ledger, lack};
+pub use ledger::{DEFAULT_MOST_OPEN, DEFAULT_MOST_OPEN_OF_PRINCIPAL, Ledger, lack};
 pub use meter::{Lack, Meter, Places, Standing};
 pub use price::{Price, PriceError, Rates, Tier, Usage};
 pub use rate::Rate;

@@ -25,7 +25,8 @@ pub struct Rates {
     pub input: u64,
     /// Output tokens.
     pub output: u64,
-    /// Input tokens that the provider had in its cache; as `input` where none is said.
+    /// Input tokens that the provider had in its cache. Where none is said, a tier has that of the base price; else it is as
+    /// `input`.
     pub cached_input: Option<u64>,
     /// Input tokens that the provider put into its cache; as `input` where none is said.
     pub cache_write: Option<u64>,
@@ -88,7 +89,7 @@ impl Price {
         let said = said.ok_or(PriceError::PartExceedsWhole("reasoning tokens"))?;
         let parts = [
             (fresh, rates.input),
-            (usage.cached_input_tokens, rates.cached_input.unwrap_or(rates.input)),
+            (usage.cached_input_tokens, rates.cached_input.or(self.rates.cached_input).unwrap_or(rates.input)),
             (usage.cache_write_tokens, rates.cache_write.unwrap_or(rates.input)),
             (said, rates.output),
             (usage.reasoning_tokens, rates.reasoning.unwrap_or(rates.output)),
@@ -121,6 +122,12 @@ impl Price {
         let plain = Price { rates: dearest, tiers: Box::default(), request: self.request, image: self.image };
         let usage = Usage { cached_input_tokens: 0, cache_write_tokens: 0, reasoning_tokens: 0, ..*usage };
         plain.cost(&usage)
+    }
+
+    /// Whether nothing costs anything.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.counts() == (false, false) && self.request == 0 && self.image == 0
     }
 
     /// Whether input tokens cost something, and whether output tokens do.
@@ -177,6 +184,15 @@ mod tests {
         let tiny = Price { rates: Rates { input: 1, ..Rates::default() }, ..Price::default() };
         assert_eq!(tiny.cost(&usage(1, 0)).map(Amount::get), Ok(1));
         assert_eq!(tiny.cost(&usage(1001, 0)).map(Amount::get), Ok(2));
+    }
+
+    #[test]
+    fn a_tier_without_a_cached_price_has_that_of_the_base() {
+        let usage = Usage { input_tokens: 2000, cached_input_tokens: 1000, ..Usage::default() };
+        assert_eq!(price().cost(&usage).map(Amount::get), Ok(1000 * 300 + 1000 * 75));
+        let mut price = price();
+        price.rates.cached_input = None;
+        assert_eq!(price.cost(&usage).map(Amount::get), Ok(2000 * 300));
     }
 
     #[test]

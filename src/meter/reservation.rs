@@ -100,6 +100,13 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// How much room it needs on its meter. A limit that refuses has to have room for the least there can be, also where
+    /// nothing is held: where a check is refused, a hold is refused.
+    #[must_use]
+    pub fn room_needed(&self) -> Amount {
+        if self.limit.is_enforced() { self.amount.max(Amount::ONE) } else { self.amount }
+    }
+
     /// The meter's name.
     #[must_use]
     pub fn key(&self) -> MeterKey {
@@ -133,6 +140,8 @@ pub enum State {
     Open,
     /// It was settled, with this.
     Settled(Usage),
+    /// Its caller stated that nobody knows what was used.
+    UsageUnknown,
     /// It was given back.
     Released,
     /// Nobody settled it in time.
@@ -150,6 +159,9 @@ pub struct Spending {
     pub permitted: Box<[EntityUid]>,
     /// Its price when it was held; none where it has none.
     pub price: Option<Arc<Price>>,
+    /// What each part is charged where the caller states that the usage is unknown, in the order of the parts; where it is
+    /// empty, each is charged as held.
+    pub if_unknown: Box<[Amount]>,
 }
 
 /// What makes a request sent again the same request.
@@ -183,6 +195,16 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// What each part is charged where the caller states that the usage is unknown. A place is given back in any case.
+    #[must_use]
+    pub fn charged_if_unknown(&self) -> Box<[Amount]> {
+        let stated = |index: usize, part: &Part| self.spending.if_unknown.get(index).copied().unwrap_or(part.held);
+        let charged = self.parts.iter().enumerate();
+        charged
+            .map(|(index, part)| if part.unit == Unit::Places { Amount::ZERO } else { stated(index, part) })
+            .collect()
+    }
+
     /// Whether its client's key may name another: it was given back since nobody could be told of it.
     #[must_use]
     pub fn leaves_its_key(&self) -> bool {

@@ -186,6 +186,55 @@ pub fn decimal(text: &str, places: usize) -> Result<u64, AmountError> {
     format!("{whole}{kept:0<places$}").parse().map_err(|_| AmountError::TooLarge)
 }
 
+/// A decimal, perhaps with an exponent (`1.5e-7`), in units of the last of `places` decimals: rounded up, and whether it had
+/// to be. No float is on the way.
+///
+/// # Errors
+/// Where the text is none, or does not fit.
+pub fn decimal_rounded_up(text: &str, places: usize) -> Result<(u64, bool), AmountError> {
+    /// Digits beyond which no amount fits, zeros in front of it left out.
+    const MOST_DIGITS: usize = 20;
+    /// Largest exponent that is looked at: more is out of all proportion either way.
+    const MOST_EXPONENT: i64 = 400;
+    if let Some(positive) = text.strip_prefix('-') {
+        return Err(decimal_rounded_up(positive, places).map_or_else(|error| error, |_| AmountError::Negative));
+    }
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (sign, magnitude) = match exponent.strip_prefix('-') {
+        Some(magnitude) => (-1, magnitude),
+        None => (1, exponent.strip_prefix('+').unwrap_or(exponent)),
+    };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+    let leading_zero = whole.len() > 1 && whole.starts_with('0');
+    if !is_number(whole) || !is_number(fraction) || !is_number(magnitude) || leading_zero {
+        return Err(AmountError::Form);
+    }
+    let exponent = sign * magnitude.parse::<i64>().unwrap_or(MOST_EXPONENT).min(MOST_EXPONENT);
+    let fraction = fraction.trim_end_matches('0');
+    let digits = format!("{whole}{fraction}");
+    let digits = digits.trim_start_matches('0');
+    let behind_the_point = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+    let shift = behind_the_point(places).saturating_add(exponent).saturating_sub(behind_the_point(fraction.len()));
+    if digits.is_empty() {
+        return Ok((0, false));
+    }
+    if shift >= 0 {
+        let zeros = usize::try_from(shift).unwrap_or(usize::MAX);
+        if digits.len().saturating_add(zeros) > MOST_DIGITS {
+            return Err(AmountError::TooLarge);
+        }
+        let number = format!("{digits}{}", "0".repeat(zeros)).parse().map_err(|_| AmountError::TooLarge)?;
+        return Ok((number, false));
+    }
+    let dropped = usize::try_from(shift.unsigned_abs()).unwrap_or(usize::MAX);
+    let (kept, rest) = digits.split_at(digits.len().saturating_sub(dropped));
+    let number: u64 = if kept.is_empty() { 0 } else { kept.parse().map_err(|_| AmountError::TooLarge)? };
+    let rounds = rest.bytes().any(|byte| byte != b'0');
+    let number = number.checked_add(u64::from(rounds)).ok_or(AmountError::TooLarge)?;
+    Ok((number, rounds))
+}
+
 /// An amount as people and clients read it.
 #[derive(Debug, Clone, Copy)]
 pub struct Shown {
@@ -248,6 +297,35 @@ mod tests {
             ("99999999999999999999999", AmountError::TooLarge),
         ] {
             assert_eq!(Amount::from_usd(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn decimals_with_exponents_are_exact_or_rounded_up() {
+        for (text, expected) in [
+            ("0", Ok((0, false))),
+            ("0.10", Ok((100_000, false))),
+            ("12", Ok((12_000_000, false))),
+            ("1e-1", Ok((100_000, false))),
+            ("1E-6", Ok((1, false))),
+            ("1.5e-7", Ok((1, true))),
+            ("0.1234567", Ok((123_457, true))),
+            ("0.1234560", Ok((123_456, false))),
+            ("0.0000001", Ok((1, true))),
+            ("2.5e+2", Ok((250_000_000, false))),
+            ("0e999999999999999999999", Ok((0, false))),
+            ("1e-999999999999999999999", Ok((1, true))),
+            ("1e999999999999999999999", Err(AmountError::TooLarge)),
+            ("99999999999999999999999", Err(AmountError::TooLarge)),
+            ("-1e-3", Err(AmountError::Negative)),
+            ("1e", Err(AmountError::Form)),
+            ("e5", Err(AmountError::Form)),
+            ("1e1.5", Err(AmountError::Form)),
+            ("1e--5", Err(AmountError::Form)),
+            ("01", Err(AmountError::Form)),
+            (".5", Err(AmountError::Form)),
+        ] {
+            assert_eq!(decimal_rounded_up(text, 6), expected, "{text}");
         }
     }
 

@@ -167,6 +167,8 @@ pub struct Decision {
     pub not_held: Vec<SmolStr>,
     /// What is held.
     pub reservation: Option<Reserved>,
+    /// How many reservations the principal may have open, where that is why nothing is held.
+    pub most_open: Option<usize>,
     /// In how many seconds there is room again, where waiting helps.
     pub retry_after_seconds: Option<u64>,
     /// The nearest rule that would have permitted and what it lacked; when asked for and forbidden.
@@ -227,9 +229,18 @@ impl Decision {
                 out.write_str("rules permit it, but what is used and held cannot be read or kept now")
             }
             (DecisionCode::PriceUnknown, _) => write!(out, "a limit counts money, and {} has no price", self.resource),
+            (DecisionCode::ConcurrencyExceeded, _) if self.most_open.is_some() => {
+                let most = self.most_open.unwrap_or_default();
+                write!(
+                    out,
+                    "{} has {most} open reservations, which is the most that a principal may have \
+                     (limits.open_reservations_per_principal); settle or release those whose calls are over",
+                    self.principal
+                )
+            }
             (DecisionCode::BudgetExceeded | DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded, _) => {
                 out.write_str("no room under ")?;
-                for (at, one) in self.limits.iter().filter(|one| one.short).enumerate() {
+                for (at, one) in self.limits.iter().filter(|one| one.shortage.is_some()).enumerate() {
                     write!(out, "{}{one}", if at == 0 { "" } else { "; nor under " })?;
                 }
                 Ok(())

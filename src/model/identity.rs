@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use smol_str::SmolStr;
+use smol_str::{SmolStr, format_smolstr};
 
 use super::decision::DecisionCode;
 use super::facts::{AuthMethod, Timestamp};
 use super::limit::KeyLimit;
+use super::path::normal_pattern;
 use super::uid::{EntityUid, check_name};
 
 /// What roles of Tollgate's own begin with: no token, directory or other provider may hand them out.
@@ -153,13 +154,21 @@ pub struct Network {
 }
 
 impl AllowedPath {
-    /// This path with these methods; `None` where it is no path that begins with `/` and has a `*` at its end alone, or one
-    /// of the methods is no word in capitals.
+    /// This path with these methods, in the form that requests' paths are compared in; `None` where no request has such a
+    /// path ([`RequestPath`](super::path::RequestPath)), a `*` stands elsewhere than at its end, or one of the methods is
+    /// no word in capitals.
     #[must_use]
     pub fn new(path: &str, methods: Box<[SmolStr]>) -> Option<Self> {
-        let is_path =
-            path.starts_with('/') && check_name(path).is_ok() && path.find('*').is_none_or(|at| at + 1 == path.len());
-        (is_path && methods.iter().all(|method| Self::is_method(method))).then(|| Self { path: path.into(), methods })
+        let (beginning, is_beginning) = match path.strip_suffix('*') {
+            Some(beginning) => (beginning, true),
+            None => (path, false),
+        };
+        let normal = normal_pattern(beginning, is_beginning).ok()?;
+        // A decoded `*` would be taken for the one that takes every rest.
+        let is_plain = check_name(path).is_ok() && !normal.contains('*');
+        let is_taken = is_plain && methods.iter().all(|method| Self::is_method(method));
+        let path = if is_beginning { format_smolstr!("{normal}*") } else { normal };
+        is_taken.then_some(Self { path, methods })
     }
 
     /// Whether that is a word in capitals, as methods are.

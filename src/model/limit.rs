@@ -29,6 +29,8 @@ pub struct Limit {
     pub mode: Mode,
     /// What becomes of a hold that nobody settles.
     pub on_expiry: OnExpiry,
+    /// What is charged where a caller states that the usage is unknown.
+    pub on_missing_usage: OnMissingUsage,
     /// What is decided where the store does not answer.
     pub on_store_error: OnStoreError,
     /// Whether an answer waits until what it holds is on disk.
@@ -117,6 +119,18 @@ pub enum OnExpiry {
     Release,
 }
 
+/// What is charged where a caller states that the usage of a call is unknown. A place is given back in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnMissingUsage {
+    /// What was held.
+    #[default]
+    ChargeHold,
+    /// The input as it was held, and the output that the model is estimated to give.
+    ChargeEstimate,
+    /// Nothing.
+    Release,
+}
+
 /// What is decided where the store does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnStoreError {
@@ -151,6 +165,17 @@ impl Limit {
     #[must_use]
     pub fn cap_at(&self, now: Timestamp) -> Amount {
         self.override_at(now).map_or(self.cap, |other| other.cap)
+    }
+
+    /// The most that there can be room for at any time.
+    #[must_use]
+    pub fn most_ever(&self) -> Amount {
+        let most = self.overrides.iter().map(|other| other.cap).fold(self.cap, Amount::max);
+        match self.measure {
+            // What was left of one period adds to the next: of a period at most as much as that had itself.
+            Measure::Budget { carry_over_percent: 1.., .. } => most.plus(most).unwrap_or(Amount::MAX),
+            _ => most,
+        }
     }
 
     /// What flows back at `now` in a rate's `every_ms`; `None` where it is no rate.

@@ -1,11 +1,13 @@
 //! The words: plain values that the two ways share. No I/O, no async, no clock, no wire format.
 
+pub mod address;
 pub mod amount;
 pub mod decision;
 pub mod facts;
 pub mod identity;
 pub mod key;
 pub mod limit;
+pub mod mask;
 pub mod password;
 pub mod path;
 pub mod period;
@@ -16,6 +18,7 @@ pub mod strict_json;
 pub mod told;
 pub mod uid;
 
+pub use address::{request_address, unmapped};
 pub use amount::{Amount, AmountError, Unit};
 pub use decision::{CandidateDecision, Decision, DecisionCode, Effect, EvaluationError, Outcome, RuleReference};
 pub use facts::{AuthMethod, Budget, Facts, LimitFacts, Rate, Timestamp};
@@ -28,11 +31,12 @@ pub use key::{
     bundle_key_hash, key_hash_text, key_id, key_text, parse_key_hash,
 };
 pub use limit::{Each, KeyLimit};
+pub use mask::masked;
 pub use password::{Argon2id, PasswordHash, PasswordHashError, PasswordRecord};
-pub use path::{TWO_WAYS_AT_END, TWO_WAYS_WITHIN, is_read_in_two_ways};
+pub use path::{MAX_PATH_BYTES, PathError, RequestPath, TWO_WAYS_AT_END, TWO_WAYS_WITHIN, normal_pattern};
 pub use period::{Every, Period, Window};
 pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
 pub use secret::SecretText;
-pub use standing::{LimitStanding, Reserved};
+pub use standing::{LimitStanding, Reserved, Shortage};
 pub use told::{Member, Told};
-pub use uid::{EntityUid, NameError, UidError, check_name};
+pub use uid::{EntityUid, NameError, UidError, check_model_name, check_name};

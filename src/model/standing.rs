@@ -24,8 +24,19 @@ pub struct LimitStanding {
     pub held: Amount,
     /// When what is used counts no more.
     pub resets_at: Option<Timestamp>,
-    /// Whether it is why the request is forbidden.
-    pub short: bool,
+    /// What is lacking, where that is why the request is forbidden.
+    pub shortage: Option<Shortage>,
+}
+
+/// What a limit lacks for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortage {
+    /// How much the request needs; not said of a check, which needs the least there can be.
+    pub needed: Option<Amount>,
+    /// Whether that is more than the limit ever has room for.
+    pub never_fits: bool,
+    /// When there is room again, if that is known and nothing else is taken meanwhile.
+    pub retry_at: Option<Timestamp>,
 }
 
 impl LimitStanding {
@@ -37,7 +48,7 @@ impl LimitStanding {
 }
 
 impl fmt::Display for LimitStanding {
-    /// `research-month of User::"alice": 498.20 of 500 usd used, 1.70 held`.
+    /// `research-month of User::"alice": 498.20 of 500 usd used, 1.70 held, room again at 2026-12-01T00:00:00Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, unit, .. } = self;
         write!(f, "{id}")?;
@@ -46,9 +57,18 @@ impl fmt::Display for LimitStanding {
         }
         let (used, limit, held) = (unit.show(self.used), unit.show(self.limit), unit.show(self.held));
         write!(f, ": {used} of {limit} {} used, {held} held", unit.as_str())?;
-        match self.resets_at {
-            Some(resets_at) => write!(f, ", until {resets_at}"),
-            None => Ok(()),
+        let Some(Shortage { needed, never_fits, retry_at }) = self.shortage else { return Ok(()) };
+        match needed.map(|needed| unit.show(needed)) {
+            Some(needed) if never_fits => {
+                return write!(f, "; the request needs {needed}, which never fits: waiting does not help");
+            }
+            Some(needed) => write!(f, ", and the request needs {needed}")?,
+            None => {}
+        }
+        match retry_at {
+            // When somebody else's call ends nobody knows.
+            Some(retry_at) if *unit != Unit::Places => write!(f, ", room again at {retry_at}"),
+            _ => Ok(()),
         }
     }
 }

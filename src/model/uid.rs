@@ -49,6 +49,9 @@ pub enum NameError {
         /// Its length in bytes.
         length: usize,
     },
+    /// A model's name with an empty segment, `.` or `..`.
+    #[error("the name of a model has no empty segment, no `.` and no `..` between its slashes")]
+    Segment,
     /// A control, bidirectional or zero-width character.
     #[error("a name must not hold {what} (U+{:04X})", u32::from(*character))]
     Character {
@@ -81,6 +84,30 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
         }
     }
     Ok(())
+}
+
+/// Checks that `name` may name a model, or be a pattern of such names: gateways put it into the path of a provider, where an
+/// empty segment, `.` or `..` leads to another model than the one that was decided about. Readers of URLs take `\` for `/`,
+/// and `%2e` for `.`.
+///
+/// # Errors
+/// The first thing wrong with it.
+pub fn check_model_name(name: &str) -> Result<(), NameError> {
+    check_name(name)?;
+    let is_plain = |segment: &str| !segment.is_empty() && !is_dots(segment);
+    if name.split(['/', '\\']).all(is_plain) { Ok(()) } else { Err(NameError::Segment) }
+}
+
+/// Whether a segment is `.` or `..`, in whatever spelling.
+fn is_dots(segment: &str) -> bool {
+    let (mut rest, mut dots) = (segment, 0);
+    while !rest.is_empty() {
+        let after = ["%2e", "%2E"].into_iter().find_map(|dot| rest.strip_prefix(dot));
+        let Some(after) = after.or_else(|| rest.strip_prefix('.')) else { return false };
+        rest = after;
+        dots += 1;
+    }
+    matches!(dots, 1 | 2)
 }
 
 fn unseen(character: char) -> Option<&'static str> {
@@ -199,6 +226,34 @@ impl fmt::Debug for EntityUid {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_model_steps_nowhere() {
+        for name in
+            ["a", "a/b", "a/b/c", "a/...", "a/..b", "a/.b", "a/b:0", "a/b.c", "*", "a/*", "*/b-*", "a/%2e%2e%2e"]
+        {
+            assert_eq!(check_model_name(name), Ok(()), "{name}");
+        }
+        for name in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "a/./b",
+            "a/../b",
+            "..",
+            ".",
+            "a/..",
+            "./a",
+            "a\\..\\b",
+            "a/%2e%2E/b",
+            "a/.%2e",
+            "a/%2e",
+        ] {
+            assert!(check_model_name(name).is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn uids_read_as_cedar_reads_them() {

@@ -50,15 +50,33 @@ pub struct PolicyText {
 }
 
 impl Snapshot {
-    /// Every rule as Cedar, in the order of the bundle, each with its id, file and line as annotations.
+    /// Every rule as Cedar, in the order of the bundle, each with its id, file and line as annotations. What a key is
+    /// narrowed to without being narrowed by it (`routers: "*"`) is left out: no validator takes a policy that can never
+    /// match.
     #[must_use]
     pub fn to_cedar(&self) -> String {
         let mut text = String::new();
-        for policy in (0..self.rules.len()).filter_map(|number| self.policy_text(number)) {
+        for policy in self.printed().filter_map(|number| self.policy_text(number)) {
             text.push_str(&policy);
             text.push_str("\n\n");
         }
         text
+    }
+
+    /// The numbers of the rules that [`Snapshot::to_cedar`] prints, in the order of the bundle.
+    pub fn printed(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.rules.len()).filter(|number| !self.excepts_all_it_names(*number))
+    }
+
+    /// Whether what a rule excepts is all that it is about.
+    fn excepts_all_it_names(&self, number: usize) -> bool {
+        let excepted = |rule: &Rule| match &*self.condition(rule.condition?).clauses {
+            [only] if only.unless => Some((rule.resource, only.text.clone())),
+            _ => None,
+        };
+        let writer = Writer { store: &self.store, scopes: &self.scopes, schema: &self.schema };
+        let excepted = self.rules.get(number).and_then(excepted);
+        excepted.is_some_and(|(resource, text)| text == writer.resource_condition(resource))
     }
 
     /// The rule of this number (they count from 0, in the order of the bundle) as Cedar, with its annotations.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use cedar_policy_core::ast::{BinaryOp, EntityUID, Expr, ExprBuilder, ExprKind, Literal, Var};
 use cedar_policy_core::expr_builder::ExprBuilder as _;
+use cedar_policy_core::parser::Loc;
 use miette::Diagnostic;
 use smol_str::SmolStr;
 
 use super::guard;
 use super::source;
+use crate::model::unmapped;
 
 /// Longest text of one condition, in bytes.
 pub const MAX_CONDITION_BYTES: usize = 16 * 1024;
@@ -29,6 +31,41 @@ pub struct Clause {
     pub text: SmolStr,
     /// The expression as Cedar has it.
     pub expression: Expr,
+    /// The entities that the text names, in the order of the text.
+    pub entities: Arc<[EntityLiteral]>,
+}
+
+/// An entity that a text names, such as `Team::"research"`, and the bytes of the text that name it.
+#[derive(Debug, Clone)]
+pub struct EntityLiteral {
+    /// The entity.
+    pub uid: Arc<EntityUID>,
+    /// Where it begins, in bytes of the text.
+    pub offset: usize,
+    /// How many bytes of the text name it.
+    pub length: usize,
+}
+
+impl EntityLiteral {
+    /// `uid`, at the place in the text that its parser noted.
+    #[must_use]
+    pub fn new(uid: &Arc<EntityUID>, loc: Option<&Loc>) -> Self {
+        let (offset, length) = loc.or(uid.loc()).map_or((0, 1), |loc| (loc.start(), loc.end() - loc.start()));
+        Self { uid: Arc::clone(uid), offset, length }
+    }
+
+    /// Every entity that `expression` names, in the order of its text. The expression must come from a parser: the
+    /// places get lost where it is rebuilt.
+    #[must_use]
+    pub fn all(expression: &Expr) -> Vec<Self> {
+        let literal = |part: &Expr| match part.expr_kind() {
+            ExprKind::Lit(Literal::EntityUID(uid)) => Some(Self::new(uid, part.source_loc())),
+            _ => None,
+        };
+        let mut found: Vec<Self> = expression.subexpressions().filter_map(literal).collect();
+        found.sort_by_key(|literal| literal.offset);
+        found
+    }
 }
 
 impl Clause {
@@ -177,7 +214,8 @@ pub fn parse_clause(text: &str, unless: bool) -> Result<Clause, ConditionError> 
             format!("the expression is {depth} levels deep; {MAX_DEPTH} are evaluated at most"),
         ));
     }
-    Ok(Clause { unless, text: text.into(), expression })
+    let entities = EntityLiteral::all(&parsed).into();
+    Ok(Clause { unless, text: text.into(), expression, entities })
 }
 
 impl Condition {
@@ -368,7 +406,11 @@ fn bare_node(expression: &Expr) -> Expr {
         ExprKind::Like { expr, pattern } => ExprKind::Like { expr: inner(expr), pattern: pattern.clone() },
         ExprKind::Is { expr, entity_type } => ExprKind::Is { expr: inner(expr), entity_type: entity_type.clone() },
         ExprKind::ExtensionFunctionApp { fn_name, args } => {
-            ExprKind::ExtensionFunctionApp { fn_name: fn_name.clone(), args: Arc::new(args.iter().map(bare).collect()) }
+            let args = match (args.as_slice(), fn_name.to_string().as_str()) {
+                ([address], "ip") => vec![unmapped_address(address)],
+                (args, _) => args.iter().map(bare).collect(),
+            };
+            ExprKind::ExtensionFunctionApp { fn_name: fn_name.clone(), args: Arc::new(args) }
         }
         ExprKind::Set(elements) => ExprKind::Set(Arc::new(elements.iter().map(bare).collect())),
         ExprKind::Record(members) => {
@@ -377,6 +419,16 @@ fn bare_node(expression: &Expr) -> Expr {
         other => other.clone(),
     };
     ExprBuilder::with_data(()).with_expr_kind(kind)
+}
+
+/// The text of an address. No address of a request is IPv4-mapped when conditions see it, so that one that a condition
+/// names is the IPv4 address, too: else what it forbids would be permitted.
+fn unmapped_address(text: &Expr) -> Expr {
+    let mapped = match text.expr_kind() {
+        ExprKind::Lit(Literal::String(text)) => unmapped(text),
+        _ => None,
+    };
+    mapped.map_or_else(|| bare(text), |address| Expr::val(SmolStr::from(address)))
 }
 
 /// The parts of a conjunction, in the order in which they are evaluated.

@@ -21,7 +21,7 @@ pub use pattern::{Pattern, Patterns};
 
 use super::index::number;
 use super::proved::Proved;
-use super::syntax::Extras;
+use super::syntax::{Estimates, Extras};
 use crate::meter::Price;
 use crate::model::{EntityUid, KeyHash, Timestamp};
 
@@ -76,6 +76,8 @@ pub struct Details {
     pub provider: Option<SmolStr>,
     /// A model's largest output.
     pub max_output_tokens: Option<i64>,
+    /// How many tokens a request to a model, or to a model of an account, is estimated to use.
+    pub estimates: Estimates,
     /// What a model costs.
     pub price: Option<Arc<Price>>,
     /// An account that lists its models, and so has no others.
@@ -418,6 +420,15 @@ impl EntityStore {
     #[expect(clippy::indexing_slicing, reason = "an EntityIndex is only made by this store, which never drops one")]
     pub(crate) fn record_mut(&mut self, index: EntityIndex) -> &mut EntityRecord {
         &mut self.own.records[index.0 as usize - self.shared.records.len()]
+    }
+
+    /// Whether Cedar sees an entity under this number: one that a file declares, or one of Tollgate's own types that the
+    /// bundle names, be it in a rule's lists, in a scope or in a condition. Of other types there are only those declared,
+    /// since nobody else says what attributes they have; and metadata is the request's.
+    #[must_use]
+    pub(crate) fn exists(&self, index: EntityIndex) -> bool {
+        let record = self.record(index);
+        record.declared || (record.kind < Kind::METADATA)
     }
 
     /// The uid of this number.

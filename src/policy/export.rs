@@ -13,12 +13,13 @@ use crate::model::Timestamp;
 const IN_ONE_POLICY: usize = 1_000;
 
 impl Snapshot {
-    /// Every entity of the bundle in Cedar's JSON form, declared or only referred to, in the order of their uids.
+    /// Every entity of the bundle in Cedar's JSON form, declared or only named, in the order of their uids.
     ///
     /// # Errors
     /// An attribute that Cedar cannot write as JSON.
     pub fn entities_json(&self) -> Result<Vec<Value>, String> {
-        let mut indices: Vec<EntityIndex> = self.store.iter().map(|(index, _)| index).collect();
+        let known = self.store.iter().map(|(index, _)| index).filter(|index| self.store.exists(*index));
+        let mut indices: Vec<EntityIndex> = known.collect();
         indices.sort_by_cached_key(|index| self.store.uid(*index));
         indices.into_iter().map(|index| self.entity_json(index)).collect()
     }

@@ -6,7 +6,7 @@ pub const MAX_NESTING: usize = 64;
 /// Most operators, member accesses and `if`s between two statements. Left-nested chains deepen by one each.
 pub const MAX_CHAIN: usize = 4096;
 /// The way out of both.
-pub const HELP: &str = "write long lists as `resource in [ … ]`, and split what is left into several rules";
+pub const HELP: &str = "write long lists as `resource in [ProviderAccount::\"a\", ProviderAccount::\"b\"]`, and split what is left into several rules";
 
 /// Text that is not handed to Cedar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

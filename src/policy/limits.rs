@@ -7,12 +7,12 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
-use super::entities::{EntityIndex, EntityStore, Subject};
+use super::entities::{EntityIndex, EntityStore, Kind, Subject};
 use super::index::{ANY, KeyIndex, ScopeIndex, Scopes, is_broad};
 use super::schema::ActionIndex;
 use super::snapshot::{ActionSetIndex, Snapshot};
 use super::source::number;
-use super::syntax::Each;
+use super::syntax::{Each, Estimates};
 use crate::meter::{Limit, Price};
 
 /// A limit, with whom it binds and on what.
@@ -150,6 +150,36 @@ impl Snapshot {
     pub fn price(&self, model: &Subject) -> Option<&Arc<Price>> {
         let Subject::Known(index) = model else { return None };
         self.store.record(*index).details.as_ref()?.price.as_ref()
+    }
+
+    /// How many tokens a request to a model is estimated to use: as the model declares, else its account.
+    #[must_use]
+    pub fn estimates(&self, model: &Subject) -> Estimates {
+        let of = |index: EntityIndex| self.store.record(index).details.as_ref().map(|details| details.estimates);
+        let own = if let Subject::Known(index) = model { of(*index).unwrap_or_default() } else { Estimates::default() };
+        let account = || {
+            let (account, _) = self.store.name_of(model).1.split_once('/')?;
+            of(self.store.find(Kind::PROVIDER_ACCOUNT, account)?)
+        };
+        if own.input_tokens.is_some() && own.output_tokens.is_some() {
+            return own;
+        }
+        let account = account().unwrap_or_default();
+        Estimates {
+            input_tokens: own.input_tokens.or(account.input_tokens),
+            output_tokens: own.output_tokens.or(account.output_tokens),
+        }
+    }
+
+    /// The models that a request to a router may end at, as far as the bundle names them: those that are not switched off.
+    #[must_use]
+    pub fn models_behind(&self, router: &Subject) -> Vec<Subject> {
+        let Subject::Known(router) = router else { return Vec::new() };
+        let models = self.store.models(None).map(|index| (index, Subject::Known(index)));
+        let is_behind = |(index, model): &(EntityIndex, Subject)| {
+            !self.store.record(*index).switched_off && self.reaches(*router, model)
+        };
+        models.filter(is_behind).map(|(_, model)| model).collect()
     }
 
     /// The most tokens that a model answers with, if that is declared.

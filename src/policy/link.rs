@@ -9,7 +9,9 @@ mod ancestry;
 mod declared;
 mod ids;
 mod kept;
+mod labels;
 mod limits;
+mod literals;
 mod merge;
 mod models;
 mod near;
@@ -34,7 +36,13 @@ use super::snapshot::{ActionSetIndex, Counts, Rule};
 use super::syntax::{Document, Name, Place};
 use super::validate::{Checker, Validation, ValidationCache};
 pub use kept::{Kept, Parts};
+use labels::Labels;
 use near::{Near, Wanted};
+use people::{Form, Reference};
+
+/// How many names of one file wait at most for a search of names near to them, where without one there is no problem.
+/// The searches of a whole load are fewer.
+const MOST_WANTED: usize = 10_000;
 
 /// A parsed file, as linking takes it.
 #[derive(Debug)]
@@ -114,6 +122,8 @@ pub struct Linker<'a> {
     pub group_patterns: Arc<Patterns<EntityIndex>>,
     /// How many of each.
     pub counts: Counts,
+    /// The tags and roles that files give.
+    labels: Arc<Labels>,
     /// What is wrong so far.
     problems: Vec<Problem>,
     /// What is wrong, where a name near to another has yet to be looked for.
@@ -178,6 +188,7 @@ impl<'a> Linker<'a> {
             aliases: Arc::default(),
             group_patterns: Arc::default(),
             counts: Counts::default(),
+            labels: Arc::default(),
             problems: Vec::new(),
             wanted: Vec::new(),
             errors: 0,
@@ -229,22 +240,14 @@ impl<'a> Linker<'a> {
     }
 
     /// Puts a problem that a name near to `name` may help with.
-    fn want(&mut self, near: Near, name: &SmolStr, problem: Problem) {
+    fn want(&mut self, (near, form): (Near, Form), name: &SmolStr, problem: Problem) {
         self.errors += usize::from(problem.is_error());
-        self.wanted.push(Wanted { near, name: name.clone(), problem });
+        self.wanted.push(Wanted { near, form, name: name.clone(), problem });
     }
 
-    /// The declared entity called `name`; a problem where there is none.
+    /// The declared entity called `name` in a list; a problem where there is none.
     pub(crate) fn declared(&mut self, kind: Kind, name: &Name, file: &Arc<str>) -> Option<EntityIndex> {
-        let found = self.store.find(kind, &name.value).filter(|index| self.store.record(*index).declared);
-        if found.is_none() {
-            let (what, section) = kind_words(kind);
-            let message = format!("no {what} is called `{}`", name.value);
-            let help = format!("declare it under `{section}:`, in any file of the bundle");
-            let problem = Problem::error(ProblemCode::UnknownReference, file, name.place, message).with_help(help);
-            self.want(Near::Declared(kind), &name.value, problem);
-        }
-        found
+        self.declared_by(&Reference { kind, name, file, form: Form::List })
     }
 
     /// The number of a set of actions.
@@ -267,6 +270,13 @@ impl<'a> Linker<'a> {
         }
         number
     }
+}
+
+/// What one of a kind is called, with its article.
+pub(crate) fn a_kind(kind: Kind) -> String {
+    let (what, _) = kind_words(kind);
+    let article = if what.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
+    format!("{article} {what}")
 }
 
 /// What a kind is called, and the section that declares it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
+use super::opens;
 use super::problem::{Problem, ProblemCode};
 use super::snapshot::Snapshot;
 use super::syntax::Place;
@@ -87,7 +88,7 @@ impl Live {
 }
 
 /// What would be lost by `after` taking the place of `before`, where that is more than a slip should be able to do:
-/// every forbid, every limit, or more than half of the rules.
+/// every forbid, every limit, more than half of the rules, or a restriction of everybody.
 #[must_use]
 pub fn loses_much(before: &Snapshot, after: &Snapshot) -> Option<Problem> {
     let (old, new) = (before.counts(), after.counts());
@@ -97,6 +98,10 @@ pub fn loses_much(before: &Snapshot, after: &Snapshot) -> Option<Problem> {
         format!("this bundle drops every limit: there were {}", old.limits)
     } else if new.rules * 2 < old.rules {
         format!("this bundle drops most rules: of {} there are {} left", old.rules, new.rules)
+    } else if let Some(rule) = opens::permits_everybody(before, after) {
+        format!("this bundle permits everybody what was not permitted to everybody before: {rule}")
+    } else if let Some(rule) = opens::forbids_nobody(before, after) {
+        format!("this bundle has a forbid that applies to nobody any more: {rule}")
     } else {
         return None;
     };

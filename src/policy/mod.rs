@@ -1,5 +1,6 @@
 //! The way of a policy: files become a snapshot, one step after the other. Pure; each step takes what the one before made.
 
+mod any_of;
 pub mod bundle;
 pub(crate) mod cedar_text;
 pub mod condition;
@@ -15,6 +16,7 @@ pub mod link;
 pub mod live;
 pub mod load;
 pub mod native;
+mod opens;
 pub(crate) mod parallel;
 pub mod parse;
 pub mod problem;

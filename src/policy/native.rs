@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cedar_policy_core::ast::{
     ActionConstraint, AnyId, BinaryOp, Entity, EntityReference, EntityType, EntityUID, Expr, ExprKind, Literal,
-    PartialValue, Policy, PolicySet, PrincipalOrResourceConstraint, Template, Value, ValueKind, Var,
+    PartialValue, Policy, PolicySet, PrincipalOrResourceConstraint, Template, UnaryOp, Value, ValueKind, Var,
 };
 use cedar_policy_core::validator::{ValidationMode, ValidationWarning, Validator};
 use miette::Diagnostic;
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::bundle::SourceFile;
-use super::condition::{Clause, Condition, MAX_DEPTH, Reads, bare, conjuncts, depth};
+use super::condition::{Clause, Condition, EntityLiteral, MAX_DEPTH, Reads, bare, conjuncts, depth};
 use super::entities::{Details, EntityIndex, Kind};
 use super::guard;
 use super::index::{Key, KeyIndex, ScopeIndex};
@@ -51,6 +51,8 @@ pub struct NativePolicy {
     resource: NativeScope,
     actions: ActionSet,
     condition: Option<Arc<Condition>>,
+    /// The entities that its scope and its conditions name, in the order of the text.
+    entities: Box<[(Arc<EntityUID>, Place)]>,
 }
 
 /// A `.cedar` file, parsed and validated.
@@ -83,9 +85,7 @@ impl NativeFile {
             Ok((text, set)) => {
                 loaded.validate(text, &set, schema);
                 let mut places = source::Places::new(text);
-                loaded.compile(&set, schema, |policy| {
-                    policy.loc().map_or_else(Place::default, |loc| places.at(loc.start()))
-                });
+                loaded.compile(&set, schema, |offset, length| places.of(offset, length));
                 loaded.problems = loaded.problems.drain(..).map(|problem| source::with_line(problem, text)).collect();
             }
             Err(problems) => loaded.problems = problems,
@@ -97,7 +97,7 @@ impl NativeFile {
     #[must_use]
     pub fn of(path: &Arc<str>, set: &PolicySet, schema: &BundleSchema) -> Self {
         let mut loaded = Self { path: Arc::clone(path), policies: Vec::new(), problems: Vec::new() };
-        loaded.compile(set, schema, |_| Place::default());
+        loaded.compile(set, schema, |_, _| Place::default());
         loaded
     }
 
@@ -138,7 +138,8 @@ impl NativeFile {
         }
     }
 
-    fn compile(&mut self, set: &PolicySet, schema: &BundleSchema, mut place: impl FnMut(&Template) -> Place) {
+    /// Takes up the policies of `set`; `place` finds the place of some bytes of the file, and is asked in their order.
+    fn compile(&mut self, set: &PolicySet, schema: &BundleSchema, mut place: impl FnMut(usize, usize) -> Place) {
         let mut numbered: Vec<_> = set.policies().collect();
         // The parser calls them policy0, policy1 … in the order of the file.
         numbered.sort_by_key(|policy| {
@@ -147,22 +148,29 @@ impl NativeFile {
         });
         let name: Option<AnyId> = "id".parse().ok();
         for (position, policy) in numbered.into_iter().enumerate() {
-            let place = place(policy.template());
+            let template = policy.template();
+            let own_place = template.loc().map_or_else(Place::default, |loc| place(loc.start(), 1));
             let given = name.as_ref().and_then(|name| policy.annotation(name)).map(|annotation| annotation.val.clone());
             let stem = self.path.strip_suffix(".cedar").unwrap_or(&self.path);
             let id = given.filter(|id| !id.is_empty()).unwrap_or_else(|| format_smolstr!("{stem}#{}", position + 1));
-            let (principal, resource, condition) = split(policy.template());
+            let (principal, resource, condition) = split(template);
             if let Some(deep) =
                 condition.iter().map(|clause| depth(&clause.expression)).find(|depth| *depth > MAX_DEPTH)
             {
                 let message = format!("the condition is {deep} levels deep; {MAX_DEPTH} are evaluated at most");
-                let problem = Problem::error(ProblemCode::ConditionTooComplex, &self.path, place, message);
+                let problem = Problem::error(ProblemCode::ConditionTooComplex, &self.path, own_place, message);
                 self.problems.push(problem.with_help(guard::HELP));
                 continue;
             }
+            let entities = literals(template);
+            let entities = entities.into_iter().map(|EntityLiteral { uid, offset, length }| {
+                let place = place(offset, length);
+                (uid, place)
+            });
             self.policies.push(NativePolicy {
                 id,
-                place,
+                place: own_place,
+                entities: entities.collect(),
                 effect: effect(policy.effect()),
                 principal,
                 resource,
@@ -229,7 +237,8 @@ fn validate_one(
     let mut found = Vec::new();
     for error in result.validation_errors() {
         let (offset, length) = place(error);
-        let told = validate::of_error(error, text.get(offset..offset + length), None, effect(policy.effect()), schema);
+        let (snippet, clause) = (text.get(offset..offset + length), clause_at(policy, text, offset));
+        let told = validate::of_error(error, snippet, clause.as_ref(), effect(policy.effect()), schema);
         let code = if told.code == ProblemCode::ConditionType { ProblemCode::CedarValidation } else { told.code };
         found.push(Finding { severity: Severity::Error, code, offset, length, message: told.message, help: told.help });
     }
@@ -242,7 +251,8 @@ fn validate_one(
             }
             _ => (Severity::Warning, ProblemCode::CedarValidation),
         };
-        let (message, help) = (validate::bare(&warning.to_string()), warning.help().map(|help| help.to_string()));
+        let (message, help) =
+            (validate::bare(&warning.to_string()), warning.help().map(|help| validate::bare(&help.to_string())));
         found.push(Finding { severity, code, offset, length, message, help });
     }
     found.sort_by(|left, right| {
@@ -250,6 +260,31 @@ fn validate_one(
     });
     found.dedup_by(|next, first| (next.offset, next.code) == (first.offset, first.code));
     found
+}
+
+/// The part of a policy's conditions that holds what stands at `offset` of the file.
+fn clause_at(policy: &Policy, text: &str, offset: usize) -> Option<Clause> {
+    let holds = |part: &Expr| part.source_loc().is_some_and(|loc| (loc.start()..loc.end()).contains(&offset));
+    let holds = |part: &&Expr| part.subexpressions().any(holds);
+    let part = conjuncts(policy.non_scope_constraints()?).into_iter().find(holds)?;
+    let made = |part: &Expr, unless| {
+        let parses = |text: &&str| text.parse::<Expr>().is_ok_and(|parsed| parsed.to_string() == part.to_string());
+        let written = part.source_loc().and_then(|loc| text.get(loc.start()..loc.end())).filter(parses);
+        let text = written.map_or_else(|| SmolStr::from(part.to_string()), SmolStr::from);
+        Clause { unless, text, expression: part.clone(), entities: Arc::default() }
+    };
+    match part.expr_kind() {
+        // Of an `unless` the parser makes a negation, which stands nowhere in the text.
+        ExprKind::UnaryApp { op: UnaryOp::Not, arg } if made(part, false).text != part_text(part, text) => {
+            Some(made(arg, true))
+        }
+        _ => Some(made(part, false)),
+    }
+}
+
+/// What stands in the file where the parser says that `part` is.
+fn part_text<'a>(part: &Expr, text: &'a str) -> &'a str {
+    part.source_loc().and_then(|loc| text.get(loc.start()..loc.end())).unwrap_or_default()
 }
 
 fn effect(effect: cedar_policy_core::ast::Effect) -> Effect {
@@ -328,9 +363,28 @@ fn split(policy: &Template) -> (NativeScope, NativeScope, Vec<Clause>) {
     }
     let left = parts.iter().skip(taken).map(|part| {
         let expression = bare(part);
-        Clause { unless: false, text: expression.to_string().into(), expression }
+        // What the policy names is kept with its places in the file, not here.
+        Clause { unless: false, text: expression.to_string().into(), expression, entities: Arc::default() }
     });
     (principal, resource, left.collect())
+}
+
+/// The entities that a policy names, in the order of its text; its actions are no entities of a bundle.
+fn literals(policy: &Template) -> Vec<EntityLiteral> {
+    let of_scope = |constraint: &PrincipalOrResourceConstraint| match constraint {
+        PrincipalOrResourceConstraint::In(reference)
+        | PrincipalOrResourceConstraint::Eq(reference)
+        | PrincipalOrResourceConstraint::IsIn(_, reference) => match reference {
+            EntityReference::EUID(uid) => Some(EntityLiteral::new(uid, None)),
+            EntityReference::Slot(_) => None,
+        },
+        PrincipalOrResourceConstraint::Any | PrincipalOrResourceConstraint::Is(_) => None,
+    };
+    let scopes = [policy.principal_constraint().as_inner(), policy.resource_constraint().as_inner()];
+    let mut found: Vec<EntityLiteral> = scopes.into_iter().filter_map(of_scope).collect();
+    found.extend(policy.non_scope_constraints().map(EntityLiteral::all).unwrap_or_default());
+    found.sort_by_key(|literal| literal.offset);
+    found
 }
 
 fn head(constraint: &PrincipalOrResourceConstraint) -> NativeScope {
@@ -508,6 +562,9 @@ impl Linker<'_> {
     pub fn native_policies(&mut self, file: &NativeFile) {
         let number = self.file_number(&file.path);
         for policy in &file.policies {
+            for (uid, place) in &policy.entities {
+                self.entity_literal(uid, *place, &file.path);
+            }
             let principal = self.native_scope(&policy.principal);
             let resource = self.native_scope(&policy.resource);
             if policy.place.line > 0 {

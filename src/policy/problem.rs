@@ -117,6 +117,8 @@ codes! {
     UnguardedMember = "unguarded-member",
     /// A forbid that an absent member lets pass.
     GuardedForbid = "guarded-forbid",
+    /// A forbid whose list of exceptions, each for itself, leaves nothing to forbid.
+    UnlessAnyOf = "unless-any-of",
     /// A rule that can never match.
     NeverMatches = "never-matches",
     /// A rule that no index can skip.
@@ -127,10 +129,14 @@ codes! {
     LimitMeasure = "limit-measure",
     /// A time zone that the IANA database does not have.
     UnknownTimeZone = "unknown-time-zone",
+    /// A limit for each team that gives child teams the whole amount too.
+    EachChildTeam = "each-child-team",
     /// A limit that can never bind.
     LimitNeverBinds = "limit-never-binds",
     /// A money limit over models that have no price.
     ModelsWithoutPrice = "models-without-price",
+    /// A price with more decimals than are counted.
+    PriceRounded = "price-rounded",
     /// A price that leaves out what nearly every call costs.
     PriceIncomplete = "price-incomplete",
     /// Cedar text that does not parse.

@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::proved::RecentlyProved;
 use super::schema::{ActionSet, BundleSchema};
 use super::syntax::Extras;
-use crate::model::{Effect, EntityUid, KeyHash, PasswordHash, RuleReference, Timestamp};
+use crate::model::{Effect, EntityUid, KeyHash, NameError, PasswordHash, RuleReference, Timestamp, check_model_name};
 
 /// A set of actions, by its number in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -185,6 +185,10 @@ impl Snapshot {
 
     /// What the model `name` of a request stands for: its own name, an alias, or a name in an account that is open.
     pub fn model(&self, name: &SmolStr) -> ModelName {
+        // No bundle declares such a model, but a literal of a policy may name one.
+        if check_model_name(name) == Err(NameError::Segment) {
+            return ModelName::Unknown;
+        }
         let known = self.store.find(Kind::MODEL, name).filter(|index| self.is_model(*index));
         if let Some(index) = known.or_else(|| self.aliases.get(name).copied()) {
             let off = self.store.record(index).switched_off;
@@ -225,10 +229,11 @@ impl Snapshot {
         })
     }
 
-    /// Every entity that the bundle declares, with the attributes and ancestors that conditions see.
+    /// Every entity of the bundle, declared or only named, with the attributes and ancestors that conditions see. A
+    /// decision is made as if Cedar had these, and beside them those of the request.
     pub fn entities(&self) -> impl Iterator<Item = Arc<Entity>> {
-        let declared = self.store.iter().filter(|(_, record)| record.declared);
-        declared.map(|(index, _)| self.store.materialize(&Subject::Known(index)))
+        let known = self.store.iter().map(|(index, _)| index).filter(|index| self.store.exists(*index));
+        known.map(|index| self.store.materialize(&Subject::Known(index)))
     }
 
     /// `subject` with the attributes and ancestors that conditions see.

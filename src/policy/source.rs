@@ -56,6 +56,13 @@ impl<'a> Places<'a> {
         Self { text, at: 0, line: 1, column: 1 }
     }
 
+    /// The place of `length` bytes from `offset` on, cut to the first line.
+    pub fn of(&mut self, offset: usize, length: usize) -> Place {
+        let named = self.text.get(offset..offset.saturating_add(length)).unwrap_or_default();
+        let covered = named.lines().next().map_or(1, |line| line.chars().count().max(1));
+        Place { length: number(covered), ..self.at(offset) }
+    }
+
     /// The place of the character at `offset`.
     pub fn at(&mut self, offset: usize) -> Place {
         if offset < self.at {

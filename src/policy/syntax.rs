@@ -174,6 +174,15 @@ pub struct KeyDeclaration {
     pub extras: Option<Box<Extras>>,
 }
 
+/// How many tokens a request is estimated to use where it does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Estimates {
+    /// Input tokens.
+    pub input_tokens: Option<u64>,
+    /// Output tokens.
+    pub output_tokens: Option<u64>,
+}
+
 /// A provider account with the models it lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountDeclaration {
@@ -185,6 +194,8 @@ pub struct AccountDeclaration {
     pub tags: Box<[Name]>,
     /// `models`; `None` where the account lists none and so is open.
     pub models: Option<Vec<ModelDeclaration>>,
+    /// `estimate_input_tokens` and `estimate_output_tokens`, for those of its models that say none.
+    pub estimates: Estimates,
     /// The rest, if anything is said.
     pub extras: Option<Box<Extras>>,
 }
@@ -202,6 +213,8 @@ pub struct ModelDeclaration {
     pub aliases: Box<[Name]>,
     /// `max_output_tokens`
     pub max_output_tokens: Option<u64>,
+    /// `estimate_input_tokens` and `estimate_output_tokens`
+    pub estimates: Estimates,
     /// `price`
     pub price: Option<Arc<Price>>,
     /// `metadata`

@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cedar_policy_core::ast::{BinaryOp, ExprKind, PolicyID, PolicySet};
+use cedar_policy_core::ast::{BinaryOp, Expr, ExprKind, PolicyID, PolicySet};
 use cedar_policy_core::validator::{ValidationError, ValidationMode, ValidationWarning};
 use foldhash::fast::RandomState;
 use miette::Diagnostic;
 use smol_str::SmolStr;
 
+use super::any_of::opposite_bounds;
 use super::cedar_text::Writer;
 use super::condition::{Clause, Condition, conjuncts, is_limits};
 use super::entities::{EntityStore, Kind};
@@ -205,8 +206,7 @@ impl Checker<'_> {
             let place = locate(error);
             let clause = place.and_then(|(clause, ..)| clauses.get(clause));
             let snippet = place.zip(clause).and_then(|((_, at, length), clause)| clause.text.get(at..at + length));
-            let text = clause.map(|clause| clause.text.as_str());
-            told.push(ShapeProblem { clause: place, ..of_error(error, snippet, text, rule.effect, self.schema) });
+            told.push(ShapeProblem { clause: place, ..of_error(error, snippet, clause, rule.effect, self.schema) });
         }
         told.sort_by(|left, right| (left.clause, &left.message).cmp(&(right.clause, &right.message)));
         told.dedup_by(|right, left| left.clause == right.clause && left.code == right.code);
@@ -216,6 +216,7 @@ impl Checker<'_> {
         }
         if found.is_empty() && rule.effect == Effect::Forbid {
             found.extend(guarded(clauses));
+            found.extend(opposite_bounds(clauses));
         }
         found
     }
@@ -225,12 +226,48 @@ fn whole(code: ProblemCode, message: String, help: Option<String>) -> ShapeProbl
     ShapeProblem { severity: Severity::Error, code, message, help, clause: None }
 }
 
-/// A validation error in our words. `snippet` is what it points at, `clause` the whole condition that holds it.
+/// A clause as help shows it: as it is written, or as Cedar prints it where that takes lines or holds a comment.
+pub(super) fn one_line(clause: &Clause) -> String {
+    let text = clause.text.trim();
+    let plain = !text.contains('\n') && !text.contains("//");
+    if plain { text.to_owned() } else { clause.expression.to_string() }
+}
+
+/// The same, where another condition may stand beside it with `&&` between them.
+pub(super) fn grouped(clause: &Clause) -> String {
+    in_group(&clause.expression, one_line(clause))
+}
+
+fn in_group(expression: &Expr, text: String) -> String {
+    match expression.expr_kind() {
+        ExprKind::Or { .. } | ExprKind::If { .. } => format!("({text})"),
+        _ => text,
+    }
+}
+
+/// Longest condition that a help shows with its mistake mended, in bytes.
+const MOST_SHOWN: usize = 500;
+
+/// How to ask for a member before it is read: a condition that can take the place of `clause`, in which a request without
+/// the member is refused.
+fn ask_first(guard: &str, clause: Option<&Clause>, effect: Effect) -> String {
+    let Some(clause) = clause.filter(|clause| clause.text.len() <= MOST_SHOWN) else {
+        return format!("ask first whether it is there (`{guard}`), and say what its absence means");
+    };
+    let refused_where_it_holds = (effect == Effect::Forbid) != clause.unless;
+    if refused_where_it_holds {
+        let rest = one_line(clause);
+        return format!("say what an absent member means; to refuse it: `if {guard} then {rest} else true`");
+    }
+    format!("ask first: `{guard} && {}`", grouped(clause))
+}
+
+/// A validation error in our words. `snippet` is what it points at, `clause` the condition that holds it.
 #[must_use]
 pub fn of_error(
     error: &ValidationError,
     snippet: Option<&str>,
-    clause: Option<&str>,
+    clause: Option<&Clause>,
     effect: Effect,
     schema: &BundleSchema,
 ) -> ShapeProblem {
@@ -245,24 +282,18 @@ pub fn of_error(
             let known: Vec<String> = schema.core().entity_type_names().map(ToString::to_string).collect();
             did_you_mean(&unknown.actual_entity_type, &known)
         }
-        _ => error.help().map(|help| help.to_string()),
+        _ => error.help().map(|help| bare(&help.to_string())),
     };
     if matches!(error, ValidationError::UnsafeOptionalAttributeAccess(_))
         && let Some((owner, member)) = snippet.and_then(|snippet| optional_member(snippet, &message))
     {
         let shown = if member.starts_with('"') { format!("{owner}[{member}]") } else { format!("{owner}.{member}") };
-        let rest = match clause.map(str::trim) {
-            Some(clause) if clause.contains("||") || clause.starts_with("if ") => format!("({clause})"),
-            Some(clause) => clause.to_owned(),
-            None => "…".to_owned(),
-        };
-        let fixed = match effect {
-            Effect::Permit => format!("ask first: `{owner} has {member} && {rest}`"),
-            Effect::Forbid => format!(
-                "say what an absent member means; to refuse it: `if {owner} has {member} then {rest} else true`"
-            ),
-        };
+        let fixed = ask_first(&format!("{owner} has {member}"), clause, effect);
         return whole(ProblemCode::UnguardedMember, format!("`{shown}` may be absent"), Some(fixed));
+    }
+    if matches!(error, ValidationError::UnsafeOptionalAttributeAccess(_)) {
+        let help = "ask with `has` whether it is there before it is read";
+        return whole(ProblemCode::UnguardedMember, message, Some(help.to_owned()));
     }
     if matches!(error, ValidationError::UnsafeTagAccess(_)) {
         let help = "ask first: `context.metadata.hasTag(\"env\") && context.metadata.getTag(\"env\") == \"prod\"`";
@@ -280,12 +311,23 @@ fn optional_member<'a>(snippet: &'a str, message: &'a str) -> Option<(&'a str, &
         return Some((owner, quoted));
     }
     let named = message.split('`').nth(1)?;
+    if let Some((_, quoted)) = named.strip_suffix(']').and_then(|inner| inner.rsplit_once('['))
+        && quoted.starts_with('"')
+    {
+        let at = snippet.find(&format!("[{quoted}]"))?;
+        return Some((snippet.get(..at)?, quoted));
+    }
     let member = named.rsplit('.').next()?;
-    let at = snippet
+    let dotted = snippet
         .match_indices(member)
         .map(|(at, _)| at)
-        .find(|at| snippet.get(..*at).is_some_and(|before| before.ends_with('.')))?;
-    Some((snippet.get(..at - 1)?, member))
+        .find(|at| snippet.get(..*at).is_some_and(|before| before.ends_with('.')));
+    // Cedar's message has a point also where the text has brackets.
+    let before = match dotted {
+        Some(at) => at - 1,
+        None => snippet.find(&format!("[\"{member}\"]"))?,
+    };
+    Some((snippet.get(..before)?, member))
 }
 
 fn did_you_mean(name: &str, known: &[String]) -> Option<String> {
@@ -327,7 +369,8 @@ fn of_warning(warning: &ValidationWarning) -> Option<ShapeProblem> {
 fn guarded(clauses: &[Clause]) -> Vec<ShapeProblem> {
     let mut found = Vec::new();
     for (number, clause) in clauses.iter().enumerate().filter(|(_, clause)| !clause.unless) {
-        for part in conjuncts(&clause.expression) {
+        let parts = conjuncts(&clause.expression);
+        for (position, part) in parts.iter().enumerate() {
             let guards = match part.expr_kind() {
                 // A limit that does not apply cannot be what keeps a request out.
                 ExprKind::HasAttr { expr, .. } | ExprKind::ExtHasAttr { expr, .. } => {
@@ -341,9 +384,7 @@ fn guarded(clauses: &[Clause]) -> Vec<ShapeProblem> {
                     severity: Severity::Warning,
                     code: ProblemCode::GuardedForbid,
                     message: format!("a request for which `{part}` is false passes this forbid"),
-                    help: Some(format!(
-                        "to refuse it too, write `if {part} then … else true` instead of `{part} && …`"
-                    )),
+                    help: Some(refused_too(&parts, position)),
                     clause: Some((number, 0, clause.text.len())),
                 });
                 break;
@@ -351,6 +392,24 @@ fn guarded(clauses: &[Clause]) -> Vec<ShapeProblem> {
         }
     }
     found
+}
+
+/// How a forbid refuses what its guard, the conjunct in that position, lets pass.
+fn refused_too(parts: &[&Expr], position: usize) -> String {
+    let joined =
+        |parts: &[&Expr]| parts.iter().map(|part| in_group(part, part.to_string())).collect::<Vec<_>>().join(" && ");
+    let guard = joined(parts.get(position..=position).unwrap_or_default());
+    let before = joined(parts.get(..position).unwrap_or_default());
+    let after = joined(parts.get(position + 1..).unwrap_or_default());
+    if after.is_empty() {
+        return format!("to refuse it too, leave `{guard}` out");
+    }
+    let asked = format!("if {guard} then {after} else true");
+    let fixed = if before.is_empty() { asked } else { format!("{before} && ({asked})") };
+    if fixed.len() > MOST_SHOWN {
+        return "to refuse it too, say what an absent member means: with `if`, `then` and `else true`".to_owned();
+    }
+    format!("to refuse it too, write `{fixed}`")
 }
 
 /// The scope with one entity of each type instead of all: the representative of its shape.

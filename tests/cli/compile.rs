@@ -32,6 +32,8 @@ keys:
   - { id: k3, hash: x, owner: 'User::"bob"', tags: [t] }
   - { id: k4, hash: x, owner: 'User::"alice"', actions: [use, admin] }
   - { id: k5, hash: x, owner: 'User::"alice"', actions: [use], models: "*" }
+  - { id: k6, hash: x, owner: 'User::"alice"', models: ["a/*"], routers: "*" }
+  - { id: k7, hash: x, owner: 'User::"alice"', models: "*", routers: [r] }
 "#,
     ),
     (

@@ -175,10 +175,10 @@ fn is_read(text: &str) -> Result<(), String> {
 #[test]
 fn config_files_of_the_documents_fit() {
     let mut blocks = 0;
-    for page in ["docs/identity.md", "docs/http.md", "docs/limits.md", "README.md"] {
+    for page in ["docs/identity.md", "docs/http.md", "docs/limits.md", "docs/operations.md", "README.md"] {
         let page = fs::read_to_string(root().join(page)).unwrap();
         for block in page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
-            let sections = ["identity:", "routes:", "listen:", "meters:", "alerts:", "decisions:", "tls:"];
+            let sections = ["identity:", "routes:", "listen:", "meters:", "alerts:", "decisions:", "tls:", "log:"];
             let is_whole = !block.contains('…');
             if is_whole && sections.iter().any(|section| block.lines().any(|line| line.starts_with(section))) {
                 blocks += 1;

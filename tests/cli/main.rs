@@ -13,6 +13,7 @@
 
 mod compile;
 mod json_schema;
+mod literals;
 mod terminal;
 mod transcripts;
 

@@ -70,9 +70,9 @@ fn colours_are_for_terminals() {
         "{} decide --principal 'User::\"ian\"' --action chat --resource 'Model::\"mini\"'",
         env!("CARGO_BIN_EXE_tollgate")
     );
-    let on_terminal = |no_color: Option<&str>| {
+    let on_terminal = |line: &str, no_color: Option<&str>| {
         let mut script = Command::new("script");
-        script.args(["-qec", &line, "/dev/null"]).current_dir(root());
+        script.args(["-qec", line, "/dev/null"]).current_dir(root());
         script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         script.env_remove("NO_COLOR").env("TERM", "xterm");
         if let Some(value) = no_color {
@@ -85,9 +85,15 @@ fn colours_are_for_terminals() {
         drop(input);
         Some(String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let Some(coloured) = on_terminal(None) else { return };
+    let Some(coloured) = on_terminal(&line, None) else { return };
     assert!(coloured.contains("\x1b["), "{coloured}");
-    assert!(!on_terminal(Some("1")).unwrap().contains("\x1b["));
+    assert!(!on_terminal(&line, Some("1")).unwrap().contains("\x1b["));
+    // What cannot be served ends at once: the log is text, with colours.
+    let line = format!("{} serve --policies p --data /dev/null/none", env!("CARGO_BIN_EXE_tollgate"));
+    let served = on_terminal(&line, None).unwrap();
+    assert!(served.contains("Z \x1b[31merror:\x1b[0m ") && !served.contains("{\"timestamp"), "{served}");
+    let plain = on_terminal(&line, Some("1")).unwrap();
+    assert!(plain.contains("Z error: ") && !plain.contains("\x1b["), "{plain}");
     let piped = tollgate(&["--help"]).output().unwrap();
     assert!(!piped.stdout.contains(&0x1b));
 }

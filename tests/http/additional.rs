@@ -12,7 +12,8 @@ permit (principal == User::"pilot", action, resource) when { principal.tags.cont
 "#;
 
 fn start() -> Server {
-    Setup::new().file("native.cedar", NATIVE).start()
+    // A team that a policy names is declared, also where only requests say who is in it.
+    Setup::new().file("native.cedar", NATIVE).file("leads.yaml", "teams: [{ id: leads }]\n").start()
 }
 
 fn ask(server: &Server, principal: &str, resource: &str, entities: &Value) -> Answer {
@@ -70,7 +71,7 @@ fn what_is_brought_along_counts() {
     assert_eq!(decision("User::\"dora\"", "Model::\"labs/x\"", json!([user("dora", &["gpu"], &[])])), "Allow");
     assert_eq!(decision("User::\"pilot\"", gpt, json!([user("pilot", &["gpu"], &[])])), "Allow");
     assert_eq!(decision("User::\"pilot\"", gpt, json!([user("pilot", &[], &[])])), "Deny");
-    // A model with attributes, and a team that nobody declares but a policy names.
+    // A model with attributes, and a team that nobody but requests is in.
     let model = json!({ "uid": { "type": "Model", "id": "labs/y" }, "attrs": { "name": "labs/y", "tags": ["open"] }, "parents": [] });
     let lead = user("lea", &[], &[("Team", "leads")]);
     assert_eq!(decision("User::\"lea\"", "Model::\"labs/y\"", json!([lead, model])), "Allow");

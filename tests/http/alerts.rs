@@ -141,7 +141,8 @@ fn what_a_call_used_beyond_what_it_held_is_told_when_it_is_settled() {
     let (port, posts) = listener(&[]);
     let server = server(port, "");
     let settle = |held: &Value, used: u64| {
-        let usage = json!({ "reservation": held["reservation"]["id"], "usage": { "input_tokens": used } });
+        let usage =
+            json!({ "reservation": held["reservation"]["id"], "usage": { "input_tokens": used, "output_tokens": 0 } });
         assert_eq!(server.post("/settle", &usage.to_string()).status, 200);
     };
     let [first, second] = [10, 10].map(|tokens| hold(&server, "alice", tokens));

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tollgate::config::{ConfigError, Flags, Settings, schema_json};
+use tollgate::config::{ConfigError, Flags, LogSettings, Settings, schema_json};
+use tollgate::edge::telemetry::{LogFormat, LogLevel};
 
 fn load(file: Option<&str>, environment: &[(&str, &str)], mut flags: Flags) -> Result<Settings, String> {
     let temp = tempfile::TempDir::new().unwrap();
@@ -33,6 +34,23 @@ fn flags_beat_the_environment_which_beats_the_file() {
 }
 
 #[test]
+fn what_is_logged_is_said_as_other_settings_are() {
+    let file = "log: { format: text, level: error }\n";
+    let environment = [("TOLLGATE_LOG_FORMAT", "json"), ("TOLLGATE_LOG_LEVEL", "debug")];
+    let log = |format, level| LogSettings { format, level };
+    let settings = |file, environment: &[_], flags| load(file, environment, flags).unwrap().log;
+    assert_eq!(settings(None, &[], Flags::default()), log(None, LogLevel::Info));
+    assert_eq!(settings(Some(file), &[], Flags::default()), log(Some(LogFormat::Text), LogLevel::Error));
+    assert_eq!(settings(Some(file), &environment, Flags::default()), log(Some(LogFormat::Json), LogLevel::Debug));
+    let flags = Flags { log_format: Some(LogFormat::Text), log_level: Some(LogLevel::Warn), ..Flags::default() };
+    assert_eq!(settings(Some(file), &environment, flags), log(Some(LogFormat::Text), LogLevel::Warn));
+    let said = load(Some("log: { format: xml }\n"), &[], Flags::default()).unwrap_err();
+    assert!(said.contains("t.yaml:1:16") && said.contains("expected text or json"), "{said}");
+    let said = load(None, &[("TOLLGATE_LOG_LEVEL", "off")], Flags::default()).unwrap_err();
+    assert!(said.contains("TOLLGATE_LOG_LEVEL") && said.contains("error or warn or info"), "{said}");
+}
+
+#[test]
 fn everything_can_be_set() {
     let file = r#"
 policies: p
@@ -44,11 +62,13 @@ reload:
   guard: true
   look_every_ms: 100
   manifest: { required: true, public_keys: ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="] }
+log: { format: json, level: warn }
 "#;
     let settings = load(Some(file), &[], Flags::default()).unwrap();
     assert!(settings.strict && settings.insecure && settings.guard && settings.manifest_required);
     assert_eq!((settings.http.body_bytes, settings.http.batch, settings.http.connections), (4096, 2, 3));
     assert_eq!(settings.http.idle_timeout, Duration::from_millis(40));
+    assert_eq!(settings.log, LogSettings { format: Some(LogFormat::Json), level: LogLevel::Warn });
     assert_eq!(settings.watch_options().manifest.public_keys.len(), 1);
     assert_eq!(settings.watch_options().look_every, Duration::from_millis(100));
 }
@@ -134,7 +154,7 @@ fn routes_are_said_by_the_file_or_the_environment() {
 fn the_schema_names_every_setting() {
     let schema: serde_json::Value = serde_json::from_str(&schema_json()).unwrap();
     assert_eq!(schema["additionalProperties"], false);
-    for section in ["decisions", "limits", "meters", "reload", "server"] {
+    for section in ["decisions", "limits", "log", "meters", "reload", "server"] {
         assert_eq!(schema["properties"][section]["additionalProperties"], false, "{section}");
     }
     assert!(

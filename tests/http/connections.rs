@@ -11,7 +11,7 @@ fn body() -> String {
 }
 
 fn head(extra: &str) -> String {
-    format!("POST /is_authorized HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{extra}\r\n")
+    format!("POST /is_authorized HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{extra}\r\n")
 }
 
 /// Whether nothing comes any more.
@@ -33,7 +33,7 @@ fn what_is_no_http_is_closed_on() {
         ("an unknown transfer coding", head("Transfer-Encoding: gzip\r\n"), Some(400)),
         ("a head too long", head(&format!("X-A: {}\r\n", "a".repeat(40_000))), Some(431)),
         ("too many headers", head(&"X-A: b\r\n".repeat(200)), Some(431)),
-        ("a path too long", format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(70_000)), None),
+        ("a path too long", format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(70_000)), None),
         ("HTTP/2 without asking", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), Some(400)),
     ] {
         let mut client = server.connect();
@@ -64,7 +64,7 @@ fn a_length_beside_chunks_is_passed_over_and_ends_the_connection() {
         client.send(format!("{}{chunked}", head(both)).as_bytes());
         assert_eq!(client.read().unwrap().json()["decision"], "permit");
         // Whoever passed it on by the length would have more to send: it is not taken for a request.
-        let _ = client.try_send(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n");
+        let _ = client.try_send(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(closed(&mut client));
     }
 }
@@ -95,7 +95,7 @@ fn bodies_come_in_many_ways() {
     // HTTP/1.0, after which the connection closes.
     let mut old = server.connect();
     let old_head = format!(
-        "POST /is_authorized HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "POST /is_authorized HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     old.send(format!("{old_head}{body}").as_bytes());
@@ -167,7 +167,7 @@ fn connections_over_the_limit_wait() {
     assert_eq!(first.request("GET", "/version", &[], b"").status, 200);
     assert_eq!(second.request("GET", "/version", &[], b"").status, 200);
     let mut third = server.connect();
-    third.send(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n");
+    third.send(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n");
     drop(first);
     assert_eq!(third.read().unwrap().status, 200);
     assert_eq!(second.request("GET", "/version", &[], b"").status, 200);

@@ -115,6 +115,75 @@ fn a_reload_that_loses_much_waits_to_be_acknowledged() {
     assert_eq!((taken.status, &taken.json()["revision"]), (200, &json!(waiting)), "{taken:?}");
 }
 
+/// A bundle of which one line is changed.
+const GUARDED: &str = "teams: [{ id: staff }, { id: contractors }, { id: empty }]
+users:
+  - { id: alice, team: staff }
+  - { id: carl, teams: [staff, contractors], tags: [external] }
+authz_rules:
+  - { id: staff, teams: [staff], models: [\"a/*\"] }
+  - { id: cheap, users: \"*\", models: \"*\", actions: [embed], when: 'principal.tags.contains(\"pilot\")' }
+  - { id: no-contractors, effect: forbid, teams: [contractors], models: [\"a/secret*\"] }
+  - { id: no-externals, effect: forbid, tags: [external], teams: [staff, contractors], models: [\"a/x*\"] }
+  - { id: nobody-yet, effect: forbid, teams: [empty], models: [\"a/*\"] }
+";
+
+/// What the guard says to the bundle with `from` in it replaced by `to`; nothing where it is taken.
+fn guarded(from: &str, to: &str) -> Option<String> {
+    assert!(GUARDED.contains(from), "{from}");
+    let server = Setup::new().config("reload: { guard: true }\n").file("bundle.yaml", GUARDED).start();
+    write(&server, "bundle.yaml", &GUARDED.replace(from, to));
+    let answer = server.connect().request("POST", "/bundle/reload", &[], b"");
+    if answer.status == 200 {
+        return None;
+    }
+    assert!(answer.is_error(409, "reload_held", ""), "{answer:?}");
+    let waiting = server.get("/bundle").json()["failure"]["revision"].as_str().unwrap().to_owned();
+    let taken = server.post("/bundle/reload", &format!("{{\"acknowledge\": \"{waiting}\"}}"));
+    assert_eq!((taken.status, &taken.json()["revision"]), (200, &json!(waiting)), "{taken:?}");
+    Some(answer.body)
+}
+
+#[test]
+fn a_reload_that_opens_the_door_waits_to_be_acknowledged() {
+    for (name, from, to) in [
+        ("everybody, everything", "teams: [staff], models: [\"a/*\"]", "users: \"*\", models: \"*\""),
+        ("every model", "teams: [staff], models: [\"a/*\"]", "services: \"*\", models: [\"*/*\"]"),
+        ("a condition is gone", ", when: 'principal.tags.contains(\"pilot\")'", ""),
+        ("a condition tells nobody apart", "principal.tags.contains(\"pilot\")", "context.budget.used_percent < 80"),
+        ("another team", "forbid, teams: [contractors]", "forbid, teams: [empty]"),
+        ("an unknown user", "forbid, teams: [contractors]", "forbid, users: [nobody]"),
+        ("nobody is in the team", "[staff, contractors]", "[staff]"),
+        ("nobody has the tag", "forbid, tags: [external]", "forbid, tags: [internal]"),
+        ("nobody has both", "teams: [staff, contractors], models: [\"a/x*\"]", "teams: [empty], models: [\"a/x*\"]"),
+    ] {
+        // Members of `contractors` are said in the line of carl alone.
+        let (from, to) = if name == "nobody is in the team" {
+            ("teams: [staff, contractors], tags", "team: staff, tags")
+        } else {
+            (from, to)
+        };
+        let held = guarded(from, to).unwrap_or_else(|| panic!("{name}: it is taken"));
+        let expected =
+            if to.contains("\"*") || name.contains("condition") { "permits everybody" } else { "applies to nobody" };
+        assert!(held.contains(expected), "{name}: {held}");
+    }
+}
+
+#[test]
+fn a_reload_that_opens_no_door_is_taken() {
+    for (name, from, to) in [
+        ("one more model", "models: [\"a/*\"] }", "models: [\"a/*\", \"b/*\"] }"),
+        ("everybody, some models", "teams: [staff], models: [\"a/*\"]", "users: \"*\", models: [\"a/*\"]"),
+        ("a team, every model", "models: [\"a/*\"] }", "models: \"*\" }"),
+        ("a forbid of everybody", "forbid, teams: [contractors]", "forbid, users: \"*\""),
+        ("nobody before either", "forbid, teams: [empty]", "forbid, users: [nobody]"),
+        ("a condition that tells people apart", "contains(\"pilot\")", "contains(\"pilots\")"),
+    ] {
+        assert_eq!(guarded(from, to), None, "{name}");
+    }
+}
+
 #[test]
 fn who_is_in_flight_is_answered_before_the_end() {
     let mut server = Server::start();
@@ -123,7 +192,7 @@ fn who_is_in_flight_is_answered_before_the_end() {
     assert_eq!(idle.request("GET", "/version", &[], b"").status, 200);
     let mut client = server.connect();
     let head = format!(
-        "POST /is_authorized HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+        "POST /is_authorized HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
          Expect: 100-continue\r\n\r\n",
         body.len()
     );
@@ -146,7 +215,7 @@ fn who_takes_too_long_is_cut_off_at_the_end() {
     let mut server = Setup::new().config("limits: { shutdown_ms: 100 }\n").start();
     let mut client = server.connect();
     client.send(
-        b"POST /is_authorized HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\
+        b"POST /is_authorized HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\
           Expect: 100-continue\r\n\r\n",
     );
     assert_eq!(client.read().unwrap().status, 100, "the head is read");

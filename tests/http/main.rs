@@ -16,8 +16,12 @@ mod alerts;
 mod answers;
 mod config;
 mod connections;
+mod health;
+mod hosts;
 mod lifecycle;
+mod logs;
 mod malformed;
+mod normal;
 mod rollback;
 mod standing;
 #[allow(dead_code, reason = "other tests use the rest of it")]

@@ -125,7 +125,7 @@ fn with_a_damaged_record_it_does_not_start() {
         let (code, said) = setup().fail_in(temp.path());
         assert_eq!(code, Some(2), "{said}");
         assert!(
-            said.contains("error[sequence-not-kept]") && said.contains(RECORD) && said.contains("remove it"),
+            said.contains("code=sequence-not-kept") && said.contains(RECORD) && said.contains("remove it"),
             "{said}"
         );
     }
@@ -146,7 +146,7 @@ fn what_cannot_be_kept_does_not_decide() {
         setup().config(&format!("{}meters: {{ in_memory: true }}\nidentity: {{ providers: [] }}\n", config())),
     );
     assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("error[sequence-not-kept]") && said.contains("file/data"), "{said}");
+    assert!(said.contains("code=sequence-not-kept") && said.contains("file/data"), "{said}");
 
     std::fs::remove_file(temp.path().join("tollgate.yaml")).unwrap();
     let server = setup().start_in(temp);

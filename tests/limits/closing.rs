@@ -70,9 +70,9 @@ fn what_was_used_beyond_is_charged_and_told() {
     let full = ask(&server, ALICE, "main/big", "");
     assert_eq!((code(&full), stands(&full, "tokens")), ("budget_exceeded", pair("2001", "0")));
     assert_eq!(full["limits"][0]["remaining"], "0");
-    let bound = r#"{"input_tokens": 9223372036854775807, "usd": "0"}"#;
+    let bound = r#"{"input_tokens": 9223372036854775807, "output_tokens": 0, "usd": "0"}"#;
     let id = reservation(&ask(&server, BOB, "main/big", &tokens_of(10)));
-    let answer = settle(&server, &id, &bound.replace("usd\": \"0\"", "output_tokens\": 1"));
+    let answer = settle(&server, &id, &bound.replace("0, \"usd\": \"0\"", "1"));
     assert!(answer.is_error(400, "invalid_request", "usage"), "{answer:?}");
     assert_eq!(settle(&server, &id, bound).status, 200);
     // Another as large cannot be counted beside it.
@@ -140,9 +140,9 @@ fn what_expires_is_charged_as_held_and_can_be_corrected() {
     server.until("both expire", |server| standing(server, "at-once") == pair("0", "0"));
     assert_eq!((of("tokens"), of("kind")), (pair("110", "0"), pair("0", "0")));
     assert!(server.post("/extend", &format!(r#"{{"reservation": "{first}"}}"#)).is_error(409, "conflict", ""));
-    let late = settle(&server, &first, r#"{"input_tokens": 30}"#);
+    let late = settle(&server, &first, r#"{"input_tokens": 30, "output_tokens": 0}"#);
     assert_eq!((late.status, &late.json()["over"]), (200, &json!(false)));
-    assert_eq!(settle(&server, &first, r#"{"input_tokens": 30}"#).body, late.body);
+    assert_eq!(settle(&server, &first, r#"{"input_tokens": 30, "output_tokens": 0}"#).body, late.body);
     assert_eq!((of("tokens"), of("kind")), (pair("40", "0"), pair("30", "0")));
     assert_eq!(release(&server, &second).json()["state"], "released");
     assert_eq!((of("tokens"), of("kind")), (pair("30", "0"), pair("30", "0")));
@@ -155,15 +155,15 @@ fn spent(key: &str, usage: &str) -> String {
 #[test]
 fn usage_without_a_reservation_counts_in_full_and_once() {
     let server = start(BUDGETS);
-    let first = server.post("/usage", &spent("a", r#"{"input_tokens": 1500}"#));
+    let first = server.post("/usage", &spent("a", r#"{"input_tokens": 1500, "output_tokens": 0}"#));
     let told = first.json();
     assert_eq!((first.status, &told["state"], &told["over"]), (200, &json!("settled"), &json!(false)), "{told}");
     assert_eq!(told["usage"]["usd"], "0.003");
     // It is over, so it takes nobody's place.
     let limits: Vec<&Value> = told["charged"].as_array().unwrap().iter().map(|one| &one["id"]).collect();
     assert_eq!(limits, ["tokens", "money"]);
-    assert_eq!(server.post("/usage", &spent("a", r#"{"input_tokens": 1500}"#)).body, first.body);
-    let other = server.post("/usage", &spent("a", r#"{"input_tokens": 1501}"#));
+    assert_eq!(server.post("/usage", &spent("a", r#"{"input_tokens": 1500, "output_tokens": 0}"#)).body, first.body);
+    let other = server.post("/usage", &spent("a", r#"{"input_tokens": 1501, "output_tokens": 0}"#));
     assert!(other.is_error(409, "idempotency_conflict", "idempotency_key"), "{other:?}");
     assert_eq!(stand(&server), three(("1500", "0"), ("0.003", "0"), "0"));
     // A key of a question is another key.
@@ -175,13 +175,13 @@ fn usage_without_a_reservation_counts_in_full_and_once() {
 fn of_many_usages_a_bad_one_harms_none() {
     let server = start(BUDGETS);
     let items = [
-        spent("a", r#"{"input_tokens": 1}"#),
-        spent("b", r#"{"input_tokens": 2}"#).replace("chat", "chatt"),
-        spent("c", r#"{"input_tokens": 4}"#).replace("main/big", "main/none"),
-        spent("d", r#"{"input_tokens": 8}"#).replace("main/big", "main/bare"),
-        spent("a", r#"{"input_tokens": 16}"#),
-        spent("a", r#"{"input_tokens": 1}"#),
-        spent("e", r#"{"input_tokens": 32}"#),
+        spent("a", r#"{"input_tokens": 1, "output_tokens": 0}"#),
+        spent("b", r#"{"input_tokens": 2, "output_tokens": 0}"#).replace("chat", "chatt"),
+        spent("c", r#"{"input_tokens": 4, "output_tokens": 0}"#).replace("main/big", "main/none"),
+        spent("d", r#"{"input_tokens": 8, "output_tokens": 0}"#).replace("main/big", "main/bare"),
+        spent("a", r#"{"input_tokens": 16, "output_tokens": 0}"#),
+        spent("a", r#"{"input_tokens": 1, "output_tokens": 0}"#),
+        spent("e", r#"{"input_tokens": 32, "output_tokens": 0}"#),
     ];
     let batch = format!("{{\"usages\": [{}]}}", items.join(","));
     let first = server.post("/usage", &batch);
@@ -220,14 +220,16 @@ fn the_same_question_under_the_same_key_is_answered_as_it_was() {
     // However it is written.
     let spread = keyed(10, "k").replace("\"action\": \"chat\", ", "").replacen('{', "{ \"action\":\n\"chat\", ", 1);
     assert_eq!(server.post("/is_authorized", &spread).body, first.body);
-    for other in
-        [keyed(11, "k"), keyed(10, "k").replace("main/big", "main/small"), keyed(10, "k").replace("alice", "bob")]
-    {
+    for other in [keyed(11, "k"), keyed(10, "k").replace("main/big", "main/small")] {
         let answer = server.post("/is_authorized", &other);
         assert!(answer.is_error(409, "idempotency_conflict", "idempotency_key"), "{answer:?}");
     }
+    // Another's key of the same text is another key.
+    let bobs = server.post("/is_authorized", &keyed(10, "k").replace("alice", "bob")).json();
+    assert_eq!((code(&bobs), &bobs["principal"]["id"]), ("permitted", &json!("bob")));
+    assert_ne!(reservation(&bobs), id);
     assert_eq!(stand(&server)[0], pair("0", "10"));
-    assert_eq!(settle(&server, &id, r#"{"input_tokens": 3}"#).status, 200);
+    assert_eq!(settle(&server, &id, r#"{"input_tokens": 3, "output_tokens": 0}"#).status, 200);
     assert_eq!(server.post("/is_authorized", &keyed(10, "k")).body, first.body);
     assert_eq!(stand(&server)[0], pair("3", "0"));
     // Of a forbid nothing is kept: it holds nothing, and there may be room later.
@@ -246,14 +248,14 @@ fn of_many_at_once_under_one_key_one_is_held() {
             barrier.wait();
             (
                 client.post("/is_authorized", &keyed(10, "k")),
-                client.post("/usage", &spent("k", r#"{"input_tokens": 3}"#)),
+                client.post("/usage", &spent("k", r#"{"input_tokens": 3, "output_tokens": 0}"#)),
             )
         };
         let threads: Vec<_> = (0..32).map(|_| scope.spawn(one)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let held = server.post("/is_authorized", &keyed(10, "k")).body;
-    let noted = server.post("/usage", &spent("k", r#"{"input_tokens": 3}"#)).body;
+    let noted = server.post("/usage", &spent("k", r#"{"input_tokens": 3, "output_tokens": 0}"#)).body;
     for (answer, usage) in answers {
         let waits = answer.is_error(409, "idempotency_conflict", "idempotency_key");
         assert!(waits || answer.body == held, "{answer:?}");

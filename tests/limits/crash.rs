@@ -137,7 +137,7 @@ fn work(world: &World, number: u64, seed: u64) -> Vec<Sum> {
         let user = format!("User::\"u{user}\"");
         let (held_nanos, held_tokens) = (chance.next(5000) + 1, chance.next(50));
         let (nanos, tokens) = (chance.next(6000), chance.next(60));
-        let usage = format!(r#"{{"usd": "{}", "input_tokens": {tokens}}}"#, dollars(nanos));
+        let usage = format!(r#"{{"usd": "{}", "input_tokens": {tokens}, "output_tokens": 0}}"#, dollars(nanos));
         if chance.next(5) == 0 {
             let more = format!(r#", "usage": {usage}, "idempotency_key": "{number}-{turn}""#);
             caller.told("/usage", &question(&user, "main/big", &more));

@@ -37,7 +37,7 @@ fn hammer(meters: usize) {
             // Every other call ends meanwhile, and used what it had held.
             if answer["reservation"].is_object() && turn % 2 == 0 {
                 let settled = format!(
-                    r#"{{"reservation": "{}", "usage": {{"usd": "0.01", "input_tokens": 1}}}}"#,
+                    r#"{{"reservation": "{}", "usage": {{"usd": "0.01", "input_tokens": 1, "output_tokens": 0}}}}"#,
                     reservation(&answer)
                 );
                 assert_eq!(client.post("/settle", &settled).status, 200);
@@ -97,7 +97,10 @@ fn places_are_never_more_than_there_are() {
                 // A place may be given on once its release was sent, so it is counted until then.
                 assert!(under_way.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 7);
                 under_way.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-                assert_eq!(settle(&server, &reservation(&answer), "{}").status, 200);
+                assert_eq!(
+                    settle(&server, &reservation(&answer), r#"{"input_tokens": 1, "output_tokens": 0}"#).status,
+                    200
+                );
             }
             granted
         };

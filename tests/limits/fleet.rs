@@ -154,7 +154,10 @@ impl Case {
                 caller.told("/release", &format!("{{{named}}}"));
             } else if turn % 2 == 0 {
                 // As held. Every other one expires, and is charged the same.
-                caller.told("/settle", &format!(r#"{{{named}, "usage": {{"usd": "0.01", "input_tokens": 1}}}}"#));
+                caller.told(
+                    "/settle",
+                    &format!(r#"{{{named}, "usage": {{"usd": "0.01", "input_tokens": 1, "output_tokens": 0}}}}"#),
+                );
             }
         }
     }

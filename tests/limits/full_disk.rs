@@ -30,18 +30,18 @@ fn while_the_disk_is_full_each_limit_says_what_is_decided() {
     let retry_after =
         answer.head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("retry-after: ")?.parse().ok());
     assert_eq!((answer.status, retry_after), (503, Some(5_u64)), "{answer:?}");
-    assert_eq!(settle(&server, &kept, r#"{"input_tokens": 30}"#).status, 503);
+    assert_eq!(settle(&server, &kept, r#"{"input_tokens": 30, "output_tokens": 0}"#).status, 503);
     let local = reservation(&hold_of(&server, "main/small", 4));
     assert_eq!(code(&hold_of(&server, "main/small", 3)), "permitted");
     assert_eq!(code(&hold_of(&server, "main/small", 1)), "budget_exceeded");
-    assert_eq!(settle(&server, &local, r#"{"input_tokens": 6}"#).status, 200);
+    assert_eq!(settle(&server, &local, r#"{"input_tokens": 6, "output_tokens": 0}"#).status, 200);
     // What need not be on disk at once may be a commit behind, and no more.
     server.until("it is noticed", |server| code(&hold_of(server, "main/bare", 1)) == "store_unavailable");
     assert_eq!(code(&hold_of(&server, "main/bare", 1)), "store_unavailable");
     server.fill_disk(false);
     server.until("there is room again", |server| code(&hold_of(server, "main/bare", 1)) == "permitted");
     // The settle of before, sent again; what was let through is charged, and what was refused given back.
-    assert_eq!(settle(&server, &kept, r#"{"input_tokens": 30}"#).status, 200);
+    assert_eq!(settle(&server, &kept, r#"{"input_tokens": 30, "output_tokens": 0}"#).status, 200);
     assert_eq!(standing(&server, "main/big", "hard"), pair("30", "0"));
     server.until("it is charged", |server| standing(server, "main/small", "soft") == pair("6", "0"));
     let server = setup(LIMITS).start_in(server.crash());

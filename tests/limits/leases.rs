@@ -28,14 +28,18 @@ fn servers_lease_of_one_redis_and_permit_no_more_than_it_has() {
     // What nobody else has leased is there for the other; then what it leased is the first one's.
     assert_eq!(code(&hold(&servers[1], 90)), "permitted");
     assert_eq!(code(&hold(&servers[1], 1)), "budget_exceeded");
-    assert_eq!(settle(&servers[1], &first, r#"{"input_tokens": 1}"#).status, 404, "its own node knows it");
-    assert_eq!(settle(&servers[0], &first, r#"{"input_tokens": 4}"#).status, 200);
+    assert_eq!(
+        settle(&servers[1], &first, r#"{"input_tokens": 1, "output_tokens": 0}"#).status,
+        404,
+        "its own node knows it"
+    );
+    assert_eq!(settle(&servers[0], &first, r#"{"input_tokens": 4, "output_tokens": 0}"#).status, 200);
     // What was not spent goes back by itself.
     servers[0].until("the lease is back", |_| standing(&servers[1], "day") == pair("4", "90"));
     // With a key any node can settle.
     let answer = keyed(&servers[0], 6, "k");
     assert_eq!((code(&answer), stands(&answer, "day")), ("permitted", pair("4", "96")));
-    assert_eq!(settle(&servers[1], &reservation(&answer), r#"{"input_tokens": 6}"#).status, 200);
+    assert_eq!(settle(&servers[1], &reservation(&answer), r#"{"input_tokens": 6, "output_tokens": 0}"#).status, 200);
     assert_eq!(standing(&servers[0], "day"), pair("10", "90"));
 }
 
@@ -45,7 +49,7 @@ fn a_server_that_stops_gives_back_what_it_leased() {
     let long = LIMITS.replace("seconds: 5 ", "seconds: 3600 ");
     let (mut stops, stays) = (on(&redis, &long, SLOW).start(), on(&redis, &long, SLOW).start());
     let spent = reservation(&hold(&stops, 3));
-    assert_eq!(settle(&stops, &spent, r#"{"input_tokens": 2}"#).status, 200);
+    assert_eq!(settle(&stops, &spent, r#"{"input_tokens": 2, "output_tokens": 0}"#).status, 200);
     assert_eq!(standing(&stays, "day"), pair("0", "10"));
     stops.signal("TERM");
     assert!(stops.wait().success());

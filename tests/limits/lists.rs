@@ -51,7 +51,9 @@ fn what_was_permitted_too_is_settled_by_its_own_price() {
     let server = start(BY_MODEL);
     let held = reservation(&list(&server, "", &["main/big", "main/small"], &tokens_of(10)));
     let with = |resource: &str| {
-        let body = format!(r#"{{"reservation": "{held}", "usage": {{"input_tokens": 10}}, "resource": {resource}}}"#);
+        let body = format!(
+            r#"{{"reservation": "{held}", "usage": {{"input_tokens": 10, "output_tokens": 0}}, "resource": {resource}}}"#
+        );
         server.post("/settle", &body)
     };
     for other in ["main/bare", "main/none", "open/x"] {
@@ -74,7 +76,10 @@ fn a_router_leads_to_the_limits_of_both() {
     assert_eq!((stands(&held, "big"), stands(&held, "through")), (pair("0", "10"), pair("0", "10")));
     let next = list(&server, router, &["main/big", "main/small"], &tokens_of(10));
     assert_eq!((codes(&next), stands(&next, "through")), (vec!["budget_exceeded", "permitted"], pair("0", "20")));
-    assert_eq!(settle(&server, &reservation(&next), r#"{"input_tokens": 10}"#).json()["usage"]["usd"], "0.00001");
+    assert_eq!(
+        settle(&server, &reservation(&next), r#"{"input_tokens": 10, "output_tokens": 0}"#).json()["usage"]["usd"],
+        "0.00001"
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@
     reason = "it sets up a world of its own, and fails by panicking"
 )]
 #![cfg(all(unix, feature = "server"))]
+mod amounts;
 mod bodies;
 mod closing;
 mod crash;

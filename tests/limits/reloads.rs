@@ -52,7 +52,7 @@ fn a_changed_cap_keeps_what_was_spent() {
     in_each_world(|world| {
         let mut server = world.setup(&month(100, "year", SYNC)).start();
         let (first, _) = (reservation(&hold(&server, 40)), hold(&server, 30));
-        settle(&server, &first, r#"{"input_tokens": 50}"#);
+        settle(&server, &first, r#"{"input_tokens": 50, "output_tokens": 0}"#);
         server = world.change(server, &month(60, "year", ""));
         let over = ask(&server, ALICE, "main/big", "");
         assert_eq!((code(&over), stands(&over, "b")), ("budget_exceeded", pair("50", "30")));
@@ -71,7 +71,7 @@ fn a_limit_that_comes_again_finds_its_meter() {
         server = world.change(server, "users: [{ id: carol }]\n");
         assert_eq!(ask(&server, ALICE, "main/big", "")["limits"], serde_json::json!([]));
         // What was held is settled while the limit is away.
-        assert_eq!(settle(&server, &held, r#"{"input_tokens": 30}"#).status, 200);
+        assert_eq!(settle(&server, &held, r#"{"input_tokens": 30, "output_tokens": 0}"#).status, 200);
         server = world.change(server, &month(100, "year", ""));
         assert_eq!(standing(&server, "b"), pair("30", "0"));
     });
@@ -88,7 +88,7 @@ fn another_period_begins_anew() {
             assert_eq!(standing(&server, "b"), pair("0", "0"), "{other}");
         }
         assert_eq!(code(&hold(&server, 100)), "permitted");
-        assert_eq!(settle(&server, &held, r#"{"input_tokens": 1}"#).status, 200);
+        assert_eq!(settle(&server, &held, r#"{"input_tokens": 1, "output_tokens": 0}"#).status, 200);
         assert_eq!(standing(&server, "b"), pair("0", "100"));
         server = world.change(server, &month(100, "year", SYNC));
         assert_eq!(standing(&server, "b"), pair("1", "0"));
@@ -102,15 +102,16 @@ fn a_restart_keeps_meters_and_answers() {
     let held = reservation(&hold(&server, 40));
     let keyed = question(ALICE, "main/big", &format!("{}, \"idempotency_key\": \"k\"", crate::tokens_of(5)));
     let answered = server.post("/is_authorized", &keyed).body;
-    let settled = settle(&server, &reservation(&hold(&server, 10)), r#"{"input_tokens": 7}"#);
+    let settled = settle(&server, &reservation(&hold(&server, 10)), r#"{"input_tokens": 7, "output_tokens": 0}"#);
     assert_eq!(settled.status, 200);
     let server = crate::setup(&limits).start_in(server.crash());
     assert_eq!(standing(&server, "b"), pair("7", "45"));
     assert_eq!(server.post("/is_authorized", &keyed).body, answered);
     assert_eq!(
-        settle(&server, settled.json()["reservation"].as_str().unwrap(), r#"{"input_tokens": 7}"#).body,
+        settle(&server, settled.json()["reservation"].as_str().unwrap(), r#"{"input_tokens": 7, "output_tokens": 0}"#)
+            .body,
         settled.body
     );
-    assert_eq!(settle(&server, &held, r#"{"input_tokens": 40}"#).status, 200);
+    assert_eq!(settle(&server, &held, r#"{"input_tokens": 40, "output_tokens": 0}"#).status, 200);
     assert_eq!(standing(&server, "b"), pair("47", "5"));
 }

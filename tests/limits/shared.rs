@@ -52,11 +52,11 @@ fn store_fails(slow: bool) {
     }
     assert_eq!(code(&hold(&server, 1)), "store_unavailable");
     assert_eq!(code(&ask(&server, ALICE, "main/big", "")), "store_unavailable");
-    assert_eq!(settle(&server, &kept, r#"{"input_tokens": 40}"#).status, 503);
+    assert_eq!(settle(&server, &kept, r#"{"input_tokens": 40, "output_tokens": 0}"#).status, 503);
     let local = reservation(&hold_small(&server, 4));
     assert_eq!(code(&hold_small(&server, 3)), "permitted");
     assert_eq!(code(&hold_small(&server, 1)), "budget_exceeded");
-    assert_eq!(settle(&server, &local, r#"{"input_tokens": 6}"#).status, 200);
+    assert_eq!(settle(&server, &local, r#"{"input_tokens": 6, "output_tokens": 0}"#).status, 200);
     let says = |what: &'static str| move |server: &Server| server.log().contains(what);
     server.until("it says so", says("warning: meters are in a Redis, and the store does not answer"));
     if slow {
@@ -73,7 +73,7 @@ fn store_fails(slow: bool) {
     // What was settled meanwhile is charged.
     let of_small = |server: &Server| stands(&ask(server, ALICE, "main/small", ""), "soft");
     server.until("it is charged", |server| of_small(server).0 == "6");
-    assert_eq!(settle(&server, &kept, r#"{"input_tokens": 40}"#).status, 200);
+    assert_eq!(settle(&server, &kept, r#"{"input_tokens": 40, "output_tokens": 0}"#).status, 200);
     assert_eq!(of_big(&server), pair("40", "0"));
     server.until("nothing of it is held", |server| of_small(server) == pair("6", "0"));
 }
@@ -208,7 +208,7 @@ fn a_replica_that_has_all_takes_over_and_one_that_has_less_is_refused() {
         until_back(server);
     }
     assert_eq!(stands(&ask(&other, ALICE, "main/big", ""), "hard"), pair("0", "40"));
-    assert_eq!(settle(&other, &kept, r#"{"input_tokens": 30}"#).status, 200);
+    assert_eq!(settle(&other, &kept, r#"{"input_tokens": 30, "output_tokens": 0}"#).status, 200);
     assert_eq!(code(&hold(&one, 60)), "permitted");
     assert_eq!(code(&hold(&one, 1)), "budget_exceeded");
 
@@ -353,7 +353,7 @@ fn a_cluster_goes_on_when_the_one_that_has_the_meters_is_gone() {
         until_back(server);
     }
     assert_eq!(stands(&ask(&other, ALICE, "main/big", ""), "hard"), pair("0", "40"));
-    assert_eq!(settle(&other, &kept, r#"{"input_tokens": 25}"#).status, 200);
+    assert_eq!(settle(&other, &kept, r#"{"input_tokens": 25, "output_tokens": 0}"#).status, 200);
     assert_eq!(code(&hold(&one, 66)), "budget_exceeded");
     assert_eq!(code(&hold(&one, 65)), "permitted");
 }

@@ -12,7 +12,7 @@ use tollgate::meter::{
     Alert, Charge, Closed, Held, Hold, Limit, MeterKey, Mode, OnExpiry, Reservation, ReservationId, Standing, State,
     Usage,
 };
-use tollgate::model::Timestamp;
+use tollgate::model::{Amount, Timestamp};
 
 use crate::kernel::{Home, Kernel, Slot};
 use crate::world::BEGIN;
@@ -273,6 +273,17 @@ impl Meters for Link {
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         let what = said(|| format!("settle {id} {usage:?}"));
         let call = move |store: &Store| store.with(|memory| memory.settle(id, usage, now));
+        Later::pending(self.ask(what, call, |error| Err(error.into())))
+    }
+
+    fn settle_unknown(
+        &self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Later<Result<Closed, CloseError>> {
+        let (what, charged) = (said(|| format!("settle {id} unknown {charged:?}")), charged.to_vec());
+        let call = move |store: &Store| store.with(|memory| memory.settle_unknown(id, &charged, now));
         Later::pending(self.ask(what, call, |error| Err(error.into())))
     }
 

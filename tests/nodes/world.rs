@@ -9,8 +9,8 @@ use tollgate::edge::store::background::Background;
 use tollgate::edge::store::{Fallback, Leases, Work};
 use tollgate::gate::{CloseError, HoldError, Later, Meters};
 use tollgate::meter::{
-    Charge, Closed, Durability, Hold, Lease, LedgerError, Limit, Measure, Mode, OnExpiry, OnStoreError, ReservationId,
-    Spending, Standing, State, Unpriced, Usage,
+    Charge, Closed, Durability, Hold, Lease, LedgerError, Limit, Measure, Mode, OnExpiry, OnMissingUsage, OnStoreError,
+    ReservationId, Spending, Standing, State, Unpriced, Usage,
 };
 use tollgate::model::{Amount, Every, Period, Timestamp, Unit};
 
@@ -271,6 +271,7 @@ impl World {
             resource: "Model::\"a/m\"".parse().unwrap(),
             permitted: Box::default(),
             price: None,
+            if_unknown: Box::default(),
         };
         let spending = Arc::new(spending);
         let mut tries = 1 + usize::from(key.is_some()) * 2;
@@ -283,6 +284,7 @@ impl World {
                 charges: charges.clone(),
                 ttl_ms,
                 idempotency: key.map(|key| (format!("k{key}").into(), [7; 32])),
+                most_open: None,
             };
             let done = self.ask(node, |meters, now| meters.hold(hold, now)).await;
             kernel.note(u64::from(matches!(done, Some(Ok(_)))));
@@ -292,7 +294,7 @@ impl World {
                     assert!(!refused.shortfalls.is_empty(), "a refusal has its reason");
                     return;
                 }
-                Some(Err(HoldError::KeyTaken)) => return,
+                Some(Err(HoldError::KeyTaken | HoldError::TooManyOpen)) => return,
                 Some(Err(HoldError::Store(_))) => {}
                 None => {
                     let mut unheard = self.unheard.lock().unwrap();
@@ -534,10 +536,12 @@ impl World {
                 resource: "Model::\"a/m\"".parse().unwrap(),
                 permitted: Box::default(),
                 price: None,
+                if_unknown: Box::default(),
             }),
             charges: vec![Charge { limit: Arc::clone(&self.limits[EVER]), subject: None, amount }],
             ttl_ms: 4_000,
             idempotency: None,
+            most_open: None,
         };
         let node = self.kernel.below(self.nodes.len());
         for (amount, fits) in [(remaining.plus(Amount::ONE).unwrap(), false), (remaining, true)] {
@@ -600,6 +604,7 @@ fn limits(kernel: &Kernel, most_amount: i64) -> Vec<Arc<Limit>> {
             on_store_error: if permits && counts_tokens { permit } else { OnStoreError::Forbid },
             durability: Durability::Sync,
             unpriced: Unpriced::Forbid,
+            on_missing_usage: OnMissingUsage::ChargeHold,
             lease: (!matches!(number, PLAIN | PLACES)).then_some(lease),
         })
     });

@@ -155,6 +155,74 @@ fn property_compiled_rules_say_in_cedar_what_the_index_says() {
     });
 }
 
+/// What `compile` prints, beside the same people and models, decides as the bundle does; also where nobody declares the
+/// accounts and models that rules name, so that it stands beside people alone.
+#[test]
+fn property_compiled_rules_fed_back_decide_the_same() {
+    hold("compiled rules fed back", |tape, trial| {
+        let world = World::draw(tape);
+        let world = if tape.chance(50) { world.of_people() } else { world };
+        let files = world.files(tape, 1);
+        let source = trial.load(&files)?.snapshot;
+        let mut beside = world.without_rules().files(tape, 2);
+        beside.push(("compiled.cedar".to_owned(), source.to_cedar()));
+        let again = trial.load(&beside)?.snapshot;
+        for _ in 0..40 {
+            trial.asked();
+            let (facts, request) = world.request(tape);
+            let (left, right) = (decided(&source, &facts, &request), decided(&again, &facts, &request));
+            prop_assert_eq!(gist(&left), gist(&right), "{:?} {:?}\n{}", request, facts, texts(&beside));
+        }
+        Ok(())
+    });
+}
+
+/// A group that nobody declares does not load, wherever it is named: nobody could be in it.
+#[test]
+fn property_groups_that_nobody_declares_do_not_load() {
+    hold("undeclared groups", |tape, trial| {
+        let world = World::draw(tape);
+        let group = *tape.pick(&["Team::\"none\"", "Org::\"none\"", "ModelGroup::\"none\"", "Router::\"none\""]);
+        let variable = if group.starts_with(['T', 'O']) { "principal" } else { "resource" };
+        let kind = if group.starts_with('R') { "Router" } else { "Model" };
+        let test = format!("({variable} in {group} || context.budget.used_percent < 0)");
+        let policy =
+            |test: &str| format!("forbid(principal, action in Action::\"use\", resource is {kind}) when {test};\n");
+        let rule = |key: &str| {
+            let what = if kind == "Router" { "routers" } else { "models" };
+            format!("authz_rules:\n  - {{effect: forbid, users: \"*\", {what}: \"*\", {key}: '{test}'}}\n")
+        };
+        let (path, text) = match tape.below(5) {
+            0 => ("own.yaml", rule("when")),
+            1 => ("own.yaml", rule("unless")),
+            2 => ("own.cedar", policy(&format!("{{ {test} }}"))),
+            3 => (
+                "own.cedar",
+                policy(&format!("{{ context.stream == true }} unless {{ {test} }}"))
+                    .replace("context.stream == true", "true"),
+            ),
+            _ if variable == "principal" => ("own.cedar", format!("forbid(principal in {group}, action, resource);\n")),
+            _ => ("own.cedar", format!("forbid(principal, action, resource in {group});\n")),
+        };
+        let mut files = world.files(tape, 2);
+        files.push((path.to_owned(), text));
+        trial.asked();
+        let problems = match trial.loader.borrow_mut().load(&bundle(&files)) {
+            Ok(_) => return Err(TestCaseError::fail(format!("it loads\n{}", texts(&files)))),
+            Err(problems) => problems,
+        };
+        let told_of = |problem: &Problem| {
+            let line = problem.source_line.as_deref().unwrap_or_default();
+            let from = line.char_indices().nth(problem.place.column as usize - 1).map_or("", |(at, _)| &line[at..]);
+            problem.code == tollgate::policy::ProblemCode::UnknownReference
+                && &*problem.file == path
+                && from.starts_with(group)
+        };
+        prop_assert!(problems.iter().any(told_of), "{}\n{}", told(&problems), texts(&files));
+        Ok(())
+    });
+}
+
 #[test]
 fn property_order_of_files_and_rules_does_not_matter() {
     hold("order", |tape, trial| {
@@ -250,6 +318,11 @@ fn edit(tape: &mut Tape, files: &mut Vec<(String, String)>) {
         1 => files.push((format!("n{}.yaml", tape.below(3)), "authz_rules:\n  - {users: \"*\", models: \"*\"}\n".into())),
         2 => files[at].1.push_str("nonsense: [\n"),
         3 => files[at] = with_limits(tape, &world, 1).remove(0),
+        4 if tape.chance(50) => files.push((
+            "own.cedar".into(),
+            "forbid(principal, action, resource) when { context.budget.used_percent > 90 && resource in ProviderAccount::\"hub\" };"
+                .into(),
+        )),
         4 => files.push((
             "own.cedar".into(),
             "permit(principal in User::\"u1\", action == Action::\"chat\", resource) when { resource.tags.contains(\"eu\") };"

@@ -192,9 +192,31 @@ fn does(actions: &[String], action: &str) -> bool {
     actions.iter().any(use_or)
 }
 
-fn holds(cond: &Cond, facts: &Facts, request: &Request, who: &Who, tagged: &BTreeSet<String>) -> Result<bool, ()> {
-    let also = |cond: &Cond| holds(cond, facts, request, who, tagged);
+/// What a condition is looked at with.
+struct Seen<'a> {
+    world: &'a World,
+    facts: &'a Facts,
+    request: &'a Request,
+    who: &'a Who,
+    what: &'a What,
+    tagged: &'a BTreeSet<String>,
+}
+
+fn holds(cond: &Cond, seen: &Seen<'_>) -> Result<bool, ()> {
+    let also = |cond: &Cond| holds(cond, seen);
+    let Seen { world, facts, request, who, what, tagged } = seen;
+    let model = match what {
+        What::Model(name) => Some(name),
+        What::Router(_) => None,
+    };
     Ok(match cond {
+        Cond::InUser(user) => who.user.as_ref() == Some(user),
+        Cond::InAccount(account) => model.is_some_and(|name| name.split('/').next() == Some(account)),
+        Cond::InGroup(id) => {
+            let group = world.groups.iter().find(|group| group.id == *id).unwrap();
+            model.is_some_and(|name| group.models.iter().any(|entry| means(world, entry, name)))
+        }
+        Cond::IsModel(wanted) => model == Some(wanted),
         Cond::Used(percent) => facts.budget.used_percent < *percent,
         Cond::PrincipalTag(tag) => who.tags.contains(tag),
         Cond::ResourceTag(tag) => tagged.contains(tag),
@@ -290,7 +312,8 @@ pub fn decide(world: &World, facts: &Facts, request: &Request) -> Said {
         if !(acts && names_who(rule, &who) && names_what(world, rule, &what)) {
             continue;
         }
-        match all_hold(rule, |cond| holds(cond, facts, request, &who, &tagged)) {
+        let seen = Seen { world, facts, request, who: &who, what: &what, tagged: &tagged };
+        match all_hold(rule, |cond| holds(cond, &seen)) {
             Ok(true) => drop(if rule.forbid { &mut forbids } else { &mut permits }.insert(rule.id.clone())),
             Ok(false) => {}
             Err(()) => {

@@ -71,7 +71,7 @@ fn thing(tape: &mut Tape) -> String {
         3 | 4 => folder(tape),
         5 => place(tape),
         6 => "Router::\"c0\"".to_owned(),
-        _ => format!("Model::\"{}/{}\"", tape.pick(&["a0", "wild"]), tape.pick(&["m0", "x/m1"])),
+        _ => format!("Model::\"{}/{}\"", tape.pick(&["a0", "wild", "hub"]), tape.pick(&["m0", "x/m1"])),
     }
 }
 
@@ -80,7 +80,7 @@ fn container(tape: &mut Tape) -> String {
     match tape.below(7) {
         0 | 1 => folder(tape),
         2 => place(tape),
-        3 => format!("ProviderAccount::\"{}\"", tape.pick(&["a0", "wild"])),
+        3 => format!("ProviderAccount::\"{}\"", tape.pick(&["a0", "wild", "hub"])),
         4 => format!("ModelGroup::\"g{}\"", tape.below(2)),
         _ => thing(tape),
     }
@@ -232,6 +232,7 @@ impl Writer<'_> {
             2 => format!("action == Action::\"{}\"", self.tape.pick(&ACTIONS)),
             3 => format!("action in Action::\"{}\"", self.tape.pick(&GROUPS)),
             4 => format!("Action::\"{}\" in Action::\"{}\"", self.tape.pick(&ACTIONS), self.tape.pick(&GROUPS)),
+            5 if self.tape.chance(40) => format!("{} in {}", thing(self.tape), container(self.tape)),
             5 => format!("{} in {}", user(self.tape), place(self.tape)),
             6 => format!("{}.tags.contains(\"{}\")", user(self.tape), self.text()),
             7 => format!("{}.owner == principal", doc(self.tape)),
@@ -309,6 +310,7 @@ impl Writer<'_> {
             4 => format!("(context.metadata.hasTag(\"k\") && context.metadata.getTag(\"k\") == \"{}\")", self.text()),
             5 => "context.now < datetime(\"2026-03-01\")".to_owned(),
             6 => format!("resource.tags.contains(\"{}\")", self.text()),
+            7 if self.tape.chance(50) => format!("resource in {}", container(self.tape)),
             7 => format!("resource.name like \"{}\"", self.tape.pick(&["a0/*", "*m*", "wild/x/m1"])),
             _ => "Metadata::\"request\".hasTag(\"k\")".to_owned(),
         }
@@ -441,7 +443,7 @@ impl Question {
         };
         let resource = match (action, tape.below(10)) {
             ("talk" | "chat", _) => {
-                format!("Model::\"{}/{}\"", tape.pick(&["a0", "wild"]), tape.pick(&["m0", "x/m1", "new"]))
+                format!("Model::\"{}/{}\"", tape.pick(&["a0", "wild", "hub"]), tape.pick(&["m0", "x/m1", "new"]))
             }
             ("read" | "peek" | "write", 0..=2) => folder(tape),
             ("write", 3) => format!("Team::\"t{}\"", tape.below(4)),
@@ -497,6 +499,69 @@ fn load_valid(loader: &mut Loader, files: &mut Vec<(String, String)>) -> Result<
     loader.load(&bundle(files)).map(Some).map_err(|problems| told(&problems))
 }
 
+/// The groups that policies may name and that `world` does not declare.
+fn missing_groups(world: &World) -> String {
+    let ids = |section: &str, letter: &str, count: usize, known: Vec<&String>, rest: &str| {
+        let missing = (0..count).map(|number| format!("{letter}{number}")).filter(|id| !known.contains(&id));
+        let items: String = missing.map(|id| format!("  - {{id: {id}{rest}}}\n")).collect();
+        if items.is_empty() { items } else { format!("{section}:\n{items}") }
+    };
+    let models = ", models: [\"wild/m0\", \"*/x/*\"]";
+    [
+        ids("orgs", "o", 3, world.orgs.iter().map(|org| &org.id).collect(), ""),
+        ids("teams", "t", 5, world.teams.iter().map(|team| &team.id).collect(), ""),
+        ids("model_groups", "g", 2, world.groups.iter().map(|group| &group.id).collect(), models),
+        ids("routers", "c", 1, world.routers.iter().map(|router| &router.id).collect(), models),
+    ]
+    .concat()
+}
+
+/// Loads what is printed of the rules beside everything else, and asks both.
+fn fed_back(
+    loader: &mut Loader,
+    snapshot: &Snapshot,
+    files: &[(String, String)],
+    questions: &[Question],
+) -> Result<(), String> {
+    let mut beside: Vec<(String, String)> = Vec::new();
+    for (path, text) in files.iter().filter(|(path, _)| !path.ends_with(".cedar")) {
+        let text = text.split_once("authz_rules:").map_or(text.as_str(), |(before, after)| {
+            // Sections are written in the order of their names, so that others may follow.
+            assert!(!before.is_empty() || !after.is_empty());
+            before
+        });
+        let after: String = files
+            .iter()
+            .find(|(known, _)| known == path)
+            .and_then(|(_, text)| text.split_once("authz_rules:"))
+            .map(|(_, after)| {
+                after
+                    .lines()
+                    .skip(1)
+                    .skip_while(|line| line.starts_with("  - "))
+                    .map(|line| format!("{line}\n"))
+                    .collect()
+            })
+            .unwrap_or_default();
+        beside.push((path.clone(), format!("{text}{after}")));
+    }
+    beside.push(("compiled.cedar".to_owned(), snapshot.to_cedar()));
+    let again = loader.load(&bundle(&beside)).map_err(|problems| format!("{}{}", told(&problems), texts(&beside)))?;
+    let again = again.snapshot;
+    for Question { principal, action, resource, context } in questions {
+        let facts = Facts::at(now());
+        let request =
+            tollgate::Request::new(uid_of(principal), *action, uid_of(resource)).with_context(context.clone());
+        let said =
+            |snapshot: &Snapshot| tollgate::gate::decide(snapshot, &facts, &request).map(|made| super::gist(&made));
+        let (one, other) = (said(snapshot).ok(), said(&again).ok());
+        if one != other {
+            return Err(format!("{principal} {action} {resource}: {one:?}, fed back {other:?}\n{}", texts(&beside)));
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn property_native_policies_are_decided_as_cedar_decides_them() {
     let (valid, drawn, matched) = (std::cell::Cell::new(0), std::cell::Cell::new(0), std::cell::Cell::new(0));
@@ -506,6 +571,10 @@ fn property_native_policies_are_decided_as_cedar_decides_them() {
         world.rules.truncate(1);
         world.keys.clear();
         let mut files = world.files(tape, 1);
+        // Mostly all groups are there that policies name: one that names another is no valid policy.
+        if tape.chance(75) {
+            files.push(("groups.yaml".to_owned(), missing_groups(&world)));
+        }
         files.push(("own.cedarschema".to_owned(), SCHEMA.to_owned()));
         files.push(("own.entities.json".to_owned(), Value::Array(entities(tape, &world)).to_string()));
         let mut texts_of: Vec<String> = Vec::new();
@@ -543,6 +612,7 @@ fn property_native_policies_are_decided_as_cedar_decides_them() {
         compare(&snapshot, &PolicySet::from_policies(again).unwrap(), &questions, rule).map_err(|wrong| {
             TestCaseError::fail(format!("as printed: {wrong}\n{}\n{}", snapshot.to_cedar(), texts(&files)))
         })?;
+        fed_back(&mut trial.loader.borrow_mut(), &snapshot, &files, &questions).map_err(TestCaseError::fail)?;
         // And all of them, valid or not, below the validating load.
         let all: PolicySet = texts_of.concat().parse().map_err(|error| TestCaseError::fail(format!("{error:?}")))?;
         let everything = snapshot.entities().map(|entity| cedar_policy::Entity::from(entity.as_ref().clone()));

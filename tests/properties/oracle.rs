@@ -67,7 +67,7 @@ impl<'a> Oracle<'a> {
             let known = self.entities.get(&entity.uid()).is_some() || own.iter().any(|one| one.uid() == entity.uid());
             // A principal that nobody declares is there, if its type is one that the crate knows to fill.
             if !known {
-                own.push(entity);
+                own.push(in_its_account(entity));
             }
         }
         if action.tollgate_context {
@@ -143,6 +143,23 @@ fn told(context: &Map<String, Value>, facts: &Facts) -> Map<String, Value> {
     members.insert("limits".to_owned(), json!({}));
     members.insert("auth".to_owned(), json!({"method": "asserted"}));
     members
+}
+
+/// A model is in its account, which is what stands before the first `/` of its name: by the documentation, whoever names
+/// either of them.
+fn in_its_account(entity: cedar_policy::Entity) -> cedar_policy::Entity {
+    let uid = entity.uid();
+    let Some((account, _)) = uid.id().unescaped().split_once('/').filter(|_| uid.type_name().basename() == "Model")
+    else {
+        return entity;
+    };
+    let mut json = entity.to_json_value().unwrap();
+    let parent = json!({"type": "ProviderAccount", "id": account});
+    let parents = json["parents"].as_array_mut().unwrap();
+    if !parents.contains(&parent) {
+        parents.push(parent);
+    }
+    cedar_policy::Entity::from_json_value(json, None).unwrap()
 }
 
 fn metadata(context: &Map<String, Value>) -> cedar_policy::Entity {

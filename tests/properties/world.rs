@@ -12,6 +12,8 @@ const INSTANTS: [&str; 3] = ["2026-02-01T00:00:00Z", NOW, "2026-03-01T00:00:00.0
 pub const TAGS: [&str; 4] = ["gpu", "eu", "pilot", "x y"];
 const ROLES: [&str; 3] = ["admin", "on-call", "dev"];
 pub const USES: [&str; 8] = ["chat", "complete", "embed", "image", "audio", "rerank", "moderate", "list"];
+/// Accounts that rules and requests name. Some are declared in some bundles, and some only conditions name.
+pub const ACCOUNTS: [&str; 6] = ["a0", "a1", "a2", "wild", "hub", "hub2"];
 const SHORT: [&str; 6] = ["m0", "m1", "mini", "x/m0", "x/m1", "M0"];
 const PATTERNS: [&str; 10] = ["*/m0", "*/m*", "a*/m1", "a0/x/*", "*/*", "*/x/*", "a0/m*", "a1/*i*", "*", "wild*/*0"];
 
@@ -79,6 +81,11 @@ pub enum Cond {
     Role(String),
     TeamRole(String),
     InTeam(String),
+    /// A user, who need not be declared, or a key of that user.
+    InUser(String),
+    InAccount(String),
+    InGroup(String),
+    IsModel(String),
     Tokens(i64),
     Meta(String, String),
     Overflow,
@@ -108,6 +115,7 @@ pub struct Rule {
     pub unless: Vec<Cond>,
 }
 
+/// Everything of a bundle. Rules name what [`World::files`] declares and what nobody declares.
 #[derive(Debug, Clone, Default)]
 pub struct World {
     pub orgs: Vec<Group>,
@@ -224,9 +232,9 @@ impl World {
         let aliases: Vec<String> = self.aliases().map(|(alias, _)| alias).collect();
         match tape.below(10) {
             0 | 1 => tape.pick(&PATTERNS[..8]).to_string(),
-            2 | 3 => format!("{}/*", tape.pick(&["a0", "a1", "a2", "wild"])),
+            2 | 3 => format!("{}/*", tape.pick(&ACCOUNTS)),
             4 if !aliases.is_empty() => tape.pick(&aliases).clone(),
-            _ => format!("{}/{}", tape.pick(&["a0", "a1", "a2", "wild"]), tape.pick(&SHORT)),
+            _ => format!("{}/{}", tape.pick(&ACCOUNTS[..5]), tape.pick(&SHORT)),
         }
     }
 
@@ -333,19 +341,25 @@ impl World {
     fn condition(&self, tape: &mut Tape, depth: usize) -> Cond {
         let tag = |tape: &mut Tape| (*tape.pick(&TAGS)).to_owned();
         let team = |tape: &mut Tape| format!("t{}", tape.below(5));
+        let model = |tape: &mut Tape| format!("{}/{}", tape.pick(&ACCOUNTS), tape.pick(&SHORT));
         let boxed = |tape: &mut Tape| Box::new(self.condition(tape, depth - 1));
-        match tape.below(if depth > 0 { 14 } else { 9 }) {
+        match tape.below(if depth > 0 { 18 } else { 13 }) {
             0 | 1 => Cond::Used(*tape.pick(&[50, 80, 100])),
             2 => Cond::PrincipalTag(tag(tape)),
             3 => Cond::ResourceTag(tag(tape)),
             4 => Cond::Role((*tape.pick(&ROLES)).to_owned()),
             5 => Cond::TeamRole(format!("{}:{}", team(tape), tape.pick(&ROLES))),
-            6 => Cond::InTeam(team(tape)),
+            // A team or a group that nobody declares does not load.
+            6 if !self.teams.is_empty() => Cond::InTeam(tape.pick(&self.teams).id.clone()),
+            9 if !self.groups.is_empty() => Cond::InGroup(tape.pick(&self.groups).id.clone()),
+            6 | 9 | 10 => Cond::InAccount((*tape.pick(&ACCOUNTS)).to_owned()),
+            11 => Cond::InUser(format!("u{}", tape.below(9))),
+            12 => Cond::IsModel(model(tape)),
             7 => Cond::Tokens(*tape.pick(&[10, 100, 1000])),
             8 if tape.chance(50) => Cond::Meta("env".to_owned(), (*tape.pick(&["prod", "dev"])).to_owned()),
             8 => Cond::Overflow,
-            9 => Cond::Not(boxed(tape)),
-            10 | 11 => Cond::And(boxed(tape), boxed(tape)),
+            13 => Cond::Not(boxed(tape)),
+            14 | 15 => Cond::And(boxed(tape), boxed(tape)),
             _ => Cond::Or(boxed(tape), boxed(tape)),
         }
     }
@@ -355,7 +369,7 @@ impl World {
         let principal = match tape.below(6) {
             0 => format!("Service::\"s{}\"", tape.below(3)),
             1 | 2 => format!("ApiKey::\"k{}\"", tape.below(4)),
-            _ => format!("User::\"u{}\"", tape.below(6)),
+            _ => format!("User::\"u{}\"", tape.below(9)),
         };
         let resource = if tape.chance(12) {
             format!("Router::\"c{}\"", tape.below(3))
@@ -391,8 +405,43 @@ impl World {
             0 if !aliases.is_empty() => tape.pick(&aliases).clone(),
             1 => (*tape.pick(&["m0", "nothing", "/m0", "a0/", "a0/m0/", "a0//m0", "al", "a0-evil/m0"])).to_owned(),
             2..=5 if !declared.is_empty() => tape.pick(&declared).clone(),
-            _ => format!("{}/{}", tape.pick(&["a0", "a1", "a2", "wild"]), tape.pick(&SHORT)),
+            _ => format!("{}/{}", tape.pick(&ACCOUNTS), tape.pick(&SHORT)),
         }
+    }
+
+    /// The same people and models without rules, as `compile` wants them beside what it prints.
+    pub fn without_rules(&self) -> Self {
+        Self { rules: Vec::new(), ..self.clone() }
+    }
+
+    /// The same without accounts, groups, routers and whatever must have them: people alone, and rules that name accounts
+    /// and models which nobody declares.
+    pub fn of_people(mut self) -> Self {
+        fn no_groups(cond: &mut Cond) {
+            match cond {
+                Cond::InGroup(_) => *cond = Cond::InAccount("hub".to_owned()),
+                Cond::Not(inner) => no_groups(inner),
+                Cond::And(left, right) | Cond::Or(left, right) => {
+                    no_groups(left);
+                    no_groups(right);
+                }
+                _ => {}
+            }
+        }
+        let named: Vec<String> = self.aliases().map(|(alias, _)| alias).collect();
+        self.accounts.clear();
+        self.groups.clear();
+        self.routers.clear();
+        self.keys.clear();
+        for rule in &mut self.rules {
+            rule.models.retain(|model| !named.contains(model));
+            (rule.groups, rule.routers, rule.model_tags) = (Vec::new(), Vec::new(), Vec::new());
+            if rule.models.is_empty() && rule.accounts.is_empty() {
+                rule.models = vec!["hub/*".to_owned(), "*/x/*".to_owned()];
+            }
+            rule.when.iter_mut().chain(&mut rule.unless).for_each(no_groups);
+        }
+        self
     }
 
     /// The bundle as files, everything in one of `count` of them.
@@ -589,6 +638,9 @@ impl Rule {
     }
 }
 
+/// What never holds, and Cedar does not know that.
+const NEVER: &str = "context.budget.used_percent < 0";
+
 impl Cond {
     pub fn cedar(&self) -> String {
         match self {
@@ -598,6 +650,13 @@ impl Cond {
             Self::Role(role) => format!("principal.roles.contains({role:?})"),
             Self::TeamRole(role) => format!("principal.team_roles.contains({role:?})"),
             Self::InTeam(team) => format!("principal in Team::{team:?}"),
+            // Each with something that may hold whatever the rule names: a condition that cannot is refused.
+            Self::InUser(user) => format!("(principal in User::{user:?} || {NEVER})"),
+            Self::InAccount(account) => {
+                format!("(resource is Model && resource in ProviderAccount::{account:?} || {NEVER})")
+            }
+            Self::InGroup(group) => format!("(resource is Model && resource in ModelGroup::{group:?} || {NEVER})"),
+            Self::IsModel(model) => format!("(resource is Model && resource == Model::{model:?} || {NEVER})"),
             Self::Tokens(count) => format!("(context has input_tokens && context.input_tokens < {count})"),
             Self::Meta(name, value) => {
                 format!("(context.metadata.hasTag({name:?}) && context.metadata.getTag({name:?}) == {value:?})")

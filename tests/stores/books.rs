@@ -38,6 +38,7 @@ fn spent(number: u128, who: u64, what: u64) -> Hold {
         resource: format!("Model::\"open/model-{what}\"").parse().unwrap(),
         permitted: Box::default(),
         price: None,
+        if_unknown: Box::default(),
     };
     Hold { spending: Arc::new(spending), ..hold(number, &[]) }
 }

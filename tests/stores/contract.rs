@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tollgate::edge::store::{Embedded, Memory};
 use tollgate::gate::{CloseError, HoldError, Meters};
-use tollgate::meter::{Hold, LedgerError, Measure, State};
+use tollgate::meter::{Hold, LedgerError, Limit, Measure, Mode, Spending, State};
+use tollgate::model::{Period, Unit};
 
 use crate::leases::Leased;
 use crate::redis_server::Server;
@@ -20,11 +21,14 @@ const PROMISES: &[Promise] = &[
     ("every charge is held, or none", all_or_none),
     ("a look changes nothing", looks),
     ("what is settled is charged, the rest given back, once", settles),
+    ("a hold of nothing is refused where a limit is full", nothing_needs_room),
+    ("an unknown usage is charged what is stated, once", settles_the_unknown),
     ("what is released is given back, once", releases),
     ("what nobody settles is charged at its end", expires),
     (CORRECTED, corrects),
     ("an extension lasts", extends),
     ("what was answered can be answered again", answers),
+    ("a principal has no more open reservations than it may", few_of_one),
     ("a key names one thing, unless nobody was told of it", keys),
     ("spending without a reservation counts in full", records),
     ("unknown reservations are told", unknown),
@@ -135,6 +139,48 @@ fn settles(store: &dyn Meters) {
     assert_eq!(standing(store, &limit, "a", 9), (12, 0));
 }
 
+fn nothing_needs_room(store: &dyn Meters) {
+    let rate = |unit| Measure::Rate { unit, amount: amount(10), every_ms: 3_600_000 };
+    let limits = [
+        daily("day", 10),
+        limit("pace", rate(Unit::Requests), 10),
+        limit("tokens", rate(Unit::Tokens), 10),
+        limit(
+            "rolling",
+            Measure::Budget { unit: Unit::Tokens, period: Period::Rolling(86_400_000), carry_over_percent: 0 },
+            10,
+        ),
+    ];
+    for (number, limit) in (0_u128..).map(|number| number * 1000).zip(&limits) {
+        let nothing = [charge(limit, "a", 0)];
+        wait(store.hold(hold(number, &nothing), at(0))).unwrap();
+        wait(store.hold(hold(number + 1, &[charge(limit, "a", 10)]), at(0))).unwrap();
+        for again in 2..102 {
+            let refused = wait(store.hold(hold(number + again, &nothing), at(0)));
+            assert!(matches!(refused, Err(HoldError::Refused(_))), "{}: {refused:?}", limit.id);
+        }
+        assert!(wait(store.look(&[charge(limit, "a", 1)], at(0))).unwrap()[0].lack.is_some());
+        // A limit that only warns refuses nothing.
+        let warns = Arc::new(Limit { mode: Mode::Warn, ..(**limit).clone() });
+        wait(store.hold(hold(number + 200, &[charge(&warns, "a", 0)]), at(0))).unwrap();
+    }
+}
+
+fn settles_the_unknown(store: &dyn Meters) {
+    let (limit, other) = (daily("day", 10), daily("other", 10));
+    let both = [charge(&limit, "a", 8), charge(&other, "a", 8)];
+    wait(store.hold(hold(1, &both), at(0))).unwrap();
+    let stated = [amount(5), amount(0)];
+    let first = wait(store.settle_unknown(id(1), &stated, at(1))).unwrap();
+    assert_eq!(first.reservation.state, State::UsageUnknown);
+    assert_eq!(wait(store.reservation(id(1), at(1))).unwrap().unwrap().state, State::UsageUnknown);
+    assert_eq!(wait(store.settle_unknown(id(1), &stated, at(2))).unwrap().reservation, first.reservation);
+    let closed = Err(CloseError::Ledger(LedgerError::Closed(State::UsageUnknown)));
+    assert_eq!(wait(store.settle(id(1), tokens(3), at(3))), closed);
+    assert_eq!(wait(store.release(id(1), at(4))), closed);
+    assert_eq!((standing(store, &limit, "a", 5), standing(store, &other, "a", 5)), ((5, 0), (0, 0)));
+}
+
 fn releases(store: &dyn Meters) {
     let places = limit("places", Measure::Concurrency, 1);
     let one = [charge(&places, "a", 1)];
@@ -193,6 +239,36 @@ fn answers(store: &dyn Meters) {
     assert_eq!(wait(store.named("retry-7", at(2))).unwrap().unwrap().id, id(1));
     assert!(wait(store.named("retry-8", at(2))).unwrap().is_none());
     assert_eq!(wait(store.reservation(id(1), at(2))).unwrap().unwrap().state, State::Settled(tokens(1)));
+}
+
+fn few_of_one(store: &dyn Meters) {
+    let limit = daily("day", 100);
+    let of = |number, who: &str| {
+        let mut hold = hold(number, &[charge(&limit, "a", 1)]);
+        let spending = Spending { principal: who.parse().unwrap(), ..(*hold.spending).clone() };
+        (hold.spending, hold.most_open) = (Arc::new(spending), Some(2));
+        hold
+    };
+    let (alice, bob) = ("User::\"alice\"", "User::\"bob 1\"");
+    let held = |number, who, now| wait(store.hold(of(number, who), at(now)));
+    for number in [1, 2] {
+        held(number, alice, 0).unwrap();
+        held(10 + number, bob, 0).unwrap();
+    }
+    assert_eq!([held(3, alice, 1), held(13, bob, 1)], [Err(HoldError::TooManyOpen), Err(HoldError::TooManyOpen)]);
+    wait(store.settle(id(1), tokens(1), at(2))).unwrap();
+    wait(store.settle(id(1), tokens(1), at(2))).unwrap();
+    held(4, alice, 3).unwrap();
+    assert_eq!(held(5, alice, 3), Err(HoldError::TooManyOpen));
+    wait(store.release(id(11), at(3))).unwrap();
+    held(14, bob, 3).unwrap();
+    // What expires is open no longer.
+    for number in [6, 7] {
+        held(number, alice, 70_000).unwrap();
+    }
+    assert_eq!(held(8, alice, 70_000), Err(HoldError::TooManyOpen));
+    // Spending that was not held is over.
+    wait(store.record(of(20, alice), tokens(1), at(70_000))).unwrap();
 }
 
 fn keys(store: &dyn Meters) {

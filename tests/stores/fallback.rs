@@ -9,7 +9,7 @@ use tollgate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use tollgate::meter::{
     Alert, Charge, Closed, Held, Hold, Limit, Measure, OnStoreError, Reservation, ReservationId, State, Usage,
 };
-use tollgate::model::{Timestamp, Unit};
+use tollgate::model::{Amount, Timestamp, Unit};
 
 use crate::{amount, at, charge, daily, hold, id, limit, tokens, wait};
 
@@ -44,6 +44,14 @@ impl Meters for Fails {
     }
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         self.or(|store| store.settle(id, usage, now), |error| Err(error.into()))
+    }
+    fn settle_unknown(
+        &self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Later<Result<Closed, CloseError>> {
+        self.or(|store| store.settle_unknown(id, charged, now), |error| Err(error.into()))
     }
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         self.or(|store| store.release(id, now), |error| Err(error.into()))

@@ -9,7 +9,7 @@ use tollgate::meter::{
     Alert, Charge, Closed, Held, Hold, Lease, LedgerError, Limit, Measure, OnExpiry, Reservation, ReservationId, State,
     Usage,
 };
-use tollgate::model::{Period, Timestamp, Unit};
+use tollgate::model::{Amount, Period, Timestamp, Unit};
 
 use crate::{amount, at, charge, daily, hold, id, limit, tokens, wait};
 
@@ -55,6 +55,14 @@ impl Meters for Leased {
     }
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         self.0.settle(id, usage, now)
+    }
+    fn settle_unknown(
+        &self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Later<Result<Closed, CloseError>> {
+        self.0.settle_unknown(id, charged, now)
     }
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         self.0.release(id, now)

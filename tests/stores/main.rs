@@ -27,7 +27,8 @@ use std::sync::Arc;
 
 use tollgate::gate::Later;
 use tollgate::meter::{
-    Charge, Durability, Hold, Limit, Measure, Mode, OnExpiry, OnStoreError, ReservationId, Spending, Unpriced, Usage,
+    Charge, Durability, Hold, Limit, Measure, Mode, OnExpiry, OnMissingUsage, OnStoreError, ReservationId, Spending,
+    Unpriced, Usage,
 };
 use tollgate::model::{Amount, Every, Period, Timestamp, Unit};
 
@@ -59,6 +60,7 @@ pub fn limit(id: &str, measure: Measure, cap: u64) -> Arc<Limit> {
         on_store_error: OnStoreError::Forbid,
         durability: Durability::Sync,
         unpriced: Unpriced::Forbid,
+        on_missing_usage: OnMissingUsage::ChargeHold,
         lease: None,
     })
 }
@@ -82,8 +84,16 @@ pub fn hold(number: u128, charges: &[Charge]) -> Hold {
         resource: "Model::\"openai-main/gpt-4o\"".parse().unwrap(),
         permitted: Box::default(),
         price: None,
+        if_unknown: Box::default(),
     };
-    Hold { id: id(number), spending: Arc::new(spending), charges: charges.to_vec(), ttl_ms: 60_000, idempotency: None }
+    Hold {
+        id: id(number),
+        spending: Arc::new(spending),
+        charges: charges.to_vec(),
+        ttl_ms: 60_000,
+        idempotency: None,
+        most_open: None,
+    }
 }
 
 pub fn tokens(number: u64) -> Usage {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tollgate::edge::store::{Redis, RedisError, RedisOptions};
+use tollgate::edge::store::{EvictionCheck, Redis, RedisError, RedisOptions, Secret};
 use tollgate::gate::{CloseError, HoldError, Meters, StoreError};
 use tollgate::meter::{Limit, Measure};
 use tollgate::model::Unit;
@@ -304,12 +304,109 @@ fn redis_counts_exactly_beyond_what_a_double_can() {
     assert!(matches!(wait(store.settle(id(9002), much, at(2))), Err(CloseError::Ledger(_))));
 }
 
+fn is_unfit(store: &Redis, why: &str) {
+    let refused = wait(store.check());
+    assert!(matches!(&refused, Err(StoreError::Away(how)) if how.contains(why)), "{refused:?}");
+    let held = wait(store.hold(hold(99, &[charge(&daily("day", 10), "a", 1)]), at(0)));
+    assert!(matches!(&held, Err(HoldError::Store(StoreError::Away(how))) if how.contains(why)), "{held:?}");
+}
+
 #[test]
 fn redis_that_would_drop_keys_is_refused() {
-    let Some(server) = Server::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]) else { return };
+    for arguments in [&["--maxmemory", "100mb"][..], &[]] {
+        let all = [arguments, &["--maxmemory-policy", "volatile-lru"]].concat();
+        let Some(server) = Server::start(&all) else { return };
+        let directory = tempfile::tempdir().unwrap();
+        is_unfit(&server.store(directory.path(), "tollgate"), "noeviction");
+    }
+}
+
+#[test]
+fn redis_is_looked_at_again_and_again() {
+    let Some(server) = Server::start(&[]) else { return };
     let directory = tempfile::tempdir().unwrap();
-    let refused = wait(server.store(directory.path(), "tollgate").check());
-    assert!(matches!(&refused, Err(StoreError::Away(how)) if how.contains("noeviction")), "{refused:?}");
+    let store = server.store(directory.path(), "tollgate");
+    let one = |number| wait(store.hold(hold(number, &[charge(&daily("day", 100), "a", 1)]), at(0))).map(drop);
+    wait(store.check()).unwrap();
+    one(1).unwrap();
+    server.ask("CONFIG SET maxmemory-policy allkeys-lru");
+    is_unfit(&store, "noeviction");
+    server.ask("CONFIG SET maxmemory-policy noeviction");
+    wait(store.check()).unwrap();
+    one(2).unwrap();
+    // Also where nobody asks: what lets reservations expire looks too.
+    server.ask("CONFIG SET maxmemory-policy allkeys-lru");
+    let until = Instant::now() + PATIENCE;
+    while one(3).is_ok_and(|()| wait(store.release(id(3), at(0))).is_ok()) {
+        assert!(Instant::now() < until, "nobody looks");
+        store.tick(at(0));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn redis_that_dropped_keys_has_lost_state_for_every_node() {
+    let Some(server) = Server::start(&[]) else { return };
+    let directories = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let stores = [0, 1].map(|node| server.store(directories[node].path(), "tollgate"));
+    for store in &stores {
+        wait(store.check()).unwrap();
+    }
+    server.ask("CONFIG SET maxmemory-policy volatile-lru");
+    server.ask("CONFIG SET maxmemory 30mb");
+    let until = Instant::now() + PATIENCE;
+    let evicted = || !server.ask("INFO stats").contains("evicted_keys:0");
+    for number in 0.. {
+        if evicted() {
+            break;
+        }
+        assert!(Instant::now() < until, "nothing was dropped");
+        server.ask(&format!("SETRANGE filler{number} 8000000 x"));
+        server.ask(&format!("EXPIRE filler{number} 100000"));
+    }
+    server.ask("CONFIG SET maxmemory 0");
+    server.ask("CONFIG SET maxmemory-policy noeviction");
+    let dropped = wait(stores[0].check());
+    assert!(matches!(&dropped, Err(StoreError::Lost(how)) if how.contains("evicted_keys")), "{dropped:?}");
+    is_lost(standing(&stores[0], &daily("day", 10), 0));
+    // Another node, one that never saw the Redis before, and the first one after a restart are told.
+    is_lost(standing(&stores[1], &daily("day", 10), 0));
+    is_lost(wait(server.store(directories[2].path(), "tollgate").check()));
+    drop(stores);
+    let first = server.store(directories[0].path(), "tollgate");
+    is_lost(wait(first.check()));
+    // An operator lets in what is there.
+    server.ask("DEL {tollgate}:generation");
+    std::fs::remove_file(directories[0].path().join("meters-redis.json")).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while let Err(error) = wait(first.check()) {
+        assert!(Instant::now() < until, "{error}");
+        first.tick(at(0));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    wait(server.store(directories[3].path(), "tollgate").check()).unwrap();
+}
+
+#[test]
+fn redis_that_tells_nobody_what_it_drops_is_confirmed_by_the_operator() {
+    let Some(server) = Server::start(&[]) else { return };
+    server.ask("ACL SETUSER meters on >secret ~* &* +@all -info -config");
+    let directory = tempfile::tempdir().unwrap();
+    let options = |check| {
+        let mut options = server.options(directory.path(), "tollgate");
+        options.url = Secret::new(format!("redis://meters:secret@127.0.0.1:{}", server.port));
+        options.eviction = check;
+        options
+    };
+    is_unfit(&Redis::open(&options(EvictionCheck::Checked)).unwrap(), "meters.redis.eviction");
+    let confirmed = Redis::open(&options(EvictionCheck::CheckedElsewhere)).unwrap();
+    wait(confirmed.check()).unwrap();
+    wait(confirmed.hold(hold(1, &[charge(&daily("day", 10), "a", 1)]), at(0))).unwrap();
+    // Where CONFIG alone may be read, that is enough to know; and what is known counts, whatever the operator says.
+    server.ask("ACL SETUSER meters +config|get");
+    wait(Redis::open(&options(EvictionCheck::Checked)).unwrap().check()).unwrap();
+    server.ask("CONFIG SET maxmemory-policy allkeys-lru");
+    is_unfit(&Redis::open(&options(EvictionCheck::CheckedElsewhere)).unwrap(), "noeviction");
 }
 
 #[test]

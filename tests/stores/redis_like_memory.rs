@@ -101,7 +101,7 @@ impl World {
     fn amount(&mut self, limit: &Limit) -> u64 {
         match limit.unit() {
             Unit::Places => 1,
-            Unit::Requests => 1 + self.chance.below(3),
+            Unit::Requests => self.chance.below(4),
             _ => match self.chance.below(12) {
                 0 => 0,
                 1 => self.scale / 2 + self.chance.below(self.scale / 2 + 1),
@@ -126,6 +126,7 @@ impl World {
         let number = if self.chance.below(25) == 0 { self.known() } else { self.next };
         self.next += 1;
         let mut hold = crate::hold(number, &self.charges());
+        hold.most_open = Some(12);
         hold.ttl_ms = 1 + i64::try_from(self.chance.below(120_000)).unwrap();
         if self.chance.below(3) == 0 {
             hold.idempotency = Some((format!("key {}\n", self.chance.below(300)).into(), [7; 32]));
@@ -188,6 +189,18 @@ impl World {
                 let (memory, redis) = (&self.memory, &self.redis);
                 let (expected, found) = (wait(memory.hold(hold.clone(), now)), wait(redis.hold(hold.clone(), now)));
                 assert_eq!(expected, found, "step {step} at {now}: hold {:?}", told(&hold.charges));
+            }
+            6 if self.chance.below(3) == 0 => {
+                let found = wait(self.memory.reservation(id(number), now)).unwrap();
+                let parts = found.map_or(0, |found| found.parts.len());
+                let most = self.scale / 8 + 2;
+                let charged: Vec<Amount> = (0..parts).map(|_| amount(self.chance.below(most))).collect();
+                let (memory, redis) = (&self.memory, &self.redis);
+                let (expected, found) = (
+                    wait(memory.settle_unknown(id(number), &charged, now)),
+                    wait(redis.settle_unknown(id(number), &charged, now)),
+                );
+                assert_eq!(expected, found, "step {step} at {now}: settle unknown {charged:?}");
             }
             6..9 => {
                 let usage = self.usage();

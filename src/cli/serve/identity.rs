@@ -53,7 +53,8 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
                 None => continue,
             },
             ProviderKind::Static(tokens) => {
-                super::say("warning: fixed tokens (`identity.providers: static`) are for development");
+                let message = "fixed tokens (`identity.providers: static`) are for development";
+                tracing::warn!(target: "tollgate::identity", "{message}");
                 Arc::new(StaticProvider::new(tokens.tokens.clone())?)
             }
             ProviderKind::Delegated(options) => {

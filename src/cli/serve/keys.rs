@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicI64;
 
 use smol_str::SmolStr;
 
+use crate::cli::output;
 use crate::config::{FirstKey, KeySettings, Settings};
 use crate::edge::clock::SystemClock;
 use crate::edge::store::{KeyFile, Pepper, RedisKeys};
@@ -55,11 +56,13 @@ fn store(settings: &Settings, options: &KeySettings) -> Result<KeyStore, Box<dyn
 /// somebody adds leaves them out without a word.
 pub(super) fn warn_where_left_out(settings: &Settings) {
     if settings.identity.keys().is_none() && settings.redis().is_none() && KeyFile::is_in(&settings.data) {
-        super::say(&format!(
-            "warning: {} has API keys, the administrator's perhaps, and they prove nobody, since `keys` is not among \
+        let data = settings.data.display();
+        tracing::warn!(
+            target: "tollgate::identity",
+            %data,
+            "{data} has API keys, the administrator's perhaps, and they prove nobody, since `keys` is not among \
              `identity.providers`; add `- keys: {{}}` to the list, or move keys.db away",
-            settings.data.display()
-        ));
+        );
     }
 }
 
@@ -92,9 +95,11 @@ fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn
     // Told before it is a key: a crash in between leaves a text that proves nothing, and the next start makes another.
     if wish == FirstKey::File {
         let path = put(data, &text)?;
-        super::say(&format!("the administrator's key is in {path}; only its hash is kept elsewhere"));
+        let message = format!("the administrator's key is in {path}; only its hash is kept elsewhere");
+        tracing::info!(target: "tollgate::identity", path, "{message}");
     } else {
-        super::say(&format!(
+        // A message of the command, not a log event: no log has a secret in it.
+        output::note(format_args!(
             "the administrator's key, shown this once (only its hash is kept):\n  {}\n\
              keep it where secrets are kept; `tollgate keys create` makes others with it",
             text.expose()
@@ -103,9 +108,13 @@ fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn
     match pollster::block_on(keys.write(KeyWrite::MakeFirst(record))) {
         Ok(()) => {}
         Err(KeyWriteError::Taken) => {
-            super::say("another server was quicker: its administrator's key counts, not this one");
+            let message = "another server was quicker: its administrator's key counts, not this one";
+            tracing::warn!(target: "tollgate::identity", "{message}");
         }
-        Err(error) => super::say(&format!("warning: that key is none, since it could not be kept: {error}")),
+        Err(error) => {
+            let message = "the administrator's key proves nobody, since it could not be kept";
+            tracing::warn!(target: "tollgate::identity", "{message}: {error}");
+        }
     }
     Ok(())
 }

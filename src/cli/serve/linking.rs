@@ -15,8 +15,14 @@ struct Person {
     external_id: Option<String>,
 }
 
-/// The warnings about these settings and this bundle.
-pub(super) fn warnings(identity: &IdentitySettings, snapshot: &Snapshot) -> Vec<String> {
+/// Warns of what these settings and this bundle come to.
+pub(super) fn warn(identity: &IdentitySettings, snapshot: &Snapshot) {
+    for text in warnings(identity, snapshot) {
+        tracing::warn!(target: "tollgate::identity", "{text}");
+    }
+}
+
+fn warnings(identity: &IdentitySettings, snapshot: &Snapshot) -> Vec<String> {
     let issuers: Vec<(&str, &Mapping)> = identity.issuers().map(|(name, mapping)| (name.as_str(), mapping)).collect();
     if issuers.is_empty() {
         return Vec::new();
@@ -42,7 +48,7 @@ fn people(snapshot: &Snapshot) -> impl Iterator<Item = Person> {
 fn of_issuer(name: &str, mapping: &Mapping, people: &[Person]) -> Option<String> {
     match mapping.link {
         Link::Email(EmailProof::Assumed) => Some(format!(
-            "warning: `email_verified: assumed` for the issuer {name}: whoever may enter an address of their choice there can \
+            "`email_verified: assumed` for the issuer {name}: whoever may enter an address of their choice there can \
              sign in as the user of the bundle who has it"
         )),
         Link::Email(EmailProof::Verified) | Link::ExternalId { chosen: true } => None,
@@ -58,7 +64,7 @@ fn of_issuer(name: &str, mapping: &Mapping, people: &[Person]) -> Option<String>
             let unlinked: Vec<&Person> = people.iter().filter(is_meant).collect();
             let first = unlinked.first()?;
             Some(format!(
-                "warning: tokens of the issuer {name} are not linked by email, and {} with an `email` in the bundle {} no \
+                "tokens of the issuer {name} are not linked by email, and {} with an `email` in the bundle {} no \
                  `external_id` of it ({} first): where a claim does not name their id, they sign in as other, undeclared \
                  users, whom rules, limits and `disabled` do not mean; say `link: [external_id, email]` for the issuer, or \
                  `link: [external_id]` to keep it so",
@@ -87,7 +93,7 @@ fn unmatched(issuers: &[(&str, &Mapping)], people: &[Person]) -> Option<String> 
         .collect();
     let first = lost.first()?;
     Some(format!(
-        "warning: the `external_id` of {} in the bundle ({first} first) matches no token: it names no issuer that is \
+        "the `external_id` of {} in the bundle ({first} first) matches no token: it names no issuer that is \
          configured; write `<issuer>|<id>`, or say `directory: true` for the one issuer that an id alone means",
         counted(lost.len()),
     ))

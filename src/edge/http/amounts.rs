@@ -6,8 +6,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
 use super::errors::ApiError;
 use super::grammar::{Members, Reading, Text, Trail, object, read_text};
-use crate::gate::Reserve;
-use crate::meter::{MAX_TTL_MS, Usage};
+use crate::gate::{ReportedUsage, Reserve, Stated};
+use crate::meter::MAX_TTL_MS;
 use crate::model::Amount;
 
 /// A whole number from 0 to the largest that can be counted.
@@ -140,8 +140,14 @@ impl<'de, 't> Members<'de, 't> for ReserveMembers<'t> {
 
 /// `usage`: what a call used.
 pub(super) struct UsageMembers<'t> {
-    pub(super) trail: &'t Trail,
-    pub(super) usage: Usage,
+    trail: &'t Trail,
+    usage: ReportedUsage,
+}
+
+impl<'t> UsageMembers<'t> {
+    pub(super) fn new(trail: &'t Trail) -> Self {
+        Self { trail, usage: ReportedUsage::default() }
+    }
 }
 
 impl<'de, 't> Members<'de, 't> for UsageMembers<'t> {
@@ -156,7 +162,7 @@ impl<'de, 't> Members<'de, 't> for UsageMembers<'t> {
         "images",
         "usd",
     ];
-    type Value = Usage;
+    type Value = ReportedUsage;
 
     fn trail(&self) -> &'t Trail {
         self.trail
@@ -164,34 +170,60 @@ impl<'de, 't> Members<'de, 't> for UsageMembers<'t> {
 
     fn member<A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
         let trail = self.trail;
-        let slot = match name {
-            "requests" => &mut self.usage.requests,
-            "input_tokens" => &mut self.usage.input_tokens,
-            "output_tokens" => &mut self.usage.output_tokens,
-            "cached_input_tokens" => &mut self.usage.cached_input_tokens,
-            "cache_write_tokens" => &mut self.usage.cache_write_tokens,
-            "reasoning_tokens" => &mut self.usage.reasoning_tokens,
-            "images" => &mut self.usage.images,
-            _ => {
-                self.usage.usd = Some(map.next_value_seed(usd(trail))?);
-                return Ok(());
-            }
-        };
-        *slot = map.next_value_seed(Whole { trail })?;
+        let whole = Whole { trail };
+        match name {
+            "requests" => self.usage.requests = Some(map.next_value_seed(whole)?),
+            "input_tokens" => self.usage.input_tokens = Some(map.next_value_seed(whole)?),
+            "output_tokens" => self.usage.output_tokens = Some(map.next_value_seed(whole)?),
+            "cached_input_tokens" => self.usage.cached_input_tokens = map.next_value_seed(whole)?,
+            "cache_write_tokens" => self.usage.cache_write_tokens = map.next_value_seed(whole)?,
+            "reasoning_tokens" => self.usage.reasoning_tokens = map.next_value_seed(whole)?,
+            "images" => self.usage.images = Some(map.next_value_seed(whole)?),
+            _ => self.usage.usd = Some(map.next_value_seed(usd(trail))?),
+        }
         Ok(())
     }
 
-    fn finish(self) -> Result<Usage, ApiError> {
-        let Usage { input_tokens, cached_input_tokens, cache_write_tokens, .. } = self.usage;
-        if cached_input_tokens.saturating_add(cache_write_tokens) > input_tokens {
+    fn finish(self) -> Result<ReportedUsage, ApiError> {
+        let ReportedUsage { input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, .. } = self.usage;
+        if cached_input_tokens.saturating_add(cache_write_tokens) > input_tokens.unwrap_or(0) {
             let message =
                 "`cached_input_tokens` and `cache_write_tokens` are among the `input_tokens`, so not more than they";
             return Err(ApiError::invalid("cached_input_tokens", message));
         }
-        if self.usage.reasoning_tokens > self.usage.output_tokens {
+        if self.usage.reasoning_tokens > output_tokens.unwrap_or(0) {
             let message = "`reasoning_tokens` are among the `output_tokens`, so not more than they";
             return Err(ApiError::invalid("reasoning_tokens", message));
         }
         Ok(self.usage)
+    }
+}
+
+/// `usage` of a reservation: what was used, or null where nobody knows.
+pub(super) struct StatedUsage<'t> {
+    pub(super) trail: &'t Trail,
+}
+
+impl<'de> DeserializeSeed<'de> for StatedUsage<'_> {
+    type Value = Stated;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Stated, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for StatedUsage<'_> {
+    type Value = Stated;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, or null where nobody knows what was used", UsageMembers::WHAT)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Stated, E> {
+        Ok(Stated::Unknown)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Stated, A::Error> {
+        object(UsageMembers::new(self.trail)).visit_map(map).map(Stated::Used)
     }
 }

@@ -1,6 +1,5 @@
 //! What every request shares.
 
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,6 +9,7 @@ use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::body::BodyLimits;
+use super::host::HostName;
 use super::keys::KeyDesk;
 use super::metrics::Metrics;
 use super::passwords::PasswordDesk;
@@ -19,8 +19,9 @@ use super::wire::Silence;
 use crate::edge::answer::{self, Id};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
+use crate::edge::telemetry;
 use crate::engine::Engine;
-use crate::gate::{RouteMap, Tokens};
+use crate::gate::{ClientKey, RouteMap, Tokens};
 use crate::meter::Alert;
 use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
@@ -32,8 +33,13 @@ pub(super) struct App {
     refusals: RefusalLog,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
+    /// Whether that is so only where the `Host` is one of the loopback's or of `hosts`.
+    pub(super) checks_host: bool,
+    pub(super) hosts: Vec<HostName>,
     /// What requests of gateways ask for.
     pub(super) routes: RouteMap,
+    /// Whether every call of `/v1/auth/validate` is decided.
+    pub(super) validate_authorizes: bool,
     /// Which headers hold a caller's credential.
     pub(super) credential_headers: CredentialHeaders,
     /// Where keys are managed, where they are kept.
@@ -59,7 +65,12 @@ pub(super) struct App {
     /// The beginning of every decision's name.
     process: String,
     decisions: AtomicU64,
+    started: Instant,
 }
+
+/// For how long after a start keys are also looked for under the name that they had before they were scoped: what was
+/// reserved with one lives for an hour unless it is extended, and is known for a day after its end.
+const UNSCOPED_KEYS_FOR: Duration = Duration::from_hours(48);
 
 impl App {
     pub(super) fn new(engine: Engine, body: BodyLimits, options: &HttpOptions) -> Self {
@@ -71,7 +82,10 @@ impl App {
             metrics: Metrics::default(),
             refusals: RefusalLog::default(),
             open: options.open,
+            checks_host: options.checks_host,
+            hosts: options.hosts.clone(),
             routes: options.routes.clone(),
+            validate_authorizes: options.validate_authorizes,
             credential_headers: options.credential_headers.clone(),
             keys: OnceLock::new(),
             passwords: OnceLock::new(),
@@ -86,7 +100,15 @@ impl App {
             reading_books: Semaphore::new(1),
             process: answer::process(),
             decisions: AtomicU64::new(0),
+            started: Instant::now(),
         }
+    }
+
+    /// A client's key as it is looked for: under the name that keys had before they were scoped only while this process may
+    /// be younger than the upgrade by less than such a key is known.
+    pub(super) fn as_known(&self, key: &ClientKey) -> ClientKey {
+        let unscoped_digest = key.unscoped_digest.filter(|_| self.started.elapsed() < UNSCOPED_KEYS_FOR);
+        ClientKey { unscoped_digest, ..key.clone() }
     }
 
     /// Tells that percents of limits were crossed.
@@ -96,17 +118,6 @@ impl App {
             // People write the limits of keys in any number; they are one label.
             let label = if alert.limit.starts_with("key:") { "key".into() } else { alert.limit.clone() };
             self.metrics.warned(&label, alert.percent);
-            let meter = alert.subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();
-            let (unit, standing) = (alert.unit, &alert.standing);
-            let (taken, cap) = (unit.show(standing.taken()), unit.show(standing.cap));
-            let text = format!(
-                "warning: limit {}{meter} has reached {} %: {taken} of {cap} {} used or held",
-                alert.limit,
-                alert.percent,
-                unit.as_str()
-            );
-            // That nobody reads it is no reason to stop.
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
         }
     }
 
@@ -116,8 +127,10 @@ impl App {
         self.refusals.tell(refusal, source, Instant::now());
     }
 
-    /// A name for the next decision.
-    pub(super) fn next_id(&self) -> Id<'_> {
-        Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 }
+    /// A name for the next decision, which `revision` is to make. From here on the log names both.
+    pub(super) fn next_id(&self, revision: &str) -> Id<'_> {
+        let id = Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 };
+        telemetry::decision(id, revision);
+        id
     }
 }

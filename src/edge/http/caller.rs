@@ -8,13 +8,17 @@ use hyper::http::request::Parts as Head;
 
 use super::app::App;
 use super::errors::{ApiError, ErrorCode, Response};
+use super::host;
 use super::query;
 use super::wire::Parts;
 use crate::edge::answer;
 use crate::edge::identity::HeadersError;
 pub(super) use crate::gate::Peer;
 use crate::gate::{self, Credential, Described, Manager, Presented, VIEW_USAGE};
-use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, Timestamp};
+use crate::model::{
+    ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RequestError, RequestErrorCode, RequestPath, Timestamp,
+    request_address,
+};
 use crate::policy::Snapshot;
 
 /// What a route takes.
@@ -61,8 +65,20 @@ impl Access {
 /// # Errors
 /// 401 for who must prove itself and has not, 403 for who may not.
 pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -> Result<Admitted, ApiError> {
-    if matches!(access, Access::Everybody | Access::Itself) || app.open {
+    if matches!(access, Access::Everybody | Access::Itself) {
         return Ok(Admitted::Whole);
+    }
+    if app.open {
+        match host::check_open_loopback(head, &app.hosts) {
+            Err(refused) if app.checks_host => {
+                let wrong = |error: HeadersError| ApiError::invalid("", error.to_string());
+                // Any text in `Authorization` is no credential yet: a page that came by DNS rebinding can set it.
+                if app.credential_headers.presented(head, peer).map_err(wrong)?.is_none() {
+                    return Err(refused);
+                }
+            }
+            _ => return Ok(Admitted::Whole),
+        }
     }
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let identity = proved(app, &snapshot, head, peer).await?;
@@ -141,14 +157,35 @@ pub(super) async fn identify(
 }
 
 /// The credential of a question, with what the question tells of the request that it came with.
-pub(super) fn presented(credential: &Credential, parts: &Parts, _: &Peer) -> Presented {
+///
+/// # Errors
+/// Where it tells an address or a path that is none: guesses would not be told apart by where they come from. The context of
+/// an action of the bundle's own is what its schema says, and may call something else so.
+pub(super) fn presented(credential: &Credential, parts: &Parts, snapshot: &Snapshot) -> Result<Presented, ApiError> {
+    let action = snapshot.schema.action(&parts.action).and_then(|index| snapshot.schema.action_at(index));
+    let is_own = action.is_some_and(|action| !action.tollgate_context);
     let told = |name: &str| {
         let member = parts.context.members().iter().find(|(known, _)| known == name);
         member.and_then(|(_, member)| member.as_text()).cloned()
     };
     // The gateway's own address is not where the credential came from.
-    let source = told("ip").and_then(|text| text.parse().ok());
-    let (method, path) = (told("method").unwrap_or_default(), told("path").unwrap_or_default());
-    let request = Described { method, path, ..Described::default() };
-    Presented { credential: credential.clone(), source, request }
+    let source = told("ip").map(|text| {
+        let message = "`context.ip` must be an IP address such as \"10.1.2.3\", and no range";
+        request_address(&text).ok_or_else(|| refused_context("context.ip", message.to_owned()))
+    });
+    let path = told("path").map(|text| {
+        let wrong = |error| refused_context("context.path", format!("`context.path` is not taken: {error}"));
+        RequestPath::parse(&text).map(RequestPath::into_text).map_err(wrong)
+    });
+    let (source, path) = match (source.transpose(), path.transpose()) {
+        (source, path) if is_own => (source.ok().flatten(), path.ok().flatten()),
+        (source, path) => (source?, path?),
+    };
+    let path = path.unwrap_or_default();
+    let request = Described { method: told("method").unwrap_or_default(), path, ..Described::default() };
+    Ok(Presented { credential: credential.clone(), source, request })
+}
+
+fn refused_context(param: &str, message: String) -> ApiError {
+    RequestError::new(RequestErrorCode::InvalidContext, param, message).into()
 }

@@ -1,5 +1,7 @@
 //! Errors as clients see them: one table from what went wrong to status and code.
 
+use std::borrow::Cow;
+
 use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::body::Bytes;
@@ -9,7 +11,7 @@ use serde::Serialize;
 use super::body::json;
 use crate::edge::answer::retry_after_of;
 use crate::engine::EngineError;
-use crate::model::{Refusal, RefusalReason, RequestError, RequestErrorCode, UidError};
+use crate::model::{Refusal, RefusalReason, RequestError, RequestErrorCode, UidError, masked};
 
 /// What is sent back: always whole.
 pub(super) type Response = hyper::Response<Full<Bytes>>;
@@ -87,8 +89,8 @@ struct Wire<'a> {
 #[derive(Serialize)]
 struct WireError<'a> {
     code: &'static str,
-    message: &'a str,
-    param: Option<&'a str>,
+    message: Cow<'a, str>,
+    param: Option<Cow<'a, str>>,
 }
 
 impl ApiError {
@@ -128,9 +130,12 @@ impl ApiError {
         serde_json::to_value(self.wire()).unwrap_or_default()
     }
 
+    /// What is shown of what was sent is shown without what looks like a credential, wherever it was put.
     fn wire(&self) -> Wire<'_> {
-        let param = Some(self.param.as_str()).filter(|param| !param.is_empty());
-        Wire { error: WireError { code: self.code.entry().1, message: &self.message, param } }
+        let (status, code) = self.code.entry();
+        let shown = |text| if status == StatusCode::BAD_REQUEST { masked(text) } else { Cow::Borrowed(text) };
+        let param = Some(self.param.as_str()).filter(|param| !param.is_empty()).map(shown);
+        Wire { error: WireError { code, message: shown(&self.message), param } }
     }
 
     pub(super) fn response(&self) -> Response {

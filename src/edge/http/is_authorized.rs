@@ -6,6 +6,7 @@ use std::task::Poll;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER};
 use tokio::runtime::Handle;
+use tracing::{Instrument as _, Span};
 
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
@@ -13,8 +14,8 @@ use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::guard::{guarded, guarded_async};
 use super::wire::{self, Asked, Asking, Question, What};
-use crate::edge::answer::{self, About, retry_after_of, status_of, telling};
-use crate::gate::{self, Authorized, CandidatesDecision, Wish};
+use crate::edge::answer::{self, About, Id, retry_after_of, status_of, telling};
+use crate::gate::{self, Authorized, CandidatesDecision, KeyUse, ScopedKey, Wish};
 use crate::meter::{Idempotency, ReservationId, State};
 use crate::model::{CandidatesRequest, Decision, DecisionCode, Facts, Request, RequestErrorCode};
 use crate::policy::Snapshot;
@@ -62,14 +63,16 @@ pub(super) async fn answer_by(
     app: &App,
     snapshot: &Arc<Snapshot>,
     facts: &Facts,
-    (peer, asked): (&Peer, &Asked),
+    (_peer, asked): (&Peer, &Asked),
 ) -> Result<Answered, ApiError> {
+    // Before anything is decided, so that whatever is logged meanwhile names the decision.
+    let id = app.next_id(snapshot.revision());
     let (credential, parts) = match asked {
-        Asked::Named(question) => return answer_question(app, snapshot, facts, question).await,
+        Asked::Named(question) => return answer_question(app, snapshot, facts, (id, question)).await,
         Asked::Unproved(credential, parts) => (credential, parts),
     };
-    match caller::identify(app, snapshot, &caller::presented(credential, parts, peer), facts.now).await {
-        Ok(identity) => answer_question(app, snapshot, facts, &parts.clone().proved(&identity)).await,
+    match caller::identify(app, snapshot, &caller::presented(credential, parts, snapshot)?, facts.now).await {
+        Ok(identity) => answer_question(app, snapshot, facts, (id, &parts.clone().proved(&identity))).await,
         Err(refusal) => {
             let code = refusal.reason.code();
             app.metrics.decided(code, &[]);
@@ -79,7 +82,7 @@ pub(super) async fn answer_by(
                 What::Candidates { router, candidates } => (router.as_ref(), Some(candidates.as_slice())),
             };
             let about = About { action: &parts.action, resource, candidates };
-            answer::write_refused(&mut text, app.next_id(), snapshot.revision(), &about, &refusal);
+            answer::write_refused(&mut text, id, snapshot.revision(), &about, &refusal);
             Ok(Answered { code, text, retry_after_seconds: refusal.retry_after_seconds, held: None })
         }
     }
@@ -89,18 +92,19 @@ async fn answer_question(
     app: &App,
     snapshot: &Snapshot,
     facts: &Facts,
-    asked: &Question,
+    (id, asked): (Id<'_>, &Question),
 ) -> Result<Answered, ApiError> {
-    let key = asked.wanted.as_ref().and_then(|wanted| wanted.idempotency.as_ref());
-    if let Some((key, digest)) = key
-        && let Some(text) = before(app, snapshot, facts, (key, digest)).await?
+    let key = asked.wanted.as_ref().and_then(|wanted| wanted.key.as_ref()).map(|key| app.as_known(key));
+    let key = key.as_ref().map(|key| key.scoped(KeyUse::Reserve, snapshot, asked.asking.principal()));
+    if let Some(key) = &key
+        && let Some(text) = before(app, snapshot, facts, key).await?
     {
         return Ok(Answered { code: DecisionCode::Permitted, text, retry_after_seconds: None, held: None });
     }
-    let decided = decide(app, snapshot, facts, asked).await?;
+    let decided = decide(app, snapshot, facts, (asked, key.as_ref())).await?;
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
-    decided.write(app, &mut text);
-    if let (Some(_), Some(id)) = (key, decided.reservation()) {
+    decided.write(id, &mut text);
+    if let (Some(_), Some(id)) = (&key, decided.reservation()) {
         let kept = app.engine.meters().answered(id, text.as_slice().into()).await;
         kept.map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
     }
@@ -113,19 +117,19 @@ async fn before(
     app: &App,
     snapshot: &Snapshot,
     facts: &Facts,
-    (key, digest): (&str, &[u8; 32]),
+    key: &ScopedKey<'_>,
 ) -> Result<Option<Vec<u8>>, ApiError> {
     let conflict = |message| {
         let code = ErrorCode::Request(RequestErrorCode::IdempotencyConflict);
         Err(ApiError { param: "idempotency_key".to_owned(), ..ApiError::new(code, message) })
     };
-    let found = app.engine.meters().named(key, facts.now).await;
+    let found = key.find(&**app.engine.meters(), facts.now).await;
     let found = found.map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
-    let Some(found) = found.filter(|found| !found.leaves_its_key()) else { return Ok(None) };
+    let Some((found, is_same)) = found.filter(|(found, _)| !found.leaves_its_key()) else { return Ok(None) };
     let (id, has_expired) = (found.id, found.state == State::Expired);
     match found.idempotency {
         None => Ok(None),
-        Some(known) if known.digest != *digest => conflict("this `idempotency_key` names another request"),
+        Some(_) if !is_same => conflict("this `idempotency_key` names another request"),
         Some(Idempotency { answer: Some(answer), .. }) => Ok(Some(answer.to_vec())),
         // Whoever held it ended before anyone was told.
         Some(_) if has_expired => {
@@ -165,9 +169,8 @@ impl Decided {
         held?.id.parse().ok()
     }
 
-    /// Writes the answer, under a name of its own.
-    fn write(&self, app: &App, out: &mut Vec<u8>) {
-        let id = app.next_id();
+    /// Writes the answer.
+    fn write(&self, id: Id<'_>, out: &mut Vec<u8>) {
         match self {
             Self::One(decision) => answer::write(out, id, decision),
             Self::Candidates(decision, hint) => answer::write_candidates(out, id, decision, hint.as_deref()),
@@ -176,16 +179,17 @@ impl Decided {
 }
 
 /// Decides by `snapshot`, and counts it. Where there are no limits and nothing is to be held, nothing waits.
-async fn decide(app: &App, snapshot: &Snapshot, facts: &Facts, asked: &Question) -> Result<Decided, ApiError> {
-    let identity = match &asked.asking {
-        Asking::One(request) => request.identity.as_deref(),
-        Asking::Candidates(request, _) => request.identity.as_deref(),
-    };
-    if asked.wanted.is_none() && !gate::has_limits(snapshot, identity) {
+async fn decide(app: &App, snapshot: &Snapshot, facts: &Facts, keyed: Keyed<'_>) -> Result<Decided, ApiError> {
+    let (asked, _) = keyed;
+    let (_, identity) = asked.asking.principal();
+    if asked.wanted.is_none() && !gate::has_limits(snapshot, identity.map(|identity| &**identity)) {
         return guarded(app, || decide_by_rules(app, snapshot, facts, &asked.asking));
     }
-    guarded_async(app, decide_by_limits(app, snapshot, facts, asked)).await
+    guarded_async(app, decide_by_limits(app, snapshot, facts, keyed)).await
 }
+
+/// A question, with the key that its client gave it.
+type Keyed<'q> = (&'q Question, Option<&'q ScopedKey<'q>>);
 
 fn decide_by_rules(app: &App, snapshot: &Snapshot, facts: &Facts, asking: &Asking) -> Result<Decided, ApiError> {
     match asking {
@@ -205,14 +209,14 @@ async fn decide_by_limits(
     app: &App,
     snapshot: &Snapshot,
     facts: &Facts,
-    asked: &Question,
+    (asked, key): Keyed<'_>,
 ) -> Result<Decided, ApiError> {
     let world = app.engine.world(snapshot, facts);
     let wish = asked.wanted.as_ref().map(|wanted| Wish {
         reserve: wanted.reserve,
         ttl_ms: wanted.ttl_ms,
         id: app.engine.reservation_id(),
-        idempotency: wanted.idempotency.clone(),
+        idempotency: key.map(|key| (key.name(), key.digest())),
     });
     match &asked.asking {
         Asking::One(request) => {
@@ -268,7 +272,7 @@ where
     match begun {
         Poll::Ready(done) => done,
         Poll::Pending => {
-            let ended = tokio::spawn(work).await;
+            let ended = tokio::spawn(work.in_current_span()).await;
             ended.map_err(|_| ApiError::new(ErrorCode::Unavailable, "the server is about to end"))?
         }
     }
@@ -282,6 +286,6 @@ where
 {
     let unavailable = || ApiError::new(ErrorCode::Unavailable, "the server is about to end");
     let _permit = app.explaining.acquire().await.map_err(|_| unavailable())?;
-    let shared = Arc::clone(app);
-    tokio::task::spawn_blocking(move || work(&shared)).await.map_err(|_| unavailable())
+    let (shared, span) = (Arc::clone(app), Span::current());
+    tokio::task::spawn_blocking(move || span.in_scope(|| work(&shared))).await.map_err(|_| unavailable())
 }

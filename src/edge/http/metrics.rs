@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 use hyper::StatusCode;
 use smol_str::SmolStr;
 
+use super::health::{Component, Part};
 use crate::edge::outgoing::Outbox;
 use crate::engine::Engine;
 use crate::model::{DecisionCode, RefusalReason, RuleReference};
@@ -40,22 +41,45 @@ const CODES: [DecisionCode; 16] = [
     DecisionCode::RateLimited,
     DecisionCode::ConcurrencyExceeded,
 ];
-/// Every status that is answered.
-const STATUSES: [u16; 12] = [200, 202, 400, 401, 402, 403, 404, 405, 408, 409, 413, 429];
+/// The statuses that are shown before one is answered; any other, as soon as it is.
+const USUAL_STATUSES: [u16; 15] = [200, 201, 202, 204, 400, 401, 402, 403, 404, 405, 408, 409, 413, 429, 503];
+/// The least status that there is, and how many there may be (RFC 9110, section 15).
+const FIRST_STATUS: u16 = 100;
+const STATUSES: usize = 900;
 
 /// The counters.
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     decisions: [AtomicU64; CODES.len()],
-    responses: [AtomicU64; STATUSES.len()],
-    /// Answers of any other status: 503.
-    unavailable: AtomicU64,
+    responses: Responses,
     panics: AtomicU64,
     handshakes: AtomicU64,
     refusals: [AtomicU64; RefusalReason::ALL.len()],
     rules: Rules,
     /// Percents that were crossed, by limit. Their number is bounded by what people write.
     warnings: Mutex<BTreeMap<(SmolStr, u8), u64>>,
+}
+
+/// Responses, each under its own status.
+#[derive(Debug)]
+struct Responses(Box<[AtomicU64]>);
+
+impl Default for Responses {
+    fn default() -> Self {
+        Self((0..STATUSES).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl Responses {
+    fn count(&self, status: StatusCode) {
+        add(self.0.get(usize::from(status.as_u16().saturating_sub(FIRST_STATUS))));
+    }
+
+    /// Those that were answered, and the usual ones, by status.
+    fn counts(&self) -> impl Iterator<Item = (u16, u64)> {
+        let counts = (FIRST_STATUS..).zip(self.0.iter().map(load));
+        counts.filter(|(status, count)| *count > 0 || USUAL_STATUSES.contains(status))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -87,8 +111,7 @@ impl Metrics {
 
     /// A response was sent.
     pub(super) fn responded(&self, status: StatusCode) {
-        let at = STATUSES.iter().position(|known| *known == status.as_u16());
-        add(Some(at.and_then(|at| self.responses.get(at)).unwrap_or(&self.unavailable)));
+        self.responses.count(status);
     }
 
     /// A percent of a limit was crossed.
@@ -108,14 +131,12 @@ impl Metrics {
     }
 
     /// All of it as Prometheus reads it.
-    pub(super) fn text(&self, engine: &Engine, outbox: Option<&Outbox>) -> String {
+    pub(super) fn text(&self, engine: &Engine, outbox: Option<&Outbox>, health: &[Component]) -> String {
         let mut out = Text(String::with_capacity(4 * 1024));
         self.decisions_text(&mut out);
-        let codes = STATUSES.iter().map(u16::to_string).chain(["503".to_owned()]);
-        let counts = self.responses.iter().chain([&self.unavailable]);
         out.family("tollgate_http_responses_total", "counter", "Responses by status.");
-        for (status, count) in codes.zip(counts) {
-            out.line("tollgate_http_responses_total", &[("status", &status)], load(count));
+        for (status, count) in self.responses.counts() {
+            out.line("tollgate_http_responses_total", &[("status", &status.to_string())], count);
         }
         out.single("tollgate_panics_total", "counter", "Decisions that ended in a panic.", load(&self.panics));
         let name = "tollgate_tls_handshake_failures_total";
@@ -134,6 +155,7 @@ impl Metrics {
             outbox_text(outbox, &mut out);
         }
         engine_text(engine, &mut out);
+        health_text(health, &mut out);
         out.0
     }
 
@@ -187,6 +209,19 @@ fn engine_text(engine: &Engine, out: &mut Text) {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let rules = count(snapshot.counts().rules);
         out.single("tollgate_bundle_rules", "gauge", "Rules of the bundle that decides.", rules);
+    }
+}
+
+/// Whether each store and provider answers, as far as is known.
+fn health_text(health: &[Component], out: &mut Text) {
+    let stores = ("tollgate_store_up", "store", "Whether a store answers.");
+    let providers =
+        ("tollgate_provider_up", "provider", "Whether a provider of identities answered when it was last asked.");
+    for (kind, (name, label, help)) in [(Part::Store, stores), (Part::Provider, providers)] {
+        out.family(name, "gauge", help);
+        for one in health.iter().filter(|one| one.part == kind) {
+            out.line(name, &[(label, &one.name)], u64::from(!one.away));
+        }
     }
 }
 

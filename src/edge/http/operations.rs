@@ -9,6 +9,7 @@ use serde_json::{Value, json as object};
 use super::app::App;
 use super::body::{json, of_type};
 use super::errors::{ApiError, ErrorCode, Response};
+use super::health;
 use super::wire;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::{Report, Snapshot, report};
@@ -23,14 +24,18 @@ pub(super) fn live() -> Response {
 
 /// `GET /health/ready`.
 pub(super) fn ready(app: &App) -> Response {
-    let report = app.engine.report();
-    let degraded = report.failure.is_some();
+    let failed = app.engine.report().failure.is_some();
+    let failed = failed.then(|| "the newest files of the bundle do not load".to_owned());
+    let away = health::components(app).into_iter().filter(|one| one.away).map(|one| one.reason());
+    let reasons: Vec<String> = failed.into_iter().chain(away).collect();
+    let degraded = !reasons.is_empty();
     let Some(snapshot) = app.engine.snapshot() else {
-        let body = object!({ "status": "no_bundle", "degraded": degraded, "revision": null });
+        let body = object!({ "status": "no_bundle", "degraded": degraded, "reasons": reasons, "revision": null });
         return json(StatusCode::SERVICE_UNAVAILABLE, &body);
     };
-    let status = if degraded { "degraded" } else { "ready" };
-    json(StatusCode::OK, &object!({ "status": status, "degraded": degraded, "revision": &**snapshot.revision() }))
+    let (status, revision) = (if degraded { "degraded" } else { "ready" }, &**snapshot.revision());
+    let body = object!({ "status": status, "degraded": degraded, "reasons": reasons, "revision": revision });
+    json(StatusCode::OK, &body)
 }
 
 /// `GET /metrics`.
@@ -38,7 +43,7 @@ pub(super) fn metrics(app: &App) -> Response {
     of_type(
         StatusCode::OK,
         "text/plain; version=0.0.4; charset=utf-8",
-        app.metrics.text(&app.engine, app.outbox.get().map(|outbox| &**outbox)),
+        app.metrics.text(&app.engine, app.outbox.get().map(|outbox| &**outbox), &health::components(app)),
     )
 }
 

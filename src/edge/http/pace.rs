@@ -31,13 +31,23 @@ pub(super) struct Pace {
     /// Milliseconds since `began`.
     deadline: AtomicU64,
     idle: AtomicBool,
+    /// Whether it has this long at most, since there is no room for it.
+    hurries: AtomicBool,
+    hurry: Duration,
 }
 
 impl Pace {
-    pub(super) fn new(times: Times) -> Self {
-        let pace = Self { began: Instant::now(), times, deadline: AtomicU64::new(0), idle: AtomicBool::new(false) };
+    /// With these times; or, for as long as it `hurries`, with those at most.
+    pub(super) fn new(times: Times, (hurries, hurry): (bool, Duration)) -> Self {
+        let (began, deadline, idle) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
+        let pace = Self { began, times, deadline, idle, hurries: AtomicBool::new(hurries), hurry };
         pace.due_in(times.head);
         pace
+    }
+
+    /// There is room for it: it has the usual times from now on.
+    pub(super) fn relax(&self) {
+        self.hurries.store(false, Ordering::Relaxed);
     }
 
     /// A head is there.
@@ -58,6 +68,7 @@ impl Pace {
     }
 
     fn due_in(&self, duration: Duration) {
+        let duration = if self.hurries.load(Ordering::Relaxed) { duration.min(self.hurry) } else { duration };
         let due = Instant::now().saturating_duration_since(self.began) + duration;
         self.deadline.store(u64::try_from(due.as_millis()).unwrap_or(NEVER - 1), Ordering::Relaxed);
     }

@@ -3,7 +3,6 @@
 //!
 //! A user whom the caller may not manage looks as one that is not there. No answer shows a password or a hash.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -192,9 +191,8 @@ impl Work<'_> {
 
     /// For the log: who did what to whose password.
     fn tell(&self, what: &str) {
-        let by = &self.caller.identity.principal;
-        // That nobody reads it is no reason to stop.
-        let _ = writeln!(std::io::stderr().lock(), "the password of {} {what} by {by}", self.user);
+        let (user, by) = (&self.user, &self.caller.identity.principal);
+        tracing::info!(target: "tollgate::identity", %user, %by, "the password of {user} {what} by {by}");
     }
 }
 

@@ -1,7 +1,6 @@
 //! The log of refused credentials: a line each while they are few, and a sum of them where somebody tries many.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,7 +34,7 @@ impl RefusalLog {
         if state.lines < MOST_LINES {
             state.lines += 1;
             drop(state);
-            return say(&line(refusal, source));
+            return log(refusal, source);
         }
         let first = state.untold.iter().all(|count| *count == 0);
         let at = RefusalReason::ALL.iter().position(|known| *known == refusal.reason);
@@ -54,8 +53,9 @@ impl RefusalLog {
 
     fn sum_up(&self) {
         let untold = std::mem::take(&mut self.lock().untold);
+        let refused: u64 = untold.iter().sum();
         if let Some(text) = sum(&untold) {
-            say(&text);
+            tracing::info!(target: "tollgate::identity", refused, "{text}");
         }
     }
 
@@ -64,10 +64,14 @@ impl RefusalLog {
     }
 }
 
-fn line(refusal: &Refusal, source: Option<IpAddr>) -> String {
-    let from = source.map(|address| format!(" from {address}")).unwrap_or_default();
-    let about = refusal.about.as_ref().map(|about| format!(" ({})", about.escape_debug())).unwrap_or_default();
-    format!("refused a credential{from}: {}{about}", refusal.reason.as_str())
+fn log(refusal: &Refusal, source: Option<IpAddr>) {
+    tracing::info!(
+        target: "tollgate::identity",
+        reason = refusal.reason.as_str(),
+        source = source.map(display),
+        about = refusal.about.as_deref(),
+        "refused a credential",
+    );
 }
 
 /// `refused 12 more credentials: wrong 10, expired 2`.
@@ -83,11 +87,6 @@ fn sum(untold: &[u64]) -> Option<String> {
         let _ = write!(text, "{between} {} {count}", reason.as_str());
     }
     Some(text)
-}
-
-/// That nobody reads it is no reason to stop.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Display;
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::any;
 use http_body_util::Either;
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::HOST;
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use tower_service::Service as _;
@@ -24,8 +24,9 @@ use super::errors::{ApiError, ErrorCode, Response};
 use super::guard::guarded_async;
 use super::keys::{self, Ask};
 use super::{
-    batch, body, books, cedar_agent, is_authorized, operations, passwords, spending, standing, tokens, validate,
+    batch, body, books, cedar_agent, host, is_authorized, operations, passwords, spending, standing, tokens, validate,
 };
+use crate::edge::telemetry;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -170,6 +171,13 @@ impl Routes {
         Self { app, others: others.fallback(move |request| through_axum(unknown, request)) }
     }
 
+    /// An error that no route answers.
+    pub(super) fn refuse(&self, error: &ApiError) -> AnyResponse {
+        let response = error.response();
+        self.app.metrics.responded(response.status());
+        response.map(Either::Left)
+    }
+
     pub(super) fn app(&self) -> &App {
         &self.app
     }
@@ -195,12 +203,21 @@ where
     B::Error: Display,
 {
     let (head, body) = request.into_parts();
-    let response = match guarded_async(app, dispatch(app, &head, body, peer)).await {
-        Ok(response) => response,
-        Err(error) => caller::challenged(app, &error),
-    };
-    app.metrics.responded(response.status());
-    response
+    let answering = pin!(async {
+        let response = match guarded_async(app, dispatch(app, &head, body, peer)).await {
+            Ok(response) => response,
+            Err(error) => caller::challenged(app, &error),
+        };
+        app.metrics.responded(response.status());
+        response
+    });
+    telemetry::in_span(&head, path_of, answering).await
+}
+
+/// The path as the table has it, for logs.
+fn path_of(head: &Parts) -> &'static str {
+    let known = ROUTES.iter().find(|(path, _, _)| is_path(path, head.uri.path()));
+    known.map_or("unknown", |(path, _, _)| *path)
 }
 
 async fn dispatch<B>(app: &Arc<App>, head: &Parts, body: B, peer: &Peer) -> Result<Response, ApiError>
@@ -208,10 +225,8 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Display,
 {
+    host::check(head)?;
     let route = &route(head)?;
-    if head.headers.get_all(HOST).iter().nth(1).is_some() {
-        return Err(ApiError::invalid("", "a request has one `Host`"));
-    }
     // Before anything of the body is read.
     let admitted = caller::admit(app, head, peer, route.access()).await?;
     let status_tells = query(*route, head.uri.query())?;

@@ -1,5 +1,6 @@
 //! The accept loop: as many connections as are allowed, each within its times, until somebody says stop.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -8,23 +9,27 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::app::App;
 use super::body::BodyLimits;
 use super::caller::Peer;
+use super::errors::{ApiError, ErrorCode};
+use super::host::HostName;
 use super::keys::KeyDesk;
 use super::pace::{Pace, Paced, Times};
 use super::passwords::PasswordDesk;
-use super::router::Routes;
+use super::router::{AnyResponse, Routes};
+use super::seats::{Admission, HURRY, Seat, Seats};
 use super::tls::Tls;
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
@@ -43,8 +48,15 @@ pub struct HttpOptions {
     pub listen: SocketAddr,
     /// Whether whoever reaches the address may ask, without a credential.
     pub open: bool,
+    /// Whether that is because the address is a loopback: then a request without a credential is let in by its `Host`, so
+    /// that no web page reaches the server through DNS rebinding.
+    pub checks_host: bool,
+    /// Names in `Host` that are let in besides those of the loopback.
+    pub hosts: Vec<HostName>,
     /// What requests of gateways ask for, where they are told by path and method.
     pub routes: RouteMap,
+    /// Whether every call of `POST /v1/auth/validate` is decided.
+    pub validate_authorizes: bool,
     /// Which headers hold a caller's credential.
     pub credential_headers: CredentialHeaders,
     /// Longest body.
@@ -53,7 +65,7 @@ pub struct HttpOptions {
     pub batch: usize,
     /// Longest head of a request.
     pub header_bytes: usize,
-    /// Most connections; others wait to be accepted.
+    /// Most connections; others wait, but for those that ask for the server's health.
     pub connections: usize,
     /// For the head of a request to come.
     pub header_timeout: Duration,
@@ -76,7 +88,10 @@ impl Default for HttpOptions {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8181)),
             open: true,
+            checks_host: true,
+            hosts: Vec::new(),
             routes: RouteMap::default(),
+            validate_authorizes: false,
             credential_headers: CredentialHeaders::default(),
             body_bytes: 2 * 1024 * 1024,
             batch: 1_000,
@@ -108,6 +123,7 @@ pub struct Server {
     routes: Routes,
     options: HttpOptions,
     tls: Option<Arc<Tls>>,
+    health: Option<TcpListener>,
 }
 
 impl Server {
@@ -119,7 +135,21 @@ impl Server {
         let listener = TcpListener::bind(options.listen).await?;
         let body = BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout };
         let app = Arc::new(App::new(engine, body, &options));
-        Ok(Self { listener, routes: Routes::new(app), options, tls: None })
+        Ok(Self { listener, routes: Routes::new(app), options, tls: None, health: None })
+    }
+
+    /// Answers `/health/*` on `address` too, without TLS and without credentials.
+    ///
+    /// # Errors
+    /// Where that cannot be listened on.
+    pub async fn with_health(self, address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { health: Some(TcpListener::bind(address).await?), ..self })
+    }
+
+    /// Where it answers health checks alone, if it does.
+    #[must_use]
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.health.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// Speaks TLS alone.
@@ -170,13 +200,15 @@ impl Server {
 
     /// Serves until `stop` is ready; then nobody new is let in, and those in flight finish.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Stopped {
-        let room = Arc::new(Semaphore::new(self.options.connections));
+        let seats = Seats::new(self.options.connections);
         let (stopping, told) = watch::channel(false);
         let options = Arc::new(self.options.clone());
         let _following = self.tls.clone().map(|tls| Following(tokio::spawn(tls.follow())));
+        let checks = (self.routes.clone(), Arc::clone(&options), told.clone());
+        let _checked = self.health.map(|listener| Following(tokio::spawn(answer_health(listener, checks))));
         let mut stop = pin!(stop);
         loop {
-            let next = next(&self.listener, &room);
+            let next = next(&self.listener, &seats);
             let mut next = pin!(next);
             let accepted = poll_fn(|cx| {
                 if stop.as_mut().poll(cx).is_ready() {
@@ -184,17 +216,18 @@ impl Server {
                 }
                 next.as_mut().poll(cx).map(Some)
             });
-            let Some((stream, address, permit)) = accepted.await else { break };
+            let Some((stream, address, seat)) = accepted.await else { break };
             let (routes, options, told) = (self.routes.clone(), Arc::clone(&options), told.clone());
             let tls = self.tls.clone();
             tokio::spawn(async move {
                 let _slower_without = stream.set_nodelay(true);
-                let peer = Peer { address: Some(address.ip()), certificates: None };
+                // A dual-stack socket shows an IPv4 client as an IPv4-mapped address.
+                let peer = Peer { address: Some(address.ip().to_canonical()), certificates: None };
+                let serving = Serving { routes: &routes, options: &options, seat: &seat };
                 match tls {
-                    None => connection(stream, peer, &routes, &options, Ending::new(told)).await,
-                    Some(tls) => encrypted(&tls, stream, peer, &routes, (&options, told)).await,
+                    None => connection(stream, peer, &serving, Ending::new(told)).await,
+                    Some(tls) => encrypted(&tls, stream, peer, &serving, told).await,
                 }
-                drop(permit);
             });
         }
         drop(self.listener);
@@ -207,19 +240,81 @@ impl Server {
     }
 }
 
-/// The next connection, once there is room for it.
-async fn next(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+/// The next connection, once there is a place for it.
+async fn next(listener: &TcpListener, seats: &Arc<Seats>) -> (TcpStream, SocketAddr, Seat) {
     loop {
-        let Ok(permit) = Arc::clone(room).acquire_owned().await else {
-            // The semaphore is never closed.
-            std::future::pending::<()>().await;
-            continue;
-        };
+        let seat = seats.next().await;
         match listener.accept().await {
-            Ok((stream, address)) => return (stream, address, permit),
+            Ok((stream, address)) => {
+                seat.move_up();
+                return (stream, address, seat);
+            }
             Err(_) => sleep(ACCEPT_PAUSE).await,
         }
     }
+}
+
+/// Answers health checks until it is dropped.
+async fn answer_health(
+    listener: TcpListener,
+    (routes, options, told): (Routes, Arc<HttpOptions>, watch::Receiver<bool>),
+) {
+    let seats = Seats::for_health();
+    while let Some(seat) = seats.next_for_health().await {
+        let Ok((stream, address)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (routes, options, told) = (routes.clone(), Arc::clone(&options), told.clone());
+        tokio::spawn(async move {
+            let peer = Peer { address: Some(address.ip().to_canonical()), certificates: None };
+            let serving = Serving { routes: &routes, options: &options, seat: &seat };
+            connection(stream, peer, &serving, Ending::new(told)).await;
+        });
+    }
+}
+
+/// What a connection is served with.
+struct Serving<'a> {
+    routes: &'a Routes,
+    options: &'a HttpOptions,
+    seat: &'a Seat,
+}
+
+impl Serving<'_> {
+    /// Answers a request, if there is room for it.
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer, pace: &Pace) -> AnyResponse {
+        let is_health = request.uri().path().starts_with("/health/");
+        let admission = self.seat.admit(is_health, self.options.header_timeout).await;
+        let Ok(mut response) = match admission {
+            Admission::Anything => {
+                pace.relax();
+                return self.answered(request, peer).await;
+            }
+            Admission::HealthOnce => self.routes.answer(request, peer).await,
+            Admission::Health if is_health => self.routes.answer(request, peer).await,
+            Admission::Health => Ok(self.routes.refuse(&not_health())),
+            Admission::Nothing => Ok(self.routes.refuse(&no_room())),
+        };
+        if admission != Admission::Health {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn answered(&self, request: Request<Incoming>, peer: &Peer) -> AnyResponse {
+        let Ok(response) = self.routes.answer(request, peer).await;
+        response
+    }
+}
+
+fn not_health() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "only /health/live and /health/ready are answered here")
+}
+
+fn no_room() -> ApiError {
+    let message = "as many connections are open as `limits.connections` lets there be";
+    ApiError { retry_after_seconds: Some(1), ..ApiError::new(ErrorCode::Unavailable, message) }
 }
 
 /// Keeps a task for as long as it is there.
@@ -232,22 +327,18 @@ impl Drop for Following {
 }
 
 /// Serves a connection that begins with a handshake; where that fails there is nobody to tell.
-async fn encrypted(
-    tls: &Tls,
-    stream: TcpStream,
-    peer: Peer,
-    routes: &Routes,
-    (options, told): (&HttpOptions, watch::Receiver<bool>),
-) {
+async fn encrypted(tls: &Tls, stream: TcpStream, peer: Peer, serving: &Serving<'_>, told: watch::Receiver<bool>) {
     // Before the handshake, so that no change is missed.
     let taken = tls.taken();
-    let Some(stream) = tls.accept(stream, options.header_timeout).await else {
-        return routes.app().metrics.handshake_failed();
+    let usual = serving.options.header_timeout;
+    let within = if serving.seat.hurries() { usual.min(HURRY) } else { usual };
+    let Some(stream) = tls.accept(stream, within).await else {
+        return serving.routes.app().metrics.handshake_failed();
     };
     let shown = stream.get_ref().1.peer_certificates();
     let certificates = shown.map(|all| all.iter().map(|one| Box::from(one.as_ref())).collect());
     let ending = Ending { told, taken: certificates.is_some().then_some(taken) };
-    connection(stream, Peer { certificates, ..peer }, routes, options, ending).await;
+    connection(stream, Peer { certificates, ..peer }, serving, ending).await;
 }
 
 /// What ends a connection once its request is answered.
@@ -281,18 +372,20 @@ impl Ending {
 }
 
 /// Serves one connection to its end.
-async fn connection<S>(stream: S, peer: Peer, routes: &Routes, options: &HttpOptions, mut ending: Ending)
+async fn connection<S>(stream: S, peer: Peer, served: &Serving<'_>, mut ending: Ending)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let pace = Pace::new(Times { head: options.header_timeout, idle: options.idle_timeout });
+    let options = served.options;
+    let times = Times { head: options.header_timeout, idle: options.idle_timeout };
+    let pace = Pace::new(times, (served.seat.hurries(), HURRY));
     let service = service_fn(|request: Request<Incoming>| {
         pace.request_began();
         let (pace, peer) = (&pace, &peer);
         async move {
-            let response = routes.answer(request, peer).await;
+            let response = served.answer(request, peer, pace).await;
             pace.answered();
-            response
+            Ok::<_, Infallible>(response)
         }
     });
     let io = TokioIo::new(Paced { stream, pace: &pace });
@@ -310,11 +403,23 @@ where
             ends = true;
             serving.as_mut().graceful_shutdown();
         }
-        // However it ends, there is nobody left to tell.
-        if serving.as_mut().poll(cx).is_ready() {
+        if let Poll::Ready(ended) = serving.as_mut().poll(cx) {
+            // What is no HTTP was answered before any route saw it. However else it ends, there is nobody left to tell.
+            if let Some(status) = ended.err().as_ref().and_then(answered_unseen) {
+                served.routes.app().metrics.responded(status);
+            }
             return Poll::Ready(());
         }
         pace.poll_late(timer.as_mut(), cx)
     })
     .await;
+}
+
+/// The status that hyper answered with, where it could not read the head of a request.
+fn answered_unseen(error: &hyper::Error) -> Option<StatusCode> {
+    match error {
+        error if error.is_parse_too_large() => Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+        error if error.is_parse() => Some(StatusCode::BAD_REQUEST),
+        _ => None,
+    }
 }

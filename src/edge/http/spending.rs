@@ -6,14 +6,14 @@ use hyper::StatusCode;
 use serde::Serialize;
 use serde::de::MapAccess;
 use sha2::{Digest as _, Sha256};
-use smol_str::{SmolStr, format_smolstr};
+use smol_str::SmolStr;
 
-use super::amounts::{Seconds, UsageMembers};
+use super::amounts::{Seconds, StatedUsage, UsageMembers};
 use super::app::App;
 use super::body::json;
 use super::errors::{ApiError, ErrorCode, Response};
 use super::grammar::{List, Members, Trail, Uid, action, missing, object, text};
-use crate::gate::{self, SettleError, Spent};
+use crate::gate::{self, ClientKey, ReportedUsage, SettleError, Spent, Stated};
 use crate::meter::{Closed, DEFAULT_TTL_MS, Part, ReservationId, State, Usage};
 use crate::model::{Amount, EntityUid, Request, Told, Unit};
 
@@ -81,7 +81,8 @@ pub(super) async fn usage(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiEr
 async fn note(app: &App, spent: &Spent) -> Result<Outcome, ApiError> {
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
-    let closed = gate::record(app.engine.world(&snapshot, &facts), app.engine.reservation_id(), spent).await?;
+    let spent = Spent { key: app.as_known(&spent.key), ..spent.clone() };
+    let closed = gate::record(app.engine.world(&snapshot, &facts), app.engine.reservation_id(), &spent).await?;
     app.alert(&closed.alerts, &snapshot, &facts);
     Ok(Outcome::of(&closed))
 }
@@ -150,7 +151,7 @@ impl Outcome {
             reservation: reservation.id.to_string(),
             state: match reservation.state {
                 State::Open => "open",
-                State::Settled(_) => "settled",
+                State::Settled(_) | State::UsageUnknown => "settled",
                 State::Released => "released",
                 State::Expired => "expired",
             },
@@ -177,7 +178,7 @@ impl From<SettleError> for ApiError {
 /// What is asked about a reservation.
 struct Asked {
     reservation: ReservationId,
-    usage: Option<Usage>,
+    usage: Option<Stated>,
     resource: Option<EntityUid>,
     ttl_ms: Option<i64>,
 }
@@ -193,7 +194,7 @@ struct ReservationMembers<'t> {
     trail: &'t Trail,
     taken: &'static [&'static str],
     reservation: Option<ReservationId>,
-    usage: Option<Usage>,
+    usage: Option<Stated>,
     resource: Option<EntityUid>,
     ttl_ms: Option<i64>,
 }
@@ -219,7 +220,7 @@ impl<'de, 't> Members<'de, 't> for ReservationMembers<'t> {
                 let id = named.parse().map_err(|error| trail.fail(ApiError::invalid("", format!("{error}"))));
                 self.reservation = Some(id?);
             }
-            "usage" => self.usage = Some(map.next_value_seed(object(UsageMembers { trail, usage: Usage::default() }))?),
+            "usage" => self.usage = Some(map.next_value_seed(StatedUsage { trail })?),
             "resource" => self.resource = Some(map.next_value_seed(Uid { trail })?),
             _ => self.ttl_ms = Some(map.next_value_seed(Seconds { trail })?),
         }
@@ -284,7 +285,7 @@ struct SpentMembers<'t> {
     action: Option<SmolStr>,
     resource: Option<EntityUid>,
     context: Told,
-    usage: Option<Usage>,
+    usage: Option<ReportedUsage>,
     key: Option<SmolStr>,
     /// Whether any of them was said.
     begun: bool,
@@ -314,7 +315,7 @@ impl<'de, 't> Members<'de, 't> for SpentMembers<'t> {
             "action" => self.action = Some(map.next_value_seed(action(trail))?),
             "resource" => self.resource = Some(map.next_value_seed(Uid { trail })?),
             "context" => self.context = map.next_value()?,
-            "usage" => self.usage = Some(map.next_value_seed(object(UsageMembers { trail, usage: Usage::default() }))?),
+            "usage" => self.usage = Some(map.next_value_seed(object(UsageMembers::new(trail)))?),
             _ => self.key = Some(key(trail, map)?),
         }
         Ok(())
@@ -327,9 +328,11 @@ impl<'de, 't> Members<'de, 't> for SpentMembers<'t> {
         let usage = self.usage.ok_or_else(|| missing("usage"))?;
         let key = self.key.ok_or_else(|| missing("idempotency_key"))?;
         let request = Request::new(principal, action, resource).with_context(self.context);
-        let digest = digest(&(&request, &usage));
-        // Apart from the keys of requests: a gateway may well name a call and its usage alike.
-        Ok(Spent { request, usage, idempotency: (format_smolstr!("usage:{key}"), digest) })
+        // Before keys were scoped, a usage was noted with nothing where nothing was said.
+        let before = Usage { requests: usage.requests.unwrap_or(0), ..usage.usage() };
+        let unscoped_digest = Some(digest(&(&request, &before)));
+        let key = ClientKey { text: key, digest: digest(&(&request, &usage)), unscoped_digest };
+        Ok(Spent { request, usage, key })
     }
 }
 

@@ -1,7 +1,7 @@
 //! TLS on the listener. Certificate, key and the authorities of client certificates are files that others renew: they
 //! are looked at every second and taken whole or not at all, so that a half written or broken one changes nothing.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -145,31 +145,30 @@ impl Tls {
         loop {
             ticks.tick().await;
             let this = Arc::clone(&self);
-            let told = tokio::task::spawn_blocking(move || this.look()).await;
-            if let Ok(Some(text)) = told {
-                // That nobody reads it is no reason to stop.
-                let _untold = writeln!(std::io::stderr().lock(), "{text}");
-            }
+            // Where the thread ends by a panic, the panic is logged.
+            let _looked = tokio::task::spawn_blocking(move || this.look()).await;
         }
     }
 
-    /// Takes what is new; what there is to tell of it. What is broken is told once.
-    fn look(&self) -> Option<String> {
-        let staying = |error: &TlsError| Some(format!("TLS stays as it is: {error}"));
+    /// Takes what is new. What is broken is logged once.
+    fn look(&self) {
+        let stays = |error: &TlsError| tracing::warn!(target: "tollgate::tls", "TLS stays as it is: {error}");
         let files = match Files::read(&self.options) {
             Ok(files) => files,
-            Err(error) => return self.is_new(UNREAD).then(|| staying(&error)).flatten(),
+            Err(error) if self.is_new(UNREAD) => return stays(&error),
+            Err(_) => return,
         };
         if !self.is_new(files.digest()) {
-            return None;
+            return;
         }
         match files.config(&self.options) {
             Ok(config) => {
                 self.current.store(Arc::new(config));
                 self.taken.send_modify(|times| *times += 1);
-                Some("TLS has new files: certificate, key and authorities are taken".to_owned())
+                let message = "TLS has new files: certificate, key and authorities are taken";
+                tracing::info!(target: "tollgate::tls", "{message}");
             }
-            Err(error) => staying(&error),
+            Err(error) => stays(&error),
         }
     }
 

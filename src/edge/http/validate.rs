@@ -1,9 +1,8 @@
 //! `POST /v1/auth/validate`: the endpoint that others delegate to, in the form of Llama Stack. A credential and the
 //! request that it came with; 200 says whom it proves, 401 that it proves nobody. With `"authorize": true` a forbid is a
-//! 403.
+//! 403, and a permit is counted on the limits that apply.
 
 use std::cell::Cell;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -15,10 +14,14 @@ use super::app::App;
 use super::body::{self, JSON, USUAL_ANSWER_BYTES, of_type};
 use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
+use super::is_authorized;
 use crate::edge::answer;
 use crate::edge::identity::after_bearer;
-use crate::gate::{self, Credential, Described, Presented, RouteError};
-use crate::model::{Facts, Identity, RESERVED_ROLE_PREFIX, Request, SecretText, Told, strict_json};
+use crate::gate::{self, Charging, Credential, Described, Found, Presented, RouteError, RouteLimits};
+use crate::model::{
+    EntityUid, Facts, Identity, PathError, RESERVED_ROLE_PREFIX, Request, RequestError, RequestErrorCode, RequestPath,
+    SecretText, Told, request_address, strict_json,
+};
 use crate::policy::Snapshot;
 
 /// Longest credential.
@@ -29,12 +32,14 @@ struct Asked {
     presented: Presented,
     params: Map<String, Value>,
     method: Option<SmolStr>,
+    /// How long the body of the request is, where that is known.
+    body_bytes: Option<u64>,
     authorize: bool,
 }
 
 /// Answers.
 pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiError> {
-    let asked = read(text)?;
+    let asked = read(text, app.validate_authorizes)?;
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
     let identity = match caller::identify(app, &snapshot, &asked.presented, facts.now).await {
@@ -64,49 +69,152 @@ pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiE
 
 /// The answer to what is forbidden; `None` for a permit.
 async fn forbidden(
-    app: &App,
+    app: &Arc<App>,
     (snapshot, facts): (&Arc<Snapshot>, &Facts),
     identity: &Arc<Identity>,
     asked: &Asked,
 ) -> Result<Option<Response>, ApiError> {
-    let several = Cell::new(false);
-    let param = |name: &str| {
-        let value = asked.params.get(name)?;
-        several.set(value.as_array().is_some_and(|values| values.len() > 1));
-        text_of(value)
-    };
-    let path = &asked.presented.request.path;
-    let found = app.routes.find(path, asked.method.as_deref(), param);
-    let (action, resource) = found.map_err(|error| match error {
-        RouteError::NoModel if several.get() => {
-            let message = "the parameters name several models, and nothing says which of them is asked for";
-            ApiError::invalid("request.params", message)
+    let (found, resource) = asked_for(app, snapshot, asked)?;
+    let context = Told::from(context(asked)?);
+    let request = Request::proved(Arc::clone(identity), found.action.clone(), resource).with_context(context);
+    // Before anything is decided, so that every log event of the request names the decision.
+    let id = app.next_id(snapshot.revision());
+    let decision = match found.limits {
+        RouteLimits::Check => gate::authorize(app.engine.world(snapshot, facts), &request, None).await?.decision,
+        RouteLimits::Charge => {
+            let charging = Charging { id: app.engine.reservation_id(), body_bytes: asked.body_bytes };
+            let (snapshot, facts) = (Arc::clone(snapshot), facts.clone());
+            let charged = is_authorized::to_its_end(app, move |app| async move {
+                let world = app.engine.world(&snapshot, &facts);
+                let charged = gate::authorize_and_charge(world, &request, &charging).await.map_err(amount_needed)?;
+                app.alert(&charged.alerts, &snapshot, &facts);
+                Ok(charged)
+            });
+            charged.await?.decision
         }
-        RouteError::NoModel => ApiError::invalid("request.params", error.to_string()),
-        RouteError::Unknown | RouteError::Ambiguous => ApiError::invalid("request.path", error.to_string()),
-    })?;
-    let mut context = Map::new();
-    context.insert("path".to_owned(), path.as_str().into());
-    if let Some(address) = &asked.presented.source {
-        context.insert("ip".to_owned(), address.to_string().into());
-    }
-    if let Some(method) = &asked.method {
-        context.insert("method".to_owned(), method.as_str().into());
-    }
-    let request = Request::proved(Arc::clone(identity), action, resource).with_context(Told::from(context));
-    let decision = gate::authorize(app.engine.world(snapshot, facts), &request, None).await?.decision;
+    };
     app.metrics.decided(decision.code, &decision.rules);
     if decision.is_permit() {
         return Ok(None);
     }
     let status = answer::status_of(decision.code, StatusCode::FORBIDDEN);
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
-    answer::write(&mut text, app.next_id(), &decision);
+    answer::write(&mut text, id, &decision);
     let mut response = of_type(status, JSON, text);
     if let Some(seconds) = answer::retry_after_of(status, decision.retry_after_seconds) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     Ok(Some(response))
+}
+
+/// What the request asks for, by the routes of this server.
+fn asked_for(app: &App, snapshot: &Snapshot, asked: &Asked) -> Result<(Found, EntityUid), ApiError> {
+    let several = Cell::new(false);
+    let param = |name: &str| {
+        let value = asked.params.get(name)?;
+        several.set(value.as_array().is_some_and(|values| values.len() > 1));
+        text_of(value)
+    };
+    let found = app.routes.look_up(&asked.presented.request.path, asked.method.as_deref(), param);
+    let found = found.and_then(|found| found.resource(snapshot).map(|resource| (found, resource)));
+    let found = found.map_err(|error| match error {
+        RouteError::NoModel if several.get() => {
+            let message = "the parameters name several models, and nothing says which of them is asked for";
+            ApiError::invalid("request.params", message)
+        }
+        RouteError::NoModel | RouteError::InvalidModel | RouteError::TwoModels => {
+            ApiError::invalid("request.params", error.to_string())
+        }
+        RouteError::Unknown | RouteError::Ambiguous(_) => ApiError::invalid("request.path", error.to_string()),
+    })?;
+    if several.get() {
+        // A path that names one of them does not say that the others are not asked for.
+        return Err(ApiError::invalid("request.params", "the parameters name several models"));
+    }
+    Ok(found)
+}
+
+/// What conditions and limits see of the request.
+fn context(asked: &Asked) -> Result<Map<String, Value>, ApiError> {
+    let mut context = Map::new();
+    context.insert("path".to_owned(), asked.presented.request.path.as_str().into());
+    if let Some(address) = &asked.presented.source {
+        context.insert("ip".to_owned(), address.to_string().into());
+    }
+    if let Some(method) = &asked.method {
+        context.insert("method".to_owned(), method.as_str().into());
+    }
+    match asked.params.get("user") {
+        None | Some(Value::Null) => {}
+        Some(user) => {
+            let wrong =
+                || ApiError::invalid("request.params.user", "`user` is a text, the gateway's own name of its user");
+            context.insert("end_user".to_owned(), text_of(user).ok_or_else(wrong)?.into());
+        }
+    }
+    if let Some(most) = max_output_tokens(&asked.params)? {
+        context.insert("max_output_tokens".to_owned(), most.into());
+    }
+    if let Some(stream) = asked.params.get("stream").and_then(Value::as_bool) {
+        context.insert("stream".to_owned(), stream.into());
+    }
+    Ok(context)
+}
+
+/// Where protocols say how many tokens there may be in the answer: within which member, where in one, and under which name.
+const MOST_TOKENS: [(Option<&str>, &str); 5] = [
+    (None, "max_tokens"),
+    (None, "max_completion_tokens"),
+    (None, "max_output_tokens"),
+    (Some("generationConfig"), "maxOutputTokens"),
+    (Some("inferenceConfig"), "maxTokens"),
+];
+
+/// The most tokens that the parameters ask for, the largest number where several say so.
+fn max_output_tokens(params: &Map<String, Value>) -> Result<Option<i64>, ApiError> {
+    let mut most = None;
+    for (within, name) in MOST_TOKENS {
+        let outer = within.map_or(Some(params), |within| params.get(within).and_then(Value::as_object));
+        let value = match outer.and_then(|outer| outer.get(name)) {
+            None | Some(Value::Null) => continue,
+            Some(value) => value,
+        };
+        let digits = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = value.as_i64().or_else(|| text_of(value).and_then(digits)).filter(|number| *number >= 0);
+        let wrong = || {
+            let param = within.map_or_else(|| name.to_owned(), |within| format!("{within}.{name}"));
+            ApiError::invalid(format!("request.params.{param}"), format!("`{name}` is a whole number, not negative"))
+        };
+        most = most.max(Some(number.ok_or_else(wrong)?));
+    }
+    Ok(most)
+}
+
+/// An amount that a limit needs is said otherwise here than in a question.
+fn amount_needed(error: RequestError) -> ApiError {
+    if error.code != RequestErrorCode::AmountNeeded {
+        return error.into();
+    }
+    let message = format!(
+        "{}; here, send the body's `content-length` in `request.headers` and `max_tokens` in `request.params`, declare the \
+         model's `max_output_tokens`, or let the route say `limits: check`",
+        error.message
+    );
+    ApiError { param: "request.params".to_owned(), ..ApiError::new(ErrorCode::Request(error.code), message) }
+}
+
+/// How long the body of the described request is: as its `content-length` says, or as `params` are long where they are the
+/// body; `None` where neither is known.
+fn body_bytes(headers: &Map<String, Value>, params: &Map<String, Value>) -> Option<u64> {
+    let mut lengths = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let digits = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let length = lengths.next().and_then(|(_, value)| value.as_u64().or_else(|| text_of(value).and_then(digits)));
+    let is_body =
+        || ["messages", "input", "prompt", "contents", "documents"].iter().any(|name| params.contains_key(*name));
+    length.or_else(|| {
+        let text = is_body().then(|| serde_json::to_string(params).ok()).flatten()?;
+        u64::try_from(text.len()).ok()
+    })
 }
 
 /// A parameter: a text, or a list of one, as what reads queries makes of `?model=…`.
@@ -118,9 +226,9 @@ fn text_of(value: &Value) -> Option<&str> {
     }
 }
 
-/// Reads `{"api_key": …, "request": {"path", "headers", "params"}, "authorize": …}`. Nothing of what is wrong is shown:
-/// it may be the credential.
-fn read(text: &[u8]) -> Result<Asked, ApiError> {
+/// Reads `{"api_key": …, "request": {"path", "headers", "params"}, "authorize": …}`; with `always`, every call is to be
+/// decided. Nothing of what is wrong is shown: it may be the credential.
+fn read(text: &[u8], always: bool) -> Result<Asked, ApiError> {
     let form = || ApiError::invalid("", "expected {\"api_key\": …, \"request\": {\"path\", \"headers\", \"params\"}}");
     let Ok(Value::Object(mut members)) = strict_json::from_slice(text) else { return Err(form()) };
     let known = ["api_key", "request", "authorize"];
@@ -137,8 +245,8 @@ fn read(text: &[u8]) -> Result<Asked, ApiError> {
         _ => return Err(ApiError::invalid("api_key", "`api_key` is a text of 1 to 16384 bytes")),
     };
     let authorize = match members.remove("authorize") {
-        None => false,
-        Some(Value::Bool(authorize)) => authorize,
+        None => always,
+        Some(Value::Bool(authorize)) => authorize || always,
         Some(_) => return Err(ApiError::invalid("authorize", "`authorize` is true or false")),
     };
     let mut request = match members.remove("request") {
@@ -151,9 +259,12 @@ fn read(text: &[u8]) -> Result<Asked, ApiError> {
         Some(Value::String(text)) => Ok(Some(SmolStr::from(text))),
         Some(_) => Err(ApiError::invalid(format!("request.{name}"), format!("`{name}` is a text"))),
     };
-    let (path, method, ip) = (text("path")?.unwrap_or_default(), text("method")?, text("ip")?);
-    let no_address = |_| ApiError::invalid("request.ip", "`ip` is an IP address");
-    let source = ip.map(|text| text.parse::<IpAddr>().map_err(no_address)).transpose()?;
+    let (path, method, ip) = (text("path")?, text("method")?, text("ip")?);
+    let no_path = |error: PathError| ApiError::invalid("request.path", error.to_string());
+    let path = path.map(|text| RequestPath::parse(&text)).transpose().map_err(no_path)?;
+    let path = path.map(RequestPath::into_text).unwrap_or_default();
+    let no_address = || ApiError::invalid("request.ip", "`ip` is an IP address, and no range");
+    let source = ip.map(|text| request_address(&text).ok_or_else(no_address)).transpose()?;
     let mut object = |name: &str| match request.remove(name) {
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(object)) => Ok(object),
@@ -184,5 +295,6 @@ fn read(text: &[u8]) -> Result<Asked, ApiError> {
         ..Described::default()
     };
     let presented = Presented { request: described, source, ..Presented::new(Credential::Bearer(secret)) };
-    Ok(Asked { presented, params, method, authorize })
+    let body_bytes = body_bytes(&headers, &params);
+    Ok(Asked { presented, params, method, body_bytes, authorize })
 }

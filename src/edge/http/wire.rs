@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use serde::de::MapAccess;
 use serde_json::Value;
-use smol_str::{SmolStr, format_smolstr};
+use smol_str::SmolStr;
 
 use super::errors::{ApiError, ErrorCode};
 use super::grammar::{List, Members, Trail, Uid, action, missing, object, text, uid_text};
 use super::{amounts, credential, spending};
-use crate::gate::{Credential, MAX_ADDITIONAL_ENTITIES, MAX_CANDIDATES, Reserve};
+use crate::gate::{ClientKey, Credential, MAX_ADDITIONAL_ENTITIES, MAX_CANDIDATES, Reserve};
 use crate::meter::DEFAULT_TTL_MS;
 use crate::model::strict_json::Strict;
 use crate::model::{CandidatesRequest, EntityUid, Identity, Request, RequestErrorCode, Told};
@@ -40,13 +40,22 @@ pub(super) enum Asking {
     Candidates(CandidatesRequest, bool),
 }
 
+impl Asking {
+    /// Who asks, and what a credential proved of it.
+    pub(super) fn principal(&self) -> (&EntityUid, Option<&Arc<Identity>>) {
+        match self {
+            Self::One(request) => (&request.principal, request.identity.as_ref()),
+            Self::Candidates(request, _) => (&request.principal, request.identity.as_ref()),
+        }
+    }
+}
+
 /// What is to be held, for how many milliseconds, and what its client calls it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Wanted {
     pub(super) reserve: Reserve,
     pub(super) ttl_ms: i64,
-    /// The key, with the digest of the question.
-    pub(super) idempotency: Option<(SmolStr, [u8; 32])>,
+    pub(super) key: Option<ClientKey>,
 }
 
 /// Everything of a question but who asks.
@@ -104,9 +113,11 @@ impl Parts {
             ),
         };
         let wanted = hold.map(|Holding(reserve, ttl_ms, key)| {
-            // Apart from the keys of usage: a gateway may well name a call and its usage alike.
-            let digest = |key| (format_smolstr!("reserve:{key}"), spending::digest(&(&asking, &reserve, ttl_ms)));
-            Wanted { reserve, ttl_ms, idempotency: key.map(digest) }
+            let named = |text| {
+                let digest = spending::digest(&(&asking, &reserve, ttl_ms));
+                ClientKey { text, digest, unscoped_digest: Some(digest) }
+            };
+            Wanted { reserve, ttl_ms, key: key.map(named) }
         });
         Question { asking, wanted }
     }

@@ -2,7 +2,7 @@
 //! to see.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::model::{KeyText, REFRESH_TOKEN_PREFIX, SecretText};
 
@@ -32,6 +32,20 @@ pub(super) struct Place(Arc<AtomicUsize>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Whether whoever is asked did not answer when it was last asked.
+#[derive(Clone, Default)]
+pub(super) struct Away(Arc<AtomicBool>);
+
+impl Away {
+    pub(super) fn note(&self, away: bool) {
+        self.0.store(away, Ordering::Release);
+    }
+
+    pub(super) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 
-use super::asking::{AtOnce, is_own};
+use super::asking::{AtOnce, Away, is_own};
 use super::recent::{Recent, digest};
 use super::unlinked::{Proved, UnlinkedWarning};
 use crate::gate::{Ask, Authenticator, Credential, Described, Fetch, FetchError, Later, Presented, Reply, Verdict};
@@ -137,6 +137,7 @@ pub struct DelegatedProvider {
     at_once: AtOnce,
     /// That one of its users is not declared, while the bundle declares one like it.
     unlinked: Arc<UnlinkedWarning>,
+    away: Away,
 }
 
 /// What the endpoint said.
@@ -153,8 +154,8 @@ impl DelegatedProvider {
     pub fn new(name: String, options: DelegatedOptions, fetch: Arc<dyn Fetch>) -> Self {
         let recent = Arc::new(Recent::new(options.cache_entries));
         let at_once = AtOnce::new(options.at_once);
-        let unlinked = Arc::default();
-        Self { name, options: Arc::new(options), fetch, recent, at_once, unlinked }
+        let (unlinked, away) = (Arc::default(), Away::default());
+        Self { name, options: Arc::new(options), fetch, recent, at_once, unlinked, away }
     }
 
     /// Warns where who is proved seems to be another one of the bundle.
@@ -192,10 +193,11 @@ impl DelegatedProvider {
             timeout: self.options.timeout,
             most_bytes: MOST_REPLY_BYTES,
         });
-        let (options, recent) = (Arc::clone(&self.options), Arc::clone(&self.recent));
+        let (options, recent, away) = (Arc::clone(&self.options), Arc::clone(&self.recent), self.away.clone());
         Later::pending(async move {
             let answered = options.read(asked.await);
             drop(place);
+            away.note(matches!(answered, Answered::Nothing(_)));
             let kept_ms = match &answered {
                 Answered::Yes(_) => options.cache_ms,
                 Answered::No(_) => options.cache_ms.min(NO_MS),
@@ -213,6 +215,10 @@ impl DelegatedProvider {
 impl Authenticator for DelegatedProvider {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn is_away(&self) -> bool {
+        self.away.is_so()
     }
 
     fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {

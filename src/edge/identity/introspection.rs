@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
-use super::asking::{AtOnce, is_own};
+use super::asking::{AtOnce, Away, is_own};
 use super::claims::{Mapping, Proof, Wanted};
 use super::jose::{Rounding, check_required, instant, shown, wrong_audience};
 use super::recent::{self, Recent};
@@ -107,6 +107,7 @@ struct Inner {
     at_once: AtOnce,
     /// That one of its users is not linked to the bundle's.
     unlinked: UnlinkedWarning,
+    away: Away,
 }
 
 /// What an endpoint said of a token that is good.
@@ -137,8 +138,8 @@ impl IntrospectionProvider {
         (fetch, clock): (Arc<dyn Fetch>, Arc<dyn Clock>),
     ) -> Self {
         let (recent, at_once) = (Recent::new(settings.remembered), AtOnce::new(settings.at_once));
-        let unlinked = UnlinkedWarning::default();
-        let inner = Inner { settings, fetch, clock, recent, at_once, unlinked };
+        let (unlinked, away) = (UnlinkedWarning::default(), Away::default());
+        let inner = Inner { settings, fetch, clock, recent, at_once, unlinked, away };
         Self { name: name.into(), pass_on_error, inner: Arc::new(inner) }
     }
 }
@@ -146,6 +147,10 @@ impl IntrospectionProvider {
 impl Authenticator for IntrospectionProvider {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn is_away(&self) -> bool {
+        self.inner.away.is_so()
     }
 
     fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
@@ -166,6 +171,7 @@ impl Authenticator for IntrospectionProvider {
         Later::pending(async move {
             let asked = inner.ask(&token).await;
             drop(place);
+            inner.away.note(matches!(asked, Err(Fault::Away(_))));
             match asked {
                 Ok(known) => {
                     inner.recent.put(digest, known.clone());

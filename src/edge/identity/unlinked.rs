@@ -1,7 +1,6 @@
 //! A warning where somebody whom the bundle declares comes as somebody whom it does not: by an address instead of an id, or
 //! by an id in other letters. What the bundle says of the declared one (rules, limits, `disabled`) does not hold for the other.
 
-use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::model::EntityUid;
@@ -35,11 +34,13 @@ impl UnlinkedWarning {
             return;
         }
         let Proved { by, principal, advice, .. } = proved;
-        // That nobody reads it is no reason to stop.
-        let _ = writeln!(
-            std::io::stderr().lock(),
-            "warning: {by} proved {principal}, which the bundle does not declare, while it declares {declared}{likeness}: \
-             they are two principals, so that rules, limits and `disabled` of {declared} do not hold for the other; {advice}"
+        tracing::warn!(
+            target: "tollgate::identity",
+            by,
+            principal = %principal,
+            declared = %declared,
+            "{by} proved {principal}, which the bundle does not declare, while it declares {declared}{likeness}: they are two \
+             principals, so that rules, limits and `disabled` of {declared} do not hold for the other; {advice}"
         );
     }
 }

@@ -2,7 +2,6 @@
 //! last good one goes on.
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -89,15 +88,17 @@ impl<T> Watched<T> {
         }
         // Told once for each change, and not again while it stays as it is.
         state.stamp = stamp;
-        let said = match text.and_then(|text| read(&self.path, &text, &self.line)) {
+        let file = self.path.display();
+        match text.and_then(|text| read(&self.path, &text, &self.line)) {
             Ok(known) => {
                 state.known = Arc::new(known);
-                format!("read {} anew: {} names", self.path.display(), state.known.len())
+                let names = state.known.len();
+                tracing::info!(target: "tollgate::identity", %file, names, "read {file} anew: {names} names");
             }
-            Err(error) => format!("warning: {error}; the names of before go on"),
-        };
-        // That nobody reads it is no reason to stop.
-        let _ = writeln!(std::io::stderr().lock(), "{said}");
+            Err(error) => {
+                tracing::warn!(target: "tollgate::identity", %file, "{error}; the names of before go on");
+            }
+        }
     }
 }
 

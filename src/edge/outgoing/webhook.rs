@@ -2,7 +2,6 @@
 //! ever waits for it. What is not taken is sent again, later each time, and in the end given up and counted.
 
 use std::collections::VecDeque;
-use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -189,9 +188,12 @@ impl Webhook {
                 Err(reason) => {
                     count(&counts.failed);
                     let (limit, percent) = (&notice.alert.limit, notice.alert.percent);
-                    let text = format!("the alert that limit {limit} reached {percent} % was not taken: {reason}");
-                    // That nobody reads it is no reason to stop.
-                    let _ = writeln!(std::io::stderr().lock(), "warning: {text}");
+                    tracing::warn!(
+                        target: "tollgate::alerts",
+                        limit = limit.as_str(),
+                        percent,
+                        "the alert that limit {limit} reached {percent} % was not taken: {reason}",
+                    );
                 }
             }
         }

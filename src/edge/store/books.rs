@@ -34,7 +34,7 @@ impl MemoryBooks {
         for entry in entries {
             let (principal, resource) = (entry.spending.principal.to_smolstr(), entry.spending.resource.to_smolstr());
             if let Some(usage) = entry.usage {
-                let numbers = [usage.requests.max(1), usage.input_tokens, usage.output_tokens];
+                let numbers = [usage.requests, usage.input_tokens, usage.output_tokens];
                 let [requests, input, output] = numbers.map(i128::from);
                 let more = [requests, input, output, i128::from(usage.usd.map_or(0, Amount::get))];
                 let mut rows = self.usage.lock().unwrap_or_else(PoisonError::into_inner);

@@ -232,7 +232,11 @@ fn in_store(id: ReservationId) -> ReservationId {
 fn charged(hold: &Hold, found: &Reservation) -> (Hold, Usage) {
     let charges = hold.charges.iter().zip(&found.parts);
     let charges = charges.map(|(charge, part)| Charge { amount: part.charged, ..charge.clone() });
-    let usage = if let State::Settled(usage) = found.state { usage } else { Usage::default() };
+    let usage = match found.state {
+        State::Settled(usage) => usage,
+        // Nobody told what it used; it was one request all the same.
+        _ => Usage { requests: 1, ..Usage::default() },
+    };
     (Hold { charges: charges.collect(), ..hold.clone() }, usage)
 }
 
@@ -288,6 +292,18 @@ impl Meters for Fallback {
         }
     }
 
+    fn settle_unknown(
+        &self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Later<Result<Closed, CloseError>> {
+        match self.here(id, now, |ledger| ledger.settle_unknown(id, charged, now)) {
+            Some(here) => Later::ready(here),
+            None => self.inner.store.settle_unknown(id, charged, now),
+        }
+    }
+
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         match self.here(id, now, |ledger| ledger.release(id, now)) {
             Some(here) => Later::ready(here),
@@ -338,6 +354,10 @@ impl Meters for Fallback {
 
     fn books(&self) -> Option<Arc<dyn Books>> {
         self.inner.store.books()
+    }
+
+    fn is_away(&self) -> bool {
+        self.inner.store.is_away()
     }
 
     fn tick(&self, now: Timestamp) {

@@ -9,7 +9,7 @@ use super::books::MemoryBooks;
 use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, answered, gather_subjects, held, looks, recorded};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{Alert, Charge, Closed, Held, Hold, Ledger, Reservation, ReservationId, Usage};
-use crate::model::Timestamp;
+use crate::model::{Amount, Timestamp};
 
 /// Meters in memory.
 #[derive(Debug)]
@@ -61,6 +61,15 @@ impl Meters for Memory {
 
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         self.change(now, |ledger| ledger.settle(id, usage, now).map_err(CloseError::from))
+    }
+
+    fn settle_unknown(
+        &self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Later<Result<Closed, CloseError>> {
+        self.change(now, |ledger| ledger.settle_unknown(id, charged, now).map_err(CloseError::from))
     }
 
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {

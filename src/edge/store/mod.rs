@@ -31,7 +31,7 @@ pub use keys::{Pepper, PepperError};
 pub use leases::Leases;
 pub use memory::Memory;
 #[cfg(feature = "redis")]
-pub use redis::{Redis, RedisError, RedisKeys, RedisOptions, RedisTokens, Secret};
+pub use redis::{EvictionCheck, Redis, RedisError, RedisKeys, RedisOptions, RedisTokens, Secret};
 #[cfg(feature = "sqlite")]
 pub use tokens::{TokenFile, TokenFileError};
 
@@ -61,6 +61,7 @@ fn held(ledger: &mut Ledger, hold: Hold, now: Timestamp) -> Result<Held, HoldErr
     }
     ledger.hold(hold, now).map_err(|refused| match refused.cause {
         Some(Cause::TooManyOpen) => HoldError::Store(StoreError::Full),
+        Some(Cause::TooManyOfPrincipal) => HoldError::TooManyOpen,
         Some(Cause::NameTaken) => HoldError::KeyTaken,
         None => HoldError::Refused(refused),
     })

@@ -109,6 +109,8 @@ struct ReservationRow {
     permitted: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     price: Option<PriceRow>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    if_unknown: Vec<u64>,
     state: StateRow,
     created_at: i64,
     parts: Vec<PartRow>,
@@ -119,6 +121,7 @@ struct ReservationRow {
 enum StateRow {
     Open,
     Settled(UsageRow),
+    UsageUnknown,
     Released,
     Expired,
 }
@@ -178,9 +181,11 @@ pub(super) fn reservation_text(reservation: &Reservation) -> String {
         resource: reservation.spending.resource.to_string(),
         permitted: reservation.spending.permitted.iter().map(ToString::to_string).collect(),
         price: reservation.spending.price.as_deref().map(price_row),
+        if_unknown: reservation.spending.if_unknown.iter().map(|amount| amount.get()).collect(),
         state: match &reservation.state {
             State::Open => StateRow::Open,
             State::Settled(usage) => StateRow::Settled(usage_row(usage)),
+            State::UsageUnknown => StateRow::UsageUnknown,
             State::Released => StateRow::Released,
             State::Expired => StateRow::Expired,
         },
@@ -201,6 +206,7 @@ pub(super) fn reservation(
         resource: row.resource.parse().map_err(|_| RowError::Range("resource"))?,
         permitted: permitted(&row.permitted)?,
         price: row.price.map(|row| Arc::new(price(row))),
+        if_unknown: amounts(row.if_unknown)?,
     };
     let mut series = Series::default();
     let part = |row: PartRow| {
@@ -221,6 +227,7 @@ pub(super) fn reservation(
         state: match row.state {
             StateRow::Open => State::Open,
             StateRow::Settled(row) => State::Settled(usage(&row)?),
+            StateRow::UsageUnknown => State::UsageUnknown,
             StateRow::Released => State::Released,
             StateRow::Expired => State::Expired,
         },
@@ -239,25 +246,31 @@ struct BesideRow {
     permitted: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     price: Option<PriceRow>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    if_unknown: Vec<u64>,
 }
 
 #[cfg(feature = "redis")]
 pub(super) fn beside(spending: &Spending) -> String {
-    if spending.permitted.is_empty() && spending.price.is_none() {
+    if spending.permitted.is_empty() && spending.price.is_none() && spending.if_unknown.is_empty() {
         return String::new();
     }
     let permitted = spending.permitted.iter().map(ToString::to_string).collect();
-    json(&BesideRow { permitted, price: spending.price.as_deref().map(price_row) })
+    let if_unknown = spending.if_unknown.iter().map(|amount| amount.get()).collect();
+    json(&BesideRow { permitted, price: spending.price.as_deref().map(price_row), if_unknown })
 }
 
-/// The other candidates and the price.
+/// A spending, of who and on what, and what [`beside`] wrote of it.
 #[cfg(feature = "redis")]
-pub(super) type Beside = (Box<[EntityUid]>, Option<Arc<Price>>);
-
-#[cfg(feature = "redis")]
-pub(super) fn read_beside(text: &str) -> Result<Beside, RowError> {
+pub(super) fn read_beside(principal: EntityUid, resource: EntityUid, text: &str) -> Result<Spending, RowError> {
     let row: BesideRow = if text.is_empty() { BesideRow::default() } else { serde_json::from_str(text)? };
-    Ok((permitted(&row.permitted)?, row.price.map(|row| Arc::new(price(row)))))
+    Ok(Spending {
+        principal,
+        resource,
+        permitted: permitted(&row.permitted)?,
+        price: row.price.map(|row| Arc::new(price(row))),
+        if_unknown: amounts(row.if_unknown)?,
+    })
 }
 
 fn permitted(uids: &[String]) -> Result<Box<[EntityUid]>, RowError> {
@@ -293,6 +306,10 @@ impl Series {
         };
         MeterKey { series, subject: (!subject.is_empty()).then(|| SmolStr::new(subject)) }
     }
+}
+
+fn amounts(numbers: Vec<u64>) -> Result<Box<[Amount]>, RowError> {
+    numbers.into_iter().map(amount).collect()
 }
 
 fn amount(number: u64) -> Result<Amount, RowError> {

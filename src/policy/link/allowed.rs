@@ -37,7 +37,8 @@ fn fits(allowed: &AllowedPath) -> String {
     }
 }
 
-/// Holds where [`is_read_in_two_ways`](crate::model::is_read_in_two_ways) does of `context.path`.
+/// Holds where `context.path` is read in two ways. No request that is decided here has such a path
+/// ([`RequestPath`](crate::model::RequestPath)); another engine that is handed the compiled rules takes any.
 fn read_in_two_ways() -> String {
     let like = |(part, rest): (&str, &str)| {
         let part = quoted(part);
@@ -52,12 +53,8 @@ fn read_in_two_ways() -> String {
 /// Holds where `context.ip` is in one of these.
 pub(super) fn networks(networks: &[Network]) -> String {
     let holds = |network: &Network| match network.canonical() {
-        (IpAddr::V4(address), prefix) => {
-            // Also in IPv6's clothes (RFC 4291, section 2.5.5.2).
-            let [a, b, c, d] = address.octets();
-            let dressed = format!("::ffff:{a:02x}{b:02x}:{c:02x}{d:02x}/{}", prefix + 96);
-            format!("context.ip.isInRange(ip(\"{address}/{prefix}\")) || context.ip.isInRange(ip(\"{dressed}\"))")
-        }
+        // An address of a request that is IPv4-mapped is the IPv4 address by the time conditions see it.
+        (IpAddr::V4(address), prefix) => format!("context.ip.isInRange(ip(\"{address}/{prefix}\"))"),
         (IpAddr::V6(address), prefix) => {
             // Written out: Cedar reads no IPv4 address within one of IPv6.
             let segments: Vec<String> = address.segments().iter().map(|segment| format!("{segment:x}")).collect();

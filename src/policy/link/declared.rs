@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
 use super::ancestry::Ancestry;
+use super::labels::Labels;
 use super::near::Wanted;
 use super::{Files, Linker, ParsedFile, Tools, people};
 use crate::policy::entities::{EntityIndex, EntityStore, Patterns};
@@ -23,6 +24,7 @@ pub(super) struct Declared {
     pub(super) aliases: Arc<HashMap<SmolStr, EntityIndex, RandomState>>,
     pub(super) group_patterns: Arc<Patterns<EntityIndex>>,
     pub(super) counts: Counts,
+    pub(super) labels: Arc<Labels>,
     pub(super) problems: Vec<Problem>,
     pub(super) wanted: Vec<Wanted>,
     pub(super) ancestry: Ancestry,
@@ -38,8 +40,10 @@ impl Declared {
         if ancestry.sound {
             linker.close_native_entities();
         }
+        let labels = Arc::new(Labels::of(&linker.store));
         Self {
             store: linker.store.complete(),
+            labels,
             aliases: linker.aliases,
             group_patterns: linker.group_patterns,
             counts: linker.counts,
@@ -55,6 +59,7 @@ impl Declared {
             aliases: Arc::clone(&self.aliases),
             group_patterns: Arc::clone(&self.group_patterns),
             counts: self.counts,
+            labels: Arc::clone(&self.labels),
             ..Linker::with(tools, self.store.over())
         }
     }

@@ -15,7 +15,7 @@ use crate::policy::index::{Key, ScopeIndex};
 use crate::policy::limits::BoundLimit;
 use crate::policy::problem::ProblemCode;
 use crate::policy::schema::{Action, ActionSet};
-use crate::policy::syntax::{LimitDeclaration, Name, Place, Selector, SelectorKind};
+use crate::policy::syntax::{Each, LimitDeclaration, Name, Place, Selector, SelectorKind};
 
 /// Most limits of a bundle.
 const MOST_LIMITS: usize = 20_000;
@@ -30,6 +30,7 @@ impl Linker<'_> {
     /// Links the limits of all files; `may_walk` says that no chain of groups is a circle, or too long.
     pub(super) fn link_limits(&mut self, files: &[Arc<ParsedFile>], may_walk: bool) {
         let labels = self.labels(files);
+        let children = self.child_teams(files);
         let mut ids: HashMap<&SmolStr, (&Arc<str>, u32), RandomState> = HashMap::default();
         let mut of_money = Vec::new();
         for file in files {
@@ -46,6 +47,7 @@ impl Linker<'_> {
                     self.error(ProblemCode::DuplicateId, &file.path, limit.id.place, message, Some(help));
                 }
                 let Some(bound) = self.link_limit(limit, file, &labels) else { continue };
+                self.warn_of_child_teams(limit, &children, &file.path);
                 if counts_money(limit) {
                     of_money.push((&file.path, limit.id.place, bound.resource));
                 }
@@ -54,6 +56,58 @@ impl Linker<'_> {
         }
         if may_walk && !of_money.is_empty() {
             self.warn_of_models_without_price(&of_money);
+        }
+    }
+
+    /// The direct child teams of every team, if a limit is for each team of some that it names.
+    fn child_teams(&self, files: &[Arc<ParsedFile>]) -> HashMap<EntityIndex, Vec<EntityIndex>, RandomState> {
+        let mut children: HashMap<EntityIndex, Vec<EntityIndex>, RandomState> = HashMap::default();
+        if !files.iter().flat_map(|file| &file.document.limits).any(is_for_each_named_team) {
+            return children;
+        }
+        for (index, record) in self.store.iter().filter(|(_, record)| record.kind == Kind::TEAM) {
+            for parent in record.parents.iter().filter(|parent| self.store.record(**parent).kind == Kind::TEAM) {
+                children.entry(*parent).or_default().push(index);
+            }
+        }
+        children
+    }
+
+    /// A limit for each team has a meter for each of those that people are in, and so for each child of a team that it
+    /// names. Whoever names the children too means that.
+    fn warn_of_child_teams(
+        &mut self,
+        limit: &LimitDeclaration,
+        children: &HashMap<EntityIndex, Vec<EntityIndex>, RandomState>,
+        file: &Arc<str>,
+    ) {
+        if !is_for_each_named_team(limit) {
+            return;
+        }
+        let team = |selector: &Selector| self.store.find(Kind::TEAM, &selector.name.value);
+        let selectors = || limit.who.iter().filter(|selector| selector.kind == SelectorKind::Team);
+        let named: HashSet<EntityIndex> = selectors().filter_map(team).collect();
+        let mut found = Vec::new();
+        for selector in selectors() {
+            let of_team = team(selector).and_then(|team| children.get(&team)).into_iter().flatten();
+            let mut unnamed: Vec<&str> = of_team
+                .filter(|child| !named.contains(child))
+                .map(|child| self.store.record(*child).id.as_str())
+                .collect();
+            unnamed.sort_unstable();
+            if unnamed.is_empty() {
+                continue;
+            }
+            let id = &selector.name.value;
+            let shown = listed(&unnamed);
+            let message = format!("`{id}` has child teams ({shown}), and each of them gets the whole amount too");
+            let help = format!(
+                "leave `each` out for one meter that everybody in `{id}` shares, or name the child teams as well if every team is to have its own"
+            );
+            found.push((selector.name.place, message, help));
+        }
+        for (place, message, help) in found {
+            self.warn(ProblemCode::EachChildTeam, file, place, message, Some(help));
         }
     }
 
@@ -179,10 +233,7 @@ impl Linker<'_> {
             if names.is_empty() {
                 continue;
             }
-            let more = names.len().saturating_sub(MOST_NAMED);
-            let shown: Vec<String> = names.iter().take(MOST_NAMED).map(|name| format!("`{name}`")).collect();
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let message = format!("this limit counts money, and no price is known of {}{more}", shown.join(", "));
+            let message = format!("this limit counts money, and no price is known of {}", listed(&names));
             let help =
                 "their use will be forbidden with `price_unknown`: give them a `price`, or write `unpriced: free`";
             self.warn(ProblemCode::ModelsWithoutPrice, file, *place, message, Some(help.to_owned()));
@@ -219,6 +270,19 @@ impl Linker<'_> {
         };
         self.scopes.scope_at(scope).all(|clause| clause.iter().any(matches))
     }
+}
+
+/// Some names for a message, and how many more there are.
+fn listed(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(MOST_NAMED);
+    let shown: Vec<String> = names.iter().take(MOST_NAMED).map(|name| format!("`{name}`")).collect();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// Whether a limit has a meter for each team, of some teams that it names.
+fn is_for_each_named_team(limit: &LimitDeclaration) -> bool {
+    limit.each == Some(Each::Team) && limit.who.iter().any(|selector| selector.kind == SelectorKind::Team)
 }
 
 /// Whether a limit forbids what has no price.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::near::Near;
+use super::people::{Form, Reference, in_place_of_a_uid, uid_in};
 use super::{Linker, ParsedFile};
+use crate::model::{NameError, check_model_name};
 use crate::policy::entities::{Details, EntityIndex, Kind, Pattern, Reach};
 use crate::policy::problem::{Problem, ProblemCode};
-use crate::policy::syntax::{AccountDeclaration, Extras, ModelDeclaration, ModelsDeclaration, Name};
+use crate::policy::syntax::{AccountDeclaration, Estimates, Extras, ModelDeclaration, ModelsDeclaration, Name};
 
 impl Linker<'_> {
     pub(super) fn declare_models(&mut self, files: &[Arc<ParsedFile>]) {
@@ -44,12 +46,14 @@ impl Linker<'_> {
             let help = "a model's account is what stands before the first `/` of its name".to_owned();
             self.error(ProblemCode::InvalidName, &file.path, account.id.place, message, Some(help));
         }
+        self.check_model_name(&account.id, &account.id.value, &file.path);
         let Some(index) = self.declare(Kind::PROVIDER_ACCOUNT, &account.id, file, files) else { return };
         self.store.record_mut(index).details = Some(Box::new(Details {
             tags: account.tags.iter().map(|tag| tag.value.clone()).collect(),
             extras: account.extras.as_deref().cloned().unwrap_or_default(),
             provider: account.provider.clone(),
             closed: account.models.is_some(),
+            estimates: account.estimates,
             ..Details::default()
         }));
         for model in account.models.iter().flatten() {
@@ -65,6 +69,7 @@ impl Linker<'_> {
         file: &ParsedFile,
     ) {
         self.counts.models += 1;
+        self.check_model_name(&model.name, &model.name.value, &file.path);
         let index = self.store.intern(Kind::MODEL, &qualified(of, model));
         let twice = self.store.record(index).declared;
         let record = self.store.record_mut(index);
@@ -74,12 +79,14 @@ impl Linker<'_> {
         let bare = model.tags.is_empty()
             && model.metadata.is_empty()
             && model.max_output_tokens.is_none()
+            && model.estimates == Estimates::default()
             && model.price.is_none();
         record.details = (!bare).then(|| {
             Box::new(Details {
                 tags: model.tags.iter().map(|tag| tag.value.clone()).collect(),
                 extras: Extras { metadata: model.metadata.clone(), ..Extras::default() },
                 max_output_tokens: model.max_output_tokens.and_then(|tokens| i64::try_from(tokens).ok()),
+                estimates: model.estimates,
                 price: model.price.clone(),
                 ..Details::default()
             })
@@ -94,6 +101,7 @@ impl Linker<'_> {
     fn declare_aliases(&mut self, account: &AccountDeclaration, model: &ModelDeclaration, file: &ParsedFile) {
         let Some(index) = self.store.find(Kind::MODEL, &qualified(account, model)) else { return };
         for alias in &model.aliases {
+            self.check_model_name(alias, &alias.value, &file.path);
             let spellings = [alias.value.clone(), format_smolstr!("{}/{}", account.id.value, alias.value)];
             for spelling in spellings {
                 let taken =
@@ -163,6 +171,9 @@ impl Linker<'_> {
         if text == "*" {
             return Some(Reach::Every);
         }
+        if !self.check_model_name(name, text, file) {
+            return None;
+        }
         if let Some(account) = text.strip_suffix("/*")
             && !account.contains(['/', '*'])
             && !account.is_empty()
@@ -176,21 +187,42 @@ impl Linker<'_> {
         if let Some(index) = self.aliases.get(text) {
             return Some(Reach::In(*index));
         }
+        let reference = Reference { kind: Kind::MODEL, name, file, form: Form::List };
+        if let Some((of, id)) = uid_in(text) {
+            let message = format!("`{text}` stands where a model's name belongs");
+            let help = in_place_of_a_uid(&reference, of, id);
+            self.warn(ProblemCode::NearMiss, file, name.place, message, Some(help));
+            return Some(Reach::In(self.store.intern(Kind::MODEL, text)));
+        }
         match text.split_once('/') {
             Some((account, rest)) if !account.is_empty() && !rest.is_empty() => {
-                Some(Reach::In(self.model_in_account(name, account, file)))
+                Some(Reach::In(self.model_in_account(&reference, account)))
             }
             _ => {
                 let message = format!("no model is called `{text}`");
                 let help = "name a model as account/model, or declare this as an alias of one";
                 let problem = Problem::error(ProblemCode::UnknownModel, file, name.place, message).with_help(help);
-                self.want(Near::Model, text, problem);
+                self.want((Near::Model, Form::List), text, problem);
                 None
             }
         }
     }
 
-    fn model_in_account(&mut self, name: &Name, account: &str, file: &Arc<str>) -> EntityIndex {
+    /// Whether a text may name a model, or a part of it.
+    pub(super) fn check_model_name(&mut self, name: &Name, text: &str, file: &Arc<str>) -> bool {
+        // What else no name may hold was told where it was read.
+        let steps = check_model_name(text) == Err(NameError::Segment);
+        if steps {
+            let message = format!("`{}`: {}", text.escape_debug(), NameError::Segment);
+            let help = "gateways put the name into the path of a provider, where it would lead to another model";
+            self.error(ProblemCode::InvalidName, file, name.place, message, Some(help.to_owned()));
+        }
+        !steps
+    }
+
+    /// The model that is referred to, in the `account` that its name says.
+    pub(super) fn model_in_account(&mut self, reference: &Reference<'_>, account: &str) -> EntityIndex {
+        let Reference { name, file, form, .. } = *reference;
         let index = self.store.intern(Kind::MODEL, &name.value);
         if self.store.record(index).declared {
             return index;
@@ -203,8 +235,9 @@ impl Linker<'_> {
             let help =
                 format!("list it under the account's `models:`, or this names nothing; `{account}` lists its models");
             let problem = Problem::warning(ProblemCode::UnlistedModel, file, name.place, message).with_help(help);
-            self.want(Near::Declared(Kind::MODEL), &name.value, problem);
+            self.want((Near::Declared(Kind::MODEL), form), &name.value, problem);
         } else {
+            // What is misspelt is the account within the model's name, however that is written.
             let account = Name::new(account.into(), name.place);
             self.referred(Kind::PROVIDER_ACCOUNT, &account, file);
         }

@@ -2,10 +2,16 @@
 //! other: how many searches there are is bounded for the whole load, and which they are must not depend on which core
 //! came first.
 
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
 use super::declared::Declared;
-use super::kind_words;
+use super::labels::Label;
+use super::literals::written;
+use super::people::Form;
+use super::{a_kind, kind_words};
 use crate::policy::entities::{EntityStore, Kind};
 use crate::policy::problem::{Problem, edit_distance, nearest};
 
@@ -13,9 +19,11 @@ use crate::policy::problem::{Problem, edit_distance, nearest};
 const MOST_NEAR_LOOKS: usize = 2_000_000;
 /// Most searches for a near name in one load.
 const MOST_NEAR_SEARCHES: usize = 200;
+/// Shortest name, in characters, of which another one at one edit's distance is near.
+const SHORTEST_MISSPELT: usize = 2;
 
 /// Where a near name is looked for, and what it is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Near {
     /// Among what is declared of a kind; it takes the place of the help.
     Declared(Kind),
@@ -23,14 +31,28 @@ pub(super) enum Near {
     Slip(Kind),
     /// Among models by the name in their account, and aliases; it takes the place of the help.
     Model,
+    /// Among labels; without one that is a slip away there is no problem.
+    Label(Label),
 }
 
 /// A problem that a near name would add to.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub(super) near: Near,
+    pub(super) form: Form,
     pub(super) name: SmolStr,
     pub(super) problem: Problem,
+}
+
+/// A name that may be meant.
+#[derive(Debug, Clone)]
+enum Found {
+    /// Of the kind that was asked for.
+    Same(SmolStr),
+    /// The same name, but for case, of another kind.
+    Other(Kind, SmolStr),
+    /// The same label, but for case, of another sort.
+    Labelled(Label, SmolStr),
 }
 
 /// The searches of one load.
@@ -39,30 +61,42 @@ pub(super) struct Search<'a> {
     /// How many entities there are, declared or not.
     entities: usize,
     searches: usize,
+    /// What was found so far: the same name is often misspelt the same way many times.
+    found: HashMap<(Near, SmolStr), Option<Found>, RandomState>,
 }
 
 impl<'a> Search<'a> {
     /// Searches through what is declared in `store`.
     pub(super) fn new(declared: &'a Declared, store: &EntityStore) -> Self {
-        Self { declared, entities: store.len(), searches: 0 }
+        Self { declared, entities: store.len(), searches: 0, found: HashMap::default() }
     }
 
     /// The problem with what was found; `None` where without it there is none.
     pub(super) fn problem(&mut self, wanted: &Wanted) -> Option<Problem> {
-        let Wanted { near, name, problem } = wanted;
-        let found = if self.may_search() { self.find(*near, name) } else { None };
+        let Wanted { near, form, name, problem } = wanted;
+        let found = self.found(*near, name);
         let problem = problem.clone();
-        if let Near::Slip(kind) = near {
-            let near = found.filter(|near| edit_distance(near, name) == 1)?;
-            let (what, section) = kind_words(*kind);
-            let help = format!("write `{near}` if that is meant, or declare `{name}` under `{section}:`");
-            let message = format!("no {what} is called `{name}`, but there is `{near}`");
-            return Some(Problem { message, ..problem.with_help(help) });
+        match near {
+            Near::Slip(kind) => Some(slip(*kind, (*form, name), &found?, problem)),
+            Near::Label(label) => Some(label_slip(*label, name, &found?, problem)),
+            Near::Declared(_) | Near::Model => Some(match found {
+                Some(found) => {
+                    let kind = if let Near::Declared(kind) = near { *kind } else { Kind::MODEL };
+                    problem.with_help(meant(kind, *form, &found))
+                }
+                None => problem,
+            }),
         }
-        Some(match found {
-            Some(near) => problem.with_help(format!("did you mean `{near}`?")),
-            None => problem,
-        })
+    }
+
+    fn found(&mut self, near: Near, name: &SmolStr) -> Option<Found> {
+        let key = (near, name.clone());
+        if let Some(known) = self.found.get(&key) {
+            return known.clone();
+        }
+        let found = if self.may_search() { self.find(near, name) } else { None };
+        self.found.insert(key, found.clone());
+        found
     }
 
     /// Whether one more search through all names is not too much. The first is done whatever their number.
@@ -71,24 +105,140 @@ impl<'a> Search<'a> {
         self.searches <= MOST_NEAR_SEARCHES && (self.searches - 1) * self.entities <= MOST_NEAR_LOOKS
     }
 
-    fn find(&self, near: Near, name: &str) -> Option<SmolStr> {
+    fn find(&self, near: Near, name: &str) -> Option<Found> {
         let store = &self.declared.store;
+        let declared = |kind: Kind| {
+            let of_kind = store.iter().filter(move |(_, record)| record.kind == kind && record.declared);
+            of_kind.map(|(_, record)| &record.id)
+        };
         match near {
-            Near::Declared(kind) | Near::Slip(kind) => {
-                let declared = store.iter().filter(|(_, record)| record.kind == kind && record.declared);
-                nearest(name, declared.map(|(_, record)| record.id.as_str())).map(SmolStr::from)
+            Near::Declared(kind) => {
+                let same = nearest(name, declared(kind).map(SmolStr::as_str)).map(|near| Found::Same(near.into()));
+                same.or_else(|| self.of_another_kind(kind, name))
+            }
+            Near::Slip(kind) => {
+                let same = a_slip_away(name, declared(kind)).map(Found::Same);
+                same.or_else(|| self.of_another_kind(kind, name))
+            }
+            Near::Label(label) => {
+                let same = a_slip_away(name, self.declared.labels.all(label)).map(Found::Same);
+                let others = Label::ALL.into_iter().filter(|other| *other != label);
+                let other = |label| {
+                    let mut all = self.declared.labels.all(label).iter();
+                    all.find(|known| folded(known) == folded(name)).map(|known| Found::Labelled(label, known.clone()))
+                };
+                same.or_else(|| others.into_iter().find_map(other))
             }
             Near::Model => {
                 let same = store.models(None).filter(|index| {
                     let record = store.record(*index);
                     record.declared && record.id.split_once('/').is_some_and(|(_, rest)| rest == name)
                 });
-                same.min().map(|index| store.record(index).id.clone()).or_else(|| {
+                let found = same.min().map(|index| store.record(index).id.clone()).or_else(|| {
                     let mut known: Vec<&str> = self.declared.aliases.keys().map(SmolStr::as_str).collect();
                     known.sort_unstable();
                     nearest(name, known).map(SmolStr::from)
-                })
+                });
+                found.map(Found::Same)
             }
         }
     }
+
+    /// The same name, but for case, of one of the kinds that the name could stand for as well.
+    fn of_another_kind(&self, kind: Kind, name: &str) -> Option<Found> {
+        let wanted = folded(name);
+        let others = others(kind);
+        let alike = self.declared.store.iter().filter(|(_, record)| {
+            record.declared
+                && others.contains(&record.kind)
+                && might_be(name, &record.id)
+                && folded(&record.id) == wanted
+        });
+        let nearest = alike.min_by_key(|(_, record)| (record.id != name, record.kind, &record.id));
+        nearest.map(|(_, record)| Found::Other(record.kind, record.id.clone()))
+    }
+}
+
+/// The kinds that a name of this kind could stand for as well: all others that say who, or what.
+pub(super) fn others(kind: Kind) -> &'static [Kind] {
+    match kind {
+        Kind::USER => &[Kind::SERVICE, Kind::TEAM, Kind::ORG, Kind::API_KEY],
+        Kind::SERVICE => &[Kind::USER, Kind::TEAM, Kind::ORG, Kind::API_KEY],
+        Kind::API_KEY => &[Kind::USER, Kind::SERVICE, Kind::TEAM, Kind::ORG],
+        Kind::TEAM => &[Kind::ORG, Kind::USER, Kind::SERVICE, Kind::API_KEY],
+        Kind::ORG => &[Kind::TEAM, Kind::USER, Kind::SERVICE, Kind::API_KEY],
+        Kind::PROVIDER_ACCOUNT => &[Kind::MODEL_GROUP, Kind::ROUTER],
+        Kind::MODEL_GROUP => &[Kind::PROVIDER_ACCOUNT, Kind::ROUTER],
+        Kind::ROUTER => &[Kind::MODEL_GROUP, Kind::PROVIDER_ACCOUNT],
+        _ => &[],
+    }
+}
+
+/// What of a name counts where a slip is looked for: neither case nor spaces at its ends.
+fn folded(name: &str) -> String {
+    name.trim().to_lowercase()
+}
+
+/// A cheap look before the costly one: names that differ by case and by spaces at their ends alone are about as long.
+fn might_be(one: &str, other: &str) -> bool {
+    let (one, other) = (one.trim(), other.trim());
+    !(one.is_ascii() && other.is_ascii()) || one.len().abs_diff(other.len()) <= 1
+}
+
+/// The name among `names` that is not `name` and differs from it by one edit, by case or by spaces at its ends.
+fn a_slip_away<'a>(name: &str, names: impl IntoIterator<Item = &'a SmolStr>) -> Option<SmolStr> {
+    let wanted = folded(name);
+    let long_enough = wanted.chars().count() >= SHORTEST_MISSPELT;
+    let distance = |known: &SmolStr| {
+        let distance = edit_distance(&folded(known), &wanted);
+        (distance <= usize::from(long_enough)).then_some(distance)
+    };
+    let near = names.into_iter().filter(|known| *known != name && might_be(name, known));
+    near.filter_map(|known| Some((distance(known)?, known))).min().map(|(_, known)| known.clone())
+}
+
+/// What a found name proposes.
+fn meant(kind: Kind, form: Form, found: &Found) -> String {
+    match found {
+        Found::Other(other, id) => elsewhere(*other, form, id),
+        Found::Same(id) | Found::Labelled(_, id) => format!("did you mean `{}`?", written(form, kind, id)),
+    }
+}
+
+/// Where a name of another kind would be right.
+pub(super) fn elsewhere(kind: Kind, form: Form, id: &str) -> String {
+    let (what, section) = (a_kind(kind), kind_words(kind).1);
+    match form {
+        Form::List => format!("there is {what} `{id}`: write it under `{section}:` if that is meant"),
+        Form::Literal => format!("there is {what} `{id}`: write `{}` if that is meant", written(form, kind, id)),
+    }
+}
+
+fn slip(kind: Kind, (form, name): (Form, &SmolStr), found: &Found, problem: Problem) -> Problem {
+    let (what, section) = kind_words(kind);
+    let declare = format!("declare `{name}` under `{section}:`");
+    let (near, help) = match found {
+        Found::Other(other, id) => {
+            (format!("{} `{id}`", a_kind(*other)), format!("{}, or {declare}", elsewhere(*other, form, id)))
+        }
+        Found::Same(id) | Found::Labelled(_, id) => {
+            (format!("`{id}`"), format!("write `{}` if that is meant, or {declare}", written(form, kind, id)))
+        }
+    };
+    let message = format!("no {what} is called `{name}`, but there is {near}");
+    Problem { message, ..problem.with_help(help) }
+}
+
+fn label_slip(label: Label, name: &SmolStr, found: &Found, problem: Problem) -> Problem {
+    let (near, help) = match found {
+        Found::Labelled(other, known) => (
+            format!("a {} `{known}`", other.word()),
+            format!("write it under `{}:` if that is meant; names are compared exactly", other.field()),
+        ),
+        Found::Same(known) | Found::Other(_, known) => {
+            (format!("`{known}`"), format!("write `{known}` if that is meant; names are compared exactly"))
+        }
+    };
+    let message = format!("{} `{name}`, but there is {near}", label.nothing_has());
+    Problem { message, ..problem.with_help(help) }
 }

@@ -8,15 +8,34 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use smol_str::{SmolStr, format_smolstr};
 
-use super::near::Near;
-use super::{Linker, ParsedFile, kind_words};
+use super::literals::written;
+use super::near::{Near, elsewhere, others};
+use super::{Linker, MOST_WANTED, ParsedFile, a_kind, kind_words};
 use crate::model::parse_key_hash;
 use crate::policy::entities::{Details, EntityIndex, Kind};
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::syntax::{Document, Extras, GroupDeclaration, KeyDeclaration, MemberDeclaration, Name};
 
 /// Who may own a key.
-const OWNERS: [&str; 4] = ["User", "Service", "Team", "Org"];
+pub(super) const OWNERS: [&str; 4] = ["User", "Service", "Team", "Org"];
+
+/// How a reference is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As an id in one of YAML's lists, which says the kind.
+    List,
+    /// As an entity in Cedar, `Team::"research"`.
+    Literal,
+}
+
+/// A name that refers to an entity, with all that a message about it tells.
+#[derive(Clone, Copy)]
+pub(super) struct Reference<'a> {
+    pub(super) kind: Kind,
+    pub(super) name: &'a Name,
+    pub(super) file: &'a Arc<str>,
+    pub(super) form: Form,
+}
 
 impl Linker<'_> {
     pub(super) fn declare_people(&mut self, files: &[Arc<ParsedFile>]) {
@@ -143,11 +162,12 @@ impl Linker<'_> {
             return;
         };
         let name = Name::new(owner.id().into(), key.owner.place);
+        let reference = Reference { kind, name: &name, file: &file.path, form: Form::Literal };
         let index = if matches!(kind, Kind::TEAM | Kind::ORG) {
-            let Some(index) = self.declared(kind, &name, &file.path) else { return };
+            let Some(index) = self.declared_by(&reference) else { return };
             index
         } else {
-            self.referred(kind, &name, &file.path)
+            self.refer(&reference)
         };
         let owners = self.store.kind_text(kind).clone();
         let group = self.store.intern(Kind::OWNER_KIND, &owners);
@@ -155,35 +175,106 @@ impl Linker<'_> {
         self.set_parents(key, vec![index, group]);
     }
 
-    /// The entity called `name`, declared or not.
+    /// The entity called `name` in a list, declared or not.
     pub(super) fn referred(&mut self, kind: Kind, name: &Name, file: &Arc<str>) -> EntityIndex {
+        self.refer(&Reference { kind, name, file, form: Form::List })
+    }
+
+    /// The entity that is referred to, declared or not.
+    pub(super) fn refer(&mut self, reference: &Reference<'_>) -> EntityIndex {
+        let Reference { kind, name, .. } = *reference;
         if let Some(index) = self.store.find(kind, &name.value)
             && self.store.record(index).declared
         {
             return index;
         }
-        self.warn_of_near_miss(kind, name, file);
+        self.warn_of_near_miss(reference);
         self.store.intern(kind, &name.value)
     }
 
-    /// A name that nobody declares is allowed; one that is a slip away from a declared one is worth a word.
-    fn warn_of_near_miss(&mut self, kind: Kind, name: &Name, file: &Arc<str>) {
-        let declared = match kind {
-            Kind::USER => self.counts.users,
-            Kind::SERVICE => self.counts.services,
-            Kind::API_KEY => self.counts.keys,
-            Kind::PROVIDER_ACCOUNT => self.counts.provider_accounts,
-            _ => 0,
-        };
-        if declared == 0 {
+    /// The declared entity that is referred to; a problem where there is none.
+    pub(super) fn declared_by(&mut self, reference: &Reference<'_>) -> Option<EntityIndex> {
+        let Reference { kind, name, file, form } = *reference;
+        let found = self.store.find(kind, &name.value).filter(|index| self.store.record(*index).declared);
+        if found.is_none() {
+            let (what, section) = kind_words(kind);
+            let message = format!("no {what} is called `{}`", name.value);
+            let problem = Problem::error(ProblemCode::UnknownReference, file, name.place, message);
+            if let Some((of, id)) = uid_in(&name.value) {
+                self.put(problem.with_help(in_place_of_a_uid(reference, of, id)));
+            } else {
+                let help = format!("declare it under `{section}:`, in any file of the bundle");
+                self.want((Near::Declared(kind), form), &name.value, problem.with_help(help));
+            }
+        }
+        found
+    }
+
+    /// A name that nobody declares is allowed; one that is a slip away from a declared one, of this kind or another, is
+    /// worth a warning.
+    fn warn_of_near_miss(&mut self, reference: &Reference<'_>) {
+        let Reference { kind, name, file, form } = *reference;
+        let problem = Problem::warning(ProblemCode::NearMiss, file, name.place, "");
+        if let Some((of, id)) = uid_in(&name.value) {
+            let message = format!("`{}` stands where an id belongs", name.value);
+            self.put(Problem { message, ..problem.with_help(in_place_of_a_uid(reference, of, id)) });
             return;
         }
-        let problem = Problem::warning(ProblemCode::NearMiss, file, name.place, "");
-        self.want(Near::Slip(kind), &name.value, problem);
+        // What a look-up alone finds needs no search, of which there are only so many.
+        let declared = |other: &&Kind| {
+            self.store.find(**other, &name.value).is_some_and(|index| self.store.record(index).declared)
+        };
+        if let Some(other) = others(kind).iter().find(declared) {
+            let (what, section) = kind_words(kind);
+            let message = format!("no {what} is called `{}`, but there is {} `{0}`", name.value, a_kind(*other));
+            let elsewhere = elsewhere(*other, form, &name.value);
+            let help = format!("{elsewhere}, or declare `{}` under `{section}:`", name.value);
+            self.put(Problem { message, ..problem.with_help(help) });
+            return;
+        }
+        if self.wanted.len() < MOST_WANTED {
+            self.want((Near::Slip(kind), form), &name.value, problem);
+        }
     }
 }
 
-/// Ids of a kind that differ only by case or by characters that look alike.
+/// The type and the id of a name that is written like `User::"alice"`; the quotes may be missing.
+pub(super) fn uid_in(name: &str) -> Option<(Kind, &str)> {
+    const TYPES: [(&str, Kind); 9] = [
+        ("Org", Kind::ORG),
+        ("Team", Kind::TEAM),
+        ("User", Kind::USER),
+        ("Service", Kind::SERVICE),
+        ("ApiKey", Kind::API_KEY),
+        ("ProviderAccount", Kind::PROVIDER_ACCOUNT),
+        ("ModelGroup", Kind::MODEL_GROUP),
+        ("Model", Kind::MODEL),
+        ("Router", Kind::ROUTER),
+    ];
+    let (of, id) = name.trim().split_once("::")?;
+    let (_, kind) = TYPES.into_iter().find(|(text, _)| *text == of.trim())?;
+    let id = id.trim();
+    let id = id.strip_prefix('"').and_then(|id| id.strip_suffix('"')).unwrap_or(id);
+    (!id.is_empty()).then_some((kind, id))
+}
+
+/// The way out where a uid of type `of` stands where an id belongs.
+pub(super) fn in_place_of_a_uid(reference: &Reference<'_>, of: Kind, id: &str) -> String {
+    let Reference { kind, form, .. } = *reference;
+    match form {
+        Form::Literal => format!("write `{}`", written(form, of, id)),
+        Form::List if of == kind => format!("write the id alone: `{id}`"),
+        Form::List => format!("write the id alone, `{id}`, under `{}:`", selector_field(of)),
+    }
+}
+
+/// The key under which rules take names of a kind.
+fn selector_field(kind: Kind) -> &'static str {
+    if kind == Kind::MODEL { "models" } else { kind_words(kind).1 }
+}
+
+/// Ids of a kind that differ only by case, by spaces at their ends or by characters that look alike; and ids that are
+/// written like a uid.
 pub(super) fn look_alikes(files: &[Arc<ParsedFile>]) -> Vec<Problem> {
     let names = || files.iter().flat_map(|file| declared_names(&file.document).map(move |name| (&file.path, name)));
     // By the hash of kind and skeleton alone: whether two names look alike is looked at for each pair.
@@ -191,6 +282,11 @@ pub(super) fn look_alikes(files: &[Arc<ParsedFile>]) -> Vec<Problem> {
     let mut first: HashTable<(u64, &SmolStr)> = HashTable::with_capacity(names().count());
     let mut found = Vec::new();
     for (path, (kind, name)) in names() {
+        if let Some((_, id)) = uid_in(&name.value) {
+            let message = format!("`{}` stands where an id belongs", name.value);
+            let problem = Problem::warning(ProblemCode::NearMiss, path, name.place, message);
+            found.push(problem.with_help(format!("write the id alone: `{id}`")));
+        }
         let hash = skeleton_hash(&hasher, kind, &name.value);
         match first.entry(hash, |(known, _)| *known == hash, |(known, _)| *known) {
             Entry::Vacant(place) => drop(place.insert((hash, &name.value))),
@@ -199,7 +295,11 @@ pub(super) fn look_alikes(files: &[Arc<ParsedFile>]) -> Vec<Problem> {
                 if look_alike(first, &name.value) {
                     let (what, _) = kind_words(kind);
                     let message = format!("the {what} `{}` looks like `{first}`", name.value);
-                    let help = "names are compared exactly; give the two names that a reader can tell apart";
+                    let help = if first.trim() == name.value.trim() {
+                        "they differ by spaces at their ends alone, and nothing is trimmed: take the spaces away"
+                    } else {
+                        "names are compared exactly; give the two names that a reader can tell apart"
+                    };
                     found.push(Problem::warning(ProblemCode::LookAlikeId, path, name.place, message).with_help(help));
                 }
             }
@@ -210,6 +310,7 @@ pub(super) fn look_alikes(files: &[Arc<ParsedFile>]) -> Vec<Problem> {
 
 /// The hash of what two names share that a reader takes for the same.
 fn skeleton_hash(hasher: &RandomState, kind: Kind, name: &str) -> u64 {
+    let name = name.trim();
     let mut state = hasher.build_hasher();
     kind.hash(&mut state);
     if name.is_ascii() {
@@ -241,10 +342,15 @@ fn first_declared<'a>(files: &'a [Arc<ParsedFile>], kind: Kind, id: &str) -> Opt
     })
 }
 
-/// Whether two names of the same skeleton differ by case or look-alikes, not just by an `i` and an `l`.
+/// Whether two names of the same skeleton differ by case, spaces at their ends or look-alikes, not just by an `i` and an
+/// `l`.
 fn look_alike(left: &str, right: &str) -> bool {
+    if left == right {
+        return false;
+    }
+    let (left, right) = (left.trim(), right.trim());
     let strict = |name: &str| skeleton(&unicode_security::skeleton(name).collect::<String>().replace('i', "\u{1}"));
-    left != right && (left.to_lowercase() == right.to_lowercase() || strict(left) == strict(right))
+    left.to_lowercase() == right.to_lowercase() || strict(left) == strict(right)
 }
 
 /// What two names share that a reader may take for the same: Unicode's confusable skeleton, without case, and with `i`

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::ids::id_of;
+use super::labels::Label;
 use super::{Linker, ParsedFile, allowed};
 use crate::model::Effect;
 use crate::policy::cedar_text::Writer;
@@ -57,6 +58,10 @@ impl Linker<'_> {
         {
             return None;
         }
+        if let Ok(Some(condition)) = &condition {
+            let texts: Vec<&ConditionText> = rule.when.iter().chain(&rule.unless).collect();
+            self.entities_of_condition(condition, &texts, file);
+        }
         let failed = self.errors > before;
         let (Some(actions), Ok(condition)) = (actions, condition) else { return None };
         if !failed {
@@ -85,10 +90,12 @@ impl Linker<'_> {
             let name = &selector.name;
             let kind = match selector.kind {
                 SelectorKind::Tag => {
+                    self.label(Label::Tag, name, file);
                     tags.push(self.scopes.key(Key::Tag(name.value.clone())));
                     continue;
                 }
                 SelectorKind::Role => {
+                    self.label(Label::Role, name, file);
                     roles.push(self.scopes.key(Key::Role(name.value.clone())));
                     continue;
                 }
@@ -127,7 +134,10 @@ impl Linker<'_> {
         for selector in what {
             let name = &selector.name;
             match selector.kind {
-                SelectorKind::ModelTag => tags.push(self.scopes.key(Key::Tag(name.value.clone()))),
+                SelectorKind::ModelTag => {
+                    self.label(Label::ModelTag, name, file);
+                    tags.push(self.scopes.key(Key::Tag(name.value.clone())));
+                }
                 SelectorKind::ModelGroup => any_of.push(self.group_key(Kind::MODEL_GROUP, name, file)),
                 SelectorKind::Router if name.value == "*" => any_of.push(self.scopes.key(Key::Is(Kind::ROUTER))),
                 SelectorKind::Router => any_of.push(self.group_key(Kind::ROUTER, name, file)),
@@ -408,7 +418,7 @@ fn condition_problem(error: &ConditionError, text: &ConditionText, file: &Arc<st
 }
 
 /// Where `length` bytes of a condition's text, from byte `offset` on, stand in the file.
-fn place_in(text: &ConditionText, offset: usize, length: usize) -> Place {
+pub(super) fn place_in(text: &ConditionText, offset: usize, length: usize) -> Place {
     let inner = source::place_at(&text.text, offset, length);
     match text.layout {
         TextLayout::Inline => Place {

@@ -2,7 +2,7 @@
 
 use jiff::tz::{TimeZone, db};
 
-use crate::model::amount::decimal;
+use crate::model::amount::decimal_rounded_up;
 use crate::model::{Amount, AmountError, Unit};
 use crate::policy::problem::{ProblemCode, nearest};
 use crate::policy::yaml::{Kind, Node, Scalar, Style};
@@ -35,15 +35,24 @@ pub(super) fn amount(node: &Node, field: &str, unit: Unit, findings: &Findings) 
 /// A price of `places` decimals, in units of the last.
 pub(super) fn price(node: &Node, field: &str, places: usize, most_usd: u64, findings: &Findings) -> Option<u64> {
     let of = if places == 6 { "US dollars per million tokens" } else { "US dollars each" };
-    let read = number_text(node).map_or(Err(AmountError::Form), |text| decimal(text, places));
+    let read = number_text(node).map_or(Err(AmountError::Form), |text| decimal_rounded_up(text, places));
     let one_usd = 10_u64.pow(u32::try_from(places).unwrap_or(0));
-    let read = read.and_then(|price| if price / one_usd > most_usd { Err(AmountError::TooLarge) } else { Ok(price) });
+    let read = read.and_then(|read| if read.0 / one_usd > most_usd { Err(AmountError::TooLarge) } else { Ok(read) });
     let (what, help) = match read {
-        Ok(price) => return Some(price),
+        Ok((price, false)) => return Some(price),
+        Ok((price, true)) => {
+            let message = format!("the price `{field}` has more than {places} decimals and is rounded up");
+            let (whole, rest) = (price / one_usd, price % one_usd);
+            let kept = format!("{whole}.{rest:0places$}");
+            let help = format!("write `{}`; it is {of}", kept.trim_end_matches('0').trim_end_matches('.'));
+            findings.warning(ProblemCode::PriceRounded, node.place, message).help(help);
+            return Some(price);
+        }
         Err(AmountError::Form) => ("is a decimal number".to_owned(), format!("write {of}: `0.10`")),
         Err(AmountError::Negative) => ("must not be negative".to_owned(), "write 0 for what costs nothing".to_owned()),
-        Err(AmountError::TooFine) => (format!("has {places} decimals at most"), format!("round it; it is {of}")),
-        Err(AmountError::TooLarge) => ("is out of all proportion".to_owned(), format!("it is {of}")),
+        Err(AmountError::TooFine | AmountError::TooLarge) => {
+            ("is out of all proportion".to_owned(), format!("it is {of}"))
+        }
     };
     let message = format!("the price `{field}` {what}, found {}", shown(node));
     findings.error(ProblemCode::InvalidValue, node.place, message).help(help);

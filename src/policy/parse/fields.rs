@@ -362,6 +362,7 @@ impl Findings {
                 let help = match error {
                     NameError::Empty => "name what is meant, or remove it",
                     NameError::TooLong { .. } => "shorten it",
+                    NameError::Segment => "name the model as its account does",
                     NameError::Character { .. } => {
                         "type the name anew; characters that cannot be seen often come along when text is copied"
                     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smol_str::format_smolstr;
 
-use crate::meter::{Durability, Lease, Limit, Measure, Mode, OnExpiry, OnStoreError, Unpriced};
+use crate::meter::{Durability, Lease, Limit, Measure, Mode, OnExpiry, OnMissingUsage, OnStoreError, Unpriced};
 use crate::model::{Amount, KeyLimit, Period, Unit};
 use crate::policy::problem::{ProblemCode, nearest};
 use crate::policy::syntax::{Each, LimitDeclaration, Name, Place, Selector, SelectorKind};
@@ -42,6 +42,7 @@ pub(super) const KNOWN: &[&str] = &[
     "overrides",
     "on_store_error",
     "on_expiry",
+    "on_missing_usage",
     "durability",
     "unpriced",
     "lease",
@@ -58,6 +59,7 @@ pub(super) const OF_KEY: &[&str] = &[
     "overrides",
     "on_store_error",
     "on_expiry",
+    "on_missing_usage",
     "durability",
     "unpriced",
 ];
@@ -256,6 +258,12 @@ impl Edges {
             choice(fields, "on_expiry", &[("charge", OnExpiry::Charge), ("release", OnExpiry::Release)]),
             choice(fields, "unpriced", &[("forbid", Unpriced::Forbid), ("free", Unpriced::Free)]),
         );
+        let missing_usage = [
+            ("charge_hold", OnMissingUsage::ChargeHold),
+            ("charge_estimate", OnMissingUsage::ChargeEstimate),
+            ("release", OnMissingUsage::Release),
+        ];
+        let on_missing_usage = choice(fields, "on_missing_usage", &missing_usage);
         let durability = choice(fields, "durability", &[("sync", Durability::Sync), ("async", Durability::Async)]);
         if let (Some((key, _)), Some(unit)) = (fields.entry("unpriced"), unit)
             && unit != Unit::Usd
@@ -263,9 +271,11 @@ impl Edges {
             let message = "`unpriced` is for limits in `usd`: nothing else needs a price";
             fields.findings.error(ProblemCode::InvalidValue, key.place, message).help("remove `unpriced`");
         }
-        if let (Some((key, _)), Some(Unit::Places)) = (fields.entry("on_expiry"), unit) {
-            let message = "a place is given back in any case";
-            fields.findings.error(ProblemCode::InvalidValue, key.place, message).help("remove `on_expiry`");
+        for name in ["on_expiry", "on_missing_usage"] {
+            if let (Some((key, _)), Some(Unit::Places)) = (fields.entry(name), unit) {
+                let message = "a place is given back in any case";
+                fields.findings.error(ProblemCode::InvalidValue, key.place, message).help(format!("remove `{name}`"));
+            }
         }
         // What money was spent may not be forgotten; of the rest a crash may forget some milliseconds.
         let usual = if is_budget && unit == Some(Unit::Usd) { Durability::Sync } else { Durability::Async };
@@ -274,6 +284,7 @@ impl Edges {
                 warn_at: warn_at(fields),
                 mode: mode.unwrap_or_default(),
                 on_expiry: on_expiry.unwrap_or_default(),
+                on_missing_usage: on_missing_usage.unwrap_or_default(),
                 on_store_error: on_store_error(fields, measured),
                 durability: durability.unwrap_or(usual),
                 unpriced: unpriced.unwrap_or_default(),
@@ -295,6 +306,7 @@ fn nothing() -> Limit {
         warn_at: Box::default(),
         mode: Mode::default(),
         on_expiry: OnExpiry::default(),
+        on_missing_usage: OnMissingUsage::default(),
         on_store_error: OnStoreError::default(),
         durability: Durability::Async,
         unpriced: Unpriced::default(),

@@ -1,7 +1,7 @@
 //! Provider accounts with their models, model groups, and routers.
 
 use crate::policy::problem::ProblemCode;
-use crate::policy::syntax::{AccountDeclaration, ModelDeclaration, ModelsDeclaration};
+use crate::policy::syntax::{AccountDeclaration, Estimates, ModelDeclaration, ModelsDeclaration};
 use crate::policy::yaml::{Kind, Node, Scalar, Style};
 
 use super::amounts::shown;
@@ -10,8 +10,19 @@ use super::people::extras;
 use super::prices::price;
 
 // The keys of each declaration; `schema/rules.schema.json` has the same.
-pub(super) const ACCOUNT: &[&str] = &["id", "provider", "tags", "models", "metadata"];
-pub(super) const MODEL: &[&str] = &["name", "enabled", "tags", "aliases", "max_output_tokens", "price", "metadata"];
+pub(super) const ACCOUNT: &[&str] =
+    &["id", "provider", "tags", "models", "estimate_input_tokens", "estimate_output_tokens", "metadata"];
+pub(super) const MODEL: &[&str] = &[
+    "name",
+    "enabled",
+    "tags",
+    "aliases",
+    "max_output_tokens",
+    "estimate_input_tokens",
+    "estimate_output_tokens",
+    "price",
+    "metadata",
+];
 pub(super) const MODELS: &[&str] = &["id", "models", "tags", "metadata"];
 
 pub(super) fn account(node: &Node, findings: &Findings) -> Option<AccountDeclaration> {
@@ -23,8 +34,9 @@ pub(super) fn account(node: &Node, findings: &Findings) -> Option<AccountDeclara
         let items = fields.get("models").and_then(|node| findings.list(node, "models", "models"));
         items.unwrap_or_default().iter().filter_map(|item| model(item, findings)).collect()
     });
+    let estimates = estimates(&fields);
     let extras = extras(&fields);
-    Some(AccountDeclaration { id: id?, provider, tags, models, extras })
+    Some(AccountDeclaration { id: id?, provider, tags, models, estimates, extras })
 }
 
 /// A model: its name alone, or a mapping.
@@ -38,6 +50,7 @@ fn model(node: &Node, findings: &Findings) -> Option<ModelDeclaration> {
             tags: Box::default(),
             aliases: Box::default(),
             max_output_tokens: None,
+            estimates: Estimates::default(),
             price: None,
             metadata: Box::default(),
         });
@@ -47,9 +60,17 @@ fn model(node: &Node, findings: &Findings) -> Option<ModelDeclaration> {
     let enabled = fields.switch("enabled").unwrap_or(true);
     let (tags, aliases) = (fields.names("tags", Wildcard::Never), fields.names("aliases", Wildcard::Never));
     let max_output_tokens = tokens(&fields, "max_output_tokens");
+    let estimates = estimates(&fields);
     let price = price(&fields);
     let metadata = fields.metadata();
-    Some(ModelDeclaration { name: name?, enabled, tags, aliases, max_output_tokens, price, metadata })
+    Some(ModelDeclaration { name: name?, enabled, tags, aliases, max_output_tokens, estimates, price, metadata })
+}
+
+fn estimates(fields: &Fields) -> Estimates {
+    Estimates {
+        input_tokens: tokens(fields, "estimate_input_tokens"),
+        output_tokens: tokens(fields, "estimate_output_tokens"),
+    }
 }
 
 fn tokens(fields: &Fields, field: &str) -> Option<u64> {

@@ -183,7 +183,8 @@ fn path(node: &Node, findings: &Findings) -> Option<AllowedPath> {
     };
     let path = AllowedPath::new(&findings.scalar(text, "a path")?.text, methods);
     if path.is_none() {
-        let help = "a path begins with `/`, and a `*` at its end takes every rest: `/v1/chat/completions`, `/v1/*`";
+        let help = "a path begins with `/`, has no `//`, `..`, `\\`, `?`, `#`, `;` or escape of one of these, and a `*` at its end \
+                    takes every rest: `/v1/chat/completions`, `/v1/*`";
         findings.error(ProblemCode::InvalidValue, text.place, "this is no path").help(help);
     }
     path

@@ -345,10 +345,8 @@ impl Caller {
 
     /// For the log: who did what to which key.
     fn tell(&self, key: &KeyRecord, what: &str) {
-        use std::io::Write as _;
-        let by = self.identity.principal.to_string();
-        // That nobody reads it is no reason to stop.
-        let _ = writeln!(std::io::stderr().lock(), "the key {} of {} {what} by {by}", key.id, key.owner);
+        let (id, owner, by) = (key.id.as_str(), &key.owner, &self.identity.principal);
+        tracing::info!(target: "tollgate::identity", key = id, %owner, %by, "the key {id} of {owner} {what} by {by}");
     }
 }
 

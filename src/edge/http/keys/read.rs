@@ -14,7 +14,7 @@ use crate::edge::http::grammar::{Members, Trail, object};
 use crate::model::strict_json::Strict;
 use crate::model::{
     ADMINISTRATOR, AllowedPath, EntityUid, GATEWAY, KeyLimit, KeyRecord, MONITOR, Narrowed, Network, Timestamp,
-    check_name,
+    check_model_name, check_name,
 };
 use crate::policy::Snapshot;
 use crate::policy::parse::key_limits;
@@ -199,7 +199,7 @@ impl<'de, 't> Members<'de, 't> for WishMembers<'t> {
         let value = map.next_value_seed(Strict)?;
         match name {
             "owner" => wish.owner = Some(uid(&value).map_err(wrong)?),
-            "models" => wish.models = Some(names(&value).map_err(wrong)?),
+            "models" => wish.models = Some(list(&value, model_name).map_err(wrong)?),
             "routers" => wish.routers = Some(names(&value).map_err(wrong)?),
             "actions" => wish.actions = Some(names(&value).map_err(wrong)?),
             "paths" => wish.paths = Some(list(&value, path).map_err(wrong)?),
@@ -248,6 +248,11 @@ fn list<T>(value: &Value, read: fn(&Value) -> Result<T, ApiError>) -> Result<Opt
 
 fn names(value: &Value) -> Result<Names, ApiError> {
     list(value, name_of)
+}
+
+fn model_name(value: &Value) -> Result<SmolStr, ApiError> {
+    let name = name_of(value)?;
+    check_model_name(&name).map_or_else(|error| invalid(error.to_string()), |()| Ok(name))
 }
 
 fn name_of(value: &Value) -> Result<SmolStr, ApiError> {

@@ -130,10 +130,10 @@ pub struct Issuer {
     wish: Notify,
     following: AtomicBool,
     looking: AtomicBool,
+    /// Whether its keys could not be had when they were last looked for.
+    away: AtomicBool,
     /// When it looked last, in milliseconds.
     looked_at: AtomicI64,
-    /// Whether it found no keys then.
-    failing: AtomicBool,
     /// That one of its users is not linked to the bundle's.
     pub(super) unlinked: UnlinkedWarning,
 }
@@ -160,15 +160,15 @@ impl Issuer {
             wish: Notify::new(),
             following: AtomicBool::new(false),
             looking: AtomicBool::new(false),
+            away: AtomicBool::new(false),
             looked_at: AtomicI64::new(i64::MIN),
-            failing: AtomicBool::new(false),
             unlinked: UnlinkedWarning::default(),
         }
     }
 
-    /// Whether its keys could not be had when they were looked for last.
-    pub(super) fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Acquire)
+    /// Whether its keys could not be had when they were last looked for.
+    pub(super) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Acquire)
     }
 
     /// What decides now.
@@ -235,7 +235,7 @@ impl Issuer {
 
     /// Takes what was found into use; the pause until it is looked again.
     fn take(&self, found: Result<Fetched, String>, now: Timestamp, failures: &mut u32) -> Duration {
-        self.failing.store(found.is_err(), Ordering::Release);
+        self.away.store(found.is_err(), Ordering::Release);
         match found {
             Ok(Fetched { keys, content, max_age }) => {
                 *failures = 0;
@@ -244,10 +244,12 @@ impl Issuer {
                     Some(before) if before.content == content => before.generation,
                     before => {
                         let (count, passed_over) = (keys.len(), keys.passed_over());
-                        super::say(&format!(
-                            "keys of {}: {count} in use, {passed_over} passed over",
-                            self.settings.checks.issuer
-                        ));
+                        let issuer = self.settings.checks.issuer.as_str();
+                        tracing::info!(
+                            target: "tollgate::identity",
+                            issuer,
+                            "keys of {issuer}: {count} in use, {passed_over} passed over",
+                        );
                         before.as_ref().map_or(1, |before| before.generation + 1)
                     }
                 };
@@ -257,8 +259,9 @@ impl Issuer {
             Err(reason) => {
                 if *failures == 0 {
                     let going_on = if self.loaded.load().is_some() { "the last ones go on" } else { "it has none yet" };
-                    let issuer = &self.settings.checks.issuer;
-                    super::say(&format!("warning: the keys of {issuer} cannot be had, {going_on}: {reason}"));
+                    let issuer = self.settings.checks.issuer.as_str();
+                    let what = format!("the keys of {issuer} cannot be had, {going_on}: {reason}");
+                    tracing::warn!(target: "tollgate::identity", issuer, "{what}");
                 }
                 let pause = self.settings.pause_after(*failures);
                 *failures = failures.saturating_add(1);

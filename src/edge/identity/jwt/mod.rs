@@ -9,7 +9,6 @@ mod fetching;
 mod issuer;
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -87,7 +86,7 @@ impl Fault {
     /// its own: nobody can say that the token is wrong.
     fn after_a_look(self, issuer: &Issuer) -> Self {
         match self {
-            Self::UnknownKey(_) if issuer.is_failing() => {
+            Self::UnknownKey(_) if issuer.is_away() => {
                 let message =
                     "no key of the token's issuer has its `kid`, and the issuer cannot be asked for newer keys now";
                 let refusal = Refusal::new(RefusalReason::ProviderUnavailable, message);
@@ -143,6 +142,10 @@ impl JwtProvider {
 impl Authenticator for JwtProvider {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn is_away(&self) -> bool {
+        self.inner.issuers.values().any(|issuer| issuer.is_away())
     }
 
     fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
@@ -313,9 +316,4 @@ fn with_headers(known: Remembered, presented: &Presented) -> Arc<Identity> {
         return known.identity;
     }
     mapping.with_headers(&known.identity, &presented.request).map_or(known.identity, Arc::new)
-}
-
-/// A message for people. That nobody reads it is no reason to stop.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

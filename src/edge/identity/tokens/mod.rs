@@ -422,6 +422,10 @@ impl Authenticator for TokenProvider {
         "tokens"
     }
 
+    fn is_away(&self) -> bool {
+        self.store.changes().is_err()
+    }
+
     fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
         let (Credential::Bearer(token) | Credential::ApiKey(token)) = &presented.credential else {
             return Later::ready(Verdict::Passed);

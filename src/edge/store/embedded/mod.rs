@@ -30,7 +30,7 @@ use self::log::Part;
 use super::{EXPIRE_AT_ONCE, SWEEP_AT_ONCE, answered, gather_subjects, held, is_known, looks, recorded};
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{Alert, Charge, Closed, Durability, Held, Hold, Ledger, Reservation, ReservationId, Usage};
-use crate::model::Timestamp;
+use crate::model::{Amount, Timestamp};
 
 /// How long what need not be waited for may wait to be written, in milliseconds: what a crash may forget of it, but for
 /// the commit itself.
@@ -281,6 +281,19 @@ impl Meters for Embedded {
         self.change(now, |ledger| Wait::ForDisk.if_done(ledger.settle(id, usage, now).map_err(CloseError::from)))
     }
 
+    fn settle_unknown(
+        &self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Later<Result<Closed, CloseError>> {
+        if let Err(error) = self.recall(id) {
+            return Later::ready(Err(error.into()));
+        }
+        let settle = |ledger: &mut Ledger| ledger.settle_unknown(id, charged, now).map_err(CloseError::from);
+        self.change(now, |ledger| Wait::ForDisk.if_done(settle(ledger)))
+    }
+
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         if let Err(error) = self.recall(id) {
             return Later::ready(Err(error.into()));
@@ -338,6 +351,10 @@ impl Meters for Embedded {
 
     fn books(&self) -> Option<Arc<dyn Books>> {
         Some(Arc::clone(&self.books) as Arc<dyn Books>)
+    }
+
+    fn is_away(&self) -> bool {
+        self.shared.lock().fails
     }
 
     fn tick(&self, now: Timestamp) {

@@ -86,7 +86,7 @@ fn entry(out: &mut Vec<u8>, entry: &Entry) {
     let fitting = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     if let Some(usage) = entry.usage {
         begin(USED);
-        number(out, fitting(usage.requests.max(1)));
+        number(out, fitting(usage.requests));
         number(out, fitting(usage.input_tokens));
         number(out, fitting(usage.output_tokens));
         number(out, usage.usd.map_or(0, Amount::get_signed));

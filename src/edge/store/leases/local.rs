@@ -142,7 +142,14 @@ impl Local {
         let size = pool.draw(draw.need);
         let charges = vec![pool.of_the_store(most.map_or(size, |most| size.min(most)))];
         let spending = Arc::new(spending(pool));
-        Some(Hold { id: names(now), spending, charges, ttl_ms: 2 * pool.lasts_ms(), idempotency: None })
+        Some(Hold {
+            id: names(now),
+            spending,
+            charges,
+            ttl_ms: 2 * pool.lasts_ms(),
+            idempotency: None,
+            most_open: None,
+        })
     }
 
     /// Takes in what the store holds as a lease.
@@ -324,12 +331,12 @@ impl Local {
     }
 }
 
-/// The amount of a charge with those of the earlier ones on the same meter.
+/// The room that a charge needs, with what the earlier ones on the same meter need.
 fn with_earlier(charges: &[Charge], index: usize) -> Option<Amount> {
     let charge = charges.get(index)?;
     let same = |other: &&Charge| other.subject == charge.subject && other.limit.series == charge.limit.series;
     let mut earlier = charges.iter().take(index).filter(same);
-    earlier.try_fold(charge.amount, |sum, other| sum.plus(other.amount))
+    earlier.try_fold(charge.room_needed(), |sum, other| sum.plus(other.room_needed()))
 }
 
 /// A reservation as it is told: on the meters of the store.
@@ -341,14 +348,21 @@ pub(super) fn told(mut reservation: Reservation) -> Reservation {
 /// For whom the store holds a lease.
 fn spending(pool: &Pool) -> Spending {
     let named = EntityUid::trusted("Lease", pool.limit_id().clone());
-    Spending { principal: named.clone(), resource: named, permitted: Box::default(), price: None }
+    Spending {
+        principal: named.clone(),
+        resource: named,
+        permitted: Box::default(),
+        price: None,
+        if_unknown: Box::default(),
+    }
 }
 
 fn owe(key: &MeterKey, pool: &Pool, amount: Amount, id: ReservationId) -> Owed {
     let charge = pool.of_the_store(amount);
     let usage = usage(charge.limit.unit(), amount);
     let spending = Arc::new(spending(pool));
-    let hold = Hold { id, spending, charges: vec![charge], ttl_ms: pool.lasts_ms(), idempotency: None };
+    let hold =
+        Hold { id, spending, charges: vec![charge], ttl_ms: pool.lasts_ms(), idempotency: None, most_open: None };
     Owed { key: key.clone(), hold, usage }
 }
 

@@ -328,8 +328,8 @@ impl Drawing {
                     }
                 }
                 Err(HoldError::Store(error)) => return self.end(Drawn::Failed(error)),
-                // Nobody else has this name: it came to the store twice.
-                Err(HoldError::KeyTaken) => break,
+                // Nobody else has this name: it came to the store twice. Of leases there may be any number.
+                Err(HoldError::KeyTaken | HoldError::TooManyOpen) => break,
             }
         }
         self.end(Drawn::Failed(StoreError::Away("no lease could be drawn".into())))
@@ -399,6 +399,16 @@ impl Meters for Leases {
         here.unwrap_or_else(|| self.inner.store.settle(id, usage, now))
     }
 
+    fn settle_unknown(
+        &self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Later<Result<Closed, CloseError>> {
+        let here = self.here(id, now, |ledger| ledger.settle_unknown(id, charged, now).map(closed));
+        here.unwrap_or_else(|| self.inner.store.settle_unknown(id, charged, now))
+    }
+
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         let here = self.here(id, now, |ledger| ledger.release(id, now).map(closed));
         here.unwrap_or_else(|| self.inner.store.release(id, now))
@@ -445,6 +455,10 @@ impl Meters for Leases {
 
     fn books(&self) -> Option<Arc<dyn Books>> {
         self.inner.store.books()
+    }
+
+    fn is_away(&self) -> bool {
+        self.inner.store.is_away()
     }
 
     fn tick(&self, now: Timestamp) {

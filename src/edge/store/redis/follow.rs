@@ -14,12 +14,15 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::eviction::{Eviction, Evicts};
 use super::link::{Link, Trouble};
 use super::{RedisError, RedisOptions, reply};
 use crate::gate::StoreError;
 
 /// How often it is asked what changed.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// After how many looks it is looked at whether it may drop keys, and has.
+const LOOKS_PER_CHECK: u32 = 4;
 /// For which the first reading is waited for.
 const FIRST_WAIT: Duration = Duration::from_secs(60);
 
@@ -38,6 +41,8 @@ pub(super) struct Following {
     fresh: AtomicBool,
     /// Why it is not.
     trouble: Mutex<StoreError>,
+    /// What the Redis drops when it is full.
+    eviction: Eviction,
     /// It came back with less, or is another's: this process trusts nothing of it any more.
     lost: AtomicBool,
 }
@@ -75,6 +80,7 @@ impl Following {
             begun: AtomicU64::new(0),
             fresh: AtomicBool::new(false),
             trouble: Mutex::new(away("it has not been read yet")),
+            eviction: Eviction::new(options.eviction, options.cluster, None),
             lost: AtomicBool::new(false),
         };
         Ok((following, runtime))
@@ -146,7 +152,7 @@ async fn run<F: Follows>(shared: Arc<F>, max_stale: Duration, first: SyncSender<
         looks.tick().await;
         let asked = Instant::now();
         let following = shared.following();
-        match look(&*shared).await {
+        match look_after(&*shared, number).await {
             Ok(()) => {
                 heard = asked;
                 following.fresh.store(true, Ordering::Release);
@@ -162,6 +168,21 @@ async fn run<F: Follows>(shared: Arc<F>, max_stale: Duration, first: SyncSender<
         let _ = first.try_send(());
         shared.looked(number).await;
     }
+}
+
+/// Takes over what changed, of a Redis that drops nothing when it is full.
+async fn look_after<F: Follows>(shared: &F, number: u32) -> Result<(), StoreError> {
+    let following = shared.following();
+    if number.is_multiple_of(LOOKS_PER_CHECK) {
+        match following.eviction.look(&following.link).await {
+            Ok(()) => {}
+            Err(Evicts::Away(error) | Evicts::Unfit(error)) => return Err(error),
+            Err(Evicts::Dropped(how)) => {
+                return Err(following.lose(&format!("{how}; restart to take what is there")));
+            }
+        }
+    }
+    look(shared).await
 }
 
 /// Takes over what changed.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::RedisError;
+use super::eviction::Evicted;
 use crate::gate::StoreError;
 
 /// The file's name in the data directory.
@@ -23,6 +24,9 @@ struct Kept {
     prefix: String,
     epoch: String,
     sequence: u64,
+    /// How many keys each process of the Redis had dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    evicted: Option<Evicted>,
 }
 
 /// What was seen, in memory and on disk.
@@ -38,27 +42,34 @@ struct State {
     epoch: Option<Arc<str>>,
     sequence: u64,
     saved: u64,
+    evicted: Option<Evicted>,
     lost: Option<Arc<str>>,
 }
 
 impl Generation {
     /// Reads what was seen before this start.
-    pub(super) fn open(directory: &Path, prefix: &str) -> Result<Self, RedisError> {
+    pub(super) fn open(directory: &Path, prefix: &str) -> Result<(Self, Option<Evicted>), RedisError> {
         let path = directory.join(FILE_NAME);
         std::fs::create_dir_all(directory).map_err(|error| RedisError::io(directory, &error))?;
         let generation = Self { path, prefix: prefix.to_owned(), state: Mutex::default() };
         let kept = match std::fs::read(&generation.path) {
             Ok(bytes) => serde_json::from_slice::<Kept>(&bytes)
                 .map_err(|error| RedisError::Damaged { path: generation.path.clone(), reason: error.to_string() })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(generation),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((generation, None)),
             Err(error) => return Err(RedisError::io(&generation.path, &error)),
         };
         if kept.prefix != prefix {
             return Err(RedisError::OtherPrefix { path: generation.path.clone(), kept: kept.prefix });
         }
-        *generation.lock() =
-            State { epoch: Some(kept.epoch.into()), sequence: kept.sequence, saved: kept.sequence, lost: None };
-        Ok(generation)
+        let evicted = kept.evicted;
+        *generation.lock() = State {
+            epoch: Some(kept.epoch.into()),
+            sequence: kept.sequence,
+            saved: kept.sequence,
+            evicted: evicted.clone(),
+            lost: None,
+        };
+        Ok((generation, evicted))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -78,8 +89,9 @@ impl Generation {
     pub(super) fn join(&self, epoch: &str, sequence: u64) -> Result<(), StoreError> {
         let mut state = self.lock();
         if state.epoch.is_none() {
-            self.write(epoch, sequence)?;
-            *state = State { epoch: Some(epoch.into()), sequence, saved: sequence, lost: None };
+            self.write(epoch, sequence, state.evicted.clone())?;
+            state.epoch = Some(epoch.into());
+            (state.sequence, state.saved) = (sequence, sequence);
         }
         Ok(())
     }
@@ -113,26 +125,36 @@ impl Generation {
         StoreError::Lost(Arc::clone(lost))
     }
 
-    /// Writes how far it was seen, and sees whether an operator let in what was lost.
-    pub(super) fn keep(&self) -> Result<(), StoreError> {
+    /// Notes how many keys each process of the Redis has dropped; what has changed is written with the next sequence.
+    pub(super) fn note_evicted(&self, evicted: Option<Evicted>) {
         let mut state = self.lock();
-        if state.lost.is_some() {
-            if !self.path.exists() {
-                *state = State::default();
-            }
-            return Ok(());
+        if state.evicted != evicted {
+            state.evicted = evicted;
+            state.saved = 0;
         }
-        if let Some(epoch) = state.epoch.clone().filter(|_| state.sequence > state.saved) {
-            let sequence = state.sequence;
-            drop(state);
-            self.write(&epoch, sequence)?;
-            self.lock().saved = sequence;
-        }
-        Ok(())
     }
 
-    fn write(&self, epoch: &str, sequence: u64) -> Result<(), StoreError> {
-        let kept = Kept { prefix: self.prefix.clone(), epoch: epoch.to_owned(), sequence };
+    /// Writes how far it was seen, and sees whether an operator let in what was lost; true where one did.
+    pub(super) fn keep(&self) -> Result<bool, StoreError> {
+        let mut state = self.lock();
+        if state.lost.is_some() {
+            let is_let_in = !self.path.exists();
+            if is_let_in {
+                *state = State::default();
+            }
+            return Ok(is_let_in);
+        }
+        if let Some(epoch) = state.epoch.clone().filter(|_| state.sequence > state.saved) {
+            let (sequence, evicted) = (state.sequence, state.evicted.clone());
+            drop(state);
+            self.write(&epoch, sequence, evicted)?;
+            self.lock().saved = sequence;
+        }
+        Ok(false)
+    }
+
+    fn write(&self, epoch: &str, sequence: u64, evicted: Option<Evicted>) -> Result<(), StoreError> {
+        let kept = Kept { prefix: self.prefix.clone(), epoch: epoch.to_owned(), sequence, evicted };
         let write = || -> std::io::Result<()> {
             let beside = self.path.with_extension("json.new");
             let mut file = File::create(&beside)?;

@@ -104,6 +104,8 @@ impl Link {
 pub(super) enum Trouble {
     /// The script is not there: it has to be sent.
     NoScript,
+    /// This user may not run the command, or nobody may.
+    Forbidden(Arc<str>),
     /// Anything else.
     Store(StoreError),
 }
@@ -113,6 +115,8 @@ impl Trouble {
         let told: Arc<str> = failure.to_string().into();
         match failure.code() {
             Some("NOSCRIPT") => Self::NoScript,
+            Some("NOPERM") => Self::Forbidden(told),
+            _ if told.contains("unknown command") => Self::Forbidden(told),
             Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => Self::Store(StoreError::NotWritten(told)),
             _ => Self::Store(StoreError::Away(told)),
         }
@@ -122,6 +126,7 @@ impl Trouble {
     pub(super) fn into_store(self) -> StoreError {
         match self {
             Self::NoScript => StoreError::Away("it forgets scripts at once".into()),
+            Self::Forbidden(told) => StoreError::Away(told),
             Self::Store(error) => error,
         }
     }

@@ -5,6 +5,7 @@
 //! and a script counts in floating point. So what nobody was told of is given back, a generation shows what was lost
 //! (`generation`), and scripts count exactly in numbers of their own (`lua/number.lua`).
 
+mod eviction;
 mod follow;
 mod generation;
 mod keys;
@@ -19,23 +20,27 @@ mod values;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
+pub use eviction::EvictionCheck;
 pub use generation::FILE_NAME;
 pub use keys::RedisKeys;
 pub use options::{RedisError, RedisOptions, Secret};
 pub use tokens::RedisTokens;
 
+use self::eviction::{Eviction, Evicts};
 use self::generation::Generation;
 use self::link::{Link, Trouble};
 use self::reply::Reply;
-use self::scripts::{ARRIVE, Call, HELLO, Keys};
+use self::scripts::{ARRIVE, Call, HELLO, Keys, LOSE};
 use self::together::{Asked, Waiting};
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use crate::meter::{Alert, Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
-use crate::model::Timestamp;
+use crate::model::{Amount, Timestamp};
 
 /// How many reservations may expire while somebody waits; a script holds up everybody.
 const EXPIRE_ON_THE_WAY: usize = 16;
@@ -45,6 +50,8 @@ const FORGET_AT_ONCE: usize = 64;
 const MOST_TURNS: usize = 256;
 /// How many epochs may begin while a script waits to be run.
 const MOST_EPOCHS: usize = 16;
+/// How often it is looked at whether it may drop keys, and has.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How many holds may wait to be given back, since nobody knows whether they were made.
 const MOST_UNSURE: usize = 100_000;
 
@@ -59,8 +66,12 @@ struct Shared {
     link: Link,
     keys: Keys,
     generation: Generation,
-    /// Whether it was looked at what this Redis forgets when it is full.
-    checked: AtomicBool,
+    /// Whether it failed when it was last looked at.
+    away: AtomicBool,
+    /// What this Redis drops when it is full, and what is wrong with that: nothing, once it was looked at.
+    eviction: Eviction,
+    fitness: Mutex<Option<Result<(), StoreError>>>,
+    looked_at: Mutex<Option<Instant>>,
     ticking: AtomicBool,
     arriving: tokio::sync::Mutex<()>,
     unsure: Mutex<VecDeque<ReservationId>>,
@@ -73,13 +84,16 @@ impl Redis {
     /// # Errors
     /// Where the address is none, or what was seen before cannot be read.
     pub fn open(options: &RedisOptions) -> Result<Self, RedisError> {
-        let generation = Generation::open(&options.data, &options.prefix)?;
+        let (generation, evicted) = Generation::open(&options.data, &options.prefix)?;
         let (link, runtime) = Link::on_thread(options, "redis")?;
         let shared = Shared {
             link,
             keys: Keys::new(&options.prefix),
             generation,
-            checked: AtomicBool::new(false),
+            away: AtomicBool::new(false),
+            eviction: Eviction::new(options.eviction, options.cluster, evicted),
+            fitness: Mutex::default(),
+            looked_at: Mutex::default(),
             ticking: AtomicBool::new(false),
             arriving: tokio::sync::Mutex::default(),
             unsure: Mutex::default(),
@@ -88,9 +102,17 @@ impl Redis {
         Ok(Self { shared: Arc::new(shared), runtime: Some(runtime) })
     }
 
-    /// Whether it answers and is what was seen before.
+    /// Whether it answers, is what was seen before, and drops no keys when it is full.
     pub fn check(&self) -> Later<Result<(), StoreError>> {
-        self.ask(|shared| async move { shared.call(&shared.keys.look(&[], 0, 0)).await.map(drop) })
+        self.ask(|shared| async move {
+            let checked = shared.check_eviction().await;
+            let answered = match checked {
+                Ok(()) => shared.call(&shared.keys.look(&[], 0, 0)).await.map(drop),
+                Err(error) => Err(error),
+            };
+            shared.away.store(answered.is_err(), Ordering::Release);
+            answered
+        })
     }
 
     fn ask<T, E, F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> Later<Result<T, E>>
@@ -178,9 +200,10 @@ impl Shared {
 
     /// The epoch and the highest sequence that were seen; where there are none, those that are there.
     async fn seen(&self) -> Result<(Arc<str>, u64), StoreError> {
-        if !self.checked.load(Ordering::Acquire) {
-            self.check_eviction().await?;
-            self.checked.store(true, Ordering::Release);
+        let fitness = self.fitness.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match fitness {
+            Some(fitness) => fitness?,
+            None => self.check_eviction().await?,
         }
         if let Some(seen) = self.generation.seen()? {
             return Ok(seen);
@@ -190,7 +213,10 @@ impl Shared {
         let hello = self.link.send(&command).await.map_err(Trouble::into_store)?;
         let (epoch, sequence, lost) = reply::hello(hello)?;
         if !lost.is_empty() {
-            let how = format!("another node saw it at {lost}, and it came back with less");
+            let how = match lost.as_str() {
+                reply::EVICTED => reply::DROPPED_KEYS.to_owned(),
+                _ => format!("another node saw it at {lost}, and it came back with less"),
+            };
             return Err(self.generation.lose(&how));
         }
         let shared_epoch: Arc<str> = epoch.into();
@@ -198,21 +224,35 @@ impl Shared {
         self.generation.seen()?.ok_or_else(|| StoreError::Away("it was not joined".into()))
     }
 
-    /// A Redis that drops keys when it is full would drop what was spent.
+    /// A Redis that drops keys when it is full would drop what was spent. One that may is not used until it may no longer;
+    /// one that did has lost state, for every node.
     async fn check_eviction(&self) -> Result<(), StoreError> {
-        let told = match self.link.send(::redis::cmd("INFO").arg("memory")).await {
-            Ok(told) => reply::text(told).unwrap_or_default(),
-            // Who may not ask has to know it otherwise.
-            Err(Trouble::Store(StoreError::Away(reason))) if reason.contains("NOPERM") => return Ok(()),
-            Err(trouble) => return Err(trouble.into_store()),
+        *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        let fitness = match self.eviction.look(&self.link).await {
+            Ok(()) => Ok(()),
+            // What was found before stands.
+            Err(Evicts::Away(error)) => return Err(error),
+            Err(Evicts::Unfit(error)) => Err(error),
+            Err(Evicts::Dropped(how)) => {
+                let mut command = ::redis::cmd("EVAL");
+                command.arg(LOSE.text).arg(1).arg(self.keys.generation());
+                // This node has noted it, whether the others can be told or not.
+                let lost = self.generation.lose(&how);
+                self.link.send(&command).await.map_err(Trouble::into_store)?;
+                Err(lost)
+            }
         };
-        let value = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        match (value("maxmemory"), value("maxmemory_policy")) {
-            (Some("0"), _) | (_, None | Some("noeviction")) => Ok(()),
-            (_, Some(policy)) => Err(StoreError::Away(
-                format!("it drops keys when it is full (maxmemory-policy is {policy}); set it to noeviction").into(),
-            )),
-        }
+        self.generation.note_evicted(self.eviction.seen());
+        // What is lost the generation says, as long as it is.
+        let kept =
+            fitness.clone().or_else(|error| if matches!(error, StoreError::Lost(_)) { Ok(()) } else { Err(error) });
+        *self.fitness.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        fitness
+    }
+
+    fn is_time_to_check(&self) -> bool {
+        let looked_at = *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        looked_at.is_none_or(|at| at.elapsed() >= CHECK_EVERY)
     }
 
     /// Remembers a hold of which nobody knows whether it was made or its answer kept: where it was not, nobody was told, and
@@ -225,7 +265,12 @@ impl Shared {
     }
 
     async fn tick(&self, now: i64) -> Result<(), StoreError> {
-        self.generation.keep()?;
+        if self.generation.keep()? {
+            self.eviction.forget();
+        }
+        if self.is_time_to_check() {
+            self.check_eviction().await?;
+        }
         for _ in 0..MOST_TURNS {
             let looked_at = self.call(&self.keys.look(&[], now, FORGET_AT_ONCE)).await?.forgotten()?;
             if looked_at < FORGET_AT_ONCE {
@@ -286,6 +331,19 @@ impl Meters for Redis {
         self.close(id, Some(usage), now)
     }
 
+    fn settle_unknown(
+        &self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Later<Result<Closed, CloseError>> {
+        let charged: Box<[Amount]> = charged.into();
+        self.ask(move |shared| async move {
+            let call = shared.keys.close_unknown(id, &charged, scripts::millis(now), EXPIRE_ON_THE_WAY);
+            shared.call(&call).await?.closed(&shared.keys.prefix)
+        })
+    }
+
     fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
         self.close(id, None, now)
     }
@@ -321,6 +379,10 @@ impl Meters for Redis {
             }
             reply?.answered()
         })
+    }
+
+    fn is_away(&self) -> bool {
+        self.shared.away.load(Ordering::Acquire)
     }
 
     fn tick(&self, now: Timestamp) {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::EvictionCheck;
+
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
@@ -45,6 +47,8 @@ pub struct RedisOptions {
     pub timeout: Duration,
     /// What all keys begin with, as the hash tag that keeps them in one slot.
     pub prefix: String,
+    /// Who checks that it drops no keys when it is full.
+    pub eviction: EvictionCheck,
     /// Where it is remembered what was seen of this Redis.
     pub data: PathBuf,
 }
@@ -58,6 +62,7 @@ impl RedisOptions {
             cluster: false,
             timeout: Duration::from_millis(500),
             prefix: "tollgate".to_owned(),
+            eviction: EvictionCheck::default(),
             data: data.into(),
         }
     }

@@ -10,6 +10,10 @@ use crate::gate::{CloseError, HoldError, Look, StoreError};
 use crate::meter::{Alert, Charge, Closed, Held, Hold, LedgerError, Meter, Refused, Reservation, Shortfall, lack};
 use crate::model::Timestamp;
 
+/// What a generation says of what it lost where the Redis dropped keys.
+pub(super) const EVICTED: &str = "evicted";
+pub(super) const DROPPED_KEYS: &str = "another node saw that Redis dropped keys since it was full (evicted_keys grew)";
+
 /// A code, the sequence, and what else there is.
 pub(super) struct Reply {
     code: String,
@@ -133,6 +137,9 @@ impl Reply {
         if self.sequence < seen {
             return format!("Redis came back at {}, and its generation was seen at {seen}", self.sequence);
         }
+        if most == EVICTED {
+            return DROPPED_KEYS.to_owned();
+        }
         if most != seen.to_string() {
             return format!("Redis came back with less: another node saw its generation at {most}");
         }
@@ -191,6 +198,7 @@ impl Reply {
                 Err(HoldError::Refused(Refused { cause: None, shortfalls, alerts }))
             }
             "NAMED" | "KNOWN" => Err(HoldError::KeyTaken),
+            "MANY" => Err(HoldError::TooManyOpen),
             "FULL" => Err(StoreError::Full.into()),
             _ => Err(odd().into()),
         }

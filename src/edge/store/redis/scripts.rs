@@ -6,7 +6,7 @@ use ::redis::{Cmd, Script};
 
 use super::values::{self, Writer};
 use crate::meter::{Charge, DEFAULT_MOST_OPEN, Hold, ReservationId, Usage};
-use crate::model::Timestamp;
+use crate::model::{Amount, EntityUid, Timestamp};
 
 /// A script: its text and its digest.
 pub(super) struct Source {
@@ -23,6 +23,7 @@ macro_rules! script {
 
 pub(super) static HELLO: Source = script!("hello");
 pub(super) static ARRIVE: Source = script!("epochs", "arrive");
+pub(super) static LOSE: Source = script!("lose");
 pub(super) static LOOK: Source = script!("quick/look", "number", "meters", "epochs", "book", "look");
 pub(super) static HOLD: Source = script!("quick/hold", "number", "meters", "epochs", "book", "charges", "hold");
 pub(super) static CLOSE: Source = script!("quick/close", "number", "meters", "epochs", "book", "close");
@@ -117,6 +118,11 @@ impl Keys {
         format!("{}k:{}", self.prefix, values::escaped(name))
     }
 
+    /// How many reservations of a principal are open.
+    fn open_of(&self, principal: &EntityUid) -> String {
+        format!("{}o:{principal}", self.prefix)
+    }
+
     fn meter(&self, charge: &Charge) -> String {
         let mut key = String::with_capacity(self.prefix.len() + 64);
         key.push_str(&self.prefix);
@@ -138,8 +144,10 @@ impl Keys {
         keys.extend(hold.charges.iter().map(|charge| self.meter(charge)));
         let (head, tail) = values::reserving(hold, used, keys.get(4..).unwrap_or_default(), (now, due));
         keys.extend(hold.idempotency.as_ref().map(|(name, _)| self.named(name)));
+        let most_open = hold.most_open.filter(|_| used.is_none());
+        keys.extend(most_open.map(|_| self.open_of(&hold.spending.principal)));
         let flags = if used.is_some() { 0 } else { values::flags(hold) };
-        let charges = values::charges(&hold.charges, flags, DEFAULT_MOST_OPEN, at.0);
+        let charges = values::charges(&hold.charges, flags, (DEFAULT_MOST_OPEN, most_open), at.0);
         let rest = vec![charges, head, tail];
         Call { script: &HOLD, keys, now, expire, rest }
     }
@@ -151,12 +159,19 @@ impl Keys {
         Call { script: &CLOSE, keys, now, expire, rest: vec![values::closing("R", used)] }
     }
 
+    /// Settles what nobody knows the usage of: each part is charged what is said.
+    pub(super) fn close_unknown(&self, id: ReservationId, charged: &[Amount], now: i64, expire: usize) -> Call {
+        let mut keys = self.with(1);
+        keys.push(self.reservation(id));
+        Call { script: &CLOSE, keys, now, expire, rest: vec![values::closing_unknown(charged)] }
+    }
+
     /// Tells which percents were reached. A key that only a hold has is the generation's again.
     pub(super) fn warn(&self, charges: &[Charge], now: Timestamp, expire: usize) -> Call {
         let mut keys = self.with(1 + charges.len());
         keys.push(self.generation.clone());
         keys.extend(charges.iter().map(|charge| self.meter(charge)));
-        let rest = vec![values::charges(charges, 0, DEFAULT_MOST_OPEN, now)];
+        let rest = vec![values::charges(charges, 0, (DEFAULT_MOST_OPEN, None), now)];
         Call { script: &WARN, keys, now: millis(now), expire, rest }
     }
 

@@ -107,7 +107,7 @@ impl Shared {
         match self.link.send(&scripts::command(calls, false, (&epoch, sequence))).await {
             Ok(value) => Reply::read_each(value, calls.len()),
             Err(Trouble::NoScript) => Ok(calls.iter().map(|_| None).collect()),
-            Err(Trouble::Store(error)) => Err(error),
+            Err(trouble) => Err(trouble.into_store()),
         }
     }
 

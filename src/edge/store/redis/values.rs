@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 use super::super::rows;
 use crate::meter::{
     Budget, Charge, Hold, Idempotency, Measure, Meter, MeterKey, OnExpiry, Part, Places, Rate, Reservation, Rolling,
-    Spending, State, Usage,
+    State, Usage,
 };
 use crate::model::{Amount, Every, Period, Timestamp, Unit, Window};
 
@@ -238,17 +238,24 @@ fn rolling(fields: &mut Fields<'_>, exact: bool) -> Option<Meter> {
 }
 
 /// Flags for `lua/quick/hold.lua`: whether the quick way may be tried, whether there is a name, whether a limit has
-/// percents to tell.
+/// percents to tell, whether the open reservations of the principal are counted.
 pub(super) fn flags(hold: &Hold) -> u8 {
     let quick = are_on_meters_of_their_own(&hold.charges);
     let tells = hold.charges.iter().any(|charge| !charge.limit.warn_at.is_empty());
-    u8::from(quick) | u8::from(hold.idempotency.is_some()) << 1 | u8::from(tells) << 2
+    let counts = hold.most_open.is_some();
+    u8::from(quick) | u8::from(hold.idempotency.is_some()) << 1 | u8::from(tells) << 2 | u8::from(counts) << 3
 }
 
 /// Charges as `lua/charges.lua` reads them. Nothing is quick where doubles are not exact.
-pub(super) fn charges(charges: &[Charge], flags: u8, most_open: usize, now: Timestamp) -> Vec<u8> {
-    let mut out = Writer(Vec::with_capacity(16 + 64 * charges.len()));
-    out.count(charges.len()).number(most_open as u64).byte(flags);
+pub(super) fn charges(
+    charges: &[Charge],
+    flags: u8,
+    (most_open, most_of_principal): (usize, Option<usize>),
+    now: Timestamp,
+) -> Vec<u8> {
+    let mut out = Writer(Vec::with_capacity(24 + 64 * charges.len()));
+    // Where nothing is said of the principal, there is no key that counts for it.
+    out.count(charges.len()).number(most_open as u64).byte(flags).number(most_of_principal.unwrap_or(0) as u64);
     let mut exact = true;
     for charge in charges {
         exact &= write_charge(&mut out, charge, now);
@@ -357,6 +364,7 @@ pub(super) fn state(text: &str) -> Result<State, ValueError> {
         "O" => Ok(State::Open),
         "R" => Ok(State::Released),
         "X" => Ok(State::Expired),
+        "N" => Ok(State::UsageUnknown),
         _ => usage(text).map(State::Settled).ok_or(wrong),
     }
 }
@@ -399,6 +407,17 @@ pub(super) fn closing(state: &str, used: Option<&Usage>) -> Vec<u8> {
             Err(why) if exact => out.signed(why),
             Err(why) => out.text(&why.to_string()),
         };
+    }
+    out.take()
+}
+
+/// What becomes of a reservation whose usage nobody knows: its state, and what each part is charged.
+pub(super) fn closing_unknown(charged: &[Amount]) -> Vec<u8> {
+    let exact = charged.iter().all(|amount| is_plain(amount.get()));
+    let mut out = Writer::default();
+    out.byte(if exact { b'P' } else { b'p' }).text("N").count(charged.len());
+    for amount in charged {
+        out.amount(amount.get(), exact);
     }
     out.take()
 }
@@ -478,7 +497,7 @@ fn read_reservation(prefix: &str, id: &str, value: &[u8], answer: Option<Arc<[u8
         part.limit = unescaped(fields.text()?)?.into();
     }
     let (principal, resource) = (fields.text()?.parse().ok()?, fields.text()?.parse().ok()?);
-    let (permitted, price) = rows::read_beside(std::str::from_utf8(fields.0).ok()?).ok()?;
-    let spending = Arc::new(Spending { principal, resource, permitted, price });
+    let spending = rows::read_beside(principal, resource, std::str::from_utf8(fields.0).ok()?).ok()?;
+    let spending = Arc::new(spending);
     Some(Reservation { id: id.parse().ok()?, spending, parts, state, created_at, due_at, idempotency })
 }

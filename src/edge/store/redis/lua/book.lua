@@ -26,6 +26,17 @@ local meters, changed_meters, new_meters, blank_meters = {}, {}, {}, {}
 -- Reservations by key, and what becomes of them by id: open until, closed until, gone.
 local entries, changed_entries, opened, closed, gone = {}, {}, {}, {}, {}
 local dropped, put_off, is_stale = {}, {}, false
+-- How many reservations of a principal are open, by the key of that counter.
+local counters = {}
+
+local function open_of(key)
+  if not counters[key] then counters[key] = tonumber(redis.call('GET', key) or 0) end
+  return counters[key]
+end
+
+local function count_open(key, more)
+  counters[key] = math.max(open_of(key) + more, 0)
+end
 
 local function load_meters(keys)
   local missing = {}
@@ -144,7 +155,12 @@ local function end_entry(entry, state, charged)
     end
     part.charged = charged[i]
   end
-  if was_open then open = math.max(open - 1, 0) end
+  if was_open then
+    open = math.max(open - 1, 0)
+    -- Behind the ids of the limits comes the principal.
+    local names = { struct.unpack('<' .. string.rep('s', #entry.parts + 1), entry.body) }
+    count_open(PREFIX .. 'o:' .. names[#entry.parts + 1], -1)
+  end
   entry.state, entry.due = state, now + DAY
   change_entry(entry)
 end
@@ -239,6 +255,14 @@ local function finish()
   if #drop_due > 0 then redis.call('ZREM', DUE, unpack(drop_due)) end
   if #drop_later > 0 then redis.call('ZREM', LATER, unpack(drop_later)) end
   if #add_later > 0 then redis.call('ZADD', LATER, unpack(add_later)) end
+  for key, count in pairs(counters) do
+    if count > 0 then
+      values[#values + 1] = key
+      values[#values + 1] = text(count)
+    else
+      dropped[#dropped + 1] = key
+    end
+  end
   if #dropped > 0 then redis.call('DEL', unpack(dropped)) end
   -- The quick way looks at nothing else to know that nothing is due.
   first_due = tonumber(redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES')[2] or math.huge)

@@ -1,9 +1,9 @@
 -- What is to be charged. KEYS: from the fifth on, the meters. ARGV: the second says how many, how many reservations may
--- be open and whether the quick way is to be tried, then each: kind, unit, whether it is given back at expiry and whether
+-- be open, flags and how many of the principal may be open, then each: kind, unit, whether it is given back at expiry and whether
 -- it refuses, amount, cap, three numbers and two flags of its measure, and percents to tell, the highest first. A small
 -- letter for the kind: amounts are decimals.
 local charges = {}
-local count, most_open, _, place = struct.unpack('<HdB', ARGV[2])
+local count, most_open, flags, most_of, place = struct.unpack('<HdBd', ARGV[2])
 for i = 1, count do
   local letter = string.sub(ARGV[2], place, place)
   local kind, unit, release, enforced, amount, cap, a, b, c, percent, flag, warn_at

@@ -1,8 +1,18 @@
 -- Settles or gives back. KEYS: the fourth is the reservation. ARGV: the second is the state it is to be in, and what was
 -- used: money, tokens, input and output tokens, requests, as doubles or (a small letter) decimals; -1 is not known, -2
--- beyond what can be counted. Where the state is `U`, it is given back only if nobody was told of it.
-local used, state = {}
-do
+-- beyond what can be counted. Where the state is `U`, it is given back only if nobody was told of it. With a `P` in front
+-- nobody knows what was used, and it says what each part is charged instead.
+local used, each, state = {}, nil
+if string.upper(string.sub(ARGV[2], 1, 1)) == 'P' then
+  local form = string.sub(ARGV[2], 1, 1) == 'P' and '<d' or '<s'
+  local _, at, count, place = struct.unpack('<c1sH', ARGV[2])
+  state, each = at, {}
+  for i = 1, count do
+    local amount
+    amount, place = struct.unpack(form, ARGV[2], place)
+    each[i] = number(amount)
+  end
+else
   local form = string.sub(ARGV[2], 1, 1) == 'U' and '<c1sddddd' or '<c1ssssss'
   local _, at, usd, tokens, input, output, requests = struct.unpack(form, ARGV[2])
   state = at
@@ -25,15 +35,13 @@ if entry.state ~= 'O' and entry.state ~= 'X' then return answer('CLOSED', entry.
 
 -- What was left out is told before what cannot be counted, in whatever order the limits stand.
 for _, part in ipairs(state == 'R' and {} or entry.parts) do
-  if part.unit == 'u' and used.u == -1 then return answer('COST') end
+  if not each and part.unit == 'u' and used.u == -1 then return answer('COST') end
 end
 local charged = {}
 for i, part in ipairs(entry.parts) do
-  local amount = used[part.unit]
+  local amount = each and (each[i] or -2) or used[part.unit]
   if state == 'R' or part.unit == 'p' then
     charged[i] = 0
-  elseif part.unit == 'q' and amount == 0 then
-    charged[i] = part.held
   elseif amount == -2 then
     return answer('OVERFLOW')
   else

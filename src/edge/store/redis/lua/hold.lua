@@ -1,8 +1,10 @@
 -- Holds every charge, or none. KEYS: the fourth is the reservation, then the meters, then its client's name for it where
--- it has one. ARGV: the third and fourth are the reservation, open or with what was used, what was charged left out.
+-- it has one, then the counter of its principal's open reservations where they are counted. ARGV: the third and fourth are the reservation, open or with what was used, what was charged left out.
 local nothing = string.sub(ARGV[3], 1, 1) == 'E' and string.rep('\0', 16) or '0' .. string.rep('\0', 9)
 local entry = decode_entry(KEYS[4], ARGV[3] .. string.rep(nothing, #charges) .. ARGV[4])
-local name_key = KEYS[5 + #charges]
+local counts = flags >= 8
+local name_key = (not counts or flags % 4 >= 2) and KEYS[5 + #charges] or nil
+local counter_key = counts and KEYS[#KEYS]
 local known = read_entry(KEYS[4])
 local named = name_key and redis.call('GET', name_key)
 local holds = entry.state == 'O'
@@ -20,6 +22,7 @@ if named then
 end
 if known then return answer('KNOWN', known.state) end
 if holds and open >= most_open then return answer('FULL') end
+if counter_key and open_of(counter_key) >= most_of then return answer('MANY') end
 
 load_charged()
 -- Each is looked at with what earlier ones take of the same meter, on a copy, so that a refusal leaves it as it is.
@@ -30,7 +33,9 @@ for i, charge in ipairs(charges) do
     local before = meter_text(key)
     at[key] = advance(before ~= '' and read_meter(before), charge, now)
   end
-  sums[key] = add(sums[key] or 0, charge.amount)
+  -- A limit that refuses has to have room for the least there can be, also where nothing is held.
+  local needed = holds and charge.enforced and charge.amount == 0 and 1 or charge.amount
+  sums[key] = add(sums[key] or 0, needed)
   local enough
   if holds then
     enough = fits(at[key], charge, sums[key])
@@ -66,6 +71,7 @@ for i, charge in ipairs(charges) do
   list[i] = write_meter(meter)
 end
 if holds then open = open + 1 end
+if counter_key then count_open(counter_key, 1) end
 change_entry(entry)
 finish()
 if name_key then redis.call('SET', name_key, id_of(entry)) end

@@ -22,11 +22,13 @@ local function quickly()
     local unit, held, charged
     unit, _, held, keys[1 + i], place = read('<c1Bds', entry, place)
     charged = state == 'R' and 0 or used[unit]
-    if unit == 'q' and charged == 0 and state ~= 'R' then charged = held end
     if charged < 0 then return end
     holds[i], charges[i] = held, charged
   end
-  local _, name = read('<ss', entry, place)
+  -- Behind the ids of the limits comes the principal, whose open reservations are counted.
+  local texts = { read('<' .. string.rep('s', count + 3), entry, place) }
+  local name, counter = texts[2], string.sub(KEYS[3], 1, -11) .. 'o:' .. texts[count + 3]
+  local counted = tonumber(call('GET', counter) or 0)
   local meters = count > 0 and call(unpack(keys)) or {}
   local writes = { 'MSET', KEYS[3], '', KEYS[4], '' }
   for i = 1, count do
@@ -82,6 +84,12 @@ local function quickly()
     .. write('<' .. string.rep('d', 2 * count), unpack(numbers)) .. string.sub(entry, fixed)
   writes[5] = entry
   local answer = name ~= '' and call('GET', string.sub(KEYS[3], 1, -11) .. 'a:' .. id)
+  if counted > 1 then
+    writes[#writes + 1] = counter
+    writes[#writes + 1] = string.format('%.0f', counted - 1)
+  elseif counted == 1 then
+    call('DEL', counter)
+  end
   call('ZREM', KEYS[1], id)
   call('ZADD', KEYS[2], due, id)
   call(unpack(writes))

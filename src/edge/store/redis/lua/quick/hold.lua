@@ -4,7 +4,7 @@
 -- stand after a hold (H), or as they are where one has no room (S).
 --
 -- Holds that came together are asked together, one after the other: KEYS have the reservation, the meters and perhaps the
--- name of each, ARGV three texts of each. Of several, those that have to go the long way are answered an empty text.
+-- name and the counter of each, ARGV three texts of each. Of several, those that have to go the long way are answered an empty text.
 local function quickly()
   local call, byte, read, write = redis.call, string.byte, struct.unpack, struct.pack
   local epoch, seen, now = read('<sdd', ARGV[1])
@@ -18,10 +18,14 @@ local function quickly()
   local answers, touched, states, first = {}, {}, {}, 4
   local writes, dues, new = { 'MSET', KEYS[3], '' }, { 'ZADD', KEYS[1] }, { 'ZADD', KEYS[2] }
   for from = 2, #ARGV, 3 do
-    local count, most_open, flags, place = read('<HdB', ARGV[from])
-    -- Flags: 1 where the quick way may be tried, 2 where there is a name, 4 where a limit has percents to tell.
-    local key, name, tells = KEYS[first], flags % 4 >= 2 and first + count + 1, flags >= 4
+    local count, most_open, flags, most_of, place = read('<HdBd', ARGV[from])
+    -- Flags: 1 where the quick way may be tried, 2 where there is a name, 4 where a limit has percents to tell, 8 where the
+    -- open reservations of the principal are counted.
+    local key, name, tells = KEYS[first], flags % 4 >= 2 and first + count + 1, flags % 8 >= 4
+    local counter = flags >= 8 and first + count + (name and 2 or 1)
+    local counted = counter and tonumber(states[KEYS[counter]] or found[counter - 2] or 0)
     local quick = flags % 2 == 1 and open < most_open and not found[first - 2] and not states[key]
+    if counter and counted >= most_of then quick = false end
     if name and (found[name - 2] or states[KEYS[name]]) then quick = false end
     local answer, marks, fits, i = { held }, {}, true, 0
     while quick and i < count do
@@ -30,6 +34,8 @@ local function quickly()
       kind, _, _, enforced, amount, cap, a, b, _, percent, flag, warn_at, place =
         read('<c1c1BBdddddBBs', ARGV[from], place)
       local state, mark, taken = states[KEYS[first + i]] or found[first + i - 2], 0
+      -- A limit that refuses has to have room for the least there can be, also where nothing is held.
+      local least = enforced == 1 and amount == 0 and 1 or 0
       if state and byte(state) ~= byte(kind) then
         quick = false
       elseif kind == 'B' then
@@ -57,7 +63,7 @@ local function quickly()
             if level < 0 then level = 0 end
           end
         end
-        taken, cap = level + (holding + amount) * every, cap * every
+        taken, cap, least = level + (holding + amount) * every, cap * every, least * every
         if flag == 1 then level = level + amount * every else holding = holding + amount end
         state, mark = write('<c1ddddddB', kind, level, holding, at, since, flow, every, flag), at
       elseif kind == 'P' then
@@ -70,8 +76,8 @@ local function quickly()
       else
         quick = false
       end
-      if quick and taken >= EXACT then quick = false end
-      if quick and enforced == 1 and taken > cap then fits = false end
+      if quick and taken + least >= EXACT then quick = false end
+      if quick and enforced == 1 and taken + least > cap then fits = false end
       answer[1 + i], marks[2 * i - 1], marks[2 * i] = state, 0, mark
     end
 
@@ -97,6 +103,11 @@ local function quickly()
         writes[#writes + 1] = KEYS[name]
         writes[#writes + 1] = id
       end
+      if counter then
+        local counts = KEYS[counter]
+        if not states[counts] then touched[#touched + 1] = counts end
+        states[counts] = string.format('%.0f', counted + 1)
+      end
       dues[#dues + 1] = due
       dues[#dues + 1] = id
       open = open + 1
@@ -108,7 +119,7 @@ local function quickly()
       answer = nil
     end
     answers[#answers + 1] = answer and table.concat(answer) or ''
-    first = first + 1 + count + (name and 1 or 0)
+    first = first + 1 + count + (name and 1 or 0) + (counter and 1 or 0)
   end
 
   if #dues > 2 then

@@ -1,0 +1,173 @@
+//! Whether a Redis drops keys when it is full: one that does would drop what was spent, what is revoked and who has a key.
+//! Its policy can be changed while it runs, so it is looked at again and again; and what it has dropped it counts.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use ::redis::Value;
+
+use super::link::{Link, Trouble};
+use super::reply;
+use crate::gate::StoreError;
+
+/// Who checks that a Redis drops no keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EvictionCheck {
+    /// Tollgate does, and refuses a Redis that does not let it.
+    #[default]
+    Checked,
+    /// The operator does, where a Redis tells nobody.
+    CheckedElsewhere,
+}
+
+impl EvictionCheck {
+    /// Every one there is.
+    pub const ALL: [Self; 2] = [Self::Checked, Self::CheckedElsewhere];
+
+    /// As settings say it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Checked => "checked",
+            Self::CheckedElsewhere => "checked_elsewhere",
+        }
+    }
+}
+
+/// How many keys each process of a Redis has dropped, by the name of the process.
+pub(super) type Evicted = BTreeMap<String, u64>;
+
+/// What was seen of a Redis.
+#[derive(Debug)]
+pub(super) struct Eviction {
+    check: EvictionCheck,
+    is_cluster: bool,
+    seen: Mutex<Option<Evicted>>,
+}
+
+/// What is wrong with a Redis.
+pub(super) enum Evicts {
+    /// It does not answer.
+    Away(StoreError),
+    /// It may drop keys, or does not say whether it does.
+    Unfit(StoreError),
+    /// It has dropped keys.
+    Dropped(String),
+}
+
+impl Eviction {
+    /// `seen` is what was seen before this start.
+    pub(super) const fn new(check: EvictionCheck, is_cluster: bool, seen: Option<Evicted>) -> Self {
+        Self { check, is_cluster, seen: Mutex::new(seen) }
+    }
+
+    /// What was seen so far, to be kept.
+    pub(super) fn seen(&self) -> Option<Evicted> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins anew, as with a Redis that was never seen: an operator has let in what is there.
+    pub(super) fn forget(&self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Looks at the policy of the Redis and at what it has dropped since it was last looked at.
+    pub(super) async fn look(&self, link: &Link) -> Result<(), Evicts> {
+        let told = told(link.send(&::redis::cmd("INFO")).await).map_err(Evicts::Away)?;
+        let mut policies: Vec<String> = told.iter().filter_map(|text| value(text, "maxmemory_policy")).collect();
+        if policies.is_empty() {
+            policies = config(link).await.map_err(Evicts::Away)?;
+        }
+        if let Some(policy) = policies.iter().find(|policy| *policy != "noeviction") {
+            let how = format!(
+                "it may drop keys when it is full (maxmemory-policy is {policy}); set maxmemory-policy to noeviction, \
+                 also where maxmemory is 0"
+            );
+            return Err(Evicts::Unfit(StoreError::Away(how.into())));
+        }
+        if policies.is_empty() && self.check == EvictionCheck::Checked {
+            let how = "neither INFO nor CONFIG GET tells whether it drops keys when it is full; let this user run INFO, or \
+                       make sure that maxmemory-policy is noeviction and say so with `meters.redis.eviction: \
+                       checked_elsewhere`";
+            return Err(Evicts::Unfit(StoreError::Away(how.into())));
+        }
+        self.compare(told.iter().filter_map(|text| counted(text)).collect())
+    }
+
+    /// Whether more was dropped than before. A process that was never seen has dropped nothing yet, if another one was seen
+    /// before it; of a cluster, which may have others, it is what it says.
+    fn compare(&self, now: Evicted) -> Result<(), Evicts> {
+        if now.is_empty() {
+            return Ok(());
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = |process: &String, count: u64| match &*seen {
+            Some(seen) => seen.get(process).copied().unwrap_or(if self.is_cluster { count } else { 0 }),
+            None => count,
+        };
+        let grown = now.iter().map(|(process, count)| count.saturating_sub(before(process, *count))).max().unwrap_or(0);
+        *seen = Some(now);
+        if grown > 0 {
+            return Err(Evicts::Dropped(format!("Redis dropped {grown} keys since it was full (evicted_keys grew)")));
+        }
+        Ok(())
+    }
+}
+
+/// The texts that a Redis, or each of a cluster, answers to INFO; none where it may not be asked.
+fn told(answer: Result<Value, Trouble>) -> Result<Vec<String>, StoreError> {
+    match answer {
+        Ok(Value::Map(each)) => Ok(each.into_iter().filter_map(|(_, told)| reply::text(told)).collect()),
+        Ok(told) => Ok(reply::text(told).into_iter().collect()),
+        Err(trouble) => unless_refused(trouble).map(|()| Vec::new()),
+    }
+}
+
+/// The policies that CONFIG GET tells.
+async fn config(link: &Link) -> Result<Vec<String>, StoreError> {
+    let answer = link.send(::redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy")).await;
+    let policies = |told: Value| {
+        // Names and values, of each node of a cluster its own.
+        let pairs = match told {
+            Value::Map(pairs) => {
+                pairs.into_iter().filter_map(|(name, told)| Some((reply::text(name)?, told))).collect()
+            }
+            Value::Array(items) => in_pairs(items),
+            _ => Vec::new(),
+        };
+        pairs.into_iter().flat_map(|(name, told)| match told {
+            Value::Array(items) => in_pairs(items).into_iter().filter_map(|(_, told)| reply::text(told)).collect(),
+            told if name == "maxmemory-policy" => reply::text(told).into_iter().collect(),
+            _ => Vec::new(),
+        })
+    };
+    match answer {
+        Ok(told) => Ok(policies(told).collect()),
+        Err(trouble) => unless_refused(trouble).map(|()| Vec::new()),
+    }
+}
+
+fn in_pairs(items: Vec<Value>) -> Vec<(String, Value)> {
+    let mut items = items.into_iter();
+    let mut pairs = Vec::new();
+    while let (Some(name), Some(told)) = (items.next(), items.next()) {
+        pairs.extend(reply::text(name).map(|name| (name, told)));
+    }
+    pairs
+}
+
+/// Passes over that a command may not be run.
+fn unless_refused(trouble: Trouble) -> Result<(), StoreError> {
+    match trouble {
+        Trouble::Forbidden(_) => Ok(()),
+        trouble => Err(trouble.into_store()),
+    }
+}
+
+fn value(text: &str, name: &str) -> Option<String> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
+}
+
+fn counted(text: &str) -> Option<(String, u64)> {
+    Some((value(text, "run_id")?, value(text, "evicted_keys")?.parse().ok()?))
+}

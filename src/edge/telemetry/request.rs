@@ -1,0 +1,140 @@
+//! The span of an HTTP request: what every line about it says of it.
+
+use std::fmt::Display;
+use std::pin::Pin;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Response};
+use tracing::field::{Empty, display};
+use tracing::{Instrument as _, Level, Span};
+
+/// The trace that a caller says a request belongs to.
+/// [W3C Trace Context](https://www.w3.org/TR/trace-context/#traceparent-header)
+#[derive(Debug, PartialEq, Eq)]
+struct TraceParent<'a> {
+    trace_id: &'a str,
+    parent_id: &'a str,
+}
+
+impl<'a> TraceParent<'a> {
+    /// As the header says; `None` where it is missing, there twice or malformed: the request is answered all the same.
+    fn of(headers: &'a HeaderMap) -> Option<Self> {
+        let mut all = headers.get_all("traceparent").iter();
+        let (first, None) = (all.next()?, all.next()) else { return None };
+        Self::parse(first.to_str().ok()?)
+    }
+
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.split('-');
+        let (version, trace_id) = (hex(parts.next()?, 2)?, hex(parts.next()?, 32)?);
+        let (parent_id, _flags) = (hex(parts.next()?, 16)?, hex(parts.next()?, 2)?);
+        // Later versions may have more parts; this one has not, and `ff` is none.
+        let is_whole = version != "ff" && (version != "00" || parts.next().is_none());
+        let is_zero = |id: &str| id.bytes().all(|byte| byte == b'0');
+        (is_whole && !is_zero(trace_id) && !is_zero(parent_id)).then_some(Self { trace_id, parent_id })
+    }
+}
+
+/// `text` if it is so many digits of hex, lower case.
+fn hex(text: &str, length: usize) -> Option<&str> {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    (text.len() == length && text.bytes().all(is_digit)).then_some(text)
+}
+
+/// Answers a request within a span of its own. `route` finds the path of the table: what a caller writes into a path may
+/// be a credential, so the span never has it.
+pub(crate) async fn in_span<B>(
+    head: &Parts,
+    route: impl FnOnce(&Parts) -> &'static str,
+    answering: Pin<&mut impl Future<Output = Response<B>>>,
+) -> Response<B> {
+    // Nothing of this is evaluated where no subscriber wants the span.
+    let span = tracing::info_span!(
+        target: "tollgate::http",
+        "request",
+        method = method(&head.method),
+        route = route(head),
+        trace_id = Empty,
+        parent_span_id = Empty,
+        decision_id = Empty,
+        revision = Empty,
+    );
+    if !span.is_disabled()
+        && let Some(trace) = TraceParent::of(&head.headers)
+    {
+        span.record("trace_id", trace.trace_id).record("parent_span_id", trace.parent_id);
+    }
+    let began = tracing::enabled!(target: "tollgate::http", Level::DEBUG).then(Instant::now);
+    let response = answering.instrument(span.clone()).await;
+    if let Some(began) = began {
+        let duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let status = response.status().as_u16();
+        tracing::debug!(target: "tollgate::http", parent: &span, status, duration_us, "request answered");
+    }
+    response
+}
+
+/// Notes on the request's span which decision is being made, and by which revision.
+pub(crate) fn decision(id: impl Display, revision: &str) {
+    let span = Span::current();
+    if !span.is_disabled() {
+        span.record("decision_id", display(id)).record("revision", revision);
+    }
+}
+
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_traceparent_is_read_as_the_standard_says() {
+        let (trace_id, parent_id) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let later = GOOD.replace("00-4b", "01-4b") + "-more";
+        for text in [GOOD, &GOOD.replace("00-4b", "fe-4b"), &later] {
+            assert_eq!(TraceParent::parse(text), Some(TraceParent { trace_id, parent_id }), "{text}");
+        }
+        for text in [
+            "",
+            "00",
+            &GOOD.to_uppercase(),
+            &GOOD.replace("00-4b", "ff-4b"),
+            &GOOD.replace("00-4b", "0-4b"),
+            &GOOD.replace(trace_id, &"0".repeat(32)),
+            &GOOD.replace(parent_id, &"0".repeat(16)),
+            &GOOD.replace("736-", "73-"),
+            &GOOD.replace("2b7-01", "2b7-0x"),
+            &GOOD.replace("2b7-01", "2b7"),
+            &format!("{GOOD}-more"),
+            &format!("{GOOD} "),
+            &format!(" {GOOD}"),
+            &GOOD.replace('-', "_"),
+        ] {
+            assert_eq!(TraceParent::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn two_traceparents_are_none() {
+        let mut headers = HeaderMap::new();
+        headers.append("traceparent", GOOD.parse().unwrap());
+        assert!(TraceParent::of(&headers).is_some());
+        headers.append("traceparent", GOOD.parse().unwrap());
+        assert_eq!(TraceParent::of(&headers), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! What a caller reports of a call that is over, and which of it has to be said.
+
+use crate::meter::{Price, Usage};
+use crate::model::{Amount, RequestError, RequestErrorCode, Unit};
+
+/// What a call used, as its caller reports it. What is left out is not known; a zero is a zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReportedUsage {
+    /// Requests; one where nothing is said.
+    pub requests: Option<u64>,
+    /// Input tokens, the cached and the cache-writing ones among them.
+    pub input_tokens: Option<u64>,
+    /// Output tokens, the reasoning ones among them.
+    pub output_tokens: Option<u64>,
+    /// Input tokens that came from the provider's cache; none where nothing is said.
+    pub cached_input_tokens: u64,
+    /// Input tokens that went into the provider's cache; none where nothing is said.
+    pub cache_write_tokens: u64,
+    /// Output tokens spent on reasoning; none where nothing is said.
+    pub reasoning_tokens: u64,
+    /// Images.
+    pub images: Option<u64>,
+    /// Money, where the caller knows it.
+    pub usd: Option<Amount>,
+}
+
+/// What a caller states of a call that it had reserved for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stated {
+    /// This was used.
+    Used(ReportedUsage),
+    /// Nobody knows what was used.
+    Unknown,
+}
+
+impl From<ReportedUsage> for Stated {
+    fn from(usage: ReportedUsage) -> Self {
+        Self::Used(usage)
+    }
+}
+
+impl ReportedUsage {
+    /// What was used, with nothing of what was left out.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage {
+            requests: self.requests.unwrap_or(1),
+            input_tokens: self.input_tokens.unwrap_or(0),
+            output_tokens: self.output_tokens.unwrap_or(0),
+            cached_input_tokens: self.cached_input_tokens,
+            cache_write_tokens: self.cache_write_tokens,
+            reasoning_tokens: self.reasoning_tokens,
+            images: self.images.unwrap_or(0),
+            usd: self.usd,
+        }
+    }
+
+    /// Refuses a usage without a member that a limit counts, or that the price charges and the caller does not state the
+    /// cost of: it would be counted as nothing.
+    pub(super) fn check(
+        &self,
+        counted: impl IntoIterator<Item = Unit>,
+        price: Option<&Price>,
+    ) -> Result<(), RequestError> {
+        let price = price.filter(|_| self.usd.is_none());
+        let (mut input, mut output) = price.map_or((false, false), Price::counts);
+        for unit in counted {
+            input |= matches!(unit, Unit::Tokens | Unit::InputTokens);
+            output |= matches!(unit, Unit::Tokens | Unit::OutputTokens);
+        }
+        let images = price.is_some_and(|price| price.image > 0);
+        let missing = [
+            (input && self.input_tokens.is_none(), "input_tokens"),
+            (output && self.output_tokens.is_none(), "output_tokens"),
+            (images && self.images.is_none(), "images"),
+        ];
+        let Some((_, member)) = missing.into_iter().find(|(is_missing, _)| *is_missing) else { return Ok(()) };
+        let message = format!(
+            "`usage.{member}` is missing, and a limit or the model's price counts it; a 0 says that there were none, and \
+             POST /settle takes `\"usage\": null` where nobody knows"
+        );
+        Err(RequestError::new(RequestErrorCode::AmountNeeded, format!("usage.{member}"), message))
+    }
+}

@@ -1,0 +1,193 @@
+//! Texts that are sent back to whoever sent them, without what looks like a credential: an error that shows it puts it into
+//! the logs of every gateway on the way.
+
+use std::borrow::Cow;
+
+/// What stands in its place.
+const MASK: &str = "[hidden]";
+/// What keys and tokens of well-known makers begin with.
+const PREFIXES: [&str; 24] = [
+    "tg_",
+    "tgr_",
+    "sk-",
+    "sk_",
+    "pk-",
+    "pk_",
+    "rk_",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "ghu_",
+    "ghr_",
+    "github_pat_",
+    "glpat-",
+    "xoxb-",
+    "xoxp-",
+    "xoxa-",
+    "AKIA",
+    "ASIA",
+    "AIza",
+    "ya29",
+    "hf_",
+    "gsk_",
+    "eyJ",
+];
+/// So many bytes behind such a beginning make a credential of it.
+const LEAST_BEHIND_PREFIX: usize = 8;
+/// What stands before a credential in `Authorization`, in small letters.
+const SCHEMES: [&str; 4] = ["bearer", "basic", "digest", "token"];
+/// Shortest text behind such a word that is taken for a credential.
+const LEAST_BEHIND_SCHEME: usize = 6;
+/// So many letters and digits without a break are no word that people write, where they are mixed as in a random text.
+const LEAST_RANDOM: usize = 20;
+/// The same of hexadecimal digits: those of 128 bits.
+const LEAST_HEX: usize = 32;
+
+/// `text` without what looks like a credential.
+#[must_use]
+pub fn masked(text: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut kept = 0;
+    let mut mask = |from: usize, to: usize, out: &mut String| {
+        if from >= kept {
+            out.push_str(text.get(kept..from).unwrap_or_default());
+            out.push_str(MASK);
+            kept = to;
+        }
+    };
+    let mut before = "";
+    for (start, word) in words(text) {
+        let is_secret = begins_as_key(word) || is_random(word) || is_behind_scheme(text, start, before, word);
+        if is_secret || is_user_of_url(text, start, word) {
+            let end = start + word.len();
+            // What follows belongs to it: the rest of a token, the end of a base64 text.
+            let rest = text.get(end..).unwrap_or_default();
+            let more = rest.bytes().take_while(|byte| belongs(*byte)).count();
+            mask(start, end + more, &mut out);
+        }
+        before = word;
+    }
+    if kept == 0 && out.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(text.get(kept..).unwrap_or_default());
+    Cow::Owned(out)
+}
+
+/// The runs of letters, digits, `-`, `_`, `+` and `~`, with where each begins.
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_+~".contains(&byte);
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = text.as_bytes().get(at..)?;
+        let start = at + rest.iter().position(|byte| is_word(*byte))?;
+        let length = text.as_bytes().get(start..)?.iter().take_while(|byte| is_word(**byte)).count();
+        at = start + length;
+        Some((start, text.get(start..at)?))
+    })
+}
+
+/// Whether a byte behind a part of a credential is a part of it too.
+fn belongs(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_+~./=".contains(&byte)
+}
+
+fn begins_as_key(word: &str) -> bool {
+    PREFIXES.iter().any(|prefix| word.strip_prefix(prefix).is_some_and(|rest| rest.len() >= LEAST_BEHIND_PREFIX))
+}
+
+/// Whether letters and digits are mixed as chance does and no name of a model.
+fn is_random(word: &str) -> bool {
+    let has = |text: &str, is: fn(&u8) -> bool| text.as_bytes().iter().any(is);
+    let mixed = |text: &str| {
+        has(text, u8::is_ascii_digit) && has(text, u8::is_ascii_lowercase) && has(text, u8::is_ascii_uppercase)
+    };
+    let hex = |text: &str| {
+        let all = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        all && has(text, u8::is_ascii_digit) && has(text, u8::is_ascii_alphabetic)
+    };
+    let mut parts = word.split(['-', '_', '+', '~']);
+    parts.any(|part| {
+        (part.len() >= LEAST_RANDOM && mixed(part))
+            || (part.len() >= LEAST_HEX && hex(part))
+            // In base64 for URLs, `-` and `_` stand between.
+            || (word.len() >= LEAST_HEX && part.len() >= LEAST_BEHIND_PREFIX && mixed(part))
+    })
+}
+
+fn is_behind_scheme(text: &str, start: usize, before: &str, word: &str) -> bool {
+    let between = text.get(..start).and_then(|head| head.strip_suffix(|space: char| space.is_whitespace()));
+    word.len() >= LEAST_BEHIND_SCHEME
+        && SCHEMES.iter().any(|scheme| before.eq_ignore_ascii_case(scheme))
+        && between.is_some_and(|head| head.trim_end().ends_with(before))
+        && text.get(start + word.len()..).is_some_and(|rest| !rest.starts_with('='))
+        && has_digit_or_capital(word)
+}
+
+/// A sentence may go on behind `Bearer`; a credential is no word of small letters alone.
+fn has_digit_or_capital(word: &str) -> bool {
+    word.bytes().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
+}
+
+/// Whether it is in the part of a URL that stands before the `@`.
+fn is_user_of_url(text: &str, start: usize, word: &str) -> bool {
+    let head = text.get(..start).unwrap_or_default();
+    let authority = head.rsplit_once("://").map(|(_, authority)| authority);
+    let end = start + word.len();
+    let rest = text.get(end..).unwrap_or_default();
+    let until = rest.find(|other: char| other == '/' || other.is_whitespace()).unwrap_or(rest.len());
+    authority.is_some_and(|authority| !authority.contains(['/', '@', ' ']))
+        && rest.get(..until).is_some_and(|rest| rest.contains('@'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_like_a_credential_is_not_shown() {
+        for secret in [
+            "tg_3JxqPZ0aTn4L_x9dkfjalskdjf",
+            "tgr_0123456789",
+            "sk-proj-abcdefghij",
+            "ghp_abcdefghijklmnop",
+            "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.dGVzdA",
+            "AKIAIOSFODNN7EXAMPLE",
+            "9f86d081884c7d659a2feaa0c55ad015",
+            "q7Rk2vXz91LmNpQwErTy8uIoPa",
+            "Zm9vYmFy-9Zz8Qw7Er6_Ty5Ui4Op3As2Df1",
+        ] {
+            for text in [secret.to_owned(), format!("no action is called `{secret}`; did"), format!("context.{secret}")]
+            {
+                let shown = masked(&text);
+                assert!(!shown.contains(secret) && shown.contains(MASK), "{text}: {shown}");
+                // Nor is any longer piece of it.
+                let pieces = secret.as_bytes().windows(9).filter_map(|piece| std::str::from_utf8(piece).ok());
+                assert!(pieces.into_iter().all(|piece| !shown.contains(piece)), "{text}: {shown}");
+            }
+        }
+        assert_eq!(masked("`Bearer Hunter2x` is none"), "`Bearer [hidden]` is none");
+        assert_eq!(masked("basic YWxpY2U6aHVudGVyMg=="), "basic [hidden]");
+        assert!(!masked("at https://alice:hunter2@example.com/x").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_people_write_is_shown() {
+        for text in [
+            "",
+            "no action is called `chat2`; did you mean `chat`?",
+            "no model is called `truefoundry-self-hosted/llama-2-7b-chat-hf-10707`",
+            "`meta-llama/Meta-Llama-3.1-70B-Instruct-Turbo-Free`",
+            "`anthropic.claude-3-5-sonnet-20241022-v2:0`",
+            "`context.max_output_tokens` must be a whole number from 0 to 9223372036854775807",
+            "`alice@acme.example` is not an entity uid; write it as Type::\"id\"",
+            "send it with `Authorization: Bearer …`",
+            "a token behind the word bearer belongs there",
+            "https://docs.example.com/a@b",
+            "f47ac10b-58cc-4372-a567-0e02b2c3d479",
+            "ünïcödé — «text»",
+        ] {
+            assert_eq!(masked(text), text);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The tags and roles that files give to somebody or something. A rule may name others, which come from tokens; one that is
+//! a slip away from one of these is worth a warning.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::near::Near;
+use super::people::Form;
+use super::{Linker, MOST_WANTED};
+use crate::policy::entities::{EntityStore, Kind};
+use crate::policy::problem::{Problem, ProblemCode};
+use crate::policy::syntax::Name;
+
+/// What a label is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Label {
+    /// A tag of principals, their teams and orgs.
+    Tag,
+    /// A role of principals.
+    Role,
+    /// A tag of models and accounts.
+    ModelTag,
+}
+
+impl Label {
+    pub(super) const ALL: [Self; 3] = [Self::Tag, Self::Role, Self::ModelTag];
+
+    /// How a message says that nothing has the label.
+    pub(super) const fn nothing_has(self) -> &'static str {
+        match self {
+            Self::Tag => "no principal, team or org has the tag",
+            Self::Role => "no principal has the role",
+            Self::ModelTag => "no model or account has the tag",
+        }
+    }
+
+    /// What the label is called.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Tag => "tag",
+            Self::Role => "role",
+            Self::ModelTag => "model tag",
+        }
+    }
+
+    /// The key of a rule that takes such labels.
+    pub(super) const fn field(self) -> &'static str {
+        match self {
+            Self::Tag => "tags",
+            Self::Role => "roles",
+            Self::ModelTag => "model_tags",
+        }
+    }
+}
+
+/// The labels that files give.
+#[derive(Debug, Default)]
+pub(super) struct Labels {
+    tags: BTreeSet<SmolStr>,
+    roles: BTreeSet<SmolStr>,
+    model_tags: BTreeSet<SmolStr>,
+}
+
+impl Labels {
+    /// Those of the entities that files declare.
+    pub(super) fn of(store: &EntityStore) -> Self {
+        let mut labels = Self::default();
+        let mut add = |into: fn(&mut Self) -> &mut BTreeSet<SmolStr>, names: &[SmolStr]| {
+            for name in names {
+                // Most are there already, and nothing needs to be copied to see that.
+                if !into(&mut labels).contains(name) {
+                    into(&mut labels).insert(name.clone());
+                }
+            }
+        };
+        for (_, record) in store.iter().filter(|(_, record)| record.declared) {
+            add(|labels| &mut labels.roles, record.roles());
+            // An entity of a type of the bundle's own may be a principal as well as a resource.
+            let (who, what) = match record.kind {
+                Kind::ORG | Kind::TEAM | Kind::USER | Kind::SERVICE | Kind::API_KEY => (true, false),
+                Kind::MODEL | Kind::PROVIDER_ACCOUNT => (false, true),
+                Kind::ROUTER | Kind::MODEL_GROUP => (false, false),
+                _ => (true, true),
+            };
+            if who {
+                add(|labels| &mut labels.tags, record.tags());
+            }
+            if what {
+                add(|labels| &mut labels.model_tags, record.tags());
+            }
+        }
+        labels
+    }
+
+    /// All labels of this kind.
+    pub(super) fn all(&self, label: Label) -> &BTreeSet<SmolStr> {
+        match label {
+            Label::Tag => &self.tags,
+            Label::Role => &self.roles,
+            Label::ModelTag => &self.model_tags,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        Label::ALL.into_iter().all(|label| self.all(label).is_empty())
+    }
+}
+
+impl Linker<'_> {
+    /// Sees to a warning for a label that nothing has and that is a slip away from one that something has.
+    pub(super) fn label(&mut self, label: Label, name: &Name, file: &Arc<str>) {
+        let unknown = !self.labels.is_empty() && !self.labels.all(label).contains(&name.value);
+        if unknown && self.wanted.len() < MOST_WANTED {
+            let problem = Problem::warning(ProblemCode::NearMiss, file, name.place, "");
+            self.want((Near::Label(label), Form::List), &name.value, problem);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Entities that conditions and `.cedar` files name. Each is looked up as a name in YAML's lists is: one that names nothing
+//! would make a forbid that never matches, or a permit whose exception excepts nobody.
+
+use std::sync::Arc;
+
+use cedar_policy_core::ast::EntityUID;
+use smol_str::SmolStr;
+
+use super::near::Near;
+use super::people::{Form, OWNERS, Reference};
+use super::rules::place_in;
+use super::{Linker, kind_words};
+use crate::policy::condition::Condition;
+use crate::policy::entities::Kind;
+use crate::policy::problem::{Problem, ProblemCode};
+use crate::policy::syntax::{ConditionText, Name, Place};
+
+impl Linker<'_> {
+    /// Looks up every entity that the clauses of a condition name; `texts` are the clauses as they are written, in the
+    /// same order. What nobody declares and is allowed gets an entity of its own, so that a model, say, is in an account
+    /// that only this condition names.
+    pub(super) fn entities_of_condition(&mut self, condition: &Condition, texts: &[&ConditionText], file: &Arc<str>) {
+        for (clause, text) in condition.clauses.iter().zip(texts) {
+            for literal in &*clause.entities {
+                self.entity_literal(&literal.uid, place_in(text, literal.offset, literal.length), file);
+            }
+        }
+    }
+
+    /// Looks up one entity that is named as Cedar names it. Types of the bundle's own are left to Cedar's validator.
+    pub(in crate::policy) fn entity_literal(&mut self, uid: &EntityUID, place: Place, file: &Arc<str>) {
+        let Some(kind) = self.store.kind_of(&uid.entity_type().to_string()) else { return };
+        let name = Name::new(SmolStr::new(uid.eid()), place);
+        let reference = Reference { kind, name: &name, file, form: Form::Literal };
+        match kind {
+            Kind::ORG | Kind::TEAM | Kind::MODEL_GROUP | Kind::ROUTER => drop(self.declared_by(&reference)),
+            Kind::USER | Kind::SERVICE | Kind::API_KEY | Kind::PROVIDER_ACCOUNT => drop(self.refer(&reference)),
+            Kind::MODEL => self.model_literal(&name, file),
+            Kind::OWNER_KIND => self.owner_kind_literal(&name, file),
+            _ => {}
+        }
+    }
+
+    fn model_literal(&mut self, name: &Name, file: &Arc<str>) {
+        let text = &name.value;
+        let declared = self.store.find(Kind::MODEL, text).is_some_and(|index| self.store.record(index).declared);
+        if declared {
+            return;
+        }
+        if let Some(index) = self.aliases.get(text) {
+            let real = self.store.uid(*index);
+            let message = format!("`{text}` is an alias, and a literal names a model by its full name");
+            self.error(ProblemCode::UnknownModel, file, name.place, message, Some(format!("write `{real}`")));
+            return;
+        }
+        match text.split_once('/') {
+            Some((account, rest)) if !account.is_empty() && !rest.is_empty() && !text.contains('*') => {
+                if !self.check_model_name(name, text, file) {
+                    return;
+                }
+                let reference = Reference { kind: Kind::MODEL, name, file, form: Form::Literal };
+                self.model_in_account(&reference, account);
+            }
+            _ => self.no_such_model(name, file),
+        }
+    }
+
+    fn no_such_model(&mut self, name: &Name, file: &Arc<str>) {
+        let text = &name.value;
+        if text.contains('*') {
+            let message = format!("`{text}` names no model: a `*` is no wildcard in an entity's id");
+            let account = text.strip_suffix("/*").filter(|account| !account.contains(['/', '*']));
+            let help = match account {
+                Some(account) => format!("write `resource in ProviderAccount::{account:?}`"),
+                None => format!("write `resource is Model && resource.name like {text:?}`"),
+            };
+            self.error(ProblemCode::UnknownModel, file, name.place, message, Some(help));
+            return;
+        }
+        let message = format!("no model is called `{text}`");
+        let help = "a literal names a model in full, as `Model::\"account/model\"`";
+        let problem = Problem::error(ProblemCode::UnknownModel, file, name.place, message).with_help(help);
+        self.want((Near::Model, Form::Literal), text, problem);
+    }
+
+    /// The groups in which the keys of all users, or of all services, are: there are no others.
+    fn owner_kind_literal(&mut self, name: &Name, file: &Arc<str>) {
+        if OWNERS.contains(&name.value.as_str()) {
+            self.store.intern(Kind::OWNER_KIND, &name.value);
+            return;
+        }
+        let message = format!("no kind of owner is called `{}`", name.value);
+        let help = "`OwnerKind::\"User\"` holds the keys of users, `OwnerKind::\"Service\"` those of services";
+        self.error(ProblemCode::UnknownReference, file, name.place, message, Some(help.to_owned()));
+    }
+}
+
+/// How a reference to an entity reads in a message's help: the id alone in a list, the uid in Cedar.
+pub(super) fn written(form: Form, kind: Kind, id: &str) -> String {
+    match form {
+        Form::List => id.to_owned(),
+        Form::Literal => format!("{}::{}", kind_type(kind), crate::policy::cedar_text::quoted(id)),
+    }
+}
+
+/// The entity type that [`kind_words`] has a word for.
+fn kind_type(kind: Kind) -> &'static str {
+    match kind_words(kind).0 {
+        "org" => "Org",
+        "team" => "Team",
+        "user" => "User",
+        "service" => "Service",
+        "key" => "ApiKey",
+        "provider account" => "ProviderAccount",
+        "model group" => "ModelGroup",
+        "router" => "Router",
+        _ => "Model",
+    }
+}
