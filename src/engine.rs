@@ -4,6 +4,7 @@ pub(crate) mod events;
 mod identity;
 #[cfg(feature = "tower")]
 mod layer;
+mod recorded;
 mod spending;
 
 #[cfg(feature = "tower")]
@@ -17,11 +18,12 @@ use std::time::Duration;
 use crate::edge::clock::SystemClock;
 use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
 use crate::edge::store::Memory;
-use crate::gate::{self, Authenticator, Clock, Explanation, FailureLimits, Failures, Meters, Notice};
+use crate::gate::{self, Authenticator, Clock, DecisionLog, Explanation, FailureLimits, Failures, Meters, Notice};
 use crate::meter::DEFAULT_MOST_OPEN_OF_PRINCIPAL;
 use crate::model::{Decision, Facts, Refusal, Request, RequestError};
 use crate::policy::live::{Live, a_file_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
+use recorded::Recording;
 
 /// How often, and how many times, a retired snapshot is looked at, whether somebody holds it. A request does for well
 /// under a millisecond; who of the library's users keeps one for longer than ten seconds drops it too.
@@ -57,6 +59,7 @@ struct Inner {
     /// Who failed to prove itself too often; `None` where nobody counts.
     failures: Option<Mutex<Failures>>,
     warned: Option<Warned>,
+    recording: Recording,
     watcher: Option<Watcher>,
     /// For reloading where nothing watches.
     source: Option<(PathBuf, WatchOptions, Mutex<Keeper>)>,
@@ -111,7 +114,8 @@ impl Engine {
     /// As [`Engine::is_authorized`].
     pub fn explain(&self, request: &Request) -> Result<(Decision, Explanation), EngineError> {
         let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
-        Ok(gate::explain_request(&snapshot, &self.facts(), request)?)
+        let facts = self.facts();
+        Ok(pollster::block_on(gate::explain(self.world(&snapshot, &facts), request))?)
     }
 
     /// What decides now. Everything asked of one snapshot is answered by one bundle.
@@ -188,6 +192,7 @@ pub struct EngineBuilder {
     failures: Option<FailureLimits>,
     warned: Option<Warned>,
     told: Option<Told>,
+    log: Option<Arc<dyn DecisionLog>>,
 }
 
 /// Who is told that a limit has reached a percent.
@@ -214,6 +219,7 @@ impl Default for EngineBuilder {
             failures: Some(FailureLimits::default()),
             warned: None,
             told: None,
+            log: None,
         }
     }
 }
@@ -314,6 +320,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Where decisions are recorded, such as an [`edge::decision_log::Recorder`](crate::edge::decision_log::Recorder).
+    /// Default: nowhere.
+    pub fn decision_log(mut self, log: Arc<dyn DecisionLog>) -> Self {
+        self.log = Some(log);
+        self
+    }
+
     /// Loads the bundle and starts to watch, as set up.
     ///
     /// # Errors
@@ -342,9 +355,20 @@ impl EngineBuilder {
         let (clock, warned, authenticators) = (self.clock, self.warned, self.authenticators.into());
         let most_open = self.most_open;
         let failures = self.failures.map(|limits| Mutex::new(Failures::new(limits)));
-        let (watcher, source) = (None, None);
-        let mut inner =
-            Inner { live, clock, guard, meters, most_open, authenticators, failures, warned, watcher, source };
+        let (watcher, source, recording) = (None, None, Recording::new(self.log));
+        let mut inner = Inner {
+            live,
+            clock,
+            guard,
+            meters,
+            most_open,
+            authenticators,
+            failures,
+            warned,
+            recording,
+            watcher,
+            source,
+        };
         if let Some(directory) = directory {
             if self.wait || !self.watch {
                 let reader = Reader::new(&directory, self.options.limits.clone());

@@ -1,12 +1,12 @@
 //! What `--assume` says: what Tollgate itself is to know when it decides.
 
 use std::str::FromStr;
-use std::sync::Arc;
 
 use serde_json::Value;
 use smol_str::SmolStr;
 
 use super::question::object;
+use crate::gate::Assumptions;
 use crate::model::{Amount, AuthMethod, Facts, LimitFacts, Timestamp};
 use crate::policy::Snapshot;
 use crate::policy::problem::nearest;
@@ -25,21 +25,23 @@ pub(super) struct Assumed {
 }
 
 impl Assumed {
-    /// `facts` with what is assumed in its place.
+    /// What is assumed of the limits of `snapshot`, beside `facts`.
     ///
     /// # Errors
     /// A limit that the bundle does not have, or that has no such member.
-    pub(super) fn over(&self, mut facts: Facts, snapshot: Option<&Snapshot>) -> Result<Facts, String> {
+    pub(super) fn over(&self, mut facts: Facts, snapshot: Option<&Snapshot>) -> Result<Assumptions, String> {
         facts.now = self.now.unwrap_or(facts.now);
         facts.auth = self.auth.unwrap_or(facts.auth);
-        facts.budget.used_percent = self.used_percent.unwrap_or(facts.budget.used_percent);
-        facts.budget.remaining_micros = self.remaining_micros.unwrap_or(facts.budget.remaining_micros);
-        facts.rate.remaining_requests = self.remaining_requests.unwrap_or(facts.rate.remaining_requests);
-        facts.rate.remaining_tokens = self.remaining_tokens.unwrap_or(facts.rate.remaining_tokens);
         let now = facts.now;
         let limits = self.limits.iter().map(|(id, said)| Ok((id.clone(), limit(id, said, now, snapshot)?)));
-        facts.limits = limits.collect::<Result<Arc<[_]>, String>>()?;
-        Ok(facts)
+        Ok(Assumptions {
+            facts,
+            used_percent: self.used_percent,
+            remaining_micros: self.remaining_micros,
+            remaining_requests: self.remaining_requests,
+            remaining_tokens: self.remaining_tokens,
+            limits: limits.collect::<Result<_, String>>()?,
+        })
     }
 }
 
@@ -171,10 +173,10 @@ mod tests {
         let text = r#"{"now": "1970-01-01T00:00:01Z", "budget": {"used_percent": 85}, "rate": {"remaining_tokens": 7},
             "auth": {"method": "asserted"}}"#;
         let known = text.parse::<Assumed>().unwrap().over(free.clone(), None).unwrap();
-        assert_eq!(known.now.as_millis(), 1000);
-        assert_eq!((known.budget.used_percent, known.budget.remaining_micros), (85, i64::MAX));
-        assert_eq!((known.rate.remaining_requests, known.rate.remaining_tokens), (i64::MAX, 7));
-        assert_eq!("{}".parse::<Assumed>().unwrap().over(free.clone(), None), Ok(free));
+        assert_eq!(known.facts.now.as_millis(), 1000);
+        assert_eq!((known.used_percent, known.remaining_micros), (Some(85), None));
+        assert_eq!((known.remaining_requests, known.remaining_tokens), (None, Some(7)));
+        assert_eq!("{}".parse::<Assumed>().unwrap().over(free.clone(), None), Ok(Assumptions::none(free)));
     }
 
     #[test]

@@ -8,7 +8,6 @@ use super::answer;
 use super::load;
 use super::output::{self, Exit, Format, Paint};
 use super::question::Question;
-use crate::gate;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -38,12 +37,12 @@ pub(super) fn run(arguments: &DecideArguments) -> ExitCode {
         Err(problems) => return output::fail_with(&problems),
     };
     let request = question.request().with_explain(arguments.explain);
-    let facts = match question.facts(&loaded.snapshot) {
-        Ok(facts) => facts,
+    let assumptions = match question.assumptions(&loaded.snapshot) {
+        Ok(assumptions) => assumptions,
         Err(message) => return output::fail(message, Exit::Error),
     };
-    let decision = match gate::decide(&loaded.snapshot, &facts, &request) {
-        Ok(decision) => decision,
+    let decision = match assumptions.decide(&loaded.snapshot, &request) {
+        Ok((decision, _)) => decision,
         Err(error) => return output::fail(format_args!("{error} ({})", error.code.as_str()), Exit::Error),
     };
     let text = match question.format {

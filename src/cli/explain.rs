@@ -9,7 +9,7 @@ use super::answer;
 use super::load;
 use super::output::{self, Exit, Format, Paint, shown};
 use super::question::Question;
-use crate::gate::{self, ClauseTrace, Explanation, RuleTrace};
+use crate::gate::{ClauseTrace, Explanation, RuleTrace};
 use crate::model::{Decision, DecisionCode, Effect};
 
 const EXAMPLE: &str = "\
@@ -35,11 +35,11 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return output::fail_with(&problems),
     };
-    let facts = match question.facts(&loaded.snapshot) {
-        Ok(facts) => facts,
+    let assumptions = match question.assumptions(&loaded.snapshot) {
+        Ok(assumptions) => assumptions,
         Err(message) => return output::fail(message, Exit::Error),
     };
-    let explained = gate::explain_request(&loaded.snapshot, &facts, &question.request());
+    let explained = assumptions.decide(&loaded.snapshot, &question.request());
     let (decision, explanation) = match explained {
         Ok(explained) => explained,
         Err(error) => return output::fail(format_args!("{error} ({})", error.code.as_str()), Exit::Error),
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
 fn way_out(decision: &Decision, explanation: &Explanation) -> Option<String> {
     let permits = explanation.looked_at.iter().any(|one| one.rule.effect == Effect::Permit && one.matches == Ok(true));
     match decision.code {
-        // The command line takes no credentials and reads no meters, so neither refuses anything here.
+        // The command line takes no credentials; what a limit refuses, its message says.
         DecisionCode::Permitted
         | DecisionCode::Unauthenticated
         | DecisionCode::ProviderUnavailable

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::assume::Assumed;
 use super::output::Format;
 use crate::edge::clock::SystemClock;
-use crate::gate::Clock;
+use crate::gate::{Assumptions, Clock};
 use crate::model::{EntityUid, Facts, Request, strict_json};
 use crate::policy::Snapshot;
 
@@ -46,15 +46,15 @@ impl Question {
         Request::new(self.principal.clone(), self.action.as_str(), self.resource.clone()).with_context(context)
     }
 
-    /// What is known: what was assumed, and for the rest a caller that no limit binds, now.
+    /// What is known: what was assumed, and for the rest limits of which nothing is used, now.
     ///
     /// # Errors
     /// What is assumed of a limit that `snapshot` does not have.
-    pub(super) fn facts(&self, snapshot: &Snapshot) -> Result<Facts, String> {
+    pub(super) fn assumptions(&self, snapshot: &Snapshot) -> Result<Assumptions, String> {
         let free = Facts::at(SystemClock.now());
         match &self.assume {
             Some(assumed) => assumed.over(free, Some(snapshot)).map_err(|message| format!("--assume: {message}")),
-            None => Ok(free),
+            None => Ok(Assumptions::none(free)),
         }
     }
 }

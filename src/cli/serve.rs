@@ -1,5 +1,6 @@
 //! `tollgate serve`: the one place that wires bundle, engine and server together.
 
+mod decision_log;
 mod identity;
 mod keys;
 mod linking;
@@ -24,7 +25,7 @@ use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::edge::telemetry::{self, LogFormat, LogLevel, LogOptions};
 use crate::engine::{Engine, events};
-use crate::gate::{Clock as _, Meters, Tokens};
+use crate::gate::{Clock as _, DecisionLog, Meters, StoreError, Tokens};
 use crate::model::Unit;
 use crate::policy::live::Live;
 
@@ -34,6 +35,10 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether reservations have expired.
 const TICK: Duration = Duration::from_millis(100);
+/// What the log says beside the reason where a Redis has lost state.
+const LOST_STATE: &str = "meters go on by themselves a second after the operator has let in what is there, since \
+                          limits decide meanwhile; keys, passwords and tokens in this Redis wait for a restart of each \
+                          node, since what was revoked may be among what was lost";
 /// How often it is looked whether a Redis fails, to say so.
 const WATCH: Duration = Duration::from_secs(1);
 /// For which alerts are still sent when the server stops.
@@ -139,11 +144,18 @@ fn serve(settings: &Settings) -> ExitCode {
         Err(error) => return usage(&*error),
     };
     keys::warn_where_left_out(settings);
+    let recorder = match decision_log::open(settings) {
+        Ok(recorder) => recorder,
+        Err(error) => return usage(&error),
+    };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let mut builder = Engine::builder();
     builder = builder.failures(settings.identity.failures.clone());
     for provider in providers.asked {
         builder = builder.authenticator(provider);
+    }
+    if let Some(recorder) = &recorder {
+        builder = builder.decision_log(Arc::clone(recorder) as Arc<dyn DecisionLog>);
     }
     if let Some(alerts) = &alerts {
         let outbox = Arc::clone(&alerts.outbox);
@@ -191,6 +203,9 @@ fn serve(settings: &Settings) -> ExitCode {
         }),
         Err(error) => usage(&error),
     };
+    if let Some(recorder) = recorder {
+        recorder.close();
+    }
     if let Some(leases) = leases {
         pollster::block_on(leases.give_back(SystemClock.now()));
     }
@@ -219,15 +234,19 @@ fn meters(settings: &Settings) -> Result<Kept, Box<dyn std::error::Error>> {
 /// Says that the Redis fails, what to do about it, and that it is back. It may come later than the server; what each limit
 /// says about a store that fails decides meanwhile.
 fn watch(redis: &Arc<Redis>) -> std::io::Result<()> {
-    let mut fails = false;
+    let (mut fails, mut is_lost) = (false, false);
     let mut look = move |redis: &Redis| match pollster::block_on(redis.check()) {
+        Err(error @ StoreError::Lost(_)) if !is_lost => {
+            tracing::error!(target: "tollgate::store", "meters are in a Redis, and {error}; {LOST_STATE}");
+            (fails, is_lost) = (true, true);
+        }
         Err(error) if !fails => {
             tracing::warn!(target: "tollgate::store", "meters are in a Redis, and {error}");
             fails = true;
         }
         Ok(()) if fails => {
             tracing::info!(target: "tollgate::store", "the Redis that meters are in answers again");
-            fails = false;
+            (fails, is_lost) = (false, false);
         }
         _ => {}
     };

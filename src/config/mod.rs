@@ -2,6 +2,7 @@
 //! the environment.
 #![allow(clippy::disallowed_methods, reason = "the environment and the config file are read here and nowhere else")]
 
+mod decision_log;
 mod file;
 mod identity;
 mod node;
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use decision_log::DecisionLogSettings;
+pub(crate) use decision_log::FOLDER as DECISION_LOG_FOLDER;
 pub use identity::{
     BasicSettings, DigestSettings, FirstKey, ForwardedCertificates, IdentitySettings, KeySettings, Provider,
     ProviderKind, StaticTokens, TokenSettings,
@@ -71,6 +74,8 @@ pub struct Settings {
     pub webhook: WebhookSettings,
     /// Who may be whom.
     pub identity: IdentitySettings,
+    /// Which decisions are recorded, and where.
+    pub decision_log: DecisionLogSettings,
     /// What is logged, and how.
     pub log: LogSettings,
     /// Threads that serve; 0 for one a core.
@@ -98,6 +103,7 @@ impl Default for Settings {
             public_keys: Vec::new(),
             webhook: WebhookSettings::default(),
             identity: IdentitySettings::default(),
+            decision_log: DecisionLogSettings::default(),
             log: LogSettings::default(),
             workers: 0,
             http: HttpOptions::default(),

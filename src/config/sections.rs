@@ -6,6 +6,7 @@ use std::sync::Arc;
 use schemars::{Schema, SchemaGenerator};
 
 use super::Settings;
+use super::decision_log::DecisionLogSettings;
 use super::identity::IdentitySettings;
 use super::node::NodeError;
 use super::routes;
@@ -28,7 +29,18 @@ pub(super) struct Section {
     pub(super) schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
-pub(super) const SECTIONS: [Section; 2] = [
+pub(super) const SECTIONS: [Section; 3] = [
+    Section {
+        name: "decision_log",
+        variable: "TOLLGATE_DECISION_LOG",
+        page: "docs/decision-log.md has every setting",
+        about: "Which decisions are recorded, and where. Default: forbids, in files below the data directory.",
+        take: |settings, node| {
+            settings.decision_log = DecisionLogSettings::read(node)?;
+            Ok(())
+        },
+        schema: DecisionLogSettings::schema,
+    },
     Section {
         name: "identity",
         variable: "TOLLGATE_IDENTITY",

@@ -9,8 +9,9 @@ use smol_str::SmolStr;
 
 use super::candidates::{Candidates, CandidatesDecision};
 use super::decide::{Prepared, Resolved};
+use super::explain::{self, Explanation};
 use super::gather::{Applying, applicable, can_charge, own_applicable};
-use super::ports::{HoldError, Look, Meters, StoreError};
+use super::ports::{HoldError, Look, Meters, Seen, StoreError};
 use super::spend::{Estimates, NoAmount, Reserve, charge};
 use crate::meter::{
     Alert, Charge, DEFAULT_TTL_MS, Hold, Lack, Limit, Measure, Mode, OnStoreError, ReservationId, Shortfall, Spending,
@@ -39,6 +40,19 @@ pub struct World<'a> {
     pub most_open: usize,
 }
 
+impl<'a> World<'a> {
+    const fn ground(&self) -> Ground<'a> {
+        Ground { snapshot: self.snapshot, facts: self.facts }
+    }
+}
+
+/// A world without its meters: what was read of them is in the facts.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) facts: &'a Facts,
+}
+
 /// That a request wants to hold what it will use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
@@ -59,6 +73,8 @@ pub struct Authorized<D> {
     pub decision: D,
     /// What is to be told to those who watch over limits.
     pub alerts: Vec<Alert>,
+    /// The standings of limits that conditions saw, by resource; for the decision log.
+    pub seen: Vec<Seen>,
 }
 
 /// Decides one request by rules and limits, and holds what it wishes.
@@ -72,16 +88,17 @@ pub async fn authorize(
 ) -> Result<Authorized<Decision>, RequestError> {
     let prepared = Prepared::check(world.snapshot, request)?;
     let mut alerts = Vec::new();
-    let mut item = Item::resolve(world, &prepared, &request.resource, Asking { router: None, wish });
+    let mut item = Item::resolve(world.ground(), &prepared, &request.resource, Asking { router: None, wish });
     item.look(world, wish.is_some()).await;
-    let verdict = prepared.case(item.facts(world)).judge(&request.resource);
+    let verdict = prepared.case(item.facts(world.facts)).judge(&request.resource);
     let mut decision = prepared.decision(verdict, &request.resource);
-    decision.hint = prepared.hint(item.facts(world), &decision, request);
-    item.check(world, wish, &mut decision);
+    decision.hint = prepared.hint(item.facts(world.facts), &decision, request);
+    item.check(world.ground(), wish, &mut decision);
     if let Some(wish) = wish.filter(|_| decision.is_permit()) {
         item.hold(world, wish, Vec::new(), &mut decision, &mut alerts).await?;
     }
-    Ok(Authorized { decision, alerts })
+    let seen = item.seen(world, &request.resource).into_iter().collect();
+    Ok(Authorized { decision, alerts, seen })
 }
 
 /// How a permitted request is counted at once.
@@ -106,12 +123,13 @@ pub async fn authorize_and_charge(
 ) -> Result<Authorized<Decision>, RequestError> {
     let prepared = Prepared::check(world.snapshot, request)?;
     let mut alerts = Vec::new();
-    let mut item = Item::resolve(world, &prepared, &request.resource, Asking { router: None, wish: None });
+    let mut item = Item::resolve(world.ground(), &prepared, &request.resource, Asking { router: None, wish: None });
     item.look(world, false).await;
-    let verdict = prepared.case(item.facts(world)).judge(&request.resource);
+    let verdict = prepared.case(item.facts(world.facts)).judge(&request.resource);
     let mut decision = prepared.decision(verdict, &request.resource);
-    decision.hint = prepared.hint(item.facts(world), &decision, request);
-    item.check(world, None, &mut decision);
+    decision.hint = prepared.hint(item.facts(world.facts), &decision, request);
+    item.check(world.ground(), None, &mut decision);
+    let seen = item.seen(world, &request.resource).into_iter().collect();
     let is_counted = |one: &Applying<'_>| one.limit.limit.unit() != Unit::Places;
     let places = item.applying.iter().filter(|one| !is_counted(one)).map(|one| one.limit.limit.id.clone());
     let mut places: Vec<SmolStr> = places.collect();
@@ -121,7 +139,18 @@ pub async fn authorize_and_charge(
         item.charge(world, charging, &mut decision, &mut alerts).await?;
     }
     decision.not_held = if decision.is_permit() { places } else { Vec::new() };
-    Ok(Authorized { decision, alerts })
+    Ok(Authorized { decision, alerts, seen })
+}
+
+/// Decides one request by rules and limits as they stand, and explains what the rules said to it.
+///
+/// # Errors
+/// As [`super::decide`].
+pub async fn explain(world: World<'_>, request: &Request) -> Result<(Decision, Explanation), RequestError> {
+    let prepared = Prepared::check(world.snapshot, request)?;
+    let mut item = Item::resolve(world.ground(), &prepared, &request.resource, Asking { router: None, wish: None });
+    item.read(world).await;
+    Ok(item.explained(world.ground(), request))
 }
 
 /// Decides about each candidate by rules and limits; holds what is wished for on the first that both have room for.
@@ -135,11 +164,13 @@ pub async fn authorize_candidates(
 ) -> Result<Authorized<CandidatesDecision>, RequestError> {
     let candidates = Candidates::check(world.snapshot, request)?;
     let prepared = candidates.prepared();
+    let mut seen = Vec::new();
     let router = match &request.router {
         Some(uid) => {
-            let mut item = Item::resolve(world, prepared, uid, Asking { router: None, wish });
+            let mut item = Item::resolve(world.ground(), prepared, uid, Asking { router: None, wish });
             item.look_if_read(world).await;
-            Some((uid, prepared.case(item.facts(world)).judge(uid), item.resolved))
+            seen.extend(item.seen(world, uid));
+            Some((uid, prepared.case(item.facts(world.facts)).judge(uid), item.resolved))
         }
         None => None,
     };
@@ -147,11 +178,12 @@ pub async fn authorize_candidates(
     let mut decisions = Vec::with_capacity(request.candidates.len());
     let mut items = Vec::with_capacity(request.candidates.len());
     for uid in &request.candidates {
-        let mut item = Item::resolve(world, prepared, uid, Asking { router: through, wish });
+        let mut item = Item::resolve(world.ground(), prepared, uid, Asking { router: through, wish });
         item.look(world, wish.is_some()).await;
-        let verdict = candidates.judge(item.facts(world), uid, router.as_ref().map(|(_, verdict, _)| verdict));
+        let verdict = candidates.judge(item.facts(world.facts), uid, router.as_ref().map(|(_, verdict, _)| verdict));
         let mut decision = prepared.decision(verdict, uid);
-        item.check(world, wish, &mut decision);
+        item.check(world.ground(), wish, &mut decision);
+        seen.extend(item.seen(world, uid));
         items.push(item);
         decisions.push(decision);
     }
@@ -170,18 +202,18 @@ pub async fn authorize_candidates(
         }
     }
     let router = router.map(|(uid, verdict, _)| prepared.decision(verdict, uid));
-    Ok(Authorized { decision: candidates.decision(router, decisions), alerts })
+    Ok(Authorized { decision: candidates.decision(router, decisions), alerts, seen })
 }
 
 /// Through which router a resource is asked for, and what is to be held.
 #[derive(Clone, Copy)]
-struct Asking<'a> {
-    router: Option<&'a Subject>,
-    wish: Option<&'a Wish>,
+pub(super) struct Asking<'a> {
+    pub(super) router: Option<&'a Subject>,
+    pub(super) wish: Option<&'a Wish>,
 }
 
 /// One resource of a request, with the limits that apply to it.
-struct Item<'a> {
+pub(super) struct Item<'a> {
     prepared: &'a Prepared<'a>,
     resolved: Resolved,
     applying: Vec<Applying<'a>>,
@@ -194,14 +226,14 @@ struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    fn resolve(world: World<'a>, prepared: &'a Prepared<'a>, uid: &EntityUid, asking: Asking<'_>) -> Self {
+    pub(super) fn resolve(ground: Ground<'a>, prepared: &'a Prepared<'a>, uid: &EntityUid, asking: Asking<'_>) -> Self {
         let Asking { router, wish } = asking;
-        let case = prepared.case(world.facts);
+        let case = prepared.case(ground.facts);
         let (resolved, refusal) = case.resolve(uid);
         let applying = match (&resolved, refusal) {
             (Resolved::Subject(subject), None) => {
                 let question = case.question(subject);
-                let mut applying = applicable(world.snapshot, &question, router);
+                let mut applying = applicable(ground.snapshot, &question, router);
                 applying.extend(own_applicable(prepared.own_limits(), &question, router));
                 applying
             }
@@ -210,7 +242,7 @@ impl<'a> Item<'a> {
         let states_cost = wish.is_some_and(|wish| wish.reserve.usd.is_some_and(|usd| !usd.is_zero()));
         let charges = |one: &Applying<'_>| {
             let resource = resolved.as_subject();
-            states_cost || resource.is_none_or(|resource| can_charge(world.snapshot, resource, &one.limit.limit))
+            states_cost || resource.is_none_or(|resource| can_charge(ground.snapshot, resource, &one.limit.limit))
         };
         let (applying, free) = applying.into_iter().partition(charges);
         Self { prepared, resolved, applying, free, looks: None, facts: None }
@@ -245,12 +277,45 @@ impl<'a> Item<'a> {
         self.looks = Some(looks);
     }
 
-    fn facts<'b>(&'b self, world: World<'b>) -> &'b Facts {
-        self.facts.as_ref().unwrap_or(world.facts)
+    pub(super) fn facts<'b>(&'b self, otherwise: &'b Facts) -> &'b Facts {
+        self.facts.as_ref().unwrap_or(otherwise)
+    }
+
+    /// The limits that apply.
+    pub(super) fn applying(&self) -> &[Applying<'a>] {
+        &self.applying
+    }
+
+    /// Takes in where the meters of the limits that apply stand, and what conditions see of them.
+    pub(super) fn know(&mut self, looks: Vec<Look>, facts: Facts) {
+        (self.looks, self.facts) = (Some(Ok(looks)), Some(facts));
+    }
+
+    /// The decision of a check, and what the rules said.
+    pub(super) fn explained(&self, ground: Ground<'_>, request: &Request) -> (Decision, Explanation) {
+        let case = self.prepared.case(self.facts(ground.facts));
+        let mut decision = self.prepared.decision(case.judge(&request.resource), &request.resource);
+        decision.hint = self.prepared.hint(self.facts(ground.facts), &decision, request);
+        self.check(ground, None, &mut decision);
+        let explanation = match case.resolve(&request.resource) {
+            (Resolved::Subject(resource), _) => explain::explain(&case.question(&resource)),
+            (Resolved::Nothing, _) => Explanation::default(),
+        };
+        (decision, explanation)
+    }
+
+    /// The standings that conditions saw, where the bundle has conditions that read any.
+    fn seen(&self, world: World<'_>, resource: &EntityUid) -> Option<Seen> {
+        if !world.snapshot.reads_meters() {
+            return None;
+        }
+        let standings = |looks: &Vec<Look>| self.standings(looks.iter().map(|look| (look.standing, None)));
+        let limits = self.looks.as_ref()?.as_ref().ok().map(standings);
+        Some(Seen { resource: resource.clone(), limits })
     }
 
     /// Refuses what rules permit and an exhausted limit does not, and tells where limits stand.
-    fn check(&self, world: World<'_>, wish: Option<&Wish>, decision: &mut Decision) {
+    pub(super) fn check(&self, ground: Ground<'_>, wish: Option<&Wish>, decision: &mut Decision) {
         if !decision.is_permit() {
             return;
         }
@@ -261,13 +326,13 @@ impl<'a> Item<'a> {
                 decision.limits = self.standings(told);
                 let lacks = looks.iter().map(|look| look.lack);
                 let short = self.applying.iter().zip(lacks).filter_map(|(one, lack)| Some((one, lack?.retry_at)));
-                refuse(decision, world.facts.now, short);
+                refuse(decision, ground.facts.now, short);
             }
             Some(Err(_)) if self.forbids_without_store() => forbid(decision, DecisionCode::StoreUnavailable),
             _ => {}
         }
         let reserve = wish.map(|wish| wish.reserve).unwrap_or_default();
-        if self.needs_price() && !self.estimates(world, &reserve).has_price() {
+        if self.needs_price() && !self.estimates(ground, &reserve).has_price() {
             forbid(decision, DecisionCode::PriceUnknown);
         }
         decision.not_held = self.applying.iter().map(|one| one.limit.limit.id.clone()).collect();
@@ -315,7 +380,7 @@ impl<'a> Item<'a> {
         alerts: &mut Vec<Alert>,
     ) -> Result<(), RequestError> {
         decision.not_held.clear();
-        let estimates = self.estimates(world, &wish.reserve);
+        let estimates = self.estimates(world.ground(), &wish.reserve);
         let mut charges = match estimates.charges(&self.applying) {
             Ok(charges) => charges,
             Err(NoAmount::NotSaid(error)) => return Err(error),
@@ -381,7 +446,7 @@ impl<'a> Item<'a> {
         if decision.reservation.take().is_none() {
             return Ok(());
         }
-        let estimates = self.estimates(world, &reserve);
+        let estimates = self.estimates(world.ground(), &reserve);
         let charges = estimates.charges(&self.applying).unwrap_or_default();
         let money = charges.iter().filter(|charge| charge.limit.unit() == Unit::Usd).map(|charge| charge.amount).max();
         let usage = Usage { usd: money, ..estimates.usage() };
@@ -414,8 +479,8 @@ impl<'a> Item<'a> {
         }
     }
 
-    fn estimates(&self, world: World<'a>, reserve: &Reserve) -> Estimates<'a> {
-        Estimates::of(world.snapshot, self.resolved.as_subject(), reserve, self.prepared.context().tokens())
+    fn estimates<'b>(&self, ground: Ground<'b>, reserve: &Reserve) -> Estimates<'b> {
+        Estimates::of(ground.snapshot, self.resolved.as_subject(), reserve, self.prepared.context().tokens())
     }
 }
 
@@ -463,7 +528,7 @@ fn code_of(measure: &Measure) -> DecisionCode {
 }
 
 /// What conditions see of the limits that apply: of each the fullest of its meters, of all the fullest of each kind.
-fn known(facts: &Facts, applying: &[Applying<'_>], looks: &[Look]) -> Facts {
+pub(super) fn known(facts: &Facts, applying: &[Applying<'_>], looks: &[Look]) -> Facts {
     let mut limits: Vec<(SmolStr, LimitFacts)> = Vec::with_capacity(applying.len());
     let (mut budget, mut rate) = (Budget::default(), Rate::default());
     for (one, look) in applying.iter().zip(looks) {

@@ -2,7 +2,7 @@
 //! rule lacked. Computed when asked for, never on the way of a decision.
 
 use super::evaluate::{Question, Scene, matching};
-use crate::model::{Effect, RuleReference};
+use crate::model::{Effect, RuleReference, Timestamp};
 use crate::policy::cedar_text::Writer;
 use crate::policy::condition::{Clause, Reads, conjuncts, looked_at};
 use crate::policy::index::RuleIndex;
@@ -81,11 +81,29 @@ fn parts(clause: &Clause) -> Vec<&cedar_policy_core::ast::Expr> {
 
 fn values(scene: &Scene, part: &cedar_policy_core::ast::Expr) -> Vec<(String, String)> {
     let shown = |expression: &cedar_policy_core::ast::Expr| {
-        let value = scene.value(expression).ok()?.to_string();
+        let value = with_times(&scene.value(expression).ok()?.to_string());
         let cut: String = value.chars().take(SHOWN).collect();
         Some((expression.to_string(), if cut.len() < value.len() { format!("{cut}…") } else { cut }))
     };
     looked_at(part).into_iter().filter_map(shown).collect()
+}
+
+/// A value as people read it: an instant, which Cedar writes as milliseconds since 1970, is one of the calendar.
+fn with_times(value: &str) -> String {
+    const BEFORE: &str = "datetime(\"1970-01-01\").offset(duration(\"";
+    const AFTER: &str = "ms\"))";
+    let mut parts = value.split(BEFORE);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let instant = part.split_once(AFTER).and_then(|(millis, rest)| Some((millis.parse().ok()?, rest)));
+        match instant {
+            Some((millis, rest)) => {
+                text.push_str(&format!("datetime(\"{}\"){rest}", Timestamp::from_millis(millis)));
+            }
+            None => text.extend([BEFORE, part]),
+        }
+    }
+    text
 }
 
 /// The nearest rule that would have permitted, and what it lacked.

@@ -1,6 +1,7 @@
 //! The way of a request: a request and what is known become a decision. Owns no socket, file or clock.
 
 mod additional;
+mod assume;
 mod authenticate;
 mod authorize;
 mod books;
@@ -22,11 +23,14 @@ mod standing;
 mod usage;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
+pub use assume::Assumptions;
 pub use authenticate::{
     Authenticator, Credential, Described, Peer, Presented, Recalled, ToldOf, Verdict, authenticate, has_limits,
     has_role, is_disabled, is_narrowed, recall, told_of,
 };
-pub use authorize::{Authorized, Charging, Wish, World, authorize, authorize_and_charge, authorize_candidates};
+pub use authorize::{
+    Authorized, Charging, Wish, World, authorize, authorize_and_charge, authorize_candidates, explain,
+};
 pub use books::{
     Books, BooksPage, BooksWish, By, Collector, Group, MAX_LINES, Row, Sum, TimeSpan, day_of, month_begins,
 };
@@ -40,10 +44,11 @@ pub use gather::{Applying, applicable};
 pub use idempotency::{ClientKey, KeyUse, ScopedKey};
 pub use manage::{ADMIN_POLICIES, MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
-    Ask, Clock, CloseError, Family, Fetch, FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError,
-    Keys, KeysOf, Later, Look, MOST_FAMILIES, MOST_USED, Meters, Notice, PUBLISHED_FOR_SECONDS, PasswordLookup,
-    PasswordWrite, PasswordWriteError, Passwords, RefreshDigest, Refreshed, Reply, StoreError, SubjectsOf, TokenError,
-    TokenStore, Tokens,
+    Ask, Clock, CloseError, Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Family, Fetch,
+    FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError, Keys, KeysOf, Later, Look,
+    MOST_FAMILIES, MOST_USED, Meters, Notice, PUBLISHED_FOR_SECONDS, PasswordLookup, PasswordWrite, PasswordWriteError,
+    Passwords, RefreshDigest, Refreshed, Reply, Seen, StoreError, SubjectsOf, TokenError, TokenStore, Tokens, Unproved,
+    Via,
 };
 pub use routes::{Found, MAX_ROUTES, Mapped, Named, PatternError, RouteError, RouteLimits, RouteMap, check_route_path};
 pub use settle::{SettleError, Spent, extend, record, release, settle};

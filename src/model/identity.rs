@@ -9,7 +9,7 @@ use smol_str::{SmolStr, format_smolstr};
 use super::decision::DecisionCode;
 use super::facts::{AuthMethod, Timestamp};
 use super::limit::KeyLimit;
-use super::path::normal_pattern;
+use super::path::{PathError, normal_pattern};
 use super::uid::{EntityUid, check_name};
 
 /// What roles of Tollgate's own begin with: no token, directory or other provider may hand them out.
@@ -159,16 +159,25 @@ impl AllowedPath {
     /// no word in capitals.
     #[must_use]
     pub fn new(path: &str, methods: Box<[SmolStr]>) -> Option<Self> {
-        let (beginning, is_beginning) = match path.strip_suffix('*') {
-            Some(beginning) => (beginning, true),
-            None => (path, false),
-        };
-        let normal = normal_pattern(beginning, is_beginning).ok()?;
+        let (normal, is_beginning) = Self::normal(path).ok()?;
         // A decoded `*` would be taken for the one that takes every rest.
         let is_plain = check_name(path).is_ok() && !normal.contains('*');
         let is_taken = is_plain && methods.iter().all(|method| Self::is_method(method));
         let path = if is_beginning { format_smolstr!("{normal}*") } else { normal };
         is_taken.then_some(Self { path, methods })
+    }
+
+    /// Why no request has such a path.
+    #[must_use]
+    pub fn why_not(path: &str) -> Option<PathError> {
+        Self::normal(path).err()
+    }
+
+    /// The path without a `*` at its end, and whether there is one.
+    fn normal(path: &str) -> Result<(SmolStr, bool), PathError> {
+        let beginning = path.strip_suffix('*');
+        let is_beginning = beginning.is_some();
+        normal_pattern(beginning.unwrap_or(path), is_beginning).map(|normal| (normal, is_beginning))
     }
 
     /// Whether that is a word in capitals, as methods are.

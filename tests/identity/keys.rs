@@ -284,10 +284,6 @@ fn a_key_is_narrowed() {
     for (more, rule) in [
         (json!({}), "paths"),
         (context("/v1/embeddings", "10.1.2.3"), "paths"),
-        (context("/v1/chat/../files", "10.1.2.3"), "paths"),
-        (context("/v1/chat/%2e%2E/files", "10.1.2.3"), "paths"),
-        (context("/v1/chat//files", "10.1.2.3"), "paths"),
-        (context("/v1/chat/..\\files", "10.1.2.3"), "paths"),
         (context("/v1/chat/completions", "11.1.2.3"), "networks"),
         (json!({"action": "embed", "context": good["context"]}), "actions"),
         (json!({"resource": "Model::\"oa/small\"", "context": good["context"]}), "models"),
@@ -295,6 +291,28 @@ fn a_key_is_narrowed() {
     ] {
         let told = keys.question(json!({"bearer": key}), more.clone());
         assert_eq!(told["rules"][0]["id"], format!("key:{id}:{rule}"), "{more}: {told}");
+    }
+    for path in [
+        "/v1/chat/../files",
+        "/v1/chat/%2e%2E/files",
+        "/v1/chat//files",
+        "/v1/chat/..\\files",
+        "/v1/chat/.\n./files",
+        "/v1/chat/\0",
+    ] {
+        let mut question = context(path, "10.1.2.3");
+        let more = json!({"credential": {"bearer": key}, "action": "chat", "resource": "Model::\"oa/big\""});
+        question.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let answer = keys.server.post("/is_authorized", &question.to_string());
+        assert!(answer.is_error(400, "invalid_context", "context.path"), "{path:?}: {answer:?}");
+    }
+    for path in ["/v1/chat/../x", "/v1//x", "/v1/%2e%2e/*", "/v1/x?y", "/v1/a\nb"] {
+        let body = json!({"owner": "User::\"alice\"", "paths": [path]});
+        assert!(keys.admin("POST", "/v1/keys", body).is_error(400, "invalid_request", "paths[0]"), "{path:?}");
+    }
+    for model in ["oa/../x", "oa//*", "./oa/big"] {
+        let body = json!({"owner": "User::\"alice\"", "models": [model]});
+        assert!(keys.admin("POST", "/v1/keys", body).is_error(400, "invalid_request", "models[0]"), "{model}");
     }
     // Widened again, a rule of the bundle about the key's metadata still holds.
     let wide = json!({"models": null, "actions": null, "paths": null, "networks": null});

@@ -128,13 +128,13 @@ fn only_what_is_permitted_reaches_the_service() {
         ("/unknown", proved.to_vec(), (403, "forbidden")),
         ("/below", proved.to_vec(), (403, "forbidden")),
         ("/below/", proved.to_vec(), (403, "forbidden")),
-        ("/below/../bad", proved.to_vec(), (403, "forbidden")),
-        ("/below/%2e%2e/bad", proved.to_vec(), (403, "forbidden")),
-        ("/below//bad", proved.to_vec(), (403, "forbidden")),
+        ("/below/../bad", proved.to_vec(), (400, "invalid_request")),
+        ("/below/%2e%2e/bad", proved.to_vec(), (400, "invalid_request")),
+        ("/below//bad", proved.to_vec(), (400, "invalid_request")),
         ("/named?model=m/good", proved.to_vec(), (403, "forbidden")),
         ("/good/", proved.to_vec(), (403, "forbidden")),
-        ("/good%2f", proved.to_vec(), (403, "forbidden")),
-        ("//good", proved.to_vec(), (403, "forbidden")),
+        ("/good%2f", proved.to_vec(), (400, "invalid_request")),
+        ("//good", proved.to_vec(), (400, "invalid_request")),
     ] {
         let (status, body, _) = app.post(path, &headers);
         assert_eq!((status, code(&body).as_str()), expected, "{path} {headers:?}");

@@ -4,7 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use serde_json::Value;
 use tollgate::edge::http::{HttpOptions, Server};
+use tollgate::edge::telemetry::{LogFormat, LogLevel, LogOptions};
 use tollgate::gate::{Authenticator, Credential, Later, Presented, Verdict};
 use tollgate::policy::Snapshot;
 use tollgate::{Bundle, Engine, SourceFile, Timestamp};
@@ -35,6 +37,10 @@ impl Authenticator for Hurried {
 #[ignore = "the other test runs it"]
 fn the_process_that_panics() {
     tollgate::cli::tell_only_where();
+    if std::env::var_os("WITH_LOG").is_some() {
+        let options = LogOptions { format: LogFormat::Json, level: LogLevel::Error, colour: false };
+        tollgate::edge::telemetry::install(options, Arc::new(tollgate::edge::clock::SystemClock));
+    }
     let bundle = Bundle::new(SourceFile::new("rules.yaml", RULES.as_bytes()).into_iter().collect());
     let engine = Engine::builder().bundle(bundle).authenticator(Arc::new(Hurried)).build().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -89,4 +95,25 @@ fn a_provider_that_panics_tells_no_secret_and_ends_nothing() {
         assert!(answer.contains(r#""code":"unavailable""#), "{path}: {answers}");
     }
     assert!(answers.contains("/health/live: HTTP/1.1 200"), "{answers}");
+}
+
+#[test]
+fn where_there_is_a_log_a_panic_is_a_record_of_its_request() {
+    let exe = std::env::current_exe().unwrap();
+    let output = Command::new(exe)
+        .args(["--ignored", "--exact", "panics::the_process_that_panics", "--nocapture"])
+        .envs([("RUST_BACKTRACE", "1"), ("WITH_LOG", "1")])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && !told.contains(SECRET), "{told}");
+    let records: Vec<Value> = told.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let panics: Vec<_> = records.iter().filter(|record| record["target"] == "tollgate::panic").collect();
+    for route in ["/is_authorized", "/v1/auth/validate", "/metrics"] {
+        let record = panics.iter().find(|record| record["route"] == route);
+        let record = record.unwrap_or_else(|| panic!("{route}: {told}"));
+        assert!(record["place"].as_str().unwrap().starts_with("tests/identity/panics.rs:"), "{record}");
+        assert!(record["backtrace"].as_str().unwrap().contains("panics"), "{record}");
+    }
 }

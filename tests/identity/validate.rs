@@ -239,7 +239,7 @@ fn routes_that_cannot_be_are_told() {
         (r#"{ path: "/a/../b", action: chat }"#, "`..`"),
         (r#"{ path: "/a/", action: chat }"#, "does not end with"),
         (r#"{ path: "/a", action: chat, account: "a/b" }"#, "`account`"),
-        (r#"{ path: "/a", action: chat, limits: hold }"#, "charge, check"),
+        (r#"{ path: "/a", action: chat, limits: hold }"#, "`charge` or `check`"),
         (r#"{ path: "/a/{model}", action: chat, resource: 'Router::"x"' }"#, "does not go together"),
         (r#"{ path: "/a/{model}", action: chat, without_model: 'Router::"x"' }"#, "does not go together"),
         (

@@ -301,6 +301,29 @@ fn what_never_fits_says_so_and_a_time_is_one_time() {
 }
 
 #[test]
+fn a_principal_has_no_more_open_reservations_than_it_may() {
+    let config = "limits: { open_reservations_per_principal: 3 }\n";
+    let server =
+        setup("limits: [{ id: tokens, users: \"*\", budget: { tokens: 1000, every: year } }]\n").config(config).start();
+    let one = || ask(&server, ALICE, "main/big", &tokens_of(1));
+    let held: Vec<String> = (0..3).map(|_| reservation(&one())).collect();
+    let refused = server.post("/is_authorized?status=map", &question(ALICE, "main/big", &tokens_of(1)));
+    let told = refused.json();
+    assert_eq!((refused.status, code(&told), &told["retry_after_seconds"]), (429, "concurrency_exceeded", &json!(1)));
+    let message = told["message"].as_str().unwrap();
+    assert!(
+        message.contains("3 open reservations") && message.contains("open_reservations_per_principal"),
+        "{message}"
+    );
+    // A check holds nothing, and another principal has its own.
+    assert_eq!(code(&ask(&server, ALICE, "main/big", "")), "permitted");
+    assert_eq!(code(&ask(&server, BOB, "main/big", &tokens_of(1))), "permitted");
+    assert_eq!(settle(&server, &held[0], r#"{"input_tokens": 1, "output_tokens": 0}"#).status, 200);
+    assert_eq!(code(&one()), "permitted");
+    assert_eq!(code(&one()), "concurrency_exceeded");
+}
+
+#[test]
 fn a_key_belongs_to_whom_it_is_about() {
     let hash = "0".repeat(64);
     let keys = format!("keys: [{{ id: laptop, hash: \"{hash}\", owner: 'User::\"alice\"' }}]\n");

@@ -41,6 +41,27 @@ fn until_back(server: &Server) {
     }
 }
 
+#[test]
+fn what_a_redis_does_not_book_is_said() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let server = on(&redis, LIMITS, "").start();
+    let answer = server.get("/usage?from=2026-01-01&to=2026-01-02");
+    assert!(answer.is_error(400, "not_supported", ""), "{answer:?}");
+}
+
+#[test]
+fn a_redis_that_may_drop_keys_is_refused_while_it_may() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let server = on(&redis, LIMITS, QUICK).start();
+    assert_eq!(code(&hold(&server, 1)), "permitted");
+    redis.ask("CONFIG SET maxmemory-policy allkeys-lru");
+    server.until("it is noticed", is_away);
+    server.until("it is said", |server| server.log().contains("noeviction"));
+    redis.ask("CONFIG SET maxmemory-policy noeviction");
+    until_back(&server);
+    assert_eq!(stands(&ask(&server, ALICE, "main/big", ""), "hard").1, "1");
+}
+
 fn store_fails(slow: bool) {
     let Some(mut redis) = Redis::start(&LASTING) else { return };
     let server = on(&redis, LIMITS, QUICK).start();
@@ -225,6 +246,10 @@ fn a_replica_that_has_all_takes_over_and_one_that_has_less_is_refused() {
     // The one that saw less may go on until the other is told; then neither does.
     one.until("what is lost is noticed", is_away);
     other.until("the other is told", is_away);
+    one.until("the log says what goes on and what waits", |server| {
+        let log = server.log();
+        log.contains("meters go on by themselves") && log.contains("wait for a restart of each node")
+    });
     for server in [&one, &other] {
         assert!(is_away(server) && settle(server, &kept, "{}").status == 503);
     }

@@ -155,6 +155,33 @@ fn property_compiled_rules_say_in_cedar_what_the_index_says() {
     });
 }
 
+/// Conditions of `.cedar` files see what those of YAML do: accounts, models and people that nobody declares among them.
+#[test]
+fn property_conditions_of_cedar_files_mean_what_a_naive_reader_says() {
+    hold("conditions of .cedar files", |tape, trial| {
+        let world = World::draw(tape);
+        let world = if tape.chance(50) { world.of_people() } else { world };
+        let (world, cedar) = world.of_conditions();
+        if world.rules.is_empty() {
+            return Ok(());
+        }
+        let mut files = world.without_rules().files(tape, 1);
+        files.push(("own.cedar".to_owned(), cedar));
+        let snapshot = trial.load(&files)?.snapshot;
+        for _ in 0..40 {
+            trial.asked();
+            let (facts, request) = world.request(tape);
+            let decision = decided(&snapshot, &facts, &request);
+            let expected = naive::decide(&world, &facts, &request);
+            let errors: BTreeSet<String> = decision.errors.iter().map(|error| error.rule.id.to_string()).collect();
+            prop_assert_eq!(decision.code, expected.code, "{:?} {:?}\n{}", request, facts, texts(&files));
+            prop_assert_eq!(rule_ids(&decision), expected.rules, "{:?} {:?}\n{}", request, facts, texts(&files));
+            prop_assert_eq!(errors, expected.errors, "{:?} {:?}\n{}", request, facts, texts(&files));
+        }
+        Ok(())
+    });
+}
+
 /// What `compile` prints, beside the same people and models, decides as the bundle does; also where nobody declares the
 /// accounts and models that rules name, so that it stands beside people alone.
 #[test]

@@ -401,12 +401,65 @@ impl World {
             .iter()
             .flat_map(|account| account.models.iter().flatten().map(|model| format!("{}/{}", account.id, model.name)));
         let declared: Vec<String> = declared.collect();
+        // What conditions name is asked for, be it declared or not.
+        let named: Vec<String> = self.accounts_in_conditions();
         match tape.below(12) {
+            _ if !named.is_empty() && tape.chance(30) => format!("{}/{}", tape.pick(&named), tape.pick(&SHORT)),
             0 if !aliases.is_empty() => tape.pick(&aliases).clone(),
             1 => (*tape.pick(&["m0", "nothing", "/m0", "a0/", "a0/m0/", "a0//m0", "al", "a0-evil/m0"])).to_owned(),
             2..=5 if !declared.is_empty() => tape.pick(&declared).clone(),
             _ => format!("{}/{}", tape.pick(&ACCOUNTS), tape.pick(&SHORT)),
         }
+    }
+
+    /// The accounts that conditions name, and those of the models that they name.
+    fn accounts_in_conditions(&self) -> Vec<String> {
+        fn collect(cond: &Cond, found: &mut Vec<String>) {
+            match cond {
+                Cond::InAccount(account) => found.push(account.clone()),
+                Cond::IsModel(model) => found.extend(model.split('/').next().map(str::to_owned)),
+                Cond::Not(inner) => collect(inner, found),
+                Cond::And(left, right) | Cond::Or(left, right) => {
+                    collect(left, found);
+                    collect(right, found);
+                }
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        let conditions = self.rules.iter().flat_map(|rule| rule.when.iter().chain(&rule.unless));
+        conditions.for_each(|cond| collect(cond, &mut found));
+        found
+    }
+
+    /// The rules as they would be about everybody and everything, so that their conditions alone decide, and the same as
+    /// Cedar. Of rules without any condition there are none.
+    pub fn of_conditions(mut self) -> (Self, String) {
+        let every = || vec!["*".to_owned()];
+        self.rules.retain(|rule| !rule.when.is_empty() || !rule.unless.is_empty());
+        let everybody = |rule: &Rule| Rule {
+            users: every(),
+            services: every(),
+            keys: every(),
+            models: every(),
+            routers: every(),
+            id: rule.id.clone(),
+            forbid: rule.forbid,
+            when: rule.when.clone(),
+            unless: rule.unless.clone(),
+            ..Rule::default()
+        };
+        self.rules = self.rules.iter().map(everybody).collect();
+        let policy = |rule: &Rule| {
+            let effect = if rule.forbid { "forbid" } else { "permit" };
+            let of = |word: &str, conds: &[Cond]| -> String {
+                conds.iter().map(|cond| format!("\n{word} {{ {} }}", cond.cedar())).collect()
+            };
+            let conditions = [of("when", &rule.when), of("unless", &rule.unless)].concat();
+            format!("@id({:?})\n{effect} (principal, action in Action::\"use\", resource){conditions};\n", rule.id)
+        };
+        let cedar = self.rules.iter().map(policy).collect();
+        (self, cedar)
     }
 
     /// The same people and models without rules, as `compile` wants them beside what it prints.

@@ -56,7 +56,10 @@ type GroupParts = (Option<i64>, Part, Part, Part, Part);
 pub(super) async fn answer(app: &Arc<App>, query: Option<&str>) -> Result<Response, ApiError> {
     let query = Query::read(query, &PARAMETERS)?;
     let wish = wish(&query, app.engine.facts().now.as_millis().div_euclid(DAY_MS))?;
-    let no_books = || ApiError::new(ErrorCode::StoreUnavailable, "this store keeps no books");
+    let no_books = || {
+        let message = "usage is not kept where meters are in a Redis; it is where they are in the data directory";
+        ApiError::new(ErrorCode::NotSupported, message)
+    };
     let books = app.engine.meters().books().ok_or_else(no_books)?;
     let unavailable = || ApiError::new(ErrorCode::Unavailable, "the server is about to end");
     // One at a time: the others wait here, and not on a thread each.

@@ -350,3 +350,30 @@ pub(super) fn key<'de, A: MapAccess<'de>>(trail: &Trail, map: &mut A) -> Result<
 pub(super) fn digest(read: &impl std::fmt::Debug) -> [u8; 32] {
     Sha256::digest(format!("{read:?}")).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::http::wire::{Asked as Question, Silence, question};
+
+    fn hex(digest: [u8; 32]) -> String {
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What was stored before keys were scoped has to be found again: these digests are those of that time.
+    #[test]
+    fn digests_of_unscoped_keys_stay() {
+        let asked = r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\"",
+            "context": {"input_tokens": 5}, "reserve": {"output_tokens": 7}, "idempotency_key": "k"}"#;
+        let Ok(Question::Named(asked)) = question(asked.as_bytes(), Silence::Checks) else {
+            panic!("it is a question")
+        };
+        let key = asked.wanted.unwrap().key.unwrap();
+        assert_eq!(key.unscoped_digest.map(hex).unwrap(), "RESERVE");
+        let spent = r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\"",
+            "usage": {"input_tokens": 5, "usd": "0.01"}, "idempotency_key": "k"}"#;
+        let trail = Trail::default();
+        let spent = trail.read(spent.as_bytes(), object(SpentMembers::new(&trail))).unwrap();
+        assert_eq!(spent.key.unscoped_digest.map(hex).unwrap(), "USAGE");
+    }
+}

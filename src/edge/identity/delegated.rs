@@ -317,10 +317,7 @@ impl DelegatedOptions {
 
     /// `alice`, or `Service::"bot"`; nobody of Tollgate's own.
     fn principal(&self, name: &str) -> Result<EntityUid, Fault> {
-        let uid = match name.contains("::") {
-            true => name.parse().ok(),
-            false => EntityUid::new(self.principal_type, name).ok(),
-        };
+        let uid = if name.contains("::") { name.parse().ok() } else { EntityUid::new(self.principal_type, name).ok() };
         match uid.filter(|uid| matches!(uid.kind(), "User" | "Service")) {
             None => Err(Fault::Unusable("a principal that is no User or Service")),
             Some(uid) if uid.id().starts_with(RESERVED_ROLE_PREFIX) => Err(Fault::Nobody("one of Tollgate's own")),

@@ -3,16 +3,50 @@
 use std::fmt::{self, Write as _};
 
 use smallvec::SmallVec;
-use smol_str::SmolStr;
 use tracing::field::{Field, Visit};
 
 /// Longest text of one field. What is longer is cut, so that no value makes a line of any length.
 pub(super) const MAX_TEXT_BYTES: usize = 8 * 1024;
 
+/// A text that stops growing at [`MAX_TEXT_BYTES`]. One as long as the id of a decision or of a trace needs no allocation:
+/// every request records some.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Text {
+    bytes: SmallVec<[u8; 40]>,
+    is_cut: bool,
+}
+
+impl Text {
+    pub(super) fn as_str(&self) -> &str {
+        // Only whole characters are ever written.
+        std::str::from_utf8(&self.bytes).unwrap_or_default()
+    }
+
+    fn push(&mut self, part: &str) {
+        if self.is_cut {
+            return;
+        }
+        let room = MAX_TEXT_BYTES.saturating_sub(self.bytes.len());
+        let end = part.floor_char_boundary(room);
+        self.bytes.extend_from_slice(part.get(..end).unwrap_or_default().as_bytes());
+        if end < part.len() {
+            self.is_cut = true;
+            self.bytes.extend_from_slice("…".as_bytes());
+        }
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        self.push(part);
+        Ok(())
+    }
+}
+
 /// A value, in the types that JSON tells apart.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
-    Text(SmolStr),
+    Text(Text),
     Unsigned(u64),
     Signed(i64),
     Float(f64),
@@ -22,7 +56,7 @@ pub(super) enum Value {
 /// Fields in the order in which they were recorded; the message aside.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
-    pub(super) message: Option<SmolStr>,
+    pub(super) message: Option<Text>,
     pub(super) named: SmallVec<[(&'static str, Value); 8]>,
 }
 
@@ -69,39 +103,15 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if value.len() <= MAX_TEXT_BYTES {
-            return self.put(field, Value::Text(value.into()));
-        }
-        self.record_debug(field, &format_args!("{value}"));
+        let mut text = Text::default();
+        text.push(value);
+        self.put(field, Value::Text(text));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let mut bounded = Bounded::default();
+        let mut text = Text::default();
         // Writing into memory does not fail; a value that refuses to be shown is shown as far as it goes.
-        let _shown = write!(bounded, "{value:?}");
-        self.put(field, Value::Text(bounded.text.into()));
-    }
-}
-
-/// A text that stops growing at [`MAX_TEXT_BYTES`].
-#[derive(Default)]
-struct Bounded {
-    text: String,
-    is_cut: bool,
-}
-
-impl fmt::Write for Bounded {
-    fn write_str(&mut self, part: &str) -> fmt::Result {
-        if self.is_cut {
-            return Ok(());
-        }
-        let room = MAX_TEXT_BYTES.saturating_sub(self.text.len());
-        let end = part.floor_char_boundary(room);
-        self.text.push_str(part.get(..end).unwrap_or_default());
-        if end < part.len() {
-            self.is_cut = true;
-            self.text.push('…');
-        }
-        Ok(())
+        let _shown = write!(text, "{value:?}");
+        self.put(field, Value::Text(text));
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use tracing::Level;
 
-use super::fields::{Fields, Value};
+use super::fields::{Fields, Text, Value};
 use crate::model::{Timestamp, check_name};
 
 /// A record, with the fields of its spans among its own.
@@ -35,12 +35,12 @@ pub(super) fn text(record: &Record<'_>, colour: bool) -> String {
     }
     if let Some(message) = &record.fields.message {
         line.0.push(' ');
-        message.chars().for_each(|next| line.text_char(next));
+        message.as_str().chars().for_each(|next| line.text_char(next));
     }
     for (name, value) in &record.fields.named {
         line.show(format_args!(" {name}="));
         match value {
-            Value::Text(text) => line.text_value(text),
+            Value::Text(text) => line.text_value(text.as_str()),
             Value::Unsigned(number) => line.show(format_args!("{number}")),
             Value::Signed(number) => line.show(format_args!("{number}")),
             Value::Float(number) => line.show(format_args!("{number}")),
@@ -66,13 +66,13 @@ pub(super) fn json(record: &Record<'_>) -> String {
     line.show(format_args!("\",\"level\":\"{level}\",\"target\":"));
     line.json_text(record.target);
     line.0.push_str(",\"message\":");
-    line.json_text(record.fields.message.as_deref().unwrap_or_default());
+    line.json_text(record.fields.message.as_ref().map_or("", Text::as_str));
     for (name, value) in &record.fields.named {
         line.0.push(',');
         line.json_text(name);
         line.0.push(':');
         match value {
-            Value::Text(text) => line.json_text(text),
+            Value::Text(text) => line.json_text(text.as_str()),
             Value::Unsigned(number) => line.show(format_args!("{number}")),
             Value::Signed(number) => line.show(format_args!("{number}")),
             // JSON has no word for infinity or for what is not a number.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Response};
-use tracing::field::{Empty, display};
+use tracing::field::Empty;
 use tracing::{Instrument as _, Level, Span};
 
 /// The trace that a caller says a request belongs to.
@@ -63,7 +63,7 @@ pub(crate) async fn in_span<B>(
     if !span.is_disabled()
         && let Some(trace) = TraceParent::of(&head.headers)
     {
-        span.record("trace_id", trace.trace_id).record("parent_span_id", trace.parent_id);
+        tracing::record_all!(span, trace_id = trace.trace_id, parent_span_id = trace.parent_id);
     }
     let began = tracing::enabled!(target: "tollgate::http", Level::DEBUG).then(Instant::now);
     let response = answering.instrument(span.clone()).await;
@@ -79,7 +79,7 @@ pub(crate) async fn in_span<B>(
 pub(crate) fn decision(id: impl Display, revision: &str) {
     let span = Span::current();
     if !span.is_disabled() {
-        span.record("decision_id", display(id)).record("revision", revision);
+        tracing::record_all!(span, decision_id = %id, revision = revision);
     }
 }
 

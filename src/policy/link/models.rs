@@ -171,7 +171,9 @@ impl Linker<'_> {
         if text == "*" {
             return Some(Reach::Every);
         }
-        if !self.check_model_name(name, text, file) {
+        // One without an account or without a name is told below, as none that is known.
+        let is_whole = !text.starts_with('/') && !text.ends_with('/');
+        if is_whole && !self.check_model_name(name, text, file) {
             return None;
         }
         if let Some(account) = text.strip_suffix("/*")

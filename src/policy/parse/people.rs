@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::{AllowedPath, EntityUid, Network, PasswordHash, parse_key_hash};
+use crate::model::{AllowedPath, EntityUid, Network, PasswordHash, PathError, parse_key_hash};
 use crate::policy::problem::ProblemCode;
 use crate::policy::syntax::{
     Extras, GroupDeclaration, KeyDeclaration, LimitDeclaration, Located, MemberDeclaration, Membership, Name, Place,
@@ -181,11 +181,15 @@ fn path(node: &Node, findings: &Findings) -> Option<AllowedPath> {
         }
         _ => (node, Box::default()),
     };
-    let path = AllowedPath::new(&findings.scalar(text, "a path")?.text, methods);
+    let said = &findings.scalar(text, "a path")?.text;
+    let path = AllowedPath::new(said, methods);
     if path.is_none() {
-        let help = "a path begins with `/`, has no `//`, `..`, `\\`, `?`, `#`, `;` or escape of one of these, and a `*` at its end \
-                    takes every rest: `/v1/chat/completions`, `/v1/*`";
-        findings.error(ProblemCode::InvalidValue, text.place, "this is no path").help(help);
+        let help = "a path begins with `/`, and a `*` at its end takes every rest: `/v1/chat/completions`, `/v1/*`";
+        let message = match AllowedPath::why_not(said) {
+            None | Some(PathError::Relative) => "this is no path".to_owned(),
+            Some(error) => format!("no request has this path: {error}"),
+        };
+        findings.error(ProblemCode::InvalidValue, text.place, message).help(help);
     }
     path
 }
