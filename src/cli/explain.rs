@@ -64,6 +64,7 @@ fn way_out(decision: &Decision, explanation: &Explanation) -> Option<String> {
         // The command line takes no credentials; what a limit refuses, its message says.
         DecisionCode::Permitted
         | DecisionCode::Unauthenticated
+        | DecisionCode::ProviderUnavailable
         | DecisionCode::CredentialRevoked
         | DecisionCode::CredentialExpired
         | DecisionCode::StoreUnavailable

@@ -3,6 +3,7 @@
 mod decision_log;
 mod identity;
 mod keys;
+mod linking;
 mod tokens;
 
 use std::io::IsTerminal as _;
@@ -188,6 +189,7 @@ fn serve(settings: &Settings) -> ExitCode {
         let outbox = Arc::clone(&alerts.outbox);
         builder = builder.on_alert(move |notice| outbox.put(notice.clone()));
     }
+    let (identity, warned) = (settings.identity.clone(), std::sync::Once::new());
     let charges = settings.http.validate_authorizes || settings.http.routes.charges();
     let built = builder
         .policies(&settings.policies)
@@ -203,6 +205,9 @@ fn serve(settings: &Settings) -> ExitCode {
         .on_load(move |live| {
             if charges {
                 warn_of_uncharged(live);
+            }
+            if let Some(snapshot) = live.current() {
+                warned.call_once(|| linking::warn(&identity, &snapshot));
             }
             // Only the first is waited for.
             let _ = loaded.try_send(());
