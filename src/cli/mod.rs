@@ -23,6 +23,7 @@ mod keys;
 mod limits;
 mod limits_of;
 mod load;
+mod log;
 mod login;
 mod output;
 mod panics;
@@ -67,6 +68,7 @@ enum Command {
     Explain(explain::ExplainArguments),
     Limits(limits::LimitsArguments),
     Keys(keys::KeysArguments),
+    Log(log::LogArguments),
     Compile(compile::CompileArguments),
     Schema(schema::SchemaArguments),
     Init(init::InitArguments),
@@ -93,6 +95,12 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Fine.into() };
         }
     };
+    // A server writes them to its log.
+    if !matches!(command, Command::Version | Command::Completions(_) | Command::Serve(_)) {
+        for warning in crate::config::misspelt_variables() {
+            output::note(format_args!("warning: {warning}"));
+        }
+    }
     match command {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
@@ -100,6 +108,7 @@ pub fn run() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Limits(arguments) => limits::run(&arguments),
         Command::Keys(arguments) => keys::run(&arguments),
+        Command::Log(arguments) => log::run(&arguments),
         Command::Compile(arguments) => compile::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),

@@ -10,24 +10,11 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::header::HeaderValue;
 
-use crate::gate::{Authenticator, CandidatesDecision, Credential};
+use crate::gate::{Authenticator, CandidatesDecision, Credential, DecisionId as Id};
 use crate::model::{
     CandidateDecision, Decision, DecisionCode, EntityUid, EvaluationError, LimitStanding, Refusal, RefusalReason,
     RuleReference, Timestamp,
 };
-
-/// The name of a decision: unique in this process by its number, and beyond it by chance.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Id<'a> {
-    pub(crate) process: &'a str,
-    pub(crate) number: u64,
-}
-
-impl fmt::Display for Id<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:x}", self.process, self.number)
-    }
-}
 
 /// Writes the answer about one resource.
 pub(crate) fn write(out: &mut Vec<u8>, id: Id<'_>, decision: &Decision) {
@@ -121,14 +108,6 @@ pub(crate) fn challenges(providers: &[Arc<dyn Authenticator>], stale: bool, now:
     challenges
 }
 
-/// What begins the names of this process' decisions: a number that no other process has, as far as chance goes.
-pub(crate) fn process() -> String {
-    let mut bytes = [0; 8];
-    // Where the system has no random numbers, ids are still unique in the process.
-    let _filled = aws_lc_rs::rand::fill(&mut bytes);
-    format!("{:016x}", u64::from_le_bytes(bytes))
-}
-
 /// The one decision that tells why: the first that permits, else the router's where that refuses, else the first.
 pub(crate) fn telling(decision: &CandidatesDecision) -> Option<&Decision> {
     let mut each = decision.candidates.iter().map(|one| &one.decision);
@@ -176,8 +155,7 @@ impl Json<'_> {
     }
 
     fn id(&mut self, id: Id<'_>) -> &mut Self {
-        self.raw(r#"","id":""#).escaped(id.process);
-        self.shown(format_args!("-{:x}", id.number)).raw("\"")
+        self.raw(r#"","id":""#).shown(id).raw("\"")
     }
 
     fn who(&mut self, principal: &EntityUid, key: Option<&EntityUid>, action: &str) {

@@ -6,6 +6,8 @@
 #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "lists are answered by the server alone"))]
 pub(crate) mod answer;
 pub mod clock;
+#[cfg(unix)]
+pub mod decision_log;
 pub mod files;
 #[cfg(feature = "server")]
 pub mod http;

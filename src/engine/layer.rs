@@ -7,7 +7,6 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -19,9 +18,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{Engine, EngineError};
-use crate::edge::answer::{self, About, Id};
+use crate::edge::answer::{self, About};
 use crate::edge::identity::CredentialHeaders;
-use crate::gate::{self, Found, Peer, RouteMap};
+use crate::gate::{self, Authorized, Decided, DecisionId, DecisionRecord, Found, Peer, RouteMap, Unproved, Via};
 use crate::model::{Decision, EntityUid, Facts, Identity, Refusal, RefusalReason, RequestPath, masked};
 use crate::policy::Snapshot;
 
@@ -124,16 +123,14 @@ struct Guard<A> {
     headers: CredentialHeaders,
     /// Whether conditions see method, path and address without being told.
     tells: bool,
-    process: String,
-    decisions: AtomicU64,
 }
 
 impl<A: Asks> AuthorizeLayer<A> {
     /// Lets through what `engine` permits of what `asks` says.
     #[must_use]
     pub fn new(engine: Engine, asks: A) -> Self {
-        let (headers, process) = (CredentialHeaders::default(), answer::process());
-        Self { guard: Arc::new(Guard { engine, asks, headers, tells: true, process, decisions: AtomicU64::new(0) }) }
+        let headers = CredentialHeaders::default();
+        Self { guard: Arc::new(Guard { engine, asks, headers, tells: true }) }
     }
 
     /// With credentials in other headers than `Authorization`, `x-api-key` and `api-key`.
@@ -278,10 +275,10 @@ impl<A: Asks> Guard<A> {
         let identity = proved.map_err(|refusal| {
             let stale = presented.is_some_and(|presented| answer::is_stale(&refusal, &presented.credential));
             let challenges = answer::challenges(self.engine.authenticators(), stale, facts.now);
-            Refused { challenges, ..self.refused(&snapshot, &asked, &refusal) }
+            Refused { challenges, ..self.refused((&snapshot, &facts), &asked, &refusal) }
         })?;
-        let decision = self.decide((&snapshot, &facts), &identity, self.told(head, &peer, asked)).await?;
-        if decision.is_permit() { Ok((identity, decision)) } else { Err(self.forbidden(&decision)) }
+        let (id, decision) = self.decide((&snapshot, &facts), &identity, self.told(head, &peer, asked)).await?;
+        if decision.is_permit() { Ok((identity, decision)) } else { Err(Self::forbidden(id, &decision)) }
     }
 
     /// With what the request says of itself, where the map does not.
@@ -303,35 +300,42 @@ impl<A: Asks> Guard<A> {
         (snapshot, facts): (&Snapshot, &Facts),
         identity: &Arc<Identity>,
         asked: Resolved,
-    ) -> Result<Decision, Refused> {
+    ) -> Result<(DecisionId<'_>, Decision), Refused> {
         let Resolved { action, resource, context } = asked;
         let request = crate::model::Request::proved(Arc::clone(identity), action, resource).with_context(context);
         let wrong = |error| {
             let error = EngineError::Request(error);
             Refused::error(StatusCode::BAD_REQUEST, "invalid_request", error.to_string())
         };
-        if !gate::has_limits(snapshot, Some(&**identity)) {
-            return gate::decide(snapshot, facts, &request).map_err(wrong);
-        }
         let world = self.engine.world(snapshot, facts);
-        gate::authorize(world, &request, None).await.map(|authorized| authorized.decision).map_err(wrong)
+        let (decision, seen) = if gate::has_limits(snapshot, Some(&**identity)) {
+            let Authorized { decision, seen, .. } = gate::authorize(world, &request, None).await.map_err(wrong)?;
+            (decision, seen)
+        } else {
+            (gate::decide(snapshot, facts, &request).map_err(wrong)?, Vec::new())
+        };
+        let id = self.engine.next_decision();
+        let decided = Decided::One(&request, &decision);
+        self.engine.record(&DecisionRecord::of(id, Via::Layer, world, decided).with_seen(&seen));
+        Ok((id, decision))
     }
 
-    fn id(&self) -> Id<'_> {
-        Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 }
-    }
-
-    fn refused(&self, snapshot: &Snapshot, asked: &Resolved, refusal: &Refusal) -> Refused {
+    fn refused(&self, (snapshot, facts): (&Snapshot, &Facts), asked: &Resolved, refusal: &Refusal) -> Refused {
         let mut text = Vec::new();
-        let about = About { action: &asked.action, resource: Some(&asked.resource), candidates: None };
-        answer::write_refused(&mut text, self.id(), snapshot.revision(), &about, refusal);
+        let (action, resource) = (&*asked.action, Some(&asked.resource));
+        let id = self.engine.next_decision();
+        let unproved = Unproved { action, resource, candidates: None, context: None, refusal };
+        let world = self.engine.world(snapshot, facts);
+        self.engine.record(&DecisionRecord::of(id, Via::Layer, world, Decided::Refused(unproved)));
+        let about = About { action, resource, candidates: None };
+        answer::write_refused(&mut text, id, snapshot.revision(), &about, refusal);
         let status = answer::status_of(refusal.reason.code(), StatusCode::FORBIDDEN);
         Refused::decided(status, text, refusal.retry_after_seconds)
     }
 
-    fn forbidden(&self, decision: &Decision) -> Refused {
+    fn forbidden(id: DecisionId<'_>, decision: &Decision) -> Refused {
         let mut text = Vec::new();
-        answer::write(&mut text, self.id(), decision);
+        answer::write(&mut text, id, decision);
         let status = answer::status_of(decision.code, StatusCode::FORBIDDEN);
         Refused::decided(status, text, decision.retry_after_seconds)
     }

@@ -4,7 +4,10 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::{Engine, EngineError, events};
-use crate::gate::{self, CandidatesDecision, Meters, Notice, Presented, Reserve, SettleError, Stated, Wish, World};
+use crate::gate::{
+    self, Authorized, CandidatesDecision, Decided, DecisionRecord, Meters, Notice, Presented, Reserve, SettleError,
+    Stated, Via, Wish, World,
+};
 use crate::meter::{Alert, Closed, DEFAULT_TTL_MS, ReservationId};
 use crate::model::{CandidatesRequest, Decision, Facts, Identity, Request};
 use crate::policy::Snapshot;
@@ -37,10 +40,16 @@ impl Engine {
     }
 
     fn decide(&self, snapshot: &Snapshot, facts: &Facts, request: &Request) -> Result<Decision, EngineError> {
-        if !gate::has_limits(snapshot, request.identity.as_deref()) {
-            return Ok(gate::decide(snapshot, facts, request)?);
-        }
-        Ok(pollster::block_on(gate::authorize(self.world(snapshot, facts), request, None))?.decision)
+        let world = self.world(snapshot, facts);
+        let (decision, seen) = if gate::has_limits(snapshot, request.identity.as_deref()) {
+            let Authorized { decision, seen, .. } = pollster::block_on(gate::authorize(world, request, None))?;
+            (decision, seen)
+        } else {
+            (gate::decide(snapshot, facts, request)?, Vec::new())
+        };
+        let decided = Decided::One(request, &decision);
+        self.record(&DecisionRecord::of(self.next_decision(), Via::Library, world, decided).with_seen(&seen));
+        Ok(decision)
     }
 
     /// Decides about a list of candidates by rules and limits.
@@ -50,10 +59,16 @@ impl Engine {
     pub fn candidates(&self, request: &CandidatesRequest) -> Result<CandidatesDecision, EngineError> {
         let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
         let facts = self.facts();
-        if !gate::has_limits(&snapshot, request.identity.as_deref()) {
-            return Ok(gate::decide_candidates(&snapshot, &facts, request)?);
-        }
-        Ok(pollster::block_on(gate::authorize_candidates(self.world(&snapshot, &facts), request, None))?.decision)
+        let world = self.world(&snapshot, &facts);
+        let (decision, seen) = if gate::has_limits(&snapshot, request.identity.as_deref()) {
+            let authorized = pollster::block_on(gate::authorize_candidates(world, request, None))?;
+            (authorized.decision, authorized.seen)
+        } else {
+            (gate::decide_candidates(&snapshot, &facts, request)?, Vec::new())
+        };
+        let decided = Decided::Candidates(request, &decision);
+        self.record(&DecisionRecord::of(self.next_decision(), Via::Library, world, decided).with_seen(&seen));
+        Ok(decision)
     }
 
     /// Decides one request and, if it is permitted, holds what it will use on every limit that applies; the decision's
@@ -65,7 +80,11 @@ impl Engine {
         let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
         let facts = self.facts();
         let wish = Wish { reserve, ttl_ms: DEFAULT_TTL_MS, id: self.reservation_id(), idempotency: None };
-        let held = pollster::block_on(gate::authorize(self.world(&snapshot, &facts), request, Some(&wish)))?;
+        let world = self.world(&snapshot, &facts);
+        let held = pollster::block_on(gate::authorize(world, request, Some(&wish)))?;
+        let decided = Decided::One(request, &held.decision);
+        let record = DecisionRecord::of(self.next_decision(), Via::Library, world, decided);
+        self.record(&record.with_seen(&held.seen).with_reserve(Some(&wish.reserve)));
         self.warn(&held.alerts, &snapshot, &facts);
         Ok(held.decision)
     }
@@ -176,5 +195,23 @@ mod tests {
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].alert.limit.as_str(), told[0].alert.percent), ("few", 50));
         assert_eq!(Some(&told[0].revision), engine.snapshot().as_ref().map(|snapshot| snapshot.revision()));
+    }
+
+    #[test]
+    fn what_costs_nothing_is_charged_as_nothing() {
+        let text = "provider_accounts: [{ id: b, models: [{ name: c, price: { input: 0, output: 0 } }] }]\nauthz_rules: [{ \
+                    users: [a], models: \"*\" }]\nlimits: [{ id: none, users: [a], budget: { usd: 0, every: total } }, { \
+                    id: pace, users: [a], rate: { requests: 1, every: day } }]\n";
+        let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+        let engine = Engine::builder().bundle(bundle).build().unwrap();
+        let request = Request::new("User::\"a\"".parse().unwrap(), "chat", "Model::\"b/c\"".parse().unwrap());
+        let (snapshot, facts) = (engine.snapshot().unwrap(), engine.facts());
+        let charge = || {
+            let charging = gate::Charging { id: engine.reservation_id(), body_bytes: Some(8) };
+            pollster::block_on(gate::authorize_and_charge(engine.world(&snapshot, &facts), &request, &charging))
+                .unwrap()
+        };
+        assert!(charge().decision.is_permit());
+        assert_eq!(charge().decision.code, crate::model::DecisionCode::RateLimited);
     }
 }

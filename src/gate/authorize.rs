@@ -11,7 +11,7 @@ use super::candidates::{Candidates, CandidatesDecision};
 use super::decide::{Prepared, Resolved};
 use super::explain::{self, Explanation};
 use super::gather::{Applying, applicable, can_charge, own_applicable};
-use super::ports::{HoldError, Look, Meters, StoreError};
+use super::ports::{HoldError, Look, Meters, Seen, StoreError};
 use super::spend::{Estimates, NoAmount, Reserve, charge};
 use crate::meter::{
     Alert, Charge, DEFAULT_TTL_MS, Hold, Lack, Limit, Measure, Mode, OnStoreError, ReservationId, Shortfall, Spending,
@@ -73,6 +73,8 @@ pub struct Authorized<D> {
     pub decision: D,
     /// What is to be told to those who watch over limits.
     pub alerts: Vec<Alert>,
+    /// The standings of limits that conditions saw, by resource; for the decision log.
+    pub seen: Vec<Seen>,
 }
 
 /// Decides one request by rules and limits, and holds what it wishes.
@@ -95,7 +97,8 @@ pub async fn authorize(
     if let Some(wish) = wish.filter(|_| decision.is_permit()) {
         item.hold(world, wish, Vec::new(), &mut decision, &mut alerts).await?;
     }
-    Ok(Authorized { decision, alerts })
+    let seen = item.seen(world, &request.resource).into_iter().collect();
+    Ok(Authorized { decision, alerts, seen })
 }
 
 /// How a permitted request is counted at once.
@@ -126,6 +129,7 @@ pub async fn authorize_and_charge(
     let mut decision = prepared.decision(verdict, &request.resource);
     decision.hint = prepared.hint(item.facts(world.facts), &decision, request);
     item.check(world.ground(), None, &mut decision);
+    let seen = item.seen(world, &request.resource).into_iter().collect();
     let is_counted = |one: &Applying<'_>| one.limit.limit.unit() != Unit::Places;
     let places = item.applying.iter().filter(|one| !is_counted(one)).map(|one| one.limit.limit.id.clone());
     let mut places: Vec<SmolStr> = places.collect();
@@ -135,7 +139,7 @@ pub async fn authorize_and_charge(
         item.charge(world, charging, &mut decision, &mut alerts).await?;
     }
     decision.not_held = if decision.is_permit() { places } else { Vec::new() };
-    Ok(Authorized { decision, alerts })
+    Ok(Authorized { decision, alerts, seen })
 }
 
 /// Decides one request by rules and limits as they stand, and explains what the rules said to it.
@@ -160,10 +164,12 @@ pub async fn authorize_candidates(
 ) -> Result<Authorized<CandidatesDecision>, RequestError> {
     let candidates = Candidates::check(world.snapshot, request)?;
     let prepared = candidates.prepared();
+    let mut seen = Vec::new();
     let router = match &request.router {
         Some(uid) => {
             let mut item = Item::resolve(world.ground(), prepared, uid, Asking { router: None, wish });
             item.look_if_read(world).await;
+            seen.extend(item.seen(world, uid));
             Some((uid, prepared.case(item.facts(world.facts)).judge(uid), item.resolved))
         }
         None => None,
@@ -177,6 +183,7 @@ pub async fn authorize_candidates(
         let verdict = candidates.judge(item.facts(world.facts), uid, router.as_ref().map(|(_, verdict, _)| verdict));
         let mut decision = prepared.decision(verdict, uid);
         item.check(world.ground(), wish, &mut decision);
+        seen.extend(item.seen(world, uid));
         items.push(item);
         decisions.push(decision);
     }
@@ -195,7 +202,7 @@ pub async fn authorize_candidates(
         }
     }
     let router = router.map(|(uid, verdict, _)| prepared.decision(verdict, uid));
-    Ok(Authorized { decision: candidates.decision(router, decisions), alerts })
+    Ok(Authorized { decision: candidates.decision(router, decisions), alerts, seen })
 }
 
 /// Through which router a resource is asked for, and what is to be held.
@@ -295,6 +302,16 @@ impl<'a> Item<'a> {
             (Resolved::Nothing, _) => Explanation::default(),
         };
         (decision, explanation)
+    }
+
+    /// The standings that conditions saw, where the bundle has conditions that read any.
+    fn seen(&self, world: World<'_>, resource: &EntityUid) -> Option<Seen> {
+        if !world.snapshot.reads_meters() {
+            return None;
+        }
+        let standings = |looks: &Vec<Look>| self.standings(looks.iter().map(|look| (look.standing, None)));
+        let limits = self.looks.as_ref()?.as_ref().ok().map(standings);
+        Some(Seen { resource: resource.clone(), limits })
     }
 
     /// Refuses what rules permit and an exhausted limit does not, and tells where limits stand.
@@ -432,7 +449,9 @@ impl<'a> Item<'a> {
         let estimates = self.estimates(world.ground(), &reserve);
         let charges = estimates.charges(&self.applying).unwrap_or_default();
         let money = charges.iter().filter(|charge| charge.limit.unit() == Unit::Usd).map(|charge| charge.amount).max();
-        let usage = Usage { usd: money, ..estimates.usage() };
+        // What costs nothing is settled as nothing.
+        let usd = money.or_else(|| (!self.free.is_empty()).then_some(Amount::ZERO));
+        let usage = Usage { usd, ..estimates.usage() };
         // Where it cannot be settled, what is held ends as each limit's `on_expiry` says, which may give it back.
         if world.meters.settle(charging.id, usage, world.facts.now).await.is_err() {
             forbid(decision, DecisionCode::StoreUnavailable);

@@ -1,5 +1,6 @@
 //! The few traits through which the way of a request reaches the outside.
 
+mod decision_log;
 mod passwords;
 mod tokens;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
+pub use decision_log::{Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Seen, Unproved, Via};
 pub use passwords::{PasswordWrite, PasswordWriteError, Passwords};
 pub use tokens::{
     Family, Issued, KeptKey, KeyLookup, MOST_FAMILIES, MOST_USED, PUBLISHED_FOR_SECONDS, PasswordLookup, RefreshDigest,
@@ -330,6 +332,11 @@ pub trait Keys: Send + Sync {
 
     /// Some of the keys, sorted by id. May look through all of them.
     fn page(&self, of: &KeysOf) -> Vec<Arc<KeyRecord>>;
+
+    /// Hands every key to `take`, in no order.
+    fn each(&self, take: &mut dyn FnMut(&Arc<KeyRecord>)) {
+        self.page(&KeysOf { most: usize::MAX, ..KeysOf::default() }).iter().for_each(take);
+    }
 
     /// How many there are.
     fn count(&self) -> usize;

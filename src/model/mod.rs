@@ -27,8 +27,8 @@ pub use identity::{
     Refusal, RefusalReason, Said, source_of,
 };
 pub use key::{
-    KEY_PREFIX, KeyDetails, KeyHash, KeyRecord, KeyText, NotAKey, REFRESH_TOKEN_PREFIX, Revocation, bundle_key_hash,
-    key_hash_text, key_id, key_text, parse_key_hash,
+    KEY_PREFIX, KeyDetails, KeyHash, KeyRecord, KeyText, NotAKey, Pause, REFRESH_TOKEN_PREFIX, Revocation,
+    bundle_key_hash, key_hash_text, key_id, key_text, parse_key_hash,
 };
 pub use limit::{Each, KeyLimit};
 pub use mask::masked;

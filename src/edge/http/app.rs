@@ -1,7 +1,6 @@
 //! What every request shares.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -16,12 +15,11 @@ use super::passwords::PasswordDesk;
 use super::refusals::RefusalLog;
 use super::server::HttpOptions;
 use super::wire::Silence;
-use crate::edge::answer::{self, Id};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::edge::telemetry;
 use crate::engine::Engine;
-use crate::gate::{ClientKey, RouteMap, Tokens};
+use crate::gate::{ClientKey, DecisionId, RouteMap, Tokens};
 use crate::meter::Alert;
 use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
@@ -62,9 +60,6 @@ pub(super) struct App {
     pub(super) explaining: Semaphore,
     /// Whose turn it is to read the books.
     pub(super) reading_books: Semaphore,
-    /// The beginning of every decision's name.
-    process: String,
-    decisions: AtomicU64,
     started: Instant,
 }
 
@@ -98,8 +93,6 @@ impl App {
             budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),
             explaining: Semaphore::new(workers),
             reading_books: Semaphore::new(1),
-            process: answer::process(),
-            decisions: AtomicU64::new(0),
             started: Instant::now(),
         }
     }
@@ -127,9 +120,9 @@ impl App {
         self.refusals.tell(refusal, source, Instant::now());
     }
 
-    /// A name for the next decision, which `revision` is to make. From here on the log names both.
-    pub(super) fn next_id(&self, revision: &str) -> Id<'_> {
-        let id = Id { process: &self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) + 1 };
+    /// The id of the next decision, which `revision` is to make. From here on the log names both.
+    pub(super) fn next_id(&self, revision: &str) -> DecisionId<'_> {
+        let id = self.engine.next_decision();
         telemetry::decision(id, revision);
         id
     }

@@ -10,16 +10,19 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full};
 use hyper::StatusCode;
 use hyper::body::{Body, Bytes, Frame};
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 
 use super::errors::{ApiError, ErrorCode, Response};
+use crate::gate::DecisionId;
 
 /// Room for a usual answer, so that writing it allocates once.
 pub(super) const USUAL_ANSWER_BYTES: usize = 640;
 
 /// The type of every answer that is no page and no metric.
 pub(super) const JSON: &str = "application/json";
+/// Where the id of a decision stands whose answer has no member for it.
+const DECISION_ID: HeaderName = HeaderName::from_static("x-tollgate-id");
 
 /// What a body may take.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +115,15 @@ pub(super) fn of_type(status: StatusCode, kind: &'static str, text: impl Into<By
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// The same answer, with the id of its decision in a header: for forms that have no member for it.
+pub(super) fn with_id(mut response: Response, id: DecisionId<'_>) -> Response {
+    // An id is hexadecimal digits and a hyphen.
+    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+        response.headers_mut().insert(DECISION_ID, id);
+    }
     response
 }
 

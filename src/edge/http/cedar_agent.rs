@@ -4,10 +4,12 @@ use hyper::StatusCode;
 use serde::Serialize;
 
 use super::app::App;
-use super::body::json;
+use super::body::{json, with_id};
+use super::caller::Admitted;
 use super::errors::{ApiError, Response};
+use super::itself;
 use super::wire;
-use crate::gate;
+use crate::gate::{self, Decided, DecisionRecord, Via};
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -22,17 +24,22 @@ struct Diagnostics<'a> {
 }
 
 /// Answers one question.
-pub(super) async fn answer(app: &App, body: &[u8]) -> Result<Response, ApiError> {
+pub(super) async fn answer(app: &App, admitted: &Admitted, body: &[u8]) -> Result<Response, ApiError> {
     let request = wire::cedar_agent(body)?;
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+    let request = itself::checked_request(&snapshot, admitted, request)?;
     let facts = app.engine.facts();
-    let decision = gate::authorize(app.engine.world(&snapshot, &facts), &request, None).await?.decision;
+    let world = app.engine.world(&snapshot, &facts);
+    let id = app.next_id(snapshot.revision());
+    let gate::Authorized { decision, seen, .. } = gate::authorize(world, &request, None).await?;
     app.metrics.decided(decision.code, &decision.rules);
+    app.engine
+        .record(&DecisionRecord::of(id, Via::CedarAgent, world, Decided::One(&request, &decision)).with_seen(&seen));
     let errors = decision.errors.iter().map(|error| format!("{}: {}", error.rule, error.message)).collect();
     let reason = decision.rules.iter().map(|rule| rule.id.as_str()).collect();
     let answer = Answer {
         decision: if decision.is_permit() { "Allow" } else { "Deny" },
         diagnostics: Diagnostics { reason, errors },
     };
-    Ok(json(StatusCode::OK, &answer))
+    Ok(with_id(json(StatusCode::OK, &answer), id))
 }

@@ -9,19 +9,29 @@ use tracing::{Instrument as _, Span};
 
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
-use super::caller::{self, Peer};
+use super::caller::{self, Admitted, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::guard::{guarded, guarded_async};
+use super::itself;
 use super::wire::{self, Asked, Asking, Question, What};
-use crate::edge::answer::{self, About, Id, status_of, telling};
-use crate::gate::{self, Authorized, CandidatesDecision, KeyUse, ScopedKey, Wish};
+use crate::edge::answer::{self, About, status_of, telling};
+use crate::gate::{
+    self, Authorized, CandidatesDecision, DecisionId, DecisionRecord, KeyUse, ScopedKey, Seen, Unproved, Via, Wish,
+    World,
+};
 use crate::meter::{Idempotency, ReservationId, State};
 use crate::model::{CandidatesRequest, Decision, DecisionCode, Facts, Request, RequestErrorCode};
 use crate::policy::Snapshot;
 
 /// Answers one question. With `status_tells`, a forbid is told by the status too.
-pub(super) async fn answer(app: &Arc<App>, peer: &Peer, body: &[u8], status_tells: bool) -> Result<Response, ApiError> {
-    let asked = wire::question(body, app.silence)?;
+pub(super) async fn answer(
+    app: &Arc<App>,
+    (peer, admitted): (&Peer, &Admitted),
+    body: &[u8],
+    status_tells: bool,
+) -> Result<Response, ApiError> {
+    let asked = wire::question(body, itself::silence(app, admitted))?;
+    let asked = itself::checked(app, admitted, peer, asked).await?;
     let answered = if asked.explains() {
         let (waiting, peer) = (Handle::current(), peer.clone());
         aside(app, move |app| waiting.block_on(answer_now(app, &peer, &asked))).await??
@@ -72,6 +82,15 @@ pub(super) async fn answer_by(
                 What::Candidates { router, candidates } => (router.as_ref(), Some(candidates.as_slice())),
             };
             let about = About { action: &parts.action, resource, candidates };
+            let unproved = Unproved {
+                action: &parts.action,
+                resource,
+                candidates,
+                context: Some(&parts.context),
+                refusal: &refusal,
+            };
+            let (world, refused) = (app.engine.world(snapshot, facts), gate::Decided::Refused(unproved));
+            app.engine.record(&DecisionRecord::of(id, Via::IsAuthorized, world, refused));
             answer::write_refused(&mut text, id, snapshot.revision(), &about, &refusal);
             Ok(Answered { code, text, held: None })
         }
@@ -82,7 +101,7 @@ async fn answer_question(
     app: &App,
     snapshot: &Snapshot,
     facts: &Facts,
-    (id, asked): (Id<'_>, &Question),
+    (id, asked): (DecisionId<'_>, &Question),
 ) -> Result<Answered, ApiError> {
     let key = asked.wanted.as_ref().and_then(|wanted| wanted.key.as_ref()).map(|key| app.as_known(key));
     let key = key.as_ref().map(|key| key.scoped(KeyUse::Reserve, snapshot, asked.asking.principal()));
@@ -93,6 +112,9 @@ async fn answer_question(
     }
     let decided = decide(app, snapshot, facts, (asked, key.as_ref())).await?;
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
+    if let Some(record) = decided.record(id, app.engine.world(snapshot, facts), asked) {
+        app.engine.record(&record);
+    }
     decided.write(id, &mut text);
     if let (Some(_), Some(id)) = (&key, decided.reservation()) {
         let kept = app.engine.meters().answered(id, text.as_slice().into()).await;
@@ -132,31 +154,45 @@ async fn before(
 
 /// A question with its answer.
 pub(super) enum Decided {
-    One(Decision),
-    Candidates(CandidatesDecision, Option<String>),
+    One(Decision, Vec<Seen>),
+    Candidates(CandidatesDecision, Option<String>, Vec<Seen>),
 }
 
 impl Decided {
     fn code(&self) -> DecisionCode {
         match self {
-            Self::One(decision) => decision.code,
-            Self::Candidates(decision, _) => decision.code,
+            Self::One(decision, _) => decision.code,
+            Self::Candidates(decision, ..) => decision.code,
         }
     }
 
     fn reservation(&self) -> Option<ReservationId> {
         let held = match self {
-            Self::One(decision) => decision.reservation.as_ref(),
-            Self::Candidates(decision, _) => telling(decision)?.reservation.as_ref(),
+            Self::One(decision, _) => decision.reservation.as_ref(),
+            Self::Candidates(decision, ..) => telling(decision)?.reservation.as_ref(),
         };
         held?.id.parse().ok()
     }
 
+    /// The record of the decision.
+    fn record<'a>(&'a self, id: DecisionId<'a>, world: World<'a>, asked: &'a Question) -> Option<DecisionRecord<'a>> {
+        let (decided, seen) = match (self, &asked.asking) {
+            (Self::One(decision, seen), Asking::One(request)) => (gate::Decided::One(request, decision), seen),
+            (Self::Candidates(decision, _, seen), Asking::Candidates(request, _)) => {
+                (gate::Decided::Candidates(request, decision), seen)
+            }
+            // One question is decided as one, a list as a list.
+            _ => return None,
+        };
+        let reserve = asked.wanted.as_ref().map(|wanted| &wanted.reserve);
+        Some(DecisionRecord::of(id, Via::IsAuthorized, world, decided).with_seen(seen).with_reserve(reserve))
+    }
+
     /// Writes the answer.
-    fn write(&self, id: Id<'_>, out: &mut Vec<u8>) {
+    fn write(&self, id: DecisionId<'_>, out: &mut Vec<u8>) {
         match self {
-            Self::One(decision) => answer::write(out, id, decision),
-            Self::Candidates(decision, hint) => answer::write_candidates(out, id, decision, hint.as_deref()),
+            Self::One(decision, _) => answer::write(out, id, decision),
+            Self::Candidates(decision, hint, _) => answer::write_candidates(out, id, decision, hint.as_deref()),
         }
     }
 }
@@ -179,11 +215,12 @@ fn decide_by_rules(app: &App, snapshot: &Snapshot, facts: &Facts, asking: &Askin
         Asking::One(request) => {
             let decision = gate::decide(snapshot, facts, request)?;
             app.metrics.decided(decision.code, &decision.rules);
-            Ok(Decided::One(decision))
+            Ok(Decided::One(decision, Vec::new()))
         }
         Asking::Candidates(request, explain) => {
             let decision = gate::decide_candidates(snapshot, facts, request)?;
-            Ok(counted(app, snapshot, facts, request, decision, *explain))
+            let hint = counted(app, snapshot, facts, request, &decision, *explain);
+            Ok(Decided::Candidates(decision, hint, Vec::new()))
         }
     }
 }
@@ -203,30 +240,32 @@ async fn decide_by_limits(
     });
     match &asked.asking {
         Asking::One(request) => {
-            let Authorized { decision, alerts } = gate::authorize(world, request, wish.as_ref()).await?;
+            let Authorized { decision, alerts, seen } = gate::authorize(world, request, wish.as_ref()).await?;
             app.alert(&alerts, snapshot, facts);
             app.metrics.decided(decision.code, &decision.rules);
-            Ok(Decided::One(decision))
+            Ok(Decided::One(decision, seen))
         }
         Asking::Candidates(request, explain) => {
-            let Authorized { decision, alerts } = gate::authorize_candidates(world, request, wish.as_ref()).await?;
+            let Authorized { decision, alerts, seen } =
+                gate::authorize_candidates(world, request, wish.as_ref()).await?;
             app.alert(&alerts, snapshot, facts);
-            Ok(counted(app, snapshot, facts, request, decision, *explain))
+            let hint = counted(app, snapshot, facts, request, &decision, *explain);
+            Ok(Decided::Candidates(decision, hint, seen))
         }
     }
 }
 
+/// Counts a decision about a list; what it lacked, where that is asked for.
 fn counted(
     app: &App,
     snapshot: &Snapshot,
     facts: &Facts,
     request: &CandidatesRequest,
-    decision: CandidatesDecision,
+    decision: &CandidatesDecision,
     explain: bool,
-) -> Decided {
-    app.metrics.decided(decision.code, telling(&decision).map_or(&[], |telling| &telling.rules));
-    let hint = explain.then(|| hint(snapshot, facts, request, &decision)).flatten();
-    Decided::Candidates(decision, hint)
+) -> Option<String> {
+    app.metrics.decided(decision.code, telling(decision).map_or(&[], |telling| &telling.rules));
+    explain.then(|| hint(snapshot, facts, request, decision)).flatten()
 }
 
 /// What the one that refuses lacked.

@@ -189,6 +189,23 @@ fn outbox_text(outbox: &Outbox, out: &mut Text) {
     out.single("tollgate_alerts_waiting", "gauge", "Alerts that wait to be sent.", waiting);
 }
 
+fn decision_log_text(engine: &Engine, out: &mut Text) {
+    let Some(status) = engine.decision_log_status() else { return };
+    let name = "tollgate_decision_log_records_total";
+    out.family(
+        name,
+        "counter",
+        "Records of decisions by what became of them; lost ones are counted in the log itself.",
+    );
+    for (outcome, count) in [("written", status.written), ("lost", status.lost), ("summed_up", status.summed_up)] {
+        out.line(name, &[("outcome", outcome)], count);
+    }
+    let (name, help) = ("tollgate_decision_log_queue_bytes", "Bytes of records that wait to be written.");
+    out.single(name, "gauge", help, status.queued_bytes);
+    let (name, help) = ("tollgate_decision_log_stopped", "Whether records cannot be written now.");
+    out.single(name, "gauge", help, u64::from(status.stopped));
+}
+
 fn engine_text(engine: &Engine, out: &mut Text) {
     let report = engine.report();
     let name = "tollgate_reload_total";
@@ -201,6 +218,7 @@ fn engine_text(engine: &Engine, out: &mut Text) {
     let name = "tollgate_reload_last_success_timestamp_seconds";
     out.family(name, "gauge", "When the bundle that decides was loaded.");
     let _ = writeln!(out.0, "{name} {}.{:03}", millis / 1000, millis.rem_euclid(1000));
+    decision_log_text(engine, out);
     if let Some(snapshot) = engine.snapshot() {
         let name = "tollgate_bundle_info";
         out.family(name, "gauge", "The bundle that decides.");

@@ -10,13 +10,16 @@ use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 
 use super::app::App;
-use super::body::{self, JSON, USUAL_ANSWER_BYTES, of_type};
+use super::body::{self, JSON, USUAL_ANSWER_BYTES, of_type, with_id};
 use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
 use super::is_authorized;
 use crate::edge::answer;
 use crate::edge::identity::after_bearer;
-use crate::gate::{self, Charging, Credential, Described, Found, Presented, RouteError, RouteLimits};
+use crate::gate::{
+    self, Charging, Credential, Decided, DecisionId, DecisionRecord, Described, Found, Presented, RouteError,
+    RouteLimits, Via,
+};
 use crate::model::{
     DecisionCode, EntityUid, Facts, Identity, PathError, RESERVED_ROLE_PREFIX, Request, RequestError, RequestErrorCode,
     RequestPath, SecretText, Told, request_address, strict_json,
@@ -54,47 +57,63 @@ pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiE
     }
     let told = gate::told_of(&snapshot, &identity, facts.now)
         .ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated, "whoever it proves is disabled, or is gone"))?;
-    if asked.authorize
-        && let Some(forbidden) = forbidden(app, (&snapshot, &facts), &identity, &asked).await?
-    {
-        return Ok(forbidden);
+    let mut decided = None;
+    if asked.authorize {
+        let (id, forbidden) = forbidden(app, (&snapshot, &facts), &identity, &asked).await?;
+        if let Some(forbidden) = forbidden {
+            return Ok(forbidden);
+        }
+        decided = Some(id);
     }
     // What one may do on this server is nobody else's business.
     let roles: Vec<_> = told.roles.iter().filter(|role| !role.starts_with(RESERVED_ROLE_PREFIX)).collect();
     let attributes = json!({ "teams": told.teams, "orgs": told.orgs, "roles": roles, "tags": told.tags });
     let whole = json!({ "principal": told.principal.to_string(), "attributes": attributes });
-    Ok(body::json(StatusCode::OK, &whole))
+    let answer = body::json(StatusCode::OK, &whole);
+    Ok(match decided {
+        Some(id) => with_id(answer, id),
+        None => answer,
+    })
 }
 
-/// The answer to what is forbidden; `None` for a permit.
-async fn forbidden(
-    app: &Arc<App>,
+/// The id of the decision, and the answer to what is forbidden; `None` for a permit.
+async fn forbidden<'a>(
+    app: &'a Arc<App>,
     (snapshot, facts): (&Arc<Snapshot>, &Facts),
     identity: &Arc<Identity>,
     asked: &Asked,
-) -> Result<Option<Response>, ApiError> {
+) -> Result<(DecisionId<'a>, Option<Response>), ApiError> {
     let (found, resource) = asked_for(app, snapshot, asked)?;
     let context = Told::from(context(asked)?);
     let request = Request::proved(Arc::clone(identity), found.action.clone(), resource).with_context(context);
     // Before anything is decided, so that every log event of the request names the decision.
     let id = app.next_id(snapshot.revision());
     let decision = match found.limits {
-        RouteLimits::Check => gate::authorize(app.engine.world(snapshot, facts), &request, None).await?.decision,
+        RouteLimits::Check => {
+            let world = app.engine.world(snapshot, facts);
+            let checked = gate::authorize(world, &request, None).await?;
+            let decided = Decided::One(&request, &checked.decision);
+            app.engine.record(&DecisionRecord::of(id, Via::Validate, world, decided).with_seen(&checked.seen));
+            checked.decision
+        }
         RouteLimits::Charge => {
             let charging = Charging { id: app.engine.reservation_id(), body_bytes: asked.body_bytes };
-            let (snapshot, facts) = (Arc::clone(snapshot), facts.clone());
+            let (snapshot, facts, number) = (Arc::clone(snapshot), facts.clone(), id.number);
             let charged = is_authorized::to_its_end(app, move |app| async move {
                 let world = app.engine.world(&snapshot, &facts);
                 let charged = gate::authorize_and_charge(world, &request, &charging).await.map_err(amount_needed)?;
                 app.alert(&charged.alerts, &snapshot, &facts);
-                Ok(charged)
+                let decided = Decided::One(&request, &charged.decision);
+                let record = DecisionRecord::of(app.engine.decision_id(number), Via::Validate, world, decided);
+                app.engine.record(&record.with_seen(&charged.seen).with_charging(&charging));
+                Ok(charged.decision)
             });
-            charged.await?.decision
+            charged.await?
         }
     };
     app.metrics.decided(decision.code, &decision.rules);
     if decision.is_permit() {
-        return Ok(None);
+        return Ok((id, None));
     }
     let status = match decision.code {
         DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded => StatusCode::TOO_MANY_REQUESTS,
@@ -102,7 +121,7 @@ async fn forbidden(
     };
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
     answer::write(&mut text, id, &decision);
-    Ok(Some(of_type(status, JSON, text)))
+    Ok((id, Some(of_type(status, JSON, text))))
 }
 
 /// What the request asks for, by the routes of this server.
@@ -194,8 +213,8 @@ fn amount_needed(error: RequestError) -> ApiError {
         return error.into();
     }
     let message = format!(
-        "{}; here, send the body's `content-length` in `request.headers` and `max_tokens` in `request.params`, declare the \
-         model's `max_output_tokens`, or let the route say `limits: check`",
+        "{}; here, send the body's `content-length` in `request.headers` and `max_tokens` in `request.params`, declare \
+         `estimate_input_tokens` and `max_output_tokens` of the model, or let the route say `limits: check`",
         error.message
     );
     ApiError { param: "request.params".to_owned(), ..ApiError::new(ErrorCode::Request(error.code), message) }

@@ -1,0 +1,80 @@
+//! JSON at the end of a buffer, written byte by byte: a record is written on the thread that decides.
+
+use std::fmt::{self, Write as _};
+
+/// A buffer that JSON is written to. What is written as [`fmt::Write`] stands within a text.
+pub(super) struct Json<'o>(pub(super) &'o mut Vec<u8>);
+
+impl Json<'_> {
+    /// Writes what is JSON as it stands.
+    pub(super) fn raw(&mut self, text: &str) -> &mut Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    pub(super) fn text(&mut self, text: &str) -> &mut Self {
+        self.0.push(b'"');
+        self.escaped(text);
+        self.0.push(b'"');
+        self
+    }
+
+    /// Writes a text that is made of `what`.
+    pub(super) fn shown(&mut self, what: impl fmt::Display) -> &mut Self {
+        self.0.push(b'"');
+        // Writing to a buffer does not fail.
+        let _written = write!(self, "{what}");
+        self.0.push(b'"');
+        self
+    }
+
+    /// Writes a number, or what else is no text.
+    pub(super) fn plain(&mut self, what: impl fmt::Display) -> &mut Self {
+        let _written = write!(self, "{what}");
+        self
+    }
+
+    pub(super) fn list<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut one: impl FnMut(&mut Self, T),
+    ) -> &mut Self {
+        self.0.push(b'[');
+        for (at, item) in items.into_iter().enumerate() {
+            if at > 0 {
+                self.0.push(b',');
+            }
+            one(self, item);
+        }
+        self.0.push(b']');
+        self
+    }
+
+    pub(super) fn texts<T: AsRef<str>>(&mut self, texts: impl IntoIterator<Item = T>) -> &mut Self {
+        self.list(texts, |json, text| {
+            json.text(text.as_ref());
+        })
+    }
+
+    fn escaped(&mut self, text: &str) {
+        // It does not stop at the first, so that many are looked at at once.
+        let special = |byte: u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+        if !text.bytes().fold(false, |any, byte| any | special(byte)) {
+            return self.0.extend_from_slice(text.as_bytes());
+        }
+        for byte in text.bytes() {
+            match byte {
+                b'"' | b'\\' => self.0.extend_from_slice(&[b'\\', byte]),
+                0..0x20 => self.0.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+                _ => self.0.push(byte),
+            }
+        }
+    }
+}
+
+impl fmt::Write for Json<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.escaped(text);
+        Ok(())
+    }
+}

@@ -1,0 +1,571 @@
+//! A record as a line of JSON, without its head (`v`, `seq`, `prev`), which the writer puts before it.
+
+use smol_str::SmolStr;
+
+use super::chain;
+use super::json::Json;
+use super::mask::Mask;
+use crate::gate::{Decided, DecisionRecord, Reserve, Seen, Unproved};
+use crate::model::{
+    Decision, EntityUid, Identity, LimitStanding, Member, Narrowed, Request, RuleReference, Said, Told, Unit,
+};
+
+/// Longest record; of a longer one only what identifies it and its outcome is kept, with the digest of the rest.
+const MAX_BYTES: usize = 64 * 1024;
+/// Longest `additional_entities` that are written in full; of longer ones the digest is.
+const MAX_ENTITIES_BYTES: usize = 16 * 1024;
+
+/// Writes a record at the end of `out`: `"id":…}` and a newline.
+pub(super) fn write(out: &mut Vec<u8>, record: &DecisionRecord<'_>, mask: &Mask) {
+    let start = out.len();
+    let mut line = Line { json: Json(out), mask, masked: Vec::new(), hidden: Vec::new() };
+    line.head(record);
+    line.question(record);
+    line.outcome(record);
+    line.end();
+    let Some(written) = out.get(start..).filter(|written| written.len() > MAX_BYTES) else { return };
+    let (bytes, digest) = (written.len(), chain::hex(&chain::leaf(written)));
+    out.truncate(start);
+    let mut line = Line { json: Json(out), mask, masked: Vec::new(), hidden: Vec::new() };
+    line.head(record);
+    line.json.raw(r#","cut":{"bytes":"#).plain(bytes).raw(r#","sha256":"#).text(&digest).raw("}");
+    line.end();
+}
+
+struct Line<'o, 'r> {
+    json: Json<'o>,
+    mask: &'r Mask,
+    /// The paths of what was left out.
+    masked: Vec<SmolStr>,
+    /// Texts that were left out: a meter that is named by one is left out too.
+    hidden: Vec<&'r str>,
+}
+
+impl<'r> Line<'_, 'r> {
+    fn head(&mut self, record: &DecisionRecord<'r>) {
+        let json = &mut self.json;
+        json.raw(r#""id":"#).shown(record.id).raw(r#","at":"#).shown(record.at);
+        json.raw(r#","revision":"#).text(record.revision).raw(r#","via":"#).text(record.via.as_str());
+        json.raw(r#","decision":"#).text(record.outcome().as_str());
+        json.raw(r#","code":"#).text(record.code().as_str());
+        if let Some(reservation) = record.reservation() {
+            json.raw(r#","reservation":"#).text(reservation);
+        }
+        let (principal, key, action) = match record.decided {
+            Decided::One(_, decision) => (Some(&decision.principal), decision.key.as_ref(), &*decision.action),
+            Decided::Candidates(_, decision) => (Some(&decision.principal), decision.key.as_ref(), &*decision.action),
+            Decided::Refused(unproved) => (None, None, unproved.action),
+        };
+        json.raw(r#","principal":"#);
+        match principal {
+            Some(principal) => json.shown(principal),
+            None => json.raw("null"),
+        };
+        if let Some(key) = key {
+            json.raw(r#","key":"#).shown(key);
+        }
+        json.raw(r#","action":"#).text(action);
+    }
+
+    fn question(&mut self, record: &DecisionRecord<'r>) {
+        match record.decided {
+            Decided::One(request, decision) => {
+                self.json.raw(r#","resource":"#).shown(&decision.resource);
+                if decision.resource != request.resource {
+                    self.json.raw(r#","asked":"#).shown(&request.resource);
+                }
+                self.identity(request.identity.as_deref());
+                self.context(&request.context);
+                self.additional_entities(request);
+            }
+            Decided::Candidates(request, _) => {
+                if let Some(router) = &request.router {
+                    self.json.raw(r#","resource":"#).shown(router);
+                }
+                self.json.raw(r#","asked":"#).list(&request.candidates, Json::uid);
+                self.identity(request.identity.as_deref());
+                self.context(&request.context);
+            }
+            Decided::Refused(unproved) => self.unproved(&unproved),
+        }
+        if let Some(reserve) = record.reserve {
+            self.reserve(reserve);
+        }
+        if let Some(charging) = record.charging {
+            self.json.raw(r#","charge":{"#);
+            if let Some(bytes) = charging.body_bytes {
+                self.json.raw(r#""body_bytes":"#).plain(bytes);
+            }
+            self.json.raw("}");
+        }
+    }
+
+    fn outcome(&mut self, record: &DecisionRecord<'r>) {
+        if !record.seen.is_empty() {
+            self.json.raw(r#","seen":["#);
+            for (number, seen) in record.seen.iter().enumerate() {
+                self.json.raw(if number > 0 { "," } else { "" });
+                self.seen(seen);
+            }
+            self.json.raw("]");
+        }
+        match record.decided {
+            Decided::One(_, decision) => self.decision(decision),
+            Decided::Candidates(_, decision) => {
+                if let Some(router) = &decision.router {
+                    self.json.raw(r#","router":"#);
+                    self.candidate(router);
+                }
+                self.json.raw(r#","candidates":["#);
+                for (number, one) in decision.candidates.iter().enumerate() {
+                    self.json.raw(if number > 0 { "," } else { "" });
+                    self.candidate(&one.decision);
+                }
+                self.json.raw("]");
+            }
+            Decided::Refused(_) => {}
+        }
+    }
+
+    fn end(&mut self) {
+        self.json.raw(r#","masked":"#).texts(&self.masked).raw("}\n");
+    }
+
+    fn unproved(&mut self, unproved: &Unproved<'r>) {
+        if let Some(resource) = unproved.resource {
+            self.json.raw(r#","resource":"#).shown(resource);
+        }
+        if let Some(candidates) = unproved.candidates {
+            self.json.raw(r#","asked":"#).list(candidates, Json::uid);
+        }
+        self.json.raw(r#","refused":{"reason":"#).text(unproved.refusal.reason.as_str());
+        if let Some(about) = &unproved.refusal.about {
+            self.json.raw(r#","about":"#).text(about);
+        }
+        self.json.raw("}");
+        if let Some(context) = unproved.context {
+            self.context(context);
+        }
+    }
+
+    /// What the credential proved, and what it said beside the bundle. Never the credential.
+    fn identity(&mut self, identity: Option<&'r Identity>) {
+        let Some(identity) = identity else { return };
+        self.json.raw(r#","identity":{"method":"#).text(identity.method.as_str());
+        self.said(&identity.said);
+        if let Some(payer) = &identity.payer {
+            if self.mask.context.has("team") {
+                self.left_out("context.team", payer);
+            } else {
+                self.json.raw(r#","payer":"#).text(payer);
+            }
+        }
+        if let Some(narrowed) = &identity.narrowed {
+            self.json.narrowed(narrowed);
+        }
+        if !identity.limits.is_empty() {
+            let ids = identity.limits.iter().map(|one| &one.limit.id);
+            self.json.raw(r#","limits":"#).texts(ids);
+        }
+        if !identity.metadata.is_empty() {
+            self.json.raw(r#","metadata":{"#);
+            let entries = identity.metadata.iter().map(|(name, value)| (name, value.as_str()));
+            self.metadata(entries);
+            self.json.raw("}");
+        }
+        self.json.raw("}");
+    }
+
+    fn said(&mut self, said: &'r Said) {
+        if *said == Said::default() {
+            return;
+        }
+        if self.mask.said.has_all() {
+            return self.note("identity.said");
+        }
+        self.json.raw(r#","said":{"replaces":"#).plain(said.replaces);
+        let lists = [
+            ("teams", &said.teams),
+            ("orgs", &said.orgs),
+            ("roles", &said.roles),
+            ("team_roles", &said.team_roles),
+            ("tags", &said.tags),
+        ];
+        for (name, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+            if self.mask.said.has(name) {
+                self.note(&format!("identity.said.{name}"));
+                self.hidden.extend(list.iter().map(SmolStr::as_str));
+            } else {
+                self.json.raw(",").text(name).raw(":").texts(list);
+            }
+        }
+        for (name, text) in [("email", &said.email), ("external_id", &said.external_id)] {
+            let Some(text) = text else { continue };
+            if self.mask.said.has(name) {
+                self.left_out(&format!("identity.said.{name}"), text);
+            } else {
+                self.json.raw(",").text(name).raw(":").text(text);
+            }
+        }
+        self.json.raw("}");
+    }
+
+    /// The context as the caller told it; what only Tollgate knows is not in it.
+    fn context(&mut self, context: &'r Told) {
+        if context.members().is_empty() {
+            return;
+        }
+        let mask = self.mask;
+        if mask.context.has_all() {
+            context.members().iter().for_each(|(_, member)| self.hide(member));
+            return self.note("context");
+        }
+        self.json.raw(r#","context":{"#);
+        let mut first = true;
+        for (name, member) in context.members() {
+            if mask.context.has(name) {
+                self.hide(member);
+                self.note(&format!("context.{name}"));
+                continue;
+            }
+            match member {
+                Member::Object(told) if name == "metadata" => {
+                    if mask.metadata.has_all() {
+                        told.members().iter().for_each(|(_, member)| self.hide(member));
+                        self.note("context.metadata");
+                        continue;
+                    }
+                    self.json.comma(&mut first).raw(r#""metadata":{"#);
+                    let mut first_entry = true;
+                    for (key, entry) in told.members() {
+                        if mask.metadata.has(key) {
+                            self.hide(entry);
+                            self.note(&format!("context.metadata.{key}"));
+                        } else {
+                            self.json.comma(&mut first_entry).text(key).raw(":").member(entry);
+                        }
+                    }
+                    self.json.raw("}");
+                }
+                _ => self.json.comma(&mut first).text(name).raw(":").member(member),
+            }
+        }
+        self.json.raw("}");
+    }
+
+    /// What a credential adds to `context.metadata`.
+    fn metadata(&mut self, entries: impl Iterator<Item = (&'r SmolStr, &'r str)>) {
+        let mask = self.mask;
+        let all = mask.metadata.has_all() || mask.context.has("metadata");
+        let mut first = true;
+        for (name, value) in entries {
+            if all || mask.metadata.has(name) {
+                let path = if all { "context.metadata".to_owned() } else { format!("context.metadata.{name}") };
+                self.left_out(&path, value);
+            } else {
+                self.json.comma(&mut first).text(name).raw(":").text(value);
+            }
+        }
+    }
+
+    fn additional_entities(&mut self, request: &Request) {
+        if request.additional_entities.is_empty() {
+            return;
+        }
+        if self.mask.additional_entities {
+            return self.note("additional_entities");
+        }
+        self.json.raw(r#","additional_entities":"#);
+        let start = self.json.0.len();
+        // Only a map with keys that are no texts can fail; there is none.
+        let _written = serde_json::to_writer(&mut *self.json.0, &request.additional_entities);
+        let Some(written) = self.json.0.get(start..).filter(|written| written.len() > MAX_ENTITIES_BYTES) else {
+            return;
+        };
+        let digest = format!("sha256:{}", chain::hex(&chain::leaf(written)));
+        self.json.0.truncate(start);
+        self.json.text(&digest);
+    }
+
+    fn reserve(&mut self, reserve: &Reserve) {
+        let Reserve { requests, input_tokens, output_tokens, images, usd } = reserve;
+        self.json.raw(r#","reserve":{"#);
+        let mut first = true;
+        let counts = [
+            ("requests", requests),
+            ("input_tokens", input_tokens),
+            ("output_tokens", output_tokens),
+            ("images", images),
+        ];
+        for (name, count) in counts.into_iter().filter_map(|(name, count)| Some((name, (*count)?))) {
+            self.json.comma(&mut first).text(name).raw(":").plain(count);
+        }
+        if let Some(usd) = usd {
+            self.json.comma(&mut first).raw(r#""usd":"#).shown(Unit::Usd.show(*usd));
+        }
+        self.json.raw("}");
+    }
+
+    fn seen(&mut self, seen: &Seen) {
+        self.json.raw(r#"{"resource":"#).shown(&seen.resource).raw(r#","limits":"#);
+        match &seen.limits {
+            Some(limits) => self.standings(limits),
+            None => {
+                self.json.raw("null");
+            }
+        }
+        self.json.raw("}");
+    }
+
+    fn decision(&mut self, decision: &Decision) {
+        self.json.raw(r#","rules":"#).rules(&decision.rules);
+        if !decision.errors.is_empty() {
+            self.json.raw(r#","errors":"#).texts(decision.errors.iter().map(|error| &error.rule.id));
+        }
+        if !decision.limits.is_empty() {
+            self.json.raw(r#","limits":"#);
+            self.standings(&decision.limits);
+        }
+        if !decision.not_held.is_empty() {
+            self.json.raw(r#","not_held":"#).texts(&decision.not_held);
+        }
+    }
+
+    fn candidate(&mut self, decision: &Decision) {
+        self.json.raw(r#"{"resource":"#).shown(&decision.resource);
+        self.json.raw(r#","decision":"#).text(decision.outcome.as_str());
+        self.json.raw(r#","code":"#).text(decision.code.as_str());
+        self.decision(decision);
+        self.json.raw("}");
+    }
+
+    /// `[id, meter, unit, cap, used, held]` of each.
+    fn standings(&mut self, standings: &[LimitStanding]) {
+        self.json.raw("[");
+        for (number, one) in standings.iter().enumerate() {
+            self.json.raw(if number > 0 { ",[" } else { "[" }).text(&one.id).raw(",");
+            match &one.meter {
+                Some(meter) if self.names_hidden(meter) => {
+                    self.json.raw("null");
+                    self.note("meter");
+                }
+                Some(meter) => {
+                    self.json.text(meter);
+                }
+                None => {
+                    self.json.raw("null");
+                }
+            }
+            self.json.raw(",").text(one.unit.as_str());
+            for amount in [one.limit, one.used, one.held] {
+                self.json.raw(",").shown(one.unit.show(amount));
+            }
+            self.json.raw("]");
+        }
+        self.json.raw("]");
+    }
+
+    /// Whether a meter is named by what was left out: `each: end_user` names meters by `context.end_user`.
+    fn names_hidden(&self, meter: &str) -> bool {
+        self.hidden.iter().any(|text| !text.is_empty() && meter.contains(text))
+    }
+
+    fn left_out(&mut self, path: &str, text: &'r str) {
+        self.hidden.push(text);
+        self.note(path);
+    }
+
+    /// Notes that what stands at `path` was left out.
+    fn note(&mut self, path: &str) {
+        if !self.masked.iter().any(|known| known == path) {
+            self.masked.push(path.into());
+        }
+    }
+
+    fn hide(&mut self, member: &'r Member) {
+        match member {
+            Member::Text(text) => self.hidden.push(text),
+            Member::Object(told) => told.members().iter().for_each(|(_, member)| self.hide(member)),
+            Member::Whole(_) | Member::Flag(_) | Member::Other(_) => {}
+        }
+    }
+}
+
+impl Json<'_> {
+    fn uid(&mut self, uid: &EntityUid) {
+        self.shown(uid);
+    }
+
+    fn comma(&mut self, first: &mut bool) -> &mut Self {
+        if !std::mem::take(first) {
+            self.raw(",");
+        }
+        self
+    }
+
+    fn rules(&mut self, rules: &[RuleReference]) {
+        self.texts(rules.iter().map(|rule| &rule.id));
+    }
+
+    fn member(&mut self, member: &Member) {
+        match member {
+            Member::Text(text) => {
+                self.text(text);
+            }
+            Member::Whole(number) => {
+                self.plain(number);
+            }
+            Member::Flag(flag) => {
+                self.plain(flag);
+            }
+            Member::Object(told) => {
+                self.raw("{");
+                let mut first = true;
+                for (name, member) in told.members() {
+                    self.comma(&mut first).text(name).raw(":").member(member);
+                }
+                self.raw("}");
+            }
+            // What was read as JSON is written as JSON.
+            Member::Other(value) => {
+                let _written = serde_json::to_writer(&mut *self.0, value);
+            }
+        }
+    }
+
+    /// What a key is narrowed to: a decision depends on it, and only the key store knows it besides.
+    fn narrowed(&mut self, narrowed: &Narrowed) {
+        self.raw(r#","narrowed":{"#);
+        let mut first = true;
+        let lists = [("models", &narrowed.models), ("routers", &narrowed.routers), ("actions", &narrowed.actions)];
+        for (name, list) in lists.into_iter().filter_map(|(name, list)| Some((name, list.as_ref()?))) {
+            self.comma(&mut first).text(name).raw(":").texts(list);
+        }
+        if let Some(paths) = &narrowed.paths {
+            self.comma(&mut first).raw(r#""paths":"#).list(paths, |json, one| {
+                json.raw(r#"{"path":"#).text(&one.path).raw(r#","methods":"#).texts(&one.methods).raw("}");
+            });
+        }
+        if let Some(networks) = &narrowed.networks {
+            self.comma(&mut first).raw(r#""networks":"#).list(networks, |json, one| {
+                json.shown(one);
+            });
+        }
+        self.raw("}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::gate::{DecisionId, Via, decide};
+    use crate::model::{AuthMethod, Facts, Timestamp};
+    use crate::policy::{Bundle, SourceFile, load};
+
+    fn record_of(request: &Request, mask: &Mask, seen: &[Seen]) -> Value {
+        let text = "authz_rules: [{ id: r, users: [alice], models: \"*\" }]\n";
+        let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+        let snapshot = load(&bundle).unwrap().snapshot;
+        let decision = decide(&snapshot, &Facts::at(Timestamp::from_millis(0)), request).unwrap();
+        let record = DecisionRecord {
+            id: DecisionId { process: "00ff", number: 10 },
+            at: Timestamp::from_millis(1_500),
+            revision: "rev",
+            via: Via::Library,
+            reserve: None,
+            charging: None,
+            seen,
+            decided: Decided::One(request, &decision),
+        };
+        let mut out = b"{".to_vec();
+        write(&mut out, &record, mask);
+        assert_eq!(out.iter().position(|byte| *byte == b'\n'), Some(out.len() - 1));
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    fn request(context: Value) -> Request {
+        let Value::Object(context) = context else { panic!("a context is an object") };
+        Request::new("User::\"alice\"".parse().unwrap(), "chat", "Model::\"a/b\"".parse().unwrap())
+            .with_context(context)
+    }
+
+    #[test]
+    fn a_record_holds_the_question_and_its_outcome() {
+        let mut identity = Identity::new("User::\"alice\"".parse().unwrap(), AuthMethod::Jwt);
+        identity.said.email = Some("a@example.com".into());
+        identity.said.teams = ["research".into()].into();
+        identity.metadata = [("cost".into(), "12".into())].into();
+        let mut asked = request(json!({ "ip": "10.1.2.3", "input_tokens": 7, "metadata": { "env": "prod" } }));
+        asked.identity = Some(Arc::new(identity));
+        let mut mask = Mask::default();
+        let whole = record_of(&asked, &mask, &[]);
+        assert_eq!(
+            whole,
+            json!({
+                "id": "00ff-a", "at": "1970-01-01T00:00:01.5Z", "revision": "rev", "via": "library",
+                "decision": "permit", "code": "permitted", "principal": "User::\"alice\"", "action": "chat",
+                "resource": "Model::\"a/b\"",
+                "identity": {
+                    "method": "jwt", "said": { "replaces": false, "teams": ["research"], "email": "a@example.com" },
+                    "metadata": { "cost": "12" }
+                },
+                "context": { "ip": "10.1.2.3", "input_tokens": 7, "metadata": { "env": "prod" } },
+                "rules": ["r"], "masked": []
+            })
+        );
+        for path in Mask::USUAL.into_iter().chain(["identity.said.email"]) {
+            mask.add(path).unwrap();
+        }
+        let masked = record_of(&asked, &mask, &[]);
+        assert_eq!(masked["context"], json!({ "input_tokens": 7 }));
+        assert_eq!(masked["identity"]["metadata"], json!({}));
+        assert_eq!(masked["masked"], json!(["identity.said.email", "context.metadata", "context.ip"]));
+        for hidden in ["10.1.2.3", "a@example.com", "prod", "12"] {
+            assert!(!masked.to_string().contains(&format!("\"{hidden}\"")), "{hidden}: {masked}");
+        }
+    }
+
+    #[test]
+    fn a_meter_that_a_masked_member_names_is_masked_too() {
+        let standing = LimitStanding {
+            id: "l".into(),
+            meter: Some("cust-7".into()),
+            unit: Unit::Tokens,
+            limit: crate::model::Amount::ONE,
+            used: crate::model::Amount::ZERO,
+            held: crate::model::Amount::ZERO,
+            resets_at: None,
+            shortage: None,
+        };
+        let seen = [Seen { resource: "Model::\"a/b\"".parse().unwrap(), limits: Some(vec![standing]) }];
+        let masked = record_of(&request(json!({ "end_user": "cust-7" })), &Mask::usual(), &seen);
+        assert_eq!(masked["seen"][0]["limits"], json!([["l", null, "tokens", "1", "0", "0"]]));
+        assert!(!masked.to_string().contains("cust-7"), "{masked}");
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_to_its_outcome() {
+        let long: serde_json::Map<String, Value> =
+            (0..10).map(|number| (format!("m{number}"), Value::from("x".repeat(8_000)))).collect();
+        let record = record_of(&request(json!({ "metadata": long })), &Mask::default(), &[]);
+        assert_eq!((&record["decision"], &record["resource"]), (&json!("permit"), &Value::Null));
+        assert!(record["cut"]["bytes"].as_u64().unwrap() > 80_000);
+        assert!(record.to_string().len() < 1_000);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_stays_one_line_that_reads_back(text in "[ -~äé日😀]{1,20}", key in "[ -~äé日😀]{1,10}") {
+            let mut metadata = serde_json::Map::new();
+            metadata.insert(key, Value::from(text.clone()));
+            let asked = request(json!({ "end_user": text, "metadata": metadata }));
+            let record = record_of(&asked, &Mask::default(), &[]);
+            prop_assert_eq!(&record["context"], &Value::Object(asked.context.to_json()));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What waits to be written: bytes in one buffer, as many as there is room for. A thread that decides copies its line in
+//! and goes on; waking the writer costs more than that, so it is woken only where it sleeps.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What becomes of a record that the queue has no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFull {
+    /// It is dropped, and the log says how many were.
+    #[default]
+    Drop,
+    /// The decision waits for room, as long as the log can be written.
+    Wait,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Lines, each with its newline.
+    lines: Vec<u8>,
+    /// How many were dropped since the lines were last taken. While there are any, all others are dropped too: so the gap
+    /// stands behind the lines.
+    dropped: u64,
+    /// Whether the writer sleeps until somebody wakes it.
+    sleeps: bool,
+    /// Whether nothing can be written, so that nobody is to wait for room.
+    stopped: bool,
+    /// Whether there comes nothing more.
+    closed: bool,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    arrived: Condvar,
+    taken: Condvar,
+    most_bytes: usize,
+    on_full: OnFull,
+}
+
+/// What the writer takes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) lines: Vec<u8>,
+    /// How many were dropped behind them.
+    pub(super) dropped: u64,
+    pub(super) closed: bool,
+}
+
+impl Queue {
+    pub(super) fn new(most_bytes: usize, on_full: OnFull) -> Self {
+        let (state, arrived, taken) = (Mutex::default(), Condvar::new(), Condvar::new());
+        Self { state, arrived, taken, most_bytes, on_full }
+    }
+
+    /// Puts a line in; false where it is dropped.
+    pub(super) fn put(&self, line: &[u8]) -> bool {
+        let has_room = |state: &State| {
+            // A line that is longer than the queue fits into an empty one.
+            state.dropped == 0 && (state.lines.is_empty() || state.lines.len() + line.len() <= self.most_bytes)
+        };
+        let mut state = self.lock();
+        if self.on_full == OnFull::Wait {
+            let waits = |state: &mut State| !has_room(state) && !state.stopped && !state.closed;
+            state = self.taken.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner);
+        }
+        let fits = has_room(&state) && !state.closed;
+        if fits {
+            state.lines.extend_from_slice(line);
+        } else {
+            state.dropped += 1;
+        }
+        if std::mem::take(&mut state.sleeps) {
+            drop(state);
+            self.arrived.notify_one();
+        }
+        fits
+    }
+
+    /// Takes all that is there; waits for something for `longest` at most. What was taken before is handed back, so that
+    /// its memory is used again.
+    pub(super) fn take(&self, mut before: Vec<u8>, longest: Duration) -> Taken {
+        before.clear();
+        let mut state = self.lock();
+        let is_empty = |state: &State| state.lines.is_empty() && state.dropped == 0 && !state.closed;
+        if is_empty(&state) {
+            state.sleeps = true;
+            let waited = self.arrived.wait_timeout_while(state, longest, |state| is_empty(state));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.sleeps = false;
+        }
+        let lines = std::mem::replace(&mut state.lines, before);
+        let taken = Taken { lines, dropped: std::mem::take(&mut state.dropped), closed: state.closed };
+        drop(state);
+        self.taken.notify_all();
+        taken
+    }
+
+    /// Says whether anything can be written.
+    pub(super) fn stopped(&self, stopped: bool) {
+        self.lock().stopped = stopped;
+        if stopped {
+            self.taken.notify_all();
+        }
+    }
+
+    /// Lets nothing more in.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_one();
+        self.taken.notify_all();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().lines.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    #[test]
+    fn what_does_not_fit_is_counted_behind_what_does() {
+        let queue = Queue::new(8, OnFull::Drop);
+        assert!(queue.put(b"1234\n") && !queue.put(b"5678\n") && !queue.put(b"\n"));
+        let taken = queue.take(Vec::new(), NOW);
+        assert_eq!(taken, Taken { lines: b"1234\n".to_vec(), dropped: 2, closed: false });
+        assert!(queue.put(b"longer than all\n"));
+        queue.close();
+        assert!(!queue.put(b"x\n"));
+        let taken = queue.take(Vec::new(), NOW);
+        assert_eq!(taken, Taken { lines: b"longer than all\n".to_vec(), dropped: 1, closed: true });
+    }
+
+    #[test]
+    fn a_decision_waits_for_room_unless_nothing_can_be_written() {
+        let queue = Queue::new(4, OnFull::Wait);
+        assert!(queue.put(b"123\n"));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| queue.put(b"456\n"));
+            assert_eq!(queue.take(Vec::new(), NOW).lines, b"123\n");
+            assert!(waiting.join().unwrap());
+        });
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| queue.put(b"789\n"));
+            queue.stopped(true);
+            assert!(!waiting.join().unwrap());
+        });
+    }
+}

@@ -1,0 +1,393 @@
+//! Reading a decision log back: whether it is whole, where it is not, and what it says of one decision.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::chain::{self, Digest, NOTHING, Tree};
+use super::files::list;
+
+/// Longest line that is read; the log writes none that is longer.
+const MAX_LINE_BYTES: u64 = 1024 * 1024;
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A file cannot be read.
+    #[error("{} cannot be read: {error}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// There is no log.
+    #[error("there is no decision log in {}", .0.display())]
+    Nothing(PathBuf),
+    /// A file that should hold checkpoints holds something else.
+    #[error("line {line} of {} is no checkpoint of a decision log", path.display())]
+    NoCheckpoint {
+        /// Which file.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: u64,
+    },
+}
+
+/// The first thing that is wrong with a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: u64,
+    /// The number that the record there has, or should have.
+    pub seq: u64,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: record {}: {}", self.file, self.line, self.seq, self.what)
+    }
+}
+
+/// What a log was found to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// The first and the last number; none of an empty log.
+    pub lines: Option<(u64, u64)>,
+    /// How many decisions are recorded.
+    pub decisions: u64,
+    /// How many records the log says are missing.
+    pub missing: u64,
+    /// How many checkpoints fit.
+    pub checkpoints: u64,
+    /// Lines behind the last checkpoint: only the line after each vouches for it.
+    pub unchecked: u64,
+    /// The first thing that is wrong; what stands before it is whole.
+    pub damage: Option<Damage>,
+}
+
+/// Checkpoints that were kept elsewhere, by number, as they were written.
+#[derive(Debug, Clone, Default)]
+pub struct Kept(Vec<(u64, Vec<u8>)>);
+
+impl Kept {
+    /// Reads a file of checkpoints, one a line.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or holds something else.
+    pub fn read(path: &Path) -> Result<Self, ReadError> {
+        let unreadable = |error| ReadError::Io { path: path.to_owned(), error };
+        let mut kept = Vec::new();
+        let mut lines = Lines::open(path).map_err(unreadable)?;
+        while let Some(line) = lines.next().map_err(unreadable)? {
+            let Some(seq) = Head::of(&line.bytes).filter(|head| head.event == "checkpoint").map(|head| head.seq) else {
+                return Err(ReadError::NoCheckpoint { path: path.to_owned(), line: line.number });
+            };
+            kept.push((seq, line.bytes));
+        }
+        Ok(Self(kept))
+    }
+}
+
+/// What is read of every line.
+struct Head {
+    seq: u64,
+    prev: String,
+    event: String,
+    members: Value,
+}
+
+impl Head {
+    fn of(line: &[u8]) -> Option<Self> {
+        let members: Value = serde_json::from_slice(line).ok()?;
+        let text = |name: &str| members.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let seq = members.get("seq")?.as_u64().filter(|_| members.get("v") == Some(&Value::from(1)))?;
+        Some(Self { seq, prev: text("prev"), event: text("event"), members })
+    }
+
+    fn count(&self) -> u64 {
+        self.members.get("count").and_then(Value::as_u64).unwrap_or_default()
+    }
+}
+
+/// A line of a file.
+struct Line {
+    number: u64,
+    bytes: Vec<u8>,
+    /// Whether a newline ends it.
+    whole: bool,
+}
+
+struct Lines {
+    reader: BufReader<File>,
+    number: u64,
+}
+
+impl Lines {
+    fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { reader: BufReader::new(File::open(path)?), number: 0 })
+    }
+
+    /// The next line; of one that is too long only its beginning.
+    fn next(&mut self) -> io::Result<Option<Line>> {
+        let mut bytes = Vec::new();
+        let read = io::Read::take(&mut self.reader, MAX_LINE_BYTES).read_until(b'\n', &mut bytes)?;
+        self.number += 1;
+        let whole = bytes.last() == Some(&b'\n');
+        if whole {
+            bytes.pop();
+        }
+        Ok((read > 0).then_some(Line { number: self.number, bytes, whole }))
+    }
+}
+
+/// Walks through a log and holds each line against the one before.
+struct Walk<'k> {
+    kept: &'k Kept,
+    found: Verified,
+    next: Option<u64>,
+    before: Option<Digest>,
+    tree: Tree,
+    /// Where the line before stands.
+    place: (String, u64),
+}
+
+/// Verifies the log in a folder, or in one file.
+///
+/// # Errors
+/// Where it cannot be read. That it is damaged is no error: [`Verified::damage`] says where.
+pub fn verify(path: &Path, kept: &Kept) -> Result<Verified, ReadError> {
+    let walk = Walk {
+        kept,
+        found: Verified::default(),
+        next: None,
+        before: None,
+        tree: Tree::default(),
+        place: (String::new(), 0),
+    };
+    let mut walk = walk;
+    let files = files(path)?;
+    let last = files.len().saturating_sub(1);
+    for (number, (file, first)) in files.iter().enumerate() {
+        let unreadable = |error| ReadError::Io { path: file.clone(), error };
+        walk.file(file, *first, number == last).map_err(unreadable)?;
+        if walk.found.damage.is_some() {
+            break;
+        }
+    }
+    walk.cut();
+    Ok(walk.found)
+}
+
+/// The files of a log with the number that each name says, the oldest first.
+fn files(path: &Path) -> Result<Vec<(PathBuf, Option<u64>)>, ReadError> {
+    let unreadable = |error| ReadError::Io { path: path.to_owned(), error };
+    if std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Ok(vec![(path.to_owned(), None)]);
+    }
+    let found = list(path).map_err(unreadable)?;
+    if found.is_empty() {
+        return Err(ReadError::Nothing(path.to_owned()));
+    }
+    Ok(found.into_iter().map(|one| (one.path, Some(one.first))).collect())
+}
+
+impl Walk<'_> {
+    fn file(&mut self, path: &Path, first: Option<u64>, is_last: bool) -> io::Result<()> {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        self.tree = Tree::default();
+        if let (Some(first), Some(next)) = (first, self.next)
+            && first != next
+        {
+            let what = format!("the records from {next} on are missing: the next file begins with {first}");
+            self.damaged((&name, 1), next, what);
+            return Ok(());
+        }
+        let mut lines = Lines::open(path)?;
+        let mut line = lines.next()?;
+        while let Some(this) = line {
+            let ahead = lines.next()?;
+            self.line(&name, &this, ahead.as_ref());
+            if self.found.damage.is_some() {
+                return Ok(());
+            }
+            if !this.whole && !is_last {
+                let what = "the line has no end, and another file follows".to_owned();
+                self.damaged((&name, this.number), self.next.unwrap_or(1).saturating_sub(1), what);
+                return Ok(());
+            }
+            line = ahead;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, file: &str, line: &Line, ahead: Option<&Line>) {
+        let place = (file, line.number);
+        let expected = self.next;
+        let number = expected.unwrap_or(1);
+        if !line.whole {
+            let what = format!(
+                "the line has no end: {} bytes behind the last whole record; the next start of a server removes them and says so",
+                line.bytes.len()
+            );
+            return self.damaged(place, number, what);
+        }
+        let Some(head) = Head::of(&line.bytes) else {
+            return self.damaged(place, number, "this is no record: it was changed".to_owned());
+        };
+        if let Some(expected) = expected.filter(|expected| *expected != head.seq) {
+            let what = if head.seq > expected {
+                format!("it is missing: record {} stands in its place", head.seq)
+            } else {
+                format!("record {} stands in its place again", head.seq)
+            };
+            return self.damaged(place, expected, what);
+        }
+        let digest = chain::leaf(&line.bytes);
+        if let Some(before) = self.before.or((head.seq == 1).then_some(NOTHING))
+            && head.prev != chain::hex(&before)
+        {
+            // This line was changed or the one before it. The next line vouches for this one; where there is none, nothing
+            // from the line before on is known to be as it was written.
+            let vouched =
+                ahead.is_none_or(|ahead| Head::of(&ahead.bytes).is_some_and(|next| next.prev == chain::hex(&digest)));
+            if vouched && head.seq > 1 {
+                let (file, number) = self.place.clone();
+                return self.damaged((&file, number), head.seq - 1, "it was changed after it was written".to_owned());
+            }
+            return self.damaged(
+                place,
+                head.seq,
+                "it was changed after it was written, or stands where it did not".to_owned(),
+            );
+        }
+        if head.event == "checkpoint" && !self.fits(&head, file) {
+            let what = "the checkpoint states another root than that of the lines before it".to_owned();
+            return self.damaged(place, head.seq, what);
+        }
+        if self.kept.0.iter().any(|(seq, kept)| *seq == head.seq && *kept != line.bytes) {
+            let what =
+                "it is not the checkpoint that was kept elsewhere: what stands before it was written anew".to_owned();
+            return self.damaged(place, head.seq, what);
+        }
+        self.take(&head, digest);
+        self.place = (file.to_owned(), line.number);
+    }
+
+    fn fits(&self, head: &Head, file: &str) -> bool {
+        let text = |name: &str| head.members.get(name).and_then(Value::as_str);
+        let of_file = text("file").is_some_and(|known| known == "-" || known == file);
+        of_file
+            && head.members.get("size").and_then(Value::as_u64) == Some(self.tree.size())
+            && text("root") == Some(&chain::hex(&self.tree.root()))
+    }
+
+    fn take(&mut self, head: &Head, digest: Digest) {
+        let found = &mut self.found;
+        found.lines = Some((found.lines.map_or(head.seq, |(first, _)| first), head.seq));
+        found.unchecked += 1;
+        match head.event.as_str() {
+            "checkpoint" => {
+                found.checkpoints += 1;
+                found.unchecked = 0;
+            }
+            "gap" => found.missing = found.missing.saturating_add(head.count()),
+            "" => found.decisions += 1,
+            _ => {}
+        }
+        self.tree.push(digest);
+        self.before = Some(digest);
+        self.next = Some(head.seq + 1);
+    }
+
+    /// That the log ends before a checkpoint that was kept elsewhere.
+    fn cut(&mut self) {
+        if self.found.damage.is_some() {
+            return;
+        }
+        let ended = self.found.lines.map_or(0, |(_, last)| last);
+        if let Some((seq, _)) = self.kept.0.iter().find(|(seq, _)| *seq > ended) {
+            let what = format!("the log ends here; checkpoint {seq} that was kept elsewhere says that there were more");
+            let (file, line) = self.place.clone();
+            self.damaged((&file, line), ended + 1, what);
+        }
+    }
+
+    fn damaged(&mut self, (file, line): (&str, u64), seq: u64, what: String) {
+        self.found.damage = Some(Damage { file: file.to_owned(), line, seq, what });
+    }
+}
+
+/// The record of a decision, as it stands in the log; the newest files are looked through first.
+///
+/// # Errors
+/// Where the log cannot be read.
+pub fn find(path: &Path, id: &str) -> Result<Option<Value>, ReadError> {
+    for (file, _) in files(path)?.into_iter().rev() {
+        let unreadable = |error| ReadError::Io { path: file.clone(), error };
+        let mut lines = Lines::open(&file).map_err(unreadable)?;
+        while let Some(line) = lines.next().map_err(unreadable)? {
+            if let Some(record) = record_of(&line, id) {
+                return Ok(Some(record));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn record_of(line: &Line, id: &str) -> Option<Value> {
+    // Reading JSON takes longer than looking for the text.
+    let quoted = format!("\"id\":{}", Value::from(id));
+    let has = line.bytes.windows(quoted.len()).any(|part| part == quoted.as_bytes());
+    has.then(|| serde_json::from_slice(&line.bytes).ok()).flatten().filter(|record: &Value| record["id"] == id)
+}
+
+/// That a line stands in a log: without the other lines, by the root that a checkpoint states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inclusion {
+    /// The line, as written.
+    pub line: String,
+    /// How many lines stand before it in its file.
+    pub index: u64,
+    /// The siblings on the way to the root (RFC 6962), from the bottom up, in hexadecimal.
+    pub path: Vec<String>,
+    /// The first checkpoint behind it, as written: it states size and root.
+    pub checkpoint: String,
+}
+
+/// Proves that the record of a decision stands in the log; `None` where it does not, or no checkpoint stands behind it yet.
+///
+/// # Errors
+/// Where the log cannot be read.
+pub fn prove(path: &Path, id: &str) -> Result<Option<Inclusion>, ReadError> {
+    for (file, _) in files(path)?.into_iter().rev() {
+        let unreadable = |error| ReadError::Io { path: file.clone(), error };
+        let mut lines = Lines::open(&file).map_err(unreadable)?;
+        let (mut leaves, mut proved): (Vec<Digest>, Option<(usize, Line)>) = (Vec::new(), None);
+        while let Some(line) = lines.next().map_err(unreadable)? {
+            if let Some((index, record)) = &proved
+                && Head::of(&line.bytes).is_some_and(|head| head.event == "checkpoint")
+            {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                return Ok(Some(Inclusion {
+                    line: text(&record.bytes),
+                    index: u64::try_from(*index).unwrap_or(u64::MAX),
+                    path: chain::path(&leaves, *index).iter().map(chain::hex).collect(),
+                    checkpoint: text(&line.bytes),
+                }));
+            }
+            leaves.push(chain::leaf(&line.bytes));
+            if proved.is_none() && record_of(&line, id).is_some() {
+                proved = Some((leaves.len() - 1, line));
+            }
+        }
+    }
+    Ok(None)
+}
