@@ -48,7 +48,7 @@ pub(super) struct CompileArguments {
 }
 
 pub(super) fn run(arguments: &CompileArguments) -> ExitCode {
-    let directory = &arguments.bundle.directory;
+    let directory = &arguments.bundle.path();
     let snapshot = match load::load(directory, false) {
         Ok(loaded) => loaded.snapshot,
         Err(problems) => return output::fail_with(&problems),

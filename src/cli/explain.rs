@@ -31,7 +31,7 @@ pub(super) struct ExplainArguments {
 
 pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
     let question = &arguments.question;
-    let loaded = match load::load_with(&question.policies, false, !question.no_admin_policies) {
+    let loaded = match load::load_with(&question.bundle.path(), false, !question.no_admin_policies) {
         Ok(loaded) => loaded,
         Err(problems) => return output::fail_with(&problems),
     };
@@ -64,6 +64,7 @@ fn way_out(decision: &Decision, explanation: &Explanation) -> Option<String> {
         // The command line takes no credentials; what a limit refuses, its message says.
         DecisionCode::Permitted
         | DecisionCode::Unauthenticated
+        | DecisionCode::ProviderUnavailable
         | DecisionCode::CredentialRevoked
         | DecisionCode::CredentialExpired
         | DecisionCode::StoreUnavailable

@@ -2,13 +2,25 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
 
 use super::asking::read_own_credential;
 use super::output::{self, Exit};
 use super::session::{Session, SessionArguments, SessionError, SessionIssuer, Sessions};
 use crate::client::{DeviceLogin, Exchange, Grant, Issuer, OAuthError};
+use crate::edge::outgoing::{Address, Client, Outgoing};
+use crate::model::SecretText;
+
+/// For a server to say whether it takes a session.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer to that.
+const MOST_PROBE_BYTES: usize = 64 * 1024;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -73,6 +85,10 @@ pub(super) fn login(arguments: &LoginArguments) -> ExitCode {
         None => by_device(arguments),
     };
     let kept = signed_in.and_then(|session| {
+        // What the server itself handed out it takes.
+        if arguments.api_key_file.is_none() {
+            check_taken(&arguments.session.server, &session)?;
+        }
         Sessions::open(&arguments.session)?.set(&arguments.session.server, Some(session))?;
         Ok(())
     });
@@ -129,6 +145,56 @@ fn by_device(arguments: &LoginArguments) -> Result<Session, SessionError> {
     let client_id = arguments.client_id.clone();
     let issuer = SessionIssuer { name, client_id, sends_id_token: arguments.id_token };
     Ok(Session::new(Some(issuer), &tokens))
+}
+
+/// Asks the server whether the session proves somebody there. Only a plain no is one: a server that cannot say so now may
+/// take the session later.
+fn check_taken(server: &Address, session: &Session) -> Result<(), SessionError> {
+    let Some(token) = session.shown() else { return Ok(()) };
+    match waited(async { probe(server, &token).await })? {
+        Probed::Taken => Ok(()),
+        Probed::NotTaken(message) => Err(SessionError::NotTaken { server: server.to_string(), message }),
+        Probed::Unknown(why) => {
+            output::note(format_args!("warning: nobody has checked that {server} takes this sign-in: {why}"));
+            Ok(())
+        }
+    }
+}
+
+/// What a server says to a token.
+enum Probed {
+    Taken,
+    NotTaken(String),
+    Unknown(String),
+}
+
+/// Shows a server the token as a caller and as what is asked about: where callers prove themselves, the first counts, and
+/// where the server is open the second.
+async fn probe(server: &Address, token: &SecretText) -> Probed {
+    let Ok(mut bearer) = HeaderValue::from_str(&format!("Bearer {}", token.expose())) else {
+        return Probed::Unknown("the token is none that a header can hold".to_owned());
+    };
+    bearer.set_sensitive(true);
+    let headers = vec![(AUTHORIZATION, bearer), (CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    let body = Bytes::from(json!({ "api_key": token.expose() }).to_string());
+    let asked = Client::new(server.at("/v1/auth/validate"), PROBE_TIMEOUT, MOST_PROBE_BYTES);
+    let reply = match asked {
+        Ok(client) => client.send(Outgoing { method: Method::POST, headers, body }).await,
+        Err(error) => Err(error),
+    };
+    let reply = match reply {
+        Ok(reply) => reply,
+        Err(error) => return Probed::Unknown(format!("no answer ({error})")),
+    };
+    let told: Option<Value> = serde_json::from_slice(&reply.body).ok();
+    let message = told.as_ref().and_then(|told| told.pointer("/error/message")?.as_str());
+    match (reply.status, message) {
+        (StatusCode::OK, _) if told.as_ref().is_some_and(|told| told.get("principal").is_some()) => Probed::Taken,
+        // Whoever it proves may not ask about others, or is narrowed: it proves somebody.
+        (StatusCode::FORBIDDEN, Some(_)) => Probed::Taken,
+        (StatusCode::UNAUTHORIZED, Some(message)) => Probed::NotTaken(output::shown(message)),
+        (status, _) => Probed::Unknown(format!("it answers with {}", status.as_u16())),
+    }
 }
 
 fn by_key(arguments: &LoginArguments, path: &Path) -> Result<Session, SessionError> {

@@ -3,11 +3,12 @@
 mod decision_log;
 mod identity;
 mod keys;
+mod linking;
 mod tokens;
 
 use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,6 +102,10 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         Err(error) => return output::fail(&error, Exit::Usage),
     };
     telemetry::install(log_options(&settings), Arc::new(SystemClock));
+    for warning in crate::config::misspelt_variables() {
+        tracing::warn!(target: "tollgate::config", "{warning}");
+    }
+    tell_missing(&settings.policies);
     match settings.check_secret_files() {
         Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!(target: "tollgate::server", "{warning}")),
         Err(error) => return usage(&error),
@@ -127,6 +132,26 @@ fn log_options(settings: &Settings) -> LogOptions {
         level: settings.log.level,
         colour: output::coloured(&stderr),
     }
+}
+
+/// Says before anything else that there is no bundle where one is expected, and how the server goes on.
+fn tell_missing(policies: &Path) {
+    let absolute = std::path::absolute(policies).unwrap_or_else(|_| policies.to_path_buf());
+    let (why, way_out) = match std::fs::metadata(policies) {
+        Ok(found) if found.is_dir() => return,
+        Ok(_) => ("is no directory", "name the directory that the file is in"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            ("does not exist", "name another with --policies, or let `tollgate init` write one to begin with")
+        }
+        // What else is wrong with it is told by the first load.
+        Err(_) => return,
+    };
+    tracing::warn!(
+        target: "tollgate::bundle",
+        "the bundle's directory `{}` {why}. The server starts, answers every question with 503 (`no_bundle`) and serves the bundle \
+         as soon as it is there; {way_out}",
+        absolute.display()
+    );
 }
 
 fn serve(settings: &Settings) -> ExitCode {
@@ -164,6 +189,7 @@ fn serve(settings: &Settings) -> ExitCode {
         let outbox = Arc::clone(&alerts.outbox);
         builder = builder.on_alert(move |notice| outbox.put(notice.clone()));
     }
+    let (identity, warned) = (settings.identity.clone(), std::sync::Once::new());
     let charges = settings.http.validate_authorizes || settings.http.routes.charges();
     let built = builder
         .policies(&settings.policies)
@@ -179,6 +205,9 @@ fn serve(settings: &Settings) -> ExitCode {
         .on_load(move |live| {
             if charges {
                 warn_of_uncharged(live);
+            }
+            if let Some(snapshot) = live.current() {
+                warned.call_once(|| linking::warn(&identity, &snapshot));
             }
             // Only the first is waited for.
             let _ = loaded.try_send(());

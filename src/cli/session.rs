@@ -51,6 +51,11 @@ pub(super) enum SessionError {
     None(String),
     #[error("the session at {0} has ended; `tollgate login --server {0}` begins another ({1})")]
     Ended(String, String),
+    #[error(
+        "the server {server} does not take this sign-in, so that no session is kept: {message}; sign in with an issuer that \
+         stands in its `identity.providers`, or with a key (`--api-key-file`)"
+    )]
+    NotTaken { server: String, message: String },
     #[error(transparent)]
     OAuth(#[from] OAuthError),
     #[error("{}: {message}", path.display())]
@@ -63,7 +68,9 @@ impl SessionError {
     /// How a command ends: what may be otherwise another time, or is the command line's, ends with 2.
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::None(_) | Self::Ended(..) | Self::OAuth(OAuthError::Refused { .. }) => Exit::Error,
+            Self::None(_) | Self::Ended(..) | Self::NotTaken { .. } | Self::OAuth(OAuthError::Refused { .. }) => {
+                Exit::Error
+            }
             _ => Exit::Usage,
         }
     }
@@ -138,7 +145,7 @@ impl Session {
     }
 
     /// What the server is shown.
-    fn shown(&self) -> Option<SecretText> {
+    pub(super) fn shown(&self) -> Option<SecretText> {
         let tokens = self.tokens();
         match &self.issuer {
             Some(issuer) if issuer.sends_id_token => tokens.identity,

@@ -13,7 +13,7 @@ use http::header::HeaderValue;
 use crate::gate::{Authenticator, CandidatesDecision, Credential, DecisionId as Id};
 use crate::model::{
     CandidateDecision, Decision, DecisionCode, EntityUid, EvaluationError, LimitStanding, Refusal, RefusalReason,
-    RuleReference, Timestamp,
+    RuleReference, Timestamp, UNAVAILABLE_RETRY_SECONDS,
 };
 
 /// Writes the answer about one resource.
@@ -85,10 +85,17 @@ pub(crate) fn status_of(code: DecisionCode, budgets: StatusCode) -> StatusCode {
         DecisionCode::Unauthenticated | DecisionCode::CredentialRevoked | DecisionCode::CredentialExpired => {
             StatusCode::UNAUTHORIZED
         }
+        DecisionCode::ProviderUnavailable | DecisionCode::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded => StatusCode::TOO_MANY_REQUESTS,
         DecisionCode::BudgetExceeded => budgets,
         _ => StatusCode::FORBIDDEN,
     }
+}
+
+/// What `Retry-After` says beside a status: what the answer says, else something for those that promise one.
+pub(crate) fn retry_after_of(status: StatusCode, said: Option<u64>) -> Option<u64> {
+    let promises = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    said.or_else(|| promises.then_some(UNAVAILABLE_RETRY_SECONDS))
 }
 
 /// Whether a proof was right, but for a nonce that has aged: its sender is to try again with a new one.

@@ -77,8 +77,10 @@ impl Asks for RouteMap {
 ///
 /// A permitted request reaches the service with its [`Identity`] (as `Arc<Identity>`) and [`Decision`] in its
 /// extensions. Any other is answered with the decision as `POST /is_authorized?status=map` has it: 401 where its
-/// credential proves nobody, with a challenge for each form that the engine's providers take, 429 where a rate or concurrency has no room, else 403; 400 where it is no request that the
-/// schema takes or its path may be read in two ways ([`RequestPath`]), 503 before the first bundle. Nothing is held: what limits count is settled by whoever serves the request.
+/// credential proves nobody, with a challenge for each form that the engine's providers take, 429 where a rate or
+/// concurrency has no room, 503 where a provider or store is unavailable (both with `Retry-After`), else 403; 400 where it
+/// is no request that the schema takes or its path may be read in two ways ([`RequestPath`]), 503 before the first bundle.
+/// Nothing is held: what limits count is settled by whoever serves the request.
 ///
 /// Conditions see the request's `method` and `path`, and `ip` where a [`Peer`] stands in its extensions.
 ///
@@ -274,8 +276,13 @@ impl<A: Asks> Guard<A> {
         };
         let identity = proved.map_err(|refusal| {
             let stale = presented.is_some_and(|presented| answer::is_stale(&refusal, &presented.credential));
-            let challenges = answer::challenges(self.engine.authenticators(), stale, facts.now);
-            Refused { challenges, ..self.refused((&snapshot, &facts), &asked, &refusal) }
+            let refused = self.refused((&snapshot, &facts), &asked, &refusal);
+            // A caller whose provider is unavailable has nothing else to prove itself with.
+            let challenges = match refused.status {
+                StatusCode::UNAUTHORIZED => answer::challenges(self.engine.authenticators(), stale, facts.now),
+                _ => Vec::new(),
+            };
+            Refused { challenges, ..refused }
         })?;
         let (id, decision) = self.decide((&snapshot, &facts), &identity, self.told(head, &peer, asked)).await?;
         if decision.is_permit() { Ok((identity, decision)) } else { Err(Self::forbidden(id, &decision)) }
@@ -330,14 +337,14 @@ impl<A: Asks> Guard<A> {
         let about = About { action, resource, candidates: None };
         answer::write_refused(&mut text, id, snapshot.revision(), &about, refusal);
         let status = answer::status_of(refusal.reason.code(), StatusCode::FORBIDDEN);
-        Refused::decided(status, text, refusal.retry_after_seconds)
+        Refused::decided(status, text, answer::retry_after_of(status, refusal.retry_after_seconds))
     }
 
     fn forbidden(id: DecisionId<'_>, decision: &Decision) -> Refused {
         let mut text = Vec::new();
         answer::write(&mut text, id, decision);
         let status = answer::status_of(decision.code, StatusCode::FORBIDDEN);
-        Refused::decided(status, text, decision.retry_after_seconds)
+        Refused::decided(status, text, answer::retry_after_of(status, decision.retry_after_seconds))
     }
 }
 

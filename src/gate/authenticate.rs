@@ -99,6 +99,9 @@ pub enum Verdict {
     Refused(Refusal),
     /// It is not of this provider's form: the next one is asked.
     Passed,
+    /// Whom this provider asks is unavailable, and the configuration lets the next one decide (`on_error: pass`). Where none
+    /// does, this refusal is the answer: nobody can say that the credential is wrong.
+    Unavailable(Refusal),
 }
 
 /// What a provider remembers of a credential.
@@ -186,6 +189,12 @@ pub trait Authenticator: Send + Sync {
         Recalled::Unknown
     }
 
+    /// Why this provider passed on a credential that no other one knows either, where it can say something that helps: a
+    /// token's issuer is none of its own, say. The caller reads it, so it shows nothing secret.
+    fn why_not(&self, _presented: &Presented) -> Option<String> {
+        None
+    }
+
     /// Whether whoever it asks did not answer when it was last asked. Asks nobody.
     fn is_away(&self) -> bool {
         false
@@ -208,15 +217,21 @@ pub async fn authenticate(
     snapshot: &Arc<Snapshot>,
     now: Timestamp,
 ) -> Result<Arc<Identity>, Refusal> {
+    let mut unavailable = None;
     for provider in providers {
         match provider.authenticate(presented, snapshot, now).await {
             Verdict::Proved(identity) if is_on(&identity, now) => return Ok(identity),
             Verdict::Proved(_) => return Err(Refusal::new(RefusalReason::Expired, "the credential has expired")),
             Verdict::Refused(refusal) => return Err(refusal),
+            Verdict::Unavailable(refusal) => unavailable = unavailable.or(Some(refusal)),
             Verdict::Passed => {}
         }
     }
-    Err(Refusal::new(RefusalReason::NotRecognized, "no provider of this server knows such a credential"))
+    Err(unavailable.unwrap_or_else(|| {
+        let why = providers.iter().find_map(|provider| provider.why_not(presented));
+        let message = why.unwrap_or_else(|| "no provider of this server knows such a credential".to_owned());
+        Refusal::new(RefusalReason::NotRecognized, message)
+    }))
 }
 
 /// Whom `presented` proves, where the first of `providers` that knows its form has proved it lately; `None` where
@@ -243,7 +258,7 @@ fn is_on(identity: &Identity, now: Timestamp) -> bool {
 
 /// Whether an identity that asks this server from `peer` has one of `roles`, its own or through what it is in, and is not
 /// disabled. A narrowed key has none of them: what this server does is not on its lists. One that is bound to networks
-/// alone has them there.
+/// alone has them there. Somebody whom another's endpoint names has none either, whoever that is ([`AuthMethod`]).
 #[must_use]
 pub fn has_role(
     snapshot: &Snapshot,
@@ -252,7 +267,7 @@ pub fn has_role(
     peer: Option<IpAddr>,
     now: Timestamp,
 ) -> bool {
-    if !is_unbound(snapshot, identity, peer) {
+    if !is_unbound(snapshot, identity, peer) || !identity.method.gives_reserved_roles() {
         return false;
     }
     let Ok(who) = Who::find(snapshot, None, &identity.principal, Some(identity)) else { return false };

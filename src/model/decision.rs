@@ -55,6 +55,8 @@ pub enum DecisionCode {
     Permitted,
     /// The credential proves nobody.
     Unauthenticated,
+    /// The identity provider or the store that knows such credentials is unavailable, so nobody can say whether it is good.
+    ProviderUnavailable,
     /// The credential was revoked.
     CredentialRevoked,
     /// The credential has expired.
@@ -90,6 +92,7 @@ impl DecisionCode {
         match self {
             Self::Permitted => "permitted",
             Self::Unauthenticated => "unauthenticated",
+            Self::ProviderUnavailable => "provider_unavailable",
             Self::CredentialRevoked => "credential_revoked",
             Self::CredentialExpired => "credential_expired",
             Self::PrincipalDisabled => "principal_disabled",
@@ -201,6 +204,9 @@ impl Decision {
             (DecisionCode::Permitted, None) => out.write_str("permitted"),
             (DecisionCode::ForbiddenByRule, None) => out.write_str("forbidden by a rule"),
             (DecisionCode::Unauthenticated, _) => out.write_str("the credential proves nobody"),
+            (DecisionCode::ProviderUnavailable, _) => {
+                out.write_str("the provider that knows such credentials is unavailable; try again later")
+            }
             (DecisionCode::CredentialRevoked, _) => out.write_str("the credential was revoked"),
             (DecisionCode::CredentialExpired, _) => out.write_str("the credential has expired"),
             (DecisionCode::PrincipalDisabled, _) => {

@@ -68,6 +68,13 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
+    /// Whether whoever was proved so may have Tollgate's own roles, its own or those that the bundle gives. Somebody else's
+    /// endpoint may name anybody, also an administrator of this server, and only the operator may make one.
+    #[must_use]
+    pub const fn gives_reserved_roles(self) -> bool {
+        !matches!(self, Self::Delegated)
+    }
+
     /// The method of this text.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {

@@ -342,10 +342,14 @@ impl RefusalReason {
             Self::Revoked => DecisionCode::CredentialRevoked,
             Self::Expired | Self::Rotated => DecisionCode::CredentialExpired,
             Self::Disabled => DecisionCode::PrincipalDisabled,
+            Self::ProviderUnavailable => DecisionCode::ProviderUnavailable,
             _ => DecisionCode::Unauthenticated,
         }
     }
 }
+
+/// When to try again where a provider or a store is unavailable and nothing says how long that will take.
+pub const UNAVAILABLE_RETRY_SECONDS: u64 = 5;
 
 /// That a credential proves nobody, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -362,9 +366,10 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal that tells the caller `message`.
+    /// A refusal that tells the caller `message`. One because a provider is unavailable also says when to try again.
     pub fn new(reason: RefusalReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), about: None, retry_after_seconds: None }
+        let retry_after_seconds = (reason == RefusalReason::ProviderUnavailable).then_some(UNAVAILABLE_RETRY_SECONDS);
+        Self { reason, message: message.into(), about: None, retry_after_seconds }
     }
 
     /// The same, with what the log gets besides.

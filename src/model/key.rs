@@ -253,6 +253,8 @@ pub struct KeyDetails {
     pub roles: Box<[SmolStr]>,
     /// What becomes `context.metadata`.
     pub metadata: Box<[(SmolStr, SmolStr)]>,
+    /// What the token of its maker said of the owner beside the bundle.
+    pub inherited: Option<Box<Inherited>>,
     /// The team that pays for it.
     pub payer: Option<SmolStr>,
     /// What it is narrowed to.
@@ -261,6 +263,20 @@ pub struct KeyDetails {
     pub limits: Arc<[KeyLimit]>,
     /// Those as they were written, in JSON.
     pub limits_text: Option<Arc<str>>,
+}
+
+/// What a token said of whoever made a key for itself with it. The bundle does not say it of the owner, so the key keeps it:
+/// otherwise a rule that forbids something to a team would not hold for the keys of those who are in it by their tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inherited {
+    /// Teams, by id.
+    pub teams: Box<[SmolStr]>,
+    /// Orgs, by id.
+    pub orgs: Box<[SmolStr]>,
+    /// Roles, none of Tollgate's own.
+    pub roles: Box<[SmolStr]>,
+    /// Tags.
+    pub tags: Box<[SmolStr]>,
 }
 
 /// That a key was revoked.

@@ -24,10 +24,10 @@ pub use decision::{CandidateDecision, Decision, DecisionCode, Effect, Evaluation
 pub use facts::{AuthMethod, Budget, Facts, LimitFacts, Rate, Timestamp};
 pub use identity::{
     ADMINISTRATOR, AllowedPath, CredentialMark, GATEWAY, Identity, MONITOR, Narrowed, Network, RESERVED_ROLE_PREFIX,
-    Refusal, RefusalReason, Said, source_of,
+    Refusal, RefusalReason, Said, UNAVAILABLE_RETRY_SECONDS, source_of,
 };
 pub use key::{
-    KEY_PREFIX, KeyDetails, KeyHash, KeyRecord, KeyText, NotAKey, Pause, REFRESH_TOKEN_PREFIX, Revocation,
+    Inherited, KEY_PREFIX, KeyDetails, KeyHash, KeyRecord, KeyText, NotAKey, Pause, REFRESH_TOKEN_PREFIX, Revocation,
     bundle_key_hash, key_hash_text, key_id, key_text, parse_key_hash,
 };
 pub use limit::{Each, KeyLimit};

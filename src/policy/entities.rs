@@ -4,6 +4,7 @@
 //! record, and Cedar is handed the two or three entities that a condition reads, made when it is evaluated.
 
 mod cedar;
+mod emails;
 mod pattern;
 
 use std::collections::{HashMap, HashSet};
@@ -15,6 +16,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use smol_str::SmolStr;
 
+use emails::Emails;
 pub use pattern::{Pattern, Patterns};
 
 use super::index::number;
@@ -179,9 +181,11 @@ struct Layer {
     models: HashMap<SmolStr, Vec<EntityIndex>, RandomState>,
     /// Users and services by their `external_id`; `None` where several have the same.
     external: HashMap<(Kind, SmolStr), Option<EntityIndex>, RandomState>,
+    /// Users and services by their `email`, whatever the case of its ASCII letters.
+    emails: Emails,
 }
 
-/// Whom the bundle knows by an id of another directory.
+/// Whom the bundle knows by an id of another directory, or by an email address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum External {
     /// Nobody.
@@ -284,6 +288,7 @@ impl EntityStore {
                 all.external.entry((record.kind, id)).and_modify(|one| *one = None).or_insert(Some(index));
             }
         }
+        all.emails = Emails::of(&all.records, &self.hasher);
         Self { shared: Arc::new(all), own: Layer::default(), ..self }
     }
 
@@ -339,6 +344,13 @@ impl EntityStore {
             Some(Some(index)) => External::One(*index),
             Some(None) => External::Several,
         }
+    }
+
+    /// Whom files declare with this `email`. The case of ASCII letters does not matter, and that of no others is folded: a
+    /// letter that only looks like another must not make somebody the owner of another's address.
+    #[must_use]
+    pub fn by_email(&self, kind: Kind, email: &str) -> External {
+        self.shared.emails.find((&self.shared.records, &self.hasher), kind, email)
     }
 
     /// The number of what is in this position of its own.

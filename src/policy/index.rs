@@ -17,6 +17,7 @@ pub use scopes::{Key, KeyIndex, ScopeIndex, Scopes};
 pub(super) use self::scopes::ANY;
 use super::entities::{EntityIndex, EntityStore, Kind, Patterns, Subject};
 use super::parallel;
+use crate::model::RESERVED_ROLE_PREFIX;
 
 /// A rule, by its number in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +29,15 @@ impl RuleIndex {
     pub const fn position(self) -> usize {
         self.0 as usize
     }
+}
+
+/// Which roles of an entity count for a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RoleKeys {
+    /// All of them.
+    All,
+    /// All but Tollgate's own.
+    Unreserved,
 }
 
 /// A count as the tables have it.
@@ -322,10 +332,14 @@ impl Used {
         keys.push(ANY);
         keys.extend(self.kinds.get(usize::from(kind.0)).copied().flatten());
         let mut inherits = true;
+        let roles = match subject {
+            Subject::Proved(proved) if !proved.identity.method.gives_reserved_roles() => RoleKeys::Unreserved,
+            _ => RoleKeys::All,
+        };
         if let Subject::Known(index) = subject {
             keys.extend(scopes.inside(*index));
             keys.extend(self.equal.get(index));
-            self.collect_labels(store, *index, keys);
+            self.collect_labels(store, *index, roles, keys);
             // What a JSON file says of an entity's tags is all that Cedar sees of them.
             inherits = store.record(*index).details.as_ref().is_none_or(|details| details.native.is_none());
         }
@@ -342,7 +356,7 @@ impl Used {
             if let Some(own) = proved.own {
                 keys.extend(scopes.inside(own));
                 keys.extend(self.equal.get(&own));
-                self.collect_labels(store, own, keys);
+                self.collect_labels(store, own, roles, keys);
             }
             let said = &proved.identity.said;
             keys.extend(said.tags.iter().filter_map(|tag| self.tags.get(tag)));
@@ -352,7 +366,7 @@ impl Used {
         for one in above.iter() {
             keys.extend(scopes.inside(*one));
             if inherits {
-                self.collect_labels(store, *one, keys);
+                self.collect_labels(store, *one, roles, keys);
             }
         }
         if kind == Kind::MODEL {
@@ -384,13 +398,15 @@ impl Used {
         keys.truncate(kept);
     }
 
-    fn collect_labels(&self, store: &EntityStore, index: EntityIndex, keys: &mut Vec<KeyIndex>) {
+    fn collect_labels(&self, store: &EntityStore, index: EntityIndex, which: RoleKeys, keys: &mut Vec<KeyIndex>) {
         if self.tags.is_empty() && self.roles.is_empty() {
             return;
         }
         let record = store.record(index);
         keys.extend(record.tags().iter().filter_map(|tag| self.tags.get(tag)));
-        keys.extend(record.roles().iter().filter_map(|role| self.roles.get(role)));
+        let roles =
+            record.roles().iter().filter(|role| which == RoleKeys::All || !role.starts_with(RESERVED_ROLE_PREFIX));
+        keys.extend(roles.filter_map(|role| self.roles.get(role)));
     }
 }
 

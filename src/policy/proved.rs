@@ -53,10 +53,11 @@ impl std::fmt::Debug for RecentlyProved {
 }
 
 impl Snapshot {
-    /// The principal of a credential that says more of it than the bundle does; `None` where the bundle says it all.
+    /// The principal of a credential that says more of it than the bundle does, or may not have all that the bundle gives;
+    /// `None` where the bundle says it all.
     #[must_use]
     pub fn proved(&self, identity: &Arc<Identity>) -> Option<Arc<Proved>> {
-        if identity.owner.is_none() && identity.said == Said::default() {
+        if identity.owner.is_none() && identity.said == Said::default() && identity.method.gives_reserved_roles() {
             return None;
         }
         let (remembered, hash) = self.recently_proved.of(identity);

@@ -307,6 +307,15 @@ impl Snapshot {
         models.map(|(_, record)| &record.id)
     }
 
+    /// The users and services that files declare, with what identity providers are linked by.
+    pub(crate) fn people(&self) -> impl Iterator<Item = (EntityUid, &Extras)> {
+        let people = self
+            .store
+            .iter()
+            .filter(|(_, record)| record.declared && matches!(record.kind, Kind::USER | Kind::SERVICE));
+        people.filter_map(|(index, record)| Some((self.store.uid(index), &record.details.as_ref()?.extras)))
+    }
+
     /// Whether the bundle declares this entity.
     #[must_use]
     pub fn declares(&self, uid: &EntityUid) -> bool {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::support::{Answer, Client, Server, Setup, secret};
 
+const GATEWAY: &str = "gateway-token-0123456789abcdef-0123";
 const KEY: &str = "somebody-elses-key-0123456789";
 
 /// An endpoint that answers what it is told, and keeps what it was asked.
@@ -126,7 +127,8 @@ fn a_yes_says_who_asks_and_is_remembered_for_that_credential_alone() {
     assert_eq!(endpoint.asked().len(), 5);
 }
 
-/// What is no plain yes proves nobody.
+/// What is no plain yes proves nobody. A no of the endpoint is one about the credential; where the endpoint is away, or
+/// answers what nobody can read, nobody can say.
 #[test]
 fn everything_but_a_plain_yes_refuses() {
     let huge = format!("{{\"principal\": \"alice\", \"x\": \"{}\"}}", "x".repeat(70_000));
@@ -176,6 +178,13 @@ fn everything_but_a_plain_yes_refuses() {
         ("an endless body", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\nendless".to_vec()),
         ("silence", Vec::new()),
     ];
+    let noes = [
+        "401",
+        "403",
+        "a bare 200 where nobody is configured",
+        "an object without a principal",
+        "a principal that is null",
+    ];
     let count = cases.len();
     let answers: Vec<Vec<u8>> = cases.iter().map(|(_, answer)| answer.clone()).collect();
     let endpoint = Endpoint::start(move |body| {
@@ -185,12 +194,8 @@ fn everything_but_a_plain_yes_refuses() {
     let server = endpoint.server(", timeout_ms: 5000");
     for (number, (what, _)) in cases.iter().enumerate() {
         let answer = ask(&mut server.connect(), &format!("secret-of-case-{number}"));
-        assert_eq!(
-            (answer.status, answer.json()["code"].as_str()),
-            (200, Some("unauthenticated")),
-            "{what}: {}",
-            answer.body
-        );
+        let code = if noes.contains(what) { "unauthenticated" } else { "provider_unavailable" };
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (200, Some(code)), "{what}: {}", answer.body);
         assert!(answer.json()["principal"].is_null(), "{what}");
     }
     assert!(count >= 15);
@@ -236,7 +241,109 @@ fn a_bare_yes_proves_whom_the_configuration_names_and_an_endpoint_that_is_away_m
     let server = Setup::new().config(&config).start();
     assert_eq!(ask(&mut server.connect(), KEY).json()["principal"]["id"], "alice");
     let server = Setup::new().config(&config.replace("on_error: pass, ", "")).start();
-    assert_eq!(ask(&mut server.connect(), KEY).json()["code"], "unauthenticated");
+    assert_eq!(ask(&mut server.connect(), KEY).json()["code"], "provider_unavailable");
+}
+
+/// An endpoint names whomever it likes. The roles of this server are the operator's to give, to people who prove themselves
+/// to this server: it gives them by no attribute, and by no name of somebody who has them.
+#[test]
+fn whomever_an_endpoint_names_has_no_role_of_tollgates_own() {
+    let bundle = r#"
+teams: [{ id: admins }]
+users: [{ id: root, roles: ["tollgate:administrator", dev] }, { id: ann, team: admins, roles: ["tollgate:monitor"] }]
+services: [{ id: gateway, roles: ["tollgate:gateway"] }]
+authz_rules:
+  - { id: any, users: "*", models: [m/any] }
+  - { id: any-service, services: "*", models: [m/any] }
+  - { id: dev, roles: [dev], models: [m/dev] }
+  - { id: staff, teams: [admins], models: [m/staff] }
+  - { id: ours, roles: ["tollgate:administrator", "tollgate:gateway"], models: [m/ours] }
+  - { id: condition, users: "*", models: [m/condition], when: 'principal.roles.contains("tollgate:administrator")' }
+"#;
+    let names = [
+        r#"{"principal": "root"}"#,
+        r#"{"principal": "User::\"root\"", "attributes": {"roles": ["tollgate:administrator"]}}"#,
+        r#"{"principal": "ann"}"#,
+        r#"{"principal": "zoe", "attributes": {"teams": ["admins"]}}"#,
+        r#"{"principal": "Service::\"gateway\"", "attributes": {"tags": ["x"]}}"#,
+    ];
+    let endpoint = Endpoint::start(move |body| {
+        let key = body["api_key"].as_str().unwrap();
+        match key.strip_prefix("secret-of-one-named-").and_then(|number| number.parse::<usize>().ok()) {
+            Some(number) => yes(names[number]),
+            None => yes(r#"{"principal": "Service::\"tollgate:administrator\""}"#),
+        }
+    });
+    let config = format!(
+        "identity:
+  failures: {{ enabled: false }}
+  loopback: closed
+  providers:
+    - keys: {{ unknown_owners: allow }}
+    - static: {{ tokens: [{{ token: {GATEWAY}, principal: 'Service::\"asks\"', roles: ['tollgate:gateway'] }}] }}
+    - delegated: {{ url: 'http://{}/validate' }}
+",
+        endpoint.address
+    );
+    secret(GATEWAY);
+    let server = Setup::without_files().file("bundle.yaml", bundle).config(&config).start();
+    let mut client = server.connect();
+    let gateway = format!("Authorization: Bearer {GATEWAY}");
+    let json = "Content-Type: application/json";
+    for number in 0..names.len() {
+        let key = secret(format!("secret-of-one-named-{number}"));
+        let mut code = |model: &str| {
+            let question = serde_json::json!({"credential": {"bearer": key}, "action": "chat", "resource": format!("Model::\"{model}\"")});
+            client.request("POST", "/is_authorized", &[&gateway, json], question.to_string().as_bytes()).json()["code"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        let has = |yes: bool| if yes { "permitted" } else { "no_rule_permits" };
+        assert_eq!(code("m/any"), "permitted", "{}", names[number]);
+        assert_eq!(code("m/dev"), has(number <= 1), "a role of the company's stays: {}", names[number]);
+        assert_eq!(code("m/staff"), has(number == 2 || number == 3), "{}", names[number]);
+        for ours in ["m/ours", "m/condition"] {
+            assert_eq!(code(ours), "no_rule_permits", "{ours}: {}", names[number]);
+        }
+        // As a caller of the server itself.
+        let own = format!("Authorization: Bearer {key}");
+        for (method, path) in [("GET", "/metrics"), ("GET", "/bundle"), ("POST", "/bundle/reload")] {
+            let answer = client.request(method, path, &[&own], b"");
+            assert_eq!(answer.status, 403, "{path}: {} {}", names[number], answer.body);
+        }
+        // Nor by a key of the one whom the endpoint names.
+        let made = client.request("POST", "/v1/keys", &[&own, json], b"{}");
+        assert_eq!(
+            made.status == 201,
+            number == 3,
+            "zoe alone has none of these roles: {}: {}",
+            names[number],
+            made.body
+        );
+        if number == 3 {
+            secret(made.json()["key"].as_str().unwrap());
+        }
+        let made = client.request("POST", "/v1/keys", &[&own, json], br#"{"owner": "User::\"root\""}"#);
+        assert_eq!(made.status, 403, "{}: {}", names[number], made.body);
+    }
+    // Nobody is one of Tollgate's own.
+    let question =
+        r#"{"credential": {"bearer": "secret-of-no-number"}, "action": "chat", "resource": "Model::\"m/any\""}"#;
+    let answer = client.request("POST", "/is_authorized", &[&gateway, json], question.as_bytes()).json();
+    assert_eq!(answer["code"], "unauthenticated", "{answer}");
+}
+
+/// What names nothing among the attributes is none, and locks nobody out.
+#[test]
+fn an_attribute_that_can_name_nothing_is_none() {
+    let long = "x".repeat(2000);
+    let yes_to = format!(
+        r#"{{"principal": "zoe", "attributes": {{"teams": ["research", "", "PS\u200bEmeriti", "{long}"], "roles": "", "tags": [""]}}}}"#
+    );
+    let endpoint = Endpoint::start(move |_| yes(&yes_to));
+    let server = endpoint.server("");
+    assert_eq!(ask(&mut server.connect(), KEY).json()["decision"], "permit");
 }
 
 /// Only an answer that says nothing says yes without a name.

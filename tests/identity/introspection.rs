@@ -117,3 +117,93 @@ fn what_a_token_proves_ends_with_the_token_and_not_with_what_is_remembered() {
         }
     }
 }
+
+/// Only JSON is an answer of the endpoint: what stands before it may answer 200 with a page of its own.
+#[test]
+fn an_answer_that_is_not_json_says_nothing_of_the_token() {
+    for (kind, code) in [
+        ("application/json", "permitted"),
+        ("Application/JSON; charset=utf-8", "permitted"),
+        ("text/html", "provider_unavailable"),
+        ("text/plain", "provider_unavailable"),
+        ("application/jsonp", "provider_unavailable"),
+        ("application/token-introspection+jwt", "provider_unavailable"),
+    ] {
+        let issuer = FakeIssuer::start_as(kind, active);
+        let server = server(&issuer, ", claims: { user: username }");
+        assert_eq!(ask(&mut server.connect(), "opaque-token-of-a-kind")["code"], code, "{kind}");
+    }
+}
+
+/// A refresh token and an ID token are active too, and are for others. Servers say so in members of their own.
+#[test]
+fn a_token_of_another_kind_is_no_access_token() {
+    let kinds = [
+        (json!({}), true),
+        (json!({"token_type": "Bearer"}), true),
+        (json!({"token_type": "bearer", "typ": "Bearer"}), true),
+        (json!({"token_type": "DPoP"}), true),
+        (json!({"token_type": "access_token"}), true),
+        (json!({"token_type": "Bearer", "token_use": "access_token"}), true),
+        (json!({"typ": "at+jwt", "token_type": null}), true),
+        (json!({"token_type": "refresh_token"}), false),
+        (json!({"token_type": "Bearer", "typ": "Refresh"}), false),
+        (json!({"typ": "Offline"}), false),
+        (json!({"typ": "ID"}), false),
+        (json!({"token_type": "id_token"}), false),
+        (json!({"token_type": "Bearer", "token_use": "refresh_token"}), false),
+        (json!({"token_use": "id"}), false),
+        (json!({"token_type": "N_A"}), false),
+        (json!({"token_type": ["Bearer"]}), false),
+        (json!({"token_type": ""}), false),
+    ];
+    let answers = kinds.clone();
+    let issuer = FakeIssuer::start(move |asked, _| {
+        let number: usize = asked.form("token").unwrap().rsplit('-').next().unwrap().parse().unwrap();
+        let mut answer = json!({"active": true, "username": "alice", "sub": "u-1"});
+        answer.as_object_mut().unwrap().extend(answers[number].0.as_object().unwrap().clone());
+        (200, answer)
+    });
+    let server = server(&issuer, ", claims: { user: username }");
+    for (number, (kind, is_taken)) in kinds.iter().enumerate() {
+        let told = ask(&mut server.connect(), &format!("opaque-token-of-kind-{number}"));
+        let code = if *is_taken { "permitted" } else { "unauthenticated" };
+        assert_eq!(told["code"], code, "{kind}: {told}");
+        if !is_taken {
+            let message = told["message"].as_str().unwrap();
+            assert!(message.contains("no access token") && message.contains("`t"), "{message}");
+        }
+    }
+}
+
+/// The end of a token may have a fraction here too, and messages name the claim and both issuers.
+#[test]
+fn what_an_endpoint_says_is_read_as_what_a_token_says() {
+    let at = now();
+    let answers = [
+        (json!({"exp": at as f64 + 600.5}), "permitted", ""),
+        (json!({"exp": at as f64 - 0.5}), "credential_expired", "`exp`"),
+        (json!({"nbf": at as f64 + 600.5}), "unauthenticated", "`nbf`"),
+        (json!({"exp": "soon"}), "unauthenticated", "`exp`"),
+        (json!({"iss": "https://idp/"}), "unauthenticated", "`https://idp/`, and not `https://idp`"),
+        (json!({"aud": "another"}), "permitted", ""),
+        (json!({"hd": "evil.example"}), "unauthenticated", "`hd`"),
+    ];
+    let said = answers.clone();
+    let issuer = FakeIssuer::start(move |asked, _| {
+        let number: usize = asked.form("token").unwrap().rsplit('-').next().unwrap().parse().unwrap();
+        let mut answer = json!({"active": true, "username": "alice", "sub": "u-1", "hd": "acme.example"});
+        answer.as_object_mut().unwrap().extend(said[number].0.as_object().unwrap().clone());
+        (200, answer)
+    });
+    let server = server(&issuer, ", claims: { user: username }, require: { hd: '*.example' }");
+    for (number, (said, code, told)) in answers.iter().enumerate().take(6) {
+        let answer = ask(&mut server.connect(), &format!("opaque-token-number-{number}"));
+        assert_eq!(answer["code"], *code, "{said}: {answer}");
+        assert!(answer["message"].as_str().unwrap().contains(told), "{said}: {answer}");
+    }
+    let server = self::server(&issuer, ", claims: { user: username }, require: { hd: acme.example }");
+    assert_eq!(ask(&mut server.connect(), "opaque-token-number-0")["code"], "permitted");
+    let answer = ask(&mut server.connect(), "opaque-token-number-6");
+    assert!(answer["message"].as_str().unwrap().contains("`hd`"), "{answer}");
+}

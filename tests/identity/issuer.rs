@@ -33,6 +33,14 @@ pub struct FakeIssuer {
 impl FakeIssuer {
     /// Answers each request with `answers`, which is also told how many came before on the same path.
     pub fn start(answers: impl Fn(&Asked, usize) -> (u16, Value) + Send + Sync + 'static) -> Self {
+        Self::start_as("application/json", answers)
+    }
+
+    /// The same, whose answers are of another content type.
+    pub fn start_as(
+        kind: &'static str,
+        answers: impl Fn(&Asked, usize) -> (u16, Value) + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
@@ -40,7 +48,7 @@ impl FakeIssuer {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (noted, answers, name) = (Arc::clone(&noted), Arc::clone(&answers), name.clone());
-                std::thread::spawn(move || serve(stream, &noted, &*answers, &name));
+                std::thread::spawn(move || serve(stream, &noted, &*answers, (&name, kind)));
             }
         });
         Self { url, asked }
@@ -51,7 +59,7 @@ impl FakeIssuer {
     }
 }
 
-fn serve(stream: TcpStream, noted: &Mutex<Vec<Asked>>, answers: &Answers, name: &str) {
+fn serve(stream: TcpStream, noted: &Mutex<Vec<Asked>>, answers: &Answers, (name, kind): (&str, &str)) {
     let mut stream = BufReader::new(stream);
     while let Some(asked) = read(&mut stream) {
         let before = {
@@ -71,7 +79,7 @@ fn serve(stream: TcpStream, noted: &Mutex<Vec<Asked>>, answers: &Answers, name: 
             _ => answers(&asked, before),
         };
         let body = body.to_string();
-        let mut text = format!("HTTP/1.1 {status} x\r\nContent-Type: application/json\r\n");
+        let mut text = format!("HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\n");
         let _ = write!(text, "Content-Length: {}\r\n\r\n{body}", body.len());
         if stream.get_mut().write_all(text.as_bytes()).is_err() {
             return;

@@ -222,6 +222,28 @@ fn a_caller_that_guesses_is_told_when_to_come_back() {
     assert!(seconds.is_some_and(|seconds| (1..=3_600).contains(&seconds)), "{told:?}");
 }
 
+/// A provider that is away is no reason to send a caller to a sign-in: it is to come back.
+#[test]
+fn a_provider_that_is_away_is_a_503() {
+    use tollgate::gate::{Authenticator, Later, Presented, Verdict};
+    use tollgate::model::{Refusal, RefusalReason, Timestamp};
+    struct Away;
+    impl Authenticator for Away {
+        fn name(&self) -> &'static str {
+            "away"
+        }
+
+        fn authenticate(&self, _: &Presented, _: &Arc<tollgate::Snapshot>, _: Timestamp) -> Later<Verdict> {
+            Later::ready(Verdict::Refused(Refusal::new(RefusalReason::ProviderUnavailable, "it is away")))
+        }
+    }
+    let bundle = Bundle::new(vec![SourceFile::new("rules.yaml", RULES.as_bytes()).unwrap()]);
+    let app = App::new(Engine::builder().bundle(bundle).authenticator(Arc::new(Away)).build().unwrap());
+    let (status, body, headers) = app.post("/good", &[("authorization", "Bearer somebody")]);
+    assert_eq!((status, code(&body).as_str()), (503, "provider_unavailable"));
+    assert!(headers.get("retry-after").is_some() && headers.get("www-authenticate").is_none(), "{headers:?}");
+}
+
 #[test]
 fn before_a_bundle_nothing_gets_by() {
     let directory = tempfile::TempDir::new().unwrap();

@@ -277,3 +277,66 @@ fn every_command_that_asks_a_server_takes_the_same_credentials() {
         assert_eq!(code, Some(1), "the environment goes before the session: {command:?}");
     }
 }
+
+/// A server that does not take an issuer's tokens is told before a session is kept that would never be of use.
+#[test]
+fn a_server_that_does_not_take_the_issuer_is_no_place_to_sign_in() {
+    let signer = crate::tokens::Signer::p256("one");
+    let keys: Value = serde_json::from_str(&crate::tokens::set([&signer])).unwrap();
+    let name = std::sync::Arc::new(std::sync::OnceLock::<String>::new());
+    let known = std::sync::Arc::clone(&name);
+    let issuer = FakeIssuer::start(move |asked: &Asked, _| match asked.path.as_str() {
+        "/keys" => (200, keys.clone()),
+        "/device" => (200, json!({ "device_code": "d", "user_code": "u", "verification_uri": "v", "interval": 1 })),
+        _ => {
+            let now = crate::tokens::now();
+            let claims =
+                json!({"iss": known.get().unwrap(), "aud": "tollgate", "sub": "alice", "iat": now, "exp": now + 600});
+            (200, json!({ "access_token": signer.token(&claims), "token_type": "bearer", "expires_in": 600 }))
+        }
+    });
+    name.set(issuer.url.clone()).unwrap();
+    let serve = |loopback: &str, issuer: &str, keys: &str| {
+        let config = format!(
+            "identity:\n  loopback: {loopback}\n  providers:\n    - jwt: {{ issuers: [{{ issuer: '{issuer}', audiences: [tollgate], \
+             jwks_url: '{keys}/keys', claims: {{ user: sub }} }}] }}\n"
+        );
+        let server = Setup::new().config(&config).start();
+        server.until("the keys are read", |server| server.log().contains("in use"));
+        server
+    };
+    let login = |home: &Home, url: &str| home.run(&["login", "--issuer", &issuer.url, "--server", url]);
+    for loopback in ["open", "closed"] {
+        let other = serve(loopback, "https://idp.example", &issuer.url);
+        let (home, url) = (Home::new(), format!("http://{}", other.address));
+        let (code, _, err) = login(&home, &url);
+        assert!(
+            code == Some(1) && err.contains("does not take this sign-in") && !err.contains("signed in at"),
+            "{err}"
+        );
+        assert!(err.contains(&issuer.url) && err.contains("https://idp.example"), "it names both issuers: {err}");
+        assert_eq!(home.run(&["token", "--server", &url]).0, Some(1), "no session is kept");
+        let takes = serve(loopback, &issuer.url, &issuer.url);
+        let (home, url) = (Home::new(), format!("http://{}", takes.address));
+        let (code, _, err) = login(&home, &url);
+        assert!(code == Some(0) && err.contains("signed in at") && !err.contains("warning"), "{err}");
+    }
+    // One without any such provider.
+    let none = Setup::new().config("identity: { providers: [{ keys: { first_key: none } }] }\n").start();
+    let (code, _, err) = login(&Home::new(), &format!("http://{}", none.address));
+    assert!(code == Some(1) && err.contains("does not take this sign-in"), "{err}");
+    // One that hands out no tokens for keys.
+    let none = Setup::new()
+        .config("identity: { tokens: { enabled: false }, providers: [{ keys: { first_key: none } }] }\n")
+        .start();
+    let home = Home::new();
+    let key = home.0.path().join("key");
+    std::fs::write(&key, "tg_key_0123456789").unwrap();
+    let (key, url) = (key.display().to_string(), format!("http://{}", none.address));
+    let (code, _, err) = home.run(&["login", "--api-key-file", &key, "--server", &url]);
+    assert!(code == Some(1) && err.contains("hands out no tokens") && !home.file().exists(), "{err}");
+    // Who cannot be asked may take it later, which is said.
+    let home = Home::new();
+    let (code, _, err) = login(&home, "http://127.0.0.1:1");
+    assert!(code == Some(0) && err.contains("nobody has checked"), "{err}");
+}

@@ -19,13 +19,15 @@ users:
   - { id: twin, external_id: "https://idp.example.com|u-3" }
   - { id: other-twin, external_id: "https://idp.example.com|u-3" }
   - { id: elsewhere, external_id: "https://other.example.com|u-4" }
+  - { id: carol, external_id: "auth0|5f7c" }
+  - { id: dave, email: Dave@Example.com }
 services: [{ id: ci, external_id: "https://idp.example.com|repo:acme/app" }]
 authz_rules: [{ id: all, teams: [research], models: "*" }]
 "#;
 
 fn snapshot() -> Arc<Snapshot> {
     let file = SourceFile::new("bundle.yaml", BUNDLE.as_bytes()).unwrap();
-    Loader::new(false).load(&Bundle::new(vec![file])).unwrap().snapshot
+    Loader::new(false).admin_policies(true).load(&Bundle::new(vec![file])).unwrap().snapshot
 }
 
 /// The mapping that the configuration of an issuer makes.
@@ -65,6 +67,7 @@ fn shown(identity: &Identity, what: &str) -> String {
         "teams" => list(&said.teams),
         "orgs" => list(&said.orgs),
         "roles" => list(&said.roles),
+        "team_roles" => list(&said.team_roles),
         "tags" => list(&said.tags),
         "email" => said.email.clone().unwrap_or_default().to_string(),
         "metadata" => {
@@ -196,6 +199,134 @@ fn claims_mean_what_the_configuration_says() {
             "principal",
             "User::\"bob\"",
         ),
+        (
+            "the bundle's external_id before a claim that names an id",
+            "claims: { user: name }",
+            "u-1",
+            json!({"name": "bob"}),
+            "principal",
+            "User::\"alice\"",
+        ),
+        (
+            "an id with the separator, of the directory",
+            "directory: true",
+            "auth0|5f7c",
+            json!({}),
+            "principal",
+            "User::\"carol\"",
+        ),
+        (
+            "the same where there is no directory",
+            "",
+            "auth0|5f7c",
+            json!({}),
+            "principal",
+            "User::\"https://idp.example.com|auth0|5f7c\"",
+        ),
+        (
+            "the directory has no id of another issuer",
+            "directory: true",
+            "https://other.example.com|u-4",
+            json!({}),
+            "principal",
+            "User::\"https://idp.example.com|https://other.example.com|u-4\"",
+        ),
+        (
+            "an address in other letters, verified",
+            "link: [external_id, email]",
+            "u-9",
+            json!({"email": "dave@example.COM", "email_verified": true}),
+            "principal",
+            "User::\"dave\"",
+        ),
+        (
+            "another claim taken for the address is not what is verified",
+            "link: [external_id, email], claims: { email: upn }",
+            "u-9",
+            json!({"upn": "dave@example.com", "email_verified": true}),
+            "principal",
+            "User::\"https://idp.example.com|u-9\"",
+        ),
+        (
+            "unless the operator vouches for it",
+            "link: [external_id, email], email_verified: assumed, claims: { email: upn }",
+            "u-9",
+            json!({"upn": "dave@example.com"}),
+            "principal",
+            "User::\"dave\"",
+        ),
+        (
+            "an address beside its own email_verified",
+            "link: [external_id, email], claims: { email: profile.email }",
+            "u-9",
+            json!({"profile": {"email": "dave@example.com", "email_verified": true}}),
+            "principal",
+            "User::\"dave\"",
+        ),
+        (
+            "an address beside another's email_verified",
+            "link: [external_id, email], claims: { email: profile.email }",
+            "u-9",
+            json!({"profile": {"email": "dave@example.com"}, "email_verified": true}),
+            "principal",
+            "User::\"https://idp.example.com|u-9\"",
+        ),
+        (
+            "a fixed address is nobody's",
+            "link: [external_id, email], email_verified: assumed, claims: { email: { value: dave@example.com } }",
+            "u-9",
+            json!({}),
+            "principal",
+            "User::\"https://idp.example.com|u-9\"",
+        ),
+        (
+            "folded",
+            "claims: { user: { claim: email, fold: lower } }",
+            "u-9",
+            json!({"email": "Alice@EXAMPLE.com"}),
+            "principal",
+            "User::\"alice@example.com\"",
+        ),
+        (
+            "what only looks like a letter is not folded",
+            "claims: { user: { claim: name, fold: lower } }",
+            "u-9",
+            json!({"name": "\u{212a}ATE"}),
+            "principal",
+            "User::\"\u{212a}ate\"",
+        ),
+        (
+            "a blank id is none",
+            "claims: { user: [name, email] }",
+            "u-9",
+            json!({"name": "", "email": "bob"}),
+            "principal",
+            "User::\"bob\"",
+        ),
+        (
+            "an id of Tollgate's own",
+            "claims: { user: name }",
+            "u-9",
+            json!({"name": "tollgate:administrator"}),
+            "principal",
+            "untrusted",
+        ),
+        (
+            "a service by how a claim ends",
+            "service_when: { name: '*@services.example' }, claims: { service: azp }",
+            "u-9",
+            json!({"name": "ci@services.example", "azp": "ci"}),
+            "principal",
+            "Service::\"ci\"",
+        ),
+        (
+            "nobody can tell whether it is a service",
+            "service_when: { groups: services }, claims: { service: azp }",
+            "u-9",
+            json!({"hasgroups": true, "azp": "ci"}),
+            "principal",
+            "malformed",
+        ),
         // What it is in.
         (
             "nested",
@@ -301,6 +432,113 @@ fn claims_mean_what_the_configuration_says() {
             "teams",
             "malformed",
         ),
+        (
+            "more groups than a token has",
+            "claims: { teams: groups }",
+            "u",
+            json!({"hasgroups": true}),
+            "teams",
+            "malformed",
+        ),
+        ("the same as a text", "claims: { teams: groups }", "u", json!({"hasgroups": "true"}), "teams", "malformed"),
+        ("and in capitals", "claims: { teams: groups }", "u", json!({"hasgroups": "True"}), "teams", "malformed"),
+        (
+            "also beside some",
+            "claims: { teams: groups }",
+            "u",
+            json!({"hasgroups": true, "groups": ["a"]}),
+            "teams",
+            "malformed",
+        ),
+        (
+            "also beside null",
+            "claims: { teams: groups }",
+            "u",
+            json!({"hasgroups": true, "groups": null}),
+            "teams",
+            "malformed",
+        ),
+        (
+            "also where another claim would count instead",
+            "claims: { teams: [groups, { value: research }] }",
+            "u",
+            json!({"hasgroups": true}),
+            "teams",
+            "malformed",
+        ),
+        ("as roles", "claims: { roles: groups }", "u", json!({"hasgroups": true}), "roles", "malformed"),
+        ("as tags", "claims: { tags: groups }", "u", json!({"_claim_names": {"groups": "s"}}), "tags", "malformed"),
+        (
+            "no more than those",
+            "claims: { teams: groups }",
+            "u",
+            json!({"hasgroups": false, "groups": ["a"]}),
+            "teams",
+            "a",
+        ),
+        (
+            "where no groups are looked at",
+            "claims: { teams: roles }",
+            "u",
+            json!({"hasgroups": true, "roles": ["a"]}),
+            "teams",
+            "a",
+        ),
+        (
+            "other claims that are left out",
+            "claims: { teams: groups }",
+            "u",
+            json!({"_claim_names": {"address": "s"}, "groups": ["a"]}),
+            "teams",
+            "a",
+        ),
+        // What can name nothing is no group.
+        ("a blank text", "claims: { teams: groups }", "u", json!({"groups": ""}), "teams", ""),
+        ("a blank one among them", "claims: { teams: groups }", "u", json!({"groups": ["", "a"]}), "teams", "a"),
+        (
+            "a zero-width character",
+            "claims: { teams: groups }",
+            "u",
+            json!({"groups": ["b\u{200b}", "a"]}),
+            "teams",
+            "a",
+        ),
+        ("a line break", "claims: { roles: groups }", "u", json!({"groups": ["b\nc", "a"]}), "roles", "a"),
+        ("a long one", "claims: { tags: groups }", "u", json!({"groups": ["b".repeat(1025), "a"]}), "tags", "a"),
+        (
+            "nothing but a prefix",
+            "claims: { teams: { claim: g, strip_prefix: 'llm-' } }",
+            "u",
+            json!({"g": ["llm-", "llm-a"]}),
+            "teams",
+            "a",
+        ),
+        (
+            "a thousand of these beside one that counts",
+            "claims: { teams: g }",
+            "u",
+            json!({"g": (0..1500).map(|n| format!("\u{200b}{n}")).chain(["a".to_owned()]).collect::<Vec<_>>()}),
+            "teams",
+            "a",
+        ),
+        ("a blank address", "", "u", json!({"email": ""}), "email", ""),
+        ("an address that can be nobody's", "", "u", json!({"email": "a\u{200b}@example.com"}), "email", ""),
+        (
+            "folded before anything else",
+            "claims: { teams: { claim: g, fold: lower, strip_prefix: 'llm-' } }",
+            "u",
+            json!({"g": ["LLM-Research", "llm-research"]}),
+            "teams",
+            "research",
+        ),
+        (
+            "roles in teams",
+            "claims: { team_roles: { claim: g, map: { 8f-1: 'research:admin', 8f-2: research } } }",
+            "u",
+            json!({"g": ["8f-1", "8f-2", "8f-3"]}),
+            "team_roles",
+            "research:admin",
+        ),
         // A role of ours comes from no token.
         (
             "a reserved role",
@@ -393,6 +631,19 @@ fn what_cannot_be_meant_is_no_configuration() {
         ("claims: { teams: { claim: g, value: x } }", "`value` alone"),
         ("principal: service, service_when: { a: b }", "do not go together"),
         ("require: { a: '*' }", "wants a value"),
+        ("require: { a: '**' }", "means nothing"),
+        ("require: { a: 'x*y' }", "means nothing"),
+        ("require: { a: '*x*' }", "means nothing"),
+        ("service_when: { a: 'a*b*' }", "means nothing"),
+        ("link: [email]", "in this order"),
+        ("link: [email, external_id]", "in this order"),
+        ("link: []", "in this order"),
+        ("link: [name]", "external_id"),
+        ("email_verified: assumed", "is for `link: [external_id, email]`"),
+        ("link: [external_id], email_verified: assumed", "is for `link: [external_id, email]`"),
+        ("email_verified: true", "expected `claimed` or `assumed`"),
+        ("claims: { user: { claim: a, fold: upper } }", "expected `lower`"),
+        ("claims: { user: { value: a, fold: lower } }", "`value` alone"),
         ("leeway_seconds: 31", "at most"),
         ("algorithms: [none]", "none that is taken"),
         ("secret_file: x", "one of the three"),
@@ -401,4 +652,55 @@ fn what_cannot_be_meant_is_no_configuration() {
         let error = mapping(yaml).expect_err(yaml);
         assert!(error.contains(told), "{yaml}: {error}");
     }
+}
+
+/// What is required of a claim may say how it begins or how it ends.
+#[test]
+fn a_star_stands_for_the_rest_of_a_value() {
+    use tollgate::edge::identity::claims::{ClaimPath, Wanted};
+    for (wanted, said, holds) in [
+        ("repo:acme/*", "repo:acme/app", true),
+        ("repo:acme/*", "repo:acme/", false),
+        ("repo:acme/*", "repo:acme-evil/app", false),
+        ("*@acme.example", "alice@acme.example", true),
+        ("*@acme.example", "@acme.example", false),
+        ("*@acme.example", "alice@acme.example.evil", false),
+        ("*@acme.example", "alice@evil.example", false),
+        ("acme", "acme", true),
+        ("acme", "acme*", false),
+    ] {
+        let rule = Wanted { path: ClaimPath::of("a"), values: vec![wanted.into()] };
+        let claims = json!({"a": said});
+        assert_eq!(rule.holds(claims.as_object().unwrap()), holds, "{wanted} {said}");
+        let list = json!({"a": ["x", said]});
+        assert_eq!(rule.holds(list.as_object().unwrap()), holds, "{wanted} [{said}]");
+    }
+}
+
+/// What a token says of a role in a team counts where the token, or the bundle, puts its owner in the team.
+#[test]
+fn a_role_in_a_team_counts_in_teams_that_one_is_in() {
+    use tollgate::gate::{MANAGE_KEYS, Manager};
+    use tollgate::model::Facts;
+    let snapshot = snapshot();
+    let manages = |claims: Value| {
+        let mapping = mapping("claims: { teams: groups, team_roles: roles }").unwrap();
+        let claims = claims.as_object().unwrap().clone();
+        let proof = Proof {
+            issuer: ISSUER,
+            subject: "u-9",
+            claims: &claims,
+            method: AuthMethod::Jwt,
+            expires_at: Timestamp::from_millis(i64::MAX),
+        };
+        let identity = Arc::new(mapping.identity(&proof, &snapshot).unwrap());
+        let facts = Facts::at(Timestamp::from_millis(0));
+        let manager =
+            Manager { snapshot: &snapshot, facts: &facts, identity: &identity, peer: None, session_key_ms: 0 };
+        manager.right(MANAGE_KEYS, &"Team::\"research\"".parse().unwrap()).is_some()
+    };
+    assert!(manages(json!({"groups": ["research"], "roles": ["research:admin"]})));
+    assert!(!manages(json!({"groups": ["research"], "roles": ["research:member"]})));
+    assert!(!manages(json!({"groups": ["research"], "roles": ["admin"]})));
+    assert!(!manages(json!({"groups": ["research-admins"], "roles": ["research:admin"]})));
 }

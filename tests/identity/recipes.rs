@@ -43,7 +43,11 @@ fn issuer(recipe: &str) -> IssuerSettings {
 }
 
 fn prove(issuer: &IssuerSettings, claims: &Value) -> Option<Identity> {
-    let file = SourceFile::new("bundle.yaml", BUNDLE.as_bytes()).unwrap();
+    prove_by(BUNDLE, issuer, claims)
+}
+
+fn prove_by(bundle: &str, issuer: &IssuerSettings, claims: &Value) -> Option<Identity> {
+    let file = SourceFile::new("bundle.yaml", bundle.as_bytes()).unwrap();
     let snapshot = Loader::new(false).load(&Bundle::new(vec![file])).unwrap().snapshot;
     let claims = claims.as_object().unwrap();
     if !issuer.checks.require.iter().all(|wanted| wanted.holds(claims)) {
@@ -83,6 +87,32 @@ fn every_recipe_does_what_it_says() {
                 assert_eq!(issuer.checks.issuer, said, "{recipe}");
             }
         }
+    }
+}
+
+/// Whoever the bundle declares is that person by each recipe, whatever its tokens call people.
+#[test]
+fn every_recipe_for_people_links_them_to_the_bundle() {
+    let bundle = |external_id: &str| {
+        format!(
+            "users: [{{ id: a.smith, email: Alice@Example.com, external_id: '{external_id}' }}]\n\
+             authz_rules: [{{ id: all, users: \"*\", models: \"*\" }}]\n"
+        )
+    };
+    let all: Value = serde_json::from_str(CLAIMS).unwrap();
+    for (recipe, external_id) in [
+        ("keycloak", "nothing"),
+        ("keycloak", "https://keycloak.example.com/realms/llm|f3a0d0f4-5a3c-4c02-9a65-2f2f3f0c9c11"),
+        ("dex", "nothing"),
+        ("dex", "https://dex.example.com/dex|CgcyMzQyNzQ5EgZnaXRodWI"),
+        ("google", "nothing"),
+        ("google", "https://accounts.google.com|110169484474386276334"),
+        ("entra", "u-oid-1"),
+        ("okta", "00u1"),
+    ] {
+        let identity = prove_by(&bundle(external_id), &issuer(recipe), &all[recipe][0]["claims"]);
+        let principal = identity.unwrap_or_else(|| panic!("{recipe} {external_id}")).principal;
+        assert_eq!(principal.to_string(), "User::\"a.smith\"", "{recipe} {external_id}");
     }
 }
 

@@ -532,10 +532,10 @@ fn two_nodes_of_one_redis_share_their_passwords() {
     assert_eq!(set(&one, "alice", OTHER).status, 503);
     three.server.until("nothing is taken from memory any more", |server| {
         let answer = as_user(server, ("alice", NEW), "GET", &path("alice"), &Value::Null);
-        answer.is_error(503, "unavailable", "")
+        answer.is_error(503, "provider_unavailable", "")
     });
     let unknown = as_user(&three.server, ("nobody", NEW), "GET", &path("alice"), &Value::Null);
-    assert!(unknown.is_error(503, "unavailable", ""), "{unknown:?}");
+    assert!(unknown.is_error(503, "provider_unavailable", ""), "{unknown:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::Server;
-use crate::{ALICE, ask, code, hold, pair, reservation, settle, setup, stands, tokens_of};
+use crate::{ALICE, ask, code, hold, pair, question, reservation, settle, setup, stands, tokens_of};
 
 const LIMITS: &str = r#"limits:
   - { id: hard, users: "*", models: [main/big], durability: sync, budget: { tokens: 100, every: total } }
@@ -25,6 +25,11 @@ fn while_the_disk_is_full_each_limit_says_what_is_decided() {
     let kept = reservation(&hold(&server, 40));
     server.fill_disk(true);
     assert_eq!(code(&hold(&server, 1)), "store_unavailable");
+    // Callers that look at the status alone are told to come back, and when.
+    let answer = server.post("/is_authorized?status=map", &question(ALICE, "main/big", &tokens_of(1)));
+    let retry_after =
+        answer.head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("retry-after: ")?.parse().ok());
+    assert_eq!((answer.status, retry_after), (503, Some(5_u64)), "{answer:?}");
     assert_eq!(settle(&server, &kept, r#"{"input_tokens": 30, "output_tokens": 0}"#).status, 503);
     let local = reservation(&hold_of(&server, "main/small", 4));
     assert_eq!(code(&hold_of(&server, "main/small", 3)), "permitted");

@@ -10,7 +10,9 @@ use serde::de::{Error, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use smol_str::SmolStr;
 
-use crate::edge::identity::claims::{ClaimPath, ClaimSource, Mapping, ServiceWhen, Source, Sources, Split, Wanted};
+use crate::edge::identity::claims::{
+    ClaimPath, ClaimSource, EmailProof, Fold, Link, Mapping, ServiceWhen, Source, Sources, Split, Wanted,
+};
 use crate::model::{RESERVED_ROLE_PREFIX, check_name};
 
 /// Most alternatives, values, and members of one setting.
@@ -33,6 +35,8 @@ pub(super) struct RawClaims {
     orgs: Option<OneOrMany<RawSource>>,
     /// Roles.
     roles: Option<OneOrMany<RawSource>>,
+    /// Roles in teams that the principal is in, each as `team:role`.
+    team_roles: Option<OneOrMany<RawSource>>,
     /// Tags.
     tags: Option<OneOrMany<RawSource>>,
     /// The address. Default: `email`.
@@ -60,6 +64,8 @@ pub(super) struct RawMapping {
     pub(super) service_when: Option<BTreeMap<String, OneOrMany<String>>>,
     pub(super) memberships: Option<Memberships>,
     pub(super) unknown_users: Option<UnknownUsers>,
+    pub(super) link: Option<OneOrMany<RawLink>>,
+    pub(super) email_verified: Option<RawEmailVerified>,
     pub(super) directory: Option<bool>,
     pub(super) metadata_headers: Option<Vec<String>>,
 }
@@ -70,6 +76,26 @@ pub(super) struct RawMapping {
 pub(super) enum RawPrincipal {
     User,
     Service,
+}
+
+/// By what a token is linked to a user or service of the bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawLink {
+    ExternalId,
+    Email,
+}
+
+/// Whose word shows that an address is its owner's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawEmailVerified {
+    /// The token's: its `email_verified` is true.
+    Claimed,
+    /// The operator's.
+    Assumed,
 }
 
 /// What becomes of the teams and orgs of the bundle.
@@ -184,6 +210,8 @@ pub(super) struct RawDetailed {
     value: Option<OneOrMany<String>>,
     /// Several values in one text, with these between.
     split: Option<RawSplit>,
+    /// Values in lower case (ASCII letters alone), before anything else is done with them.
+    fold: Option<RawFold>,
     /// Only values that begin so.
     only_prefix: Option<String>,
     /// Only values that begin so, without that.
@@ -198,6 +226,13 @@ pub(super) struct RawDetailed {
 enum RawSplit {
     Comma,
     Space,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[serde(rename_all = "lowercase")]
+enum RawFold {
+    Lower,
 }
 
 impl RawMapping {
@@ -226,10 +261,14 @@ impl RawMapping {
                 None => usual.external_id,
                 said => checked("external_id", said)?,
             },
+            link: link(self.link, self.email_verified)?,
             directory: self.directory == Some(true),
+            // Those of all providers are known when the whole section is read.
+            known_issuers: Vec::new(),
             teams: checked("teams", claims.teams)?,
             orgs: checked("orgs", claims.orgs)?,
             roles: unreserved(checked("roles", claims.roles)?)?,
+            team_roles: checked("team_roles", claims.team_roles)?,
             tags: checked("tags", claims.tags)?,
             email: match claims.email {
                 None => usual.email,
@@ -243,6 +282,24 @@ impl RawMapping {
     }
 }
 
+/// By what tokens are linked. An email address is its owner's only where the token says so, or the operator.
+fn link(said: Option<OneOrMany<RawLink>>, verified: Option<RawEmailVerified>) -> Result<Link, String> {
+    let proof = match verified {
+        Some(RawEmailVerified::Assumed) => EmailProof::Assumed,
+        Some(RawEmailVerified::Claimed) | None => EmailProof::Verified,
+    };
+    let chosen = said.is_some();
+    let link = match said.map(OneOrMany::all).as_deref() {
+        None | Some([RawLink::ExternalId]) => Link::ExternalId { chosen },
+        Some([RawLink::ExternalId, RawLink::Email]) => Link::Email(proof),
+        Some(_) => return Err("`link` is [external_id] or [external_id, email], in this order".to_owned()),
+    };
+    if proof == EmailProof::Assumed && !matches!(link, Link::Email(_)) {
+        return Err("`email_verified: assumed` is for `link: [external_id, email]`".to_owned());
+    }
+    Ok(link)
+}
+
 /// What claims must say.
 pub(super) fn wanted(name: &str, raw: BTreeMap<String, OneOrMany<String>>) -> Result<Vec<Wanted>, String> {
     let one = |(path, values): (String, OneOrMany<String>)| {
@@ -251,12 +308,22 @@ pub(super) fn wanted(name: &str, raw: BTreeMap<String, OneOrMany<String>>) -> Re
         if values.is_empty() || values.iter().any(|value| value.is_empty() || value == "*") {
             return Err(format!("`{name}`: a claim wants a value; with a `*` at its end, one that begins so"));
         }
+        if let Some(value) = values.iter().find(|value| value.trim_matches('*').contains('*') || stars(value) > 1) {
+            return Err(format!(
+                "`{name}`: `{}` has a `*` where it means nothing: one may stand at the end or at the beginning of a value",
+                value.escape_debug()
+            ));
+        }
         Ok(Wanted { path, values })
     };
     if raw.is_empty() {
         return Err(format!("`{name}` names no claim"));
     }
     raw.into_iter().map(one).collect()
+}
+
+fn stars(value: &str) -> usize {
+    value.matches('*').count()
 }
 
 fn checked(name: &str, raw: Option<OneOrMany<RawSource>>) -> Result<Sources, String> {
@@ -275,19 +342,23 @@ impl RawSource {
             Self::Path(path) => return Ok(Source::Claim(ClaimSource::of(parsed(&path)?))),
             Self::Detailed(detailed) => detailed,
         };
-        let RawDetailed { claim, value, split, only_prefix, strip_prefix, map } = detailed;
-        let changes = split.is_some() || only_prefix.is_some() || strip_prefix.is_some() || map.is_some();
+        let RawDetailed { claim, value, split, fold, only_prefix, strip_prefix, map } = detailed;
+        let changes =
+            split.is_some() || fold.is_some() || only_prefix.is_some() || strip_prefix.is_some() || map.is_some();
         match (claim, value) {
             (None, Some(value)) if !changes => Ok(Source::Fixed(names(value.all())?)),
             (Some(claim), None) => Ok(Source::Claim(ClaimSource {
                 path: parsed(&claim)?,
                 split: split.map(|split| if split == RawSplit::Comma { Split::Comma } else { Split::Space }),
+                fold: fold.map(|RawFold::Lower| Fold::Lower),
                 only_prefix: only_prefix.map(SmolStr::from),
                 strip_prefix: strip_prefix.map(SmolStr::from),
                 map: map.map(|map| map.into_iter().map(|(from, to)| (from.into(), to.into())).collect()),
             })),
-            _ => Err("a source says `claim`, with `split`, `only_prefix`, `strip_prefix` or `map`; or `value` alone"
-                .to_owned()),
+            _ => Err(
+                "a source says `claim`, with `split`, `fold`, `only_prefix`, `strip_prefix` or `map`; or `value` alone"
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -310,7 +381,7 @@ fn unreserved(sources: Sources) -> Result<Sources, String> {
     };
     if sources.0.iter().any(gives) {
         return Err(format!(
-            "`roles`: those that begin with `{RESERVED_ROLE_PREFIX}` are given in the bundle, to users, services or teams"
+            "`roles`: those that begin with `{RESERVED_ROLE_PREFIX}` are given in the bundle, to users or services"
         ));
     }
     Ok(sources)

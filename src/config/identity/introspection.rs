@@ -8,7 +8,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::asking;
-use super::claims::{Memberships, OneOrMany, RawClaims, RawMapping, RawPrincipal, UnknownUsers, audiences, wanted};
+use super::claims::{
+    Memberships, OneOrMany, RawClaims, RawEmailVerified, RawLink, RawMapping, RawPrincipal, UnknownUsers, audiences,
+    wanted,
+};
 use crate::edge::identity::introspection::IntrospectionSettings;
 use crate::edge::outgoing::Address;
 use crate::model::SecretText;
@@ -48,6 +51,10 @@ pub(super) struct Raw {
     memberships: Option<Memberships>,
     /// Whether those may ask whom the bundle does not know. Default: allow.
     unknown_users: Option<UnknownUsers>,
+    /// By what tokens are linked to users and services of the bundle, in this order. Default: `external_id` alone.
+    link: Option<OneOrMany<RawLink>>,
+    /// Whether an address counts as its owner's that a token does not say is verified. Default: claimed, it does not.
+    email_verified: Option<RawEmailVerified>,
     /// Whether an `external_id` of the bundle without an issuer means this issuer. Default: false.
     directory: Option<bool>,
     /// Headers of the request that become `context.metadata`.
@@ -76,6 +83,8 @@ impl Raw {
             service_when: self.service_when,
             memberships: self.memberships,
             unknown_users: self.unknown_users,
+            link: self.link,
+            email_verified: self.email_verified,
             directory: self.directory,
             metadata_headers: self.metadata_headers,
         };

@@ -8,17 +8,18 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
-use super::claims::{Memberships, OneOrMany, RawClaims, RawMapping, RawPrincipal, UnknownUsers, audiences, wanted};
+use super::claims::{
+    Memberships, OneOrMany, RawClaims, RawEmailVerified, RawLink, RawMapping, RawPrincipal, UnknownUsers, audiences,
+    wanted,
+};
 use crate::config::WatchedFile;
-use crate::edge::identity::jose::{Algorithm, Checks, KeySet, MAX_ALIKE};
+use crate::edge::identity::jose::{Algorithm, Checks, KeySet, MAX_ALIKE, MOST_TOKEN_BYTES};
 use crate::edge::identity::jwt::{IssuerSettings, JwtSettings, KeySource};
 use crate::edge::outgoing::Address;
 use crate::model::SecretText;
 
 /// Most issuers, audiences, and the like.
 const MAX_ITEMS: usize = 100;
-/// Longest token at most.
-const MOST_TOKEN_BYTES: usize = 16 * 1024;
 /// How many proved tokens are remembered at most.
 const MOST_REMEMBERED: usize = 1_000_000;
 /// By how much clocks may differ at most.
@@ -35,7 +36,7 @@ const LEAST_STALE_MS: u64 = 2_000;
 pub(super) struct Raw {
     /// The issuers whose tokens are taken.
     issuers: Vec<RawIssuer>,
-    /// Longest token, 256 to 16384. Default: 8192.
+    /// Longest token, 256 to 16384. Default: 16384.
     max_token_bytes: Option<usize>,
     /// How many proved tokens are remembered. Default: 10000.
     remembered: Option<usize>,
@@ -85,6 +86,10 @@ struct RawIssuer {
     memberships: Option<Memberships>,
     /// Whether those may ask whom the bundle does not know. Default: allow.
     unknown_users: Option<UnknownUsers>,
+    /// By what tokens are linked to users and services of the bundle, in this order. Default: `external_id` alone.
+    link: Option<OneOrMany<RawLink>>,
+    /// Whether an address counts as its owner's that a token does not say is verified. Default: claimed, it does not.
+    email_verified: Option<RawEmailVerified>,
     /// Whether an `external_id` of the bundle without an issuer means this issuer. Default: false.
     directory: Option<bool>,
     /// Headers of the request that become `context.metadata`.
@@ -118,9 +123,6 @@ impl Raw {
                 return Err(format!("issuer {name}: it stands twice"));
             }
             issuers.push(issuer);
-        }
-        if issuers.iter().filter(|issuer| issuer.mapping.directory).count() > 1 {
-            return Err("one issuer at most is the `directory` that `external_id` without an issuer means".to_owned());
         }
         let usual = JwtSettings::of(issuers);
         let max_token_bytes = self.max_token_bytes.unwrap_or(usual.max_token_bytes);
@@ -173,6 +175,8 @@ impl RawIssuer {
             service_when: self.service_when,
             memberships: self.memberships,
             unknown_users: self.unknown_users,
+            link: self.link,
+            email_verified: self.email_verified,
             directory: self.directory,
             metadata_headers: self.metadata_headers,
         };

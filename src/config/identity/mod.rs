@@ -33,6 +33,7 @@ use super::node::{self, NodeError};
 use super::secret_files::WatchedFile;
 use crate::edge::identity::DelegatedOptions;
 use crate::edge::identity::Mapping;
+use crate::edge::identity::claims::Mapping as ClaimMapping;
 use crate::edge::identity::introspection::IntrospectionSettings;
 use crate::edge::identity::jwt::JwtSettings;
 use crate::gate::FailureLimits;
@@ -237,6 +238,7 @@ impl IdentitySettings {
             settings.files = raw.iter().filter(|raw| raw.enabled != Some(false)).flat_map(RawProvider::files).collect();
             settings.providers = providers(raw, node::member(node, "providers").unwrap_or(node))?;
             settings.say_whose_keys_are();
+            settings.say_which_issuers_there_are();
         }
         settings.tokens = match raw.tokens {
             Some(raw) => raw.checked().map_err(of("tokens"))?,
@@ -253,6 +255,34 @@ impl IdentitySettings {
             if let ProviderKind::Delegated(options) = &mut provider.kind {
                 options.own_keys = own_keys;
                 options.key_headers.clone_from(&key_headers);
+            }
+        }
+    }
+
+    /// The name and the mapping of every issuer, in any provider.
+    pub fn issuers(&self) -> impl Iterator<Item = (&SmolStr, &ClaimMapping)> {
+        self.providers.iter().flat_map(|provider| {
+            let (jwt, introspection) = match &provider.kind {
+                ProviderKind::Jwt(jwt) => (jwt.issuers.as_slice(), None),
+                ProviderKind::Introspection(asked) => (&[][..], Some((&asked.issuer, &asked.mapping))),
+                _ => (&[][..], None),
+            };
+            jwt.iter().map(|issuer| (&issuer.checks.issuer, &issuer.mapping)).chain(introspection)
+        })
+    }
+
+    /// Tells the directory which issuers there are, so that it takes no id of another one for its own.
+    fn say_which_issuers_there_are(&mut self) {
+        let known: Vec<SmolStr> = self.issuers().map(|(issuer, _)| issuer.clone()).collect();
+        for provider in &mut self.providers {
+            match &mut provider.kind {
+                ProviderKind::Jwt(jwt) => {
+                    for issuer in &mut jwt.issuers {
+                        issuer.mapping.known_issuers.clone_from(&known);
+                    }
+                }
+                ProviderKind::Introspection(asked) => asked.mapping.known_issuers.clone_from(&known),
+                _ => {}
             }
         }
     }
@@ -298,6 +328,10 @@ fn providers(raw: Vec<RawProvider>, node: &Node) -> Result<Vec<Provider>, NodeEr
             return Err(wrong(format!("two providers are called `{}`; give them a `name` each", provider.name)));
         }
         let of_keys = |provider: &Provider| matches!(provider.kind, ProviderKind::Keys(_));
+        if provider.directories() + known.iter().map(Provider::directories).sum::<usize>() > 1 {
+            let message = "one issuer at most is the `directory` that `external_id` without an issuer means";
+            return Err(wrong(message.to_owned()));
+        }
         if of_keys(&provider) && known.iter().any(of_keys) {
             return Err(wrong("`keys` is there once, since there is one store of them".to_owned()));
         }
@@ -339,6 +373,15 @@ impl RawProvider {
 }
 
 impl Provider {
+    /// Of how many issuers an `external_id` without an issuer may be.
+    fn directories(&self) -> usize {
+        match &self.kind {
+            ProviderKind::Jwt(jwt) => jwt.issuers.iter().filter(|issuer| issuer.mapping.directory).count(),
+            ProviderKind::Introspection(asked) => usize::from(asked.mapping.directory),
+            _ => 0,
+        }
+    }
+
     /// The one that there is where nobody names any.
     fn keys() -> Self {
         Self { name: "keys".to_owned(), pass_on_error: false, kind: ProviderKind::Keys(KeySettings::default()) }

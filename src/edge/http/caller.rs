@@ -16,8 +16,8 @@ use crate::edge::identity::HeadersError;
 pub(super) use crate::gate::Peer;
 use crate::gate::{self, Credential, Described, Manager, Presented, VIEW_USAGE};
 use crate::model::{
-    ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RefusalReason, RequestError, RequestErrorCode, RequestPath,
-    Timestamp, request_address,
+    ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RequestError, RequestErrorCode, RequestPath, Timestamp,
+    request_address,
 };
 use crate::policy::Snapshot;
 
@@ -143,14 +143,8 @@ pub(super) async fn proved(
 
 /// What a caller is told whose credential proves nobody.
 pub(super) fn refused(refusal: &Refusal, credential: &Credential) -> ApiError {
-    let code = match refusal.reason {
-        RefusalReason::TooManyFailures => ErrorCode::TooManyFailures,
-        RefusalReason::ProviderUnavailable => ErrorCode::Unavailable,
-        _ if answer::is_stale(refusal, credential) => ErrorCode::StaleNonce,
-        _ => ErrorCode::Unauthenticated,
-    };
-    let retry_after_seconds = refusal.retry_after_seconds;
-    ApiError { retry_after_seconds, ..ApiError::new(code, refusal.message.as_str()) }
+    let error = ApiError::refused(refusal);
+    if answer::is_stale(refusal, credential) { ApiError { code: ErrorCode::StaleNonce, ..error } } else { error }
 }
 
 /// The response to an error; to a caller that must prove itself, with what it may do that with.

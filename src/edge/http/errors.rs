@@ -9,8 +9,9 @@ use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
 use super::body::json;
+use crate::edge::answer::retry_after_of;
 use crate::engine::EngineError;
-use crate::model::{RequestError, RequestErrorCode, UidError, masked};
+use crate::model::{Refusal, RefusalReason, RequestError, RequestErrorCode, UidError, masked};
 
 /// What is sent back: always whole.
 pub(super) type Response = hyper::Response<Full<Bytes>>;
@@ -38,6 +39,7 @@ pub(super) enum ErrorCode {
     Conflict,
     StoreUnavailable,
     NoBundle,
+    ProviderUnavailable,
     Unavailable,
 }
 
@@ -62,6 +64,7 @@ impl ErrorCode {
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::BatchTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large"),
             Self::NoBundle => (StatusCode::SERVICE_UNAVAILABLE, "no_bundle"),
+            Self::ProviderUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         }
     }
@@ -106,6 +109,16 @@ impl ApiError {
         Self::new(ErrorCode::NoBundle, message)
     }
 
+    /// What a caller is told whose credential proves nobody.
+    pub(super) fn refused(refusal: &Refusal) -> Self {
+        let code = match refusal.reason {
+            RefusalReason::TooManyFailures => ErrorCode::TooManyFailures,
+            RefusalReason::ProviderUnavailable => ErrorCode::ProviderUnavailable,
+            _ => ErrorCode::Unauthenticated,
+        };
+        Self { retry_after_seconds: refusal.retry_after_seconds, ..Self::new(code, refusal.message.as_str()) }
+    }
+
     /// The same error of a member of `outer`: `requests[3]` makes `action` into `requests[3].action`.
     pub(super) fn within(mut self, outer: &str) -> Self {
         self.param = joined(outer, &self.param);
@@ -130,7 +143,7 @@ impl ApiError {
         if let ErrorCode::MethodNotAllowed(allowed) = self.code {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         }
-        if let Some(seconds) = self.retry_after_seconds {
+        if let Some(seconds) = retry_after_of(response.status(), self.retry_after_seconds) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
@@ -169,7 +182,7 @@ impl From<EngineError> for ApiError {
         match error {
             EngineError::NoBundle => Self::no_bundle(),
             EngineError::Request(error) => error.into(),
-            EngineError::Unauthenticated(refusal) => Self::new(ErrorCode::Unauthenticated, refusal.message),
+            EngineError::Unauthenticated(refusal) => Self::refused(&refusal),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use hyper::StatusCode;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 use tokio::runtime::Handle;
 use tracing::{Instrument as _, Span};
 
@@ -14,7 +15,7 @@ use super::errors::{ApiError, ErrorCode, Response};
 use super::guard::{guarded, guarded_async};
 use super::itself;
 use super::wire::{self, Asked, Asking, Question, What};
-use crate::edge::answer::{self, About, status_of, telling};
+use crate::edge::answer::{self, About, retry_after_of, status_of, telling};
 use crate::gate::{
     self, Authorized, CandidatesDecision, DecisionId, DecisionRecord, KeyUse, ScopedKey, Seen, Unproved, Via, Wish,
     World,
@@ -41,8 +42,15 @@ pub(super) async fn answer(
     } else {
         answer_now(app, peer, &asked).await?
     };
-    let status = if status_tells { status_of(answered.code, app.budget_status) } else { StatusCode::OK };
-    Ok(of_type(status, JSON, answered.text))
+    if !status_tells {
+        return Ok(of_type(StatusCode::OK, JSON, answered.text));
+    }
+    let status = status_of(answered.code, app.budget_status);
+    let mut response = of_type(status, JSON, answered.text);
+    if let Some(seconds) = retry_after_of(status, answered.retry_after_seconds) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    Ok(response)
 }
 
 async fn answer_now(app: &App, peer: &Peer, asked: &Asked) -> Result<Answered, ApiError> {
@@ -54,6 +62,8 @@ async fn answer_now(app: &App, peer: &Peer, asked: &Asked) -> Result<Answered, A
 pub(super) struct Answered {
     code: DecisionCode,
     pub(super) text: Vec<u8>,
+    /// When to try again, where waiting helps.
+    retry_after_seconds: Option<u64>,
     /// What is held that only this answer tells of: without a key it cannot be asked for again.
     pub(super) held: Option<ReservationId>,
 }
@@ -92,7 +102,7 @@ pub(super) async fn answer_by(
             let (world, refused) = (app.engine.world(snapshot, facts), gate::Decided::Refused(unproved));
             app.engine.record(&DecisionRecord::of(id, Via::IsAuthorized, world, refused));
             answer::write_refused(&mut text, id, snapshot.revision(), &about, &refusal);
-            Ok(Answered { code, text, held: None })
+            Ok(Answered { code, text, retry_after_seconds: refusal.retry_after_seconds, held: None })
         }
     }
 }
@@ -108,7 +118,7 @@ async fn answer_question(
     if let Some(key) = &key
         && let Some(text) = before(app, snapshot, facts, key).await?
     {
-        return Ok(Answered { code: DecisionCode::Permitted, text, held: None });
+        return Ok(Answered { code: DecisionCode::Permitted, text, retry_after_seconds: None, held: None });
     }
     let decided = decide(app, snapshot, facts, (asked, key.as_ref())).await?;
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
@@ -121,7 +131,7 @@ async fn answer_question(
         kept.map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
     }
     let held = decided.reservation().filter(|_| key.is_none());
-    Ok(Answered { code: decided.code(), text, held })
+    Ok(Answered { code: decided.code(), text, retry_after_seconds: decided.retry_after_seconds(), held })
 }
 
 /// What was answered to the request of this key.
@@ -163,6 +173,13 @@ impl Decided {
         match self {
             Self::One(decision, _) => decision.code,
             Self::Candidates(decision, ..) => decision.code,
+        }
+    }
+
+    fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            Self::One(decision, _) => decision.retry_after_seconds,
+            Self::Candidates(decision, _, _) => telling(decision)?.retry_after_seconds,
         }
     }
 

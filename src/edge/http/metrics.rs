@@ -23,9 +23,10 @@ const PARTS: usize = 16;
 /// The label of what keys forbid that are kept.
 static KEYS: SmolStr = SmolStr::new_static("key");
 /// Every code of a decision, in the order of [`DecisionCode`].
-const CODES: [DecisionCode; 15] = [
+const CODES: [DecisionCode; 16] = [
     DecisionCode::Permitted,
     DecisionCode::Unauthenticated,
+    DecisionCode::ProviderUnavailable,
     DecisionCode::CredentialRevoked,
     DecisionCode::CredentialExpired,
     DecisionCode::PrincipalDisabled,

@@ -43,6 +43,7 @@ const LEAST_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch that somebody sets")]
 pub struct HttpOptions {
     /// Where to listen; port 0 for any that is free.
     pub listen: SocketAddr,

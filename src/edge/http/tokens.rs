@@ -104,7 +104,7 @@ fn refused(app: &App, peer: &Peer, error: TokenError, credential: &Credential) -
 
 fn not_handed_out(error: TokenError) -> ApiError {
     match error {
-        TokenError::Refused(refusal) => ApiError::new(ErrorCode::Unauthenticated, refusal.message),
+        TokenError::Refused(refusal) => ApiError::refused(&refusal),
         TokenError::Exchanged | TokenError::Narrowed | TokenError::TooLong => {
             ApiError::new(ErrorCode::Forbidden, error.to_string())
         }

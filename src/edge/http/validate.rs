@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 
@@ -21,8 +22,8 @@ use crate::gate::{
     RouteLimits, Via,
 };
 use crate::model::{
-    DecisionCode, EntityUid, Facts, Identity, PathError, RESERVED_ROLE_PREFIX, Request, RequestError, RequestErrorCode,
-    RequestPath, SecretText, Told, request_address, strict_json,
+    EntityUid, Facts, Identity, PathError, RESERVED_ROLE_PREFIX, Request, RequestError, RequestErrorCode, RequestPath,
+    SecretText, Told, request_address, strict_json,
 };
 use crate::policy::Snapshot;
 
@@ -115,13 +116,14 @@ async fn forbidden<'a>(
     if decision.is_permit() {
         return Ok((id, None));
     }
-    let status = match decision.code {
-        DecisionCode::RateLimited | DecisionCode::ConcurrencyExceeded => StatusCode::TOO_MANY_REQUESTS,
-        _ => StatusCode::FORBIDDEN,
-    };
+    let status = answer::status_of(decision.code, StatusCode::FORBIDDEN);
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
     answer::write(&mut text, id, &decision);
-    Ok((id, Some(of_type(status, JSON, text))))
+    let mut response = of_type(status, JSON, text);
+    if let Some(seconds) = answer::retry_after_of(status, decision.retry_after_seconds) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    Ok((id, Some(response)))
 }
 
 /// What the request asks for, by the routes of this server.
@@ -213,8 +215,8 @@ fn amount_needed(error: RequestError) -> ApiError {
         return error.into();
     }
     let message = format!(
-        "{}; here, send the body's `content-length` in `request.headers` and `max_tokens` in `request.params`, declare the \
-         model's `max_output_tokens`, or let the route say `limits: check`",
+        "{}; here, send the body's `content-length` in `request.headers` and `max_tokens` in `request.params`, declare \
+         `estimate_input_tokens` and `max_output_tokens` of the model, or let the route say `limits: check`",
         error.message
     );
     ApiError { param: "request.params".to_owned(), ..ApiError::new(ErrorCode::Request(error.code), message) }

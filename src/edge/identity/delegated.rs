@@ -12,6 +12,7 @@ use smol_str::SmolStr;
 
 use super::asking::{AtOnce, Away, is_own};
 use super::recent::{Recent, digest};
+use super::unlinked::{Proved, UnlinkedWarning};
 use crate::gate::{Ask, Authenticator, Credential, Described, Fetch, FetchError, Later, Presented, Reply, Verdict};
 use crate::model::{
     AuthMethod, EntityUid, Identity, RESERVED_ROLE_PREFIX, Refusal, RefusalReason, Said, SecretText, Timestamp,
@@ -134,6 +135,8 @@ pub struct DelegatedProvider {
     fetch: Arc<dyn Fetch>,
     recent: Arc<Recent<(Timestamp, Answered)>>,
     at_once: AtOnce,
+    /// That one of its users is not declared, while the bundle declares one like it.
+    unlinked: Arc<UnlinkedWarning>,
     away: Away,
 }
 
@@ -151,7 +154,25 @@ impl DelegatedProvider {
     pub fn new(name: String, options: DelegatedOptions, fetch: Arc<dyn Fetch>) -> Self {
         let recent = Arc::new(Recent::new(options.cache_entries));
         let at_once = AtOnce::new(options.at_once);
-        Self { name, options: Arc::new(options), fetch, recent, at_once, away: Away::default() }
+        let (unlinked, away) = (Arc::default(), Away::default());
+        Self { name, options: Arc::new(options), fetch, recent, at_once, unlinked, away }
+    }
+
+    /// Warns where who is proved seems to be another one of the bundle.
+    fn looked_at(&self, verdict: Later<Verdict>, snapshot: &Arc<Snapshot>) -> Later<Verdict> {
+        let (name, unlinked, snapshot) = (self.name.clone(), Arc::clone(&self.unlinked), Arc::clone(snapshot));
+        let look = move |verdict: Verdict| {
+            if let Verdict::Proved(identity) = &verdict {
+                let advice = "let the endpoint name the declared one";
+                let proved = Proved { by: &name, principal: &identity.principal, email: None, advice };
+                unlinked.look(&proved, &snapshot);
+            }
+            verdict
+        };
+        match verdict {
+            Later::Ready(verdict) => Later::Ready(verdict.map(look)),
+            Later::Pending(verdict) => Later::pending(async move { look(verdict.await) }),
+        }
     }
 
     fn ask(&self, body: SecretText, now: Timestamp) -> Later<Verdict> {
@@ -162,7 +183,8 @@ impl DelegatedProvider {
             None => {}
         }
         let Some(place) = self.at_once.take() else {
-            return Later::ready(self.options.verdict(Answered::Nothing(away("too many are asked about at once"))));
+            let busy = away("too many are asked about at once").retry_after(1);
+            return Later::ready(self.options.verdict(Answered::Nothing(busy)));
         };
         let asked = self.fetch.fetch(Ask {
             url: self.options.url.clone(),
@@ -199,7 +221,7 @@ impl Authenticator for DelegatedProvider {
         self.away.is_so()
     }
 
-    fn authenticate(&self, presented: &Presented, _: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
+    fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
         let (Credential::Bearer(secret) | Credential::ApiKey(secret)) = &presented.credential else {
             return Later::ready(Verdict::Passed);
         };
@@ -207,7 +229,7 @@ impl Authenticator for DelegatedProvider {
             return Later::ready(Verdict::Passed);
         }
         match self.options.body(secret, &presented.request) {
-            Some(body) => self.ask(body, now),
+            Some(body) => self.looked_at(self.ask(body, now), snapshot),
             None => {
                 let message = "the request is too long to be told to whoever knows the credential";
                 Later::ready(Verdict::Refused(Refusal::new(RefusalReason::Malformed, message)))
@@ -220,7 +242,7 @@ impl DelegatedOptions {
     fn verdict(&self, answered: Answered) -> Verdict {
         match answered {
             Answered::Yes(identity) => Verdict::Proved(identity),
-            Answered::Nothing(_) if self.pass_on_error => Verdict::Passed,
+            Answered::Nothing(refusal) if self.pass_on_error => Verdict::Unavailable(refusal),
             Answered::No(refusal) | Answered::Nothing(refusal) => Verdict::Refused(refusal),
         }
     }
@@ -257,7 +279,7 @@ impl DelegatedOptions {
             Err(error) => return Answered::Nothing(away(&error.to_string())),
         };
         match reply.status {
-            200 => self.yes(&reply).unwrap_or_else(|what| Answered::No(unusable(what))),
+            200 => self.yes(&reply).unwrap_or_else(|fault| Answered::No(fault.into())),
             401 | 403 => Answered::No(refused()),
             429 | 500..=599 => Answered::Nothing(away(&format!("it answered with {}", reply.status))),
             status => Answered::No(unusable(&format!("answered with {status}"))),
@@ -265,38 +287,42 @@ impl DelegatedOptions {
     }
 
     /// Whom a 200 proves.
-    fn yes(&self, reply: &Reply) -> Result<Answered, &'static str> {
+    fn yes(&self, reply: &Reply) -> Result<Answered, Fault> {
         let value = if reply.body.is_empty() {
             Value::Object(Map::new())
         } else {
             let kind = reply.header("content-type").unwrap_or_default();
             let kind = kind.split(';').next().unwrap_or_default().trim();
             if !kind.eq_ignore_ascii_case("application/json") {
-                return Err("a body that is no JSON");
+                return Err(Fault::Unusable("a body that is no JSON"));
             }
-            strict_json::from_slice(&reply.body).map_err(|_| "a body that is no JSON")?
+            strict_json::from_slice(&reply.body).map_err(|_| Fault::Unusable("a body that is no JSON"))?
         };
-        let Value::Object(members) = value else { return Err("JSON that is no object") };
+        let Value::Object(members) = value else { return Err(Fault::Unusable("JSON that is no object")) };
         let principal = match members.get("principal") {
             // An answer that says something else than nothing may say no.
-            None if !members.is_empty() => return Err("an answer that names nobody"),
-            None => self.nameless.clone().ok_or("nobody is named, and none is configured")?,
-            Some(Value::String(name)) => self.principal(name).ok_or("a principal that is no User or Service")?,
-            Some(_) => return Err("a principal that is no text"),
+            None if !members.is_empty() => return Err(Fault::Nobody("an answer that names nobody")),
+            None => self.nameless.clone().ok_or(Fault::Nobody("nobody is named, and none is configured"))?,
+            Some(Value::Null) => return Err(Fault::Nobody("a principal that is null")),
+            Some(Value::String(name)) => self.principal(name)?,
+            Some(_) => return Err(Fault::Unusable("a principal that is no text")),
         };
         let said = match members.get("attributes") {
             None | Some(Value::Null) => Said::default(),
-            Some(Value::Object(attributes)) => self.said(attributes)?,
-            Some(_) => return Err("attributes that are no object"),
+            Some(Value::Object(attributes)) => self.said(attributes).map_err(Fault::Unusable)?,
+            Some(_) => return Err(Fault::Unusable("attributes that are no object")),
         };
         Ok(Answered::Yes(Arc::new(Identity { said, ..Identity::new(principal, AuthMethod::Delegated) })))
     }
 
-    /// `alice`, or `Service::"bot"`.
-    fn principal(&self, name: &str) -> Option<EntityUid> {
-        let uid =
-            if name.contains("::") { name.parse().ok()? } else { EntityUid::new(self.principal_type, name).ok()? };
-        matches!(uid.kind(), "User" | "Service").then_some(uid)
+    /// `alice`, or `Service::"bot"`; nobody of Tollgate's own.
+    fn principal(&self, name: &str) -> Result<EntityUid, Fault> {
+        let uid = if name.contains("::") { name.parse().ok() } else { EntityUid::new(self.principal_type, name).ok() };
+        match uid.filter(|uid| matches!(uid.kind(), "User" | "Service")) {
+            None => Err(Fault::Unusable("a principal that is no User or Service")),
+            Some(uid) if uid.id().starts_with(RESERVED_ROLE_PREFIX) => Err(Fault::Nobody("one of Tollgate's own")),
+            Some(uid) => Ok(uid),
+        }
     }
 
     fn said(&self, attributes: &Map<String, Value>) -> Result<Said, &'static str> {
@@ -310,9 +336,12 @@ impl DelegatedOptions {
                     one => vec![one],
                 };
                 for text in texts {
-                    let text = text.as_str().filter(|text| check_name(text).is_ok());
+                    let text = text.as_str().ok_or("an attribute that is no text")?;
                     left = left.checked_sub(1).ok_or("too many attributes")?;
-                    all.push(text.ok_or("an attribute that is no name")?.into());
+                    // What can name nothing is no team and no role, and must not lock its owner out.
+                    if check_name(text).is_ok() {
+                        all.push(text.into());
+                    }
                 }
             }
             Ok::<_, &'static str>(all)
@@ -322,6 +351,23 @@ impl DelegatedOptions {
         // What is Tollgate's own is for the operator to give.
         let roles = roles.into_iter().filter(|role| !role.starts_with(RESERVED_ROLE_PREFIX)).collect();
         Ok(Said { teams: teams.into(), orgs: orgs.into(), roles, tags: tags.into(), ..Said::default() })
+    }
+}
+
+/// Why a 200 proves nobody.
+enum Fault {
+    /// It says that the credential is nobody's.
+    Nobody(&'static str),
+    /// It says nothing of the credential that can be read: what answers is not the endpoint, or is broken.
+    Unusable(&'static str),
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Nobody(what) => refused().about(what),
+            Fault::Unusable(what) => unusable(what),
+        }
     }
 }
 

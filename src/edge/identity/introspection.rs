@@ -14,8 +14,10 @@ use smol_str::SmolStr;
 
 use super::asking::{AtOnce, Away, is_own};
 use super::claims::{Mapping, Proof, Wanted};
+use super::jose::{Rounding, check_required, instant, shown, wrong_audience};
 use super::recent::{self, Recent};
-use crate::gate::{Ask, Authenticator, Clock, Credential, Described, Fetch, Later, Presented, Verdict};
+use super::unlinked::{Proved, UnlinkedWarning};
+use crate::gate::{Ask, Authenticator, Clock, Credential, Described, Fetch, Later, Presented, Reply, Verdict};
 use crate::model::{AuthMethod, Identity, Refusal, RefusalReason, SecretText, Timestamp, strict_json};
 use crate::policy::Snapshot;
 
@@ -23,8 +25,6 @@ use crate::policy::Snapshot;
 const MOST_BYTES: usize = 256 * 1024;
 /// How long a token holds of which the endpoint does not say when it ends: for as long as answers may be remembered.
 const UNTOLD_MS: i64 = 5 * 60_000;
-/// The end of the year 9999, in seconds.
-const LAST_SECOND: i64 = 253_402_300_799;
 
 /// Who is asked, and what the answers mean.
 #[derive(Debug, Clone)]
@@ -105,6 +105,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     recent: Recent<Remembered>,
     at_once: AtOnce,
+    /// That one of its users is not linked to the bundle's.
+    unlinked: UnlinkedWarning,
     away: Away,
 }
 
@@ -136,11 +138,9 @@ impl IntrospectionProvider {
         (fetch, clock): (Arc<dyn Fetch>, Arc<dyn Clock>),
     ) -> Self {
         let (recent, at_once) = (Recent::new(settings.remembered), AtOnce::new(settings.at_once));
-        Self {
-            name: name.into(),
-            pass_on_error,
-            inner: Arc::new(Inner { settings, fetch, clock, recent, at_once, away: Away::default() }),
-        }
+        let (unlinked, away) = (UnlinkedWarning::default(), Away::default());
+        let inner = Inner { settings, fetch, clock, recent, at_once, unlinked, away };
+        Self { name: name.into(), pass_on_error, inner: Arc::new(inner) }
     }
 }
 
@@ -163,8 +163,8 @@ impl Authenticator for IntrospectionProvider {
             return Later::ready(verdict(self.inner.identity(&known, snapshot, &presented.request)));
         }
         let Some(place) = self.inner.at_once.take() else {
-            let busy = away("too many are asked about at once");
-            return Later::ready(if self.pass_on_error { Verdict::Passed } else { Verdict::Refused(busy) });
+            let busy = away("too many are asked about at once").retry_after(1);
+            return Later::ready(unavailable(busy, self.pass_on_error));
         };
         let (inner, token, request) = (Arc::clone(&self.inner), token.clone(), presented.request.clone());
         let (snapshot, pass_on_error) = (Arc::clone(snapshot), self.pass_on_error);
@@ -177,8 +177,8 @@ impl Authenticator for IntrospectionProvider {
                     inner.recent.put(digest, known.clone());
                     verdict(inner.identity(&known, &snapshot, &request))
                 }
-                Err(Fault::Away(_)) if pass_on_error => Verdict::Passed,
-                Err(Fault::Refused(refusal) | Fault::Away(refusal)) => Verdict::Refused(refusal),
+                Err(Fault::Away(refusal)) => unavailable(refusal, pass_on_error),
+                Err(Fault::Refused(refusal)) => Verdict::Refused(refusal),
             }
         })
     }
@@ -186,6 +186,10 @@ impl Authenticator for IntrospectionProvider {
 
 fn away(why: &str) -> Refusal {
     Refusal::new(RefusalReason::ProviderUnavailable, "nobody can say whether the token is good").about(why)
+}
+
+fn unavailable(refusal: Refusal, pass_on_error: bool) -> Verdict {
+    if pass_on_error { Verdict::Unavailable(refusal) } else { Verdict::Refused(refusal) }
 }
 
 fn verdict(identity: Result<Identity, Refusal>) -> Verdict {
@@ -213,6 +217,10 @@ impl Inner {
         if reply.status != 200 {
             return Err(Fault::Away(away(&format!("it answers with {}", reply.status))));
         }
+        if !is_json(&reply) {
+            // A sign-in page of something before the endpoint, say.
+            return Err(Fault::Away(away("its answer's content type is not application/json")));
+        }
         match strict_json::from_slice(&reply.body) {
             Ok(Value::Object(claims)) => self.read(claims, self.clock.now()).map_err(Fault::Refused),
             _ => Err(Fault::Away(away("its answer is no JSON object whose members stand once"))),
@@ -220,12 +228,16 @@ impl Inner {
     }
 
     fn read(&self, claims: Map<String, Value>, now: Timestamp) -> Result<Remembered, Refusal> {
-        let refuse = |reason, message: &str| Err(Refusal::new(reason, message).about(self.settings.issuer.clone()));
+        let about = |refusal: Refusal| refusal.about(self.settings.issuer.clone());
+        let refuse = |reason, message: String| Err(about(Refusal::new(reason, message)));
         if claims.get("active") != Some(&Value::Bool(true)) {
-            return refuse(RefusalReason::Wrong, "the token is not active");
+            return refuse(RefusalReason::Wrong, "the token is not active".to_owned());
         }
-        if claims.get("iss").is_some_and(|issuer| issuer.as_str() != Some(&*self.settings.issuer)) {
-            return refuse(RefusalReason::Untrusted, "the token is of another issuer");
+        check_is_access_token(&claims).map_err(about)?;
+        if let Some(issuer) = claims.get("iss").filter(|issuer| issuer.as_str() != Some(&*self.settings.issuer)) {
+            let issuer = issuer.as_str().map_or_else(|| "no text".to_owned(), shown);
+            let message = format!("the token's issuer (`iss`) is {issuer}, and not `{}`", self.settings.issuer);
+            return refuse(RefusalReason::Untrusted, message);
         }
         let ours = |said: &Value| {
             let said = said.as_str();
@@ -238,32 +250,21 @@ impl Inner {
             None => false,
         };
         if !is_for_us {
-            return refuse(RefusalReason::WrongAudience, "the token is for another audience");
+            let message = wrong_audience(claims.get("aud"), &self.settings.audiences);
+            return refuse(RefusalReason::WrongAudience, message);
         }
-        let mut ends_at = None;
-        for (name, ends) in [("exp", true), ("nbf", false)] {
-            let Some(said) = claims.get(name) else { continue };
-            let Some(instant) = said.as_i64().filter(|seconds| (0..=LAST_SECOND).contains(seconds)) else {
-                return refuse(RefusalReason::Malformed, "a time of the token is no whole number of seconds");
-            };
-            match (ends, instant * 1000) {
-                (true, instant) if now.as_millis() >= instant => {
-                    return refuse(RefusalReason::Expired, "the token has expired");
-                }
-                (true, instant) => ends_at = Some(instant),
-                (false, instant) if now.as_millis() < instant => {
-                    return refuse(RefusalReason::NotYetValid, "the token is not valid yet");
-                }
-                (false, _) => {}
-            }
+        let ends_at = instant(&claims, "exp", Rounding::Down).map_err(about)?;
+        if ends_at.is_some_and(|ends_at| now.as_millis() >= ends_at) {
+            return refuse(RefusalReason::Expired, "the token has expired (`exp`)".to_owned());
         }
-        if !self.settings.require.iter().all(|wanted| wanted.holds(&claims)) {
-            return refuse(RefusalReason::UnknownPrincipal, "the token is not one that this server takes");
+        if instant(&claims, "nbf", Rounding::Up).map_err(about)?.is_some_and(|begins| now.as_millis() < begins) {
+            return refuse(RefusalReason::NotYetValid, "the token is not valid yet: its `nbf` lies ahead".to_owned());
         }
+        check_required(&self.settings.require, &claims).map_err(about)?;
         // A client's own token may have no subject.
         let subject = ["sub", "client_id"].iter().find_map(|name| claims.get(*name).and_then(Value::as_str));
         let Some(subject) = subject.filter(|subject| !subject.is_empty()).map(SmolStr::new) else {
-            return refuse(RefusalReason::Malformed, "the token has no `sub`");
+            return refuse(RefusalReason::Malformed, "the token has no `sub`, and no `client_id` instead".to_owned());
         };
         let ends_at = ends_at.unwrap_or(now.as_millis() + UNTOLD_MS);
         let until = now.as_millis() + i64::try_from(self.settings.remember.as_millis()).unwrap_or(0);
@@ -279,9 +280,48 @@ impl Inner {
             method: AuthMethod::Introspection,
             expires_at: known.ends_at,
         };
-        let identity = self.settings.mapping.identity(&proof, snapshot)?;
-        Ok(self.settings.mapping.with_headers(&identity, request).unwrap_or(identity))
+        let mapping = &self.settings.mapping;
+        let identity = mapping.identity(&proof, snapshot)?;
+        let (principal, email) = (&identity.principal, identity.said.email.as_deref());
+        let proved = Proved { by: &self.settings.issuer, principal, email, advice: mapping.advice() };
+        self.unlinked.look(&proved, snapshot);
+        Ok(mapping.with_headers(&identity, request).unwrap_or(identity))
     }
+}
+
+fn is_json(reply: &Reply) -> bool {
+    let kind = reply.header("content-type").unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// Members by which servers say what kind of token it is: RFC 7662's own, Keycloak's, and that of Ory Hydra.
+const KIND_CLAIMS: [&str; 3] = ["token_type", "typ", "token_use"];
+/// What they say of access tokens; `token_type` is also how such a token is used (RFC 6749, section 7.1; RFC 9449).
+const ACCESS_KINDS: [&str; 9] = [
+    "bearer",
+    "dpop",
+    "pop",
+    "mac",
+    "access",
+    "access_token",
+    "urn:ietf:params:oauth:token-type:access_token",
+    "at+jwt",
+    "jwt",
+];
+
+/// Whether the endpoint says of the token that it is of another kind: a refresh token lives for weeks and is for the
+/// issuer alone, an ID token is for the client that it was handed to. Some endpoints say nothing of the kind.
+fn check_is_access_token(claims: &Map<String, Value>) -> Result<(), Refusal> {
+    for name in KIND_CLAIMS {
+        let Some(said) = claims.get(name).filter(|said| !said.is_null()) else { continue };
+        let is_one = |said: &str| ACCESS_KINDS.iter().any(|kind| kind.eq_ignore_ascii_case(said));
+        if !said.as_str().is_some_and(is_one) {
+            let said = said.as_str().map_or_else(|| "no text".to_owned(), shown);
+            let message = format!("the token is no access token: its `{name}` is {said}");
+            return Err(Refusal::new(RefusalReason::WrongAudience, message));
+        }
+    }
+    Ok(())
 }
 
 /// As a form has it; RFC 6749, section 2.3.1, wants the client's name and secret so too.

@@ -9,11 +9,12 @@ use std::sync::{Arc, Weak};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use foldhash::fast::RandomState;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
+use smol_str::SmolStr;
 
 use crate::gate::{Authenticator, Credential, KeyLookup, Keys, Later, Presented, Recalled, Verdict};
 use crate::model::{
-    AuthMethod, CredentialMark, EntityUid, Identity, KeyHash, KeyRecord, KeyText, RESERVED_ROLE_PREFIX, Refusal,
-    RefusalReason, Said, SecretText, Timestamp, bundle_key_hash,
+    AuthMethod, CredentialMark, EntityUid, Identity, Inherited, KeyHash, KeyRecord, KeyText, RESERVED_ROLE_PREFIX,
+    Refusal, RefusalReason, Said, SecretText, Timestamp, bundle_key_hash,
 };
 use crate::policy::{BundleKey, SetAssociative, Snapshot};
 
@@ -255,7 +256,17 @@ pub(crate) fn is_known_owner(snapshot: &Snapshot, owner: &EntityUid) -> bool {
 /// Whom a key proves, whatever became of it.
 pub(crate) fn identity_of_key(record: &KeyRecord) -> Identity {
     let details = record.details();
-    let said = Said { tags: details.tags.clone(), roles: details.roles.clone(), ..Said::default() };
+    let inherited = details.inherited.as_deref();
+    let all = |own: &[SmolStr], more: fn(&Inherited) -> &[SmolStr]| -> Box<[SmolStr]> {
+        own.iter().chain(inherited.map(more).unwrap_or_default()).cloned().collect()
+    };
+    let said = Said {
+        teams: all(&[], |inherited| &inherited.teams),
+        orgs: all(&[], |inherited| &inherited.orgs),
+        tags: all(&details.tags, |inherited| &inherited.tags),
+        roles: all(&details.roles, |inherited| &inherited.roles),
+        ..Said::default()
+    };
     // What a store has in it was checked when it was put there.
     let principal = EntityUid::trusted("ApiKey", record.id.clone());
     Identity {

@@ -1,5 +1,5 @@
 //! Providers of identities: what looks at a credential and says whom it proves. A file or folder each, none of which knows
-//! another; what several need (`asking`, `claims`, `jose`, `named`, `recent`)
+//! another; what several need (`asking`, `claims`, `jose`, `named`, `recent`, `unlinked`)
 //! knows none of them.
 
 mod asking;
@@ -25,6 +25,7 @@ mod recent;
 mod static_token;
 #[cfg(feature = "jwt")]
 pub mod tokens;
+mod unlinked;
 mod watched;
 
 #[cfg(feature = "certificates")]

@@ -7,7 +7,7 @@ use cedar_policy_core::ast::{Entity, EntityUID, Literal, PartialValue, Value};
 use smol_str::SmolStr;
 
 use super::{ADMIN_OF, Details, EntityIndex, EntityStore, Kind, Subject};
-use crate::model::Said;
+use crate::model::{RESERVED_ROLE_PREFIX, Said};
 use crate::policy::native;
 
 impl EntityStore {
@@ -53,6 +53,9 @@ impl EntityStore {
         }
         if let Some(identity) = identity {
             add(&mut attributes, &identity.said);
+            if !identity.method.gives_reserved_roles() {
+                remove_reserved_roles(&mut attributes);
+            }
             direct.extend(identity.owner.as_ref().and_then(|owner| self.core_uid_named(owner)));
         }
         Arc::new(Entity::new_with_attr_partial_value(
@@ -145,6 +148,16 @@ fn add(attributes: &mut Vec<(SmolStr, PartialValue)>, said: &Said) {
         let known = attributes.iter().any(|(known, _)| known == name);
         if let (Some(value), false) = (value, known) {
             attributes.push((SmolStr::new_static(name), text(value)));
+        }
+    }
+}
+
+/// Leaves Tollgate's own roles out of the attribute `roles`.
+fn remove_reserved_roles(attributes: &mut [(SmolStr, PartialValue)]) {
+    for (_, value) in attributes.iter_mut().filter(|(name, _)| name == "roles") {
+        let roles = native::strings(Some(&*value));
+        if roles.iter().any(|role| role.starts_with(RESERVED_ROLE_PREFIX)) {
+            *value = set(roles.iter().filter(|role| !role.starts_with(RESERVED_ROLE_PREFIX)).cloned().collect());
         }
     }
 }

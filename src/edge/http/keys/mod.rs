@@ -3,6 +3,7 @@
 //!
 //! A key that the caller may not manage looks as one that is not there.
 
+mod inherited;
 pub(super) mod orphans;
 mod read;
 mod told;
@@ -256,7 +257,10 @@ impl Caller {
         let id = key_id(random()?);
         let text = Self::new_text(&id)?;
         let mut key = KeyRecord { hash: self.hash(&text)?, ..self.unrestricted(id, owner) };
-        details(&mut key).created_by = Some(self.identity.principal.clone());
+        let inherited = inherited::of_maker(self, &key.owner)?;
+        let more = details(&mut key);
+        more.created_by = Some(self.identity.principal.clone());
+        more.inherited = inherited.map(Box::new);
         wish.apply(&mut key, &self.snapshot, self.facts.now)?;
         self.manager().may_hand_out(right, &key)?;
         self.desk.keys.write(KeyWrite::Make(key.clone())).await?;

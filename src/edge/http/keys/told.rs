@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use smol_str::SmolStr;
 
 use super::read::Unknown;
-use crate::model::{AllowedPath, EntityUid, KeyRecord, Timestamp};
+use crate::model::{AllowedPath, EntityUid, Inherited, KeyRecord, Timestamp};
 
 #[derive(Serialize)]
 pub(super) struct Page<'a> {
@@ -58,12 +58,27 @@ pub(super) struct Told<'a> {
     roles: &'a [SmolStr],
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<serde_json::Map<String, Value>>,
+    /// What the token of its maker said of the owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inherited: Option<ToldInherited<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     team: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Unknown>,
+}
+
+#[derive(Serialize)]
+struct ToldInherited<'a> {
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    teams: &'a [SmolStr],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    orgs: &'a [SmolStr],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    roles: &'a [SmolStr],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tags: &'a [SmolStr],
 }
 
 #[derive(Serialize)]
@@ -132,6 +147,12 @@ impl<'a> Told<'a> {
             tags: &details.tags,
             roles: &details.roles,
             metadata: Some(metadata().collect()).filter(|_| !details.metadata.is_empty()),
+            inherited: details.inherited.as_deref().map(|Inherited { teams, orgs, roles, tags }| ToldInherited {
+                teams,
+                orgs,
+                roles,
+                tags,
+            }),
             team: details.payer.as_deref(),
             note: details.note.as_deref(),
             warnings: Vec::new(),

@@ -17,6 +17,7 @@ use forwarded::{HeaderError, last_element};
 pub use mapping::{Grants, Mapping, MappingError, NameKind};
 use names::{Names, NamesError};
 
+use super::unlinked::{Proved, UnlinkedWarning};
 use crate::gate::{Authenticator, Credential, Later, Presented, Verdict};
 use crate::model::{AuthMethod, Identity, Network, Refusal, RefusalReason, Said, Timestamp};
 use crate::policy::Snapshot;
@@ -25,13 +26,16 @@ use crate::policy::Snapshot;
 pub struct CertificateProvider {
     name: String,
     mappings: Box<[Mapping]>,
+    /// That somebody is not declared, while the bundle declares somebody alike.
+    unlinked: UnlinkedWarning,
 }
 
 impl CertificateProvider {
     /// By these mappings: the first that fits one of the certificate's names decides.
     #[must_use]
     pub fn new(mappings: impl Into<Box<[Mapping]>>) -> Self {
-        Self { name: "client_certificate".to_owned(), mappings: mappings.into() }
+        let unlinked = UnlinkedWarning::default();
+        Self { name: "client_certificate".to_owned(), mappings: mappings.into(), unlinked }
     }
 
     /// Under another name, where there are several.
@@ -46,13 +50,17 @@ impl Authenticator for CertificateProvider {
         &self.name
     }
 
-    fn authenticate(&self, presented: &Presented, _: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
+    fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
         let Credential::Certificates(certificates) = &presented.credential else {
             return Later::ready(Verdict::Passed);
         };
         let client = certificates.first().ok_or(NamesError::Form);
         let proved = client.and_then(|certificate| Names::of(certificate)).map_err(Refusal::from);
-        Later::ready(verdict(proved.and_then(|names| prove(&self.mappings, &names, now))))
+        Later::ready(verdict(proved.and_then(|names| {
+            let identity = prove(&self.mappings, &names, now)?;
+            look(&self.unlinked, &self.name, (&identity, &names), snapshot);
+            Ok(identity)
+        })))
     }
 }
 
@@ -61,13 +69,16 @@ pub struct ForwardedProvider {
     name: String,
     from: Box<[Network]>,
     mappings: Box<[Mapping]>,
+    /// That somebody is not declared, while the bundle declares somebody alike.
+    unlinked: UnlinkedWarning,
 }
 
 impl ForwardedProvider {
     /// From proxies in these networks, by these mappings.
     #[must_use]
     pub fn new(from: impl Into<Box<[Network]>>, mappings: impl Into<Box<[Mapping]>>) -> Self {
-        Self { name: "forwarded_certificate".to_owned(), from: from.into(), mappings: mappings.into() }
+        let unlinked = UnlinkedWarning::default();
+        Self { name: "forwarded_certificate".to_owned(), from: from.into(), mappings: mappings.into(), unlinked }
     }
 
     /// Under another name, where there are several.
@@ -76,14 +87,21 @@ impl ForwardedProvider {
         Self { name: name.into(), ..self }
     }
 
-    fn prove(&self, said: &str, by: Option<IpAddr>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+    fn prove(
+        &self,
+        said: &str,
+        by: Option<IpAddr>,
+        (snapshot, now): (&Snapshot, Timestamp),
+    ) -> Result<Arc<Identity>, Refusal> {
         if !by.is_some_and(|address| self.from.iter().any(|network| network.contains(address))) {
             let message = "certificates are not forwarded from there";
             return Err(Refusal::new(RefusalReason::NotAllowedHere, message));
         }
         let malformed = |error: HeaderError| Refusal::new(RefusalReason::Malformed, error.to_string());
         let names = last_element(said).map_err(malformed)?.names()?;
-        prove(&self.mappings, &names, now)
+        let identity = prove(&self.mappings, &names, now)?;
+        look(&self.unlinked, &self.name, (&identity, &names), snapshot);
+        Ok(identity)
     }
 }
 
@@ -92,12 +110,19 @@ impl Authenticator for ForwardedProvider {
         &self.name
     }
 
-    fn authenticate(&self, presented: &Presented, _: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
+    fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
         let Credential::ForwardedCertificate { said, by } = &presented.credential else {
             return Later::ready(Verdict::Passed);
         };
-        Later::ready(verdict(self.prove(said, *by, now)))
+        Later::ready(verdict(self.prove(said, *by, (snapshot, now))))
     }
+}
+
+/// Warns where who is proved seems to be another one of the bundle.
+fn look(warning: &UnlinkedWarning, by: &str, (identity, names): (&Identity, &Names), snapshot: &Snapshot) {
+    let email = names.of_kind(NameKind::Email).first().map(SmolStr::as_str);
+    let advice = "let a mapping name the declared one";
+    warning.look(&Proved { by, principal: &identity.principal, email, advice }, snapshot);
 }
 
 fn verdict(proved: Result<Arc<Identity>, Refusal>) -> Verdict {

@@ -1,7 +1,9 @@
 //! From what an issuer says to whom rules see: claims become a principal, its teams, orgs, roles, tags and metadata.
 //!
 //! What is hard about it: two issuers may call two people the same, and a token may try to name somebody else. So a
-//! subject is always its issuer's, a claim can never name another issuer's subject, and no claim gives a role of ours.
+//! subject is always its issuer's, a claim can never name another issuer's subject, and no claim gives a role of ours. And a
+//! person whom the bundle declares must stay that person: as another, undeclared one, she would not be disabled, and have
+//! her budget twice. So the ids by which the bundle knows people are looked up before any claim names an id.
 
 mod path;
 mod sources;
@@ -10,17 +12,42 @@ use serde_json::{Map, Value};
 use smol_str::{SmolStr, format_smolstr};
 
 pub use path::{ClaimPath, PathError};
-pub use sources::{ClaimSource, Source, Sources, Split, Wanted};
+pub use sources::{ClaimSource, EmailProof, Fold, Source, Sources, Split, Wanted};
 
 use crate::gate::Described;
 use crate::model::{
     AuthMethod, EntityUid, Identity, RESERVED_ROLE_PREFIX, Refusal, RefusalReason, Said, Timestamp, check_name,
 };
 use crate::policy::Snapshot;
-use crate::policy::entities::{External, Kind};
+use crate::policy::entities::{EntityIndex, External, Kind};
 
 /// Between an issuer and its subject. No issuer has it in its name, and no claim may say it in an id.
 const SEPARATOR: char = '|';
+
+/// An id that a claim finds.
+fn checked_id(id: SmolStr, setting: &str) -> Result<SmolStr, Refusal> {
+    let untrusted = |message: String| Refusal::new(RefusalReason::Untrusted, message);
+    if id.contains(SEPARATOR) {
+        return Err(untrusted(format!(
+            "the id that `{setting}` finds in the token has a `{SEPARATOR}` in it, which stands between an issuer and its \
+             subject; without `{setting}` the principal is `<issuer>{SEPARATOR}<sub>`, or whom the bundle declares with \
+             this `external_id`"
+        )));
+    }
+    if id.starts_with(RESERVED_ROLE_PREFIX) {
+        return Err(untrusted(format!("the id that `{setting}` finds in the token is one of Tollgate's own")));
+    }
+    Ok(id)
+}
+
+fn nobody_known() -> Refusal {
+    Refusal::new(RefusalReason::UnknownPrincipal, "the token proves nobody who may ask here")
+}
+
+/// Whether it is a team and a role in it.
+fn is_team_role(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(team, role)| !team.is_empty() && !role.is_empty())
+}
 
 /// How claims of an issuer are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,14 +60,21 @@ pub struct Mapping {
     pub service: Sources,
     /// The id in the issuer's own directory, by which the bundle may know somebody.
     pub external_id: Sources,
+    /// By what a token is linked to a user or service of the bundle, before a claim names an id.
+    pub link: Link,
     /// Whether an `external_id` of the bundle without an issuer is this issuer's.
     pub directory: bool,
+    /// The issuers that this server knows. An `external_id` that begins with one of them and `|` is that issuer's, also
+    /// where it could be read as an id without an issuer.
+    pub known_issuers: Vec<SmolStr>,
     /// Teams.
     pub teams: Sources,
     /// Orgs.
     pub orgs: Sources,
     /// Roles.
     pub roles: Sources,
+    /// Roles in teams, as `team:role`; they count in teams that the principal is in.
+    pub team_roles: Sources,
     /// Tags.
     pub tags: Sources,
     /// The email address.
@@ -53,6 +87,18 @@ pub struct Mapping {
     pub replaces: bool,
     /// Whether those may ask whom the bundle does not know.
     pub allow_unknown: bool,
+}
+
+/// By what a token is linked to a user or service of the bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// By its `external_id` alone.
+    ExternalId {
+        /// Whether the configuration says so, so that nobody need be warned of it.
+        chosen: bool,
+    },
+    /// By its `external_id`, else by its email address where that is proved.
+    Email(EmailProof),
 }
 
 /// When a token is a service's, not a user's.
@@ -73,10 +119,13 @@ impl Default for Mapping {
             user: Sources::default(),
             service: Sources::default(),
             external_id: Sources::claim("sub"),
+            link: Link::ExternalId { chosen: false },
             directory: false,
+            known_issuers: Vec::new(),
             teams: Sources::default(),
             orgs: Sources::default(),
             roles: Sources::default(),
+            team_roles: Sources::default(),
             tags: Sources::default(),
             email: Sources::claim("email"),
             metadata: Vec::new(),
@@ -111,7 +160,7 @@ impl Mapping {
         let claims = proof.claims;
         let external = self.external_id.one(claims)?;
         let principal = self.principal(proof, external.as_ref(), snapshot)?;
-        let roles = self.roles.many(claims)?;
+        let (roles, team_roles) = (self.roles.many(claims)?, self.team_roles.many(claims)?);
         let mut metadata = Vec::with_capacity(self.metadata.len());
         for (name, sources) in &self.metadata {
             metadata.extend(sources.one(claims)?.map(|value| (name.clone(), value)));
@@ -121,9 +170,9 @@ impl Mapping {
             teams: self.teams.many(claims)?.into(),
             orgs: self.orgs.many(claims)?.into(),
             roles: roles.into_iter().filter(|role| !role.starts_with(RESERVED_ROLE_PREFIX)).collect(),
-            team_roles: Box::default(),
+            team_roles: team_roles.into_iter().filter(|role| is_team_role(role)).collect(),
             tags: self.tags.many(claims)?.into(),
-            email: self.email.one(claims)?,
+            email: self.email.email(claims)?,
             external_id: external,
         };
         Ok(Identity {
@@ -140,56 +189,90 @@ impl Mapping {
         external: Option<&SmolStr>,
         snapshot: &Snapshot,
     ) -> Result<EntityUid, Refusal> {
-        let is_service = match &self.service_when {
-            ServiceWhen::Never => false,
-            ServiceWhen::Always => true,
-            ServiceWhen::All(wanted) => wanted.iter().all(|wanted| wanted.holds(proof.claims)),
+        let (kind, named, name, setting) = if self.is_service(proof.claims)? {
+            (Kind::SERVICE, &self.service, "Service", "claims.service")
+        } else {
+            (Kind::USER, &self.user, "User", "claims.user")
         };
-        let (kind, named, name) =
-            if is_service { (Kind::SERVICE, &self.service, "Service") } else { (Kind::USER, &self.user, "User") };
+        if let Some(index) = self.linked(proof, external, snapshot, kind)? {
+            return Ok(snapshot.store.uid(index));
+        }
         let id = match named.one(proof.claims)? {
-            Some(id) if id.contains(SEPARATOR) => {
-                return Err(Refusal::new(
-                    RefusalReason::Untrusted,
-                    "a claim of the token names another issuer's subject",
-                ));
-            }
-            Some(id) => id,
-            None => match self.of_directory(proof, external, snapshot, kind)? {
-                Some(id) => id,
-                None => format_smolstr!("{}{SEPARATOR}{}", proof.issuer, proof.subject),
-            },
+            Some(id) => checked_id(id, setting)?,
+            None => format_smolstr!("{}{SEPARATOR}{}", proof.issuer, proof.subject),
         };
         let known = snapshot.store.find(kind, &id).is_some_and(|index| snapshot.store.record(index).declared);
         if !known && !self.allow_unknown {
-            return Err(Refusal::new(RefusalReason::UnknownPrincipal, "the token proves nobody who may ask here"));
+            return Err(nobody_known());
         }
         EntityUid::new(name, id)
-            .map_err(|_| Refusal::new(RefusalReason::Malformed, "the token's subject holds what names nothing"))
+            .map_err(|error| Refusal::new(RefusalReason::Malformed, format!("the token's `sub` names nobody: {error}")))
     }
 
-    /// Whom the bundle knows by the id in the issuer's own directory.
-    fn of_directory(
+    fn is_service(&self, claims: &Map<String, Value>) -> Result<bool, Refusal> {
+        match &self.service_when {
+            ServiceWhen::Never => Ok(false),
+            ServiceWhen::Always => Ok(true),
+            ServiceWhen::All(wanted) => {
+                wanted.iter().try_for_each(|wanted| wanted.check_told(claims))?;
+                Ok(wanted.iter().all(|wanted| wanted.holds(claims)))
+            }
+        }
+    }
+
+    /// Whom of the bundle the token is linked to: by the id in the issuer's own directory, else by the email address.
+    fn linked(
         &self,
         proof: &Proof<'_>,
         external: Option<&SmolStr>,
         snapshot: &Snapshot,
         kind: Kind,
-    ) -> Result<Option<SmolStr>, Refusal> {
-        let Some(external) = external else { return Ok(None) };
-        let scoped = format_smolstr!("{}{SEPARATOR}{external}", proof.issuer);
-        let plain = (self.directory && !external.contains(SEPARATOR)).then(|| external.clone());
-        for id in std::iter::once(scoped).chain(plain) {
-            match snapshot.store.external(kind, &id) {
-                External::Nobody => {}
-                External::One(index) => return Ok(Some(snapshot.store.record(index).id.clone())),
-                External::Several => {
-                    let message = "the token proves nobody who may ask here";
-                    return Err(Refusal::new(RefusalReason::UnknownPrincipal, message).about("external_id of several"));
+    ) -> Result<Option<EntityIndex>, Refusal> {
+        let store = &snapshot.store;
+        let one = |found: External, what: &'static str| match found {
+            External::Nobody => Ok(None),
+            External::One(index) => Ok(Some(index)),
+            External::Several => Err(nobody_known().about(what)),
+        };
+        if let Some(external) = external {
+            let scoped = format_smolstr!("{}{SEPARATOR}{external}", proof.issuer);
+            let plain = (self.directory && !self.names_an_issuer(external)).then(|| external.clone());
+            for id in std::iter::once(scoped).chain(plain) {
+                if let Some(index) = one(store.external(kind, &id), "several have this external_id")? {
+                    return Ok(Some(index));
                 }
             }
         }
-        Ok(None)
+        let Link::Email(how) = self.link else { return Ok(None) };
+        match self.email.proved_email(proof.claims, how)? {
+            Some(email) => one(store.by_email(kind, &email), "several have this email"),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether an `external_id` of the bundle that reads so means an issuer and an id of that issuer. Ids may have the
+    /// separator in them (`auth0|5f7c`), so that not all that looks like both is.
+    #[must_use]
+    pub fn names_an_issuer(&self, external_id: &str) -> bool {
+        let Some((issuer, _)) = external_id.split_once(SEPARATOR) else { return false };
+        issuer.contains("://") || self.known_issuers.iter().any(|known| known == issuer)
+    }
+
+    /// What helps where a token that could be linked to somebody of the bundle is not.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self.link {
+            Link::ExternalId { .. } => {
+                "say `link: [external_id, email]` for this issuer, or give the declared one its `external_id`"
+            }
+            Link::Email(EmailProof::Verified) => {
+                "link them by an `external_id`, or, if this issuer verifies addresses and its tokens do not say so \
+                 (`email_verified`), say `email_verified: assumed`"
+            }
+            Link::Email(EmailProof::Assumed) => {
+                "link them by an `external_id`, or name the declared one by `claims.user`"
+            }
+        }
     }
 
     /// What the chosen headers of a request add to an identity's metadata; what its credential says of the same name stands.

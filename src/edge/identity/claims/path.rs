@@ -65,6 +65,23 @@ impl ClaimPath {
         self.0.len() == 1 && self.root() == name
     }
 
+    /// Whether its last step is `name`.
+    #[must_use]
+    pub fn ends_with(&self, name: &str) -> bool {
+        self.0.last().is_some_and(|last| last == name)
+    }
+
+    /// What the claim called `name` says that stands beside this one, null included.
+    #[must_use]
+    pub fn beside<'c>(&self, name: &str, claims: &'c Map<String, Value>) -> Option<&'c Value> {
+        let (_, parents) = self.0.split_last()?;
+        let mut members = claims;
+        for step in parents {
+            members = members.get(step.as_str())?.as_object()?;
+        }
+        members.get(name)
+    }
+
     /// What stands there. What is null is not there.
     #[must_use]
     pub fn find<'c>(&self, claims: &'c Map<String, Value>) -> Option<&'c Value> {

@@ -1,7 +1,9 @@
 //! Where a value comes from: the first claim that exists of those a mapping names, or what the configuration fixes.
 //!
 //! A claim that a mapping names is a text or a list of texts. Absent or null, it is not there, and the next is looked at;
-//! anything else refuses the token, since what is left of it would mean less, or more, than its issuer said.
+//! anything else refuses the token, since what is left of it would mean less, or more, than its issuer said. A text that can
+//! name nothing (blank, too long, with characters that nobody sees) is passed over in a list of teams, say: no rule can mean
+//! it, and the user, who did not choose it, must not be locked out by it.
 
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
@@ -15,6 +17,24 @@ const MAX_VALUES: usize = 1_000;
 /// Alternatives; the first that exists is taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources(pub Vec<Source>);
+
+/// What becomes of a text that can name nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unnameable {
+    /// It is passed over.
+    PassedOver,
+    /// It refuses the token, unless it is blank.
+    Refused,
+}
+
+/// What shows that an email address is its owner's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmailProof {
+    /// The token says so: `email_verified` beside the address is true.
+    Verified,
+    /// The operator vouches for the issuer, whose tokens do not say it. One that says the contrary is believed.
+    Assumed,
+}
 
 /// One alternative.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +52,8 @@ pub struct ClaimSource {
     pub path: ClaimPath,
     /// What separates several values in one text.
     pub split: Option<Split>,
+    /// Whether values are folded first, before anything else is done with them.
+    pub fold: Option<Fold>,
     /// Only values that begin so count.
     pub only_prefix: Option<SmolStr>,
     /// Only values that begin so count, and lose it.
@@ -49,28 +71,37 @@ pub enum Split {
     Space,
 }
 
+/// How values that differ only by case become the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fold {
+    /// ASCII letters in lower case. Others stay as they are: several letters of Unicode have an ASCII letter as their lower
+    /// case, so that one person could take another's name.
+    Lower,
+}
+
 impl ClaimSource {
     /// A claim whose values are taken as they are.
     #[must_use]
     pub fn of(path: ClaimPath) -> Self {
-        Self { path, split: None, only_prefix: None, strip_prefix: None, map: None }
+        Self { path, split: None, fold: None, only_prefix: None, strip_prefix: None, map: None }
     }
 
     /// The values; `None` where there is no such claim.
-    fn values(&self, claims: &Map<String, Value>) -> Result<Option<Vec<SmolStr>>, Refusal> {
-        let Some(value) = self.path.find(claims) else {
-            return if is_elsewhere(&self.path, claims) { Err(elsewhere(&self.path)) } else { Ok(None) };
-        };
+    fn values(&self, claims: &Map<String, Value>, unnameable: Unnameable) -> Result<Option<Vec<SmolStr>>, Refusal> {
+        if is_left_out(&self.path, claims) {
+            return Err(left_out(&self.path));
+        }
+        let Some(value) = self.path.find(claims) else { return Ok(None) };
         // Whose address it is has not been shown.
-        if self.path.is("email") && claims.get("email_verified").is_some_and(|said| !is_true(said)) {
+        if self.verified(claims) == Some(false) {
             return Ok(None);
         }
         let mut values = Vec::new();
         match value {
-            Value::String(text) => self.add(text, &mut values)?,
+            Value::String(text) => self.add(text, unnameable, &mut values)?,
             Value::Array(items) => {
                 for item in items {
-                    self.add(item.as_str().ok_or_else(|| no_text(&self.path))?, &mut values)?;
+                    self.add(item.as_str().ok_or_else(|| no_text(&self.path))?, unnameable, &mut values)?;
                 }
             }
             _ => return Err(no_text(&self.path)),
@@ -78,25 +109,41 @@ impl ClaimSource {
         Ok(Some(values))
     }
 
-    fn add(&self, text: &str, values: &mut Vec<SmolStr>) -> Result<(), Refusal> {
+    /// Of an address, whether the token says that it is its owner's; `None` where it says nothing of that.
+    fn verified(&self, claims: &Map<String, Value>) -> Option<bool> {
+        if !self.path.ends_with("email") {
+            return None;
+        }
+        self.path.beside("email_verified", claims).map(is_true)
+    }
+
+    fn add(&self, text: &str, unnameable: Unnameable, values: &mut Vec<SmolStr>) -> Result<(), Refusal> {
         let parts: Vec<&str> = match self.split {
             None => vec![text],
             Some(Split::Comma) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect(),
             Some(Split::Space) => text.split(' ').filter(|part| !part.is_empty()).collect(),
         };
         for part in parts {
-            let Some(value) = self.changed(part) else { continue };
-            if check_name(&value).is_err() || values.len() >= MAX_VALUES {
-                return Err(malformed(format!("the token's claim `{}` holds what names nothing", self.path)));
+            let Some(value) = self.changed(part).filter(|value| !value.is_empty()) else { continue };
+            match check_name(&value) {
+                Ok(()) => {}
+                Err(_) if unnameable == Unnameable::PassedOver => continue,
+                Err(error) => return Err(malformed(format!("the token's claim `{}`: {error}", self.path))),
             }
-            if !values.contains(&value) {
-                values.push(value);
+            if values.contains(&value) {
+                continue;
             }
+            if values.len() >= MAX_VALUES {
+                return Err(malformed(format!("the token's claim `{}` has more than {MAX_VALUES} values", self.path)));
+            }
+            values.push(value);
         }
         Ok(())
     }
 
     fn changed(&self, value: &str) -> Option<SmolStr> {
+        let folded = self.fold.map(|Fold::Lower| value.to_ascii_lowercase());
+        let value = folded.as_deref().unwrap_or(value);
         if self.only_prefix.as_ref().is_some_and(|prefix| !value.starts_with(prefix.as_str())) {
             return None;
         }
@@ -127,7 +174,7 @@ impl Sources {
             match source {
                 Source::Fixed(values) => return Ok(values.clone()),
                 Source::Claim(claim) => {
-                    if let Some(values) = claim.values(claims)? {
+                    if let Some(values) = claim.values(claims, Unnameable::PassedOver)? {
                         return Ok(values);
                     }
                 }
@@ -139,16 +186,47 @@ impl Sources {
     /// The one value; `None` where nothing exists.
     ///
     /// # Errors
-    /// As [`Sources::many`], and where there are several.
+    /// As [`Sources::many`], and where there are several, or it can name nothing.
     pub fn one(&self, claims: &Map<String, Value>) -> Result<Option<SmolStr>, Refusal> {
+        Ok(self.first(claims, Unnameable::Refused)?.map(|(value, _)| value))
+    }
+
+    /// The email address; `None` where there is none, or none that could be one's name.
+    ///
+    /// # Errors
+    /// As [`Sources::many`], and where there are several.
+    pub fn email(&self, claims: &Map<String, Value>) -> Result<Option<SmolStr>, Refusal> {
+        Ok(self.first(claims, Unnameable::PassedOver)?.map(|(value, _)| value))
+    }
+
+    /// The email address, where `proof` shows that it is its owner's.
+    ///
+    /// # Errors
+    /// As [`Sources::email`].
+    pub fn proved_email(&self, claims: &Map<String, Value>, proof: EmailProof) -> Result<Option<SmolStr>, Refusal> {
+        let first = self.first(claims, Unnameable::PassedOver)?;
+        Ok(first.and_then(|(value, source)| match source {
+            // One address for every token is nobody's.
+            Source::Fixed(_) => None,
+            Source::Claim(_) if proof == EmailProof::Assumed => Some(value),
+            Source::Claim(claim) => (claim.verified(claims) == Some(true)).then_some(value),
+        }))
+    }
+
+    /// The first value that exists, and where it comes from.
+    fn first(
+        &self,
+        claims: &Map<String, Value>,
+        unnameable: Unnameable,
+    ) -> Result<Option<(SmolStr, &Source)>, Refusal> {
         for source in &self.0 {
             let values = match source {
                 Source::Fixed(values) => Some(values.clone()),
-                Source::Claim(claim) => claim.values(claims)?,
+                Source::Claim(claim) => claim.values(claims, unnameable)?,
             };
             match values.as_deref() {
                 None | Some([]) => {}
-                Some([value]) => return Ok(Some(value.clone())),
+                Some([value]) => return Ok(Some((value.clone(), source))),
                 Some(_) => return Err(malformed(several(source))),
             }
         }
@@ -161,7 +239,7 @@ impl Sources {
 pub struct Wanted {
     /// The claim.
     pub path: ClaimPath,
-    /// One of these; with a `*` at its end, one that begins so.
+    /// One of these; with a `*` at its end one that begins so, with a `*` at its beginning one that ends so.
     pub values: Vec<SmolStr>,
 }
 
@@ -169,12 +247,7 @@ impl Wanted {
     /// Whether it does. Of a list, one item is enough.
     #[must_use]
     pub fn holds(&self, claims: &Map<String, Value>) -> bool {
-        let is_one = |text: &str| {
-            self.values.iter().any(|wanted| match wanted.strip_suffix('*') {
-                Some(beginning) => text.starts_with(beginning) && text.len() > beginning.len(),
-                None => wanted == text,
-            })
-        };
+        let is_one = |text: &str| self.values.iter().any(|wanted| fits(wanted, text));
         match self.path.find(claims) {
             Some(Value::String(text)) => is_one(text),
             Some(Value::Bool(said)) => is_one(if *said { "true" } else { "false" }),
@@ -184,16 +257,39 @@ impl Wanted {
     }
 }
 
-fn is_true(value: &Value) -> bool {
-    // Some issuers write it as a text.
-    value == &Value::Bool(true) || value == "true"
+/// Whether `text` is as `wanted` says. A `*` stands for one character at least.
+fn fits(wanted: &str, text: &str) -> bool {
+    match (wanted.strip_prefix('*'), wanted.strip_suffix('*')) {
+        (None, None) => wanted == text,
+        (None, Some(beginning)) => text.len() > beginning.len() && text.starts_with(beginning),
+        (Some(ending), None) => text.len() > ending.len() && text.ends_with(ending),
+        // The configuration has none with two.
+        (Some(_), Some(_)) => false,
+    }
 }
 
-/// Whether the claim is left out and to be asked for elsewhere (OpenID Connect Core, 5.6.2), as Entra ID does with many
-/// groups.
-fn is_elsewhere(path: &ClaimPath, claims: &Map<String, Value>) -> bool {
+fn is_true(value: &Value) -> bool {
+    // Some issuers write it as a text.
+    value.as_bool().unwrap_or_else(|| value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("true")))
+}
+
+impl Wanted {
+    /// Whether nobody can tell, since the token leaves the claim out.
+    ///
+    /// # Errors
+    /// Where that is so.
+    pub fn check_told(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
+        if is_left_out(&self.path, claims) { Err(left_out(&self.path)) } else { Ok(()) }
+    }
+}
+
+/// Whether the token leaves the claim out, since it would be too long: what it says is unknown then, and not empty.
+/// `_claim_names` says where to ask for it (OpenID Connect Core, 5.6.2); in the implicit flow Entra ID says `hasgroups`
+/// instead of `groups`.
+fn is_left_out(path: &ClaimPath, claims: &Map<String, Value>) -> bool {
     let named = claims.get("_claim_names").and_then(Value::as_object);
-    named.is_some_and(|names| names.contains_key(path.root())) && !claims.contains_key(path.root())
+    let has_groups = || claims.get("hasgroups").is_some_and(is_true);
+    named.is_some_and(|names| names.contains_key(path.root())) || (path.root() == "groups" && has_groups())
 }
 
 fn several(source: &Source) -> String {
@@ -203,9 +299,10 @@ fn several(source: &Source) -> String {
     }
 }
 
-fn elsewhere(path: &ClaimPath) -> Refusal {
+fn left_out(path: &ClaimPath) -> Refusal {
     malformed(format!(
-        "the token leaves out its claim `{path}`, which has to be asked for elsewhere; have its issuer send fewer groups"
+        "the token leaves out its claim `{path}`, which has too many values and would have to be asked for elsewhere; have \
+         its issuer put fewer groups into tokens, such as those assigned to this application"
     ))
 }
 

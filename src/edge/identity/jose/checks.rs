@@ -49,23 +49,28 @@ impl Checks {
     /// # Errors
     /// With the first thing that is not as it must be.
     pub fn check(&self, header: &Header, claims: &Map<String, Value>, now: Timestamp) -> Result<Checked, Refusal> {
-        if header.typ.as_ref().is_some_and(|typ| !self.types.contains(typ)) {
-            return Err(refuse(RefusalReason::WrongAudience, "the token is of a type that is not for this"));
+        if let Some(typ) = header.typ.as_ref().filter(|typ| !self.types.contains(typ)) {
+            let message = format!("the token's header says `typ` {}, and `types` does not take that", shown(typ));
+            return Err(refuse(RefusalReason::WrongAudience, message));
         }
-        if claims.get("iss").and_then(Value::as_str) != Some(&*self.issuer) {
-            return Err(refuse(RefusalReason::Untrusted, "the token's issuer is not trusted"));
+        let issuer = claims.get("iss").and_then(Value::as_str);
+        if issuer != Some(&*self.issuer) {
+            let issuer = issuer.map_or_else(|| "no text".to_owned(), shown);
+            let message = format!("the token's issuer (`iss`) is {issuer}, and not `{}`", self.issuer);
+            return Err(refuse(RefusalReason::Untrusted, message));
         }
         if !self.is_for_us(claims.get("aud")) {
-            return Err(refuse(RefusalReason::WrongAudience, "the token is for another audience"));
+            return Err(refuse(RefusalReason::WrongAudience, wrong_audience(claims.get("aud"), &self.audiences)));
         }
         let expires_at = self.times(claims, now)?;
         let subject = match claims.get("sub") {
             Some(Value::String(subject)) if (1..=MAX_SUBJECT).contains(&subject.len()) => subject.into(),
-            _ => return Err(refuse(RefusalReason::Malformed, "the token has no `sub` that is a text")),
+            _ => {
+                let message = format!("the token has no `sub` that is a text of 1 to {MAX_SUBJECT} bytes");
+                return Err(refuse(RefusalReason::Malformed, message));
+            }
         };
-        if !self.require.iter().all(|wanted| wanted.holds(claims)) {
-            return Err(refuse(RefusalReason::UnknownPrincipal, "the token is not one that this server takes"));
-        }
+        check_required(&self.require, claims)?;
         Ok(Checked { subject, expires_at })
     }
 
@@ -83,36 +88,139 @@ impl Checks {
 
     fn times(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, Refusal> {
         let (now, leeway) = (now.as_millis(), self.leeway_ms);
-        let Some(expires) = instant(claims, "exp")? else {
+        let Some(expires) = instant(claims, "exp", Rounding::Down)? else {
             return Err(refuse(RefusalReason::Malformed, "the token has no `exp`"));
         };
-        let begins = instant(claims, "nbf")?;
-        let issued = instant(claims, "iat")?;
-        if begins.is_some_and(|begins| now < begins - leeway) || issued.is_some_and(|issued| now < issued - leeway) {
-            return Err(refuse(RefusalReason::NotYetValid, "the token is not valid yet"));
+        for name in ["nbf", "iat"] {
+            if instant(claims, name, Rounding::Up)?.is_some_and(|begins| now < begins - leeway) {
+                let message = format!("the token is not valid yet: its `{name}` lies ahead");
+                return Err(refuse(RefusalReason::NotYetValid, message));
+            }
         }
         if now >= expires + leeway {
-            return Err(refuse(RefusalReason::Expired, "the token has expired"));
+            return Err(refuse(RefusalReason::Expired, "the token has expired (`exp`)"));
         }
+        let issued = instant(claims, "iat", Rounding::Down)?;
         if let Some(most) = self.max_lifetime_ms
             && expires - issued.unwrap_or(now) > most
         {
-            return Err(refuse(RefusalReason::Untrusted, "the token is valid for longer than this server takes"));
+            let message = "the token is valid for longer (`exp` less `iat`) than `max_lifetime_seconds` takes";
+            return Err(refuse(RefusalReason::Untrusted, message));
         }
         Ok(Timestamp::from_millis(expires + leeway))
     }
 }
 
-/// The instant of a claim: whole seconds, as everybody writes them.
-pub(crate) fn instant(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, Refusal> {
+/// Which way an instant between two milliseconds goes: so that no token is taken for longer than it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rounding {
+    /// To the one before: when a token ends.
+    Down,
+    /// To the one after: when it begins.
+    Up,
+}
+
+/// The instant of a claim, in milliseconds: a NumericDate (RFC 7519, section 2), seconds that may have a fraction.
+pub(crate) fn instant(claims: &Map<String, Value>, name: &str, rounding: Rounding) -> Result<Option<i64>, Refusal> {
     let Some(value) = claims.get(name) else { return Ok(None) };
-    let seconds = value.as_i64().filter(|seconds| (0..=LAST_SECOND).contains(seconds));
-    match seconds {
-        Some(seconds) => Ok(Some(seconds * 1000)),
-        None => Err(refuse(RefusalReason::Malformed, "a time of the token is no whole number of seconds")),
+    let millis = match value.as_i64() {
+        Some(seconds) => (0..=LAST_SECOND).contains(&seconds).then(|| seconds * 1000),
+        None => value.as_f64().filter(|_| value.is_f64()).and_then(|seconds| whole_millis(seconds, rounding)),
+    };
+    let Some(millis) = millis else {
+        let message = format!("the token's `{name}` is no instant: a number of seconds since 1970, and no text");
+        return Err(refuse(RefusalReason::Malformed, message));
+    };
+    Ok(Some(millis))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "whole numbers below 2^53 are exact")]
+#[expect(clippy::cast_possible_truncation, reason = "it is whole, and between 0 and the bound")]
+fn whole_millis(seconds: f64, rounding: Rounding) -> Option<i64> {
+    if !(0.0..=LAST_SECOND as f64).contains(&seconds) {
+        return None;
+    }
+    let millis = match rounding {
+        Rounding::Down => (seconds * 1000.0).floor(),
+        Rounding::Up => (seconds * 1000.0).ceil(),
+    };
+    Some(millis as i64)
+}
+
+/// Whether the token says what is required of it.
+///
+/// # Errors
+/// With the first claim that does not.
+pub(in crate::edge::identity) fn check_required(
+    required: &[Wanted],
+    claims: &Map<String, Value>,
+) -> Result<(), Refusal> {
+    match required.iter().find(|wanted| !wanted.holds(claims)) {
+        None => Ok(()),
+        Some(wanted) => {
+            let message = format!("the token's claim `{}` does not say what `require` wants of it", wanted.path);
+            Err(refuse(RefusalReason::UnknownPrincipal, message))
+        }
     }
 }
 
-fn refuse(reason: RefusalReason, message: &str) -> Refusal {
+/// Why a token is not for this server.
+pub(in crate::edge::identity) fn wrong_audience(said: Option<&Value>, known: &[SmolStr]) -> String {
+    let told = match said {
+        Some(Value::String(audience)) => shown(audience),
+        Some(Value::Array(several)) => {
+            let all: Vec<String> = several.iter().take(3).filter_map(Value::as_str).map(shown).collect();
+            let more = if several.len() > all.len() { ", …" } else { "" };
+            format!("[{}{more}]", all.join(", "))
+        }
+        Some(_) => "no text".to_owned(),
+        None => "missing".to_owned(),
+    };
+    let known: Vec<String> = known.iter().map(|audience| format!("`{audience}`")).collect();
+    format!("the token's audience (`aud`) is {told}, and this server is {}", known.join(" or "))
+}
+
+/// What a token says, as far as it may be shown to whoever sent it.
+pub(crate) fn shown(text: impl AsRef<str>) -> String {
+    const MOST: usize = 200;
+    let text = text.as_ref();
+    let cut: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
+    let more = if text.chars().nth(MOST).is_some() { "…" } else { "" };
+    format!("`{cut}{more}`")
+}
+
+fn refuse(reason: RefusalReason, message: impl Into<String>) -> Refusal {
     Refusal::new(reason, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_is_rounded_so_that_no_token_lives_longer() {
+        let of = |text: &str, rounding| {
+            let claims = serde_json::from_str(&format!("{{\"exp\": {text}}}")).unwrap_or_default();
+            instant(&claims, "exp", rounding).ok().flatten()
+        };
+        for (text, down, up) in [
+            ("1788947152", Some(1_788_947_152_000), Some(1_788_947_152_000)),
+            ("1788947152.0", Some(1_788_947_152_000), Some(1_788_947_152_000)),
+            ("1.788947152e9", Some(1_788_947_152_000), Some(1_788_947_152_000)),
+            ("1788947152.25", Some(1_788_947_152_250), Some(1_788_947_152_250)),
+            ("1788947152.0004", Some(1_788_947_152_000), Some(1_788_947_152_001)),
+            ("0.0001", Some(0), Some(1)),
+            ("-0.0", Some(0), Some(0)),
+            ("-0.1", None, None),
+            ("253402300799", Some(253_402_300_799_000), Some(253_402_300_799_000)),
+            ("253402300799.5", None, None),
+            ("2.6e11", None, None),
+            ("18446744073709551615", None, None),
+            ("\"1788947152.5\"", None, None),
+            ("true", None, None),
+            ("null", None, None),
+        ] {
+            assert_eq!((of(text, Rounding::Down), of(text, Rounding::Up)), (down, up), "{text}");
+        }
+    }
 }

@@ -9,6 +9,8 @@ use smol_str::SmolStr;
 use super::algorithm::Algorithm;
 use crate::model::{Refusal, RefusalReason, strict_json};
 
+/// Longest token that is looked at at all, as it is the longest credential.
+pub const MOST_TOKEN_BYTES: usize = 16 * 1024;
 /// Longest `kid`.
 const MAX_KID: usize = 128;
 /// Members of a header that would change how a token is read, or where its key comes from.
@@ -53,7 +55,10 @@ impl<'t> Jws<'t> {
     /// Where it is no token that could be good.
     pub fn parse(text: &'t str, most_bytes: usize) -> Result<Self, Refusal> {
         if text.len() > most_bytes {
-            return Err(malformed("the token is longer than this server takes"));
+            let length = text.len();
+            return Err(malformed(format!(
+                "the token has {length} bytes, and {most_bytes} are the most that is taken"
+            )));
         }
         let (signed, signature) = text.rsplit_once('.').ok_or_else(|| malformed("a token has three parts"))?;
         let (header, payload) = signed.split_once('.').ok_or_else(|| malformed("a token has three parts"))?;
@@ -90,9 +95,8 @@ impl Header {
             ));
         }
         let algorithm = match header.get("alg") {
-            Some(Value::String(name)) => {
-                Algorithm::named(name).ok_or_else(|| untrusted("the token's algorithm is not taken"))?
-            }
+            Some(Value::String(name)) => Algorithm::named(name)
+                .ok_or_else(|| untrusted("the algorithm in the token's header (`alg`) is not taken"))?,
             _ => return Err(malformed("the token's header has no `alg`")),
         };
         let kid = match header.get("kid") {

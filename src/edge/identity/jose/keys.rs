@@ -51,9 +51,14 @@ pub enum KeyError {
     Form(&'static str),
     /// A PEM file with anything but public keys that are taken.
     #[error(
-        "it has to be RSA (2048 bits at least), P-256, P-384, P-521 or Ed25519 public keys in PEM, and nothing else"
+        "its PEM blocks have to be public keys, RSA (2048 bits at least), P-256, P-384, P-521 or Ed25519, and nothing else"
     )]
     Pem,
+    /// Neither a set nor PEM.
+    #[error(
+        "it is neither a JSON Web Key Set nor a file with public keys in PEM: no line begins with `-----BEGIN PUBLIC KEY-----`"
+    )]
+    Nothing,
     /// A token could be any of too many keys'.
     #[error(
         "a token could be of more than {MAX_ALIKE} keys: those of one `kid`, and those in PEM, are {MAX_ALIKE} at most"
@@ -80,15 +85,28 @@ impl KeySet {
         Self { passed_over: keys.len() - read.len(), keys: read }.bounded()
     }
 
-    /// Public keys in PEM, one after the other; each is for tokens of every `kid`.
+    /// The keys of a file, a published set or PEM.
+    ///
+    /// # Errors
+    /// Where it is neither.
+    pub fn of_file(text: &[u8]) -> Result<Self, KeyError> {
+        let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
+        if text.trim_ascii_start().starts_with(b"{") { Self::of_jwks(text) } else { Self::of_pem(text) }
+    }
+
+    /// Public keys in PEM, one after the other; each is for tokens of every `kid`. What stands around the blocks is for
+    /// people (RFC 7468, section 2).
     ///
     /// # Errors
     /// Where there is none, too many, or anything else than keys that are taken.
     pub fn of_pem(text: &[u8]) -> Result<Self, KeyError> {
         ready();
-        let blocks = std::str::from_utf8(text).ok().and_then(pem_blocks).ok_or(KeyError::Pem)?;
+        let blocks = pem_blocks(&String::from_utf8_lossy(text)).ok_or(KeyError::Pem)?;
+        if blocks.is_empty() {
+            return Err(KeyError::Nothing);
+        }
         let keys: Option<Vec<Key>> = blocks.iter().map(|block| Key::of_pem(block.as_bytes())).collect();
-        let keys = keys.filter(|keys| !keys.is_empty()).ok_or(KeyError::Pem)?;
+        let keys = keys.ok_or(KeyError::Pem)?;
         Self { keys, passed_over: 0 }.bounded()
     }
 
@@ -272,15 +290,28 @@ impl Key {
     }
 }
 
-/// Each block of PEM, from its first line to its last (RFC 7468); what stands between them is for people. `None` where
-/// one does not end.
+/// Each block of PEM, from its first line to its last (RFC 7468). Other lines are passed over, a block that was commented
+/// out among them. `None` where a block does not end.
 fn pem_blocks(text: &str) -> Option<Vec<String>> {
-    let block = |part: &str| {
-        let (body, rest) = part.split_once("-----END ")?;
-        let (label, _) = rest.split_once("-----")?;
-        Some(format!("-----BEGIN {body}-----END {label}-----\n"))
-    };
-    text.split("-----BEGIN ").skip(1).map(block).collect()
+    let mut blocks = Vec::new();
+    let mut lines = text.lines().map(str::trim_end);
+    while let Some(line) = lines.next() {
+        let Some(label) = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----")) else {
+            continue;
+        };
+        let end = format!("-----END {label}-----");
+        let mut block = format!("{line}\n");
+        loop {
+            let line = lines.next()?;
+            block.push_str(line);
+            block.push('\n');
+            if line == end {
+                break;
+            }
+        }
+        blocks.push(block);
+    }
+    Some(blocks)
 }
 
 /// The modulus of an `RSAPublicKey` in DER, its first member (RFC 8017, appendix A.1.1).

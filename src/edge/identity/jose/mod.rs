@@ -7,6 +7,7 @@ mod keys;
 
 pub use algorithm::Algorithm;
 pub use checks::{Checked, Checks};
-pub use jws::{Header, Jws, looks_like};
+pub(super) use checks::{Rounding, check_required, instant, shown, wrong_audience};
+pub use jws::{Header, Jws, MOST_TOKEN_BYTES, looks_like};
 pub(super) use keys::ready;
 pub use keys::{KeyError, KeySet, MAX_ALIKE, Unsigned};

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use smol_str::{SmolStr, format_smolstr};
 
 use super::issuer::{IssuerSettings, KeySource};
-use crate::edge::identity::jose::KeySet;
+use crate::edge::identity::jose::{KeySet, shown};
 use crate::gate::{Ask, Fetch, Reply};
 use crate::model::{SecretText, strict_json};
 
@@ -57,7 +57,11 @@ async fn discovered(issuer: &SmolStr, bearer: Option<&SecretText>, fetch: &dyn F
     let document = strict_json::from_slice(&reply.body).map_err(|_| format!("{url}: it is no JSON"))?;
     let text = |name: &str| document.get(name).and_then(Value::as_str);
     if text("issuer") != Some(issuer) {
-        return Err(format!("{url}: its `issuer` is another one"));
+        let said = text("issuer").map_or_else(|| "no text".to_owned(), shown);
+        return Err(format!(
+            "{url}: its `issuer` is {said}, and the configuration says `{issuer}`; they have to be the same, a `/` at the end \
+             included"
+        ));
     }
     let keys = text("jwks_uri").ok_or_else(|| format!("{url}: it has no `jwks_uri`"))?;
     if !may_name(issuer, keys) {
@@ -119,9 +123,7 @@ fn of_files(files: &[std::path::PathBuf]) -> Result<Fetched, String> {
         if text.len() > MOST_BYTES {
             return Err(wrong("it is too long".to_owned()));
         }
-        let is_pem = text.trim_ascii_start().starts_with(b"-----BEGIN");
-        let read = if is_pem { KeySet::of_pem(&text) } else { KeySet::of_jwks(&text) };
-        let read = read.and_then(|read| std::mem::take(&mut keys).and(read));
+        let read = KeySet::of_file(&text).and_then(|read| std::mem::take(&mut keys).and(read));
         keys = read.map_err(|error| wrong(error.to_string()))?;
         content.update(Sha256::digest(&text));
     }

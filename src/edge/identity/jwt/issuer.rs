@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use super::fetching::{self, Fetched};
 use crate::edge::identity::claims::Mapping;
 use crate::edge::identity::jose::{Checks, KeySet};
+use crate::edge::identity::unlinked::UnlinkedWarning;
 use crate::gate::{Clock, Fetch};
 use crate::model::{SecretText, Timestamp};
 
@@ -133,6 +134,8 @@ pub struct Issuer {
     away: AtomicBool,
     /// When it looked last, in milliseconds.
     looked_at: AtomicI64,
+    /// That one of its users is not linked to the bundle's.
+    pub(super) unlinked: UnlinkedWarning,
 }
 
 /// Keys, as they were when the follower last saw them.
@@ -159,6 +162,7 @@ impl Issuer {
             looking: AtomicBool::new(false),
             away: AtomicBool::new(false),
             looked_at: AtomicI64::new(i64::MIN),
+            unlinked: UnlinkedWarning::default(),
         }
     }
 

@@ -17,11 +17,13 @@ use smol_str::SmolStr;
 pub use issuer::{Issuer, IssuerSettings, KeySource};
 
 use super::claims::Proof;
-use super::jose::{Jws, Unsigned, looks_like};
+use super::jose::{Jws, MOST_TOKEN_BYTES, Unsigned, looks_like, shown};
 use super::recent::{self, CredentialDigest, Recent};
+use super::unlinked::Proved;
 use crate::gate::{Authenticator, Clock, Credential, Fetch, Later, Presented, Verdict};
 use crate::model::{AuthMethod, Identity, Refusal, RefusalReason, Timestamp};
 use crate::policy::Snapshot;
+use crate::policy::problem::nearest;
 
 /// How tokens are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,10 +37,11 @@ pub struct JwtSettings {
 }
 
 impl JwtSettings {
-    /// Tokens of these issuers, of 8 KiB at most, of which 10,000 are remembered.
+    /// Tokens of these issuers, of 16 KiB at most, of which 10,000 are remembered. An issuer that lists 200 groups by their
+    /// ids, as Entra ID does, makes tokens of 12 KiB.
     #[must_use]
     pub fn of(issuers: Vec<IssuerSettings>) -> Self {
-        Self { issuers, max_token_bytes: 8 * 1024, remembered: 10_000 }
+        Self { issuers, max_token_bytes: MOST_TOKEN_BYTES, remembered: 10_000 }
     }
 }
 
@@ -68,12 +71,30 @@ struct Remembered {
 enum Fault {
     /// For good.
     Refused(Refusal),
-    /// Its issuer has no key that signed it, as far as is known: none of its name, or another one.
+    /// Its issuer has no key of its name, as far as is known.
     UnknownKey(Refusal),
+    /// Its issuer has another key of its name, as far as is known.
+    WrongKey(Refusal),
     /// Its issuer has no keys that may be used.
     NoKeys(Refusal),
     /// Its issuer is not one of these.
     Stranger,
+}
+
+impl Fault {
+    /// What is so after the issuer was looked at. Where it does not answer, the key that is missing here may be a new one of
+    /// its own: nobody can say that the token is wrong.
+    fn after_a_look(self, issuer: &Issuer) -> Self {
+        match self {
+            Self::UnknownKey(_) if issuer.is_away() => {
+                let message =
+                    "no key of the token's issuer has its `kid`, and the issuer cannot be asked for newer keys now";
+                let refusal = Refusal::new(RefusalReason::ProviderUnavailable, message);
+                Self::NoKeys(refusal.about(issuer.settings.checks.issuer.clone()))
+            }
+            fault => fault,
+        }
+    }
 }
 
 impl From<Refusal> for Fault {
@@ -107,10 +128,13 @@ impl JwtProvider {
         match proved {
             Ok(identity) => Verdict::Proved(identity),
             Err(Fault::Stranger) => Verdict::Passed,
-            Err(Fault::NoKeys(_)) if self.pass_on_error => Verdict::Passed,
-            Err(Fault::Refused(refusal) | Fault::UnknownKey(refusal) | Fault::NoKeys(refusal)) => {
-                Verdict::Refused(refusal)
-            }
+            Err(Fault::NoKeys(refusal)) if self.pass_on_error => Verdict::Unavailable(refusal),
+            Err(
+                Fault::Refused(refusal)
+                | Fault::UnknownKey(refusal)
+                | Fault::WrongKey(refusal)
+                | Fault::NoKeys(refusal),
+            ) => Verdict::Refused(refusal),
         }
     }
 }
@@ -140,7 +164,7 @@ impl Authenticator for JwtProvider {
         }
         match self.inner.prove(token.expose(), digest, snapshot, now) {
             Ok(known) => Later::ready(Verdict::Proved(with_headers(known, presented))),
-            Err((fault @ (Fault::UnknownKey(_) | Fault::NoKeys(_)), Some(issuer))) => {
+            Err((fault @ (Fault::UnknownKey(_) | Fault::WrongKey(_) | Fault::NoKeys(_)), Some(issuer))) => {
                 let (inner, presented, snapshot) = (Arc::clone(&self.inner), presented.clone(), Arc::clone(snapshot));
                 let this = Self { name: self.name.clone(), pass_on_error: self.pass_on_error, inner };
                 let generation = move |issuer: &Issuer| issuer.loaded(now).map(|loaded| loaded.generation);
@@ -149,18 +173,27 @@ impl Authenticator for JwtProvider {
                     let _looked = issuer.look_again(now).await;
                     // Whether it looked now or a moment ago: what it has decides, unless that is what decided before.
                     if generation(&issuer) == before {
-                        return this.verdict(Err(fault));
+                        return this.verdict(Err(fault.after_a_look(&issuer)));
                     }
                     let (Credential::Bearer(token) | Credential::ApiKey(token)) = &presented.credential else {
                         return Verdict::Passed;
                     };
                     let proved = this.inner.prove(token.expose(), digest, &snapshot, now);
-                    let proved = proved.map(|known| with_headers(known, &presented)).map_err(|(fault, _)| fault);
-                    this.verdict(proved)
+                    let proved = proved.map(|known| with_headers(known, &presented));
+                    this.verdict(proved.map_err(|(fault, _)| fault.after_a_look(&issuer)))
                 })
             }
             Err((fault, _)) => Later::ready(self.verdict(Err(fault))),
         }
+    }
+
+    fn why_not(&self, presented: &Presented) -> Option<String> {
+        let (Credential::Bearer(token) | Credential::ApiKey(token)) = &presented.credential else { return None };
+        if !looks_like(token.expose()) {
+            return None;
+        }
+        let claims = Jws::parse(token.expose(), MOST_TOKEN_BYTES).and_then(|jws| jws.claims()).ok()?;
+        self.inner.why_a_stranger(claims.get("iss")?.as_str()?)
     }
 }
 
@@ -184,7 +217,7 @@ impl Inner {
         now: Timestamp,
     ) -> Result<Remembered, (Fault, Option<Arc<Issuer>>)> {
         let read = |token| {
-            let jws = Jws::parse(token, self.max_token_bytes)?;
+            let jws = Jws::parse(token, MOST_TOKEN_BYTES)?;
             let claims = jws.claims()?;
             Ok::<_, Refusal>((jws, claims))
         };
@@ -196,10 +229,44 @@ impl Inner {
                 return Err((refusal.into(), None));
             }
         };
+        self.check_length(token, issuer).map_err(|refusal| (refusal.into(), None))?;
         let known =
             Self::known(issuer, &jws, &claims, snapshot, now).map_err(|fault| (fault, Some(Arc::clone(issuer))))?;
         self.recent.put(digest, known.clone());
         Ok(known)
+    }
+
+    /// Whether a token of this issuer is no longer than the configuration takes.
+    fn check_length(&self, token: &str, issuer: &Issuer) -> Result<(), Refusal> {
+        if token.len() <= self.max_token_bytes {
+            return Ok(());
+        }
+        let (bytes, most, issuer) = (token.len(), self.max_token_bytes, &issuer.settings.checks.issuer);
+        let message = format!(
+            "the token of {issuer} has {bytes} bytes, and `jwt.max_token_bytes` in `identity.providers` takes {most}: raise \
+             it, or have the issuer put less into tokens"
+        );
+        let about = format!("{issuer}: {bytes} bytes, max_token_bytes is {most}");
+        Err(Refusal::new(RefusalReason::Malformed, message).about(about))
+    }
+
+    /// Why a token of `issuer` is none that is known here; `None` where it is.
+    fn why_a_stranger(&self, issuer: &str) -> Option<String> {
+        if self.issuers.contains_key(issuer) {
+            return None;
+        }
+        let mut known: Vec<&str> = self.issuers.keys().map(SmolStr::as_str).collect();
+        known.sort_unstable();
+        let near = nearest(issuer, known.iter().copied()).or_else(|| known.first().copied())?;
+        let others = match known.len() {
+            1 => String::new(),
+            count => format!(" (and of {} more issuers)", count - 1),
+        };
+        Some(format!(
+            "the token's issuer (`iss`) is {}, and this server takes tokens of `{near}`{others}; an issuer is compared \
+             exactly, a `/` at its end included",
+            shown(issuer)
+        ))
     }
 
     fn known(
@@ -217,10 +284,9 @@ impl Inner {
         };
         match loaded.keys.check(jws, checks.algorithms.as_deref()) {
             Ok(()) => {}
+            Err(unsigned @ Unsigned::UnknownKey) => return Err(Fault::UnknownKey(about(unsigned.into()))),
             // Issuers put new keys under old names too.
-            Err(unsigned @ (Unsigned::UnknownKey | Unsigned::Wrong)) => {
-                return Err(Fault::UnknownKey(about(unsigned.into())));
-            }
+            Err(unsigned @ Unsigned::Wrong) => return Err(Fault::WrongKey(about(unsigned.into()))),
             Err(unsigned) => return Err(Fault::Refused(about(unsigned.into()))),
         }
         let checked = checks.check(&jws.header, claims, now).map_err(about)?;
@@ -232,6 +298,9 @@ impl Inner {
             expires_at: checked.expires_at,
         };
         let identity = mapping.identity(&proof, snapshot).map_err(about)?;
+        let (principal, email) = (&identity.principal, identity.said.email.as_deref());
+        let advice = mapping.advice();
+        issuer.unlinked.look(&Proved { by: &checks.issuer, principal, email, advice }, snapshot);
         Ok(Remembered {
             identity: Arc::new(identity),
             issuer: Arc::clone(issuer),

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::model::{
-    AllowedPath, EntityUid, KeyDetails, KeyHash, KeyRecord, Narrowed, Network, PasswordHash, PasswordRecord, Pause,
-    Revocation, Timestamp, key_hash_text, parse_key_hash,
+    AllowedPath, EntityUid, Inherited, KeyDetails, KeyHash, KeyRecord, Narrowed, Network, PasswordHash, PasswordRecord,
+    Pause, Revocation, Timestamp, key_hash_text, parse_key_hash,
 };
 use crate::policy::parse::key_limits;
 
@@ -59,11 +59,26 @@ struct More {
     #[serde(default, skip_serializing_if = "is_empty")]
     metadata: Box<[(SmolStr, SmolStr)]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    inherited: Option<InheritedRow>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     payer: Option<SmolStr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     narrowed: Option<Lists>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     limits: Option<Box<str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InheritedRow {
+    #[serde(default, skip_serializing_if = "is_empty")]
+    teams: Box<[SmolStr]>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    orgs: Box<[SmolStr]>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    roles: Box<[SmolStr]>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    tags: Box<[SmolStr]>,
 }
 
 fn is_empty<T>(list: &[T]) -> bool {
@@ -111,6 +126,12 @@ fn written(more: &KeyDetails) -> More {
         tags: more.tags.clone(),
         roles: more.roles.clone(),
         metadata: more.metadata.clone(),
+        inherited: more.inherited.as_deref().map(|Inherited { teams, orgs, roles, tags }| InheritedRow {
+            teams: teams.clone(),
+            orgs: orgs.clone(),
+            roles: roles.clone(),
+            tags: tags.clone(),
+        }),
         payer: more.payer.clone(),
         narrowed: more.narrowed.as_deref().map(|narrowed| Lists {
             models: narrowed.models.clone(),
@@ -198,6 +219,9 @@ fn details(id: &str, more: More) -> Result<KeyDetails, String> {
         tags: more.tags,
         roles: more.roles,
         metadata: more.metadata,
+        inherited: more
+            .inherited
+            .map(|InheritedRow { teams, orgs, roles, tags }| Box::new(Inherited { teams, orgs, roles, tags })),
         payer: more.payer,
         narrowed: more.narrowed.map(narrowed).transpose()?.map(Arc::new),
         limits: limits.into(),

@@ -1,0 +1,78 @@
+//! What a key keeps of its maker's token. A token may say more of a person than the bundle does: teams and orgs, roles and
+//! tags. A key whose maker came so would be out of those teams, and a forbid that holds for a team would not hold for it.
+
+use smol_str::SmolStr;
+
+use super::{Caller, forbidden};
+use crate::edge::http::errors::ApiError;
+use crate::gate::KeyWriteError;
+use crate::model::{EntityUid, Inherited, RESERVED_ROLE_PREFIX, Said};
+use crate::policy::Snapshot;
+use crate::policy::entities::EntityIndex;
+
+/// What a key of `owner` keeps that this caller makes; `None` where its credential says nothing of the owner.
+///
+/// # Errors
+/// Where the caller's token takes teams away that the key would have.
+pub(super) fn of_maker(caller: &Caller, owner: &EntityUid) -> Result<Option<Inherited>, ApiError> {
+    let identity = &caller.identity;
+    if identity.principal.kind() == "ApiKey" {
+        // Of what a key says, only what it inherited itself is its owner's: tags and roles of its own are the key's.
+        let made_by = caller.desk.keys.find(identity.principal.id()).map_err(KeyWriteError::from)?;
+        let made_by = made_by.filter(|key| key.owner == *owner);
+        return Ok(made_by.and_then(|key| key.details().inherited.as_deref().cloned()));
+    }
+    if identity.principal != *owner {
+        return Ok(None);
+    }
+    let (snapshot, said) = (&*caller.snapshot, &identity.said);
+    if said.replaces
+        && let Some(more) = kept_out_of(snapshot, owner, said)
+    {
+        return Err(forbidden(format!(
+            "your token replaces the teams and orgs that the bundle gives {owner} (`memberships: replace`), and a key would \
+             be in {more}, which the token leaves out; let an administrator make the key"
+        )));
+    }
+    let declared = |kind: &str, ids: &[SmolStr]| -> Box<[SmolStr]> {
+        let is_declared = |id: &&SmolStr| EntityUid::new(kind, (*id).clone()).is_ok_and(|uid| snapshot.declares(&uid));
+        ids.iter().filter(is_declared).cloned().collect()
+    };
+    let inherited = Inherited {
+        teams: declared("Team", &said.teams),
+        orgs: declared("Org", &said.orgs),
+        roles: said.roles.iter().filter(|role| !role.starts_with(RESERVED_ROLE_PREFIX)).cloned().collect(),
+        tags: said.tags.clone(),
+    };
+    if !identity.method.gives_reserved_roles()
+        && let Some(team) = with_reserved_roles(snapshot, &inherited)
+    {
+        return Err(forbidden(format!("{team} has roles of Tollgate's own, which nobody has by such a credential")));
+    }
+    Ok(Some(inherited).filter(|inherited| *inherited != Inherited::default()))
+}
+
+/// A team or org that gives one of Tollgate's own roles.
+fn with_reserved_roles(snapshot: &Snapshot, inherited: &Inherited) -> Option<EntityUid> {
+    let store = &snapshot.store;
+    let of_kind = |kind: &'static str, ids: &[SmolStr]| -> Vec<EntityIndex> {
+        let kind = store.kind_of(kind);
+        ids.iter().filter_map(|id| store.find(kind?, id)).collect()
+    };
+    let memberships = [of_kind("Team", &inherited.teams), of_kind("Org", &inherited.orgs)].concat();
+    let reserved =
+        |index: &EntityIndex| store.record(*index).roles().iter().any(|role| role.starts_with(RESERVED_ROLE_PREFIX));
+    store.closure(&memberships).iter().find(|index| reserved(index)).map(|index| store.uid(*index))
+}
+
+/// A team or org that the bundle puts `owner` in and its token does not.
+fn kept_out_of(snapshot: &Snapshot, owner: &EntityUid, said: &Said) -> Option<EntityUid> {
+    let store = &snapshot.store;
+    let index = store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id()))?;
+    let parents = store.record(index).parents.iter().map(|parent| store.uid(*parent));
+    let mut memberships = parents.filter(|parent| matches!(parent.kind(), "Team" | "Org"));
+    memberships.find(|parent| {
+        let told = if parent.kind() == "Team" { &said.teams } else { &said.orgs };
+        !told.iter().any(|id| id == parent.id())
+    })
+}
