@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tollgate::edge::store::Embedded;
-use tollgate::gate::{Meters, Reserve};
+use tollgate::gate::{Meters, ReportedUsage, Reserve};
 use tollgate::meter::{
     Charge, Durability, Hold, Limit, Measure, Mode, OnExpiry, OnMissingUsage, OnStoreError, ReservationId, Spending,
-    Unpriced, Usage,
+    Unpriced,
 };
 use tollgate::model::{Amount, Every, Period, Timestamp, Unit};
 use tollgate::{Bundle, Engine, Request, SourceFile};
@@ -83,7 +83,7 @@ fn decisions() {
         .map(|user| Request::new(format!(r#"User::"u{user}""#).parse().unwrap(), "chat", model.parse().unwrap()))
         .collect();
     let reserve = Reserve { input_tokens: Some(900), output_tokens: Some(500), ..Reserve::default() };
-    let usage = Usage { input_tokens: 900, output_tokens: 500, ..Usage::default() };
+    let usage = ReportedUsage { input_tokens: Some(900), output_tokens: Some(500), ..ReportedUsage::default() };
     let (mut plain, mut check, mut hold) = (Vec::new(), Vec::new(), Vec::new());
     // Fewer, where instructions are counted instead (valgrind).
     let rounds = std::env::var("BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(30);

@@ -21,7 +21,7 @@ use crate::edge::store::Memory;
 use crate::gate::{self, Authenticator, Clock, DecisionLog, Explanation, FailureLimits, Failures, Meters, Notice};
 use crate::meter::DEFAULT_MOST_OPEN_OF_PRINCIPAL;
 use crate::model::{Decision, Facts, Refusal, Request, RequestError};
-use crate::policy::live::{Live, a_file_lost_forbids_or_limits, loses_much};
+use crate::policy::live::{Live, files_that_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
 use recorded::Recording;
 
@@ -183,6 +183,7 @@ pub struct EngineBuilder {
     watch: bool,
     wait: bool,
     strict: bool,
+    admin_policies: bool,
     guarded: bool,
     options: WatchOptions,
     clock: Arc<dyn Clock>,
@@ -210,6 +211,7 @@ impl Default for EngineBuilder {
             watch: false,
             wait: true,
             strict: false,
+            admin_policies: true,
             guarded: false,
             options: WatchOptions::default(),
             clock: Arc::new(SystemClock),
@@ -261,6 +263,13 @@ impl EngineBuilder {
     /// Whether warnings are errors. Default: no.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
+        self
+    }
+
+    /// Whether the policies that ship (`tollgate schema --admin`) decide who does the actions of `admin` where the bundle
+    /// says nothing of it. Default: yes.
+    pub fn admin_policies(mut self, hold: bool) -> Self {
+        self.admin_policies = hold;
         self
     }
 
@@ -341,8 +350,7 @@ impl EngineBuilder {
             live: Arc::clone(&live),
             clock: Arc::clone(&self.clock),
             guard: Arc::clone(&guard),
-            loader: Loader::new(self.strict),
-            ready: None,
+            loader: Loader::new(self.strict).admin_policies(self.admin_policies),
             sequence,
             told: self.told,
         };
@@ -418,8 +426,6 @@ struct Keeper {
     clock: Arc<dyn Clock>,
     guard: Arc<Mutex<Guard>>,
     loader: Loader,
-    /// What [`Follower::patience`] compiled, for [`Follower::take`] to publish.
-    ready: Option<Loaded>,
     sequence: Sequence,
     told: Option<Told>,
 }
@@ -482,11 +488,8 @@ impl Follower for Keeper {
     fn take(&mut self, outcome: Result<Reading, Vec<Problem>>) {
         match outcome {
             Ok(reading) => {
-                let ready = self.ready.take().filter(|ready| *ready.snapshot.revision() == reading.bundle.revision());
-                let outcome = match ready {
-                    Some(loaded) => Ok(loaded),
-                    None => self.loader.load(&reading.bundle),
-                };
+                // The loader has kept what `patience` compiled, if these are the same files.
+                let outcome = self.loader.load(&reading.bundle);
                 self.publish(outcome, &reading.bundle, reading.manifest.as_ref().and_then(manifest::sequence));
             }
             Err(problems) => self.fail(problems, None),
@@ -495,10 +498,14 @@ impl Follower for Keeper {
 
     fn patience(&mut self, reading: &Reading) -> Patience {
         let Some(before) = self.live.current() else { return Patience::Usual };
-        self.ready = self.loader.load(&reading.bundle).ok();
-        match &self.ready {
-            Some(ready) if a_file_lost_forbids_or_limits(&before, &ready.snapshot) => Patience::Long,
-            _ => Patience::Usual,
+        match self.loader.load(&reading.bundle) {
+            Ok(ready) => {
+                let lost = files_that_lost_forbids_or_limits(&before, &ready.snapshot);
+                // What a link leads elsewhere for was replaced in one step.
+                let is_whole = lost.is_subset(&reading.swapped);
+                if is_whole { Patience::Usual } else { Patience::Long }
+            }
+            Err(_) => Patience::Usual,
         }
     }
 

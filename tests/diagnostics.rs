@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tollgate::policy::{Bundle, Problem, SourceFile, load, report};
+use tollgate::policy::{Bundle, Loader, Problem, ProblemCode, SkippedFile, SourceFile, load, report};
 
 /// Everything that is said about the bundle, in order; warnings and notes where it loads.
 fn problems(bundle: &Bundle) -> Vec<Problem> {
@@ -51,7 +51,9 @@ fn read(folder: &Path) -> Bundle {
         let name = path.file_name()?.to_str()?.to_owned();
         SourceFile::new(name, fs::read(&path).ok()?)
     };
+    let skipped = |path: PathBuf| SkippedFile::of(path.file_name()?.to_str()?, &fs::read(&path).ok()?);
     Bundle::new(entries(folder).into_iter().filter_map(file).collect())
+        .with_skipped(entries(folder).into_iter().filter_map(skipped).collect())
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -81,6 +83,10 @@ fn every_place_is_in_its_file() {
     for case in entries(&folder).iter().filter(|path| path.is_dir()) {
         for problem in problems(&read(case)) {
             if problem.place.line == 0 {
+                // What is not read has no line.
+                if problem.code == ProblemCode::FileSkipped {
+                    continue;
+                }
                 assert!(problem.file.is_empty(), "{problem} is in a file but has no line");
                 continue;
             }
@@ -198,4 +204,111 @@ fn every_condition_that_a_help_shows_mends_the_rule() {
             }
         }
     }
+}
+
+/// Each is a way to write a password in YAML, with `@` where the mistake stands that makes the line be shown.
+const WAYS_TO_WRITE_A_PASSWORD: &[&str] = &[
+    "    password_hash: hunter2\n    @: 1\n",
+    "    password_hash:\n      hunter2\n    @: 1\n",
+    "    password_hash: # see below\n\n      # here\n      hunter2\n    @: 1\n",
+    "    password_hash: |\n      hunter2\n      hunter2\n    @: 1\n",
+    "    password_hash: >-\n\n      hunter2\n    @: 1\n",
+    "    password_hash: \"hunter2\n      hunter2\"\n    @: 1\n",
+    "    password_hash: 'it''s hunter2'\n    @: 1\n",
+    "    password_hash: \"a\\\"hunter2\"\n    @: 1\n",
+    "    \"password\\u005fhash\": hunter2\n    @: 1\n",
+    "    \"\\x70assword_hash\":\n      hunter2\n    @: 1\n",
+    "    ? password_hash\n    : hunter2\n    @: 1\n",
+    "    ? |-\n      password_hash\n    : hunter2\n    @: 1\n",
+    "    password_hash: &a hunter2\n    @: *a\n",
+    "    email: &a hunter2\n    password_hash: *a\n    @: 1\n",
+    "    metadata: &a { b: hunter2 }\n    password_hash: *a\n    @: 1\n",
+    "    password_hash: !hunter2 x\n    @: 1\n",
+    "    password_hash: !hunter2\n    @: 1\n",
+    "    password_hash: *hunter2\n    @: 1\n",
+    "    password_hash: @hunter2\n",
+    "    password_hash: `hunter2\n    @: 1\n",
+    "    password_hash: [hunter2, hunter2]\n    @: 1\n",
+    "    password_hash: { hunter2: hunter2, hunter2: 1 }\n    @: 1\n",
+    "    password_hash:\n      - hunter2\n      - { a: hunter2 }\n    @: 1\n",
+    "    password_hash: hunter2: x\n    @: 1\n",
+    "    password_hash:hunter2\n    @: 1\n",
+    "    password_hash: \"hunter2\n    @: 1\n",
+    "    password_hash: \"hunter2 \\q\"\n    @: 1\n",
+    "    password_hash: 'hunter2' 'hunter2'\n    @: 1\n",
+    "    password_hash: hunter2\n    password_hash: hunter2\n",
+    "    \tpassword_hash: hunter2\n    @: 1\n",
+    "    password_hash:\n\thunter2\n    @: 1\n",
+    "    email: \"https://a:hunter2@b\"\n    @: 1\n",
+    "    email: \"https:\\/\\/a:hunter2\\u0040b\"\n    @: 1\n",
+    "    @: { secret: hunter2, token: 'hunter2' }\n",
+    "    @: { secret:\n  hunter2 }\n",
+    "    @: [{ passwords: [hunter2,\n hunter2] }]\n",
+];
+
+/// What is shown of a file has no secret in it, wherever the mistake stands and however the secret is written.
+#[test]
+fn no_secret_is_shown_however_yaml_writes_it() {
+    let (mut loader, mut masked) = (Loader::default(), 0);
+    for way in WAYS_TO_WRITE_A_PASSWORD {
+        for mistake in ["bogus", "id"] {
+            for end in ["", "    @broken\n", "    roles: [\n"] {
+                let text = format!("users:\n  - id: alice\n{}{end}  - id: bob\n", way.replace('@', mistake));
+                let text = text.replace("hash: bogushunter2", "hash: @hunter2");
+                let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+                let problems = loader.load(&bundle).unwrap_err();
+                masked += usize::from(report::text(&problems, false).contains("***"));
+                for said in [
+                    report::text(&problems, false),
+                    report::json(&problems),
+                    report::sarif(&problems, ""),
+                    report::github(&problems, ""),
+                ] {
+                    assert!(!said.contains("hunter2"), "{text}\n{said}");
+                }
+            }
+        }
+    }
+    // Else this would say nothing.
+    assert!(masked > 100, "only {masked} lines with a secret were shown");
+}
+
+/// Somebody pastes a secret where it is not indented, or forgets a quote: behind the key, anything may go wrong.
+#[test]
+fn no_secret_is_shown_whatever_is_wrong_behind_its_key() {
+    let mut loader = Loader::default();
+    for value in
+        ["hunter2", " |\n      hunter2", " \"hunter2\"", "\n      - hunter2", " [hunter2]", " >\n\n      hunter2"]
+    {
+        // What begins a line as an item or a key is one, and no secret.
+        let begins_lines = |inserted: &&str| !(value.contains('\n') && matches!(*inserted, "- " | "? "));
+        for inserted in [
+            "\"", "'", "[", "{", "}", "]", ":", ": ", "#", " #", "&", "*", "!", "- ", "? ", "\t", "\n", "\n\t", "|",
+            ">", "\u{7}", "---\n",
+        ]
+        .into_iter()
+        .filter(begins_lines)
+        {
+            for (at, _) in value.char_indices().filter(|(at, _)| *at <= value.find("hunter2").unwrap()) {
+                let (before, after) = value.split_at(at);
+                for ends in ["    bogus: 1\n", "  bogus\n"] {
+                    let text = format!(
+                        "users:\n  - id: alice\n    password_hash: {before}{inserted}{after}\n{ends}  - id: bob\n"
+                    );
+                    let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+                    let Err(problems) = loader.load(&bundle) else { continue };
+                    let said = report::text(&problems, false);
+                    assert!(!said.contains("hunter2"), "{text}\n{said}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn names_of_files_are_shown() {
+    let text = "users:\n  - { id: alice, password_file: /run/secrets/x, token_path: /etc/y }\n";
+    let problems = problems(&Bundle::new(vec![SourceFile::new("secret.yaml", text.as_bytes()).unwrap()]));
+    let said = report::text(&problems, false);
+    assert!(["/run/secrets/x", "/etc/y", "secret.yaml:2"].iter().all(|name| said.contains(name)), "{said}");
 }

@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::output::{self, Exit};
 use super::session::{SessionArguments, SessionError, Sessions};
+use crate::config::WatchedFile;
 use crate::edge::outgoing::Address;
 use crate::model::SecretText;
 
@@ -36,7 +37,7 @@ impl AskingArguments {
     /// there is none of these.
     pub(super) async fn credential(&self) -> Result<Option<SecretText>, Failure> {
         if let Some(path) = &self.token_file {
-            let read = read_credential(path);
+            let read = read_own_credential(path);
             return read.map(Some).map_err(|message| Failure::NoServer(format!("{}: {message}", path.display())));
         }
         if let Some(token) = crate::config::token().filter(|token| !token.expose().is_empty()) {
@@ -75,6 +76,17 @@ pub(super) fn read_credential(path: &Path) -> Result<SecretText, String> {
         Ok(_) if text.trim().is_empty() => Err("it holds no credential".to_owned()),
         Ok(_) => Ok(SecretText::new(text.trim())),
     }
+}
+
+/// As [`read_credential`], of a credential that is shown to a server: a word where others can read the file.
+pub(super) fn read_own_credential(path: &Path) -> Result<SecretText, String> {
+    if path != Path::new("-") {
+        let file = WatchedFile { setting: "the credential".to_owned(), path: path.to_owned(), is_secret: true };
+        if let Some(warning) = file.check()? {
+            output::note(format_args!("warning: {warning}"));
+        }
+    }
+    read_credential(path)
 }
 
 /// Why there is nothing to tell.

@@ -64,10 +64,10 @@ enum BundleCommand {
 
 pub(super) fn run(arguments: &BundleArguments) -> ExitCode {
     let done = match &arguments.command {
-        BundleCommand::Manifest { bundle, sequence, sign } => write(&bundle.directory, *sequence, sign.as_deref()),
+        BundleCommand::Manifest { bundle, sequence, sign } => write(&bundle.path(), *sequence, sign.as_deref()),
         BundleCommand::Keygen { file } => keygen(file),
         BundleCommand::Verify { bundle, keys, minimum_sequence } => {
-            return verify(&bundle.directory, keys, *minimum_sequence);
+            return verify(&bundle.path(), keys, *minimum_sequence);
         }
     };
     done.unwrap_or_else(|message| output::fail(message, Exit::Error))
@@ -100,6 +100,11 @@ fn write(directory: &Path, sequence: Option<u64>, sign: Option<&Path>) -> Result
     }
     replace(directory, MANIFEST, &text)?;
     let signed = if signature.is_some() { ", signed" } else { "" };
+    let skipped = reading.bundle.skipped_problems();
+    if !skipped.is_empty() {
+        // They are not in the manifest either.
+        output::note(report::text(&skipped, output::coloured(&io::stderr())).trim_end());
+    }
     let count = number(reading.bundle.files().len(), "file");
     output::note(output::shown(&format!(
         "{}: {count}, sequence {sequence}{signed}",

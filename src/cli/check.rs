@@ -53,7 +53,7 @@ enum Form {
 }
 
 pub(super) fn run(arguments: &CheckArguments) -> ExitCode {
-    let directory = &arguments.bundle.directory;
+    let directory = &arguments.bundle.path();
     let outcome = load::load(directory, arguments.strict);
     let (problems, counts) = match &outcome {
         Ok(Loaded { problems, snapshot }) => (problems, Some((snapshot.counts(), snapshot.revision()))),

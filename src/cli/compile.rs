@@ -13,6 +13,7 @@ use super::load::{self, Directory};
 use super::output::{self, Exit};
 use super::progress::Progress;
 use super::schema;
+use crate::gate::ADMIN_POLICIES;
 use crate::policy::{Snapshot, parallel};
 
 const EXAMPLE: &str = "\
@@ -25,6 +26,8 @@ output decides the same. --out writes what another Cedar engine needs: the polic
 makes before it asks a rule (disabled, expired, switched off), the schema and the entities. One difference is left: a
 forbid that raises an error forbids in Tollgate, and is skipped by Cedar.";
 
+/// What stands before the policies that ship.
+const SHIPPED: &str = "// The policies that ship with Tollgate (tollgate schema --admin).";
 /// Above this many rules the output is printed as it is: formatting takes some twenty times as long as loading.
 const FORMATTED: usize = 20_000;
 /// A longer policy is left as it is: the formatter's time grows with the square of a policy's length.
@@ -39,15 +42,21 @@ pub(super) struct CompileArguments {
     /// Write policies.cedar, schema.cedarschema and entities.json into this directory instead
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Leave out the policies that ship, as a server with `identity.admin_policies: off` does
+    #[arg(long)]
+    no_admin_policies: bool,
 }
 
 pub(super) fn run(arguments: &CompileArguments) -> ExitCode {
-    let directory = &arguments.bundle.directory;
+    let directory = &arguments.bundle.path();
     let snapshot = match load::load(directory, false) {
         Ok(loaded) => loaded.snapshot,
         Err(problems) => return output::fail_with(&problems),
     };
-    let policies = formatted(&snapshot);
+    let mut policies = formatted(&snapshot);
+    if !arguments.no_admin_policies {
+        policies.push(format!("{SHIPPED}\n\n{}", ADMIN_POLICIES.trim_end()));
+    }
     match &arguments.out {
         None => {
             let mut stdout = BufWriter::new(io::stdout().lock());

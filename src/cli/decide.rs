@@ -32,7 +32,7 @@ pub(super) struct DecideArguments {
 
 pub(super) fn run(arguments: &DecideArguments) -> ExitCode {
     let question = &arguments.question;
-    let loaded = match load::load(&question.policies, false) {
+    let loaded = match load::load_with(&question.bundle.path(), false, !question.no_admin_policies) {
         Ok(loaded) => loaded,
         Err(problems) => return output::fail_with(&problems),
     };

@@ -31,7 +31,7 @@ pub(super) struct ExplainArguments {
 
 pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
     let question = &arguments.question;
-    let loaded = match load::load(&question.policies, false) {
+    let loaded = match load::load_with(&question.bundle.path(), false, !question.no_admin_policies) {
         Ok(loaded) => loaded,
         Err(problems) => return output::fail_with(&problems),
     };

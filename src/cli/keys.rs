@@ -40,6 +40,7 @@ Examples:
   tollgate keys create --owner 'Service::\"support-bot\"' --model 'openai-main/*' --expires-at 2027-01-01T00:00:00Z
   tollgate keys create --path /v1/models --path '{\"path\": \"/v1/chat/*\", \"methods\": [\"POST\"]}'
   tollgate keys rotate 3JxqPZ0aTn4L --grace-seconds 3600
+  tollgate keys change 3JxqPZ0aTn4L --disable
   tollgate keys revoke 3JxqPZ0aTn4L --reason 'it was in a log'
   tollgate keys hash ci                 a key for a bundle in git, and its hash
 
@@ -150,6 +151,12 @@ struct ChangeArguments {
     /// What is taken back
     #[arg(long, value_name = "MEMBER", value_parser = PossibleValuesParser::new(CLEARED))]
     clear: Vec<String>,
+    /// Pause it: it proves nobody until it is enabled again
+    #[arg(long, conflicts_with = "enable")]
+    disable: bool,
+    /// Lift the pause
+    #[arg(long)]
+    enable: bool,
     #[command(flatten)]
     said: SaidArguments,
     #[command(flatten)]
@@ -163,7 +170,7 @@ struct RevokeArguments {
     id: String,
     /// Why
     #[arg(long, value_name = "TEXT")]
-    reason: String,
+    reason: Option<String>,
     #[command(flatten)]
     server: ServerArguments,
 }
@@ -228,12 +235,16 @@ pub(super) fn run(arguments: &KeysArguments) -> ExitCode {
         Command::Change(change) => {
             let body = change.said.body().map(|mut body| {
                 body.members.extend(change.clear.iter().map(|member| (member.clone(), Value::Null)));
+                if change.disable || change.enable {
+                    body.members.insert("disabled".to_owned(), change.disable.into());
+                }
                 body
             });
             body.and_then(|body| change.server.ask(Method::PATCH, &format!("/v1/keys/{}", change.id), Some(&body)))
         }
         Command::Revoke(revoke) => {
-            let body = Body::of("reason", json!(revoke.reason));
+            let members = revoke.reason.iter().map(|reason| ("reason".to_owned(), json!(reason))).collect();
+            let body = Body { members, limits: None };
             revoke.server.ask(Method::POST, &format!("/v1/keys/{}/revoke", revoke.id), Some(&body))
         }
         Command::Rotate(rotate) => {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::progress::Progress;
+use crate::config;
 use crate::edge::files::{ManifestPolicy, ReadLimits, Reading, manifest, read};
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::{Loaded, Loader, report};
@@ -12,9 +13,25 @@ use crate::policy::{Loaded, Loader, report};
 /// The bundle of a command.
 #[derive(Debug, Args)]
 pub(super) struct Directory {
-    /// The bundle's directory
-    #[arg(value_name = "DIR", env = "TOLLGATE_POLICIES", default_value = "policies", hide_env_values = true)]
-    pub(super) directory: PathBuf,
+    /// The bundle's directory; otherwise TOLLGATE_POLICIES names it [default: policies]
+    #[arg(value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// The bundle's directory, as an option
+    // The environment is asked below and not by clap, for which a variable would conflict with the argument that beats it.
+    #[arg(long, value_name = "DIR", conflicts_with = "directory")]
+    policies: Option<PathBuf>,
+}
+
+impl Directory {
+    /// The directory that is named, by an argument or by the environment.
+    pub(super) fn named(&self) -> Option<PathBuf> {
+        self.directory.clone().or_else(|| self.policies.clone()).or_else(config::policies)
+    }
+
+    /// The directory.
+    pub(super) fn path(&self) -> PathBuf {
+        self.named().unwrap_or_else(|| PathBuf::from("policies"))
+    }
 }
 
 /// Reads a bundle once: whoever runs a command has finished writing.
@@ -31,10 +48,18 @@ pub(super) fn reading(directory: &Path) -> Result<Reading, Vec<Problem>> {
 /// # Errors
 /// Everything that is wrong with it, sorted.
 pub(super) fn load(directory: &Path, strict: bool) -> Result<Loaded, Vec<Problem>> {
+    load_with(directory, strict, true)
+}
+
+/// The same; `admin_policies` is whether the policies that ship decide too, as `identity.admin_policies` says of a server.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn load_with(directory: &Path, strict: bool, admin_policies: bool) -> Result<Loaded, Vec<Problem>> {
     let reading = reading(directory)?;
     let mut unfit = manifest::verify(&reading.bundle, reading.manifest.as_ref(), &ManifestPolicy::default());
     let _progress = Progress::of("compiling the bundle");
-    match Loader::new(strict).load(&reading.bundle) {
+    match Loader::new(strict).admin_policies(admin_policies).load(&reading.bundle) {
         Ok(loaded) if unfit.is_empty() => Ok(loaded),
         Ok(Loaded { mut problems, .. }) | Err(mut problems) => {
             problems.append(&mut unfit);

@@ -10,7 +10,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::asking::read_credential;
+use super::asking::read_own_credential;
 use super::output::{self, Exit};
 use super::session::{Session, SessionArguments, SessionError, SessionIssuer, Sessions};
 use crate::client::{DeviceLogin, Exchange, Grant, Issuer, OAuthError};
@@ -198,7 +198,7 @@ async fn probe(server: &Address, token: &SecretText) -> Probed {
 }
 
 fn by_key(arguments: &LoginArguments, path: &Path) -> Result<Session, SessionError> {
-    let key = read_credential(path).map_err(|message| SessionError::File { path: path.to_owned(), message })?;
+    let key = read_own_credential(path).map_err(|message| SessionError::File { path: path.to_owned(), message })?;
     let server = arguments.session.server.to_string();
     let exchange = Exchange::new(&server, Grant::ApiKey(key))?;
     Ok(Session::new(None, &waited(async { exchange.first().await })??))

@@ -95,6 +95,12 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Fine.into() };
         }
     };
+    // A server writes them to its log.
+    if !matches!(command, Command::Version | Command::Completions(_) | Command::Serve(_)) {
+        for warning in crate::config::misspelt_variables() {
+            output::note(format_args!("warning: {warning}"));
+        }
+    }
     match command {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(&arguments),

@@ -48,7 +48,7 @@ enum PasswordCommand {
     /// Set the password of a user
     ///
     /// The password is asked for without being shown; where stdin is no terminal, its first line is the password.
-    Set(UserArguments),
+    Set(SetArguments),
     /// Take the password of a user away
     Remove(UserArguments),
 }
@@ -62,6 +62,16 @@ struct UserArguments {
     server: ServerArguments,
 }
 
+#[derive(Debug, Args)]
+struct SetArguments {
+    /// Ask for the current password too, which takes the first line of stdin where that is no terminal: who is signed in with
+    /// a token needs it to set their own
+    #[arg(long)]
+    current: bool,
+    #[command(flatten)]
+    user: UserArguments,
+}
+
 impl UserArguments {
     fn path(&self) -> String {
         format!("/v1/users/{}/password", encoded(&self.user))
@@ -73,15 +83,15 @@ impl UserArguments {
 pub(super) fn run(arguments: &PasswordArguments) -> ExitCode {
     match &arguments.command {
         PasswordCommand::Hash => hashed(),
-        PasswordCommand::Set(user) => set(user),
+        PasswordCommand::Set(arguments) => set(arguments),
         PasswordCommand::Remove(user) => server::told(user.server.ask(Method::DELETE, &user.path(), NOTHING), text),
     }
 }
 
 /// Prints the hash of a password.
 fn hashed() -> ExitCode {
-    let password = match password() {
-        Ok(password) => password,
+    let password = match passwords(false) {
+        Ok((_, password)) => password,
         Err(message) => return output::fail(message, Exit::Usage),
     };
     match hash(&password) {
@@ -91,15 +101,15 @@ fn hashed() -> ExitCode {
 }
 
 /// Has the server hash it, which knows what it takes.
-fn set(user: &UserArguments) -> ExitCode {
+fn set(SetArguments { current, user }: &SetArguments) -> ExitCode {
     if user.server.reads_stdin() {
         return output::fail(
             "stdin is where the password comes from; put the credential in a file, or in TOLLGATE_TOKEN",
             Exit::Usage,
         );
     }
-    let password = match password() {
-        Ok(password) => password,
+    let (current, password) = match passwords(*current) {
+        Ok(passwords) => passwords,
         Err(message) => return output::fail(message, Exit::Usage),
     };
     if KeyText::is_meant(password.expose()) {
@@ -108,7 +118,10 @@ fn set(user: &UserArguments) -> ExitCode {
             Exit::Usage,
         );
     }
-    let body = json!({ "password": password.expose() });
+    let body = match &current {
+        Some(current) => json!({ "password": password.expose(), "current_password": current.expose() }),
+        None => json!({ "password": password.expose() }),
+    };
     server::told(user.server.ask(Method::PUT, &user.path(), Some(&body)), text)
 }
 
@@ -122,35 +135,46 @@ fn text(told: &Value) -> String {
     }
 }
 
-fn password() -> Result<SecretText, String> {
-    let password = if std::io::stdin().is_terminal() { typed()? } else { piped()? };
+/// The current password, where it is wanted, and the new one.
+fn passwords(with_current: bool) -> Result<(Option<SecretText>, SecretText), String> {
+    let (current, new) = if std::io::stdin().is_terminal() { typed(with_current)? } else { piped(with_current)? };
+    current.as_ref().map(check).transpose()?;
+    check(&new)?;
+    Ok((current, new))
+}
+
+fn check(password: &SecretText) -> Result<(), String> {
     let text = password.expose();
     match u64::try_from(text.len()) {
         Ok(0) => Err("the password is empty".to_owned()),
-        Ok(length) if length <= MAX_BYTES && !text.contains('\0') => Ok(password),
+        Ok(length) if length <= MAX_BYTES && !text.contains('\0') => Ok(()),
         _ => Err(format!("a password has {MAX_BYTES} bytes at most, and no NUL among them")),
     }
 }
 
-fn typed() -> Result<SecretText, String> {
+fn typed(with_current: bool) -> Result<(Option<SecretText>, SecretText), String> {
     let ask = |prompt: &str| {
         let text =
             rpassword::prompt_password(prompt).map_err(|error| format!("the terminal cannot be read: {error}"))?;
         Ok::<_, String>(SecretText::new(text))
     };
+    let current = with_current.then(|| ask("Current password: ")).transpose()?;
     let password = ask("Password: ")?;
     let again = ask("Once more: ")?;
-    if password.is(&again) { Ok(password) } else { Err("the two are not the same".to_owned()) }
+    if password.is(&again) { Ok((current, password)) } else { Err("the two are not the same".to_owned()) }
 }
 
-/// The first line; what follows it would be a password that nobody can type.
-fn piped() -> Result<SecretText, String> {
+/// The first line, or the first two; what follows would be a password that nobody can type.
+fn piped(with_current: bool) -> Result<(Option<SecretText>, SecretText), String> {
     let mut text = zeroize::Zeroizing::new(String::new());
-    let read = std::io::stdin().lock().take(MAX_BYTES + 3).read_to_string(&mut text);
+    let read = std::io::stdin().lock().take(2 * MAX_BYTES + 6).read_to_string(&mut text);
     read.map_err(|error| format!("stdin cannot be read as UTF-8: {error}"))?;
-    let line = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-    if line.contains('\n') {
-        return Err("stdin holds more than one line".to_owned());
+    let line = |text: &str| SecretText::new(text.strip_suffix('\r').unwrap_or(text));
+    let all = text.strip_suffix('\n').unwrap_or(&text);
+    match (with_current, all.split_once('\n')) {
+        (false, None) => Ok((None, line(all))),
+        (true, Some((current, new))) if !new.contains('\n') => Ok((Some(line(current)), line(new))),
+        (false, Some(_)) => Err("stdin holds more than one line".to_owned()),
+        (true, _) => Err("stdin holds two lines: the current password, and the new one".to_owned()),
     }
-    Ok(SecretText::new(line))
 }

@@ -1,12 +1,12 @@
 //! The arguments of `decide` and `explain`: one request, and what Tollgate is to know when it decides.
 
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
 use serde_json::{Map, Value};
 
 use super::assume::Assumed;
+use super::load::Directory;
 use super::output::Format;
 use crate::edge::clock::SystemClock;
 use crate::gate::{Assumptions, Clock};
@@ -31,9 +31,11 @@ pub(super) struct Question {
     /// What Tollgate itself is to know: {"now": …, "budget": …, "rate": …, "limits": …, "auth": …}
     #[arg(long, value_name = "JSON")]
     assume: Option<Assumed>,
-    /// The bundle's directory
-    #[arg(long, value_name = "DIR", env = "TOLLGATE_POLICIES", default_value = "policies", hide_env_values = true)]
-    pub(super) policies: PathBuf,
+    #[command(flatten)]
+    pub(super) bundle: Directory,
+    /// Decide by the bundle alone, as a server with `identity.admin_policies: off`
+    #[arg(long)]
+    pub(super) no_admin_policies: bool,
     /// How the answer is written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,

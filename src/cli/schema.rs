@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use cedar_policy::SchemaFragment;
 use clap::Args;
 use serde_json::Value;
 
-use super::load;
+use super::load::{self, Directory};
 use super::output::{self, Exit};
 use crate::gate::ADMIN_POLICIES;
 use crate::policy::schema::{BundleSchema, TOLLGATE_SCHEMA};
@@ -33,9 +33,8 @@ Editors complete a YAML file that begins with
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
 pub(super) struct SchemaArguments {
-    /// The bundle, for the types and actions that it adds; where policies/ is not there, Tollgate's own schema
-    #[arg(value_name = "DIR", env = "TOLLGATE_POLICIES", hide_env_values = true)]
-    directory: Option<PathBuf>,
+    #[command(flatten)]
+    bundle: Directory,
     /// The JSON Schema of the YAML files
     #[arg(long, conflicts_with = "config")]
     yaml: bool,
@@ -57,8 +56,8 @@ pub(super) fn run(arguments: &SchemaArguments) -> ExitCode {
     if arguments.admin {
         return output::data(ADMIN_POLICIES, Exit::Fine, Exit::Error);
     }
-    let text = match &arguments.directory {
-        Some(directory) => of(directory),
+    let text = match arguments.bundle.named() {
+        Some(directory) => of(&directory),
         None if Path::new(DEFAULT_DIRECTORY).is_dir() => of(Path::new(DEFAULT_DIRECTORY)),
         None => Ok(TOLLGATE_SCHEMA.to_owned()),
     };

@@ -8,7 +8,7 @@ mod tokens;
 
 use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +102,14 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         Err(error) => return output::fail(&error, Exit::Usage),
     };
     telemetry::install(log_options(&settings), Arc::new(SystemClock));
+    for warning in crate::config::misspelt_variables() {
+        tracing::warn!(target: "tollgate::config", "{warning}");
+    }
+    tell_missing(&settings.policies);
+    match settings.check_secret_files() {
+        Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!(target: "tollgate::server", "{warning}")),
+        Err(error) => return usage(&error),
+    }
     // On a thread of its own, since nobody knows how much stack the first one has.
     let serving = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || serve(&settings));
     match serving.map(std::thread::JoinHandle::join) {
@@ -124,6 +132,26 @@ fn log_options(settings: &Settings) -> LogOptions {
         level: settings.log.level,
         colour: output::coloured(&stderr),
     }
+}
+
+/// Says before anything else that there is no bundle where one is expected, and how the server goes on.
+fn tell_missing(policies: &Path) {
+    let absolute = std::path::absolute(policies).unwrap_or_else(|_| policies.to_path_buf());
+    let (why, way_out) = match std::fs::metadata(policies) {
+        Ok(found) if found.is_dir() => return,
+        Ok(_) => ("is no directory", "name the directory that the file is in"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            ("does not exist", "name another with --policies, or let `tollgate init` write one to begin with")
+        }
+        // What else is wrong with it is told by the first load.
+        Err(_) => return,
+    };
+    tracing::warn!(
+        target: "tollgate::bundle",
+        "the bundle's directory `{}` {why}. The server starts, answers every question with 503 (`no_bundle`) and serves the bundle \
+         as soon as it is there; {way_out}",
+        absolute.display()
+    );
 }
 
 fn serve(settings: &Settings) -> ExitCode {
@@ -171,6 +199,7 @@ fn serve(settings: &Settings) -> ExitCode {
         .watch(true)
         .first_must_load(false)
         .strict(settings.strict)
+        .admin_policies(settings.identity.admin_policies)
         .guarded(settings.guard)
         .watch_options(settings.watch_options())
         .on_load(move |live| {

@@ -1,5 +1,6 @@
 //! `tollgate.yaml`: read as bundles are, so that what is wrong with it is told with its line, all of it at once.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Settings;
@@ -9,26 +10,34 @@ use crate::policy::problem::{Problem, ProblemCode, nearest};
 use crate::policy::syntax::Place;
 use crate::policy::yaml::{self, Key, Kind, Node, Style};
 
-/// Takes what `text` says into `settings`. What is wrong with it comes back.
-pub(super) fn apply(name: &Arc<str>, text: &[u8], settings: &mut Settings) -> Vec<Problem> {
+/// Takes what `text` says into `settings`; its paths are relative to `base`. What is wrong with it comes back, and `data` as it
+/// is written.
+pub(super) fn apply(
+    name: &Arc<str>,
+    text: &[u8],
+    base: &Path,
+    settings: &mut Settings,
+) -> (Vec<Problem>, Option<PathBuf>) {
     let Ok(text) = std::str::from_utf8(text) else {
         let message = "the file is not UTF-8";
-        return vec![Problem::error(ProblemCode::NotUtf8, name, Place::default(), message)];
+        return (vec![Problem::error(ProblemCode::NotUtf8, name, Place::default(), message)], None);
     };
     let reading = yaml::read(name, text);
-    let mut reader = Reader { name, settings, problems: reading.problems };
+    let mut reader = Reader { name, base, settings, data: None, problems: reading.problems };
     if let Some(root) = &reading.root {
         reader.section("", root);
     }
-    let mut problems = reader.problems;
+    let (mut problems, data) = (reader.problems, reader.data);
     crate::policy::excerpt::fill(&mut problems, text);
     crate::policy::report::sorted(&mut problems);
-    problems
+    (problems, data)
 }
 
 struct Reader<'a> {
     name: &'a Arc<str>,
+    base: &'a Path,
     settings: &'a mut Settings,
+    data: Option<PathBuf>,
     problems: Vec<Problem>,
 }
 
@@ -47,7 +56,7 @@ impl Reader<'_> {
         for (key, node) in members {
             let name = if section.is_empty() { key.text.to_string() } else { format!("{section}.{}", key.text) };
             if let Some(section) = SECTIONS.iter().find(|section| section.name == name) {
-                self.problems.extend(section.apply(self.name, node, self.settings).err());
+                self.problems.extend(section.apply(self.name, node, self.base, self.settings).err());
             } else if let Some(entry) = ENTRIES.iter().find(|entry| entry.name == name) {
                 self.value(entry, key, node);
             } else if ENTRIES
@@ -88,8 +97,14 @@ impl Reader<'_> {
         // In quotes, `"true"` and `"1"` are texts, as anywhere in YAML.
         let quoted = scalar.style == Style::Quoted && entry.field.is_plain();
         let taken = if quoted { Err(entry.field.expected()) } else { entry.field.set(self.settings, &scalar.text) };
-        if let Err(message) = taken {
-            self.wrong(entry, node.place, &message);
+        match taken {
+            Err(message) => self.wrong(entry, node.place, &message),
+            Ok(()) => {
+                if entry.name == "data" {
+                    self.data = Some(PathBuf::from(scalar.text.as_str()));
+                }
+                entry.field.resolve(self.settings, self.base);
+            }
         }
     }
 

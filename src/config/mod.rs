@@ -6,10 +6,13 @@ mod decision_log;
 mod file;
 mod identity;
 mod node;
+mod paths;
 mod routes;
 mod schema;
+mod secret_files;
 mod sections;
 mod table;
+mod variables;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -24,6 +27,7 @@ pub use identity::{
     ProviderKind, StaticTokens, TokenSettings,
 };
 pub use schema::schema_json;
+pub use secret_files::WatchedFile;
 
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
 use crate::edge::http::{ClientCertificates, HttpOptions, TlsOptions};
@@ -258,19 +262,26 @@ impl Settings {
     /// As [`Settings::load`].
     pub fn from(flags: &Flags, environment: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let mut settings = Self::default();
+        let mut data_written = None;
         let named = flags.config.clone().or_else(|| environment("TOLLGATE_CONFIG").map(PathBuf::from));
         let path = named.clone().unwrap_or_else(|| PathBuf::from(USUAL_FILE));
         if let Some(text) = read(&path, named.is_some())? {
             let name: Arc<str> = path.to_string_lossy().into();
-            let problems = file::apply(&name, &text, &mut settings);
+            let base = path.parent().unwrap_or(Path::new(""));
+            let (problems, written) = file::apply(&name, &text, base, &mut settings);
+            data_written = written;
             if problems.iter().any(Problem::is_error) {
                 return Err(ConfigError::File { problems });
             }
         }
+        let data_of_file = settings.data.clone();
         settings.take_environment(&environment)?;
         settings.take_sections(&environment)?;
         settings.webhook.take_secret(environment(SECRET_VARIABLE))?;
         settings.take_flags(flags);
+        if let Some(written) = data_written.filter(|_| settings.data == data_of_file) {
+            paths::check_data(&settings.data, &written)?;
+        }
         settings.check()?;
         Ok(settings)
     }
@@ -415,6 +426,18 @@ impl WebhookSettings {
         }
         Ok(())
     }
+}
+
+/// The bundle's directory that a command looks at where its arguments name none: what `TOLLGATE_POLICIES` says.
+#[must_use]
+pub fn policies() -> Option<PathBuf> {
+    std::env::var_os("TOLLGATE_POLICIES").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// What is to be said of each variable of this process that looks like one of Tollgate's, and is not read.
+#[must_use]
+pub fn misspelt_variables() -> Vec<String> {
+    variables::misspelt(std::env::vars_os())
 }
 
 /// Whether only this machine reaches the address.

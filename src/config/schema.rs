@@ -33,7 +33,11 @@ pub fn schema_json() -> String {
     }
     let root = with(root, "$schema", "https://json-schema.org/draft/2020-12/schema");
     let root = with(root, "title", "tollgate.yaml");
-    let root = with(root, "description", "How `tollgate serve` is set up. Flags and the environment beat it.");
+    let root = with(
+        root,
+        "description",
+        "How `tollgate serve` is set up. Flags and the environment beat it. Its relative paths begin at its own directory.",
+    );
     // The alternate form of a JSON value is its indented text.
     format!("{root:#}\n")
 }

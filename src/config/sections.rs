@@ -1,6 +1,7 @@
 //! Sections with a structure of their own: each is read as a whole, from `tollgate.yaml` or from a variable of the
 //! environment that says all of it, in YAML or JSON, and beats the file.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use schemars::{Schema, SchemaGenerator};
@@ -9,7 +10,7 @@ use super::Settings;
 use super::decision_log::DecisionLogSettings;
 use super::identity::IdentitySettings;
 use super::node::NodeError;
-use super::routes;
+use super::{paths, routes};
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::yaml::{self, Node};
 
@@ -66,9 +67,16 @@ pub(super) const SECTIONS: [Section; 3] = [
 ];
 
 impl Section {
-    /// Takes what stands in the file.
-    pub(super) fn apply(&self, file: &Arc<str>, node: &Node, settings: &mut Settings) -> Result<(), Problem> {
-        (self.take)(settings, node).map_err(|error| {
+    /// Takes what stands in the file; its paths are relative to `base`.
+    pub(super) fn apply(
+        &self,
+        file: &Arc<str>,
+        node: &Node,
+        base: &Path,
+        settings: &mut Settings,
+    ) -> Result<(), Problem> {
+        let taken = paths::resolved(node, base).and_then(|node| (self.take)(settings, &node));
+        taken.map_err(|error| {
             let place = error.place.unwrap_or_default();
             let message = format!("`{}`: {}", self.name, error.message);
             Problem::error(ProblemCode::InvalidValue, file, place, message).with_help(self.page)
@@ -83,6 +91,7 @@ impl Section {
             return Err(reading.problems);
         }
         let Some(root) = &reading.root else { return Ok(()) };
-        self.apply(&name, root, settings).map_err(|problem| vec![problem])
+        // Those of the environment are relative to where the server is started.
+        self.apply(&name, root, Path::new(""), settings).map_err(|problem| vec![problem])
     }
 }

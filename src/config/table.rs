@@ -2,7 +2,7 @@
 //! `tollgate.yaml`, that of the environment, and the JSON Schema are all made of this table.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Settings;
@@ -363,6 +363,18 @@ impl Field {
             Self::Keys(at) => at(settings).push(PublicKey::parse(text).map_err(|error| error.to_string())?),
         }
         Ok(())
+    }
+
+    /// Makes a path that was taken from a file in `base` one that is relative to that directory.
+    pub(super) fn resolve(&self, settings: &mut Settings, base: &Path) {
+        match self {
+            Self::Path(at) => *at(settings) = base.join(&*at(settings)),
+            Self::File(at) => {
+                let path = at(settings);
+                *path = path.as_ref().map(|path| base.join(path));
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn is_list(&self) -> bool {

@@ -196,4 +196,22 @@ mod tests {
         assert_eq!((told[0].alert.limit.as_str(), told[0].alert.percent), ("few", 50));
         assert_eq!(Some(&told[0].revision), engine.snapshot().as_ref().map(|snapshot| snapshot.revision()));
     }
+
+    #[test]
+    fn what_costs_nothing_is_charged_as_nothing() {
+        let text = "provider_accounts: [{ id: b, models: [{ name: c, price: { input: 0, output: 0 } }] }]\nauthz_rules: [{ \
+                    users: [a], models: \"*\" }]\nlimits: [{ id: none, users: [a], budget: { usd: 0, every: total } }, { \
+                    id: pace, users: [a], rate: { requests: 1, every: day } }]\n";
+        let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+        let engine = Engine::builder().bundle(bundle).build().unwrap();
+        let request = Request::new("User::\"a\"".parse().unwrap(), "chat", "Model::\"b/c\"".parse().unwrap());
+        let (snapshot, facts) = (engine.snapshot().unwrap(), engine.facts());
+        let charge = || {
+            let charging = gate::Charging { id: engine.reservation_id(), body_bytes: Some(8) };
+            pollster::block_on(gate::authorize_and_charge(engine.world(&snapshot, &facts), &request, &charging))
+                .unwrap()
+        };
+        assert!(charge().decision.is_permit());
+        assert_eq!(charge().decision.code, crate::model::DecisionCode::RateLimited);
+    }
 }

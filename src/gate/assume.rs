@@ -105,9 +105,10 @@ impl Assumptions {
             let number = if facts.unit == Unit::Usd { number.saturating_mul(NANOS_PER_MICRO) } else { number };
             Amount::new(number).unwrap_or(Amount::MAX)
         };
-        let standing =
-            Standing { cap: amount(facts.limit), used: amount(facts.used), held: amount(facts.held), resets_at: None };
         let is_full = facts.remaining <= 0 || facts.used_percent >= 100;
+        let (cap, held) = (amount(facts.limit), amount(facts.held));
+        let used = if is_full { amount(facts.used).max(cap.less(held)) } else { amount(facts.used) };
+        let standing = Standing { cap, used, held, resets_at: None };
         Look { standing, lack: (limit.is_enforced() && is_full).then_some(Lack { retry_at: None }) }
     }
 

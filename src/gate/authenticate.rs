@@ -313,6 +313,26 @@ fn is_unbound(snapshot: &Snapshot, identity: &Identity, peer: Option<IpAddr>) ->
     }
 }
 
+/// The person or service that a credential is of; of a key, its owner.
+#[must_use]
+pub fn person(snapshot: &Snapshot, identity: &Identity) -> EntityUid {
+    let of_bundle = || snapshot.owner_of(&identity.principal);
+    identity.owner.clone().or_else(of_bundle).unwrap_or_else(|| identity.principal.clone())
+}
+
+/// Whether the networks that a key is narrowed to, if any, let it be used from `peer`. Those of a key of the bundle are the
+/// bundle's to look at, which here takes it for outside of them.
+#[must_use]
+pub fn is_used_from(snapshot: &Snapshot, identity: &Identity, peer: Option<IpAddr>) -> bool {
+    let networks = identity.narrowed.as_ref().and_then(|narrowed| narrowed.networks.as_deref());
+    let is_in = |peer: IpAddr| networks.iter().flat_map(|all| all.iter()).any(|network| network.contains(peer));
+    let by_bundle = || snapshot.rules_named(&format!("key:{}:networks", identity.principal.id()));
+    match networks {
+        Some(_) => peer.is_some_and(is_in),
+        None => identity.owner.is_some() || !by_bundle(),
+    }
+}
+
 /// What an identity is and has, by its credential and by the bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToldOf {

@@ -449,7 +449,9 @@ impl<'a> Item<'a> {
         let estimates = self.estimates(world.ground(), &reserve);
         let charges = estimates.charges(&self.applying).unwrap_or_default();
         let money = charges.iter().filter(|charge| charge.limit.unit() == Unit::Usd).map(|charge| charge.amount).max();
-        let usage = Usage { usd: money, ..estimates.usage() };
+        // What costs nothing is settled as nothing.
+        let usd = money.or_else(|| (!self.free.is_empty()).then_some(Amount::ZERO));
+        let usage = Usage { usd, ..estimates.usage() };
         // Where it cannot be settled, what is held ends as each limit's `on_expiry` says, which may give it back.
         if world.meters.settle(charging.id, usage, world.facts.now).await.is_err() {
             forbid(decision, DecisionCode::StoreUnavailable);

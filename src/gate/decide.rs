@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
-use smol_str::SmolStr;
+use smol_str::{SmolStr, format_smolstr};
 
 use super::additional::Additional;
 use super::context::RequestContext;
 use super::evaluate::{Evaluation, Question, evaluate};
 use super::explain::{self, Explanation};
 use super::gather::own_limits;
+use super::manage::VIEW_USAGE;
 use super::narrow::{self, Use};
+use super::shipped;
 use crate::model::{
     Decision, DecisionCode, Effect, EntityUid, EvaluationError, Facts, Identity, Outcome, Request, RequestError,
     RequestErrorCode, RuleReference, Told,
@@ -47,7 +49,17 @@ pub fn explain_request(
     let prepared = Prepared::check(snapshot, request)?;
     let case = prepared.case(facts);
     let explanation = match case.resolve(&request.resource) {
-        (Resolved::Subject(resource), _) => explain::explain(&case.question(&resource)),
+        (Resolved::Subject(resource), _) => {
+            let mut explanation = explain::explain(&case.question(&resource));
+            let asked = case.asked(&resource);
+            if snapshot.admin_policies && asked.is_admin() {
+                explanation.looked_at.extend(asked.traces());
+            }
+            if decision.is_permit() {
+                explanation.hint = None;
+            }
+            explanation
+        }
         (Resolved::Nothing, _) => Explanation::default(),
     };
     Ok((decision, explanation))
@@ -285,13 +297,18 @@ impl<'a> Case<'a> {
             refusal => refusal,
         };
         if let (None, Resolved::Subject(subject)) = (refusal, &resolved) {
-            if let Some(forbid) = self.narrowed(subject, false) {
+            if let Some(forbid) = self.narrowed(subject, false).or_else(|| self.manages_nothing(subject)) {
                 let (rules, errors) = (vec![forbid], Vec::new());
                 return Verdict { code: DecisionCode::ForbiddenByRule, resource: resolved, rules, errors };
             }
             let evaluation = evaluate(&Case { ..*self }.question(subject));
             let (code, rules) = outcome(snapshot, &evaluation);
             let reference = |index: &RuleIndex| snapshot.reference(*index);
+            if code == DecisionCode::NoRulePermits
+                && let Some(rules) = self.shipped(subject)
+            {
+                return Verdict { code: DecisionCode::Permitted, resource: resolved, rules, errors: Vec::new() };
+            }
             let error = |(index, message): &(RuleIndex, String)| EvaluationError {
                 rule: reference(index),
                 message: message.clone(),
@@ -305,6 +322,40 @@ impl<'a> Case<'a> {
         }
         let code = refusal.unwrap_or(DecisionCode::NoRulePermits);
         Verdict { code, resource: resolved, rules: Vec::new(), errors: Vec::new() }
+    }
+
+    /// What is asked, for the policies that ship.
+    fn asked<'b>(&'b self, resource: &'b Subject) -> shipped::Asked<'b> {
+        let Self { snapshot, principal, action, .. } = *self;
+        shipped::Asked { snapshot, principal, action, resource }
+    }
+
+    /// The policies that ship, where some permit what no rule of the bundle is about.
+    fn shipped(&self, resource: &Subject) -> Option<Vec<RuleReference>> {
+        let asked = self.asked(resource);
+        let rules = (self.snapshot.admin_policies && asked.is_admin()).then(|| asked.permits())?;
+        Some(rules).filter(|rules| !rules.is_empty())
+    }
+
+    /// A key that may not do all that its owner may manages nothing, whatever rules say; and one whose secret was replaced
+    /// may be in other hands.
+    fn manages_nothing(&self, resource: &Subject) -> Option<RuleReference> {
+        let asked = self.asked(resource);
+        let action = self.snapshot.schema.action_at(self.action)?;
+        if action.name == VIEW_USAGE || !asked.is_admin() {
+            return None;
+        }
+        // Of a key of the bundle, a rule of the bundle says it.
+        let identity = self.identity?;
+        let why = if identity.replaced {
+            "replaced"
+        } else if identity.narrowed.is_some() || !identity.limits.is_empty() {
+            "narrowed"
+        } else {
+            return None;
+        };
+        let id = format_smolstr!("key:{}:{why}", identity.principal.id());
+        Some(RuleReference { id, effect: Effect::Forbid, file: "".into(), line: 0 })
     }
 
     /// What a key is narrowed to, where that forbids the resource, or its use through a router.

@@ -98,7 +98,13 @@ fn with_times(value: &str) -> String {
         let instant = part.split_once(AFTER).and_then(|(millis, rest)| Some((millis.parse().ok()?, rest)));
         match instant {
             Some((millis, rest)) => {
-                text.push_str(&format!("datetime(\"{}\"){rest}", Timestamp::from_millis(millis)));
+                let instant = Timestamp::from_millis(millis).to_string();
+                // Cedar reads milliseconds with three digits, or none.
+                let instant = match instant.trim_end_matches('Z').split_once('.') {
+                    Some((seconds, part)) => format!("{seconds}.{part:0<3}Z"),
+                    None => instant,
+                };
+                text.extend(["datetime(\"", &instant, "\")", rest]);
             }
             None => text.extend([BEFORE, part]),
         }

@@ -3,30 +3,20 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use cedar_policy_core::ast::{Context, EntityUIDEntry, PolicyID, PolicySet, Request as CedarRequest};
-use cedar_policy_core::authorizer::Authorizer;
-use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
-use cedar_policy_core::extensions::Extensions;
-use cedar_policy_core::parser::parse_policyset;
 use smol_str::SmolStr;
 
-use super::authenticate::{has_role, is_narrowed};
+use super::authenticate::{has_role, is_narrowed, person};
 use super::decide::{Who, decide};
+use super::shipped::{Asked, is_shipped};
+use super::widen::widened;
 use crate::model::{
-    ADMINISTRATOR, DecisionCode, EntityUid, Facts, Identity, KeyRecord, RESERVED_ROLE_PREFIX, Request, Told,
+    ADMINISTRATOR, AuthMethod, DecisionCode, EntityUid, Facts, Identity, KeyRecord, RESERVED_ROLE_PREFIX, Request,
+    Timestamp, Told,
 };
 use crate::policy::Snapshot;
 use crate::policy::entities::Kind;
-
-/// The policies that ship, in Cedar.
-pub const ADMIN_POLICIES: &str = include_str!("../../schema/admin.cedar");
-
-static POLICIES: LazyLock<PolicySet> = LazyLock::new(|| {
-    // A test sees that they parse, and are what the schema takes; none at all would permit nothing.
-    parse_policyset(ADMIN_POLICIES).unwrap_or_default()
-});
 
 /// The action of who manages keys.
 pub const MANAGE_KEYS: &str = "manage_keys";
@@ -67,8 +57,8 @@ pub struct Manager<'a> {
     pub identity: &'a Arc<Identity>,
     /// From where, where that is known.
     pub peer: Option<IpAddr>,
-    /// Whether the policies that ship hold too.
-    pub defaults: bool,
+    /// For how long a key lasts at most that a person makes or prolongs with a token.
+    pub session_key_ms: i64,
 }
 
 impl Manager<'_> {
@@ -86,8 +76,11 @@ impl Manager<'_> {
         let decision = decide(self.snapshot, self.facts, &request).ok()?;
         match decision.code {
             DecisionCode::Permitted if is_administrator => Some(Right::Administrator),
+            // Of those that permit, the one that says most.
+            DecisionCode::Permitted if decision.rules.iter().all(is_shipped) => {
+                decision.rules.iter().filter_map(|rule| right_of(&rule.id)).max()
+            }
             DecisionCode::Permitted => Some(Right::Bundle),
-            DecisionCode::NoRulePermits if self.defaults => self.by_default(action, owner),
             _ => None,
         }
     }
@@ -96,52 +89,163 @@ impl Manager<'_> {
         has_role(self.snapshot, self.identity, &[role], self.peer, self.facts.now)
     }
 
-    /// What the policies that ship say: of those that permit, the one that says most.
+    /// What the policies that ship say by themselves: of those that permit, the one that says most.
     fn by_default(&self, action: &str, owner: &EntityUid) -> Option<Right> {
-        let store = &self.snapshot.store;
         let who = Who::find(self.snapshot, None, &self.identity.principal, Some(self.identity)).ok()?;
         let resource = self.snapshot.subject(owner)?;
-        let entities = [store.materialize(&who.subject), store.materialize(&resource)];
-        let known = |uid| EntityUIDEntry::Known { euid: Arc::new(uid), loc: None };
-        let action = self.snapshot.schema.action(action).and_then(|index| self.snapshot.schema.action_at(index))?;
-        let request = CedarRequest::new_unchecked(
-            known(store.subject_core_uid(&who.subject)),
-            EntityUIDEntry::Known { euid: Arc::clone(&action.uid), loc: None },
-            known(store.subject_core_uid(&resource)),
-            Some(Context::empty()),
-        );
-        let mut seen = HashSet::new();
-        let entities = entities.iter().map(|entity| (**entity).clone());
-        let entities = entities.filter(|entity| seen.insert(entity.uid().clone()));
-        let actions = self.snapshot.schema.action_entities.iter().cloned();
-        let entities = Entities::from_entities(
-            entities.chain(actions),
-            None::<&NoEntitiesSchema>,
-            TCComputation::AssumeAlreadyComputed,
-            Extensions::none(),
-        );
-        let response = Authorizer::new().is_authorized(request, &POLICIES, &entities.ok()?);
-        response.diagnostics.reason.iter().filter_map(right_of).max()
+        let action = self.snapshot.schema.action(action)?;
+        let asked = Asked { snapshot: self.snapshot, principal: &who.subject, action, resource: &resource };
+        asked.permits().iter().filter_map(|rule| right_of(&rule.id)).max()
     }
 
-    /// Whether a caller with this `right` may have `key` in hand: made by it, changed so, or given a new secret. Of what is
-    /// the caller's own, only what a change adds is looked at: `before` is the key as it was, where its secret stays as it is.
+    /// Whether a caller with this `right` may have the secret of `key` in hand: because the key is made, or gets a new
+    /// secret.
     ///
     /// # Errors
     /// With what is more than the caller may give.
-    pub fn may_hand_out(&self, right: Right, key: &KeyRecord, before: Option<&KeyRecord>) -> Result<(), TooWide> {
-        let before = before.filter(|_| right == Right::Own);
-        let too_wide = |param, message: String| Err(TooWide { param, message });
-        let lasts = |end| key.expires_at.is_none_or(|expires_at| expires_at > end);
-        let as_before = before.is_some_and(|before| before.expires_at == key.expires_at);
-        if !as_before && self.identity.key_ends_at.is_some_and(lasts) {
-            return too_wide("expires_at", "the key that asks ends before that".to_owned());
-        }
-        if right == Right::Administrator {
+    pub fn may_hand_out(&self, right: Right, key: &KeyRecord) -> Result<(), TooWide> {
+        self.check_end(key)?;
+        // A key that gets itself a new secret is no more than it was.
+        let is_itself = self.identity.principal.kind() == "ApiKey" && self.identity.principal.id() == key.id;
+        if right == Right::Administrator || is_itself {
             return Ok(());
         }
+        self.check_given(key, None)?;
+        self.check_owner(right, &key.owner)
+    }
+
+    /// Whether a caller with this `right` may set the password of `user`: it is as good as a key that never ends and is not
+    /// narrowed. Of a person's token it takes more, see [`Manager::needs_current_password`].
+    ///
+    /// # Errors
+    /// With what is more than the caller may give.
+    pub fn may_set_password(&self, right: Right, user: &EntityUid) -> Result<(), TooWide> {
+        if let Some(end) = self.identity.key_ends_at {
+            let message = format!("the key that asks ends at {end}, and a password does not");
+            return Err(TooWide { param: "", message });
+        }
+        if right == Right::Administrator { Ok(()) } else { self.check_owner(right, user) }
+    }
+
+    /// Whether the caller sets the password of `user` only with the current one: it is that person, by a token that may
+    /// have been stolen.
+    #[must_use]
+    pub fn needs_current_password(&self, user: &EntityUid) -> bool {
+        self.is_session() && self.person() == *user
+    }
+
+    /// Whether a caller with this `right` may make `key` of `before`, whose secret stays as it is.
+    ///
+    /// Narrowing a key is open to whoever manages it. What widens it must be no more than the caller may give, and a key
+    /// that only an administrator can make (see [`Manager::is_privileged`]) is widened by administrators alone. A caller
+    /// that ends itself widens nothing that lasts longer.
+    ///
+    /// # Errors
+    /// With what is more than the caller may give.
+    pub fn may_change(&self, right: Right, key: &KeyRecord, before: &KeyRecord) -> Result<(), TooWide> {
+        let is_administrator = right == Right::Administrator;
+        if before.details().disabled.is_none() && key.details().disabled.is_some() {
+            self.may_pause(is_administrator, before)?;
+        }
+        let Some(wider) = widened(before, key, self.snapshot) else { return Ok(()) };
+        let too_wide = |param, message: String| Err(TooWide { param, message });
+        if let Some(end) = self.identity.key_ends_at.filter(|end| key.lasts_beyond(*end)) {
+            let message = match wider {
+                "expires_at" => format!("the key that asks ends before that, at {end}"),
+                _ => format!("the key that asks ends at {end}, and widens no key that lasts longer"),
+            };
+            return too_wide(wider, message);
+        }
+        if before.expires_at.is_some_and(|end| key.lasts_beyond(end)) {
+            self.check_session(key)?;
+        }
+        if is_administrator {
+            return Ok(());
+        }
+        if self.is_privileged(before) {
+            let message = format!(
+                "this key has roles, metadata or tags that only an administrator gives, or the bundle names it; who has \
+                 not the role {ADMINISTRATOR} may only narrow such a key"
+            );
+            return too_wide(wider, message);
+        }
+        if let Some(pause) = before.details().disabled.as_ref().filter(|_| key.details().disabled.is_none())
+            && pause.by != self.person()
+        {
+            return too_wide(
+                "disabled",
+                format!("the key was paused by {}; they or an administrator lift that", pause.by),
+            );
+        }
+        self.check_given(key, Some(before))?;
+        self.check_owner(right, &key.owner)
+    }
+
+    /// Whether the caller may pause a key: only who could lift the pause again. Others revoke the key.
+    fn may_pause(&self, is_administrator: bool, before: &KeyRecord) -> Result<(), TooWide> {
+        let ends_first = self.identity.key_ends_at.is_some_and(|end| before.lasts_beyond(end));
+        if !ends_first && (is_administrator || !self.is_privileged(before)) {
+            return Ok(());
+        }
+        let message = "you could not lift the pause of this key; an administrator pauses it, and you may revoke it";
+        Err(TooWide { param: "disabled", message: message.to_owned() })
+    }
+
+    /// Whether a key is more than its owner could make: it has roles, metadata, or a tag that the owner lacks; or it is
+    /// named in the bundle, whose rules may give it more than its owner has.
+    fn is_privileged(&self, key: &KeyRecord) -> bool {
         let details = key.details();
-        let had = before.map(KeyRecord::details);
+        let owned = self.tags_of(&key.owner);
+        !details.roles.is_empty()
+            || !details.metadata.is_empty()
+            || details.tags.iter().any(|tag| !owned.contains(tag))
+            || self.snapshot.store.find(Kind::API_KEY, &key.id).is_some()
+    }
+
+    /// Whether a key ends no later than the caller may make one.
+    fn check_end(&self, key: &KeyRecord) -> Result<(), TooWide> {
+        match self.identity.key_ends_at.filter(|end| key.lasts_beyond(*end)) {
+            Some(end) => {
+                let message = format!("the key that asks ends before that, at {end}");
+                Err(TooWide { param: "expires_at", message })
+            }
+            None => self.check_session(key),
+        }
+    }
+
+    /// Whether a key ends soon enough for a caller that shows a token: who steals one should not have access for good.
+    fn check_session(&self, key: &KeyRecord) -> Result<(), TooWide> {
+        let latest = Timestamp::from_millis(self.facts.now.as_millis().saturating_add(self.session_key_ms));
+        if !self.is_session() || !key.lasts_beyond(latest) {
+            return Ok(());
+        }
+        let message = format!(
+            "with a token a person makes and prolongs keys that end by {latest} (`max_days` of `keys`); set `expires_at`, or \
+             ask with a key or a password"
+        );
+        Err(TooWide { param: "expires_at", message })
+    }
+
+    /// Whether the caller is a person who shows a token: one of another issuer, or one of Tollgate's own, as a session of
+    /// `tollgate login` has. A key, a password and a certificate are none.
+    #[must_use]
+    pub fn is_session(&self) -> bool {
+        let method = self.identity.method;
+        let is_token = matches!(method, AuthMethod::Jwt | AuthMethod::Introspection | AuthMethod::Delegated)
+            || (method == AuthMethod::Custom && self.identity.expires_at.is_some());
+        (self.identity.exchanged || is_token) && self.person().kind() == "User"
+    }
+
+    /// The person or service that asks; of a key, its owner.
+    #[must_use]
+    pub fn person(&self) -> EntityUid {
+        person(self.snapshot, self.identity)
+    }
+
+    /// Whether what only administrators give was in the key `before`, if it is there at all.
+    fn check_given(&self, key: &KeyRecord, before: Option<&KeyRecord>) -> Result<(), TooWide> {
+        let too_wide = |param, message: String| Err(TooWide { param, message });
+        let (details, had) = (key.details(), before.map(KeyRecord::details));
         if !details.roles.is_empty() && had.is_none_or(|had| had.roles != details.roles) {
             return too_wide("roles", format!("only who has the role {ADMINISTRATOR} gives roles to keys"));
         }
@@ -156,16 +260,20 @@ impl Manager<'_> {
                 format!("{} does not have the tag `{tag}`, so that only an administrator gives it", key.owner);
             return too_wide("tags", message);
         }
+        Ok(())
+    }
+
+    /// Whether the owner of a key is no more than the caller.
+    fn check_owner(&self, right: Right, owner: &EntityUid) -> Result<(), TooWide> {
+        let too_wide = |message: String| Err(TooWide { param: "owner", message });
         // Whom somebody else's endpoint names has none of these roles, and gets none by a key of the one who has them.
         if (right != Right::Own || !self.identity.method.gives_reserved_roles())
-            && let Some(role) = self.roles_of(&key.owner).iter().find(|role| !self.has_role(role))
+            && let Some(role) = self.roles_of(owner).iter().find(|role| !self.has_role(role))
         {
-            return too_wide("owner", format!("{} has the role `{role}`, which you have not", key.owner));
+            return too_wide(format!("{owner} has the role `{role}`, which you have not"));
         }
-        if self.is_for_a_team(right, &key.owner) && !self.is_all_within(&key.owner) {
-            let message =
-                format!("{} is in more than the teams that you administer, and so would the key be", key.owner);
-            return too_wide("owner", message);
+        if self.is_for_a_team(right, owner) && !self.is_all_within(owner) {
+            return too_wide(format!("{owner} is in more than the teams that you administer, and so would the key be"));
         }
         Ok(())
     }
@@ -220,31 +328,12 @@ impl Manager<'_> {
     }
 }
 
-fn right_of(policy: &PolicyID) -> Option<Right> {
-    let policy = POLICIES.get(policy)?;
-    let id = policy.annotations().find(|(name, _)| name.as_ref() == "id").map(|(_, id)| id.val.clone())?;
-    match id.as_str() {
+/// What a policy that ships gives.
+pub(super) fn right_of(id: &str) -> Option<Right> {
+    match id {
         "tollgate:administrators" => Some(Right::Administrator),
         "tollgate:team-administrators" => Some(Right::Team),
         "tollgate:own" => Some(Right::Own),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use std::str::FromStr as _;
-
-    use super::*;
-    use crate::policy::schema::TOLLGATE_SCHEMA;
-
-    #[test]
-    fn the_policies_that_ship_are_what_the_schema_takes() {
-        let (schema, _) = cedar_policy::Schema::from_cedarschema_str(TOLLGATE_SCHEMA).unwrap();
-        let policies = cedar_policy::PolicySet::from_str(ADMIN_POLICIES).unwrap();
-        let validated = cedar_policy::Validator::new(schema).validate(&policies, cedar_policy::ValidationMode::Strict);
-        assert!(validated.validation_passed_without_warnings(), "{validated}");
-        assert_eq!(POLICIES.policies().filter_map(|policy| right_of(policy.id())).count(), 3);
     }
 }

@@ -18,15 +18,17 @@ mod narrow;
 mod ports;
 mod routes;
 mod settle;
+mod shipped;
 mod spend;
 mod standing;
 mod usage;
+mod widen;
 
 pub use additional::{Additional, MAX_ADDITIONAL_ENTITIES};
 pub use assume::Assumptions;
 pub use authenticate::{
     Authenticator, Credential, Described, Peer, Presented, Recalled, ToldOf, Verdict, authenticate, has_limits,
-    has_role, is_disabled, is_narrowed, recall, told_of,
+    has_role, is_disabled, is_narrowed, is_used_from, person, recall, told_of,
 };
 pub use authorize::{
     Authorized, Charging, Wish, World, authorize, authorize_and_charge, authorize_candidates, explain,
@@ -42,7 +44,7 @@ pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
 pub use idempotency::{ClientKey, KeyUse, ScopedKey};
-pub use manage::{ADMIN_POLICIES, MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
+pub use manage::{MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
     Ask, Clock, CloseError, Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Family, Fetch,
     FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError, Keys, KeysOf, Later, Look,
@@ -52,6 +54,7 @@ pub use ports::{
 };
 pub use routes::{Found, MAX_ROUTES, Mapped, Named, PatternError, RouteError, RouteLimits, RouteMap, check_route_path};
 pub use settle::{SettleError, Spent, extend, record, release, settle};
+pub use shipped::ADMIN_POLICIES;
 pub use spend::Reserve;
 pub use standing::{MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, StandingsOf, standings};
 pub use usage::{ReportedUsage, Stated};

@@ -56,7 +56,7 @@ fn outside(narrowed: &Narrowed, used: &Use<'_>) -> Option<&'static str> {
 }
 
 /// Whether a list's `name` means the model `id`: its own name, an alias, an account as a whole, a pattern.
-fn is_meant(name: &SmolStr, id: &SmolStr, snapshot: &Snapshot) -> bool {
+pub(super) fn is_meant(name: &SmolStr, id: &SmolStr, snapshot: &Snapshot) -> bool {
     if name == "*" || name == id {
         return true;
     }

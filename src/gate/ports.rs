@@ -333,6 +333,11 @@ pub trait Keys: Send + Sync {
     /// Some of the keys, sorted by id. May look through all of them.
     fn page(&self, of: &KeysOf) -> Vec<Arc<KeyRecord>>;
 
+    /// Hands every key to `take`, in no order.
+    fn each(&self, take: &mut dyn FnMut(&Arc<KeyRecord>)) {
+        self.page(&KeysOf { most: usize::MAX, ..KeysOf::default() }).iter().for_each(take);
+    }
+
     /// How many there are.
     fn count(&self) -> usize;
 

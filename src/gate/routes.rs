@@ -174,6 +174,12 @@ impl Found {
     }
 }
 
+/// A path that fits a pattern.
+struct Fitting<'p> {
+    /// The model that it names, where the pattern has a place for one.
+    model: Option<&'p str>,
+}
+
 impl PathPattern {
     fn parse(text: &str) -> Result<Self, PatternError> {
         let (text, rest) = match text.strip_suffix("/*") {
@@ -203,8 +209,8 @@ impl PathPattern {
         Ok(Self { segments: path.split('/').skip(1).map(segment).collect(), rest })
     }
 
-    /// Whether `path` fits, and the model that it then names.
-    fn fits<'p>(&self, path: &'p str) -> Option<Option<&'p str>> {
+    /// What `path` says, if it fits.
+    fn fits<'p>(&self, path: &'p str) -> Option<Fitting<'p>> {
         let mut parts = path.split('/').skip(1);
         let mut model = None;
         for segment in &self.segments {
@@ -221,7 +227,7 @@ impl PathPattern {
         let more = parts.next();
         // Of a rest, no segment is empty: a path has none but at its end.
         let ends = if self.rest { more.is_some() && !path.ends_with('/') } else { more.is_none() };
-        ends.then_some(model)
+        ends.then_some(Fitting { model })
     }
 }
 
@@ -309,7 +315,7 @@ impl RouteMap {
         let path = RequestPath::parse(path)?;
         let fits = |(pattern, route): &(Option<PathPattern>, Mapped)| {
             let fits = |wanted: &SmolStr| method.is_none_or(|method| method == wanted);
-            let model = pattern.as_ref()?.fits(path.as_str())?.map(SmolStr::new);
+            let model = pattern.as_ref()?.fits(path.as_str())?.model.map(SmolStr::new);
             route.method.as_ref().is_none_or(fits).then(|| (route.clone(), model))
         };
         let (route, in_path) = self.routes.iter().find_map(fits).ok_or(RouteError::Unknown)?;

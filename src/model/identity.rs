@@ -220,6 +220,13 @@ impl Network {
         (prefix <= widest).then_some(Self { address, prefix })
     }
 
+    /// Whether every address of `other` is in it.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let ((_, own_prefix), (address, prefix)) = (self.canonical(), other.canonical());
+        prefix >= own_prefix && self.contains(address)
+    }
+
     /// Whether `address` is in it. An IPv4 address in IPv6's clothes is the IPv4 address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -278,6 +285,8 @@ pub enum RefusalReason {
     Rotated,
     /// Proved, but nobody that may ask: unknown to the bundle, or its owner is gone.
     UnknownPrincipal,
+    /// Paused by whoever manages it.
+    Disabled,
     /// Used where it may not be.
     NotAllowedHere,
     /// Too many wrong ones came from there, or for this id.
@@ -288,7 +297,7 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// Every reason.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NotRecognized,
         Self::Malformed,
         Self::Wrong,
@@ -299,6 +308,7 @@ impl RefusalReason {
         Self::Revoked,
         Self::Rotated,
         Self::UnknownPrincipal,
+        Self::Disabled,
         Self::NotAllowedHere,
         Self::TooManyFailures,
         Self::ProviderUnavailable,
@@ -318,6 +328,7 @@ impl RefusalReason {
             Self::Revoked => "revoked",
             Self::Rotated => "rotated",
             Self::UnknownPrincipal => "unknown_principal",
+            Self::Disabled => "disabled",
             Self::NotAllowedHere => "not_allowed_here",
             Self::TooManyFailures => "too_many_failures",
             Self::ProviderUnavailable => "provider_unavailable",
@@ -331,6 +342,7 @@ impl RefusalReason {
             Self::Revoked => DecisionCode::CredentialRevoked,
             Self::Expired | Self::Rotated => DecisionCode::CredentialExpired,
             Self::ProviderUnavailable => DecisionCode::ProviderUnavailable,
+            Self::Disabled => DecisionCode::PrincipalDisabled,
             _ => DecisionCode::Unauthenticated,
         }
     }

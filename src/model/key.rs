@@ -241,6 +241,10 @@ pub struct KeyDetails {
     pub previous: Option<(KeyHash, Timestamp)>,
     /// That it was revoked.
     pub revoked: Option<Revocation>,
+    /// That it is paused: it proves nobody until somebody lifts that.
+    pub disabled: Option<Pause>,
+    /// Since when the bundle does not declare its owner.
+    pub orphaned_at: Option<Timestamp>,
     /// What it is for.
     pub note: Option<SmolStr>,
     /// Tags of its own.
@@ -282,8 +286,17 @@ pub struct Revocation {
     pub at: Timestamp,
     /// By whom.
     pub by: Option<EntityUid>,
-    /// Why.
-    pub reason: SmolStr,
+    /// Why, where that was said.
+    pub reason: Option<SmolStr>,
+}
+
+/// That a key is paused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// When.
+    pub at: Timestamp,
+    /// The person or service that paused it. Only they or an administrator lift the pause.
+    pub by: EntityUid,
 }
 
 /// A minute, the grain of last uses.
@@ -302,6 +315,18 @@ impl KeyRecord {
     #[must_use]
     pub fn last_used(&self) -> Option<Timestamp> {
         Some(self.used_at.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Timestamp::from_millis)
+    }
+
+    /// Whether it has ended at `now` by its own end.
+    #[must_use]
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| now >= end)
+    }
+
+    /// Whether it ends later than at `end`, or never.
+    #[must_use]
+    pub fn lasts_beyond(&self, end: Timestamp) -> bool {
+        self.expires_at.is_none_or(|expires_at| expires_at > end)
     }
 
     /// What is said of it besides; nothing, where that is nothing.

@@ -27,7 +27,7 @@ pub use identity::{
     Refusal, RefusalReason, Said, UNAVAILABLE_RETRY_SECONDS, source_of,
 };
 pub use key::{
-    Inherited, KEY_PREFIX, KeyDetails, KeyHash, KeyRecord, KeyText, NotAKey, REFRESH_TOKEN_PREFIX, Revocation,
+    Inherited, KEY_PREFIX, KeyDetails, KeyHash, KeyRecord, KeyText, NotAKey, Pause, REFRESH_TOKEN_PREFIX, Revocation,
     bundle_key_hash, key_hash_text, key_id, key_text, parse_key_hash,
 };
 pub use limit::{Each, KeyLimit};

@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::problem::{Problem, ProblemCode};
+use super::skipped::{MOST_SKIPPED, SkippedFile};
+use super::syntax::Place;
+
 /// What a file of a bundle is, by the end of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileKind {
@@ -62,6 +66,7 @@ impl SourceFile {
 #[derive(Debug, Clone, Default)]
 pub struct Bundle {
     files: Vec<SourceFile>,
+    skipped: Vec<SkippedFile>,
 }
 
 impl Bundle {
@@ -69,7 +74,34 @@ impl Bundle {
     #[must_use]
     pub fn new(mut files: Vec<SourceFile>) -> Self {
         files.sort_by(|left, right| left.path.cmp(&right.path));
-        Self { files }
+        Self { files, skipped: Vec::new() }
+    }
+
+    /// The same bundle, with the files beside it that are not read and look as if they should be.
+    #[must_use]
+    pub fn with_skipped(mut self, mut skipped: Vec<SkippedFile>) -> Self {
+        skipped.sort();
+        skipped.dedup();
+        self.skipped = skipped;
+        self
+    }
+
+    /// The files that are not read and look as if they should be, sorted by path. They are no part of the revision.
+    #[must_use]
+    pub fn skipped(&self) -> &[SkippedFile] {
+        &self.skipped
+    }
+
+    /// A warning about each of these files; where they are many, the last one counts the rest.
+    #[must_use]
+    pub fn skipped_problems(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = self.skipped.iter().take(MOST_SKIPPED).map(SkippedFile::problem).collect();
+        let rest = self.skipped.len().saturating_sub(MOST_SKIPPED);
+        if rest > 0 {
+            let message = format!("{rest} more files look like policy and are not read");
+            problems.push(Problem::warning(ProblemCode::FileSkipped, &Arc::from(""), Place::default(), message));
+        }
+        problems
     }
 
     /// The files, sorted by path.

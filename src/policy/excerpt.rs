@@ -1,10 +1,17 @@
 //! The lines of a file that its problems show: filled in once the problems are known, cut where a line is long, and
 //! with whatever may be a secret left out.
 
-use std::borrow::Cow;
+mod lines;
+mod names;
+
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::bundle::FileKind;
 use super::problem::Problem;
+pub(crate) use lines::has_userinfo;
+use names::may_hold_secrets;
+pub(crate) use names::{is_file, is_list, is_secret};
 
 /// Longer lines are cut.
 const MAX_CHARACTERS: usize = 400;
@@ -17,127 +24,69 @@ const CUT: char = '…';
 
 /// Gives each of `problems`, all in the file that holds `text`, the line that it is about, unless it has one.
 pub(crate) fn fill(problems: &mut [Problem], text: &str) {
-    if problems.is_empty() {
-        return;
-    }
-    let lines: Vec<&str> = super::yaml::without_bom(text).split('\n').collect();
+    let mut wanting = problems.iter_mut().filter(|problem| problem.source_line.is_none()).peekable();
+    let Some(first) = wanting.peek() else { return };
+    let shown = Shown::of(&first.file, super::yaml::without_bom(text));
     let mut cursor = Cursor::default();
     // Many problems may be about one line, which may be long.
-    let mut last: Option<(u32, Cow<'_, str>)> = None;
-    for problem in problems.iter_mut().filter(|problem| problem.source_line.is_none()) {
-        let line = (problem.place.line as usize).checked_sub(1).and_then(|index| lines.get(index));
-        problem.source_line = line.map(|line| {
-            let number = problem.place.line;
-            if last.as_ref().is_none_or(|(known, _)| *known != number) {
-                let before = lines.get(..number as usize - 1).unwrap_or_default();
-                last = Some((number, masked(before, line.trim_end_matches('\r'))));
-            }
-            let line = last.as_ref().map_or("", |(_, line)| line);
-            let long = line.chars().nth(MAX_CHARACTERS).is_some();
-            let first = if long { first_shown(problem.place.column as usize) } else { 0 };
-            excerpt(cursor.from(line, problem.place.line, first), first > 0)
-        });
-    }
-}
-
-/// So many lines above an item of a list are looked through for what the list is called.
-const MOST_ITEMS: usize = 200;
-
-/// What the keys of secrets end with; `password` and what is written `pasword_hash` in haste among them.
-const SECRET: [&str; 6] = ["hash", "password", "passwd", "secret", "token", "credential"];
-
-/// `line`, below `before`, with a star for each character of what may be a secret: the value of a key that is called like
-/// one. So every place in it stays where it is.
-fn masked<'a>(before: &[&str], line: &'a str) -> Cow<'a, str> {
-    if let Some(masked) = masked_item(before, line) {
-        return masked;
-    }
-    match userinfo(line) {
-        Some((before, secret, after)) => {
-            let stars: String = secret.chars().map(|_| '*').collect();
-            Cow::Owned(masked_values(&format!("{before}{stars}{after}")).into_owned())
+    let mut last: Option<(u32, String)> = None;
+    for problem in wanting {
+        let number = problem.place.line;
+        if last.as_ref().is_none_or(|(known, _)| *known != number) {
+            last = shown.line(number).map(|line| (number, line));
         }
-        None => masked_values(line),
+        let Some((_, line)) = last.as_ref().filter(|(known, _)| *known == number) else { continue };
+        let long = line.chars().nth(MAX_CHARACTERS).is_some();
+        let first = if long { first_shown(problem.place.column as usize) } else { 0 };
+        problem.source_line = Some(excerpt(cursor.from(line, number, first), first > 0));
     }
 }
 
-/// `line` where it is an item of a list of secrets that begins further up, all of it masked but the dash; an item with
-/// members of its own says itself which are.
-fn masked_item<'a>(before: &[&str], line: &'a str) -> Option<Cow<'a, str>> {
-    let indent = |line: &str| line.len() - line.trim_start().len();
-    let item = line.trim_start().strip_prefix("- ")?;
-    if item.contains(": ") {
-        return None;
-    }
-    let of_list = |above: &&&str| !above.trim().is_empty() && !above.trim_start().starts_with(['-', '#']);
-    let above = before.iter().rev().take(MOST_ITEMS).find(of_list)?;
-    let name = above.trim_end().strip_suffix(':')?;
-    if indent(above) > indent(line) || !(is_secret(name) || is_called(name, "tokens")) {
-        return None;
-    }
-    let (shown, secret) = line.split_at_checked(line.len() - item.len())?;
-    Some(Cow::Owned(secret.chars().fold(shown.to_owned(), |shown, _| shown + "*")))
+/// A text, of which secrets are not shown.
+struct Shown<'a> {
+    lines: Vec<&'a str>,
+    /// Where each line begins.
+    starts: Vec<usize>,
+    /// The bytes that are secrets, in order.
+    secrets: Vec<Range<usize>>,
+    is_yaml: bool,
 }
 
-/// What an address says of who asks (RFC 3986, section 3.2.1), and what stands before and behind it.
-fn userinfo(line: &str) -> Option<(&str, &str, &str)> {
-    let begins = line.find("://")? + 3;
-    let (before, rest) = line.split_at_checked(begins)?;
-    let ends = rest.rfind('@')?;
-    let (secret, after) = rest.split_at_checked(ends)?;
-    Some((before, secret, after))
-}
-
-fn masked_values(line: &str) -> Cow<'_, str> {
-    let (mut shown, mut rest) = (String::new(), line);
-    while let Some((key, after)) = next_secret(rest) {
-        shown.push_str(key);
-        let value = after.trim_start();
-        shown.push_str(after.strip_suffix(value).unwrap_or_default());
-        let end = match value.chars().next() {
-            Some(quote @ ('"' | '\'')) => {
-                value.get(1..).and_then(|inner| inner.find(quote)).map_or(value.len(), |at| at + 2)
-            }
-            // Of a list or a mapping nothing is told to its end, which may be that of the line.
-            Some('[' | '{') => value.len(),
-            _ => value.find([',', '}']).and_then(|at| value.get(..at)).unwrap_or(value).trim_end().len(),
+impl<'a> Shown<'a> {
+    fn of(file: &str, text: &'a str) -> Self {
+        // JSON is YAML, and so is what a config file or a variable of the environment says.
+        let is_yaml = !matches!(FileKind::of(file), Some(FileKind::Cedar | FileKind::Schema));
+        let secrets = if is_yaml && may_hold_secrets(text) { super::yaml::secrets(text) } else { Vec::new() };
+        let lines: Vec<&str> = text.split('\n').collect();
+        let next = |end: &mut usize, line: &&str| {
+            let start = *end;
+            *end += line.len() + 1;
+            Some(start)
         };
-        let (value, left) = value.split_at_checked(end).unwrap_or((value, ""));
-        shown.extend(value.chars().map(|_| '*'));
-        rest = left;
+        let starts = lines.iter().scan(0, next).collect();
+        Self { lines, starts, secrets, is_yaml }
     }
-    if shown.is_empty() {
-        return Cow::Borrowed(line);
+
+    /// The line of this number, from 1 on, with a star for each character of what may be a secret: what reading the text
+    /// finds, and what looks like one.
+    fn line(&self, number: u32) -> Option<String> {
+        let index = (number as usize).checked_sub(1)?;
+        let (line, start) = (self.lines.get(index)?.trim_end_matches('\r'), *self.starts.get(index)?);
+        let looked_at = if self.is_yaml {
+            lines::masked(self.lines.get(..index).unwrap_or_default(), line)
+        } else {
+            lines::masked_line(line)
+        };
+        let begin = self.secrets.partition_point(|secret| secret.end <= start);
+        let mut secrets = self.secrets.get(begin..).unwrap_or_default().iter().peekable();
+        let mark = |((at, character), looked_at): ((usize, char), char)| {
+            let at = start + at;
+            while secrets.next_if(|secret| secret.end <= at).is_some() {}
+            let is_secret = secrets.peek().is_some_and(|secret| secret.contains(&at)) && !character.is_whitespace();
+            if is_secret { '*' } else { looked_at }
+        };
+        Some(line.char_indices().zip(looked_at.chars()).map(mark).collect())
     }
-    shown.push_str(rest);
-    Cow::Owned(shown)
-}
-
-/// Everything up to the colon of a secret's key, and what comes behind it.
-fn next_secret(text: &str) -> Option<(&str, &str)> {
-    let mut from = 0;
-    while let Some(colon) = text.get(from..)?.find(':').map(|at| from + at) {
-        let before = text.get(..colon)?;
-        // A number of tokens is no secret.
-        let is_list = text.get(colon + 1..).is_some_and(|value| value.trim_start().starts_with('['));
-        if is_secret(before) || (is_list && is_called(before, "tokens")) {
-            return text.split_at_checked(colon + 1);
-        }
-        from = colon + 1;
-    }
-    None
-}
-
-/// Whether a member is called as secrets are.
-fn is_secret(member: &str) -> bool {
-    SECRET.iter().any(|name| is_called(member, name))
-}
-
-/// Whether what a member is called ends so.
-fn is_called(member: &str, name: &str) -> bool {
-    let member = member.trim_end_matches(['"', '\'', ' ']).as_bytes();
-    let end = member.len().checked_sub(name.len()).and_then(|at| member.get(at..));
-    end.is_some_and(|end| end.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// How many characters of a long line stand before those that are shown.
@@ -188,49 +137,4 @@ pub(crate) fn column(problem: &Problem) -> usize {
     let column = problem.place.column as usize;
     let cut = column > CUT_FROM && problem.source_line.as_deref().is_some_and(|line| line.starts_with(CUT));
     if cut { KEPT_BEFORE + 2 } else { column }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_item_of_a_list_of_secrets_is_not_shown() {
-        for (text, shown) in [
-            ("tokens:\n  - hunter2", Some("  - *******")),
-            ("  tokens:\n  - a\n\n  # b\n  - 'hunter2'", Some("  - *********")),
-            ("client_secret:\n- hunter2", Some("- *******")),
-            ("tokens:\n  - { token: hunter2, principal: x }", None),
-            ("models:\n  - hunter2", None),
-            ("    tokens:\n  - hunter2", None),
-            ("tokens: []\nmodels:\n  - x", None),
-        ] {
-            let lines: Vec<&str> = text.lines().collect();
-            let (line, before) = lines.split_last().unwrap();
-            assert_eq!(masked_item(before, line).as_deref(), shown, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_secret_is_not_shown_and_nothing_moves() {
-        for (line, shown) in [
-            ("  - { id: alice, password_hash: hunter2 }", "  - { id: alice, password_hash: ******* }"),
-            ("password_hash: \"a, b\", teem: x", "password_hash: ******, teem: x"),
-            ("'password': 'hunter2', token: é, x: y", "'password': *********, token: *, x: y"),
-            ("  - { id: a, hash: x, owner: 'User::\"b\"' }", "  - { id: a, hash: *, owner: 'User::\"b\"' }"),
-            ("client_secret:   hunter2", "client_secret:   *******"),
-            ("tokens: [hunter2]", "tokens: *********"),
-            ("budget: { tokens: 10 }, max_output_tokens: 5", "budget: { tokens: 10 }, max_output_tokens: 5"),
-            ("redis: redis://:hunter2@host:1/0", "redis: redis://********@host:1/0"),
-            ("url: \"https://u:p@ss@host/x\", x: 1", "url: \"https://******@host/x\", x: 1"),
-            ("issuer: https://idp.example.com", "issuer: https://idp.example.com"),
-            ("token: [hunter2, b]", "token: ************"),
-            ("password: \"hunter2", "password: ********"),
-            ("password:", "password:"),
-            ("Hash : x", "Hash : *"),
-        ] {
-            assert_eq!(masked(&[], line), shown);
-            assert_eq!(masked(&[], line).chars().count(), line.chars().count());
-        }
-    }
 }

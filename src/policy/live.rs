@@ -1,6 +1,6 @@
 //! The current snapshot, swapped whole, and the report of the last load.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -112,13 +112,17 @@ pub fn loses_much(before: &Snapshot, after: &Snapshot) -> Option<Problem> {
     Some(Problem::error(ProblemCode::ReloadHeld, &Arc::from(""), Place::default(), message).with_help(help))
 }
 
-/// Whether a file that both have holds fewer forbids or limits than before: it may be half written.
+/// The files that hold fewer forbids or limits than before, or are gone with some: they may be half written, or on the way
+/// to another place.
 #[must_use]
-pub fn a_file_lost_forbids_or_limits(before: &Snapshot, after: &Snapshot) -> bool {
-    let lost = |before: &HashMap<Arc<str>, usize>, after: &HashMap<Arc<str>, usize>| {
-        before.iter().any(|(file, count)| after.get(file).is_some_and(|left| left < count))
+pub fn files_that_lost_forbids_or_limits(before: &Snapshot, after: &Snapshot) -> BTreeSet<Arc<str>> {
+    let lost = |before: HashMap<Arc<str>, usize>, after: &HashMap<Arc<str>, usize>| {
+        let is_less =
+            |(file, count): (Arc<str>, usize)| (after.get(&file).copied().unwrap_or_default() < count).then_some(file);
+        before.into_iter().filter_map(is_less).collect::<Vec<_>>()
     };
-    lost(&forbids(before), &forbids(after)) || lost(&limits(before), &limits(after))
+    let of_forbids = lost(forbids(before), &forbids(after));
+    of_forbids.into_iter().chain(lost(limits(before), &limits(after))).collect()
 }
 
 /// How many forbids each file has.

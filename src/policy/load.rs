@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use super::bundle::{Bundle, FileKind, SourceFile};
+use super::excerpt;
 use super::index::{Filed, Index};
 use super::limit_schema::{LimitNames, native_texts};
 use super::limits::Limits;
@@ -21,6 +22,7 @@ use super::schema::BundleSchema;
 use super::snapshot::Snapshot;
 use super::source;
 use super::syntax::Place;
+use super::test_file;
 use crate::model::Effect;
 
 /// Most problems that one load reports.
@@ -41,7 +43,9 @@ enum Unit {
     Yaml(Arc<ParsedFile>, Arc<[Problem]>),
     Policies(Arc<NativeFile>),
     Entities(Arc<EntitiesFile>),
-    /// Tests and schema fragments, which are read elsewhere.
+    /// A file of tests, of which only is told what is wrong with it.
+    Tests(Arc<[Problem]>),
+    /// Schema fragments, which are read elsewhere.
     Other,
 }
 
@@ -49,6 +53,7 @@ enum Unit {
 #[derive(Debug, Default)]
 pub struct Loader {
     strict: bool,
+    admin_policies: bool,
     units: HashMap<Arc<str>, ([u8; 32], u64, Unit)>,
     links: LinkCache,
     last: Option<Last>,
@@ -114,15 +119,43 @@ impl Loader {
         Self { strict, ..Self::default() }
     }
 
+    /// The same loader, whose snapshots decide by the policies that ship too, where the bundle says nothing about an action
+    /// of `admin`.
+    #[must_use]
+    pub fn admin_policies(mut self, hold: bool) -> Self {
+        self.admin_policies = hold;
+        self
+    }
+
     /// Loads `bundle`.
     ///
     /// # Errors
     /// As [`load`].
     pub fn load(&mut self, bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
-        parallel::on_large_stack(|| self.load_here(bundle)).unwrap_or_else(|| {
+        parallel::on_large_stack(|| self.load_all(bundle)).unwrap_or_else(|| {
             let message = "the bundle could not be compiled: no thread for it could be started, or it ended early";
             Err(vec![refused(message.to_owned())])
         })
+    }
+
+    /// Loads the files, and reports those beside them that are not read. The two are apart because such a file comes and
+    /// goes without any change of the bundle.
+    fn load_all(&mut self, bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
+        let outcome = self.load_here(bundle);
+        if bundle.skipped().is_empty() {
+            return outcome;
+        }
+        let with_skipped = |mut problems: Vec<Problem>| {
+            problems.extend(bundle.skipped_problems());
+            report::sorted(&mut problems);
+            problems
+        };
+        match outcome {
+            Ok(Loaded { snapshot, problems }) if !self.strict => {
+                Ok(Loaded { snapshot, problems: with_skipped(problems) })
+            }
+            Ok(Loaded { problems, .. }) | Err(problems) => Err(with_skipped(problems)),
+        }
     }
 
     fn load_here(&mut self, bundle: &Bundle) -> Result<Loaded, Vec<Problem>> {
@@ -155,7 +188,8 @@ impl Loader {
         if failed {
             return Err(problems);
         }
-        let (snapshot, parts) = snapshot(linked, schema, bundle);
+        let (mut snapshot, parts) = snapshot(linked, schema, bundle);
+        snapshot.admin_policies = self.admin_policies;
         let snapshot = Arc::new(snapshot);
         let files = bundle.files().iter().map(|file| (Arc::clone(&file.path), file.digest)).collect();
         self.last = Some(Last { files, kept: parts.with(Arc::clone(&snapshot)), problems: problems.clone() });
@@ -170,7 +204,7 @@ impl Loader {
                 Unit::Yaml(file, _) => files.documents.push(Arc::clone(file)),
                 Unit::Policies(file) => files.policies.push(Arc::clone(file)),
                 Unit::Entities(file) => files.entities.push(Arc::clone(file)),
-                Unit::Other => {}
+                Unit::Tests(_) | Unit::Other => {}
             }
         }
         files
@@ -220,7 +254,8 @@ impl Loader {
             |file| match file.kind {
                 FileKind::Cedar => Unit::Policies(Arc::new(NativeFile::load(file, schema))),
                 FileKind::Entities => Unit::Entities(Arc::new(EntitiesFile::load(file, schema))),
-                FileKind::Yaml | FileKind::Test | FileKind::Schema => Unit::Other,
+                FileKind::Test => Unit::Tests(test_file::problems(file).into()),
+                FileKind::Yaml | FileKind::Schema => Unit::Other,
             },
         );
         if self.units.len() > bundle.files().len() {
@@ -250,7 +285,7 @@ impl Loader {
     /// What is wrong with each file of these kinds by itself.
     fn problems(&self, bundle: &Bundle, kinds: impl Fn(FileKind) -> bool) -> Vec<Problem> {
         let found = |unit: &Unit| match unit {
-            Unit::Yaml(_, problems) => problems.to_vec(),
+            Unit::Yaml(_, problems) | Unit::Tests(problems) => problems.to_vec(),
             Unit::Policies(file) => file.problems.clone(),
             Unit::Entities(file) => file.problems.clone(),
             Unit::Other => Vec::new(),
@@ -315,6 +350,7 @@ fn snapshot(mut linked: Linked, schema: Arc<BundleSchema>, bundle: &Bundle) -> (
         group_patterns,
         counts,
         may_be_disabled,
+        admin_policies: false,
         reads_meters,
         recently_proved: RecentlyProved::default(),
         narrowed_keys: OnceLock::new(),
@@ -347,14 +383,12 @@ fn finished(mut problems: Vec<Problem>, bundle: &Bundle) -> Vec<Problem> {
         });
     }
     let texts: HashMap<&Arc<str>, &SourceFile> = bundle.files().iter().map(|file| (&file.path, file)).collect();
-    let with_line = |problem: Problem| {
-        if problem.source_line.is_some() {
-            return problem;
+    // All problems of a file at once: what is not to be shown of it is found by reading it.
+    for of_one_file in problems.chunk_by_mut(|left, right| left.file == right.file) {
+        let file = of_one_file.first().and_then(|problem| texts.get(&problem.file));
+        if let Some(text) = file.and_then(|file| source::text(file).ok()) {
+            excerpt::fill(of_one_file, text);
         }
-        match texts.get(&problem.file).and_then(|file| source::text(file).ok()) {
-            Some(text) => source::with_line(problem, text),
-            None => problem,
-        }
-    };
-    problems.into_iter().map(with_line).collect()
+    }
+    problems
 }

@@ -25,9 +25,11 @@ pub mod report;
 pub mod schema;
 mod schema_size;
 mod set_associative;
+pub mod skipped;
 pub mod snapshot;
 pub mod source;
 pub mod syntax;
+mod test_file;
 mod validate;
 pub(crate) mod yaml;
 
@@ -37,4 +39,5 @@ pub use live::{Live, Report};
 pub use load::{Loaded, Loader, load};
 pub use problem::{Problem, ProblemCode, Severity};
 pub use set_associative::SetAssociative;
+pub use skipped::SkippedFile;
 pub use snapshot::{BundleKey, Snapshot};

@@ -74,7 +74,8 @@ pub fn key_limits(key: &str, text: &str) -> Result<Vec<KeyLimit>, String> {
     }
 }
 
-const SECTIONS: &[&str] = &[
+/// The keys of a policy file.
+pub(super) const SECTIONS: &[&str] = &[
     "orgs",
     "teams",
     "users",

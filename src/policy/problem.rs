@@ -37,6 +37,8 @@ codes! {
     FileUnreadable = "file-unreadable",
     /// A FIFO, socket or device where a file is expected.
     NotAFile = "not-a-file",
+    /// A file that looks like policy and is not read.
+    FileSkipped = "file-skipped",
     /// A link that leads out of the bundle.
     LinkLeadsOut = "link-leads-out",
     /// A file over the size limit.
@@ -65,6 +67,8 @@ codes! {
     DuplicateKey = "duplicate-key",
     /// A key that nothing reads.
     UnknownField = "unknown-field",
+    /// A key of a policy file in a file of tests.
+    PolicyInTest = "policy-in-test",
     /// A key that must be there.
     MissingField = "missing-field",
     /// A list where a text was expected, and the like.

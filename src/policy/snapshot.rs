@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
 use super::condition::{Condition, ConditionIndex};
-use super::entities::{EntityIndex, EntityStore, Kind, Patterns, Reach, Subject};
+use super::entities::{EntityIndex, EntityStore, Kind, Pattern, Patterns, Reach, Subject};
 use super::index::{Index, RuleIndex, ScopeIndex, Scopes};
 use super::limits::Limits;
 use super::proved::RecentlyProved;
@@ -109,6 +109,8 @@ pub struct Snapshot {
     pub(crate) counts: Counts,
     /// Whether anyone is disabled or can expire, so that it has to be looked at.
     pub(crate) may_be_disabled: bool,
+    /// Whether the policies that ship decide where the bundle says nothing about an action of `admin`.
+    pub(crate) admin_policies: bool,
     /// Whether a condition reads what meters say.
     pub(crate) reads_meters: bool,
     /// Whose credentials were looked up in it lately.
@@ -265,9 +267,19 @@ impl Snapshot {
     /// Whether the bundle narrows this key of its own, besides limiting it.
     #[must_use]
     pub(crate) fn is_narrowed_key(&self, key: &EntityUid) -> bool {
-        let of_rule = |rule: &Rule| Some(SmolStr::from(rule.id.strip_prefix("key:")?.rsplit_once(':')?.0));
+        let of_rule = |rule: &Rule| {
+            let (key, list) = rule.id.strip_prefix("key:")?.rsplit_once(':')?;
+            // A key with limits alone has this rule too.
+            (list != "narrowed").then(|| SmolStr::from(key))
+        };
         let narrowed = || self.narrowed_keys.get_or_init(|| self.rules.iter().filter_map(of_rule).collect());
         key.kind() == "ApiKey" && narrowed().contains(key.id())
+    }
+
+    /// Whether the bundle has a rule of this id.
+    #[must_use]
+    pub(crate) fn rules_named(&self, id: &str) -> bool {
+        self.rules.iter().any(|rule| rule.id == id)
     }
 
     /// Whether the bundle limits this key of its own.
@@ -284,6 +296,24 @@ impl Snapshot {
             .iter()
             .filter(|(_, record)| record.declared && matches!(record.kind, Kind::USER | Kind::SERVICE));
         people.filter_map(|(index, record)| Some((self.store.uid(index), &record.details.as_ref()?.extras)))
+    }
+
+    /// Whether the bundle declares a model that this pattern matches.
+    #[must_use]
+    pub fn has_model_like(&self, pattern: &SmolStr) -> bool {
+        let pattern = Pattern(pattern.clone());
+        self.declared_models().any(|name| pattern.matches(name))
+    }
+
+    /// Whether the bundle declares a model in an account of this name.
+    #[must_use]
+    pub fn has_models_in(&self, account: &str) -> bool {
+        self.declared_models().any(|name| name.strip_prefix(account).is_some_and(|rest| rest.starts_with('/')))
+    }
+
+    fn declared_models(&self) -> impl Iterator<Item = &SmolStr> {
+        let models = self.store.iter().filter(|(_, record)| record.kind == Kind::MODEL && record.declared);
+        models.map(|(_, record)| &record.id)
     }
 
     /// Whether the bundle declares this entity.

@@ -6,6 +6,7 @@
 //! being read is reported and read over, so that one run shows all of it. Every amount that a file could drive up
 //! (depth, values, copies through aliases) has a limit.
 
+mod secrets;
 mod tabs;
 #[cfg(test)]
 mod tests;
@@ -18,8 +19,10 @@ use std::sync::Arc;
 use serde_saphyr::granit_parser::{self, Event, Marker, Parser, ScalarStyle, ScanError, Span, StructureStyle};
 use smol_str::SmolStr;
 
+use super::excerpt;
 use super::problem::{Problem, ProblemCode};
 use super::syntax::{Place, TextLayout};
+pub(crate) use secrets::secrets;
 use tabs::Tabs;
 
 /// How deep lists and mappings may be nested; a policy needs five.
@@ -95,26 +98,32 @@ pub(crate) struct Reading {
 /// Reads the YAML `text` of `file`.
 pub(crate) fn read(file: &Arc<str>, text: &str) -> Reading {
     let text = without_bom(text);
-    // Far enough above MAX_DEPTH that our own limit, with its place, is met first.
-    let options = granit_parser::options! {
-        flow_nesting_limit: 2 * MAX_DEPTH,
-        block_nesting_limit: 2 * MAX_DEPTH,
-        block_scalar_eof_without_line_feed: true,
-    };
     let mut reader = Reader {
         file,
         text,
-        events: Parser::new_from_str_with_options(text, options),
+        events: events(text),
         problems: Vec::new(),
         anchors: HashMap::new(),
         open: Vec::new(),
         end: None,
         nodes: 0,
         copied: 0,
+        secrets: 0,
         tabs: Tabs::of(text),
     };
     let outcome = reader.document();
     reader.finish(outcome)
+}
+
+/// What the reader finds in `text`, one after the other.
+fn events(text: &str) -> impl Iterator<Item = Result<(Event<'_>, Span), ScanError>> {
+    // Far enough above MAX_DEPTH that our own limit, with its place, is met first.
+    let options = granit_parser::options! {
+        flow_nesting_limit: 2 * MAX_DEPTH,
+        block_nesting_limit: 2 * MAX_DEPTH,
+        block_scalar_eof_without_line_feed: true,
+    };
+    Parser::new_from_str_with_options(text, options)
 }
 
 /// `text` without a byte order mark, from whose end columns count.
@@ -149,6 +158,8 @@ struct Reader<'a, E> {
     end: Option<Marker>,
     nodes: usize,
     copied: usize,
+    /// How many members that hold secrets lead to where we are.
+    secrets: usize,
     tabs: Tabs,
 }
 
@@ -241,7 +252,10 @@ where
             first = first.or(Some(node.place));
             let key = self.key(node);
             let Some((event, span)) = self.item()? else { break };
+            let secrets = usize::from(key.as_ref().is_some_and(|key| excerpt::is_secret(&key.text)));
+            self.secrets += secrets;
             let value = self.node(event, &span)?;
+            self.secrets -= secrets;
             let Some(key) = key else { continue };
             if let Some(place) = place_of(&key, &entries, &mut seen) {
                 self.duplicate(&key, place);
@@ -323,16 +337,24 @@ where
     fn refuse_tag(&mut self, span: &Span) {
         let Some(tag) = span.tag_span() else { return };
         let place = self.place(&tag);
-        let text = tag.slice(self.text).unwrap_or("!");
+        let message = match tag.slice(self.text) {
+            // It may be a password that begins with `!`.
+            Some(text) if self.secrets == 0 => format!("the tag `{text}` is not read"),
+            _ => "a tag is not read".to_owned(),
+        };
         let problem = self
-            .error(ProblemCode::YamlTag, place, format!("the tag `{text}` is not read"))
+            .error(ProblemCode::YamlTag, place, message)
             .with_help("leave the tag out; quote a text that begins with `!`");
         self.report(problem);
     }
 
     fn duplicate(&mut self, key: &Key, first: Place) {
+        let message = match self.secrets {
+            0 => format!("the key `{}` stands here again", key.text),
+            _ => "a key stands here again".to_owned(),
+        };
         let problem = self
-            .error(ProblemCode::DuplicateKey, key.place, format!("the key `{}` stands here again", key.text))
+            .error(ProblemCode::DuplicateKey, key.place, message)
             .with_help(format!("it stands first in line {}; keep one of the two", first.line));
         self.report(problem);
     }

@@ -68,7 +68,7 @@ authz_rules:
 
 fn load(files: &[(&str, &str)]) -> Arc<Snapshot> {
     let files = files.iter().map(|(path, text)| SourceFile::new(*path, text.as_bytes()).unwrap()).collect();
-    let loaded = policy::load(&Bundle::new(files));
+    let loaded = policy::Loader::new(false).admin_policies(true).load(&Bundle::new(files));
     loaded.unwrap_or_else(|problems| panic!("{}", policy::report::text(&problems, false))).snapshot
 }
 

@@ -201,7 +201,7 @@ identity:
   admin_policies: "off"
   tokens: { issuer: t, access_seconds: 60, refresh_seconds: 600, rotate_seconds: 600, pepper_file: p }
   providers:
-    - { name: k, enabled: true, on_error: refuse, keys: { unknown_owners: allow, pepper_file: p, first_key: file, max_stale_seconds: 5 } }
+    - { name: k, enabled: true, on_error: refuse, keys: { unknown_owners: allow, pepper_file: p, first_key: file, max_stale_seconds: 5, max_days: 30, orphan_days: 7 } }
     - { static: { anywhere: true, tokens: [{ token: d5f8a1c3e7b9426f80a1c3e5d7f9b2e4, principal: 'User::"a"', roles: [r] }] } }
     - jwt:
         max_token_bytes: 4096

@@ -50,7 +50,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ("max_bytes: 1GB", "such as 268435456, 256MiB or 1GiB"),
         ("max_bytes: 1024", "64KiB"),
         ("keep_days: 0", "1 to 3650 days"),
-        ("on_full: forbid", "drop, wait"),
+        ("on_full: forbid", "expected `drop` or `wait`"),
         ("mask: [principal]", "`principal` cannot be masked"),
         ("sink: {}", "unknown field `sink`"),
     ] {

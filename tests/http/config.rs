@@ -7,6 +7,8 @@ use std::time::Duration;
 use tollgate::config::{ConfigError, Flags, LogSettings, Settings, schema_json};
 use tollgate::edge::telemetry::{LogFormat, LogLevel};
 
+use crate::support::Setup;
+
 fn load(file: Option<&str>, environment: &[(&str, &str)], mut flags: Flags) -> Result<Settings, String> {
     let temp = tempfile::TempDir::new().unwrap();
     let path = temp.path().join("t.yaml");
@@ -28,7 +30,8 @@ fn flags_beat_the_environment_which_beats_the_file() {
     let settings = load(Some(file), &environment, flags).unwrap();
     assert_eq!(settings.policies, Path::new("from-flag"));
     assert_eq!(settings.http.listen.port(), 2);
-    assert_eq!((settings.data.as_path(), settings.workers), (Path::new("from-file"), 3));
+    assert!(settings.data.ends_with("from-file"));
+    assert_eq!(settings.workers, 3);
     let none = load(Some("# nothing\n"), &[], Flags::default()).unwrap();
     assert_eq!(none, Settings::default());
 }
@@ -71,6 +74,127 @@ log: { format: json, level: warn }
     assert_eq!(settings.log, LogSettings { format: Some(LogFormat::Json), level: LogLevel::Warn });
     assert_eq!(settings.watch_options().manifest.public_keys.len(), 1);
     assert_eq!(settings.watch_options().look_every, Duration::from_millis(100));
+}
+
+/// A path of the file is relative to the file; one of a flag or of the environment to where the server is started.
+#[test]
+fn paths_of_the_file_are_relative_to_it() {
+    let temp = tempfile::TempDir::new().unwrap();
+    let directory = temp.path().join("conf");
+    std::fs::create_dir_all(directory.join("secrets")).unwrap();
+    let config = directory.join("tollgate.yaml");
+    for (name, text) in [
+        ("token", "a-token-of-32-bytes-or-more-0123456"),
+        ("htpasswd", ""),
+        ("digest", ""),
+        ("webhook", "0123456789abcdef"),
+    ] {
+        std::fs::write(directory.join("secrets").join(name), text).unwrap();
+    }
+    let file = r#"
+policies: ../policies
+data: data
+tls: { certificate_file: tls/a.pem, key_file: /tls/b.pem, client_ca_file: tls/c.pem, client_certificates: required }
+alerts: { webhook: { url: "https://a.example.com/", secret_file: secrets/webhook } }
+identity:
+  providers:
+    - keys: { pepper_file: secrets/pepper }
+    - static: { tokens: [{ token_file: secrets/token, principal: 'User::"a"' }] }
+    - basic: { htpasswd: secrets/htpasswd }
+    - digest: { file: secrets/digest }
+  tokens: { pepper_file: secrets/sealing }
+"#;
+    std::fs::write(&config, file).unwrap();
+    let flags = Flags { config: Some(config.clone()), ..Flags::default() };
+    let settings = Settings::from(&flags, |_| None).unwrap();
+    let at = |path: &str| directory.join(path);
+    assert_eq!((&settings.policies, &settings.data), (&at("../policies"), &at("data")));
+    assert_eq!(settings.tls.certificate_file, Some(at("tls/a.pem")));
+    assert_eq!(settings.tls.key_file, Some(PathBuf::from("/tls/b.pem")));
+    assert_eq!(settings.tls.client_ca_file, Some(at("tls/c.pem")));
+    assert_eq!(settings.webhook.secret_file, Some(at("secrets/webhook")));
+    let identity = format!("{:?}", settings.identity);
+    for path in ["secrets/pepper", "secrets/htpasswd", "secrets/digest", "secrets/sealing"] {
+        assert!(identity.contains(&format!("{:?}", at(path))), "{path}: {identity}");
+    }
+    // Whoever sets a variable or a flag knows where the server is started.
+    let environment = [("TOLLGATE_DATA", "there"), ("TOLLGATE_TLS_KEY_FILE", "k.pem")];
+    let variable =
+        |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
+    let flags = Flags { policies: Some(PathBuf::from("here")), ..flags };
+    let settings = Settings::from(&flags, variable).unwrap();
+    assert_eq!((settings.policies.as_path(), settings.data.as_path()), (Path::new("here"), Path::new("there")));
+    assert_eq!(settings.tls.key_file, Some(PathBuf::from("k.pem")));
+    // What is wrong names the file that was looked for, and names of the operator's own are no paths.
+    let wrong =
+        "identity: { providers: [{ static: { tokens: [{ token_file: nowhere, principal: 'User::\"a\"' }] } }] }\n";
+    std::fs::write(&config, wrong).unwrap();
+    let flags = Flags { config: Some(config), ..Flags::default() };
+    let said = Settings::from(&flags, |_| None).unwrap_err().to_string();
+    assert!(said.contains(&at("nowhere").display().to_string()), "{said}");
+}
+
+/// The start of a server whose `data` now names another directory, and what it says.
+fn start_beside(data: &str, kept: &str, also: &str) -> (Option<i32>, String) {
+    let temp = tempfile::TempDir::new().unwrap();
+    for directory in ["conf", kept, also] {
+        std::fs::create_dir_all(temp.path().join(directory)).unwrap();
+    }
+    for directory in [kept, also] {
+        // No database: a start that goes on says so.
+        std::fs::write(temp.path().join(directory).join("meters.db"), "").unwrap();
+    }
+    std::fs::write(temp.path().join("conf/t.yaml"), format!("data: {data}\n")).unwrap();
+    Setup::new().argument("--config").argument("conf/t.yaml").fail_in(temp.path())
+}
+
+#[test]
+fn meters_are_not_left_behind_where_data_was_relative_to_the_start() {
+    let (code, said) = start_beside("kept", "kept", "elsewhere");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("/conf/kept`") && said.contains("data: ") && said.matches("/kept").count() >= 3, "{said}");
+    assert!(!said.contains("it is empty"), "{said}");
+    // Both hold meters, or the path is the same from everywhere.
+    for (data, kept, also) in [("kept", "kept", "conf/kept"), ("../kept", "kept", "elsewhere")] {
+        let (code, said) = start_beside(data, kept, also);
+        assert!(code == Some(2) && said.contains("it is empty"), "{data}: {said}");
+    }
+}
+
+/// What is shown of the file holds no secret, however it is written, and names the files that are wrong.
+#[test]
+fn secrets_of_the_file_are_not_shown_and_names_of_files_are() {
+    for wrong in [
+        "identity:\n  providers:\n    - introspection:\n        client_secret:\n          hunter2\n",
+        "identity:\n  client_secret: |\n    hunter2\n",
+        "identity:\n  ? client_secret\n  : hunter2\n",
+        "identity: { \"client\\u005fsecret\": hunter2 }\n",
+        "identity: { providers: [{ static: { tokens: [{ token: &t hunter2, bogus: *t }] } }] }\n",
+        "meters: { redis: { url:\n redis://:hunter2@redis:6379, bogus: 1 } }\n",
+        "meters: { redis: { url: \"redis:\\u002f/:hunter2@redis\", bogus: 1 } }\n",
+        "tls:\n  private_key: |\n-----BEGIN PRIVATE KEY-----\nhunter2\n",
+        "password: !hunter2\n",
+    ] {
+        let said = load(Some(wrong), &[], Flags::default()).unwrap_err();
+        assert!(said.contains("t.yaml:") && !said.contains("hunter2"), "{wrong}\n{said}");
+    }
+    let files = "identity: { providers: [{ basic: { htpasswd: /nowhere/people, bogus: 1 } }] }\n";
+    let said = load(Some(files), &[], Flags::default()).unwrap_err();
+    assert!(said.contains("/nowhere/people"), "{said}");
+}
+
+#[test]
+fn misspelt_variables_are_told() {
+    let server = Setup::new()
+        .variable("TOLLGATE_POLICIS", "elsewhere")
+        .variable("TOLLGATE_SERVICE_HOST", "10.0.0.1")
+        .variable("TOLLGATE_PORT", "tcp://10.0.0.1:8181")
+        .variable("TOLLGATE_PORT_8181_TCP", "tcp://10.0.0.1:8181")
+        .start();
+    let log = server.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("which is not read")).collect();
+    assert_eq!(told.len(), 1, "{log}");
+    assert!(told[0].contains("TOLLGATE_POLICIS") && told[0].contains("did you mean `TOLLGATE_POLICIES`?"), "{log}");
 }
 
 #[test]
@@ -169,7 +293,12 @@ fn the_documents_show_the_defaults() {
     let (_, settings) = page.split_once("## Settings").unwrap();
     let (_, example) = settings.split_once("```yaml").unwrap();
     let (example, _) = example.split_once("```").unwrap();
-    assert_eq!(load(Some(example), &[], Flags::default()).unwrap(), Settings::default());
+    let mut settings = load(Some(example), &[], Flags::default()).unwrap();
+    // The file stands in a directory of the test's own.
+    for path in [&mut settings.policies, &mut settings.data] {
+        *path = path.file_name().unwrap().into();
+    }
+    assert_eq!(settings, Settings::default());
     // Each of them is there.
     let schema: serde_json::Value = serde_json::from_str(&schema_json()).unwrap();
     let mut sections = vec![&schema];

@@ -50,6 +50,54 @@ fn no_bundle_at_all_starts_too() {
     assert_eq!(server.get("/health/ready").status, 503);
     let failure = server.get("/bundle").json();
     assert!(failure["failure"]["problems"][0]["message"].is_string(), "{failure}");
+    // The first line says so, and how it goes on.
+    let log = server.log();
+    let first = log.lines().next().unwrap();
+    assert!(first.contains("nowhere` does not exist") && first.contains("as soon as it is there"), "{log}");
+    std::fs::rename(server.policies(), server.temp.path().join("nowhere")).unwrap();
+    server.until("the directory is there", |server| server.get("/health/ready").status == 200);
+    let temp = tempfile::TempDir::new().unwrap();
+    std::fs::write(temp.path().join("rules.yaml"), BUNDLE).unwrap();
+    let server = Setup::new().argument("--policies").argument("../rules.yaml").start_in(below(temp));
+    assert!(server.log().lines().next().unwrap().contains("rules.yaml` is no directory"), "{}", server.log());
+}
+
+/// A directory in `temp`, which holds something else too.
+fn below(temp: tempfile::TempDir) -> tempfile::TempDir {
+    let below = tempfile::TempDir::new_in(temp.path()).unwrap();
+    // Removed with the directory of the machine.
+    let _kept = temp.keep();
+    below
+}
+
+/// Somebody looks for a forbid that does not hold: `/bundle`, the log and a strict server all say which file it is in.
+#[test]
+fn files_that_are_not_read_are_told() {
+    let deny = "authz_rules: [{ id: deny, effect: forbid, users: [alice], models: [openai-main/gpt-4o] }]\n";
+    let server = Setup::new().file("deny.YAML", deny).file("notes.txt", deny).start();
+    assert_eq!(decision(&server), "permit");
+    let bundle = server.get("/bundle").json();
+    assert_eq!(bundle["skipped"], json!(["deny.YAML"]));
+    let warnings = bundle["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|one| one["code"] == "file-skipped" && one["file"] == "deny.YAML"), "{bundle}");
+    assert!(server.log().contains("deny.YAML") && server.log().contains("file-skipped"), "{}", server.log());
+    write(&server, "policy.json", "{ \"authz_rules\": [] }\n");
+    server.until("the second is told", |server| {
+        server.get("/bundle").json()["skipped"] == json!(["deny.YAML", "policy.json"])
+    });
+    std::fs::rename(server.policies().join("deny.YAML"), server.policies().join("deny.yaml")).unwrap();
+    server.until("the forbid holds", |server| decision(server) == "forbid");
+    assert_eq!(server.get("/bundle").json()["skipped"], json!(["policy.json"]));
+
+    let strict = Setup::new().argument("--strict").file("deny.YAML", deny).start();
+    let failure = strict.get("/bundle").json()["failure"].clone();
+    assert!(failure["problems"].as_array().unwrap().iter().any(|one| one["code"] == "file-skipped"), "{failure}");
+    assert_eq!(strict.get("/health/ready").status, 503);
+
+    let in_tests = Setup::new().file("ab_test.yaml", deny).start();
+    let failure = in_tests.get("/bundle").json()["failure"].clone();
+    let problem = &failure["problems"][0];
+    assert_eq!((&problem["code"], &problem["line"]), (&json!("policy-in-test"), &json!(1)), "{failure}");
 }
 
 #[test]

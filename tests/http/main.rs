@@ -22,6 +22,7 @@ mod lifecycle;
 mod logs;
 mod malformed;
 mod normal;
+mod private;
 mod rollback;
 mod standing;
 #[allow(dead_code, reason = "other tests use the rest of it")]

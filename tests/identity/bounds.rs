@@ -548,7 +548,9 @@ fn an_owner_changes_what_an_administrator_gave_and_adds_nothing() {
         (json!({"expires_at": "2099-01-01T00:00:00Z"}), 200),
         (json!({"tags": ["night", "admin"]}), 403),
         (json!({"metadata": {"env": "dev"}}), 403),
-        (json!({"tags": null}), 200),
+        // A rule may forbid by the tag, and what the metadata says the request may not say otherwise.
+        (json!({"tags": null}), 403),
+        (json!({"metadata": null}), 403),
     ] {
         assert_eq!(status(&keys, &other, "PATCH", &path, change.clone()), told, "{change}");
     }

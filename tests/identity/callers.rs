@@ -52,7 +52,7 @@ fn a_caller_proves_itself_where_the_server_is_closed() {
     let mut ask = |headers: &[&str]| {
         let headers = [&["Content-Type: application/json"], headers].concat();
         let question =
-            r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"openai-main/gpt-4o\""}"#;
+            r#"{"principal": "User::\"bob\"", "action": "chat", "resource": "Model::\"openai-main/gpt-4o\""}"#;
         let answer = client.request("POST", "/is_authorized", &headers, question.as_bytes());
         (answer.status, answer.json()["error"]["code"].as_str().unwrap_or_default().to_owned())
     };

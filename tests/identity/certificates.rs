@@ -38,7 +38,7 @@ identity:
 /// The status, and whom or what the answer names.
 fn asks(server: &Server, authority: &Authority, client: Option<&Leaf>) -> Result<(u16, String), String> {
     let mut connection = Tls::connect(server.address, authority, client)?;
-    let body = question("alice", "openai-main/gpt-4o");
+    let body = question("bob", "openai-main/gpt-4o");
     let (status, answer) = connection.ask("POST", "/is_authorized", &["Content-Type: application/json"], &body)?;
     let message = answer["error"]["message"].as_str().unwrap_or_default();
     Ok((status, message.split(" has none").next().unwrap().to_owned()))
@@ -250,7 +250,7 @@ fn a_proxy_tells_who_its_client_is_and_nobody_else_does() {
     };
     let ask = |server: &Server, headers: &[&str]| {
         let headers = [&["Content-Type: application/json"], headers].concat();
-        let body = question("alice", "openai-main/gpt-4o");
+        let body = question("bob", "openai-main/gpt-4o");
         let mut client = Client::connect(server.address);
         let answer = client.request("POST", "/is_authorized", &headers, body.as_bytes());
         let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();

@@ -34,7 +34,7 @@ authz_rules:
   - { id: night, effect: forbid, keys: "*", models: [oa/small], when: 'principal.hasTag("night") && context.now > datetime("2000-01-01")' }
 "#;
 
-/// A server that prints its administrator's key, and a client that has it.
+/// A server that puts its administrator's key in a file, and a client that has it.
 pub struct Keys {
     pub server: Server,
     administrator: String,
@@ -46,10 +46,10 @@ impl Keys {
     }
 
     pub fn of(server: Server) -> Self {
-        let log = server.log();
-        let words = || log.split_whitespace().filter(|word| word.starts_with("tg_"));
-        let administrator = words().next().unwrap_or_else(|| panic!("no key was printed: {log}")).to_owned();
-        assert_eq!(words().count(), 1, "it is printed once");
+        let path = server.temp.path().join("tollgate-data/administrator.key");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{error}: {}", server.log()));
+        let administrator = secret(text.trim_end());
+        assert!(!server.log().contains("tg_"), "where stderr is no terminal, it is not printed");
         Self { server, administrator }
     }
 
@@ -205,7 +205,7 @@ fn a_key_ends() {
     let (id, key) = keys.make(json!({"owner": "User::\"alice\""}));
     let path = format!("/v1/keys/{id}");
     assert_eq!(keys.code(&key), "permitted");
-    assert_eq!(keys.admin("POST", &format!("{path}/revoke"), json!({})).status, 400);
+    assert_eq!(keys.admin("POST", &format!("{path}/revoke"), json!({"reason": ""})).status, 400);
     let told = keys.admin("POST", &format!("{path}/revoke"), json!({"reason": "leaked"})).json();
     assert_eq!((&told["state"], &told["revoked"]["reason"]), (&json!("revoked"), &json!("leaked")));
     assert_eq!(keys.code(&key), "credential_revoked");
@@ -361,7 +361,11 @@ fn people_see_their_own_usage() {
     let keys = Keys::of(setup.config("identity: { loopback: closed }\n").start());
     let key = |owner: &str| keys.make(json!({"owner": format!("User::\"{owner}\"")})).1;
     let (alice, boss, west) = (key("alice"), key("boss"), key("west"));
-    let narrowed = keys.make(json!({"owner": "User::\"alice\"", "models": ["oa/big"]})).1;
+    let of = |owner: &str, member: &str, value: Value| keys.make(json!({"owner": owner, member: value})).1;
+    let narrowed = of("User::\"alice\"", "models", json!(["oa/big"]));
+    let elsewhere = of("User::\"alice\"", "networks", json!(["192.0.2.0/24"]));
+    let of_root = of("User::\"root\"", "actions", json!(["chat"]));
+    let bot = of("Service::\"bot\"", "paths", json!(["/v1/*"]));
     for end_user in ["eve", "dan"] {
         let more = json!({"reserve": {"requests": 1}, "context": {"end_user": end_user}});
         let mut question = json!({"credential": {"api_key": alice}, "action": "chat", "resource": "Model::\"oa/big\""});
@@ -371,18 +375,32 @@ fn people_see_their_own_usage() {
     let of = |principal: &str| ["/limits", "/usage"].map(|path| format!("{path}?principal={principal}"));
     let status = |key: &str, principal: &str| of(principal).map(|path| keys.ask(key, "GET", &path, Value::Null).status);
     for (who, key, principal, told) in [
-        ("oneself", &alice, "User::%22alice%22", 200),
-        ("one's own key", &alice, "ApiKey::%22ALICE%22", 200),
-        ("another", &alice, "User::%22boss%22", 403),
-        ("one's team", &alice, "Team::%22research%22", 403),
-        ("a member of the team that one manages", &boss, "User::%22alice%22", 200),
-        ("a team that one manages", &boss, "Team::%22research%22", 200),
-        ("who is in no team of one's own", &boss, "Service::%22bot%22", 403),
-        ("another team's", &west, "User::%22alice%22", 403),
-        ("with a narrowed key", &narrowed, "User::%22alice%22", 403),
+        ("oneself", &alice, "User::%22alice%22", [200, 200]),
+        // What was spent is booked neither by key nor by team.
+        ("one's own key", &alice, "ApiKey::%22ALICE%22", [200, 400]),
+        ("another", &alice, "User::%22boss%22", [403, 403]),
+        ("one's team", &alice, "Team::%22research%22", [403, 403]),
+        ("a member of the team that one manages", &boss, "User::%22alice%22", [200, 200]),
+        ("a team that one manages", &boss, "Team::%22research%22", [200, 400]),
+        ("who is in no team of one's own", &boss, "Service::%22bot%22", [403, 403]),
+        ("another team's", &west, "User::%22alice%22", [403, 403]),
+        ("with a narrowed key its owner", &narrowed, "User::%22alice%22", [200, 200]),
+        ("with a narrowed key itself", &narrowed, "ApiKey::%22NARROWED%22", [200, 400]),
+        ("with a narrowed key another", &narrowed, "User::%22boss%22", [403, 403]),
+        ("with a narrowed key another team's", &narrowed, "Team::%22research%22", [403, 403]),
+        ("with a key from elsewhere", &elsewhere, "User::%22alice%22", [403, 403]),
+        ("with a key from elsewhere itself", &elsewhere, "ApiKey::%22ELSEWHERE%22", [403, 403]),
+        ("with a narrowed key of an administrator another", &of_root, "User::%22alice%22", [403, 403]),
+        ("with a narrowed key of a service itself", &bot, "ApiKey::%22BOT%22", [200, 400]),
     ] {
-        let principal = principal.replace("ALICE", alice.split('_').nth(1).unwrap());
-        assert_eq!(status(key, &principal), [told; 2], "{who}");
+        let id = |key: &str| key.split('_').nth(1).unwrap().to_owned();
+        let names = [("ALICE", &alice), ("NARROWED", &narrowed), ("ELSEWHERE", &elsewhere), ("BOT", &bot)];
+        let principal = names.iter().fold(principal.to_owned(), |text, (name, key)| text.replace(name, &id(key)));
+        assert_eq!(status(key, &principal), told, "{who}");
+    }
+    for principal in ["Team::%22research%22", "Org::%22acme%22", "ApiKey::%22none%22"] {
+        let answer = keys.admin("GET", &format!("/usage?principal={principal}"), Value::Null);
+        assert!(answer.is_error(400, "not_supported", "principal"), "{}", answer.body);
     }
     assert_eq!(status(&alice, "User::%22alice%22&principal=User::%22boss%22"), [403; 2]);
     assert_eq!(keys.ask(&alice, "GET", "/usage", Value::Null).status, 403);
@@ -703,7 +721,10 @@ fn a_server_that_others_reach_is_closed_and_opens_with_a_key() {
     let question = json!({"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"oa/big\""});
     assert_eq!(keys.ask("", "POST", "/is_authorized", question.clone()).status, 401);
     let (_, alice) = keys.make(json!({"owner": "User::\"alice\""}));
-    assert_eq!(keys.ask(&alice, "POST", "/is_authorized", question.clone()).status, 403);
+    // Who is no gateway asks about themselves alone, and holds nothing.
+    assert_eq!(keys.ask(&alice, "POST", "/is_authorized", question.clone()).status, 200);
+    let other = json!({"principal": "User::\"boss\"", "action": "chat", "resource": "Model::\"oa/big\""});
+    assert!(keys.ask(&alice, "POST", "/is_authorized", other).is_error(403, "forbidden", "principal"));
     let (_, gateway) = keys.make(json!({"owner": "Service::\"bot\"", "roles": ["tollgate:gateway"]}));
     assert_eq!(keys.ask(&gateway, "POST", "/is_authorized", question).status, 200);
     assert_eq!(keys.ask(&gateway, "POST", "/bundle/reload", json!({})).status, 403);

@@ -144,7 +144,7 @@ fn recalled_a_key_that_is_revoked_narrowed_or_removed_is_so_at_once() {
     let narrowed = KeyDetails { narrowed: Some(Arc::new(narrowed)), ..KeyDetails::default() };
     world.change(|key| key.more = Some(Box::new(narrowed)));
     assert_eq!((world.ask(7), world.ask(7)), ((Ok(false), true), (Ok(false), false)));
-    let revoked = Revocation { at: Timestamp::from_millis(NOW), by: None, reason: "lost".into() };
+    let revoked = Revocation { at: Timestamp::from_millis(NOW), by: None, reason: Some("lost".into()) };
     world.change(|key| key.more = Some(Box::new(KeyDetails { revoked: Some(revoked), ..KeyDetails::default() })));
     assert_eq!(world.ask(7), (Err(RefusalReason::Revoked), true));
     world.change(|key| key.more = None);

@@ -2,10 +2,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{BasicSettings, ProviderKind, Settings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::{KeyDesk, PasswordDesk};
+use crate::edge::http::{KeyDesk, KeyDeskOptions, PasswordDesk};
 use crate::edge::identity::introspection::IntrospectionProvider;
 use crate::edge::identity::jwt::JwtProvider;
 use crate::edge::identity::tokens::{Lookups, TokenProvider};
@@ -37,10 +38,14 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut made = Providers::default();
     let store = settings.identity.keys().map(|options| super::keys::open(settings, options)).transpose()?;
-    let unknown_owners = settings.identity.keys().is_some_and(|options| options.unknown_owners);
+    let of_keys = settings.identity.keys().cloned().unwrap_or_default();
+    let unknown_owners = of_keys.unknown_owners;
+    let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 60 * 60);
+    let options =
+        KeyDeskOptions { unknown_owners, session_key: days(of_keys.max_days), orphaned_for: days(of_keys.orphan_days) };
     let keys = store.as_ref().map(|store| {
         let keys = || Arc::clone(&store.keys);
-        made.desk = Some(KeyDesk::new(keys(), settings.identity.admin_policies, unknown_owners));
+        made.desk = Some(KeyDesk::new(keys(), options));
         Arc::new(KeyProvider::new(Some(keys()), KeyOptions { unknown_owners }))
     });
     // Of each, whether it takes those of the store.

@@ -1,6 +1,7 @@
 //! The store of keys, and the administrator's key that the first start makes.
 
 use std::error::Error;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -93,9 +94,13 @@ fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn
         more: Some(Box::new(details)),
     };
     // Told before it is a key: a crash in between leaves a text that proves nothing, and the next start makes another.
-    if wish == FirstKey::File {
+    let stderr = std::io::stderr();
+    if is_put_in_a_file(wish, stderr.is_terminal()) {
         let path = put(data, &text)?;
-        let message = format!("the administrator's key is in {path}; only its hash is kept elsewhere");
+        let message = format!(
+            "the administrator's key is in {path}, which only its owner reads; only its hash is kept elsewhere. Make keys \
+             with it, and delete the file"
+        );
         tracing::info!(target: "tollgate::identity", path, "{message}");
     } else {
         // A message of the command, not a log event: no log has a secret in it.
@@ -119,13 +124,29 @@ fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn
     Ok(())
 }
 
+/// Whether the first key is put in a file: what is written to stderr is kept by somebody where that is no terminal.
+fn is_put_in_a_file(wish: FirstKey, is_terminal: bool) -> bool {
+    match wish {
+        FirstKey::File => true,
+        FirstKey::Auto => !is_terminal,
+        FirstKey::Print | FirstKey::None => false,
+    }
+}
+
 fn put(data: &Path, text: &SecretText) -> std::io::Result<String> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let path = data.join(FIRST_KEY_FILE);
+    // A file of its own that takes the place of the old one: the old one may be open to others, or a link elsewhere.
+    let new = data.join(format!("{FIRST_KEY_FILE}.new"));
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
     writeln!(file, "{}", text.expose())?;
     file.sync_all()?;
+    std::fs::rename(&new, &path)?;
     Ok(path.display().to_string())
 }

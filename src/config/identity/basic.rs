@@ -44,6 +44,11 @@ pub(super) struct Raw {
 }
 
 impl Raw {
+    /// The htpasswd file, where one is named.
+    pub(super) fn htpasswd(&self) -> Option<&PathBuf> {
+        self.htpasswd.as_ref()
+    }
+
     /// `keeps_keys` is whether there is a store of keys.
     pub(super) fn checked(self, keeps_keys: bool) -> Result<BasicSettings, String> {
         let Self { htpasswd, bundle, store, at_once, queue, cache_ms } = self;

@@ -27,6 +27,11 @@ pub(super) struct Raw {
 }
 
 impl Raw {
+    /// The file of users.
+    pub(super) fn file(&self) -> &PathBuf {
+        &self.file
+    }
+
     pub(super) fn checked(self) -> Result<DigestSettings, String> {
         let realm = self.realm.unwrap_or_else(|| "tollgate".to_owned());
         let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b':') || byte == b' ';

@@ -62,6 +62,11 @@ pub(super) struct Raw {
 }
 
 impl Raw {
+    /// The file of the client's secret.
+    pub(super) fn client_secret_file(&self) -> &PathBuf {
+        &self.client_secret_file
+    }
+
     pub(super) fn checked(self) -> Result<IntrospectionSettings, String> {
         Address::parse(&self.url).map_err(|error| format!("`url`: {error}"))?;
         if self.issuer.is_empty() || self.issuer.contains('|') || self.client_id.is_empty() {

@@ -12,6 +12,7 @@ use super::claims::{
     Memberships, OneOrMany, RawClaims, RawEmailVerified, RawLink, RawMapping, RawPrincipal, UnknownUsers, audiences,
     wanted,
 };
+use crate::config::WatchedFile;
 use crate::edge::identity::jose::{Algorithm, Checks, KeySet, MAX_ALIKE, MOST_TOKEN_BYTES};
 use crate::edge::identity::jwt::{IssuerSettings, JwtSettings, KeySource};
 use crate::edge::outgoing::Address;
@@ -96,6 +97,20 @@ struct RawIssuer {
 }
 
 impl Raw {
+    /// The files that hold secrets, and those that hold issuers' keys.
+    pub(super) fn files(&self) -> Vec<WatchedFile> {
+        let mut files = Vec::new();
+        for issuer in &self.issuers {
+            let secrets = [("secret_file", &issuer.secret_file), ("bearer_file", &issuer.bearer_file)];
+            let secret = |(name, path): (&str, &PathBuf)| WatchedFile::secret(&format!("`jwt`: `{name}`"), path);
+            files.extend(secrets.iter().filter_map(|(name, path)| Some((*name, path.as_ref()?))).map(secret));
+            let pem = issuer.pem_files.clone().map(OneOrMany::all).unwrap_or_default();
+            files.extend(issuer.jwks_file.iter().map(|path| WatchedFile::trusted("`jwt`: `jwks_file`", path)));
+            files.extend(pem.iter().map(|path| WatchedFile::trusted("`jwt`: `pem_files`", path)));
+        }
+        files
+    }
+
     pub(super) fn checked(self) -> Result<JwtSettings, String> {
         if self.issuers.is_empty() || self.issuers.len() > MAX_ITEMS {
             return Err(format!("`jwt` takes 1 to {MAX_ITEMS} issuers"));

@@ -17,6 +17,10 @@ pub struct KeySettings {
     pub first_key: FirstKey,
     /// For how long keys of a Redis are taken that does not answer.
     pub max_stale: Duration,
+    /// For how long a key lasts at most that a person makes with a token.
+    pub max_days: u32,
+    /// How long after its owner was last declared a key is revoked.
+    pub orphan_days: u32,
 }
 
 /// What becomes of the administrator's key that the first start makes.
@@ -24,8 +28,10 @@ pub struct KeySettings {
 #[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 pub enum FirstKey {
-    /// It is printed, once.
+    /// It is printed where stderr is a terminal. Elsewhere stderr is kept by somebody, and it is put in a file.
     #[default]
+    Auto,
+    /// It is printed, once.
     Print,
     /// It is put in a file of the data directory that only its owner reads.
     File,
@@ -36,7 +42,7 @@ pub enum FirstKey {
 impl Default for KeySettings {
     fn default() -> Self {
         let (first_key, max_stale) = (FirstKey::default(), Duration::from_secs(10));
-        Self { unknown_owners: false, pepper_file: None, first_key, max_stale }
+        Self { unknown_owners: false, pepper_file: None, first_key, max_stale, max_days: 90, orphan_days: 30 }
     }
 }
 
@@ -48,10 +54,15 @@ pub(super) struct Raw {
     unknown_owners: Option<UnknownOwners>,
     /// The file that keys the hashes, of 32 bytes at least; made in the data directory where none is named.
     pepper_file: Option<PathBuf>,
-    /// What becomes of the administrator's key that the first start makes. Default: print.
+    /// What becomes of the administrator's key that the first start makes. Default: auto, which prints it
+    /// on a terminal, and elsewhere puts it in a file.
     first_key: Option<FirstKey>,
     /// For how long keys of a Redis are taken that does not answer, in seconds. Default: 10.
     max_stale_seconds: Option<u64>,
+    /// For how many days a key lasts at most that a person makes or prolongs with a token. Default: 90.
+    max_days: Option<u32>,
+    /// After how many days a key is revoked whose owner the bundle no longer declares. Default: 30.
+    orphan_days: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -63,6 +74,11 @@ enum UnknownOwners {
 }
 
 impl Raw {
+    /// The file of the pepper, where one is named.
+    pub(super) fn pepper_file(&self) -> Option<&PathBuf> {
+        self.pepper_file.as_ref()
+    }
+
     pub(super) fn checked(self) -> Result<KeySettings, String> {
         let usual = KeySettings::default();
         let max_stale = match self.max_stale_seconds {
@@ -70,7 +86,13 @@ impl Raw {
             Some(seconds @ 1..=3600) => Duration::from_secs(seconds),
             Some(_) => return Err("`max_stale_seconds` is 1 to 3600".to_owned()),
         };
+        let days = |name: &str, said: Option<u32>, usual: u32| match said.unwrap_or(usual) {
+            days @ 1..=3650 => Ok(days),
+            _ => Err(format!("`{name}` is 1 to 3650")),
+        };
         Ok(KeySettings {
+            max_days: days("max_days", self.max_days, usual.max_days)?,
+            orphan_days: days("orphan_days", self.orphan_days, usual.orphan_days)?,
             unknown_owners: self.unknown_owners == Some(UnknownOwners::Allow),
             pepper_file: self.pepper_file,
             first_key: self.first_key.unwrap_or_default(),

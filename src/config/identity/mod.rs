@@ -22,12 +22,15 @@ mod roles;
 mod static_token;
 mod tokens;
 
+use std::path::PathBuf;
+
 use hyper::header::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use smol_str::SmolStr;
 
 use super::node::{self, NodeError};
+use super::secret_files::WatchedFile;
 use crate::edge::identity::DelegatedOptions;
 use crate::edge::identity::Mapping;
 use crate::edge::identity::claims::Mapping as ClaimMapping;
@@ -76,6 +79,8 @@ pub struct IdentitySettings {
     pub tokens: Option<TokenSettings>,
     /// Providers, in the order in which they are asked.
     pub providers: Vec<Provider>,
+    /// Files of theirs that hold secrets, or say whom they trust.
+    pub files: Vec<WatchedFile>,
 }
 
 impl Default for IdentitySettings {
@@ -84,7 +89,15 @@ impl Default for IdentitySettings {
         let failures = Some(FailureLimits::default());
         let providers = vec![Provider::keys()];
         let tokens = Some(TokenSettings::default());
-        Self { loopback_closed: false, key_headers, failures, admin_policies: true, tokens, providers }
+        Self {
+            loopback_closed: false,
+            key_headers,
+            failures,
+            admin_policies: true,
+            tokens,
+            providers,
+            files: Vec::new(),
+        }
     }
 }
 
@@ -222,6 +235,7 @@ impl IdentitySettings {
         }
         settings.admin_policies = raw.admin_policies != Some(Switch::Off);
         if let Some(raw) = raw.providers {
+            settings.files = raw.iter().filter(|raw| raw.enabled != Some(false)).flat_map(RawProvider::files).collect();
             settings.providers = providers(raw, node::member(node, "providers").unwrap_or(node))?;
             settings.say_whose_keys_are();
             settings.say_which_issuers_there_are();
@@ -327,6 +341,20 @@ fn providers(raw: Vec<RawProvider>, node: &Node) -> Result<Vec<Provider>, NodeEr
 }
 
 impl RawProvider {
+    /// The files that it names which hold secrets, or say whom it trusts.
+    fn files(&self) -> Vec<WatchedFile> {
+        let mut files = Vec::new();
+        let secret = |setting: &str, path: Option<&PathBuf>| path.map(|path| WatchedFile::secret(setting, path));
+        files.extend(secret("`keys`: `pepper_file`", self.keys.as_ref().and_then(|keys| keys.pepper_file())));
+        files.extend(secret("`basic`: `htpasswd`", self.basic.as_ref().and_then(|basic| basic.htpasswd())));
+        files.extend(self.digest.iter().map(|digest| WatchedFile::secret("`digest`: `file`", digest.file())));
+        let client_secret = self.introspection.iter().map(introspection::Raw::client_secret_file);
+        files.extend(client_secret.map(|path| WatchedFile::secret("`introspection`: `client_secret_file`", path)));
+        files.extend(self.r#static.iter().flat_map(static_token::Raw::files));
+        files.extend(self.jwt.iter().flat_map(jwt::Raw::files));
+        files
+    }
+
     /// Of how many kinds it is.
     fn kinds(&self) -> usize {
         let named = [

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::roles;
+use crate::config::WatchedFile;
 use crate::edge::identity::StaticSecret;
 use crate::model::{EntityUid, RESERVED_ROLE_PREFIX, SecretText};
 
@@ -71,6 +72,12 @@ impl std::fmt::Debug for RawToken {
 }
 
 impl Raw {
+    /// The files that hold tokens.
+    pub(super) fn files(&self) -> Vec<WatchedFile> {
+        let paths = self.tokens.iter().filter_map(|token| token.token_file.as_ref());
+        paths.map(|path| WatchedFile::secret("`static`: `token_file`", path)).collect()
+    }
+
     pub(super) fn checked(self) -> Result<StaticTokens, String> {
         if self.tokens.is_empty() || self.tokens.len() > MAX_TOKENS {
             return Err(format!("`static` takes 1 to {MAX_TOKENS} tokens"));

@@ -248,6 +248,10 @@ pub(super) enum Output {
 }
 
 impl Output {
+    pub(super) fn standard() -> Self {
+        Self::Stream(Box::new(io::stdout()))
+    }
+
     /// Whether a line of so many bytes belongs into a new file.
     pub(super) fn is_over(&self, more: u64, now: Timestamp) -> bool {
         match self {

@@ -17,7 +17,7 @@ mod writer;
 
 use std::cell::RefCell;
 use std::fs::OpenOptions;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -158,7 +158,7 @@ impl Recorder {
                 let (folder, position, repaired) = Folder::open(path, keeping)?;
                 (Output::Folder(folder), position, repaired)
             }
-            Destination::Stdout => (Output::Stream(Box::new(io::stdout())), Position::default(), None),
+            Destination::Stdout => (Output::standard(), Position::default(), None),
         };
         let shared = Arc::new(Shared::new(QUEUE_BYTES, options.on_full));
         let checkpoints = options.checkpoints;

@@ -1,5 +1,6 @@
 //! The log as a whole, in files, with a clock and a disk of the test's own.
 
+use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicI64;
 

@@ -2,6 +2,7 @@
 //!
 //! Content is the truth: whatever the times say, a file is the same if its SHA-256 is.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::walk::{Found, MANIFEST, ReadLimits, SIGNATURE, Stamp, Walk, not_a_file, problem, too_large, unreadable};
 use crate::policy::bundle::{Bundle, SourceFile};
 use crate::policy::problem::{Problem, ProblemCode};
+use crate::policy::skipped::{SEARCHED_BYTES, SkippedFile, of_json};
 
 /// Below this many bytes and files, a second thread costs more than it saves.
 const WORTH_TWO_THREADS_BYTES: u64 = 1 << 20;
@@ -26,6 +28,9 @@ pub struct Reading {
     pub bundle: Bundle,
     /// The manifest that lies beside them, not verified yet.
     pub manifest: Option<ManifestText>,
+    /// Paths of the set before this one to which a link led that leads elsewhere now: each of these files was replaced, or
+    /// taken away, in one step. Empty for a single reading.
+    pub swapped: BTreeSet<Arc<str>>,
 }
 
 /// A manifest and its signature, as they are.
@@ -38,11 +43,12 @@ pub struct ManifestText {
 }
 
 impl Reading {
-    /// SHA-256 over every path and content, manifest and signature included: equal for equal readings, and only so.
+    /// SHA-256 over every path and content, manifest and signature included, and over which files are not read though they
+    /// look like policy: equal for equal readings, and only so.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let files = self.bundle.files().iter().map(|file| (&*file.path, file.digest));
-        digest_of(files, self.manifest.as_ref())
+        digest_of(files, self.manifest.as_ref(), self.bundle.skipped())
     }
 }
 
@@ -92,7 +98,8 @@ impl Reader {
         let (files, manifest) = together(self.each(walk, make), self.manifest(walk))?;
         let files: Vec<SourceFile> = files.into_iter().flatten().collect();
         complete(files.len(), walk)?;
-        Ok(Reading { bundle: Bundle::new(files), manifest })
+        let bundle = Bundle::new(files).with_skipped(Self::skipped(walk));
+        Ok(Reading { bundle, manifest, swapped: BTreeSet::new() })
     }
 
     /// The [`Reading::digest`] that a reading of these files would have, without keeping their bytes.
@@ -101,7 +108,21 @@ impl Reader {
     /// As [`Self::read`].
     pub fn digest(&self, walk: &Walk) -> Result<[u8; 32], Vec<Problem>> {
         let (digests, manifest) = together(self.each(walk, |_, bytes| sha256(bytes)), self.manifest(walk))?;
-        Ok(digest_of(walk.files.iter().map(|found| &*found.path).zip(digests), manifest.as_ref()))
+        let skipped = Bundle::default().with_skipped(Self::skipped(walk));
+        let files = walk.files.iter().map(|found| &*found.path).zip(digests);
+        Ok(digest_of(files, manifest.as_ref(), skipped.skipped()))
+    }
+
+    /// The files that look like policy and are not read. One that cannot be opened is passed over: it is no part of the
+    /// bundle, and the bundle does not depend on it.
+    fn skipped(walk: &Walk) -> Vec<SkippedFile> {
+        let mut bytes = Vec::new();
+        let of_content = |found: &Found| {
+            begin_of_file(found, SEARCHED_BYTES, &mut bytes).ok()?;
+            let reason = of_json(&bytes)?;
+            Some(SkippedFile { path: Arc::clone(&found.path), reason })
+        };
+        walk.skipped.iter().cloned().chain(walk.json.iter().filter_map(of_content)).collect()
     }
 
     /// The manifest and its signature. Without a manifest a signature signs nothing, and is no part of the reading.
@@ -187,6 +208,16 @@ fn grown(found: &Found) -> Problem {
 
 /// Reads one file into `bytes`, and no more of it than it may have.
 fn read_file(found: &Found, limits: &ReadLimits, bytes: &mut Vec<u8>) -> Result<(), Problem> {
+    let most = usize::try_from(limits.max_file_bytes.saturating_add(1)).unwrap_or(usize::MAX);
+    begin_of_file(found, most, bytes)?;
+    if bytes.len() as u64 > limits.max_file_bytes {
+        return Err(too_large(&found.path, limits));
+    }
+    Ok(())
+}
+
+/// Reads the first `most` bytes of a file into `bytes`, or all of a shorter one.
+fn begin_of_file(found: &Found, most: usize, bytes: &mut Vec<u8>) -> Result<(), Problem> {
     let failed = |error: io::Error| unreadable(&found.path, &error);
     let file = open(&found.real).map_err(failed)?;
     // What was opened may not be what was looked at: a FIFO now, or something that a link elsewhere put in its place.
@@ -198,10 +229,7 @@ fn read_file(found: &Found, limits: &ReadLimits, bytes: &mut Vec<u8>) -> Result<
         return Err(problem(ProblemCode::FileUnreadable, &found.path, "was replaced while it was read"));
     }
     bytes.clear();
-    file.take(limits.max_file_bytes.saturating_add(1)).read_to_end(bytes).map_err(failed)?;
-    if bytes.len() as u64 > limits.max_file_bytes {
-        return Err(too_large(&found.path, limits));
-    }
+    file.take(most as u64).read_to_end(bytes).map_err(failed)?;
     Ok(())
 }
 
@@ -221,7 +249,11 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-fn digest_of<'a>(files: impl Iterator<Item = (&'a str, [u8; 32])>, manifest: Option<&ManifestText>) -> [u8; 32] {
+fn digest_of<'a>(
+    files: impl Iterator<Item = (&'a str, [u8; 32])>,
+    manifest: Option<&ManifestText>,
+    skipped: &[SkippedFile],
+) -> [u8; 32] {
     let signature = manifest.and_then(|manifest| manifest.signature.as_deref());
     let manifest = manifest.map(|manifest| (MANIFEST, sha256(&manifest.text)));
     let signature = signature.map(|bytes| (SIGNATURE, sha256(bytes)));
@@ -230,6 +262,11 @@ fn digest_of<'a>(files: impl Iterator<Item = (&'a str, [u8; 32])>, manifest: Opt
         hash.update((path.len() as u64).to_le_bytes());
         hash.update(path.as_bytes());
         hash.update(digest);
+    }
+    for file in skipped {
+        hash.update((file.path.len() as u64).to_le_bytes());
+        hash.update(file.path.as_bytes());
+        hash.update(sha256(format!("{:?}", file.reason).as_bytes()));
     }
     hash.finalize().into()
 }

@@ -43,6 +43,7 @@ impl Sequence {
         // An absolute path, so that the directory stays the same one whatever becomes of the process's own.
         let directory = std::path::absolute(directory).map_err(|error| unwritable(directory, &error))?;
         let record = Record { directory };
+        record.tighten();
         let accepted = record.read()?.unwrap_or(0);
         Ok(Self { accepted, record: Some(record) })
     }
@@ -94,6 +95,20 @@ impl Record {
         let sequence = self.read()?.map_or(sequence, |kept| kept.max(sequence));
         self.write(sequence).map_err(unwritable)?;
         Ok(sequence)
+    }
+
+    /// Takes from others what they may do with files that an earlier version made; a file system without permissions is no
+    /// reason to stop.
+    fn tighten(&self) {
+        #[cfg(unix)]
+        for name in [RECORD, LOCK, NEW] {
+            use std::os::unix::fs::PermissionsExt;
+            let path = self.directory.join(name);
+            let is_open = |metadata: fs::Metadata| metadata.is_file() && metadata.permissions().mode() & 0o077 != 0;
+            if fs::symlink_metadata(&path).is_ok_and(is_open) {
+                let _not_changed = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
+            }
+        }
     }
 
     /// Whatever happens meanwhile, the record is the old one or the new one, and after this the new one.

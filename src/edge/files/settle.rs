@@ -16,7 +16,7 @@ use crate::policy::problem::{Problem, ProblemCode};
 pub enum Patience {
     /// Until two readings agree.
     Usual,
-    /// For longer: a file that stays loses forbids or limits, and may be half written.
+    /// For longer: a file loses forbids or limits, or is gone with them, and the files may be half written.
     Long,
 }
 
@@ -44,7 +44,7 @@ impl Default for SettleOptions {
 /// # Errors
 /// Everything that is wrong with the directory, the files or the manifest; or that they never lay still.
 pub fn settle(reader: &Reader, policy: &ManifestPolicy, options: &SettleOptions) -> Result<Reading, Vec<Problem>> {
-    let settle = Settle { reader, policy, options, hurry: true };
+    let settle = Settle { reader, policy, options, hurry: true, before: None };
     let wait = |duration| {
         thread::sleep(duration);
         Wait::Over
@@ -73,6 +73,8 @@ pub(super) struct Settle<'a> {
     pub(super) options: &'a SettleOptions,
     /// Whether patience is never long.
     pub(super) hurry: bool,
+    /// How the set looked that was taken last.
+    pub(super) before: Option<&'a Walk>,
 }
 
 /// A set of files that lay still.
@@ -161,7 +163,11 @@ impl Settle<'_> {
         };
         let outcome = read.and_then(|reading| {
             let problems = manifest::verify(&reading.bundle, reading.manifest.as_ref(), self.policy);
-            if problems.is_empty() { Ok(reading) } else { Err(problems) }
+            if !problems.is_empty() {
+                return Err(problems);
+            }
+            let swapped = self.before.map(|before| before.swapped(self.reader.directory())).unwrap_or_default();
+            Ok(Reading { swapped, ..reading })
         });
         Look { began, walk, digest, outcome }
     }

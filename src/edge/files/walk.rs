@@ -3,7 +3,7 @@
 //! What is hard is what else may lie there: links that lead out, or round and round, and FIFOs, on which a plain open
 //! would wait for ever. So nothing is opened here, and a link is followed only by way of its canonical target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
@@ -14,12 +14,16 @@ use std::time::SystemTime;
 use crate::model::check_name;
 use crate::policy::bundle::FileKind;
 use crate::policy::problem::{Problem, ProblemCode};
+use crate::policy::skipped::{NameSays, SkipReason, SkippedFile, of_name};
 use crate::policy::syntax::Place;
 
 /// The manifest's name, in the bundle's own directory.
 pub const MANIFEST: &str = "manifest.json";
 /// The name of the manifest's signature, beside it.
 pub const SIGNATURE: &str = "manifest.json.sig";
+
+/// Most JSON files that are no part of the bundle and are searched for policy.
+const MOST_JSON_FILES: usize = 1_000;
 
 /// How much a bundle may hold. Reading one never takes more than this, whatever lies in the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +97,8 @@ pub(super) struct Found {
     /// Where it lies, all links followed.
     pub(super) real: PathBuf,
     pub(super) stamp: Stamp,
+    /// The folder on the way to it that is, or may be, a link, where a link leads to it: as written, links not followed.
+    pub(super) through: Option<Arc<Path>>,
 }
 
 /// What one walk through the directory found. Two walks are equal where nothing seems to have changed between them.
@@ -106,6 +112,14 @@ pub struct Walk {
     pub(super) folders: BTreeMap<PathBuf, FolderId>,
     /// What is wrong, sorted by file.
     pub(super) problems: Vec<Problem>,
+    /// The bundle's directory, all links followed.
+    root: PathBuf,
+    /// Where the folders that files are found through really lie.
+    links: BTreeMap<Arc<Path>, PathBuf>,
+    /// Files that by their names look like policy, and are not read.
+    pub(super) skipped: Vec<SkippedFile>,
+    /// JSON files that are not part of the bundle, and may look like policy.
+    pub(super) json: Vec<Found>,
 }
 
 impl Walk {
@@ -116,16 +130,32 @@ impl Walk {
             Ok(root) => root,
             Err(error) => return Self::failed(directory, &error),
         };
-        let mut walker = Walker { root: &root, limits, walk: Self::default(), trail: Vec::new(), entries: 0, bytes: 0 };
+        let walk = Self { root: root.clone(), ..Self::default() };
+        let mut walker = Walker { root: &root, limits, walk, trail: Vec::new(), entries: 0, bytes: 0 };
         let end = walker.folder(&root, "");
         let mut walk = walker.walk;
         if let Err(Full) = end {
             // It has said so among its problems, and is not to be read.
             walk.files.clear();
         }
+        walk.json.sort_by(|left, right| left.path.cmp(&right.path));
+        walk.skipped.sort();
         walk.files.sort_by(|left, right| left.path.cmp(&right.path));
         walk.problems.sort_by(|left, right| (&left.file, left.code).cmp(&(&right.file, right.code)));
         walk
+    }
+
+    /// The files of this walk to which a link leads that by now leads elsewhere: a link is changed in one step, so that
+    /// what is there instead of them is whole. All of them, where the bundle's directory is such a link.
+    pub(super) fn swapped(&self, directory: &Path) -> BTreeSet<Arc<str>> {
+        let everything = fs::canonicalize(directory).is_ok_and(|root| root != self.root);
+        let elsewhere = |(folder, real): (&Arc<Path>, &PathBuf)| {
+            fs::canonicalize(folder).is_ok_and(|now| now != *real).then(|| Arc::clone(folder))
+        };
+        let links: BTreeSet<Arc<Path>> = self.links.iter().filter_map(elsewhere).collect();
+        let is_swapped =
+            |found: &&Found| everything || found.through.as_ref().is_some_and(|through| links.contains(through));
+        self.files.iter().filter(is_swapped).map(|found| Arc::clone(&found.path)).collect()
     }
 
     fn failed(directory: &Path, error: &io::Error) -> Self {
@@ -203,7 +233,8 @@ impl Walker<'_> {
         }
         let shown = name.to_string_lossy();
         let path = if folder_path.is_empty() { shown.into_owned() } else { format!("{folder_path}/{shown}") };
-        let (real, metadata) = match self.target(folder.join(name)) {
+        let spot = folder.join(name);
+        let (real, metadata) = match self.target(spot.clone()) {
             Ok(target) => target,
             Err(Target::Broken(error)) => {
                 self.report(unreadable(&path, &error));
@@ -217,16 +248,55 @@ impl Walker<'_> {
             }
         };
         if metadata.is_dir() {
+            let is_like_a_file =
+                FileKind::of(&path).is_some() || of_name(&path) == NameSays::Skipped(SkipReason::Spelling);
+            if is_like_a_file {
+                self.walk.skipped.push(SkippedFile { path: path.as_str().into(), reason: SkipReason::Directory });
+            }
             return if self.name_is_fit(name, &path) { self.folder(&real, &path) } else { Ok(()) };
         }
         if FileKind::of(&path).is_none() && path != MANIFEST && path != SIGNATURE {
+            self.not_read(&path, real, &metadata);
             return Ok(());
         }
         if !metadata.is_file() {
             self.report(not_a_file(&path));
             return Ok(());
         }
-        if self.name_is_fit(name, &path) { self.file(&path, real, &metadata) } else { Ok(()) }
+        if !self.name_is_fit(name, &path) {
+            return Ok(());
+        }
+        let through = self.through(&spot, &real, folder_path);
+        self.file(&path, Found { path: path.as_str().into(), stamp: Stamp::of(&metadata), real, through })
+    }
+
+    /// A file that is no part of the bundle: notes it where it looks like policy.
+    fn not_read(&mut self, path: &str, real: PathBuf, metadata: &Metadata) {
+        match of_name(path) {
+            NameSays::Skipped(reason) => self.walk.skipped.push(SkippedFile { path: path.into(), reason }),
+            NameSays::Json if metadata.is_file() && self.walk.json.len() < MOST_JSON_FILES => {
+                let found = Found { path: path.into(), real, stamp: Stamp::of(metadata), through: None };
+                self.walk.json.push(found);
+            }
+            NameSays::Json | NameSays::Unrelated => {}
+        }
+    }
+
+    /// The folder through which the file at `spot` is found to lie at `real`, where a link leads there: the one that its
+    /// own link names, else the one in which it stands in the bundle.
+    fn through(&mut self, spot: &Path, real: &Path, folder_path: &str) -> Option<Arc<Path>> {
+        let folder = match fs::read_link(spot) {
+            Ok(target) => spot.parent()?.join(target).parent()?.to_path_buf(),
+            Err(_) => self.root.join(folder_path),
+        };
+        if real.parent() == Some(&folder) {
+            return None;
+        }
+        let folder: Arc<Path> = folder.into();
+        if !self.walk.links.contains_key(&folder) {
+            self.walk.links.insert(Arc::clone(&folder), fs::canonicalize(&folder).ok()?);
+        }
+        Some(folder)
     }
 
     /// Where the thing at `spot` really lies, and what it is.
@@ -250,19 +320,18 @@ impl Walker<'_> {
         Ok((real, metadata))
     }
 
-    fn file(&mut self, path: &str, real: PathBuf, metadata: &Metadata) -> Result<(), Full> {
-        let stamp = Stamp::of(metadata);
-        if stamp.length > self.limits.max_file_bytes {
+    fn file(&mut self, path: &str, found: Found) -> Result<(), Full> {
+        let length = found.stamp.length;
+        if length > self.limits.max_file_bytes {
             self.report(too_large(path, self.limits));
             return Ok(());
         }
-        let found = Found { path: path.into(), real, stamp };
         match path {
             MANIFEST => self.walk.manifest = Some(found),
             SIGNATURE => self.walk.signature = Some(found),
             _ => self.walk.files.push(found),
         }
-        self.bytes = self.bytes.saturating_add(stamp.length);
+        self.bytes = self.bytes.saturating_add(length);
         if self.walk.files.len() > self.limits.max_files {
             return Err(self.full(format!("a bundle may hold {} files at most", self.limits.max_files)));
         }

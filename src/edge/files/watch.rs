@@ -179,6 +179,8 @@ struct Watch<F> {
     told: Option<Told>,
     /// How the files looked, and what their digest was, when they were last taken or refused.
     seen: Option<(Walk, Told)>,
+    /// How the set looked that was told last without a problem.
+    taken: Option<Walk>,
     next_look: Instant,
     next_read: Instant,
 }
@@ -202,6 +204,7 @@ impl<F: Follower> Watch<F> {
             native,
             told: None,
             seen: None,
+            taken: None,
             next_look: now,
             next_read: now,
         }
@@ -270,6 +273,7 @@ impl<F: Follower> Watch<F> {
             policy: &policy,
             options: &self.options.settle,
             hurry: wished || self.told.is_none(),
+            before: self.taken.as_ref(),
         };
         // A wish that came since the thread woke up is heard by the first wait.
         let mut heard = if wished { self.signals.wishes() } else { self.signals.fulfilled() };
@@ -290,6 +294,9 @@ impl<F: Follower> Watch<F> {
         };
         if settled.agreed {
             self.note(|status| status.last_looked = Some(began));
+        }
+        if settled.outcome.is_ok() {
+            self.taken = Some(settled.walk.clone());
         }
         // What never lay still counts as not seen, and is taken up again by the next look.
         self.seen = settled.agreed.then_some((settled.walk, settled.digest));

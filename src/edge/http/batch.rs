@@ -7,9 +7,10 @@ use tokio::runtime::Handle;
 
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
-use super::caller::Peer;
+use super::caller::{Admitted, Peer};
 use super::errors::{ApiError, Response};
 use super::is_authorized::{answer_by, aside, to_its_end};
+use super::itself;
 use super::wire::{self, Asked};
 use crate::gate;
 use crate::meter::ReservationId;
@@ -20,8 +21,17 @@ use crate::policy::Snapshot;
 const AT_ONCE: usize = 64;
 
 /// Answers a batch.
-pub(super) async fn answer(app: &Arc<App>, peer: &Peer, body: &[u8]) -> Result<Response, ApiError> {
-    let requests = wire::batch(body, app.batch, app.silence)?;
+pub(super) async fn answer(
+    app: &Arc<App>,
+    (peer, admitted): (&Peer, &Admitted),
+    body: &[u8],
+) -> Result<Response, ApiError> {
+    let asked = wire::batch(body, app.batch, itself::silence(app, admitted))?;
+    let mut requests = Vec::with_capacity(asked.len());
+    for (number, asked) in asked.into_iter().enumerate() {
+        let checked = itself::checked(app, admitted, peer, asked).await;
+        requests.push(checked.map_err(|error| error.within(&format!("requests[{number}]")))?);
+    }
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
     let text = if requests.iter().any(Asked::explains) {

@@ -85,6 +85,15 @@ fn wish(query: &Query, today: i64) -> Result<BooksWish, ApiError> {
     if from > to {
         return Err(ApiError::invalid("from", "`from` must not be behind `to`"));
     }
+    if let Some(kind) = query.uid("principal")?.map(|uid| uid.kind().to_owned())
+        && !matches!(&*kind, "User" | "Service")
+    {
+        let message = format!(
+            "what was spent is booked by User and Service, and not yet by {kind}: ask about each of its \
+                               members, or see its limits in GET /limits"
+        );
+        return Err(ApiError { param: "principal".to_owned(), ..ApiError::new(ErrorCode::NotSupported, message) });
+    }
     let uid = |name| Ok::<_, ApiError>(query.uid(name)?.map(|uid| SmolStr::from(uid.to_string())));
     let after = query.get("after").map(read_cursor::<GroupParts>).transpose()?.map(group).transpose()?;
     Ok(BooksWish {

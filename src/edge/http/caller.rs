@@ -26,8 +26,10 @@ use crate::policy::Snapshot;
 pub(super) enum Access {
     /// Nothing: health, and what everybody may read.
     Everybody,
-    /// The right to say who asks: decisions, reservations.
+    /// The right to say who asks: reservations, and what others are told.
     Gateway,
+    /// That, or any credential, to check what its owner may do.
+    Check,
     /// That, or the right to see what the `principal` of the query has spent (`view_usage`): standings.
     Standing,
     /// The right to look: metrics, the bundle's state.
@@ -41,10 +43,12 @@ pub(super) enum Access {
 }
 
 /// By what a caller was let through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Admitted {
     /// It may ask about anybody.
     Whole,
+    /// It may check what it may do itself.
+    Itself(Arc<Identity>),
     /// It may see what the `principal` of its query has spent, and nothing of anybody else.
     Viewer,
 }
@@ -53,7 +57,7 @@ impl Access {
     fn roles(self) -> &'static [&'static str] {
         match self {
             Self::Everybody | Self::Itself => &[],
-            Self::Gateway | Self::Standing => &[GATEWAY, ADMINISTRATOR],
+            Self::Gateway | Self::Check | Self::Standing => &[GATEWAY, ADMINISTRATOR],
             Self::Monitor | Self::Usage => &[MONITOR, GATEWAY, ADMINISTRATOR],
             Self::Administrator => &[ADMINISTRATOR],
         }
@@ -85,6 +89,9 @@ pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -
     if gate::has_role(&snapshot, &identity, access.roles(), peer.address, app.engine.facts().now) {
         return Ok(Admitted::Whole);
     }
+    if access == Access::Check {
+        return Ok(Admitted::Itself(identity));
+    }
     if matches!(access, Access::Standing | Access::Usage) && may_view(app, &snapshot, &identity, head, peer) {
         return Ok(Admitted::Viewer);
     }
@@ -100,10 +107,18 @@ pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -
 fn may_view(app: &App, snapshot: &Snapshot, identity: &Arc<Identity>, head: &Head, peer: &Peer) -> bool {
     let Some(asked) = query::principal(head.uri.query()) else { return false };
     let kept = app.keys.get().and_then(|desk| desk.identity(&asked).ok().flatten());
-    let owner = kept.and_then(|kept| kept.owner.clone()).or_else(|| snapshot.owner_of(&asked)).unwrap_or(asked);
-    let defaults = app.keys.get().is_some_and(|desk| desk.admin_policies);
+    let owner =
+        kept.and_then(|kept| kept.owner.clone()).or_else(|| snapshot.owner_of(&asked)).unwrap_or_else(|| asked.clone());
+    // A narrowed key sees what it has used itself, and what its owner has, by whose limits it is bound.
+    let is_own = identity.principal.kind() == "ApiKey" && gate::person(snapshot, identity) == owner;
+    let sees_itself = is_own && gate::is_used_from(snapshot, identity, peer.address) && !identity.replaced;
+    if sees_itself && asked == identity.principal {
+        return true;
+    }
+    let whole = || Arc::new(Identity { narrowed: None, limits: Arc::default(), ..(**identity).clone() });
+    let identity = &if sees_itself { whole() } else { Arc::clone(identity) };
     let facts = app.engine.facts();
-    let manager = Manager { snapshot, facts: &facts, identity, peer: peer.address, defaults };
+    let manager = Manager { snapshot, facts: &facts, identity, peer: peer.address, session_key_ms: 0 };
     manager.right(VIEW_USAGE, &owner).is_some()
 }
 

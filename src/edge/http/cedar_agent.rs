@@ -5,7 +5,9 @@ use serde::Serialize;
 
 use super::app::App;
 use super::body::{json, with_id};
+use super::caller::Admitted;
 use super::errors::{ApiError, Response};
+use super::itself;
 use super::wire;
 use crate::gate::{self, Decided, DecisionRecord, Via};
 
@@ -22,9 +24,10 @@ struct Diagnostics<'a> {
 }
 
 /// Answers one question.
-pub(super) async fn answer(app: &App, body: &[u8]) -> Result<Response, ApiError> {
+pub(super) async fn answer(app: &App, admitted: &Admitted, body: &[u8]) -> Result<Response, ApiError> {
     let request = wire::cedar_agent(body)?;
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
+    let request = itself::checked_request(&snapshot, admitted, request)?;
     let facts = app.engine.facts();
     let world = app.engine.world(&snapshot, &facts);
     let id = app.next_id(snapshot.revision());

@@ -10,9 +10,10 @@ use tracing::{Instrument as _, Span};
 
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
-use super::caller::{self, Peer};
+use super::caller::{self, Admitted, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::guard::{guarded, guarded_async};
+use super::itself;
 use super::wire::{self, Asked, Asking, Question, What};
 use crate::edge::answer::{self, About, retry_after_of, status_of, telling};
 use crate::gate::{
@@ -24,8 +25,14 @@ use crate::model::{CandidatesRequest, Decision, DecisionCode, Facts, Request, Re
 use crate::policy::Snapshot;
 
 /// Answers one question. With `status_tells`, a forbid is told by the status too.
-pub(super) async fn answer(app: &Arc<App>, peer: &Peer, body: &[u8], status_tells: bool) -> Result<Response, ApiError> {
-    let asked = wire::question(body, app.silence)?;
+pub(super) async fn answer(
+    app: &Arc<App>,
+    (peer, admitted): (&Peer, &Admitted),
+    body: &[u8],
+    status_tells: bool,
+) -> Result<Response, ApiError> {
+    let asked = wire::question(body, itself::silence(app, admitted))?;
+    let asked = itself::checked(app, admitted, peer, asked).await?;
     let answered = if asked.explains() {
         let (waiting, peer) = (Handle::current(), peer.clone());
         aside(app, move |app| waiting.block_on(answer_now(app, &peer, &asked))).await??

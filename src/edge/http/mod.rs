@@ -18,6 +18,7 @@ mod guard;
 mod health;
 mod host;
 mod is_authorized;
+mod itself;
 mod keys;
 mod metrics;
 mod operations;
@@ -36,7 +37,7 @@ mod validate;
 mod wire;
 
 pub use host::HostName;
-pub use keys::KeyDesk;
+pub use keys::{KeyDesk, KeyDeskOptions};
 pub use passwords::PasswordDesk;
 pub use router::routes;
 pub use server::{HttpOptions, Server, Stopped};

@@ -111,6 +111,8 @@ fn describe(snapshot: Option<&Snapshot>, report: &Report) -> impl serde::Seriali
             "problems": problems(&failure.problems),
         })
     });
+    let is_skipped = |problem: &&Problem| problem.code == ProblemCode::FileSkipped && !problem.file.is_empty();
+    let skipped: BTreeSet<&str> = report.warnings.iter().filter(is_skipped).map(|problem| &*problem.file).collect();
     let files: BTreeSet<&str> = snapshot.into_iter().flat_map(Snapshot::files).map(|file| &**file).collect();
     object!({
         "revision": snapshot.map(|snapshot| &**snapshot.revision()),
@@ -118,6 +120,7 @@ fn describe(snapshot: Option<&Snapshot>, report: &Report) -> impl serde::Seriali
         "degraded": report.failure.is_some(),
         "counts": snapshot.map(counts),
         "files": files,
+        "skipped": skipped,
         "warnings": problems(&report.warnings),
         "failure": failure,
         "loads": report.loads,

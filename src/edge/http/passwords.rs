@@ -15,16 +15,19 @@ use tokio::sync::Mutex;
 
 use super::app::App;
 use super::body::json;
+use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
 use super::grammar::{Members, Trail, missing, object, text};
 use super::keys::{Caller, forbidden};
 use super::query::percent_decoded;
 use crate::edge::identity::{BasicProvider, MAX_PASSWORD_BYTES, MIN_PASSWORD_BYTES, PasswordPlace};
-use crate::gate::{PasswordWrite, PasswordWriteError, Passwords, Right};
-use crate::model::{EntityUid, PasswordHash, PasswordRecord, RESERVED_ROLE_PREFIX, SecretText};
+use crate::gate::{Credential, Described, PasswordWrite, PasswordWriteError, Passwords, Presented, Right};
+use crate::model::{
+    AuthMethod, EntityUid, PasswordHash, PasswordRecord, RESERVED_ROLE_PREFIX, RefusalReason, SecretText,
+};
 
 /// What a body is.
-const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}";
+const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}, with a `current_password` where it takes one";
 
 /// Where passwords are set.
 #[derive(Clone)]
@@ -74,7 +77,7 @@ pub(super) async fn answer(
     let work = Work { desk, caller, user };
     match ask {
         Ask::Show => work.show(),
-        Ask::Set => work.set(right, body).await,
+        Ask::Set => work.set(app, right, body).await,
         Ask::Remove => work.remove(right).await,
     }
 }
@@ -124,7 +127,7 @@ impl Work<'_> {
         Ok(json(StatusCode::OK, &Told { user: self.user.id(), set: kept_in.is_some(), kept_in, changed_at }))
     }
 
-    async fn set(&self, right: Right, body: &[u8]) -> Result<Response, ApiError> {
+    async fn set(&self, app: &App, right: Right, body: &[u8]) -> Result<Response, ApiError> {
         self.check(right)?;
         if !self.caller.may_own(&self.user) {
             let message = format!("{} is not declared, so that a password would prove nobody", self.user);
@@ -133,14 +136,16 @@ impl Work<'_> {
         if let Some(place) = self.elsewhere() {
             return Err(conflict(place, "change"));
         }
-        let hash = match wish(body)? {
+        let Wish { new, current } = wish(body)?;
+        self.check_current(app, current).await?;
+        let hash = match new {
             // Its cost would tell whoever watches how long others' names take which of them are there.
-            Wish::Hash(_) if right != Right::Administrator => {
+            New::Hash(_) if right != Right::Administrator => {
                 let message = "only an administrator sets a `password_hash`; send the `password`";
                 return Err(forbidden(message.to_owned()));
             }
-            Wish::Hash(hash) => hash,
-            Wish::Password(password) => self.hashed(&password).await?,
+            New::Hash(hash) => hash,
+            New::Password(password) => self.hashed(&password).await?,
         };
         let changed_at = self.caller.facts.now;
         let password = PasswordRecord { principal: self.user.clone(), hash, changed_at };
@@ -166,12 +171,40 @@ impl Work<'_> {
 
     /// Whether the caller may have all that the user is in hand.
     fn check(&self, right: Right) -> Result<(), ApiError> {
-        let caller = self.caller;
-        let key = caller.unrestricted(SmolStr::default(), self.user.clone());
-        caller.manager().may_hand_out(right, &key, None).map_err(|wide| match wide.param {
-            "expires_at" => forbidden("the key that asks ends, and a password does not".to_owned()),
-            _ => forbidden(wide.message),
-        })
+        self.caller.manager().may_set_password(right, &self.user).map_err(|wide| forbidden(wide.message))
+    }
+
+    /// Whether the current password is right, where the caller says or has to say it. It is checked as a credential is, so
+    /// that guesses at it are slowed as guesses at any password.
+    async fn check_current(&self, app: &App, current: Option<SecretText>) -> Result<(), ApiError> {
+        let asking = self.caller;
+        let refused =
+            |message: &str| Err(ApiError { param: "current_password".to_owned(), ..forbidden(message.to_owned()) });
+        let Some(password) = current else {
+            if !asking.manager().needs_current_password(&self.user) {
+                return Ok(());
+            }
+            return refused(
+                "with a token you set your own password only with the `current_password`; where there is none yet, set the \
+                 first one with a key of yours, or let an administrator set it",
+            );
+        };
+        let credential = Credential::Basic { username: self.user.id_smol().clone(), password };
+        let presented = Presented { credential, source: asking.peer, request: Described::default() };
+        match caller::identify(app, &asking.snapshot, &presented, asking.facts.now).await {
+            // The mark tells that the password is one that is kept here, and not that another server says so.
+            Ok(proved)
+                if proved.principal == self.user && proved.method == AuthMethod::Basic && proved.mark.is_some() =>
+            {
+                Ok(())
+            }
+            Err(refusal)
+                if matches!(refusal.reason, RefusalReason::TooManyFailures | RefusalReason::ProviderUnavailable) =>
+            {
+                Err(caller::refused(&refusal, &presented.credential))
+            }
+            _ => refused("the current password is wrong"),
+        }
     }
 
     fn elsewhere(&self) -> Option<PasswordPlace> {
@@ -207,7 +240,13 @@ fn conflict(place: PasswordPlace, what: &str) -> ApiError {
 }
 
 /// What was sent.
-enum Wish {
+struct Wish {
+    new: New,
+    current: Option<SecretText>,
+}
+
+/// The password that is to be.
+enum New {
     Password(SecretText),
     Hash(PasswordHash),
 }
@@ -218,18 +257,19 @@ fn wish(body: &[u8]) -> Result<Wish, ApiError> {
         return Err(ApiError::invalid("", FORM));
     }
     let trail = Trail::default();
-    trail.read(body, object(WishMembers { trail: &trail, password: None, hash: None }))
+    trail.read(body, object(WishMembers { trail: &trail, password: None, hash: None, current: None }))
 }
 
 struct WishMembers<'t> {
     trail: &'t Trail,
     password: Option<SecretText>,
     hash: Option<PasswordHash>,
+    current: Option<SecretText>,
 }
 
 impl<'de, 't> Members<'de, 't> for WishMembers<'t> {
     const WHAT: &'static str = "an object with a password";
-    const NAMES: &'static [&'static str] = &["password", "password_hash"];
+    const NAMES: &'static [&'static str] = &["password", "password_hash", "current_password"];
     type Value = Wish;
 
     fn trail(&self) -> &'t Trail {
@@ -241,22 +281,26 @@ impl<'de, 't> Members<'de, 't> for WishMembers<'t> {
         // On a trail of its own: what its reader says of a text might show it.
         let said = map.next_value_seed(text(&Trail::default(), "a text"));
         let said = said.map_err(|_shown| trail.fail(ApiError::invalid("", "this is a text")))?;
-        if name == "password" {
-            self.password = Some(password(&said).map_err(|error| trail.fail(error))?);
-        } else {
-            let hash = PasswordHash::parse(&said);
-            self.hash = Some(hash.map_err(|error| trail.fail(ApiError::invalid("", error.to_string())))?);
+        match name {
+            "password" => self.password = Some(password(&said).map_err(|error| trail.fail(error))?),
+            // One of before may be shorter than those that are set now.
+            "current_password" => self.current = Some(SecretText::new(said.as_str())),
+            _ => {
+                let hash = PasswordHash::parse(&said);
+                self.hash = Some(hash.map_err(|error| trail.fail(ApiError::invalid("", error.to_string())))?);
+            }
         }
         Ok(())
     }
 
     fn finish(self) -> Result<Wish, ApiError> {
-        match (self.password, self.hash) {
-            (Some(password), None) => Ok(Wish::Password(password)),
-            (None, Some(hash)) => Ok(Wish::Hash(hash)),
-            (Some(_), Some(_)) => Err(ApiError::invalid("", FORM)),
-            (None, None) => Err(missing("password")),
-        }
+        let new = match (self.password, self.hash) {
+            (Some(password), None) => New::Password(password),
+            (None, Some(hash)) => New::Hash(hash),
+            (Some(_), Some(_)) => return Err(ApiError::invalid("", FORM)),
+            (None, None) => return Err(missing("password")),
+        };
+        Ok(Wish { new, current: self.current })
     }
 }
 

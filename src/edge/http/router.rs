@@ -66,14 +66,8 @@ impl Route {
             | Self::Version
             | Self::Token
             | Self::PublishedKeys => Access::Everybody,
-            Self::IsAuthorized
-            | Self::Batch
-            | Self::CedarAgent
-            | Self::Validate
-            | Self::Settle
-            | Self::Release
-            | Self::Extend
-            | Self::Usage => Access::Gateway,
+            Self::IsAuthorized | Self::Batch | Self::CedarAgent => Access::Check,
+            Self::Validate | Self::Settle | Self::Release | Self::Extend | Self::Usage => Access::Gateway,
             Self::Limits => Access::Standing,
             Self::Books => Access::Usage,
             Self::Metrics | Self::Bundle => Access::Monitor,
@@ -264,15 +258,15 @@ where
         _ => Bytes::new(),
     };
     match route {
-        Route::IsAuthorized => is_authorized::answer(app, peer, &body, status_tells).await,
-        Route::Batch => batch::answer(app, peer, &body).await,
-        Route::CedarAgent => cedar_agent::answer(app, &body).await,
+        Route::IsAuthorized => is_authorized::answer(app, (peer, &admitted), &body, status_tells).await,
+        Route::Batch => batch::answer(app, (peer, &admitted), &body).await,
+        Route::CedarAgent => cedar_agent::answer(app, &admitted, &body).await,
         Route::Validate => validate::answer(app, &body).await,
         Route::Settle => spending::settle(app, &body).await,
         Route::Release => spending::release(app, &body).await,
         Route::Extend => spending::extend(app, &body).await,
         Route::Usage => spending::usage(app, &body).await,
-        Route::Limits => standing::answer(app, head.uri.query(), admitted).await,
+        Route::Limits => standing::answer(app, head.uri.query(), &admitted).await,
         Route::Books => books::answer(app, head.uri.query()).await,
         Route::Live => Ok(operations::live()),
         Route::Ready => Ok(operations::ready(app)),

@@ -25,7 +25,7 @@ use super::body::BodyLimits;
 use super::caller::Peer;
 use super::errors::{ApiError, ErrorCode};
 use super::host::HostName;
-use super::keys::KeyDesk;
+use super::keys::{self, KeyDesk};
 use super::pace::{Pace, Paced, Times};
 use super::passwords::PasswordDesk;
 use super::router::{AnyResponse, Routes};
@@ -43,6 +43,7 @@ const LEAST_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch that somebody sets")]
 pub struct HttpOptions {
     /// Where to listen; port 0 for any that is free.
     pub listen: SocketAddr,
@@ -203,6 +204,9 @@ impl Server {
         let seats = Seats::new(self.options.connections);
         let (stopping, told) = watch::channel(false);
         let options = Arc::new(self.options.clone());
+        let app = self.routes.app();
+        let orphans = app.keys.get().map(|desk| keys::orphans::follow(desk.clone(), app.engine.clone()));
+        let _orphans = orphans.map(|orphans| Following(tokio::spawn(orphans)));
         let _following = self.tls.clone().map(|tls| Following(tokio::spawn(tls.follow())));
         let checks = (self.routes.clone(), Arc::clone(&options), told.clone());
         let _checked = self.health.map(|listener| Following(tokio::spawn(answer_health(listener, checks))));

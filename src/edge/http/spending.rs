@@ -369,11 +369,17 @@ mod tests {
             panic!("it is a question")
         };
         let key = asked.wanted.unwrap().key.unwrap();
-        assert_eq!(key.unscoped_digest.map(hex).unwrap(), "RESERVE");
+        assert_eq!(
+            key.unscoped_digest.map(hex).unwrap(),
+            "f7e35eb3dff8628e0ae1c28843baa86709268f44294b99f4aaf73f43f2b0277e"
+        );
         let spent = r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\"",
             "usage": {"input_tokens": 5, "usd": "0.01"}, "idempotency_key": "k"}"#;
         let trail = Trail::default();
         let spent = trail.read(spent.as_bytes(), object(SpentMembers::new(&trail))).unwrap();
-        assert_eq!(spent.key.unscoped_digest.map(hex).unwrap(), "USAGE");
+        assert_eq!(
+            spent.key.unscoped_digest.map(hex).unwrap(),
+            "ba81847edbb301229627aef9c2a92ac35a3bbe591d7c3d5bf904b9ee4513bfe1"
+        );
     }
 }

@@ -53,14 +53,14 @@ struct One<'a> {
 }
 
 /// Answers about one page.
-pub(super) async fn answer(app: &Arc<App>, query: Option<&str>, admitted: Admitted) -> Result<Response, ApiError> {
+pub(super) async fn answer(app: &Arc<App>, query: Option<&str>, admitted: &Admitted) -> Result<Response, ApiError> {
     let query = Query::read(query, &["principal", "page_size", "after"])?;
     let principal = query.uid("principal")?.ok_or_else(|| missing("principal"))?;
     let most = query.page_size(MAX_STANDINGS)?;
     let after = query.get("after").map(read_cursor::<(SmolStr, Part)>).transpose()?;
     let kept = app.keys.get().map(|desk| desk.identity(&principal)).transpose();
     let identity = kept.map_err(StandingsError::from)?.flatten();
-    let whole = admitted == Admitted::Whole;
+    let whole = matches!(admitted, Admitted::Whole);
     let waiting = Handle::current();
     // With a meter for each model or end user it looks through all of them.
     aside(app, move |app| {

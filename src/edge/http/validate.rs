@@ -215,8 +215,8 @@ fn amount_needed(error: RequestError) -> ApiError {
         return error.into();
     }
     let message = format!(
-        "{}; here, send the body's `content-length` in `request.headers` and `max_tokens` in `request.params`, declare the \
-         model's `max_output_tokens`, or let the route say `limits: check`",
+        "{}; here, send the body's `content-length` in `request.headers` and `max_tokens` in `request.params`, declare \
+         `estimate_input_tokens` and `max_output_tokens` of the model, or let the route say `limits: check`",
         error.message
     );
     ApiError { param: "request.params".to_owned(), ..ApiError::new(ErrorCode::Request(error.code), message) }

@@ -185,7 +185,10 @@ impl Inner {
         if record.expires_at.is_some_and(|end| now >= end) {
             return refused(RefusalReason::Expired, "the key has expired");
         }
-        if !self.options.unknown_owners && !is_known(snapshot, &record.owner) {
+        if record.details().disabled.is_some() {
+            return refused(RefusalReason::Disabled, "the key is paused");
+        }
+        if !self.options.unknown_owners && !is_known_owner(snapshot, &record.owner) {
             return refused(RefusalReason::UnknownPrincipal, "the key proves nobody that may ask");
         }
         Ok(())
@@ -246,7 +249,7 @@ fn wrong(id: &str) -> Refusal {
 }
 
 /// Whether the bundle declares the owner, or it is Tollgate's own.
-fn is_known(snapshot: &Snapshot, owner: &EntityUid) -> bool {
+pub(crate) fn is_known_owner(snapshot: &Snapshot, owner: &EntityUid) -> bool {
     (owner.kind() == "Service" && owner.id().starts_with(RESERVED_ROLE_PREFIX)) || snapshot.declares(owner)
 }
 

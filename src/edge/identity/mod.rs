@@ -34,9 +34,9 @@ pub use delegated::{Attributes, DelegatedOptions, DelegatedProvider, is_secret_n
 pub use digest::{DigestFile, DigestProvider};
 #[cfg(feature = "tower")]
 pub use headers::{CredentialHeaders, HeadersError, after_bearer};
-#[cfg(feature = "server")]
-pub(crate) use keys::identity_of_key;
 pub use keys::{KeyOptions, KeyProvider};
+#[cfg(feature = "server")]
+pub(crate) use keys::{identity_of_key, is_known_owner};
 #[cfg(feature = "passwords")]
 pub use passwords::{
     BasicProvider, Htpasswd, MAX_PASSWORD_BYTES, MIN_PASSWORD_BYTES, PasswordOptions, PasswordPlace, hash,

@@ -10,6 +10,8 @@ pub mod fallback;
 pub mod keys;
 pub mod leases;
 pub mod memory;
+#[cfg(any(feature = "sqlite", feature = "redis"))]
+mod private;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(feature = "sqlite", feature = "redis"))]

@@ -12,7 +12,7 @@ pub(super) const MAX_TEXT_BYTES: usize = 8 * 1024;
 /// every request records some.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Text {
-    bytes: SmallVec<[u8; 40]>,
+    bytes: SmallVec<[u8; 36]>,
     is_cut: bool,
 }
 

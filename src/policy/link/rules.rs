@@ -303,7 +303,12 @@ impl Linker<'_> {
             let number = self.file_number(&file.path);
             for key in &file.document.keys {
                 let before = self.errors;
-                let restrictions = self.restrictions(key, &file.path);
+                let mut restrictions = self.restrictions(key, &file.path);
+                let prefix = format!("key:{}:", key.id.value);
+                let is_limited = file.document.limits.iter().any(|limit| limit.limit.id.starts_with(&prefix));
+                if !restrictions.is_empty() || is_limited {
+                    restrictions.extend(self.managing());
+                }
                 if self.errors > before {
                     continue;
                 }
@@ -312,6 +317,15 @@ impl Linker<'_> {
                 }
             }
         }
+    }
+
+    /// A key that may not do all that its owner may manages neither keys nor members: it would make one that may. It sees
+    /// what was used.
+    fn managing(&self) -> Option<Restriction> {
+        let group = self.schema.action("admin").and_then(|index| self.schema.action_at(index))?;
+        let view = self.schema.action(VIEW_USAGE);
+        let actions = group.descendants.filter(|index| view != Some(*index));
+        Some(Restriction { name: "narrowed", kinds: &[], unless: None, actions })
     }
 
     fn restrictions(&mut self, key: &KeyDeclaration, file: &Arc<str>) -> Vec<Restriction> {
@@ -392,6 +406,9 @@ impl Linker<'_> {
         });
     }
 }
+
+/// The action of `admin` that changes nothing.
+const VIEW_USAGE: &str = "view_usage";
 
 /// What a key is narrowed to by one list: a forbid of `actions` on these kinds (all, where none is named), unless that holds.
 struct Restriction {

@@ -4,6 +4,7 @@
 //! A key that the caller may not manage looks as one that is not there.
 
 mod inherited;
+pub(super) mod orphans;
 mod read;
 mod told;
 
@@ -26,12 +27,12 @@ use super::query::{self, Query};
 use crate::edge::identity::identity_of_key;
 use crate::gate::{self, KeyWrite, KeyWriteError, Keys, KeysOf, MANAGE_KEYS, Manager, Right, StoreError, TooWide};
 use crate::model::{
-    ADMINISTRATOR, EntityUid, Facts, Identity, KeyDetails, KeyHash, KeyRecord, KeyText, RESERVED_ROLE_PREFIX,
+    ADMINISTRATOR, EntityUid, Facts, Identity, KeyDetails, KeyHash, KeyRecord, KeyText, Pause, RESERVED_ROLE_PREFIX,
     Revocation, SecretText, Timestamp, key_id, key_text,
 };
 use crate::policy::Snapshot;
 
-use read::Wish;
+use read::{Unknown, Wish};
 use told::Told;
 
 /// Most keys of an owner, but for administrators.
@@ -47,20 +48,40 @@ const MAX_PAGE: usize = 1_000;
 pub struct KeyDesk {
     /// The store.
     pub keys: Arc<dyn Keys>,
-    /// Whether the policies that ship say who manages keys where the bundle does not.
-    pub admin_policies: bool,
-    /// Whether a key may be of somebody whom the bundle does not declare.
-    pub unknown_owners: bool,
+    /// What may be made there.
+    pub options: KeyDeskOptions,
     /// Held while the keys of an owner are counted and one more is made.
     making: Arc<Mutex<()>>,
 }
 
+/// How keys are managed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyDeskOptions {
+    /// Whether a key may be of somebody whom the bundle does not declare.
+    pub unknown_owners: bool,
+    /// For how long a key lasts at most that a person makes or prolongs with a token.
+    pub session_key: Duration,
+    /// How long after its owner was last declared a key is revoked.
+    pub orphaned_for: Duration,
+}
+
 impl KeyDesk {
-    /// Of these keys; `admin_policies` is whether the policies that ship hold, `unknown_owners` whether a key may be of
-    /// somebody whom the bundle does not declare.
+    /// A desk for these keys.
     #[must_use]
-    pub fn new(keys: Arc<dyn Keys>, admin_policies: bool, unknown_owners: bool) -> Self {
-        Self { keys, admin_policies, unknown_owners, making: Arc::default() }
+    pub fn new(keys: Arc<dyn Keys>, options: KeyDeskOptions) -> Self {
+        Self { keys, options, making: Arc::default() }
+    }
+
+    /// Who manages by this bundle at this instant, from there.
+    pub(super) fn manager<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        facts: &'a Facts,
+        identity: &'a Arc<Identity>,
+        peer: Option<IpAddr>,
+    ) -> Manager<'a> {
+        let session_key_ms = i64::try_from(self.options.session_key.as_millis()).unwrap_or(i64::MAX);
+        Manager { snapshot, facts, identity, peer, session_key_ms }
     }
 
     /// Whom the key of this name proves, whether or not it still does; `None` where it is none of the store.
@@ -119,17 +140,19 @@ pub(super) async fn caller(app: &App, head: &Head, peer: &Peer) -> Result<Caller
 /// Answers what is asked about keys.
 pub(super) async fn answer(caller: &Caller, ask: Ask, head: &Head, body: &Bytes) -> Result<Response, ApiError> {
     let id = id_of(head.uri.path());
-    if ask != Ask::List && head.uri.query().is_some_and(|query| !query.is_empty()) {
+    let query = head.uri.query();
+    let takes_query = matches!(ask, Ask::List | Ask::Make | Ask::Change);
+    if !takes_query && query.is_some_and(|query| !query.is_empty()) {
         return Err(ApiError::invalid("", "this path takes no query"));
     }
     match ask {
-        Ask::List => caller.list(head.uri.query()).await,
-        Ask::Make => caller.make(body).await,
+        Ask::List => caller.list(query).await,
+        Ask::Make => caller.make(query, body).await,
         Ask::Show => {
             let (key, _) = caller.find(id)?;
             Ok(json(StatusCode::OK, &Told::of(&key, caller.facts.now)))
         }
-        Ask::Change => caller.change(id, body).await,
+        Ask::Change => caller.change(id, query, body).await,
         Ask::Remove => caller.remove(id).await,
         Ask::Revoke => caller.revoke(id, body).await,
         Ask::Rotate => caller.rotate(id, body).await,
@@ -144,7 +167,7 @@ fn id_of(path: &str) -> &str {
 impl Caller {
     pub(super) fn manager(&self) -> Manager<'_> {
         let Self { desk, snapshot, facts, identity, peer } = self;
-        Manager { snapshot, facts, identity, peer: *peer, defaults: desk.admin_policies }
+        desk.manager(snapshot, facts, identity, *peer)
     }
 
     /// By what the caller may manage what is `owner`'s, where it may.
@@ -154,9 +177,7 @@ impl Caller {
 
     /// Whom the caller is, its key's owner where it is a key.
     fn own(&self) -> EntityUid {
-        let identity = &self.identity;
-        let of_bundle = || self.snapshot.owner_of(&identity.principal);
-        identity.owner.clone().or_else(of_bundle).unwrap_or_else(|| identity.principal.clone())
+        self.manager().person()
     }
 
     /// A key that the caller may manage.
@@ -192,7 +213,7 @@ impl Caller {
 
     /// Whether a key of `owner` would prove somebody.
     pub(super) fn may_own(&self, owner: &EntityUid) -> bool {
-        self.desk.unknown_owners || self.snapshot.declares(owner)
+        self.desk.options.unknown_owners || self.snapshot.declares(owner)
     }
 
     /// A key that is all that its owner is, for as long as its owner is.
@@ -215,8 +236,10 @@ impl Caller {
         whole && gate::has_role(snapshot, identity, &[ADMINISTRATOR], *peer, facts.now)
     }
 
-    async fn make(&self, body: &[u8]) -> Result<Response, ApiError> {
+    async fn make(&self, query: Option<&str>, body: &[u8]) -> Result<Response, ApiError> {
+        let is_strict = is_strict(query)?;
         let wish = Wish::read(body, read::MAKE)?;
+        let warnings = self.warnings(&wish, is_strict)?;
         let owner = wish.owner.clone().unwrap_or_else(|| self.own());
         read::check_owner(&owner)?;
         let Some(right) = self.right(&owner) else {
@@ -239,10 +262,21 @@ impl Caller {
         more.created_by = Some(self.identity.principal.clone());
         more.inherited = inherited.map(Box::new);
         wish.apply(&mut key, &self.snapshot, self.facts.now)?;
-        self.manager().may_hand_out(right, &key, None)?;
+        self.manager().may_hand_out(right, &key)?;
         self.desk.keys.write(KeyWrite::Make(key.clone())).await?;
         self.tell(&key, "was made");
-        Ok(json(StatusCode::CREATED, &Told::of(&key, self.facts.now).with_key(text.expose())))
+        let told = Told::of(&key, self.facts.now).with_key(text.expose()).with_warnings(warnings);
+        Ok(json(StatusCode::CREATED, &told))
+    }
+
+    /// What the lists of a wish name that the bundle does not know; an error, where those are.
+    fn warnings(&self, wish: &Wish, is_strict: bool) -> Result<Vec<Unknown>, ApiError> {
+        let mut unknown = wish.unknown_names(&self.snapshot);
+        if is_strict && !unknown.is_empty() {
+            let Unknown { param, message } = unknown.swap_remove(0);
+            return Err(ApiError::invalid(param, message));
+        }
+        Ok(unknown)
     }
 
     /// Whether `owner` may have one more, until what this gives is gone.
@@ -258,15 +292,29 @@ impl Caller {
         Ok(Some(making))
     }
 
-    async fn change(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {
+    async fn change(&self, id: &str, query: Option<&str>, body: &[u8]) -> Result<Response, ApiError> {
+        let is_strict = is_strict(query)?;
         let wish = Wish::read(body, read::CHANGE)?;
         let (before, right) = self.find(id)?;
+        if before.has_expired(self.facts.now) {
+            let message = "the key has expired, which has ended it for everybody; make a new one";
+            return Err(ApiError::new(ErrorCode::Conflict, message));
+        }
+        let warnings = self.warnings(&wish, is_strict)?;
         let mut key = next(&before);
+        let paused = wish.disabled;
         wish.apply(&mut key, &self.snapshot, self.facts.now)?;
-        self.manager().may_hand_out(right, &key, Some(&before))?;
+        match paused {
+            Some(true) if before.details().disabled.is_none() => {
+                details(&mut key).disabled = Some(Pause { at: self.facts.now, by: self.own() });
+            }
+            Some(false) => details(&mut key).disabled = None,
+            Some(true) | None => {}
+        }
+        self.manager().may_change(right, &key, &before)?;
         self.desk.keys.write(KeyWrite::Change(key.clone())).await?;
         self.tell(&key, "was changed");
-        Ok(json(StatusCode::OK, &Told::of(&key, self.facts.now)))
+        Ok(json(StatusCode::OK, &Told::of(&key, self.facts.now).with_warnings(warnings)))
     }
 
     async fn remove(&self, id: &str) -> Result<Response, ApiError> {
@@ -278,7 +326,7 @@ impl Caller {
     }
 
     async fn revoke(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {
-        let reason = Wish::read(body, read::REVOKE)?.reason.ok_or_else(|| super::grammar::missing("reason"))?;
+        let reason = Wish::read(body, read::REVOKE)?.reason;
         let by = Some(self.identity.principal.clone());
         let revocation = Revocation { at: self.facts.now, by, reason };
         let revoked = |key: &KeyRecord| {
@@ -315,13 +363,11 @@ impl Caller {
     async fn rotate(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {
         let grace_ms = Wish::read(body, read::ROTATE)?.grace_ms.unwrap_or(0);
         let (key, right) = self.find(id)?;
-        if key.details().revoked.is_some() || key.expires_at.is_some_and(|end| self.facts.now >= end) {
+        if key.details().revoked.is_some() || key.has_expired(self.facts.now) {
             let message = "the key is revoked or has expired, and stays so with another secret; make a new one";
             return Err(ApiError::new(ErrorCode::Conflict, message));
         }
-        // A key that gets itself a new secret is no more than it was; another may be.
-        let itself = self.identity.principal.kind() == "ApiKey" && self.identity.principal.id() == key.id;
-        self.manager().may_hand_out(right, &key, itself.then_some(&*key))?;
+        self.manager().may_hand_out(right, &key)?;
         let mut key = next(&key);
         let text = Self::new_text(&key.id)?;
         let until = Timestamp::from_millis(self.facts.now.as_millis().saturating_add(grace_ms));
@@ -347,6 +393,15 @@ impl Caller {
     fn tell(&self, key: &KeyRecord, what: &str) {
         let (id, owner, by) = (key.id.as_str(), &key.owner, &self.identity.principal);
         tracing::info!(target: "tollgate::identity", key = id, %owner, %by, "the key {id} of {owner} {what} by {by}");
+    }
+}
+
+/// Whether a query asks for names that the bundle does not know to be errors.
+fn is_strict(query: Option<&str>) -> Result<bool, ApiError> {
+    match Query::read(query, &["strict"])?.get("strict") {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(ApiError::invalid("strict", "`strict` is `true` or `false`")),
     }
 }
 

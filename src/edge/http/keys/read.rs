@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde::de::MapAccess;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -18,6 +19,7 @@ use crate::model::{
 };
 use crate::policy::Snapshot;
 use crate::policy::parse::key_limits;
+use crate::policy::snapshot::ModelName;
 
 /// Most names of a list.
 const MAX_NAMES: usize = 1_000;
@@ -31,6 +33,7 @@ const MAX_LIMITS_BYTES: usize = 16 * 1024;
 const MAX_GRACE_SECONDS: u64 = 366 * 24 * 60 * 60;
 
 const NAMES: &[&str] = &[
+    "disabled",
     "owner",
     "models",
     "routers",
@@ -47,10 +50,24 @@ const NAMES: &[&str] = &[
     "reason",
     "grace_seconds",
 ];
-/// What may be said of a new key.
-pub(super) const MAKE: &[&str] = NAMES.split_at(13).0;
+/// What may be said of a new key: that it is paused is said of one that is there.
+pub(super) const MAKE: &[&str] = NAMES.split_at(14).0.split_at(1).1;
 /// What may be said otherwise of a key: its owner stays.
-pub(super) const CHANGE: &[&str] = NAMES.split_at(13).0.split_at(1).1;
+pub(super) const CHANGE: &[&str] = &[
+    "models",
+    "routers",
+    "actions",
+    "paths",
+    "networks",
+    "limits",
+    "tags",
+    "roles",
+    "metadata",
+    "team",
+    "expires_at",
+    "note",
+    "disabled",
+];
 pub(super) const REVOKE: &[&str] = &["reason"];
 pub(super) const ROTATE: &[&str] = &["grace_seconds"];
 
@@ -62,6 +79,7 @@ pub(super) struct Wish {
     pub(super) owner: Option<EntityUid>,
     pub(super) reason: Option<SmolStr>,
     pub(super) grace_ms: Option<i64>,
+    pub(super) disabled: Option<bool>,
     models: Option<Names>,
     routers: Option<Names>,
     actions: Option<Names>,
@@ -84,6 +102,22 @@ impl Wish {
         }
         let trail = Trail::default();
         trail.read(body, object(WishMembers { trail: &trail, taken, wish: Self::default() }))
+    }
+
+    /// Names of its lists that mean nothing in the bundle: typing mistakes, most of them.
+    pub(super) fn unknown_names(&self, snapshot: &Snapshot) -> Vec<Unknown> {
+        let listed = |list: &Option<Names>| list.clone().flatten().unwrap_or_default();
+        let models = listed(&self.models).into_iter().enumerate().filter_map(|(at, name)| {
+            let reason = unknown_model(&name, snapshot)?;
+            Some(Unknown { param: format!("models[{at}]"), message: format!("`{}` {reason}", name.escape_debug()) })
+        });
+        let routers = listed(&self.routers).into_iter().enumerate().filter_map(|(at, name)| {
+            let router = EntityUid::new("Router", name.clone()).ok();
+            let is_known = name == "*" || router.is_some_and(|router| snapshot.declares(&router));
+            let message = || format!("`{}` is no router that the bundle declares", name.escape_debug());
+            (!is_known).then(|| Unknown { param: format!("routers[{at}]"), message: message() })
+        });
+        models.chain(routers).collect()
     }
 
     /// Puts what is said into `key`.
@@ -132,6 +166,38 @@ impl Wish {
         put(&mut details.note, self.note);
         Ok(())
     }
+}
+
+/// A name that means nothing in the bundle.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Unknown {
+    pub(super) param: String,
+    pub(super) message: String,
+}
+
+/// What is wrong with the name of a model, as a list of a key has it. Names in an account that nobody declares are taken
+/// where no account is declared at all: such a bundle says nothing of models.
+fn unknown_model(name: &SmolStr, snapshot: &Snapshot) -> Option<&'static str> {
+    if name == "*" {
+        return None;
+    }
+    let account = name.split_once('/').map(|(account, _)| account).filter(|account| !account.contains('*'));
+    let account = account.and_then(|account| EntityUid::new("ProviderAccount", account).ok());
+    let is_declared = account.as_ref().is_some_and(|account| snapshot.declares(account));
+    if let Some(account) = account.filter(|_| !is_declared)
+        && snapshot.counts().provider_accounts > 0
+        && !snapshot.has_models_in(account.id())
+    {
+        return Some("is in no provider account that the bundle declares");
+    }
+    if name.ends_with("/*") && is_declared {
+        return None;
+    }
+    if name.contains('*') {
+        let any = snapshot.counts().models == 0 || snapshot.has_model_like(name);
+        return (!any).then_some("matches no model that the bundle declares");
+    }
+    matches!(snapshot.model(name), ModelName::Unknown).then_some("is no model that the bundle declares, and no alias")
 }
 
 fn put<T>(place: &mut T, said: Option<T>) {
@@ -209,6 +275,7 @@ impl<'de, 't> Members<'de, 't> for WishMembers<'t> {
             "metadata" => wish.metadata = Some(metadata(&value).map_err(wrong)?),
             "team" => wish.team = Some(some(&value, name_of).map_err(wrong)?),
             "expires_at" => wish.expires_at = Some(some(&value, instant).map_err(wrong)?),
+            "disabled" => wish.disabled = Some(value.as_bool().ok_or_else(|| wrong(boolean()))?),
             "note" => wish.note = Some(some(&value, note).map_err(wrong)?),
             "reason" => wish.reason = Some(note(&value).map_err(wrong)?),
             _ => wish.grace_ms = Some(grace(&value).map_err(wrong)?),
@@ -223,6 +290,10 @@ impl<'de, 't> Members<'de, 't> for WishMembers<'t> {
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, ApiError> {
     Err(ApiError::invalid("", message))
+}
+
+fn boolean() -> ApiError {
+    ApiError::invalid("", "this is `true` or `false`")
 }
 
 fn some<T>(value: &Value, read: fn(&Value) -> Result<T, ApiError>) -> Result<Option<T>, ApiError> {

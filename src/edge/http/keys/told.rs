@@ -5,12 +5,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use smol_str::SmolStr;
 
+use super::read::Unknown;
 use crate::model::{AllowedPath, EntityUid, Inherited, KeyRecord, Timestamp};
 
 #[derive(Serialize)]
 pub(super) struct Page<'a> {
     pub(super) keys: Vec<Told<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<String>,
 }
 
@@ -28,6 +28,15 @@ pub(super) struct Told<'a> {
     last_used_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked: Option<Revoked<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    disabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disabled_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disabled_by: Option<Uid<'a>>,
+    /// Since when the bundle does not declare its owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orphaned_at: Option<String>,
     /// Until when the secret before this one is taken too.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous_secret_until: Option<String>,
@@ -56,6 +65,8 @@ pub(super) struct Told<'a> {
     team: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Unknown>,
 }
 
 #[derive(Serialize)]
@@ -81,13 +92,18 @@ struct Uid<'a> {
 struct Revoked<'a> {
     at: String,
     by: Option<Uid<'a>>,
-    reason: &'a str,
+    reason: Option<&'a str>,
 }
 
 impl<'a> Told<'a> {
     /// With all of it.
     pub(super) fn with_key(self, key: &'a str) -> Self {
         Self { key: Some(key), ..self }
+    }
+
+    /// With names of its lists that the bundle does not know.
+    pub(super) fn with_warnings(self, warnings: Vec<Unknown>) -> Self {
+        Self { warnings, ..self }
     }
 
     pub(super) fn of(key: &'a KeyRecord, now: Timestamp) -> Self {
@@ -97,6 +113,8 @@ impl<'a> Told<'a> {
         let state = match (&details.revoked, key.expires_at) {
             (Some(_), _) => "revoked",
             (None, Some(end)) if now >= end => "expired",
+            _ if details.disabled.is_some() => "disabled",
+            _ if details.orphaned_at.is_some() => "orphaned",
             _ => "active",
         };
         let metadata = || details.metadata.iter().map(|(name, value)| (name.to_string(), value.as_str().into()));
@@ -112,8 +130,12 @@ impl<'a> Told<'a> {
             revoked: details.revoked.as_ref().map(|revoked| Revoked {
                 at: text(revoked.at),
                 by: revoked.by.as_ref().map(uid),
-                reason: &revoked.reason,
+                reason: revoked.reason.as_deref(),
             }),
+            disabled: details.disabled.is_some(),
+            disabled_at: details.disabled.as_ref().map(|pause| text(pause.at)),
+            disabled_by: details.disabled.as_ref().map(|pause| uid(&pause.by)),
+            orphaned_at: details.orphaned_at.map(text),
             previous_secret_until: details.previous.map(|(_, until)| until).filter(|until| now < *until).map(text),
             models: narrowed.and_then(|narrowed| narrowed.models.as_deref()),
             routers: narrowed.and_then(|narrowed| narrowed.routers.as_deref()),
@@ -133,6 +155,7 @@ impl<'a> Told<'a> {
             }),
             team: details.payer.as_deref(),
             note: details.note.as_deref(),
+            warnings: Vec::new(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What is kept of a password, and whether one is the one.
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use std::cell::RefCell;
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use smol_str::SmolStr;
 
@@ -14,6 +16,12 @@ const SALT_BYTES: usize = 16;
 const DIGEST_BYTES: usize = 32;
 /// Of longer passwords bcrypt reads no more than this, so that they would be as good as their beginnings.
 const BCRYPT_BYTES: usize = 72;
+
+thread_local! {
+    /// What this thread computes in. A thread that checks passwords keeps it: tens of megabytes that are taken and given
+    /// back for each of them stay with the allocator, in pieces.
+    static MEMORY: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What is kept of a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -73,9 +81,22 @@ fn computed(
 ) -> Option<Vec<u8>> {
     let costs = Params::new(memory_kib, passes, lanes, Some(bytes)).ok()?;
     let mut out = vec![0; bytes];
+    let blocks = costs.block_count();
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, costs);
-    argon2.hash_password_into(password.expose().as_bytes(), salt, &mut out).ok()?;
-    Some(out)
+    MEMORY.with(|memory| {
+        // Nothing below asks for it a second time.
+        let mut memory = memory.try_borrow_mut().ok()?;
+        if memory.len() < blocks {
+            // First, so that the old and the new one are not there at once.
+            *memory = Vec::new();
+            memory.resize(blocks, Block::default());
+        }
+        let used = memory.get_mut(..blocks)?;
+        let computed = argon2.hash_password_into_with_memory(password.expose().as_bytes(), salt, &mut out, &mut *used);
+        // What is left of a password in there would let somebody who reads the memory try guesses quickly.
+        used.fill(Block::default());
+        computed.ok().map(|()| out)
+    })
 }
 
 /// What is to be kept of a new password; `None` where the system has no random numbers.

@@ -1,6 +1,6 @@
 //! The tables: made, checked, read at the start. What the log has is taken into them (see `fold`).
 
-use std::fs::{File as Handle, OpenOptions, TryLockError};
+use std::fs::{File as Handle, TryLockError};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, params};
@@ -9,6 +9,7 @@ use super::FILE_NAME;
 use super::archive::{Archive, ReadError, reservation};
 use super::fold::FoldError;
 use super::log::{self, FILE_NAMES, Log, LogError, LogId};
+use crate::edge::store::private;
 use crate::edge::store::rows;
 use crate::edge::store::whole::{self, MakeError};
 use crate::meter::{Ledger, Reservation, ReservationId};
@@ -99,7 +100,7 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn open(directory: &Path) -> Result<Self, OpenError> {
-        make_private(directory).map_err(|error| io(directory, &error))?;
+        private::folder(directory).map_err(|error| io(directory, &error))?;
         let lock = lock(&directory.join("meters.lock"))?;
         let path = directory.join(FILE_NAME);
         let is_new = match std::fs::metadata(&path) {
@@ -116,6 +117,10 @@ impl File {
         }
         if is_new {
             make(directory, &path)?;
+        }
+        // From before they were made so; what SQLite keeps beside its file gets the same mode.
+        for name in [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal"), format!("{FILE_NAME}-shm")] {
+            private::tighten_at(&directory.join(name));
         }
         let connection = connect(&path)?;
         let mut file = Self { path, connection, id: [0; 16], folded: 0, _lock: lock };
@@ -262,17 +267,8 @@ fn failed(path: &Path, error: &rusqlite::Error) -> OpenError {
     }
 }
 
-/// Only its owner may look into it: it says who spent what.
-fn make_private(directory: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
 fn lock(path: &Path) -> Result<Handle, OpenError> {
-    let handle = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let handle = private::open(path, |options| options.truncate(false));
     let handle = handle.map_err(|error| io(path, &error))?;
     match handle.try_lock() {
         Ok(()) => Ok(handle),

@@ -5,7 +5,7 @@
 //! later. Records are numbered, and none is begun before the one before it is on disk: so a crash can tear only the
 //! last, and whatever else is missing leaves a hole in the numbers.
 
-use std::fs::{File as Handle, OpenOptions};
+use std::fs::File as Handle;
 use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+
+use crate::edge::store::private;
 
 /// The files' names in the data directory.
 pub(super) const FILE_NAMES: [&str; 2] = ["meters-0.log", "meters-1.log"];
@@ -63,7 +65,7 @@ pub(super) enum LogError {
 /// Makes both files anew, with nothing in them.
 pub(super) fn make(directory: &Path, id: &LogId) -> io::Result<()> {
     for path in paths(directory) {
-        let file = OpenOptions::new().create(true).write(true).truncate(true).open(path)?;
+        let file = private::open(&path, |options| options.truncate(true))?;
         file.write_all_at(&header(id), 0)?;
         file.sync_all()?;
     }
@@ -160,7 +162,7 @@ impl Log {
     /// Opens both for writing, where the tables have all that is in them: up to the record `number`.
     pub(super) fn open(directory: &Path, id: LogId, number: u64) -> io::Result<Self> {
         let [first, second] = paths(directory);
-        let open = |path| OpenOptions::new().read(true).write(true).open(path).map(Arc::new);
+        let open = |path: PathBuf| private::open(&path, |options| options.create(false).read(true)).map(Arc::new);
         let files = [open(first)?, open(second)?];
         Ok(Self { id, files, current: 0, end: HEADER_BYTES, number, buffer: Vec::new() })
     }

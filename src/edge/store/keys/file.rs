@@ -15,6 +15,7 @@ use super::passwords::PasswordTable;
 use super::pepper::{Pepper, PepperError};
 use super::rows::{self, RowError};
 use super::table::Table;
+use crate::edge::store::private;
 use crate::edge::store::whole::{self, MakeError};
 use crate::gate::{
     KeyWrite, KeyWriteError, Keys, KeysOf, Later, PasswordWrite, PasswordWriteError, Passwords, StoreError,
@@ -105,7 +106,7 @@ impl KeyFile {
     pub fn open(directory: &Path, pepper: Option<Pepper>) -> Result<Self, KeyFileError> {
         let path = directory.join(FILE_NAME);
         let io = |error: std::io::Error| KeyFileError::Io { path: path.clone(), reason: error.to_string() };
-        make_private(directory).map_err(io)?;
+        private::folder(directory).map_err(io)?;
         let pepper = match pepper {
             Some(pepper) => pepper,
             None => Pepper::in_directory(directory)?,
@@ -156,6 +157,10 @@ impl Keys for KeyFile {
 
     fn page(&self, of: &KeysOf) -> Vec<Arc<KeyRecord>> {
         self.table.page(of)
+    }
+
+    fn each(&self, take: &mut dyn FnMut(&Arc<KeyRecord>)) {
+        self.table.each(take);
     }
 
     fn count(&self) -> usize {
@@ -430,14 +435,5 @@ fn failed(path: &Path, error: &rusqlite::Error) -> KeyFileError {
             KeyFileError::Damaged { path, reason }
         }
         _ => KeyFileError::Io { path, reason },
-    }
-}
-
-/// Only its owner may look into it.
-fn make_private(directory: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
     }
 }

@@ -74,6 +74,7 @@ impl Pepper {
         use std::os::unix::fs::OpenOptionsExt as _;
         let path = directory.join(FILE_NAME);
         if path.exists() {
+            crate::edge::store::private::tighten_at(&path);
             return Self::read(&path);
         }
         let io = |error| PepperError::Io { path: path.clone(), error };

@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 
 use crate::model::{
     AllowedPath, EntityUid, Inherited, KeyDetails, KeyHash, KeyRecord, Narrowed, Network, PasswordHash, PasswordRecord,
-    Revocation, Timestamp, key_hash_text, parse_key_hash,
+    Pause, Revocation, Timestamp, key_hash_text, parse_key_hash,
 };
 use crate::policy::parse::key_limits;
 
@@ -46,6 +46,10 @@ struct More {
     previous: Option<(String, i64)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     revoked: Option<(i64, Option<String>, SmolStr)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    disabled: Option<(i64, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    orphaned_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     note: Option<SmolStr>,
     #[serde(default, skip_serializing_if = "is_empty")]
@@ -109,11 +113,15 @@ pub(in crate::edge::store) fn write(key: &KeyRecord) -> String {
 
 fn written(more: &KeyDetails) -> More {
     let text = |uid: &EntityUid| uid.to_string();
-    let revoked = |one: &Revocation| (one.at.as_millis(), one.by.as_ref().map(text), one.reason.clone());
+    // The empty text stands for no reason, so that servers of before can read it.
+    let reason = |one: &Revocation| one.reason.clone().unwrap_or_default();
+    let revoked = |one: &Revocation| (one.at.as_millis(), one.by.as_ref().map(text), reason(one));
     More {
         created_by: more.created_by.as_ref().map(text),
         previous: more.previous.map(|(hash, until)| (key_hash_text(&hash), until.as_millis())),
         revoked: more.revoked.as_ref().map(revoked),
+        disabled: more.disabled.as_ref().map(|pause| (pause.at.as_millis(), text(&pause.by))),
+        orphaned_at: more.orphaned_at.map(Timestamp::as_millis),
         note: more.note.clone(),
         tags: more.tags.clone(),
         roles: more.roles.clone(),
@@ -192,10 +200,11 @@ pub(in crate::edge::store) fn read_password(id: &str, text: &str) -> Result<Pass
 
 fn details(id: &str, more: More) -> Result<KeyDetails, String> {
     let by = |text: Option<String>| text.map(|text| uid(&text)).transpose();
-    let revoked = |(at, who, reason)| {
+    let revoked = |(at, who, reason): (i64, Option<String>, SmolStr)| {
         let (at, by) = (Timestamp::from_millis(at), by(who)?);
-        Ok::<_, String>(Revocation { at, by, reason })
+        Ok::<_, String>(Revocation { at, by, reason: Some(reason).filter(|reason| !reason.is_empty()) })
     };
+    let disabled = |(at, by): (i64, String)| Ok::<_, String>(Pause { at: Timestamp::from_millis(at), by: uid(&by)? });
     let limits = more.limits.as_deref().map_or_else(|| Ok(Vec::new()), |text| key_limits(id, text))?;
     Ok(KeyDetails {
         created_by: by(more.created_by)?,
@@ -204,6 +213,8 @@ fn details(id: &str, more: More) -> Result<KeyDetails, String> {
             .map(|(text, until)| Ok::<_, String>((hash(&text)?, Timestamp::from_millis(until))))
             .transpose()?,
         revoked: more.revoked.map(revoked).transpose()?,
+        disabled: more.disabled.map(disabled).transpose()?,
+        orphaned_at: more.orphaned_at.map(Timestamp::from_millis),
         note: more.note,
         tags: more.tags,
         roles: more.roles,

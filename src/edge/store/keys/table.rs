@@ -110,6 +110,13 @@ impl Table {
         found.into_values().collect()
     }
 
+    /// Hands every key to `take`, which runs while none of them changes: it had better be quick.
+    pub(in crate::edge::store) fn each(&self, take: &mut dyn FnMut(&Arc<KeyRecord>)) {
+        for part in &self.parts {
+            Self::read(part).iter().for_each(&mut *take);
+        }
+    }
+
     /// Whether a change fits what is there. A Redis looks itself.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RedisError;
 use super::eviction::Evicted;
+use crate::edge::store::private;
 use crate::gate::StoreError;
 
 /// The file's name in the data directory.
@@ -50,7 +51,7 @@ impl Generation {
     /// Reads what was seen before this start.
     pub(super) fn open(directory: &Path, prefix: &str) -> Result<(Self, Option<Evicted>), RedisError> {
         let path = directory.join(FILE_NAME);
-        std::fs::create_dir_all(directory).map_err(|error| RedisError::io(directory, &error))?;
+        private::folder(directory).map_err(|error| RedisError::io(directory, &error))?;
         let generation = Self { path, prefix: prefix.to_owned(), state: Mutex::default() };
         let kept = match std::fs::read(&generation.path) {
             Ok(bytes) => serde_json::from_slice::<Kept>(&bytes)
@@ -157,7 +158,7 @@ impl Generation {
         let kept = Kept { prefix: self.prefix.clone(), epoch: epoch.to_owned(), sequence, evicted };
         let write = || -> std::io::Result<()> {
             let beside = self.path.with_extension("json.new");
-            let mut file = File::create(&beside)?;
+            let mut file = private::open(&beside, |options| options.truncate(true))?;
             file.write_all(&serde_json::to_vec(&kept)?)?;
             file.sync_all()?;
             std::fs::rename(&beside, &self.path)?;

@@ -354,6 +354,10 @@ impl Keys for RedisKeys {
         self.shared.table.page(of)
     }
 
+    fn each(&self, take: &mut dyn FnMut(&Arc<KeyRecord>)) {
+        self.shared.table.each(take);
+    }
+
     fn count(&self) -> usize {
         self.shared.table.count()
     }

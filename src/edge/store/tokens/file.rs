@@ -2,8 +2,7 @@
 //! answered.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +11,7 @@ use smol_str::SmolStr;
 use zeroize::Zeroizing;
 
 use super::{Known, REVOKED_FOR_MS};
+use crate::edge::store::private;
 use crate::gate::{Family, KeptKey, MOST_FAMILIES, MOST_USED, RefreshDigest, Refreshed, StoreError, TokenStore};
 use crate::model::Timestamp;
 
@@ -83,13 +83,15 @@ impl TokenFile {
     /// # Errors
     /// Where it cannot be used.
     pub fn open(directory: &Path) -> Result<Self, TokenFileError> {
-        std::fs::create_dir_all(directory)?;
+        private::folder(directory)?;
         let lock = lock(directory.join(LOCK_NAME))?;
         let path = directory.join(FILE_NAME);
         // Before SQLite makes it, so that nobody else can read it for a moment.
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        drop(file);
+        drop(private::open(&path, |options| options.append(true))?);
+        // From before they were made so; SQLite gives them the mode of its file.
+        for name in [path.with_extension("db-wal"), path.with_extension("db-shm")] {
+            private::tighten_at(&name);
+        }
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -335,7 +337,7 @@ fn put(
 }
 
 fn lock(path: PathBuf) -> Result<File, TokenFileError> {
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+    let file = private::open(&path, |options| options.append(true))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(TokenFileError::InUse { path }),

@@ -1,0 +1,101 @@
+//! Files that hold secrets, and files that say whom the server trusts: who may read and write them, by their mode. Whoever
+//! writes such a file decides who proves what, so that the server does not start; whoever reads a secret has it, so that it
+//! warns.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{ConfigError, ProviderKind, Settings};
+
+/// The bit of a mode by which others than owner and group read.
+const OTHERS_READ: u32 = 0o004;
+/// The bit by which they write.
+const OTHERS_WRITE: u32 = 0o002;
+/// The bit by which the group writes.
+const GROUP_WRITES: u32 = 0o020;
+
+/// A file that a setting names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchedFile {
+    /// The setting.
+    pub setting: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Whether it holds a secret; else it only says whom to trust, and anybody may read it.
+    pub is_secret: bool,
+}
+
+impl WatchedFile {
+    /// A file that holds a secret.
+    pub(super) fn secret(setting: &str, path: &Path) -> Self {
+        Self { setting: setting.to_owned(), path: path.to_owned(), is_secret: true }
+    }
+
+    /// A file that says whom to trust.
+    pub(super) fn trusted(setting: &str, path: &Path) -> Self {
+        Self { is_secret: false, ..Self::secret(setting, path) }
+    }
+
+    /// Looks at its mode; a warning, where others read a secret.
+    ///
+    /// # Errors
+    /// Where others write it.
+    pub fn check(&self) -> Result<Option<String>, String> {
+        // What is not there, or cannot be looked at, is told by whoever reads it.
+        let Ok(metadata) = std::fs::metadata(&self.path) else { return Ok(None) };
+        let (mode, path, setting) = (metadata.permissions().mode(), self.path.display(), &self.setting);
+        if mode & OTHERS_WRITE != 0 {
+            return Err(format!(
+                "{setting}: everybody on this machine can write {path} (mode {:04o}), and so decide what it says; \
+                 `chmod o-w {path}`, and change what may have been changed",
+                mode & 0o7777
+            ));
+        }
+        if !self.is_secret || mode & (OTHERS_READ | GROUP_WRITES) == 0 {
+            return Ok(None);
+        }
+        let who = if mode & OTHERS_READ != 0 { "everybody on this machine can read" } else { "its group can write" };
+        Ok(Some(format!(
+            "{setting}: {who} {path} (mode {:04o}), which holds a secret; `chmod 600 {path}`",
+            mode & 0o7777
+        )))
+    }
+}
+
+impl Settings {
+    /// Looks at the modes of all files that hold secrets or say whom to trust; the warnings.
+    ///
+    /// # Errors
+    /// All files that others can write.
+    pub fn check_secret_files(&self) -> Result<Vec<String>, ConfigError> {
+        let (mut warnings, mut errors) = (Vec::new(), Vec::new());
+        for file in self.watched_files() {
+            match file.check() {
+                Ok(warning) => warnings.extend(warning),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(warnings) } else { Err(ConfigError::Refused(errors.join("; "))) }
+    }
+
+    fn watched_files(&self) -> Vec<WatchedFile> {
+        let mut files = self.identity.files.clone();
+        let secret = |files: &mut Vec<WatchedFile>, setting: &str, path: Option<&PathBuf>| {
+            files.extend(path.map(|path| WatchedFile::secret(setting, path)));
+        };
+        secret(&mut files, "tls.key_file", self.tls.key_file.as_ref());
+        secret(&mut files, "alerts.webhook.secret_file", self.webhook.secret_file.as_ref());
+        let tokens = self.identity.tokens.as_ref();
+        secret(&mut files, "identity.tokens.pepper_file", tokens.and_then(|tokens| tokens.pepper_file.as_ref()));
+        let keeps_keys = |kind: &ProviderKind| matches!(kind, ProviderKind::Keys(_));
+        if self.identity.providers.iter().any(|provider| keeps_keys(&provider.kind)) {
+            secret(&mut files, "data", Some(&self.data.join("keys.pepper")));
+        }
+        let trusted =
+            [("tls.certificate_file", &self.tls.certificate_file), ("tls.client_ca_file", &self.tls.client_ca_file)];
+        for (setting, path) in trusted {
+            files.extend(path.as_ref().map(|path| WatchedFile::trusted(setting, path)));
+        }
+        files
+    }
+}
