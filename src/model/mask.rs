@@ -34,6 +34,8 @@ const PREFIXES: [&str; 24] = [
 ];
 /// So many bytes behind such a beginning make a credential of it.
 const LEAST_BEHIND_PREFIX: usize = 8;
+/// Shortest text of which so much is said that it is a key, whatever stands around it.
+const LEAST_KEY: usize = 20;
 /// What stands before a credential in `Authorization`, in small letters.
 const SCHEMES: [&str; 4] = ["bearer", "basic", "digest", "token"];
 /// Shortest text behind such a word that is taken for a credential.
@@ -72,6 +74,24 @@ pub fn masked(text: &str) -> Cow<'_, str> {
     }
     out.push_str(text.get(kept..).unwrap_or_default());
     Cow::Owned(out)
+}
+
+/// `text` with a star for each character of a credential of a well-known maker, Tollgate's keys among them, so that every
+/// other place in it stays where it is. What only looks random is left, since names and digests do too.
+#[must_use]
+pub fn starred_keys(text: &str) -> Cow<'_, str> {
+    let is_key =
+        |word: &str| word.len() >= LEAST_KEY && begins_as_key(word) && word.bytes().any(|byte| byte.is_ascii_digit());
+    let mut starred = Cow::Borrowed(text);
+    for (start, word) in words(text).filter(|(_, word)| is_key(word)) {
+        let rest = text.get(start + word.len()..).unwrap_or_default();
+        // Of a token, what stands behind its dots too.
+        let more = rest.bytes().take_while(|byte| belongs(*byte)).count();
+        let range = start..start + word.len() + more;
+        let stars = "*".repeat(range.len());
+        starred.to_mut().replace_range(range, &stars);
+    }
+    starred
 }
 
 /// The runs of letters, digits, `-`, `_`, `+` and `~`, with where each begins.
