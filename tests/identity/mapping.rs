@@ -695,7 +695,8 @@ fn a_role_in_a_team_counts_in_teams_that_one_is_in() {
         };
         let identity = Arc::new(mapping.identity(&proof, &snapshot).unwrap());
         let facts = Facts::at(Timestamp::from_millis(0));
-        let manager = Manager { snapshot: &snapshot, facts: &facts, identity: &identity, peer: None, defaults: true };
+        let manager =
+            Manager { snapshot: &snapshot, facts: &facts, identity: &identity, peer: None, session_key_ms: 0 };
         manager.right(MANAGE_KEYS, &"Team::\"research\"".parse().unwrap()).is_some()
     };
     assert!(manages(json!({"groups": ["research"], "roles": ["research:admin"]})));
