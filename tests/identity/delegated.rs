@@ -313,7 +313,9 @@ authz_rules:
             assert_eq!(answer.status, 403, "{path}: {} {}", names[number], answer.body);
         }
         // Nor by a key of the one whom the endpoint names.
-        let made = client.request("POST", "/v1/keys", &[&own, json], b"{}");
+        let ends = tollgate::model::Timestamp::from_millis((crate::tokens::now() + 86_400) * 1000);
+        let body = format!("{{\"expires_at\": \"{ends}\"}}");
+        let made = client.request("POST", "/v1/keys", &[&own, json], body.as_bytes());
         assert_eq!(
             made.status == 201,
             number == 3,

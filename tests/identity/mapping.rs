@@ -27,7 +27,7 @@ authz_rules: [{ id: all, teams: [research], models: "*" }]
 
 fn snapshot() -> Arc<Snapshot> {
     let file = SourceFile::new("bundle.yaml", BUNDLE.as_bytes()).unwrap();
-    Loader::new(false).load(&Bundle::new(vec![file])).unwrap().snapshot
+    Loader::new(false).admin_policies(true).load(&Bundle::new(vec![file])).unwrap().snapshot
 }
 
 /// The mapping that the configuration of an issuer makes.
