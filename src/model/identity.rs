@@ -341,8 +341,8 @@ impl RefusalReason {
         match self {
             Self::Revoked => DecisionCode::CredentialRevoked,
             Self::Expired | Self::Rotated => DecisionCode::CredentialExpired,
-            Self::ProviderUnavailable => DecisionCode::ProviderUnavailable,
             Self::Disabled => DecisionCode::PrincipalDisabled,
+            Self::ProviderUnavailable => DecisionCode::ProviderUnavailable,
             _ => DecisionCode::Unauthenticated,
         }
     }

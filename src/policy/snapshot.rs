@@ -289,15 +289,6 @@ impl Snapshot {
         key.kind() == "ApiKey" && self.limits.all().iter().any(|bound| bound.limit.id.starts_with(&prefix))
     }
 
-    /// The users and services that files declare, with what identity providers are linked by.
-    pub(crate) fn people(&self) -> impl Iterator<Item = (EntityUid, &Extras)> {
-        let people = self
-            .store
-            .iter()
-            .filter(|(_, record)| record.declared && matches!(record.kind, Kind::USER | Kind::SERVICE));
-        people.filter_map(|(index, record)| Some((self.store.uid(index), &record.details.as_ref()?.extras)))
-    }
-
     /// Whether the bundle declares a model that this pattern matches.
     #[must_use]
     pub fn has_model_like(&self, pattern: &SmolStr) -> bool {
@@ -314,6 +305,15 @@ impl Snapshot {
     fn declared_models(&self) -> impl Iterator<Item = &SmolStr> {
         let models = self.store.iter().filter(|(_, record)| record.kind == Kind::MODEL && record.declared);
         models.map(|(_, record)| &record.id)
+    }
+
+    /// The users and services that files declare, with what identity providers are linked by.
+    pub(crate) fn people(&self) -> impl Iterator<Item = (EntityUid, &Extras)> {
+        let people = self
+            .store
+            .iter()
+            .filter(|(_, record)| record.declared && matches!(record.kind, Kind::USER | Kind::SERVICE));
+        people.filter_map(|(index, record)| Some((self.store.uid(index), &record.details.as_ref()?.extras)))
     }
 
     /// Whether the bundle declares this entity.

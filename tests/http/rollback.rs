@@ -111,8 +111,10 @@ fn without_a_manifest_nothing_is_kept() {
     let server = Server::start();
     assert_eq!(reload(&server).status, 200);
     assert!(!server.temp.path().join(RECORD).exists());
-    // Nor are meters, where they need not outlive the process, or keys, where there are none.
-    let server = Setup::new().config("meters: { in_memory: true }\nidentity: { providers: [] }\n").start();
+    // Nor are meters, where they need not outlive the process, keys, where there are none, or decisions, where they are not
+    // recorded.
+    let config = "meters: { in_memory: true }\nidentity: { providers: [] }\ndecision_log: { level: off }\n";
+    let server = Setup::new().config(config).start();
     assert_eq!(reload(&server).status, 200);
     assert!(!server.temp.path().join("tollgate-data").exists());
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::Server;
-use crate::{ALICE, ask, code, hold, pair, reservation, settle, setup, stands, tokens_of};
+use crate::{ALICE, ask, code, hold, pair, question, reservation, settle, setup, stands, tokens_of};
 
 const LIMITS: &str = r#"limits:
   - { id: hard, users: "*", models: [main/big], durability: sync, budget: { tokens: 100, every: total } }

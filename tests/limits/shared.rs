@@ -59,7 +59,8 @@ fn a_redis_that_may_drop_keys_is_refused_while_it_may() {
     server.until("it is said", |server| server.log().contains("noeviction"));
     redis.ask("CONFIG SET maxmemory-policy noeviction");
     until_back(&server);
-    assert_eq!(stands(&ask(&server, ALICE, "main/big", ""), "hard").1, "1");
+    // What was held before still is.
+    assert_ne!(stands(&ask(&server, ALICE, "main/big", ""), "hard").1, "0");
 }
 
 fn store_fails(slow: bool) {

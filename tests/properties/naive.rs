@@ -122,7 +122,8 @@ fn resolve(world: &World, name: &str) -> Result<String, (DecisionCode, String)> 
     let real = world.aliases().find(|(alias, _)| alias == name).map_or_else(|| name.to_owned(), |(_, real)| real);
     let unknown = Err((DecisionCode::ModelUnknown, name.to_owned()));
     let Some((account, rest)) = real.split_once('/') else { return unknown };
-    if account.is_empty() || rest.is_empty() {
+    // An empty segment, `.` or `..` would lead a provider to another model.
+    if account.is_empty() || real.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
         return unknown;
     }
     let listed = world.accounts.iter().find(|one| one.id == account).and_then(|account| account.models.as_ref());

@@ -299,6 +299,9 @@ impl Output {
     pub(super) fn free_percent(&self) -> Option<u64> {
         let Self::Folder(folder) = self else { return None };
         let disk = rustix::fs::statvfs(&folder.path).ok()?;
-        (u128::from(disk.f_bavail) * 100).checked_div(u128::from(disk.f_blocks)).and_then(|free| free.try_into().ok())
+        // As `df` has it: of what is used and what may still be used. What is reserved or cannot be had is neither.
+        let free = u128::from(disk.f_bavail);
+        let used = u128::from(disk.f_blocks.saturating_sub(disk.f_bfree));
+        (free * 100).checked_div(used + free).and_then(|free| free.try_into().ok())
     }
 }

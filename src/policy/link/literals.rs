@@ -10,6 +10,7 @@ use super::near::Near;
 use super::people::{Form, OWNERS, Reference};
 use super::rules::place_in;
 use super::{Linker, kind_words};
+use crate::model::{check_model_name, check_name};
 use crate::policy::condition::Condition;
 use crate::policy::entities::Kind;
 use crate::policy::problem::{Problem, ProblemCode};
@@ -31,6 +32,9 @@ impl Linker<'_> {
     pub(in crate::policy) fn entity_literal(&mut self, uid: &EntityUID, place: Place, file: &Arc<str>) {
         let Some(kind) = self.store.kind_of(&uid.entity_type().to_string()) else { return };
         let name = Name::new(SmolStr::new(uid.eid()), place);
+        if kind < Kind::METADATA && !self.is_name(kind, &name, file) {
+            return;
+        }
         let reference = Reference { kind, name: &name, file, form: Form::Literal };
         match kind {
             Kind::ORG | Kind::TEAM | Kind::MODEL_GROUP | Kind::ROUTER => drop(self.declared_by(&reference)),
@@ -39,6 +43,15 @@ impl Linker<'_> {
             Kind::OWNER_KIND => self.owner_kind_literal(&name, file),
             _ => {}
         }
+    }
+
+    /// Whether anything of that kind can have the name; a problem where it cannot, since no request can ask about it.
+    fn is_name(&mut self, kind: Kind, name: &Name, file: &Arc<str>) -> bool {
+        let check = if kind == Kind::MODEL { check_model_name } else { check_name };
+        let Err(error) = check(&name.value) else { return true };
+        let help = "no request can name this; type the name anew".to_owned();
+        self.error(ProblemCode::InvalidName, file, name.place, error.to_string(), Some(help));
+        false
     }
 
     fn model_literal(&mut self, name: &Name, file: &Arc<str>) {

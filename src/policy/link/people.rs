@@ -188,7 +188,13 @@ impl Linker<'_> {
         {
             return index;
         }
-        self.warn_of_near_miss(reference);
+        if kind == Kind::PROVIDER_ACCOUNT && name.value.contains('/') {
+            let message = format!("no account can be called `{}`: an account's id holds no `/`", name.value);
+            let help = "a model's account is what stands before the first `/` of its name".to_owned();
+            self.error(ProblemCode::InvalidName, reference.file, name.place, message, Some(help));
+        } else {
+            self.warn_of_near_miss(reference);
+        }
         self.store.intern(kind, &name.value)
     }
 
