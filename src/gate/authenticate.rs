@@ -258,7 +258,7 @@ fn is_on(identity: &Identity, now: Timestamp) -> bool {
 
 /// Whether an identity that asks this server from `peer` has one of `roles`, its own or through what it is in, and is not
 /// disabled. A narrowed key has none of them: what this server does is not on its lists. One that is bound to networks
-/// alone has them there. Somebody whom another's endpoint names has none either, whoever that is ([`AuthMethod`]).
+/// alone has them there. Somebody whom another's endpoint names has none either, whoever that is ([`crate::model::AuthMethod`]).
 #[must_use]
 pub fn has_role(
     snapshot: &Snapshot,

@@ -137,7 +137,7 @@ impl Manager<'_> {
     /// Whether a caller with this `right` may make `key` of `before`, whose secret stays as it is.
     ///
     /// Narrowing a key is open to whoever manages it. What widens it must be no more than the caller may give, and a key
-    /// that only an administrator can make (see [`Manager::is_privileged`]) is widened by administrators alone. A caller
+    /// that only an administrator can make (one with a role, a tag its owner lacks, or metadata) is widened by administrators alone. A caller
     /// that ends itself widens nothing that lasts longer.
     ///
     /// # Errors
