@@ -125,7 +125,7 @@ fn whole(log: &Path, checkpoint: Option<&Path>) -> Result<ExitCode, ReadError> {
     }
 }
 
-/// What was found whole.
+/// Summarizes the part of the log that was verified.
 fn summary(verified: &Verified) -> String {
     let Some((first, last)) = verified.lines else { return "the log is empty\n".to_owned() };
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);

@@ -35,7 +35,7 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether reservations have expired.
 const TICK: Duration = Duration::from_millis(100);
-/// What the log says beside the reason where a Redis has lost state.
+/// The explanation that is logged with the reason when a Redis has lost its state.
 const LOST_STATE: &str = "meters go on by themselves a second after the operator has let in what is there, since \
                           limits decide meanwhile; keys, passwords and tokens in this Redis wait for a restart of each \
                           node, since what was revoked may be among what was lost";
@@ -78,7 +78,7 @@ pub struct ServeArguments {
     /// The form of log lines: text or json [default: text on a terminal, json elsewhere]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
-    /// What is logged: error, warn, info, debug or trace [default: info]
+    /// The least severe level that is logged: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
 }
@@ -98,7 +98,7 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
     };
     let settings = match Settings::load(&flags) {
         Ok(settings) => settings,
-        // Nothing says yet how to log.
+        // Logging is not configured yet.
         Err(error) => return output::fail(&error, Exit::Usage),
     };
     telemetry::install(log_options(&settings), Arc::new(SystemClock));
@@ -134,7 +134,7 @@ fn log_options(settings: &Settings) -> LogOptions {
     }
 }
 
-/// Says before anything else that there is no bundle where one is expected, and how the server goes on.
+/// Logs, before anything else, that the bundle's directory does not exist and how the server continues.
 fn tell_missing(policies: &Path) {
     let absolute = std::path::absolute(policies).unwrap_or_else(|_| policies.to_path_buf());
     let (why, way_out) = match std::fs::metadata(policies) {
@@ -143,7 +143,7 @@ fn tell_missing(policies: &Path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             ("does not exist", "name another with --policies, or let `tollgate init` write one to begin with")
         }
-        // What else is wrong with it is told by the first load.
+        // The first load reports every other problem with the directory.
         Err(_) => return,
     };
     tracing::warn!(

@@ -39,19 +39,19 @@ pub(super) struct Raw {
     without_model: Option<String>,
     /// The account of models that are named without one, where the name is no alias.
     account: Option<String>,
-    /// What becomes of the limits that apply: `charge` counts one request and the estimate at once, `check` counts nothing.
-    /// Default: `charge`.
+    /// How the limits that apply are counted: `charge` counts one request and the estimate at once, `check` counts
+    /// nothing. Default: `charge`.
     limits: Option<RawLimits>,
 }
 
-/// What becomes of limits.
+/// How limits are counted.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 enum RawLimits {
     /// One request and the estimate are counted at once.
     Charge,
-    /// Nothing is counted.
+    /// Limits are checked but not charged.
     Check,
 }
 
@@ -96,7 +96,7 @@ impl Raw {
         Ok(Mapped { path: self.path.into(), method, action: self.action.into(), resource, account, limits })
     }
 
-    /// Where the name of the resource stands; of what goes together, `in_path` is whether the path names a model.
+    /// Where the name of the resource comes from. `in_path` is whether the path names a model.
     fn named(&self, in_path: bool, about: impl Fn(&str) -> String) -> Result<Named, String> {
         let uid = |text: &Option<String>, name: &str| {
             let uid = text.as_deref().map(str::parse::<EntityUid>).transpose();

@@ -56,7 +56,7 @@ pub(super) enum Field {
     Word(fn(&mut Settings) -> &mut String),
     /// A name.
     Name(fn(&mut Settings) -> &mut String),
-    /// One of several words; without a default, what is left out depends on where the server runs.
+    /// One of several words. Without a default, the effective value depends on the environment of the server.
     OneOf {
         words: &'static [&'static str],
         default: Option<&'static str>,
@@ -365,7 +365,7 @@ impl Field {
         Ok(())
     }
 
-    /// Makes a path that was taken from a file in `base` one that is relative to that directory.
+    /// Makes a path that was read from a file in `base` relative to that directory.
     pub(super) fn resolve(&self, settings: &mut Settings, base: &Path) {
         match self {
             Self::Path(at) => *at(settings) = base.join(&*at(settings)),

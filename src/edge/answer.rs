@@ -92,7 +92,7 @@ pub(crate) fn status_of(code: DecisionCode, budgets: StatusCode) -> StatusCode {
     }
 }
 
-/// What `Retry-After` says beside a status: what the answer says, else something for those that promise one.
+/// The value of `Retry-After` for a status: that of the answer, or a default for a status that always carries one.
 pub(crate) fn retry_after_of(status: StatusCode, said: Option<u64>) -> Option<u64> {
     let promises = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     said.or_else(|| promises.then_some(UNAVAILABLE_RETRY_SECONDS))

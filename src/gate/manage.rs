@@ -76,7 +76,7 @@ impl Manager<'_> {
         let decision = decide(self.snapshot, self.facts, &request).ok()?;
         match decision.code {
             DecisionCode::Permitted if is_administrator => Some(Right::Administrator),
-            // Of those that permit, the one that says most.
+            // If several policies permit, the strongest right counts.
             DecisionCode::Permitted if decision.rules.iter().all(is_shipped) => {
                 decision.rules.iter().filter_map(|rule| right_of(&rule.id)).max()
             }
@@ -89,7 +89,7 @@ impl Manager<'_> {
         has_role(self.snapshot, self.identity, &[role], self.peer, self.facts.now)
     }
 
-    /// What the policies that ship say by themselves: of those that permit, the one that says most.
+    /// The right that the built-in policies give: the strongest one if several permit.
     fn by_default(&self, action: &str, owner: &EntityUid) -> Option<Right> {
         let who = Who::find(self.snapshot, None, &self.identity.principal, Some(self.identity)).ok()?;
         let resource = self.snapshot.subject(owner)?;
@@ -118,7 +118,7 @@ impl Manager<'_> {
     /// narrowed. Of a person's token it takes more, see [`Manager::needs_current_password`].
     ///
     /// # Errors
-    /// With what is more than the caller may give.
+    /// Returns an error that names the right that the caller lacks.
     pub fn may_set_password(&self, right: Right, user: &EntityUid) -> Result<(), TooWide> {
         if let Some(end) = self.identity.key_ends_at {
             let message = format!("the key that asks ends at {end}, and a password does not");
@@ -136,12 +136,12 @@ impl Manager<'_> {
 
     /// Whether a caller with this `right` may make `key` of `before`, whose secret stays as it is.
     ///
-    /// Narrowing a key is open to whoever manages it. What widens it must be no more than the caller may give, and a key
-    /// that only an administrator can make (see [`Manager::is_privileged`]) is widened by administrators alone. A caller
-    /// that ends itself widens nothing that lasts longer.
+    /// Every caller that manages a key may narrow it. A change that widens it must stay within the rights of the
+    /// caller, and a key that only an administrator can make (see [`Manager::is_privileged`]) can be widened only by
+    /// administrators. A caller whose own credential ends may not widen a key that lasts longer.
     ///
     /// # Errors
-    /// With what is more than the caller may give.
+    /// Returns an error that names the right that the caller lacks.
     pub fn may_change(&self, right: Right, key: &KeyRecord, before: &KeyRecord) -> Result<(), TooWide> {
         let is_administrator = right == Right::Administrator;
         if before.details().disabled.is_none() && key.details().disabled.is_some() {
@@ -226,8 +226,8 @@ impl Manager<'_> {
         Err(TooWide { param: "expires_at", message })
     }
 
-    /// Whether the caller is a person who shows a token: one of another issuer, or one of Tollgate's own, as a session of
-    /// `tollgate login` has. A key, a password and a certificate are none.
+    /// Whether the caller is a person who shows a token: one of another issuer, or one of Tollgate's own, such as a
+    /// session of `tollgate login`. Keys, passwords and certificates are not tokens in this sense.
     #[must_use]
     pub fn is_session(&self) -> bool {
         let method = self.identity.method;
@@ -266,7 +266,8 @@ impl Manager<'_> {
     /// Whether the owner of a key is no more than the caller.
     fn check_owner(&self, right: Right, owner: &EntityUid) -> Result<(), TooWide> {
         let too_wide = |message: String| Err(TooWide { param: "owner", message });
-        // Whom somebody else's endpoint names has none of these roles, and gets none by a key of the one who has them.
+        // A principal that a delegated endpoint names has none of these roles, and must not get them through a key of
+        // its owner.
         if (right != Right::Own || !self.identity.method.gives_reserved_roles())
             && let Some(role) = self.roles_of(owner).iter().find(|role| !self.has_role(role))
         {
@@ -328,7 +329,7 @@ impl Manager<'_> {
     }
 }
 
-/// What a policy that ships gives.
+/// The right that a built-in policy gives.
 pub(super) fn right_of(id: &str) -> Option<Right> {
     match id {
         "tollgate:administrators" => Some(Right::Administrator),

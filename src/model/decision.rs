@@ -55,7 +55,7 @@ pub enum DecisionCode {
     Permitted,
     /// The credential proves nobody.
     Unauthenticated,
-    /// The identity provider or the store that knows such credentials is unavailable, so nobody can say whether it is good.
+    /// The identity provider or store for the credential is unavailable, so the credential cannot be verified.
     ProviderUnavailable,
     /// The credential was revoked.
     CredentialRevoked,
@@ -167,7 +167,7 @@ pub struct Decision {
     pub not_held: Vec<SmolStr>,
     /// What is held.
     pub reservation: Option<Reserved>,
-    /// How many reservations the principal may have open, where that is why nothing is held.
+    /// The maximum number of open reservations of the principal, if that is why nothing is held.
     pub most_open: Option<usize>,
     /// In how many seconds there is room again, where waiting helps.
     pub retry_after_seconds: Option<u64>,

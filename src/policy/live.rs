@@ -87,8 +87,8 @@ impl Live {
     }
 }
 
-/// What would be lost by `after` taking the place of `before`, where that is more than a slip should be able to do:
-/// every forbid, every limit, more than half of the rules, or a restriction of everybody.
+/// A description of the loss when `after` replaces `before`, if it is larger than a slip should cause: every forbid,
+/// every limit, more than half of the rules, or a restriction of all principals.
 #[must_use]
 pub fn loses_much(before: &Snapshot, after: &Snapshot) -> Option<Problem> {
     let (old, new) = (before.counts(), after.counts());

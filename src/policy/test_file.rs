@@ -11,7 +11,7 @@ use super::yaml::{self, Kind};
 /// The key of tests.
 const TESTS: &str = "tests";
 
-/// What is wrong with a file of tests. The tests themselves are not looked at.
+/// The problems of a file of tests. The tests themselves are not checked.
 pub(super) fn problems(file: &SourceFile) -> Vec<Problem> {
     let text = match text(file) {
         Ok(text) => text,
@@ -40,7 +40,7 @@ pub(super) fn problems(file: &SourceFile) -> Vec<Problem> {
     wrong.chain(reading.problems.into_iter().map(warned)).collect()
 }
 
-/// What is wrong with a key of a file of tests. Keys that are like nothing that Tollgate reads may hold anchors.
+/// The problem with a key of a file of tests. Keys that resemble no key of Tollgate may hold YAML anchors.
 fn wrong(file: &SourceFile, name: &str, place: Place) -> Option<Problem> {
     if SECTIONS.contains(&name) {
         return Some(misplaced(file, name, place));

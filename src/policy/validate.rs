@@ -233,7 +233,7 @@ pub(super) fn one_line(clause: &Clause) -> String {
     if plain { text.to_owned() } else { clause.expression.to_string() }
 }
 
-/// The same, where another condition may stand beside it with `&&` between them.
+/// The clause, in parentheses if needed, so that another one can follow it with `&&`.
 pub(super) fn grouped(clause: &Clause) -> String {
     in_group(&clause.expression, one_line(clause))
 }
@@ -262,7 +262,7 @@ fn ask_first(guard: &str, clause: Option<&Clause>, effect: Effect) -> String {
     format!("ask first: `{guard} && {}`", grouped(clause))
 }
 
-/// A validation error in our words. `snippet` is what it points at, `clause` the condition that holds it.
+/// Converts a validation error. `snippet` is the text that it points at, `clause` the condition that contains it.
 #[must_use]
 pub fn of_error(
     error: &ValidationError,
@@ -394,7 +394,7 @@ fn guarded(clauses: &[Clause]) -> Vec<ShapeProblem> {
     found
 }
 
-/// How a forbid refuses what its guard, the conjunct in that position, lets pass.
+/// How to write a forbid so that it also refuses requests that the guard at `position` excludes.
 fn refused_too(parts: &[&Expr], position: usize) -> String {
     let joined =
         |parts: &[&Expr]| parts.iter().map(|part| in_group(part, part.to_string())).collect::<Vec<_>>().join(" && ");

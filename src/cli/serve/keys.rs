@@ -124,7 +124,7 @@ fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn
     Ok(())
 }
 
-/// Whether the first key is put in a file: what is written to stderr is kept by somebody where that is no terminal.
+/// Whether the first key is put in a file: if stderr is not a terminal, its output is probably stored somewhere.
 fn is_put_in_a_file(wish: FirstKey, is_terminal: bool) -> bool {
     match wish {
         FirstKey::File => true,

@@ -1,5 +1,5 @@
-//! What is said at the start of how tokens are linked to the people of the bundle: somebody whom the bundle declares and a
-//! token does not name comes as a second, undeclared one, and the bundle says nothing of that one.
+//! Warnings at the start about how tokens are linked to the declared users of the bundle. If a token is not linked to
+//! the declared user, its owner signs in as a second, undeclared user that the rules of the bundle do not cover.
 
 use std::collections::BTreeSet;
 
@@ -76,7 +76,7 @@ fn of_issuer(name: &str, mapping: &Mapping, people: &[Person]) -> Option<String>
     }
 }
 
-/// Whether an `external_id` links somebody to the issuer.
+/// Whether the person's `external_id` links them to the issuer.
 fn is_of(issuer: &str, mapping: &Mapping, person: &Person) -> bool {
     let Some(id) = &person.external_id else { return false };
     let is_scoped = id.strip_prefix(issuer).is_some_and(|rest| rest.starts_with('|'));

@@ -78,7 +78,7 @@ pub(super) enum RawPrincipal {
     Service,
 }
 
-/// By what a token is linked to a user or service of the bundle.
+/// How a token is linked to a user or service of the bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(inline)]
 #[serde(rename_all = "snake_case")]
@@ -87,7 +87,7 @@ pub(super) enum RawLink {
     Email,
 }
 
-/// Whose word shows that an address is its owner's.
+/// The evidence that an email address belongs to the subject of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(inline)]
 #[serde(rename_all = "snake_case")]
@@ -282,7 +282,7 @@ impl RawMapping {
     }
 }
 
-/// By what tokens are linked. An email address is its owner's only where the token says so, or the operator.
+/// Reads how tokens are linked. An email address counts only if the token, or the operator, vouches for its owner.
 fn link(said: Option<OneOrMany<RawLink>>, verified: Option<RawEmailVerified>) -> Result<Link, String> {
     let proof = match verified {
         Some(RawEmailVerified::Assumed) => EmailProof::Assumed,

@@ -2,11 +2,11 @@
 
 use std::fmt::{self, Write as _};
 
-/// A buffer that JSON is written to. What is written as [`fmt::Write`] stands within a text.
+/// A buffer that JSON is written to. Text that is written through [`fmt::Write`] goes into a JSON string.
 pub(super) struct Json<'o>(pub(super) &'o mut Vec<u8>);
 
 impl Json<'_> {
-    /// Writes what is JSON as it stands.
+    /// Writes text that is already JSON.
     pub(super) fn raw(&mut self, text: &str) -> &mut Self {
         self.0.extend_from_slice(text.as_bytes());
         self
@@ -57,7 +57,7 @@ impl Json<'_> {
     }
 
     fn escaped(&mut self, text: &str) {
-        // It does not stop at the first, so that many are looked at at once.
+        // It does not stop at the first match, so that the compiler can vectorize the loop.
         let special = |byte: u8| matches!(byte, 0..0x20 | b'"' | b'\\');
         if !text.bytes().fold(false, |any, byte| any | special(byte)) {
             return self.0.extend_from_slice(text.as_bytes());

@@ -1,4 +1,4 @@
-//! Reading a decision log back: whether it is whole, where it is not, and what it says of one decision.
+//! Reads a decision log: verifies that it is complete, locates damage, and finds the record of a decision.
 
 use std::fmt;
 use std::fs::File;
@@ -24,7 +24,7 @@ pub enum ReadError {
         /// Why.
         error: io::Error,
     },
-    /// There is no log.
+    /// The directory holds no log.
     #[error("there is no decision log in {}", .0.display())]
     Nothing(PathBuf),
     /// A file that should hold checkpoints holds something else.
@@ -46,7 +46,7 @@ pub struct Damage {
     pub line: u64,
     /// The number that the record there has, or should have.
     pub seq: u64,
-    /// What is wrong with it.
+    /// A description of the damage.
     pub what: String,
 }
 
@@ -56,20 +56,20 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What a log was found to be.
+/// The result of verifying a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// The first and the last number; none of an empty log.
+    /// The first and the last number; `None` for an empty log.
     pub lines: Option<(u64, u64)>,
     /// How many decisions are recorded.
     pub decisions: u64,
-    /// How many records the log says are missing.
+    /// The number of records that the log itself counts as missing.
     pub missing: u64,
     /// How many checkpoints fit.
     pub checkpoints: u64,
     /// Lines behind the last checkpoint: only the line after each vouches for it.
     pub unchecked: u64,
-    /// The first thing that is wrong; what stands before it is whole.
+    /// The first damage; all lines before it are intact.
     pub damage: Option<Damage>,
 }
 
@@ -96,7 +96,7 @@ impl Kept {
     }
 }
 
-/// What is read of every line.
+/// The members that are read from every line.
 struct Head {
     seq: u64,
     prev: String,
@@ -162,7 +162,7 @@ struct Walk<'k> {
 /// Verifies the log in a folder, or in one file.
 ///
 /// # Errors
-/// Where it cannot be read. That it is damaged is no error: [`Verified::damage`] says where.
+/// Returns an error if the log cannot be read. Damage is not an error; it is in [`Verified::damage`].
 pub fn verify(path: &Path, kept: &Kept) -> Result<Verified, ReadError> {
     let walk = Walk {
         kept,
@@ -186,7 +186,7 @@ pub fn verify(path: &Path, kept: &Kept) -> Result<Verified, ReadError> {
     Ok(walk.found)
 }
 
-/// The files of a log with the number that each name says, the oldest first.
+/// The files of a log with the number in each name, the oldest first.
 fn files(path: &Path) -> Result<Vec<(PathBuf, Option<u64>)>, ReadError> {
     let unreadable = |error| ReadError::Io { path: path.to_owned(), error };
     if std::fs::metadata(path).map_err(unreadable)?.is_file() {
@@ -254,8 +254,8 @@ impl Walk<'_> {
         if let Some(before) = self.before.or((head.seq == 1).then_some(NOTHING))
             && head.prev != chain::hex(&before)
         {
-            // This line was changed or the one before it. The next line vouches for this one; where there is none, nothing
-            // from the line before on is known to be as it was written.
+            // Either this line was changed or the one before it. The next line confirms this one. Without a next line,
+            // every line from the one before on is unconfirmed.
             let vouched =
                 ahead.is_none_or(|ahead| Head::of(&ahead.bytes).is_some_and(|next| next.prev == chain::hex(&digest)));
             if vouched && head.seq > 1 {
@@ -307,7 +307,7 @@ impl Walk<'_> {
         self.next = Some(head.seq + 1);
     }
 
-    /// That the log ends before a checkpoint that was kept elsewhere.
+    /// Reports that the log ends before a checkpoint that was kept elsewhere.
     fn cut(&mut self) {
         if self.found.damage.is_some() {
             return;
@@ -325,7 +325,7 @@ impl Walk<'_> {
     }
 }
 
-/// The record of a decision, as it stands in the log; the newest files are looked through first.
+/// The record of a decision as it is written in the log. The newest files are searched first.
 ///
 /// # Errors
 /// Where the log cannot be read.
@@ -349,7 +349,7 @@ fn record_of(line: &Line, id: &str) -> Option<Value> {
     has.then(|| serde_json::from_slice(&line.bytes).ok()).flatten().filter(|record: &Value| record["id"] == id)
 }
 
-/// That a line stands in a log: without the other lines, by the root that a checkpoint states.
+/// A proof that a line is part of a log: it needs only the root from a checkpoint, and no other lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inclusion {
     /// The line, as written.

@@ -199,7 +199,7 @@ impl<'de, 't> Members<'de, 't> for UsageMembers<'t> {
     }
 }
 
-/// `usage` of a reservation: what was used, or null where nobody knows.
+/// `usage` of a reservation: the used amounts, or null if they are unknown.
 pub(super) struct StatedUsage<'t> {
     pub(super) trail: &'t Trail,
 }

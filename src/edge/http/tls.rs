@@ -150,7 +150,7 @@ impl Tls {
         }
     }
 
-    /// Takes what is new. What is broken is logged once.
+    /// Loads changed files. Broken files are logged once.
     fn look(&self) {
         let stays = |error: &TlsError| tracing::warn!(target: "tollgate::tls", "TLS stays as it is: {error}");
         let files = match Files::read(&self.options) {

@@ -73,8 +73,8 @@ impl Linker<'_> {
         children
     }
 
-    /// A limit for each team has a meter for each of those that people are in, and so for each child of a team that it
-    /// names. Whoever names the children too means that.
+    /// A limit for each team has a meter for each team that people are in, and so for each child of a team that it
+    /// names. A limit that also names the children states this intent explicitly.
     fn warn_of_child_teams(
         &mut self,
         limit: &LimitDeclaration,

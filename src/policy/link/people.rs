@@ -22,13 +22,13 @@ pub(super) const OWNERS: [&str; 4] = ["User", "Service", "Team", "Org"];
 /// How a reference is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// As an id in one of YAML's lists, which says the kind.
+    /// An id in a YAML list, where the list determines the kind.
     List,
-    /// As an entity in Cedar, `Team::"research"`.
+    /// An entity in Cedar, such as `Team::"research"`.
     Literal,
 }
 
-/// A name that refers to an entity, with all that a message about it tells.
+/// A name that refers to an entity, with everything that a message about it needs.
 #[derive(Clone, Copy)]
 pub(super) struct Reference<'a> {
     pub(super) kind: Kind,
@@ -198,7 +198,7 @@ impl Linker<'_> {
         self.store.intern(kind, &name.value)
     }
 
-    /// The declared entity that is referred to; a problem where there is none.
+    /// The declared entity of a reference; a problem if it does not exist.
     pub(super) fn declared_by(&mut self, reference: &Reference<'_>) -> Option<EntityIndex> {
         let Reference { kind, name, file, form } = *reference;
         let found = self.store.find(kind, &name.value).filter(|index| self.store.record(*index).declared);
@@ -216,8 +216,8 @@ impl Linker<'_> {
         found
     }
 
-    /// A name that nobody declares is allowed; one that is a slip away from a declared one, of this kind or another, is
-    /// worth a warning.
+    /// An undeclared name is allowed. One that is nearly equal to a declared name, of this kind or another, is reported
+    /// as a warning.
     fn warn_of_near_miss(&mut self, reference: &Reference<'_>) {
         let Reference { kind, name, file, form } = *reference;
         let problem = Problem::warning(ProblemCode::NearMiss, file, name.place, "");
@@ -226,7 +226,7 @@ impl Linker<'_> {
             self.put(Problem { message, ..problem.with_help(in_place_of_a_uid(reference, of, id)) });
             return;
         }
-        // What a look-up alone finds needs no search, of which there are only so many.
+        // A direct look-up does not count against the maximum number of searches.
         let declared = |other: &&Kind| {
             self.store.find(**other, &name.value).is_some_and(|index| self.store.record(index).declared)
         };

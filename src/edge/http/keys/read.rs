@@ -50,7 +50,7 @@ const NAMES: &[&str] = &[
     "reason",
     "grace_seconds",
 ];
-/// What may be said of a new key: that it is paused is said of one that is there.
+/// The members that are allowed for a new key. `disabled` applies only to existing keys.
 pub(super) const MAKE: &[&str] = NAMES.split_at(14).0.split_at(1).1;
 /// What may be said otherwise of a key: its owner stays.
 pub(super) const CHANGE: &[&str] = &[
@@ -175,8 +175,8 @@ pub(super) struct Unknown {
     pub(super) message: String,
 }
 
-/// What is wrong with the name of a model, as a list of a key has it. Names in an account that nobody declares are taken
-/// where no account is declared at all: such a bundle says nothing of models.
+/// The error for a model name in a key's list, if there is one. In a bundle that declares no account, names in
+/// undeclared accounts are accepted.
 fn unknown_model(name: &SmolStr, snapshot: &Snapshot) -> Option<&'static str> {
     if name == "*" {
         return None;

@@ -111,7 +111,7 @@ impl Checks {
     }
 }
 
-/// Which way an instant between two milliseconds goes: so that no token is taken for longer than it says.
+/// The rounding of an instant between two milliseconds. A token must never be valid for longer than its claims allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rounding {
     /// To the one before: when a token ends.
@@ -147,7 +147,7 @@ fn whole_millis(seconds: f64, rounding: Rounding) -> Option<i64> {
     Some(millis as i64)
 }
 
-/// Whether the token says what is required of it.
+/// Checks that the token has the required claim values.
 ///
 /// # Errors
 /// With the first claim that does not.
@@ -180,7 +180,7 @@ pub(in crate::edge::identity) fn wrong_audience(said: Option<&Value>, known: &[S
     format!("the token's audience (`aud`) is {told}, and this server is {}", known.join(" or "))
 }
 
-/// What a token says, as far as it may be shown to whoever sent it.
+/// A value from a token, in the form in which it may be shown to its sender.
 pub(crate) fn shown(text: impl AsRef<str>) -> String {
     const MOST: usize = 200;
     let text = text.as_ref();

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 use super::algorithm::Algorithm;
 use crate::model::{Refusal, RefusalReason, strict_json};
 
-/// Longest token that is looked at at all, as it is the longest credential.
+/// The longest token that is parsed, which is also the longest credential.
 pub const MOST_TOKEN_BYTES: usize = 16 * 1024;
 /// Longest `kid`.
 const MAX_KID: usize = 128;

@@ -134,7 +134,7 @@ pub struct Issuer {
     away: AtomicBool,
     /// When it looked last, in milliseconds.
     looked_at: AtomicI64,
-    /// That one of its users is not linked to the bundle's.
+    /// Warns once that one of its users is not linked to a declared one.
     pub(super) unlinked: UnlinkedWarning,
 }
 
