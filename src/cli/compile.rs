@@ -27,7 +27,7 @@ makes before it asks a rule (disabled, expired, switched off), the schema and th
 forbid that raises an error forbids in Tollgate, and is skipped by Cedar.";
 
 /// The heading that is printed above the built-in policies.
-const SHIPPED: &str = "// The policies that ship with Tollgate (tollgate schema --admin).";
+const SHIPPED: &str = "// The built-in policies of Tollgate (tollgate schema --admin).";
 /// Above this many rules the output is printed as it is: formatting takes some twenty times as long as loading.
 const FORMATTED: usize = 20_000;
 /// A longer policy is left as it is: the formatter's time grows with the square of a policy's length.

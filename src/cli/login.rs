@@ -155,7 +155,7 @@ fn check_taken(server: &Address, session: &Session) -> Result<(), SessionError> 
         Probed::Taken => Ok(()),
         Probed::NotTaken(message) => Err(SessionError::NotTaken { server: server.to_string(), message }),
         Probed::Unknown(why) => {
-            output::note(format_args!("warning: nobody has checked that {server} takes this sign-in: {why}"));
+            output::note(format_args!("warning: cannot verify that {server} accepts this sign-in: {why}"));
             Ok(())
         }
     }
@@ -172,7 +172,7 @@ enum Probed {
 /// requires authentication, the first one counts; if it is open, the second one does.
 async fn probe(server: &Address, token: &SecretText) -> Probed {
     let Ok(mut bearer) = HeaderValue::from_str(&format!("Bearer {}", token.expose())) else {
-        return Probed::Unknown("the token is none that a header can hold".to_owned());
+        return Probed::Unknown("the token contains characters that a header cannot hold".to_owned());
     };
     bearer.set_sensitive(true);
     let headers = vec![(AUTHORIZATION, bearer), (CONTENT_TYPE, HeaderValue::from_static("application/json"))];

@@ -89,7 +89,7 @@ impl DecisionLogSettings {
         let mask = match raw.mask {
             None => usual.mask,
             Some(paths) if paths.len() > MOST_MASKS => {
-                return Err(wrong("mask", format!("there are {MOST_MASKS} paths at most")));
+                return Err(wrong("mask", format!("at most {MOST_MASKS} paths are allowed")));
             }
             Some(paths) => {
                 let mut mask = Mask::default();

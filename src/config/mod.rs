@@ -349,8 +349,8 @@ impl Settings {
         }
         if let Some(health) = self.listen_health.filter(|health| !is_loopback(*health)) {
             return Err(ConfigError::Refused(format!(
-                "listen_health is {health}, and what answers there takes no credential and speaks no TLS: it is an address \
-                 of the loopback such as 127.0.0.1:8182"
+                "listen_health is {health}, and health is served there without credentials and TLS: set an address of \
+                 the loopback such as 127.0.0.1:8182"
             )));
         }
         let listen = self.http.listen;

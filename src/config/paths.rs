@@ -73,8 +73,8 @@ pub(super) fn check_data(data: &Path, written: &Path) -> Result<(), ConfigError>
     let shown = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let (new, old) = (shown(data), shown(written));
     Err(ConfigError::Refused(format!(
-        "`data` in the config file is relative to that file, so that it names `{}`, which holds nothing; what was kept so far \
-         (meters, keys) is in `{}`. Move it there, or name it with an absolute path: `data: {}`",
+        "`data` in the config file is relative to that file, so that it names `{}`, which is empty; the existing \
+         meters or keys are in `{}`. Move it there, or name it with an absolute path: `data: {}`",
         new.display(),
         old.display(),
         old.display()

@@ -61,7 +61,8 @@ pub(super) fn read(node: &Node) -> Result<RouteMap, NodeError> {
     let wrong = |message: String| NodeError { place: Some(node.place), message };
     if raw.is_empty() || raw.len() > MAX_ROUTES {
         return Err(wrong(format!(
-            "there are 1 to {MAX_ROUTES} routes; left out, there are those of OpenAI, Anthropic, Azure, Gemini and Bedrock"
+            "`routes` has 1 to {MAX_ROUTES} entries; without it, the routes of OpenAI, Anthropic, Azure, Gemini and \
+             Bedrock apply"
         )));
     }
     raw.into_iter().map(Raw::checked).collect::<Result<_, _>>().map(RouteMap::new).map_err(wrong)
@@ -105,8 +106,8 @@ impl Raw {
         let param = self.model_param.as_deref().unwrap_or(USUAL_PARAM).into();
         match (uid(&self.resource, "resource")?, uid(&self.without_model, "without_model")?) {
             (Some(_), _) if self.model_param.is_some() => Err(about(
-                "`resource` and `model_param` do not go together; `without_model` says what is asked for where the \
-                           parameters name no model",
+                "`resource` and `model_param` do not go together; use `without_model` for requests whose parameters \
+                 name no model",
             )),
             (Some(_), _) if in_path || self.account.is_some() => {
                 Err(about("`resource` does not go together with `account` or with `{model}` in the path"))

@@ -45,17 +45,17 @@ impl WatchedFile {
         let (mode, path, setting) = (metadata.permissions().mode(), self.path.display(), &self.setting);
         if mode & OTHERS_WRITE != 0 {
             return Err(format!(
-                "{setting}: everybody on this machine can write {path} (mode {:04o}), and so decide what it says; \
-                 `chmod o-w {path}`, and change what may have been changed",
+                "{setting}: all users of this machine can write {path} (mode {:04o}); run `chmod o-w {path}`, and \
+                 check its content",
                 mode & 0o7777
             ));
         }
         if !self.is_secret || mode & (OTHERS_READ | GROUP_WRITES) == 0 {
             return Ok(None);
         }
-        let who = if mode & OTHERS_READ != 0 { "everybody on this machine can read" } else { "its group can write" };
+        let who = if mode & OTHERS_READ != 0 { "all users of this machine can read" } else { "its group can write" };
         Ok(Some(format!(
-            "{setting}: {who} {path} (mode {:04o}), which holds a secret; `chmod 600 {path}`",
+            "{setting}: {who} {path} (mode {:04o}), which holds a secret; run `chmod 600 {path}`",
             mode & 0o7777
         )))
     }

@@ -48,7 +48,7 @@ fn told(name: &str) -> String {
         Some(near) => format!("did you mean `{PREFIX}{near}`?"),
         None => format!("the variables are {}", known().collect::<Vec<_>>().join(", ")),
     };
-    format!("the environment has `{}`, which is not read; {way_out}", name.escape_debug())
+    format!("the environment variable `{}` is unknown and is not read; {way_out}", name.escape_debug())
 }
 
 /// Whether Kubernetes puts such a variable in every container beside a service whose name begins with `tollgate`:

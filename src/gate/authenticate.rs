@@ -229,7 +229,7 @@ pub async fn authenticate(
     }
     Err(unavailable.unwrap_or_else(|| {
         let why = providers.iter().find_map(|provider| provider.why_not(presented));
-        let message = why.unwrap_or_else(|| "no provider of this server knows such a credential".to_owned());
+        let message = why.unwrap_or_else(|| "no identity provider of this server recognizes the credential".to_owned());
         Refusal::new(RefusalReason::NotRecognized, message)
     }))
 }

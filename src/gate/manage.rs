@@ -121,7 +121,7 @@ impl Manager<'_> {
     /// Returns an error that names the right that the caller lacks.
     pub fn may_set_password(&self, right: Right, user: &EntityUid) -> Result<(), TooWide> {
         if let Some(end) = self.identity.key_ends_at {
-            let message = format!("the key that asks ends at {end}, and a password does not");
+            let message = format!("your key ends at {end}, and a password does not");
             return Err(TooWide { param: "", message });
         }
         if right == Right::Administrator { Ok(()) } else { self.check_owner(right, user) }
@@ -151,8 +151,8 @@ impl Manager<'_> {
         let too_wide = |param, message: String| Err(TooWide { param, message });
         if let Some(end) = self.identity.key_ends_at.filter(|end| key.lasts_beyond(*end)) {
             let message = match wider {
-                "expires_at" => format!("the key that asks ends before that, at {end}"),
-                _ => format!("the key that asks ends at {end}, and widens no key that lasts longer"),
+                "expires_at" => format!("your key ends before that, at {end}"),
+                _ => format!("your key ends at {end}, and cannot widen a key that lasts longer"),
             };
             return too_wide(wider, message);
         }
@@ -174,7 +174,7 @@ impl Manager<'_> {
         {
             return too_wide(
                 "disabled",
-                format!("the key was paused by {}; they or an administrator lift that", pause.by),
+                format!("the key was paused by {}; only they or an administrator may lift the pause", pause.by),
             );
         }
         self.check_given(key, Some(before))?;
@@ -187,7 +187,7 @@ impl Manager<'_> {
         if !ends_first && (is_administrator || !self.is_privileged(before)) {
             return Ok(());
         }
-        let message = "you could not lift the pause of this key; an administrator pauses it, and you may revoke it";
+        let message = "you could not lift the pause of this key; let an administrator pause it, or revoke it";
         Err(TooWide { param: "disabled", message: message.to_owned() })
     }
 
@@ -206,7 +206,7 @@ impl Manager<'_> {
     fn check_end(&self, key: &KeyRecord) -> Result<(), TooWide> {
         match self.identity.key_ends_at.filter(|end| key.lasts_beyond(*end)) {
             Some(end) => {
-                let message = format!("the key that asks ends before that, at {end}");
+                let message = format!("your key ends before that, at {end}");
                 Err(TooWide { param: "expires_at", message })
             }
             None => self.check_session(key),
@@ -271,7 +271,7 @@ impl Manager<'_> {
         if (right != Right::Own || !self.identity.method.gives_reserved_roles())
             && let Some(role) = self.roles_of(owner).iter().find(|role| !self.has_role(role))
         {
-            return too_wide(format!("{owner} has the role `{role}`, which you have not"));
+            return too_wide(format!("{owner} has the role `{role}`, which you do not have"));
         }
         if self.is_for_a_team(right, owner) && !self.is_all_within(owner) {
             return too_wide(format!("{owner} is in more than the teams that you administer, and so would the key be"));

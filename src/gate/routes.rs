@@ -84,16 +84,16 @@ enum Segment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// No request has such a path.
-    #[error("no request has such a path: {0}")]
+    #[error("no request can have this path: {0}")]
     Path(#[from] PathError),
     /// A `*` elsewhere than in a `/*` at the end.
-    #[error("a `*` stands in a `/*` at the end of a path and nowhere else")]
+    #[error("a `*` is allowed only in a `/*` at the end of a path")]
     Wildcard,
     /// A `/` at the end.
-    #[error("a path does not end with `/`; `/*` at its end takes every rest")]
+    #[error("a path must not end with `/`; `/*` at its end matches every rest")]
     Slash,
     /// Something else in braces than one `{model}`.
-    #[error("`{{model}}` stands in a path once at most, and nothing else in braces")]
+    #[error("a path has at most one `{{model}}`, and nothing else in braces")]
     Template,
 }
 
@@ -110,7 +110,7 @@ pub enum RouteError {
     #[error("the parameters name no model")]
     NoModel,
     /// The text is not a valid model name.
-    #[error("what names the model is no name of one")]
+    #[error("the name of the model is not valid")]
     InvalidModel,
     /// The path names one model and the parameters another.
     #[error("the path names one model and the parameters name another")]

@@ -256,9 +256,7 @@ fn closing(error: CloseError) -> SettleError {
         CloseError::Ledger(LedgerError::Unknown) => SettleError::Unknown,
         CloseError::Ledger(LedgerError::Closed(state)) => SettleError::Conflict(match state {
             State::Settled(_) => "the reservation was settled otherwise before; what it was charged stays",
-            State::UsageUnknown => {
-                "the reservation was settled before, with its usage stated to be unknown; what it was charged stays"
-            }
+            State::UsageUnknown => "the reservation was settled before with unknown usage, and its charge stays",
             State::Released => "the reservation was released before; tell what was spent all the same with POST /usage",
             State::Expired => "the reservation has expired; it can still be settled or released for a day",
             State::Open => "the reservation is open",

@@ -76,8 +76,8 @@ impl ReportedUsage {
         ];
         let Some((_, member)) = missing.into_iter().find(|(is_missing, _)| *is_missing) else { return Ok(()) };
         let message = format!(
-            "`usage.{member}` is missing, and a limit or the model's price counts it; a 0 says that there were none, and \
-             POST /settle takes `\"usage\": null` where nobody knows"
+            "`usage.{member}` is missing, and a limit or the model's price counts it; send 0 if there were none; POST \
+             /settle takes `\"usage\": null` if the usage is unknown"
         );
         Err(RequestError::new(RequestErrorCode::AmountNeeded, format!("usage.{member}"), message))
     }

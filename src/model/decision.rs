@@ -205,7 +205,7 @@ impl Decision {
             (DecisionCode::ForbiddenByRule, None) => out.write_str("forbidden by a rule"),
             (DecisionCode::Unauthenticated, _) => out.write_str("the credential proves nobody"),
             (DecisionCode::ProviderUnavailable, _) => {
-                out.write_str("the provider that knows such credentials is unavailable; try again later")
+                out.write_str("the identity provider for this credential is unavailable; try again later")
             }
             (DecisionCode::CredentialRevoked, _) => out.write_str("the credential was revoked"),
             (DecisionCode::CredentialExpired, _) => out.write_str("the credential has expired"),
@@ -233,7 +233,7 @@ impl Decision {
                 let most = self.most_open.unwrap_or_default();
                 write!(
                     out,
-                    "{} has {most} open reservations, which is the most that a principal may have \
+                    "{} has {most} open reservations, the maximum for a principal \
                      (limits.open_reservations_per_principal); settle or release those whose calls are over",
                     self.principal
                 )

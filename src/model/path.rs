@@ -24,28 +24,29 @@ pub struct RequestPath(SmolStr);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// It does not begin with `/`.
-    #[error("a path begins with `/`")]
+    #[error("a path must begin with `/`")]
     Relative,
     /// Longer than [`MAX_PATH_BYTES`].
-    #[error("a path with its query may be {MAX_PATH_BYTES} bytes long at most")]
+    #[error("a path with its query may have at most {MAX_PATH_BYTES} bytes")]
     TooLong,
     /// An escape that stays one: of a character that means something in a path, of no UTF-8, twice encoded, or broken.
     #[error(
-        "a path has no escape (`%`) of `/`, `\\`, `.`, `%`, `?`, `#`, `;` or a control character, and no broken one; \
+        "a path must not have an escape (`%`) of `/`, `\\`, `.`, `%`, `?`, `#`, `;` or a control character, or a \
+         broken one; \
          send the path as the client sent it"
     )]
     Escape,
     /// A control character, NUL too.
-    #[error("a path has no control characters")]
+    #[error("a path must not have control characters")]
     Control,
     /// A character that some readers take for the end of the path, of a segment, or for a `/`.
-    #[error("a path has no `\\`, no `#` and no `;`; a query may follow behind a `?`")]
+    #[error("a path must not have a `\\`, `#` or `;`; a query may follow a `?`")]
     Delimiter,
     /// `//`.
-    #[error("a path has no `//`")]
+    #[error("a path must not have a `//`")]
     EmptySegment,
     /// `.` or `..` as a segment.
-    #[error("a path has no `.` and no `..` as a segment")]
+    #[error("a path must not have a segment `.` or `..`")]
     DotSegment,
 }
 

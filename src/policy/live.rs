@@ -99,9 +99,9 @@ pub fn loses_much(before: &Snapshot, after: &Snapshot) -> Option<Problem> {
     } else if new.rules * 2 < old.rules {
         format!("this bundle drops most rules: of {} there are {} left", old.rules, new.rules)
     } else if let Some(rule) = opens::permits_everybody(before, after) {
-        format!("this bundle permits everybody what was not permitted to everybody before: {rule}")
+        format!("this bundle permits every principal an access that not every principal had before: {rule}")
     } else if let Some(rule) = opens::forbids_nobody(before, after) {
-        format!("this bundle has a forbid that applies to nobody any more: {rule}")
+        format!("this bundle has a forbid that no longer applies to any declared principal: {rule}")
     } else {
         return None;
     };

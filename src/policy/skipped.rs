@@ -212,7 +212,7 @@ impl SkippedFile {
         let aside = "or move it out of the bundle's directory";
         let (message, help) = match &self.reason {
             SkipReason::Spelling => (
-                "this file is not read: its ending is not spelt as those that are read".to_owned(),
+                "this file is not read: its ending differs in case or spaces from those that are read".to_owned(),
                 format!("write the ending in lower case, without spaces, {aside}"),
             ),
             SkipReason::LongerName => (

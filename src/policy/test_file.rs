@@ -48,11 +48,11 @@ fn wrong(file: &SourceFile, name: &str, place: Place) -> Option<Problem> {
     let near = nearest(name, SECTIONS.iter().copied().chain([TESTS])).filter(|_| name != TESTS)?;
     let message = format!("a file of tests has no `{}`", name.escape_debug());
     let problem = Problem::warning(ProblemCode::UnknownField, &file.path, place, message);
-    Some(problem.with_help(format!("did you mean `{near}`? tests stand under `{TESTS}`")))
+    Some(problem.with_help(format!("did you mean `{near}`? tests are listed under `{TESTS}`")))
 }
 
 fn misplaced(file: &SourceFile, name: &str, place: Place) -> Problem {
-    let message = format!("`{name}` stands in a file of tests, where it has no effect");
+    let message = format!("`{name}` has no effect in a file of tests");
     Problem::error(ProblemCode::PolicyInTest, &file.path, place, message)
         .with_help("move it to a file whose name does not end in `_test.yaml` or `_test.yml`, or rename this one")
 }

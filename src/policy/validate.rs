@@ -252,12 +252,15 @@ const MOST_SHOWN: usize = 500;
 /// the member is refused.
 fn ask_first(guard: &str, clause: Option<&Clause>, effect: Effect) -> String {
     let Some(clause) = clause.filter(|clause| clause.text.len() <= MOST_SHOWN) else {
-        return format!("ask first whether it is there (`{guard}`), and say what its absence means");
+        return format!("check first whether it is present (`{guard}`), and state the meaning of its absence");
     };
     let refused_where_it_holds = (effect == Effect::Forbid) != clause.unless;
     if refused_where_it_holds {
         let rest = one_line(clause);
-        return format!("say what an absent member means; to refuse it: `if {guard} then {rest} else true`");
+        return format!(
+            "state the meaning of an absent member; to refuse the request: `if {guard} then {rest} else \
+                        true`"
+        );
     }
     format!("ask first: `{guard} && {}`", grouped(clause))
 }
@@ -292,7 +295,7 @@ pub fn of_error(
         return whole(ProblemCode::UnguardedMember, format!("`{shown}` may be absent"), Some(fixed));
     }
     if matches!(error, ValidationError::UnsafeOptionalAttributeAccess(_)) {
-        let help = "ask with `has` whether it is there before it is read";
+        let help = "check with `has` whether it is present before it is read";
         return whole(ProblemCode::UnguardedMember, message, Some(help.to_owned()));
     }
     if matches!(error, ValidationError::UnsafeTagAccess(_)) {
@@ -407,7 +410,7 @@ fn refused_too(parts: &[&Expr], position: usize) -> String {
     let asked = format!("if {guard} then {after} else true");
     let fixed = if before.is_empty() { asked } else { format!("{before} && ({asked})") };
     if fixed.len() > MOST_SHOWN {
-        return "to refuse it too, say what an absent member means: with `if`, `then` and `else true`".to_owned();
+        return "to refuse it too, state the meaning of an absent member with `if`, `then` and `else true`".to_owned();
     }
     format!("to refuse it too, write `{fixed}`")
 }

@@ -310,7 +310,8 @@ pub(super) fn wanted(name: &str, raw: BTreeMap<String, OneOrMany<String>>) -> Re
         }
         if let Some(value) = values.iter().find(|value| value.trim_matches('*').contains('*') || stars(value) > 1) {
             return Err(format!(
-                "`{name}`: `{}` has a `*` where it means nothing: one may stand at the end or at the beginning of a value",
+                "`{name}`: `{}` has a `*` in the middle, where it is not a wildcard: write it at the beginning or at \
+                 the end of a value",
                 value.escape_debug()
             ));
         }
@@ -356,7 +357,7 @@ impl RawSource {
                 map: map.map(|map| map.into_iter().map(|(from, to)| (from.into(), to.into())).collect()),
             })),
             _ => Err(
-                "a source says `claim`, with `split`, `fold`, `only_prefix`, `strip_prefix` or `map`; or `value` alone"
+                "a source has `claim`, with `split`, `fold`, `only_prefix`, `strip_prefix` or `map`; or only `value`"
                     .to_owned(),
             ),
         }
@@ -381,7 +382,7 @@ fn unreserved(sources: Sources) -> Result<Sources, String> {
     };
     if sources.0.iter().any(gives) {
         return Err(format!(
-            "`roles`: those that begin with `{RESERVED_ROLE_PREFIX}` are given in the bundle, to users or services"
+            "`roles`: give roles that begin with `{RESERVED_ROLE_PREFIX}` to users or services in the bundle"
         ));
     }
     Ok(sources)

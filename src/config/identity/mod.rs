@@ -329,7 +329,8 @@ fn providers(raw: Vec<RawProvider>, node: &Node) -> Result<Vec<Provider>, NodeEr
         }
         let of_keys = |provider: &Provider| matches!(provider.kind, ProviderKind::Keys(_));
         if provider.directories() + known.iter().map(Provider::directories).sum::<usize>() > 1 {
-            let message = "one issuer at most is the `directory` that `external_id` without an issuer means";
+            let message = "only one issuer may have `directory: true`, since an `external_id` without an issuer \
+                           belongs to it";
             return Err(wrong(message.to_owned()));
         }
         if of_keys(&provider) && known.iter().any(of_keys) {

@@ -219,7 +219,7 @@ impl Walk<'_> {
                 return Ok(());
             }
             if !this.whole && !is_last {
-                let what = "the line has no end, and another file follows".to_owned();
+                let what = "the last line is incomplete, and another file follows".to_owned();
                 self.damaged((&name, this.number), self.next.unwrap_or(1).saturating_sub(1), what);
                 return Ok(());
             }
@@ -234,19 +234,20 @@ impl Walk<'_> {
         let number = expected.unwrap_or(1);
         if !line.whole {
             let what = format!(
-                "the line has no end: {} bytes behind the last whole record; the next start of a server removes them and says so",
+                "the last line is incomplete: {} bytes follow the last complete record; the next start of a server \
+                 removes and logs them",
                 line.bytes.len()
             );
             return self.damaged(place, number, what);
         }
         let Some(head) = Head::of(&line.bytes) else {
-            return self.damaged(place, number, "this is no record: it was changed".to_owned());
+            return self.damaged(place, number, "this is not a record: it was changed".to_owned());
         };
         if let Some(expected) = expected.filter(|expected| *expected != head.seq) {
             let what = if head.seq > expected {
-                format!("it is missing: record {} stands in its place", head.seq)
+                format!("it is missing: record {} is in its place", head.seq)
             } else {
-                format!("record {} stands in its place again", head.seq)
+                format!("record {} is in its place again", head.seq)
             };
             return self.damaged(place, expected, what);
         }
@@ -262,11 +263,7 @@ impl Walk<'_> {
                 let (file, number) = self.place.clone();
                 return self.damaged((&file, number), head.seq - 1, "it was changed after it was written".to_owned());
             }
-            return self.damaged(
-                place,
-                head.seq,
-                "it was changed after it was written, or stands where it did not".to_owned(),
-            );
+            return self.damaged(place, head.seq, "it was changed or moved after it was written".to_owned());
         }
         if head.event == "checkpoint" && !self.fits(&head, file) {
             let what = "the checkpoint states another root than that of the lines before it".to_owned();
@@ -274,7 +271,7 @@ impl Walk<'_> {
         }
         if self.kept.0.iter().any(|(seq, kept)| *seq == head.seq && *kept != line.bytes) {
             let what =
-                "it is not the checkpoint that was kept elsewhere: what stands before it was written anew".to_owned();
+                "it differs from the checkpoint that was kept elsewhere: the lines before it were rewritten".to_owned();
             return self.damaged(place, head.seq, what);
         }
         self.take(&head, digest);
@@ -314,7 +311,7 @@ impl Walk<'_> {
         }
         let ended = self.found.lines.map_or(0, |(_, last)| last);
         if let Some((seq, _)) = self.kept.0.iter().find(|(seq, _)| *seq > ended) {
-            let what = format!("the log ends here; checkpoint {seq} that was kept elsewhere says that there were more");
+            let what = format!("the log ends here, but checkpoint {seq} that was kept elsewhere covers more lines");
             let (file, line) = self.place.clone();
             self.damaged((&file, line), ended + 1, what);
         }

@@ -207,7 +207,7 @@ impl Writer {
     fn stop(&mut self, why: String) {
         if !self.state.told_stopped {
             let message = format!(
-                "the decision log has stopped: {why}; decisions go on, and the log will say how many it has missed"
+                "the decision log has stopped: {why}; decisions continue, and the log will count the missing records"
             );
             (self.tell)(Urgency::Warning, &message);
         }

@@ -216,7 +216,7 @@ impl<'de> Visitor<'de> for StatedUsage<'_> {
     type Value = Stated;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, or null where nobody knows what was used", UsageMembers::WHAT)
+        write!(f, "{}, or null if the usage is unknown", UsageMembers::WHAT)
     }
 
     fn visit_unit<E: Error>(self) -> Result<Stated, E> {

@@ -189,7 +189,7 @@ pub(super) fn presented(credential: &Credential, parts: &Parts, snapshot: &Snaps
         request_address(&text).ok_or_else(|| refused_context("context.ip", message.to_owned()))
     });
     let path = told("path").map(|text| {
-        let wrong = |error| refused_context("context.path", format!("`context.path` is not taken: {error}"));
+        let wrong = |error| refused_context("context.path", format!("`context.path` is invalid: {error}"));
         RequestPath::parse(&text).map(RequestPath::into_text).map_err(wrong)
     });
     let (source, path) = match (source.transpose(), path.transpose()) {

@@ -69,10 +69,10 @@ pub(super) fn check(head: &Head) -> Result<(), ApiError> {
     match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => Err(ApiError::invalid("", "a request has one `Host`")),
         (None, _) if head.version == Version::HTTP_11 => {
-            Err(ApiError::invalid("", "a request of HTTP/1.1 has a `Host`"))
+            Err(ApiError::invalid("", "an HTTP/1.1 request needs exactly one `Host`"))
         }
         (Some(host), None) if name_of(host).is_none() => {
-            Err(ApiError::invalid("", "the `Host` is no name or address, with a port or without"))
+            Err(ApiError::invalid("", "the `Host` is not a host name or address with an optional port"))
         }
         _ => Ok(()),
     }
@@ -94,7 +94,7 @@ pub(super) fn check_open_loopback(head: &Head, named: &[HostName]) -> Result<(),
     // A request target with a host takes precedence over the header, so both of them are checked.
     let of_target = head.uri.authority().map(HostName::of);
     let of_header = head.headers.get(HOST).and_then(name_of);
-    let way_out = "a request without a credential is let in on loopback where its `Host` is localhost, an address of the \
+    let way_out = "on loopback, a request without a credential needs a `Host` that is localhost, an address of the \
                    loopback or one of `hosts:` in tollgate.yaml";
     let mut hosts = of_target.iter().chain(&of_header).peekable();
     if hosts.peek().is_none() {

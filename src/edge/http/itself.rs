@@ -23,7 +23,7 @@ pub(super) fn silence(app: &App, admitted: &Admitted) -> Silence {
 pub(super) async fn checked(app: &App, admitted: &Admitted, peer: &Peer, asked: Asked) -> Result<Asked, ApiError> {
     let Admitted::Itself(identity) = admitted else { return Ok(asked) };
     if asked.holds() {
-        let message = format!("{} may check, and hold nothing: that takes the role `{GATEWAY}`", identity.principal);
+        let message = format!("{} may check but not hold: a hold needs the role `{GATEWAY}`", identity.principal);
         return Err(refused("reserve", message));
     }
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
@@ -80,8 +80,8 @@ fn itself(
 
 fn another(param: &str, identity: &Identity) -> ApiError {
     let message = format!(
-        "{} has none of the roles that a question about others takes, or its key is narrowed and may not use them: \
-         `{GATEWAY}`, `{ADMINISTRATOR}`; without them it asks about itself alone",
+        "{} may ask only about itself: a question about others needs the role `{GATEWAY}` or `{ADMINISTRATOR}`, and a \
+         key that is not narrowed",
         identity.principal
     );
     refused(param, message)

@@ -27,7 +27,8 @@ use crate::model::{
 };
 
 /// What a body is.
-const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}, with a `current_password` where it takes one";
+const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}, with a `current_password` \
+                    if it is required";
 
 /// Where passwords are set.
 #[derive(Clone)]
@@ -185,8 +186,8 @@ impl Work<'_> {
                 return Ok(());
             }
             return refused(
-                "with a token you set your own password only with the `current_password`; where there is none yet, set the \
-                 first one with a key of yours, or let an administrator set it",
+                "with a token, setting your own password needs the `current_password`; if you have none yet, set it \
+                 with one of your keys, or let an administrator set it",
             );
         };
         let credential = Credential::Basic { username: self.user.id_smol().clone(), password };

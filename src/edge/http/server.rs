@@ -43,7 +43,7 @@ const LEAST_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch that somebody sets")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent switch")]
 pub struct HttpOptions {
     /// Where to listen; port 0 for any that is free.
     pub listen: SocketAddr,
@@ -317,7 +317,7 @@ fn not_health() -> ApiError {
 }
 
 fn no_room() -> ApiError {
-    let message = "as many connections are open as `limits.connections` lets there be";
+    let message = "the maximum number of connections (`limits.connections`) is open";
     ApiError { retry_after_seconds: Some(1), ..ApiError::new(ErrorCode::Unavailable, message) }
 }
 

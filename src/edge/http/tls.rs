@@ -165,7 +165,7 @@ impl Tls {
             Ok(config) => {
                 self.current.store(Arc::new(config));
                 self.taken.send_modify(|times| *times += 1);
-                let message = "TLS has new files: certificate, key and authorities are taken";
+                let message = "TLS files reloaded: certificate, key and authorities are in use";
                 tracing::info!(target: "tollgate::tls", "{message}");
             }
             Err(error) => stays(&error),

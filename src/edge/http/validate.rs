@@ -216,7 +216,7 @@ fn amount_needed(error: RequestError) -> ApiError {
     }
     let message = format!(
         "{}; here, send the body's `content-length` in `request.headers` and `max_tokens` in `request.params`, declare \
-         `estimate_input_tokens` and `max_output_tokens` of the model, or let the route say `limits: check`",
+         `estimate_input_tokens` and `max_output_tokens` of the model, or set `limits: check` for the route",
         error.message
     );
     ApiError { param: "request.params".to_owned(), ..ApiError::new(ErrorCode::Request(error.code), message) }

@@ -294,33 +294,38 @@ impl DelegatedOptions {
             let kind = reply.header("content-type").unwrap_or_default();
             let kind = kind.split(';').next().unwrap_or_default().trim();
             if !kind.eq_ignore_ascii_case("application/json") {
-                return Err(Fault::Unusable("a body that is no JSON"));
+                return Err(Fault::Unusable("a body that is not JSON"));
             }
-            strict_json::from_slice(&reply.body).map_err(|_| Fault::Unusable("a body that is no JSON"))?
+            strict_json::from_slice(&reply.body).map_err(|_| Fault::Unusable("a body that is not JSON"))?
         };
-        let Value::Object(members) = value else { return Err(Fault::Unusable("JSON that is no object")) };
+        let Value::Object(members) = value else { return Err(Fault::Unusable("JSON that is not an object")) };
         let principal = match members.get("principal") {
             // An answer that says something else than nothing may say no.
-            None if !members.is_empty() => return Err(Fault::Nobody("an answer that names nobody")),
-            None => self.nameless.clone().ok_or(Fault::Nobody("nobody is named, and none is configured"))?,
+            None if !members.is_empty() => return Err(Fault::Nobody("an answer without a principal")),
+            None => self
+                .nameless
+                .clone()
+                .ok_or(Fault::Nobody("an answer without a principal, and `nameless` is not configured"))?,
             Some(Value::Null) => return Err(Fault::Nobody("a principal that is null")),
             Some(Value::String(name)) => self.principal(name)?,
-            Some(_) => return Err(Fault::Unusable("a principal that is no text")),
+            Some(_) => return Err(Fault::Unusable("a principal that is not a text")),
         };
         let said = match members.get("attributes") {
             None | Some(Value::Null) => Said::default(),
             Some(Value::Object(attributes)) => self.said(attributes).map_err(Fault::Unusable)?,
-            Some(_) => return Err(Fault::Unusable("attributes that are no object")),
+            Some(_) => return Err(Fault::Unusable("attributes that are not an object")),
         };
         Ok(Answered::Yes(Arc::new(Identity { said, ..Identity::new(principal, AuthMethod::Delegated) })))
     }
 
-    /// A principal such as `alice` or `Service::"bot"`, and never one of Tollgate's own.
+    /// A principal such as `alice` or `Service::"bot"`, and never an id that is reserved for Tollgate.
     fn principal(&self, name: &str) -> Result<EntityUid, Fault> {
         let uid = if name.contains("::") { name.parse().ok() } else { EntityUid::new(self.principal_type, name).ok() };
         match uid.filter(|uid| matches!(uid.kind(), "User" | "Service")) {
-            None => Err(Fault::Unusable("a principal that is no User or Service")),
-            Some(uid) if uid.id().starts_with(RESERVED_ROLE_PREFIX) => Err(Fault::Nobody("one of Tollgate's own")),
+            None => Err(Fault::Unusable("a principal that is not a User or Service")),
+            Some(uid) if uid.id().starts_with(RESERVED_ROLE_PREFIX) => {
+                Err(Fault::Nobody("an id that is reserved for Tollgate"))
+            }
             Some(uid) => Ok(uid),
         }
     }

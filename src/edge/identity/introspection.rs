@@ -318,7 +318,7 @@ fn check_is_access_token(claims: &Map<String, Value>) -> Result<(), Refusal> {
         let is_one = |said: &str| ACCESS_KINDS.iter().any(|kind| kind.eq_ignore_ascii_case(said));
         if !said.as_str().is_some_and(is_one) {
             let said = said.as_str().map_or_else(|| "no text".to_owned(), shown);
-            let message = format!("the token is no access token: its `{name}` is {said}");
+            let message = format!("the token is not an access token: its `{name}` is {said}");
             return Err(Refusal::new(RefusalReason::WrongAudience, message));
         }
     }

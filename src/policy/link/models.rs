@@ -191,7 +191,7 @@ impl Linker<'_> {
         }
         let reference = Reference { kind: Kind::MODEL, name, file, form: Form::List };
         if let Some((of, id)) = uid_in(text) {
-            let message = format!("`{text}` stands where a model's name belongs");
+            let message = format!("`{text}` is not a model's name");
             let help = in_place_of_a_uid(&reference, of, id);
             self.warn(ProblemCode::NearMiss, file, name.place, message, Some(help));
             return Some(Reach::In(self.store.intern(Kind::MODEL, text)));

@@ -190,7 +190,7 @@ impl Linker<'_> {
         }
         if kind == Kind::PROVIDER_ACCOUNT && name.value.contains('/') {
             let message = format!("no account can be called `{}`: an account's id holds no `/`", name.value);
-            let help = "a model's account is what stands before the first `/` of its name".to_owned();
+            let help = "the account of a model is the part of its name before the first `/`".to_owned();
             self.error(ProblemCode::InvalidName, reference.file, name.place, message, Some(help));
         } else {
             self.warn_of_near_miss(reference);
@@ -222,7 +222,7 @@ impl Linker<'_> {
         let Reference { kind, name, file, form } = *reference;
         let problem = Problem::warning(ProblemCode::NearMiss, file, name.place, "");
         if let Some((of, id)) = uid_in(&name.value) {
-            let message = format!("`{}` stands where an id belongs", name.value);
+            let message = format!("`{}` is an entity, and an id belongs here", name.value);
             self.put(Problem { message, ..problem.with_help(in_place_of_a_uid(reference, of, id)) });
             return;
         }
@@ -289,7 +289,7 @@ pub(super) fn look_alikes(files: &[Arc<ParsedFile>]) -> Vec<Problem> {
     let mut found = Vec::new();
     for (path, (kind, name)) in names() {
         if let Some((_, id)) = uid_in(&name.value) {
-            let message = format!("`{}` stands where an id belongs", name.value);
+            let message = format!("`{}` is an entity, and an id belongs here", name.value);
             let problem = Problem::warning(ProblemCode::NearMiss, path, name.place, message);
             found.push(problem.with_help(format!("write the id alone: `{id}`")));
         }
@@ -302,9 +302,9 @@ pub(super) fn look_alikes(files: &[Arc<ParsedFile>]) -> Vec<Problem> {
                     let (what, _) = kind_words(kind);
                     let message = format!("the {what} `{}` looks like `{first}`", name.value);
                     let help = if first.trim() == name.value.trim() {
-                        "they differ by spaces at their ends alone, and nothing is trimmed: take the spaces away"
+                        "they differ only by spaces at their ends, which are significant: remove the spaces"
                     } else {
-                        "names are compared exactly; give the two names that a reader can tell apart"
+                        "names are compared exactly; choose two names that a reader can distinguish"
                     };
                     found.push(Problem::warning(ProblemCode::LookAlikeId, path, name.place, message).with_help(help));
                 }

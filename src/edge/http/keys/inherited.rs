@@ -49,7 +49,7 @@ pub(super) fn of_maker(caller: &Caller, owner: &EntityUid) -> Result<Option<Inhe
     if !identity.method.gives_reserved_roles()
         && let Some(team) = with_reserved_roles(snapshot, &inherited)
     {
-        return Err(forbidden(format!("{team} has roles of Tollgate's own, which nobody has by such a credential")));
+        return Err(forbidden(format!("{team} has roles of Tollgate's own, which such a credential never gives")));
     }
     Ok(Some(inherited).filter(|inherited| *inherited != Inherited::default()))
 }

@@ -297,7 +297,7 @@ impl Caller {
         let wish = Wish::read(body, read::CHANGE)?;
         let (before, right) = self.find(id)?;
         if before.has_expired(self.facts.now) {
-            let message = "the key has expired, which has ended it for everybody; make a new one";
+            let message = "the key has expired and can no longer be changed; make a new one";
             return Err(ApiError::new(ErrorCode::Conflict, message));
         }
         let warnings = self.warnings(&wish, is_strict)?;

@@ -114,7 +114,7 @@ impl Wish {
         let routers = listed(&self.routers).into_iter().enumerate().filter_map(|(at, name)| {
             let router = EntityUid::new("Router", name.clone()).ok();
             let is_known = name == "*" || router.is_some_and(|router| snapshot.declares(&router));
-            let message = || format!("`{}` is no router that the bundle declares", name.escape_debug());
+            let message = || format!("the bundle declares no router `{}`", name.escape_debug());
             (!is_known).then(|| Unknown { param: format!("routers[{at}]"), message: message() })
         });
         models.chain(routers).collect()
@@ -188,16 +188,16 @@ fn unknown_model(name: &SmolStr, snapshot: &Snapshot) -> Option<&'static str> {
         && snapshot.counts().provider_accounts > 0
         && !snapshot.has_models_in(account.id())
     {
-        return Some("is in no provider account that the bundle declares");
+        return Some("is in no declared provider account");
     }
     if name.ends_with("/*") && is_declared {
         return None;
     }
     if name.contains('*') {
         let any = snapshot.counts().models == 0 || snapshot.has_model_like(name);
-        return (!any).then_some("matches no model that the bundle declares");
+        return (!any).then_some("matches no declared model");
     }
-    matches!(snapshot.model(name), ModelName::Unknown).then_some("is no model that the bundle declares, and no alias")
+    matches!(snapshot.model(name), ModelName::Unknown).then_some("is not a declared model or alias")
 }
 
 fn put<T>(place: &mut T, said: Option<T>) {

@@ -42,7 +42,7 @@ fn checked_id(id: SmolStr, setting: &str) -> Result<SmolStr, Refusal> {
 }
 
 fn nobody_known() -> Refusal {
-    Refusal::new(RefusalReason::UnknownPrincipal, "the token proves nobody who may ask here")
+    Refusal::new(RefusalReason::UnknownPrincipal, "the principal of the token is not allowed here")
 }
 
 /// Whether it is a team and a role in it.
@@ -206,8 +206,9 @@ impl Mapping {
         if !known && !self.allow_unknown {
             return Err(nobody_known());
         }
-        EntityUid::new(name, id)
-            .map_err(|error| Refusal::new(RefusalReason::Malformed, format!("the token's `sub` names nobody: {error}")))
+        EntityUid::new(name, id).map_err(|error| {
+            Refusal::new(RefusalReason::Malformed, format!("the token's `sub` is not a valid id: {error}"))
+        })
     }
 
     fn is_service(&self, claims: &Map<String, Value>) -> Result<bool, Refusal> {
@@ -264,9 +265,7 @@ impl Mapping {
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self.link {
-            Link::ExternalId { .. } => {
-                "say `link: [external_id, email]` for this issuer, or give the declared one its `external_id`"
-            }
+            Link::ExternalId { .. } => "set `link: [external_id, email]` for this issuer, or declare the `external_id`",
             Link::Email(EmailProof::Verified) => {
                 "link them by an `external_id`, or, if this issuer verifies addresses and its tokens do not say so \
                  (`email_verified`), say `email_verified: assumed`"

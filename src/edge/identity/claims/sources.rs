@@ -302,7 +302,7 @@ fn several(source: &Source) -> String {
 
 fn left_out(path: &ClaimPath) -> Refusal {
     malformed(format!(
-        "the token leaves out its claim `{path}`, which has too many values and would have to be asked for elsewhere; have \
+        "the token leaves out its claim `{path}`, which has too many values; have \
          its issuer put fewer groups into tokens, such as those assigned to this application"
     ))
 }

@@ -56,9 +56,7 @@ impl<'t> Jws<'t> {
     pub fn parse(text: &'t str, most_bytes: usize) -> Result<Self, Refusal> {
         if text.len() > most_bytes {
             let length = text.len();
-            return Err(malformed(format!(
-                "the token has {length} bytes, and {most_bytes} are the most that is taken"
-            )));
+            return Err(malformed(format!("the token has {length} bytes, and the maximum is {most_bytes}")));
         }
         let (signed, signature) = text.rsplit_once('.').ok_or_else(|| malformed("a token has three parts"))?;
         let (header, payload) = signed.split_once('.').ok_or_else(|| malformed("a token has three parts"))?;

@@ -87,8 +87,7 @@ impl Fault {
     fn after_a_look(self, issuer: &Issuer) -> Self {
         match self {
             Self::UnknownKey(_) if issuer.is_away() => {
-                let message =
-                    "no key of the token's issuer has its `kid`, and the issuer cannot be asked for newer keys now";
+                let message = "no known key of the token's issuer has its `kid`, and newer keys cannot be fetched now";
                 let refusal = Refusal::new(RefusalReason::ProviderUnavailable, message);
                 Self::NoKeys(refusal.about(issuer.settings.checks.issuer.clone()))
             }

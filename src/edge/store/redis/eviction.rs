@@ -80,14 +80,14 @@ impl Eviction {
         }
         if let Some(policy) = policies.iter().find(|policy| *policy != "noeviction") {
             let how = format!(
-                "it may drop keys when it is full (maxmemory-policy is {policy}); set maxmemory-policy to noeviction, \
+                "it may evict keys when it is full (maxmemory-policy is {policy}); set maxmemory-policy to noeviction, \
                  also where maxmemory is 0"
             );
             return Err(Evicts::Unfit(StoreError::Away(how.into())));
         }
         if policies.is_empty() && self.check == EvictionCheck::Checked {
-            let how = "neither INFO nor CONFIG GET tells whether it drops keys when it is full; let this user run INFO, or \
-                       make sure that maxmemory-policy is noeviction and say so with `meters.redis.eviction: \
+            let how = "neither INFO nor CONFIG GET shows whether it evicts keys when it is full; allow this user to \
+                       run INFO, or check that maxmemory-policy is noeviction and set `meters.redis.eviction: \
                        checked_elsewhere`";
             return Err(Evicts::Unfit(StoreError::Away(how.into())));
         }
@@ -108,7 +108,7 @@ impl Eviction {
         let grown = now.iter().map(|(process, count)| count.saturating_sub(before(process, *count))).max().unwrap_or(0);
         *seen = Some(now);
         if grown > 0 {
-            return Err(Evicts::Dropped(format!("Redis dropped {grown} keys since it was full (evicted_keys grew)")));
+            return Err(Evicts::Dropped(format!("Redis evicted {grown} keys because it was full (evicted_keys grew)")));
         }
         Ok(())
     }

@@ -12,7 +12,8 @@ use crate::model::Timestamp;
 
 /// The mark of a generation whose state was lost because the Redis evicted keys.
 pub(super) const EVICTED: &str = "evicted";
-pub(super) const DROPPED_KEYS: &str = "another node saw that Redis dropped keys since it was full (evicted_keys grew)";
+pub(super) const DROPPED_KEYS: &str = "another node saw that Redis evicted keys because it was full (evicted_keys \
+                                       grew)";
 
 /// A code, the sequence, and what else there is.
 pub(super) struct Reply {
