@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 use super::candidates::{Candidates, CandidatesDecision};
 use super::decide::{Prepared, Resolved};
-use super::explain::{self, Explanation};
+use super::explain::Explanation;
 use super::gather::{Applying, applicable, can_charge, own_applicable};
 use super::ports::{HoldError, Look, Meters, Seen, StoreError};
 use super::spend::{Estimates, NoAmount, Reserve, charge};
@@ -297,10 +297,7 @@ impl<'a> Item<'a> {
         let mut decision = self.prepared.decision(case.judge(&request.resource), &request.resource);
         decision.hint = self.prepared.hint(self.facts(ground.facts), &decision, request);
         self.check(ground, None, &mut decision);
-        let explanation = match case.resolve(&request.resource) {
-            (Resolved::Subject(resource), _) => explain::explain(&case.question(&resource)),
-            (Resolved::Nothing, _) => Explanation::default(),
-        };
+        let explanation = case.explanation(&request.resource, &decision);
         (decision, explanation)
     }
 

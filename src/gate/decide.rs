@@ -47,21 +47,7 @@ pub fn explain_request(
 ) -> Result<(Decision, Explanation), RequestError> {
     let decision = decide(snapshot, facts, request)?;
     let prepared = Prepared::check(snapshot, request)?;
-    let case = prepared.case(facts);
-    let explanation = match case.resolve(&request.resource) {
-        (Resolved::Subject(resource), _) => {
-            let mut explanation = explain::explain(&case.question(&resource));
-            let asked = case.asked(&resource);
-            if snapshot.admin_policies && asked.is_admin() {
-                explanation.looked_at.extend(asked.traces());
-            }
-            if decision.is_permit() {
-                explanation.hint = None;
-            }
-            explanation
-        }
-        (Resolved::Nothing, _) => Explanation::default(),
-    };
+    let explanation = prepared.case(facts).explanation(&request.resource, &decision);
     Ok((decision, explanation))
 }
 
@@ -280,6 +266,20 @@ pub(super) struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
+    /// What the rules said to `decision` about `resource`.
+    pub(super) fn explanation(&self, resource: &EntityUid, decision: &Decision) -> Explanation {
+        let (Resolved::Subject(resource), _) = self.resolve(resource) else { return Explanation::default() };
+        let mut explanation = explain::explain(&self.question(&resource));
+        let asked = self.asked(&resource);
+        if self.snapshot.admin_policies && asked.is_admin() {
+            explanation.looked_at.extend(asked.traces());
+        }
+        if decision.is_permit() {
+            explanation.hint = None;
+        }
+        explanation
+    }
+
     /// The question about `resource`.
     pub(super) fn question(&self, resource: &'a Subject) -> Question<'a> {
         let Self { snapshot, facts, principal, action, context, additional, .. } = *self;

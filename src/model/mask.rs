@@ -120,8 +120,14 @@ fn is_behind_scheme(text: &str, start: usize, before: &str, word: &str) -> bool 
     word.len() >= LEAST_BEHIND_SCHEME
         && SCHEMES.iter().any(|scheme| before.eq_ignore_ascii_case(scheme))
         && between.is_some_and(|head| head.trim_end().ends_with(before))
-        && text.get(start + word.len()..).is_some_and(|rest| !rest.starts_with('='))
+        && text.get(start + word.len()..).is_some_and(|rest| !is_value(rest))
         && has_digit_or_capital(word)
+}
+
+/// Whether `rest` gives the word before it a value, as in `Bearer realm="a"`. The `=` of a base64 text ends it.
+fn is_value(rest: &str) -> bool {
+    let value = rest.trim_start_matches('=');
+    value.len() < rest.len() && value.starts_with(|next: char| next == '"' || next.is_alphanumeric())
 }
 
 /// A sentence may go on behind `Bearer`; a credential is no word of small letters alone.

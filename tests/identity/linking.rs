@@ -247,12 +247,15 @@ authz_rules: [{ id: all, users: "*", models: "*" }]
 #[test]
 fn a_key_of_one_who_came_by_token_keeps_its_teams() {
     let keys = |more: &str| config(more).replace("  providers:\n", "  providers:\n    - keys: {}\n");
+    // With a token a person makes keys that end.
+    let ends =
+        json!({"expires_at": tollgate::model::Timestamp::from_millis((now() + 86_400) * 1000).to_string()}).to_string();
     let world = World::of(BUNDLE, &keys(""));
     let mut client = world.server.connect();
     let alice =
         world.token(&json!({"sub": "u-alice", "groups": ["acme:contractors", "acme:unknown", "other:research"]}));
     let bearer = format!("Authorization: Bearer {alice}");
-    let made = client.request("POST", "/v1/keys", &[&bearer, "Content-Type: application/json"], b"{}");
+    let made = client.request("POST", "/v1/keys", &[&bearer, "Content-Type: application/json"], ends.as_bytes());
     assert_eq!(made.status, 201, "{}", made.body);
     let made = made.json();
     assert_eq!(made["inherited"], json!({"teams": ["contractors"]}), "{made}");
@@ -265,7 +268,8 @@ fn a_key_of_one_who_came_by_token_keeps_its_teams() {
     );
     // A key that the key makes, and the key with another secret, are no less in them.
     let by_key = format!("Authorization: Bearer {key}");
-    let second = client.request("POST", "/v1/keys", &[&by_key, "Content-Type: application/json"], b"{}").json();
+    let second =
+        client.request("POST", "/v1/keys", &[&by_key, "Content-Type: application/json"], ends.as_bytes()).json();
     let second = secret(second["key"].as_str().unwrap_or_else(|| panic!("{second}")));
     assert_eq!(code(&mut client, &second, "m/secret"), "forbidden_by_rule");
     let rotated =
@@ -283,7 +287,12 @@ fn a_key_of_one_who_came_by_token_keeps_its_teams() {
     let bob = |groups: Value| world.token(&json!({"sub": "u-bob", "groups": groups}));
     let make = |token: &str| {
         let bearer = format!("Authorization: Bearer {token}");
-        world.server.connect().request("POST", "/v1/keys", &[&bearer, "Content-Type: application/json"], b"{}")
+        world.server.connect().request(
+            "POST",
+            "/v1/keys",
+            &[&bearer, "Content-Type: application/json"],
+            ends.as_bytes(),
+        )
     };
     let refused = make(&bob(json!([])));
     assert!(refused.is_error(403, "forbidden", "") && refused.body.contains("Team::\\\"research\\\""), "{refused:?}");

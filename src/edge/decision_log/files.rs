@@ -1,8 +1,8 @@
 //! Where lines go: files in a folder of the data directory, which take turns, or standard output.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::chain::{self, Digest, NOTHING, Tree};
@@ -105,7 +105,9 @@ impl Folder {
     pub(super) fn open(path: &Path, keeping: Keeping) -> Result<(Self, Position, Option<Repaired>), DecisionLogError> {
         let wrong = |error| DecisionLogError::Io { path: path.to_owned(), error };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(wrong)?;
+        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(wrong)?;
         let lock = private().truncate(false).open(path.join("lock")).map_err(wrong)?;
+        lock.set_permissions(Permissions::from_mode(0o600)).map_err(wrong)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(DecisionLogError::InUse { path: path.to_owned() }),
@@ -114,6 +116,7 @@ impl Folder {
         let Keeping { most_bytes, keep_days } = keeping;
         let mut files = Vec::new();
         for found in list(path).map_err(wrong)? {
+            fs::set_permissions(&found.path, Permissions::from_mode(0o600)).map_err(wrong)?;
             let day = begun(&found.path).map_err(wrong)?;
             files.push((found, day));
         }

@@ -80,6 +80,12 @@ pub(super) fn check(head: &Head) -> Result<(), ApiError> {
 
 fn name_of(host: &HeaderValue) -> Option<HostName> {
     let authority = Authority::try_from(host.as_bytes()).ok().filter(|authority| !authority.as_str().contains('@'))?;
+    // A registered name may hold more (RFC 3986, section 3.2.2), such as the comma of two joined headers; no server is
+    // called so.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
+    if !authority.host().bytes().all(is_plain) {
+        return None;
+    }
     let port = authority.as_str().strip_prefix(authority.host())?;
     let is_port = port.strip_prefix(':').is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok());
     (port.is_empty() || is_port).then(|| HostName::of(&authority))
