@@ -310,8 +310,7 @@ pub(super) fn wanted(name: &str, raw: BTreeMap<String, OneOrMany<String>>) -> Re
         }
         if let Some(value) = values.iter().find(|value| value.trim_matches('*').contains('*') || stars(value) > 1) {
             return Err(format!(
-                "`{name}`: `{}` has a `*` in the middle, where it is not a wildcard: write it at the beginning or at \
-                 the end of a value",
+                "`{name}`: `{}` may have a single `*`, at the beginning or at the end",
                 value.escape_debug()
             ));
         }

@@ -43,7 +43,7 @@ impl Linker<'_> {
     fn declare_account(&mut self, account: &AccountDeclaration, file: &Arc<ParsedFile>, files: &[Arc<ParsedFile>]) {
         if account.id.value.contains('/') {
             let message = format!("an account's id may not hold a `/`: `{}`", account.id.value);
-            let help = "a model's account is what stands before the first `/` of its name".to_owned();
+            let help = "the account of a model is the part of its name before the first `/`".to_owned();
             self.error(ProblemCode::InvalidName, &file.path, account.id.place, message, Some(help));
         }
         self.check_model_name(&account.id, &account.id.value, &file.path);
