@@ -33,7 +33,6 @@ const MAX_LIMITS_BYTES: usize = 16 * 1024;
 const MAX_GRACE_SECONDS: u64 = 366 * 24 * 60 * 60;
 
 const NAMES: &[&str] = &[
-    "disabled",
     "owner",
     "models",
     "routers",
@@ -47,27 +46,14 @@ const NAMES: &[&str] = &[
     "team",
     "expires_at",
     "note",
+    "disabled",
     "reason",
     "grace_seconds",
 ];
 /// The members that are allowed for a new key. `disabled` applies only to existing keys.
-pub(super) const MAKE: &[&str] = NAMES.split_at(14).0.split_at(1).1;
-/// What may be said otherwise of a key: its owner stays.
-pub(super) const CHANGE: &[&str] = &[
-    "models",
-    "routers",
-    "actions",
-    "paths",
-    "networks",
-    "limits",
-    "tags",
-    "roles",
-    "metadata",
-    "team",
-    "expires_at",
-    "note",
-    "disabled",
-];
+pub(super) const MAKE: &[&str] = NAMES.split_at(13).0;
+/// The members of a key that may change, which excludes its owner.
+pub(super) const CHANGE: &[&str] = NAMES.split_at(14).0.split_at(1).1;
 pub(super) const REVOKE: &[&str] = &["reason"];
 pub(super) const ROTATE: &[&str] = &["grace_seconds"];
 
