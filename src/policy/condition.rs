@@ -421,8 +421,8 @@ fn bare_node(expression: &Expr) -> Expr {
     ExprBuilder::with_data(()).with_expr_kind(kind)
 }
 
-/// The text of an address. No address of a request is IPv4-mapped when conditions see it, so that one that a condition
-/// names is the IPv4 address, too: else what it forbids would be permitted.
+/// The text of an address. Conditions never see an IPv4-mapped address in a request, so an IPv4-mapped address in a
+/// condition becomes the IPv4 address. Otherwise a forbid on it would not match.
 fn unmapped_address(text: &Expr) -> Expr {
     let mapped = match text.expr_kind() {
         ExprKind::Lit(Literal::String(text)) => unmapped(text),

@@ -109,7 +109,7 @@ pub struct Snapshot {
     pub(crate) counts: Counts,
     /// Whether anyone is disabled or can expire, so that it has to be looked at.
     pub(crate) may_be_disabled: bool,
-    /// Whether the policies that ship decide where the bundle says nothing about an action of `admin`.
+    /// Whether the built-in policies decide the actions of `admin` for which the bundle has no rule.
     pub(crate) admin_policies: bool,
     /// Whether a condition reads what meters say.
     pub(crate) reads_meters: bool,
