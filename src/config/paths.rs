@@ -4,10 +4,17 @@ use std::path::{Path, PathBuf};
 
 use super::ConfigError;
 use super::node::NodeError;
-use crate::policy::yaml::{Kind, Node};
+use crate::policy::yaml::{Key, Kind, Node};
 
+<<<<<<< HEAD
 /// Members whose value is a path, in addition to those that end in `_file` or `_files`.
 const PATHS: [&str; 2] = ["htpasswd", "file"];
+=======
+/// Members whose value is a path, besides those that end in `_file` or `_files`.
+const PATHS: [&str; 3] = ["htpasswd", "file", "checkpoints"];
+/// The member of a path that is said with more: `file: { directory: … }`.
+const DIRECTORY: &str = "directory";
+>>>>>>> r-identity
 /// Members with names of the operator's own in them, whatever those are like.
 const OPEN: [&str; 4] = ["claims", "metadata", "require", "service_when"];
 /// Files that show that a data directory is in use.
@@ -58,13 +65,26 @@ fn path(node: &Node, base: &Path) -> Result<Node, NodeError> {
             Kind::Scalar(crate::policy::yaml::Scalar { text, ..scalar.clone() })
         }
         Kind::Sequence(items) => Kind::Sequence(items.iter().map(|item| path(item, base)).collect::<Result<_, _>>()?),
+        Kind::Mapping(members) => {
+            let resolve = |(key, value): &(_, _)| Ok((Clone::clone(key), of_directory(key, value, base)?));
+            Kind::Mapping(members.iter().map(resolve).collect::<Result<_, _>>()?)
+        }
         kind => kind.clone(),
     };
     Ok(Node { kind, ..node.clone() })
 }
 
+<<<<<<< HEAD
 /// Refuses to start when `written`, relative to the working directory as in earlier versions, holds data and `data`
 /// does not.
+=======
+/// A member of a path that is said with more.
+fn of_directory(key: &Key, value: &Node, base: &Path) -> Result<Node, NodeError> {
+    if key.text == DIRECTORY { path(value, base) } else { Ok(value.clone()) }
+}
+
+/// Refuses to leave behind what is kept where `written` led before paths were relative to the config file.
+>>>>>>> r-identity
 pub(super) fn check_data(data: &Path, written: &Path) -> Result<(), ConfigError> {
     let is_kept = |directory: &Path| KEPT.iter().any(|name| directory.join(name).exists());
     if is_same(data, written) || is_kept(data) || !is_kept(written) {
