@@ -6,15 +6,10 @@ use super::ConfigError;
 use super::node::NodeError;
 use crate::policy::yaml::{Key, Kind, Node};
 
-<<<<<<< HEAD
 /// Members whose value is a path, in addition to those that end in `_file` or `_files`.
-const PATHS: [&str; 2] = ["htpasswd", "file"];
-=======
-/// Members whose value is a path, besides those that end in `_file` or `_files`.
 const PATHS: [&str; 3] = ["htpasswd", "file", "checkpoints"];
-/// The member of a path that is said with more: `file: { directory: … }`.
+/// The member that holds the path where the value is an object: `file: { directory: … }`.
 const DIRECTORY: &str = "directory";
->>>>>>> r-identity
 /// Members with names of the operator's own in them, whatever those are like.
 const OPEN: [&str; 4] = ["claims", "metadata", "require", "service_when"];
 /// Files that show that a data directory is in use.
@@ -74,17 +69,13 @@ fn path(node: &Node, base: &Path) -> Result<Node, NodeError> {
     Ok(Node { kind, ..node.clone() })
 }
 
-<<<<<<< HEAD
-/// Refuses to start when `written`, relative to the working directory as in earlier versions, holds data and `data`
-/// does not.
-=======
-/// A member of a path that is said with more.
+/// Resolves the path in an object such as `file: { directory: … }`.
 fn of_directory(key: &Key, value: &Node, base: &Path) -> Result<Node, NodeError> {
     if key.text == DIRECTORY { path(value, base) } else { Ok(value.clone()) }
 }
 
-/// Refuses to leave behind what is kept where `written` led before paths were relative to the config file.
->>>>>>> r-identity
+/// Refuses to start when `written`, relative to the working directory as in earlier versions, holds data and `data`
+/// does not.
 pub(super) fn check_data(data: &Path, written: &Path) -> Result<(), ConfigError> {
     let is_kept = |directory: &Path| KEPT.iter().any(|name| directory.join(name).exists());
     if is_same(data, written) || is_kept(data) || !is_kept(written) {
