@@ -179,7 +179,7 @@ impl Checked {
             ("method", _) => self.method = Some(text()?),
             ("path", _) => {
                 let path = RequestPath::parse(&text()?).map_err(|error| {
-                    let message = format!("`context.path` is not taken: {error}");
+                    let message = format!("`context.path` is invalid: {error}");
                     RequestError::new(RequestErrorCode::InvalidContext, "context.path", message)
                 })?;
                 self.path = Some(path.into_text());

@@ -266,7 +266,7 @@ fn validate_one(
     found
 }
 
-/// The part of a policy's conditions that holds what stands at `offset` of the file.
+/// The clause of a policy that contains `offset` of the file.
 fn clause_at(policy: &Policy, text: &str, offset: usize) -> Option<Clause> {
     let holds = |part: &Expr| part.source_loc().is_some_and(|loc| (loc.start()..loc.end()).contains(&offset));
     let holds = |part: &&Expr| part.subexpressions().any(holds);
@@ -278,7 +278,7 @@ fn clause_at(policy: &Policy, text: &str, offset: usize) -> Option<Clause> {
         Clause { unless, text, expression: part.clone(), named: Arc::default() }
     };
     match part.expr_kind() {
-        // Of an `unless` the parser makes a negation, which stands nowhere in the text.
+        // The parser turns `unless` into a negation that has no place in the text.
         ExprKind::UnaryApp { op: UnaryOp::Not, arg } if made(part, false).text != part_text(part, text) => {
             Some(made(arg, true))
         }
@@ -286,7 +286,7 @@ fn clause_at(policy: &Policy, text: &str, offset: usize) -> Option<Clause> {
     }
 }
 
-/// What stands in the file where the parser says that `part` is.
+/// The text of the file at the place that the parser reports for `part`.
 fn part_text<'a>(part: &Expr, text: &'a str) -> &'a str {
     part.source_loc().and_then(|loc| text.get(loc.start()..loc.end())).unwrap_or_default()
 }
@@ -373,7 +373,7 @@ fn split(policy: &Template) -> (NativeScope, NativeScope, Vec<Clause>) {
     }
     let left = parts.iter().skip(taken).map(|part| {
         let expression = bare(part);
-        // What the policy names is kept with its places in the file, not here.
+        // What the policy names is kept with its places in the file instead.
         Clause { unless: false, text: expression.to_string().into(), expression, named: Arc::default() }
     });
     (principal, resource, left.collect())

@@ -74,7 +74,7 @@ pub(super) async fn answer_by(
     facts: &Facts,
     asked: &Asked,
 ) -> Result<Answered, ApiError> {
-    // Before anything is decided, so that whatever is logged meanwhile names the decision.
+    // The id is drawn before the decision, so that all log records of the decision carry it.
     let id = app.next_id(snapshot.revision());
     let (credential, parts) = match asked {
         Asked::Named(question) => return answer_question(app, snapshot, facts, (id, question)).await,
@@ -271,7 +271,7 @@ async fn decide_by_limits(
     }
 }
 
-/// Counts a decision about a list; what it lacked, where that is asked for.
+/// Counts a decision about a list, with the missing amount if it was asked for.
 fn counted(
     app: &App,
     snapshot: &Snapshot,
