@@ -164,8 +164,8 @@ impl Manager<'_> {
         }
         if self.is_privileged(before) {
             let message = format!(
-                "this key has roles, metadata or tags that only an administrator gives, or the bundle names it; who has \
-                 not the role {ADMINISTRATOR} may only narrow such a key"
+                "this key has roles, metadata or tags that only an administrator gives, or the bundle names it; \
+                 without the role {ADMINISTRATOR} you may only narrow it"
             );
             return too_wide(wider, message);
         }
@@ -220,8 +220,8 @@ impl Manager<'_> {
             return Ok(());
         }
         let message = format!(
-            "with a token a person makes and prolongs keys that end by {latest} (`max_days` of `keys`); set `expires_at`, or \
-             ask with a key or a password"
+            "with a token a person makes and prolongs keys that end by {latest} (`max_days` of `keys`); set `expires_at`, \
+             or use a key or a password"
         );
         Err(TooWide { param: "expires_at", message })
     }
