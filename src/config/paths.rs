@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::ConfigError;
 use super::node::NodeError;
-use crate::policy::yaml::{Kind, Node};
+use crate::policy::yaml::{Key, Kind, Node};
 
 /// Members whose value is a path, in addition to those that end in `_file` or `_files`.
-const PATHS: [&str; 2] = ["htpasswd", "file"];
+const PATHS: [&str; 3] = ["htpasswd", "file", "checkpoints"];
+/// The member that holds the path where the value is an object: `file: { directory: … }`.
+const DIRECTORY: &str = "directory";
 /// Members with names of the operator's own in them, whatever those are like.
 const OPEN: [&str; 4] = ["claims", "metadata", "require", "service_when"];
 /// Files that show that a data directory is in use.
@@ -58,9 +60,18 @@ fn path(node: &Node, base: &Path) -> Result<Node, NodeError> {
             Kind::Scalar(crate::policy::yaml::Scalar { text, ..scalar.clone() })
         }
         Kind::Sequence(items) => Kind::Sequence(items.iter().map(|item| path(item, base)).collect::<Result<_, _>>()?),
+        Kind::Mapping(members) => {
+            let resolve = |(key, value): &(_, _)| Ok((Clone::clone(key), of_directory(key, value, base)?));
+            Kind::Mapping(members.iter().map(resolve).collect::<Result<_, _>>()?)
+        }
         kind => kind.clone(),
     };
     Ok(Node { kind, ..node.clone() })
+}
+
+/// Resolves the path in an object such as `file: { directory: … }`.
+fn of_directory(key: &Key, value: &Node, base: &Path) -> Result<Node, NodeError> {
+    if key.text == DIRECTORY { path(value, base) } else { Ok(value.clone()) }
 }
 
 /// Refuses to start when `written`, relative to the working directory as in earlier versions, holds data and `data`

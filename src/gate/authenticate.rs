@@ -259,7 +259,7 @@ fn is_on(identity: &Identity, now: Timestamp) -> bool {
 /// Whether an identity that connects from `peer` is enabled and has one of `roles`, directly or through its teams. A
 /// narrowed key has none of them, since its lists never name the server's own actions. A key that is bound only to
 /// networks has them inside these. A principal that a delegated endpoint names has none of them either
-/// ([`AuthMethod`]).
+/// ([`crate::model::AuthMethod`]).
 #[must_use]
 pub fn has_role(
     snapshot: &Snapshot,

@@ -1,5 +1,6 @@
 //! Native Cedar: policies of `.cedar` files and entities of `.entities.json` files, parsed and validated per file.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use cedar_policy_core::ast::{
@@ -11,6 +12,7 @@ use miette::Diagnostic;
 use serde_json::value::RawValue;
 use smol_str::{SmolStr, format_smolstr};
 
+use super::addresses;
 use super::bundle::SourceFile;
 use super::condition::{Clause, Condition, EntityLiteral, MAX_DEPTH, Reads, bare, conjuncts, depth};
 use super::entities::{Details, EntityIndex, Kind};
@@ -83,10 +85,12 @@ impl NativeFile {
         let mut loaded = Self { path: Arc::clone(&file.path), policies: Vec::new(), problems: Vec::new() };
         match parse(file) {
             Ok((text, set)) => {
+                let text = &*text;
                 loaded.validate(text, &set, schema);
                 let mut places = source::Places::new(text);
                 loaded.compile(&set, schema, |offset, length| places.of(offset, length));
-                loaded.problems = loaded.problems.drain(..).map(|problem| source::with_line(problem, text)).collect();
+                let shown = source::text(file).unwrap_or(text);
+                loaded.problems = loaded.problems.drain(..).map(|problem| source::with_line(problem, shown)).collect();
             }
             Err(problems) => loaded.problems = problems,
         }
@@ -294,14 +298,20 @@ fn effect(effect: cedar_policy_core::ast::Effect) -> Effect {
     }
 }
 
-fn parse(file: &SourceFile) -> Result<(&str, PolicySet), Vec<Problem>> {
+fn parse(file: &SourceFile) -> Result<(Cow<'_, str>, PolicySet), Vec<Problem>> {
     let text = source::text(file).map_err(|problem| vec![problem])?;
     guard::cedar_text(text).map_err(|trouble| {
         let place = source::place_at(text, trouble.offset, 1);
         let problem = Problem::error(ProblemCode::ConditionTooComplex, &file.path, place, trouble.to_string());
         vec![source::with_line(problem.with_help(guard::HELP), text)]
     })?;
-    cedar_policy_core::parser::parse_policyset(text).map(|set| (text, set)).map_err(|errors| {
+    let parsed = cedar_policy_core::parser::parse_policyset(text).map(|set| {
+        let conditions = set.all_templates().filter_map(Template::non_scope_constraints);
+        let rewritten = addresses::rewritten(text, conditions);
+        let again = rewritten.and_then(|text| Some((cedar_policy_core::parser::parse_policyset(&text).ok()?, text)));
+        again.map_or((Cow::Borrowed(text), set), |(set, text)| (Cow::Owned(text), set))
+    });
+    parsed.map_err(|errors| {
         let problem = |error: &cedar_policy_core::parser::err::ParseError| {
             let place = source::place_of(error, text);
             let problem = Problem::error(ProblemCode::CedarSyntax, &file.path, place, error.to_string());
@@ -478,7 +488,7 @@ impl EntitiesFile {
                     let message = format!("the `name` of `{}` is not its id", entity.uid());
                     loaded.problem(place, message, text);
                 }
-                Ok(entity) => loaded.entities.push((Arc::new(entity.as_ref().clone()), place)),
+                Ok(entity) => loaded.entities.push((Arc::new(addresses::entity(entity.as_ref())), place)),
                 Err(error) => loaded.problem(place, super::schema::describe(&error), text),
             }
         }
@@ -528,6 +538,20 @@ impl Linker<'_> {
                 }));
                 if self.store.record(index).kind == Kind::MODEL {
                     self.place_model(index);
+                }
+            }
+        }
+    }
+
+    /// Looks up the parents of entities of JSON files, once files have declared all that they declare: one that names
+    /// nothing is as wrong there as in YAML's `teams:`.
+    pub fn native_parents(&mut self, files: &[Arc<EntitiesFile>]) {
+        for file in files {
+            for (entity, place) in &file.entities {
+                let mut parents: Vec<&EntityUID> = entity.ancestors().collect();
+                parents.sort_unstable();
+                for parent in parents {
+                    self.entity_literal(parent, *place, &file.path);
                 }
             }
         }

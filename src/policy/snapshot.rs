@@ -308,7 +308,7 @@ impl Snapshot {
     }
 
     /// The users and services that files declare, with what identity providers are linked by.
-    pub(crate) fn people(&self) -> impl Iterator<Item = (EntityUid, &Extras)> {
+    pub fn people(&self) -> impl Iterator<Item = (EntityUid, &Extras)> {
         let people = self
             .store
             .iter()

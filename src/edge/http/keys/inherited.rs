@@ -36,13 +36,10 @@ pub(super) fn of_maker(caller: &Caller, owner: &EntityUid) -> Result<Option<Inhe
              be in {more}, which the token leaves out; let an administrator make the key"
         )));
     }
-    let declared = |kind: &str, ids: &[SmolStr]| -> Box<[SmolStr]> {
-        let is_declared = |id: &&SmolStr| EntityUid::new(kind, (*id).clone()).is_ok_and(|uid| snapshot.declares(&uid));
-        ids.iter().filter(is_declared).cloned().collect()
-    };
+    // Also what the bundle does not declare now: a team that is declared later has the token's holder in it, and the key.
     let inherited = Inherited {
-        teams: declared("Team", &said.teams),
-        orgs: declared("Org", &said.orgs),
+        teams: said.teams.clone(),
+        orgs: said.orgs.clone(),
         roles: said.roles.iter().filter(|role| !role.starts_with(RESERVED_ROLE_PREFIX)).cloned().collect(),
         tags: said.tags.clone(),
     };
