@@ -223,17 +223,17 @@ fn amount_needed(error: RequestError) -> ApiError {
 }
 
 /// How long the body of the described request is: as its `content-length` says, or as `params` are long where they are the
-/// body; `None` where neither is known.
+/// body, the longest where they differ, since whoever sends less pays less; `None` where neither is known.
 fn body_bytes(headers: &Map<String, Value>, params: &Map<String, Value>) -> Option<u64> {
-    let mut lengths = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let lengths = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let digits = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
-    let length = lengths.next().and_then(|(_, value)| value.as_u64().or_else(|| text_of(value).and_then(digits)));
+    // A header that came twice is a list.
+    let values = lengths.flat_map(|(_, value)| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
+    let length = values.filter_map(|value| value.as_u64().or_else(|| value.as_str().and_then(digits))).max();
     let is_body =
-        || ["messages", "input", "prompt", "contents", "documents"].iter().any(|name| params.contains_key(*name));
-    length.or_else(|| {
-        let text = is_body().then(|| serde_json::to_string(params).ok()).flatten()?;
-        u64::try_from(text.len()).ok()
-    })
+        ["messages", "input", "prompt", "contents", "documents"].iter().any(|name| params.contains_key(*name));
+    let text = is_body.then(|| serde_json::to_string(params).ok()).flatten();
+    length.max(text.and_then(|text| u64::try_from(text.len()).ok()))
 }
 
 /// A parameter: a text, or a list of one, as what reads queries makes of `?model=…`.
