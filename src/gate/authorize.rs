@@ -14,8 +14,8 @@ use super::gather::{Applying, applicable, can_charge, own_applicable};
 use super::ports::{HoldError, Look, Meters, Seen, StoreError};
 use super::spend::{Estimates, NoAmount, Reserve, charge};
 use crate::meter::{
-    Alert, Charge, DEFAULT_TTL_MS, Hold, Lack, Limit, Measure, Mode, OnStoreError, ReservationId, Shortfall, Spending,
-    Standing, Unpriced, Usage,
+    Alert, Charge, Hold, Lack, Limit, Measure, Mode, OnExpiry, OnStoreError, ReservationId, Shortfall, Spending,
+    Standing, Unpriced,
 };
 use crate::model::{
     Amount, Budget, CandidatesRequest, Decision, DecisionCode, EntityUid, Facts, LimitFacts, LimitStanding, Outcome,
@@ -23,9 +23,6 @@ use crate::model::{
 };
 use crate::policy::Snapshot;
 use crate::policy::entities::Subject;
-
-/// About how many bytes of a body are one token.
-const BYTES_PER_TOKEN: u64 = 4;
 
 /// What a request is decided by: one bundle, at one instant, with these meters.
 #[derive(Clone, Copy)]
@@ -41,7 +38,7 @@ pub struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    const fn ground(&self) -> Ground<'a> {
+    pub(super) const fn ground(&self) -> Ground<'a> {
         Ground { snapshot: self.snapshot, facts: self.facts }
     }
 }
@@ -95,50 +92,9 @@ pub async fn authorize(
     decision.hint = prepared.hint(item.facts(world.facts), &decision, request);
     item.check(world.ground(), wish, &mut decision);
     if let Some(wish) = wish.filter(|_| decision.is_permit()) {
-        item.hold(world, wish, Vec::new(), &mut decision, &mut alerts).await?;
+        item.hold(world, Holding { wish, permitted: Vec::new(), lasts: true }, &mut decision, &mut alerts).await?;
     }
     let seen = item.seen(world, &request.resource).into_iter().collect();
-    Ok(Authorized { decision, alerts, seen })
-}
-
-/// How a permitted request is counted at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Charging {
-    /// Under which name it is held until it is charged.
-    pub id: ReservationId,
-    /// How long the body of the request is, where that is known: a token is about four bytes.
-    pub body_bytes: Option<u64>,
-}
-
-/// Decides one request by rules and limits, and counts one request and the estimate of what it uses at once, on every limit
-/// that applies or on none. It takes no place of a concurrency limit, which is told in `not_held`; where such a limit is
-/// full, it refuses as it does a check.
-///
-/// # Errors
-/// As [`authorize`] with a wish.
-pub async fn authorize_and_charge(
-    world: World<'_>,
-    request: &Request,
-    charging: &Charging,
-) -> Result<Authorized<Decision>, RequestError> {
-    let prepared = Prepared::check(world.snapshot, request)?;
-    let mut alerts = Vec::new();
-    let mut item = Item::resolve(world.ground(), &prepared, &request.resource, Asking { router: None, wish: None });
-    item.look(world, false).await;
-    let verdict = prepared.case(item.facts(world.facts)).judge(&request.resource);
-    let mut decision = prepared.decision(verdict, &request.resource);
-    decision.hint = prepared.hint(item.facts(world.facts), &decision, request);
-    item.check(world.ground(), None, &mut decision);
-    let seen = item.seen(world, &request.resource).into_iter().collect();
-    let is_counted = |one: &Applying<'_>| one.limit.limit.unit() != Unit::Places;
-    let places = item.applying.iter().filter(|one| !is_counted(one)).map(|one| one.limit.limit.id.clone());
-    let mut places: Vec<SmolStr> = places.collect();
-    places.dedup();
-    item.applying.retain(is_counted);
-    if decision.is_permit() && !item.applying.is_empty() {
-        item.charge(world, charging, &mut decision, &mut alerts).await?;
-    }
-    decision.not_held = if decision.is_permit() { places } else { Vec::new() };
     Ok(Authorized { decision, alerts, seen })
 }
 
@@ -195,7 +151,8 @@ pub async fn authorize_candidates(
             .map(|decision| decision.resource.clone())
             .collect();
         for (item, decision) in items.iter().zip(&mut decisions).filter(|(_, decision)| decision.is_permit()) {
-            item.hold(world, wish, permitted.clone(), decision, &mut alerts).await?;
+            let holding = Holding { wish, permitted: permitted.clone(), lasts: true };
+            item.hold(world, holding, decision, &mut alerts).await?;
             if decision.is_permit() {
                 break;
             }
@@ -212,14 +169,23 @@ pub(super) struct Asking<'a> {
     pub(super) wish: Option<&'a Wish>,
 }
 
+/// What is to be held.
+pub(super) struct Holding<'w> {
+    pub(super) wish: &'w Wish,
+    /// The resources that it may be settled for besides.
+    pub(super) permitted: Vec<EntityUid>,
+    /// Whether it stays open until its caller settles it; else it is settled at once.
+    pub(super) lasts: bool,
+}
+
 /// One resource of a request, with the limits that apply to it.
 pub(super) struct Item<'a> {
-    prepared: &'a Prepared<'a>,
+    pub(super) prepared: &'a Prepared<'a>,
     resolved: Resolved,
-    applying: Vec<Applying<'a>>,
+    pub(super) applying: Vec<Applying<'a>>,
     /// Limits of money that the request cannot charge, since it costs nothing: they refuse nothing, and nothing is held on
     /// them. A caller that states a cost when it settles is charged all the same.
-    free: Vec<Applying<'a>>,
+    pub(super) free: Vec<Applying<'a>>,
     /// Where each meter stands, once somebody looked.
     looks: Option<Result<Vec<Look>, StoreError>>,
     facts: Option<Facts>,
@@ -250,7 +216,7 @@ impl<'a> Item<'a> {
 
     /// Reads the meters: before deciding where conditions see them; else only where nothing is to be held, as holding
     /// tells where they stand.
-    async fn look(&mut self, world: World<'_>, holds: bool) {
+    pub(super) async fn look(&mut self, world: World<'_>, holds: bool) {
         if holds {
             self.look_if_read(world).await;
         } else {
@@ -305,7 +271,7 @@ impl<'a> Item<'a> {
     }
 
     /// The standings that conditions saw, where the bundle has conditions that read any.
-    fn seen(&self, world: World<'_>, resource: &EntityUid) -> Option<Seen> {
+    pub(super) fn seen(&self, world: World<'_>, resource: &EntityUid) -> Option<Seen> {
         if !world.snapshot.reads_meters() {
             return None;
         }
@@ -351,7 +317,7 @@ impl<'a> Item<'a> {
         self.applying.iter().any(counts)
     }
 
-    fn forbids_without_store(&self) -> bool {
+    pub(super) fn forbids_without_store(&self) -> bool {
         let limits = self.applying.iter().map(|one| &one.limit.limit);
         limits.filter(|limit| limit.is_enforced()).any(|limit| limit.on_store_error == OnStoreError::Forbid)
     }
@@ -371,11 +337,10 @@ impl<'a> Item<'a> {
     }
 
     /// Holds what is wished for, or turns the permit into a forbid.
-    async fn hold(
+    pub(super) async fn hold(
         &self,
         world: World<'a>,
-        wish: &Wish,
-        permitted: Vec<EntityUid>,
+        Holding { wish, permitted, lasts }: Holding<'_>,
         decision: &mut Decision,
         alerts: &mut Vec<Alert>,
     ) -> Result<(), RequestError> {
@@ -390,6 +355,9 @@ impl<'a> Item<'a> {
             }
         };
         charges.extend(self.free.iter().map(unrefusing));
+        if !lasts {
+            charges.iter_mut().for_each(charge_at_its_end);
+        }
         let spending = Spending {
             principal: decision.principal.clone(),
             resource: decision.resource.clone(),
@@ -399,7 +367,9 @@ impl<'a> Item<'a> {
         };
         let needed: Vec<Amount> = charges.iter().map(|charge| charge.amount).collect();
         let (ttl_ms, idempotency) = (wish.ttl_ms, wish.idempotency.clone());
-        let most_open = Some(world.most_open);
+        // What is settled at once is open for a moment, whatever else its principal has open. A store counts it all the same,
+        // since it counts one less when it is settled.
+        let most_open = Some(if lasts { world.most_open } else { usize::MAX });
         let hold = Hold { id: wish.id, spending: Arc::new(spending), charges, ttl_ms, idempotency, most_open };
         match world.meters.hold(hold, world.facts.now).await {
             Ok(held) => {
@@ -430,35 +400,6 @@ impl<'a> Item<'a> {
         Ok(())
     }
 
-    /// Holds the estimate and settles it at once, or turns the permit into a forbid.
-    async fn charge(
-        &self,
-        world: World<'a>,
-        charging: &Charging,
-        decision: &mut Decision,
-        alerts: &mut Vec<Alert>,
-    ) -> Result<(), RequestError> {
-        let (input, _) = self.prepared.context().tokens();
-        let input_tokens = input.or_else(|| charging.body_bytes.map(|bytes| bytes.div_ceil(BYTES_PER_TOKEN)));
-        let reserve = Reserve { input_tokens, ..Reserve::default() };
-        let wish = Wish { reserve, ttl_ms: DEFAULT_TTL_MS, id: charging.id, idempotency: None };
-        self.hold(world, &wish, Vec::new(), decision, alerts).await?;
-        if decision.reservation.take().is_none() {
-            return Ok(());
-        }
-        let estimates = self.estimates(world.ground(), &reserve);
-        let charges = estimates.charges(&self.applying).unwrap_or_default();
-        let money = charges.iter().filter(|charge| charge.limit.unit() == Unit::Usd).map(|charge| charge.amount).max();
-        // What costs nothing is settled as nothing.
-        let usd = money.or_else(|| (!self.free.is_empty()).then_some(Amount::ZERO));
-        let usage = Usage { usd, ..estimates.usage() };
-        // Where it cannot be settled, what is held ends as each limit's `on_expiry` says, which may give it back.
-        if world.meters.settle(charging.id, usage, world.facts.now).await.is_err() {
-            forbid(decision, DecisionCode::StoreUnavailable);
-        }
-        Ok(())
-    }
-
     /// Where the limits that have no room stand.
     async fn tell_refused(
         &self,
@@ -481,7 +422,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    fn estimates<'b>(&self, ground: Ground<'b>, reserve: &Reserve) -> Estimates<'b> {
+    pub(super) fn estimates<'b>(&self, ground: Ground<'b>, reserve: &Reserve) -> Estimates<'b> {
         Estimates::of(ground.snapshot, self.resolved.as_subject(), reserve, self.prepared.context().tokens())
     }
 }
@@ -492,7 +433,14 @@ fn unrefusing(applying: &Applying<'_>) -> Charge {
     Charge { limit: Arc::new(limit), ..charge(applying, Amount::ZERO) }
 }
 
-fn forbid(decision: &mut Decision, code: DecisionCode) {
+/// A permit that is counted at once is over when it is given: should it not come to the settle, nobody has given it back.
+fn charge_at_its_end(charge: &mut Charge) {
+    if charge.limit.on_expiry != OnExpiry::Charge {
+        charge.limit = Arc::new(Limit { on_expiry: OnExpiry::Charge, ..(*charge.limit).clone() });
+    }
+}
+
+pub(super) fn forbid(decision: &mut Decision, code: DecisionCode) {
     decision.outcome = Outcome::Forbid;
     // The first of the codes that is so.
     if decision.code == DecisionCode::Permitted || code < decision.code {
