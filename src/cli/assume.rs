@@ -197,7 +197,7 @@ mod tests {
     /// Whatever member says how full a limit is, the others follow.
     #[test]
     fn a_limit_is_full_however_that_is_said() {
-        let text = "users: [{ id: a }]\nlimits: [{ id: m, users: [a], budget: { usd: 2, every: day } }, { id: r, users: [a], rate: { \
+        let text = "users: [{ id: a }]\nauthz_rules: [{ users: [a], models: \"*\" }]\nlimits: [{ id: m, users: [a], budget: { usd: 2, every: day } }, { id: r, users: [a], rate: { \
                     requests: 4, every: day } }]\n";
         let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
         let snapshot = load(&bundle).unwrap().snapshot;

@@ -12,14 +12,15 @@ use super::decide::{Prepared, Resolved};
 use super::explain::{self, Explanation};
 use super::gather::{Applying, applicable, can_charge, own_applicable};
 use super::ports::{HoldError, Look, Meters, Seen, StoreError};
+use super::refuse::{forbid, refuse};
 use super::spend::{Estimates, NoAmount, Reserve, charge};
 use crate::meter::{
     Alert, Charge, Hold, Lack, Limit, Measure, Mode, OnExpiry, OnStoreError, ReservationId, Shortfall, Spending,
     Standing, Unpriced,
 };
 use crate::model::{
-    Amount, Budget, CandidatesRequest, Decision, DecisionCode, EntityUid, Facts, LimitFacts, LimitStanding, Outcome,
-    Rate, Request, RequestError, RequestErrorCode, Reserved, Shortage, Timestamp, Unit,
+    Amount, Budget, CandidatesRequest, Decision, DecisionCode, EntityUid, Facts, LimitFacts, LimitStanding, Rate,
+    Request, RequestError, RequestErrorCode, Reserved, Shortage, Unit,
 };
 use crate::policy::Snapshot;
 use crate::policy::entities::Subject;
@@ -437,43 +438,6 @@ fn unrefusing(applying: &Applying<'_>) -> Charge {
 fn charge_at_its_end(charge: &mut Charge) {
     if charge.limit.on_expiry != OnExpiry::Charge {
         charge.limit = Arc::new(Limit { on_expiry: OnExpiry::Charge, ..(*charge.limit).clone() });
-    }
-}
-
-pub(super) fn forbid(decision: &mut Decision, code: DecisionCode) {
-    decision.outcome = Outcome::Forbid;
-    // The first of the codes that is so.
-    if decision.code == DecisionCode::Permitted || code < decision.code {
-        decision.code = code;
-    }
-    decision.rules.clear();
-}
-
-/// Forbids because of limits that have no room, if there are any.
-fn refuse<'a>(
-    decision: &mut Decision,
-    now: Timestamp,
-    short: impl Iterator<Item = (&'a Applying<'a>, Option<Timestamp>)>,
-) {
-    let mut retry: Option<Option<Timestamp>> = None;
-    for (one, retry_at) in short {
-        forbid(decision, code_of(&one.limit.limit.measure));
-        retry = Some(match (retry, retry_at) {
-            (None, retry_at) => retry_at,
-            (Some(before), retry_at) => before.zip(retry_at).map(|(before, after)| before.max(after)),
-        });
-    }
-    decision.retry_after_seconds = retry.flatten().map(|retry_at| {
-        let millis = retry_at.as_millis().saturating_sub(now.as_millis());
-        u64::try_from(millis).unwrap_or(0).div_ceil(1000).max(1)
-    });
-}
-
-fn code_of(measure: &Measure) -> DecisionCode {
-    match measure {
-        Measure::Budget { .. } => DecisionCode::BudgetExceeded,
-        Measure::Rate { .. } => DecisionCode::RateLimited,
-        Measure::Concurrency => DecisionCode::ConcurrencyExceeded,
     }
 }
 

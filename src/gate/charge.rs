@@ -3,9 +3,10 @@
 
 use smol_str::SmolStr;
 
-use super::authorize::{Asking, Authorized, Holding, Item, Wish, World, forbid};
+use super::authorize::{Asking, Authorized, Holding, Item, Wish, World};
 use super::decide::Prepared;
 use super::gather::Applying;
+use super::refuse::forbid;
 use super::spend::Reserve;
 use crate::meter::{Alert, DEFAULT_TTL_MS, ReservationId, Usage};
 use crate::model::{Amount, Decision, DecisionCode, Request, RequestError, Unit};

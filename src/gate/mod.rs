@@ -17,6 +17,7 @@ mod idempotency;
 mod manage;
 mod narrow;
 mod ports;
+mod refuse;
 mod routes;
 mod settle;
 mod shipped;

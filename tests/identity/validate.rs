@@ -220,6 +220,14 @@ fn a_path_names_the_model() {
     assert_eq!(ask("/v1/chat/completions", json!({})), permitted);
     assert_eq!(ask("/v1/chat/completions", json!({"model": "main/big"})), permitted);
     assert_eq!(ask("/v1/chat/completions", json!({"model": "main/none"})), (403, "model_unknown".to_owned()));
+    // What is there and cannot be read as a name is not the same as no name.
+    assert_eq!(ask("/v1/chat/completions", json!({"model": null})), permitted);
+    for model in
+        [json!(5), json!([]), json!([5]), json!({"id": "main/other"}), json!(true), json!(["main/big", "main/other"])]
+    {
+        assert_eq!(ask("/v1/chat/completions", json!({"model": model})).0, 400, "{model}");
+        assert_eq!(ask("/v1beta/models/big:generateContent", json!({"model": model})).0, 400, "{model}");
+    }
     // Without routes of one's own, an alias is enough.
     let usual = start("", "");
     for path in [

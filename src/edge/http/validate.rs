@@ -128,11 +128,13 @@ async fn forbidden<'a>(
 
 /// What the request asks for, by the routes of this server.
 fn asked_for(app: &App, snapshot: &Snapshot, asked: &Asked) -> Result<(Found, EntityUid), ApiError> {
-    let several = Cell::new(false);
+    let (several, unreadable) = (Cell::new(false), Cell::new(false));
     let param = |name: &str| {
-        let value = asked.params.get(name)?;
+        let value = asked.params.get(name).filter(|value| !value.is_null())?;
+        let text = text_of(value);
         several.set(value.as_array().is_some_and(|values| values.len() > 1));
-        text_of(value)
+        unreadable.set(text.is_none());
+        text
     };
     let found = app.routes.look_up(&asked.presented.request.path, asked.method.as_deref(), param);
     let found = found.and_then(|found| found.resource(snapshot).map(|resource| (found, resource)));
@@ -149,6 +151,10 @@ fn asked_for(app: &App, snapshot: &Snapshot, asked: &Asked) -> Result<(Found, En
     if several.get() {
         // A path that names one of them does not say that the others are not asked for.
         return Err(ApiError::invalid("request.params", "the parameters name several models"));
+    }
+    if unreadable.get() {
+        // What is there and is no name is not the same as nothing: the gateway may read it.
+        return Err(ApiError::invalid("request.params", "what names the model is no text"));
     }
     Ok(found)
 }
