@@ -320,4 +320,26 @@ mod tests {
         assert_eq!(hold(&another), DecisionCode::ConcurrencyExceeded);
         assert_eq!(charge(&engine, world, &request).code, DecisionCode::Permitted);
     }
+
+    #[test]
+    fn what_is_counted_at_once_on_a_router_is_what_was_held() {
+        for (cap, code, used) in [(1500, DecisionCode::BudgetExceeded, 0), (2002, DecisionCode::Permitted, 2000)] {
+            let text = format!(
+                "provider_accounts: [{{ id: p, models: [{{ name: in, estimate_input_tokens: 1000, estimate_output_tokens: 10 \
+                 }}, {{ name: out, estimate_input_tokens: 10, estimate_output_tokens: 1000 }}] }}]\nrouters: [{{ id: r, models: \
+                 [p/in, p/out] }}]\nauthz_rules: [{{ users: [a], routers: [r] }}]\nlimits: [{{ id: all, users: [a], budget: {{ \
+                 tokens: {cap}, every: total }} }}]\n"
+            );
+            let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+            let engine = Engine::builder().bundle(bundle).build().unwrap();
+            let request = Request::new("User::\"a\"".parse().unwrap(), "chat", "Router::\"r\"".parse().unwrap());
+            let (snapshot, facts) = (engine.snapshot().unwrap(), engine.facts());
+            let world = engine.world(&snapshot, &facts);
+            let charging = gate::Charging { id: engine.reservation_id(), body_bytes: None };
+            let charged = pollster::block_on(gate::authorize_and_charge(world, &request, &charging)).unwrap();
+            assert_eq!(charged.decision.code, code);
+            let checked = pollster::block_on(gate::authorize(world, &request, None)).unwrap().decision;
+            assert_eq!((checked.limits[0].used.get(), checked.limits[0].held.get()), (used, 0));
+        }
+    }
 }

@@ -70,6 +70,7 @@ impl<'a> Item<'a> {
         let (input, _) = self.prepared.context().tokens();
         let input_tokens = input.or_else(|| charging.body_bytes.map(|bytes| bytes.div_ceil(BYTES_PER_TOKEN)));
         let reserve = Reserve { input_tokens, ..Reserve::default() };
+        let reserve = self.estimates(world.ground(), &reserve).largest(&reserve);
         let wish = Wish { reserve, ttl_ms: DEFAULT_TTL_MS, id: charging.id, idempotency: None };
         self.hold(world, Holding { wish: &wish, permitted: Vec::new(), lasts: false }, decision, alerts).await?;
         if decision.reservation.take().is_none() {
