@@ -25,7 +25,7 @@ pub(super) struct Assumed {
 }
 
 impl Assumed {
-    /// What is assumed of the limits of `snapshot`, beside `facts`.
+    /// The assumptions for the limits of `snapshot`, together with `facts`.
     ///
     /// # Errors
     /// A limit that the bundle does not have, or that has no such member.
@@ -67,7 +67,7 @@ fn limit(id: &str, said: &[(String, i64)], now: Timestamp, snapshot: Option<&Sna
     }
     let is_said = |position: usize| said.iter().any(|(name, _)| names.get(position) == Some(&name.as_str()));
     let [_, used_is_said, _, remaining_is_said, percent_is_said] = [0, 1, 2, 3, 4].map(is_said);
-    // What is not said follows from what is, so that a limit is full however that is said.
+    // Members that are not given follow from those that are, so that a limit is full in whatever way that is stated.
     if percent_is_said && !used_is_said && !remaining_is_said {
         let used = i128::from(facts.limit) * i128::from(facts.used_percent) / 100;
         facts.used = i64::try_from(used).unwrap_or(i64::MAX);

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 use super::candidates::{Candidates, CandidatesDecision};
 use super::decide::{Prepared, Resolved};
-use super::explain::{self, Explanation};
+use super::explain::Explanation;
 use super::gather::{Applying, applicable, can_charge, own_applicable};
 use super::ports::{HoldError, Look, Meters, Seen, StoreError};
 use super::refuse::{forbid, refuse};
@@ -44,7 +44,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// A world without its meters: what was read of them is in the facts.
+/// A world without its meters: their state was already read into the facts.
 #[derive(Clone, Copy)]
 pub(super) struct Ground<'a> {
     pub(super) snapshot: &'a Snapshot,
@@ -99,10 +99,10 @@ pub async fn authorize(
     Ok(Authorized { decision, alerts, seen })
 }
 
-/// Decides one request by rules and limits as they stand, and explains what the rules said to it.
+/// Decides one request by rules and limits with their current usage, and explains the result of each rule.
 ///
 /// # Errors
-/// As [`super::decide`].
+/// Returns the errors of [`super::decide`].
 pub async fn explain(world: World<'_>, request: &Request) -> Result<(Decision, Explanation), RequestError> {
     let prepared = Prepared::check(world.snapshot, request)?;
     let mut item = Item::resolve(world.ground(), &prepared, &request.resource, Asking { router: None, wish: None });
@@ -163,19 +163,19 @@ pub async fn authorize_candidates(
     Ok(Authorized { decision: candidates.decision(router, decisions), alerts, seen })
 }
 
-/// Through which router a resource is asked for, and what is to be held.
+/// The router through which a resource is requested, and the amounts to be held.
 #[derive(Clone, Copy)]
 pub(super) struct Asking<'a> {
     pub(super) router: Option<&'a Subject>,
     pub(super) wish: Option<&'a Wish>,
 }
 
-/// What is to be held.
+/// A hold to make.
 pub(super) struct Holding<'w> {
     pub(super) wish: &'w Wish,
-    /// The resources that it may be settled for besides.
+    /// Further resources that the caller may settle it for.
     pub(super) permitted: Vec<EntityUid>,
-    /// Whether it stays open until its caller settles it; else it is settled at once.
+    /// Whether it stays open until the caller settles it; otherwise it is settled at once.
     pub(super) lasts: bool,
 }
 
@@ -184,8 +184,8 @@ pub(super) struct Item<'a> {
     pub(super) prepared: &'a Prepared<'a>,
     resolved: Resolved,
     pub(super) applying: Vec<Applying<'a>>,
-    /// Limits of money that the request cannot charge, since it costs nothing: they refuse nothing, and nothing is held on
-    /// them. A caller that states a cost when it settles is charged all the same.
+    /// Limits of money that the request cannot charge, since it costs nothing. They refuse nothing, and nothing is held
+    /// on them. A caller that states a cost when it settles is charged.
     pub(super) free: Vec<Applying<'a>>,
     /// Where each meter stands, once somebody looked.
     looks: Option<Result<Vec<Look>, StoreError>>,
@@ -253,21 +253,18 @@ impl<'a> Item<'a> {
         &self.applying
     }
 
-    /// Takes in where the meters of the limits that apply stand, and what conditions see of them.
+    /// Adds the state of the meters of the limits that apply, and the facts that conditions see.
     pub(super) fn know(&mut self, looks: Vec<Look>, facts: Facts) {
         (self.looks, self.facts) = (Some(Ok(looks)), Some(facts));
     }
 
-    /// The decision of a check, and what the rules said.
+    /// The decision of a check, and the result of each rule.
     pub(super) fn explained(&self, ground: Ground<'_>, request: &Request) -> (Decision, Explanation) {
         let case = self.prepared.case(self.facts(ground.facts));
         let mut decision = self.prepared.decision(case.judge(&request.resource), &request.resource);
         decision.hint = self.prepared.hint(self.facts(ground.facts), &decision, request);
         self.check(ground, None, &mut decision);
-        let explanation = match case.resolve(&request.resource) {
-            (Resolved::Subject(resource), _) => explain::explain(&case.question(&resource)),
-            (Resolved::Nothing, _) => Explanation::default(),
-        };
+        let explanation = case.explanation(&request.resource, &decision);
         (decision, explanation)
     }
 
@@ -309,7 +306,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Whether money is counted by a limit that forbids what nobody knows the price of.
+    /// Whether a limit counts money and forbids resources without a price.
     fn needs_price(&self) -> bool {
         let counts = |one: &Applying<'_>| {
             let limit = &one.limit.limit;
@@ -368,8 +365,8 @@ impl<'a> Item<'a> {
         };
         let needed: Vec<Amount> = charges.iter().map(|charge| charge.amount).collect();
         let (ttl_ms, idempotency) = (wish.ttl_ms, wish.idempotency.clone());
-        // What is settled at once is open for a moment, whatever else its principal has open. A store counts it all the same,
-        // since it counts one less when it is settled.
+        // A hold that is settled at once does not count against the open reservations of its principal. Stores still need a
+        // bound, because they decrement their counter when it is settled.
         let most_open = Some(if lasts { world.most_open } else { usize::MAX });
         let hold = Hold { id: wish.id, spending: Arc::new(spending), charges, ttl_ms, idempotency, most_open };
         match world.meters.hold(hold, world.facts.now).await {
@@ -434,7 +431,7 @@ fn unrefusing(applying: &Applying<'_>) -> Charge {
     Charge { limit: Arc::new(limit), ..charge(applying, Amount::ZERO) }
 }
 
-/// A permit that is counted at once is over when it is given: should it not come to the settle, nobody has given it back.
+/// A permit that is charged at once is never released: if its settle is lost, expiry charges it.
 fn charge_at_its_end(charge: &mut Charge) {
     if charge.limit.on_expiry != OnExpiry::Charge {
         charge.limit = Arc::new(Limit { on_expiry: OnExpiry::Charge, ..(*charge.limit).clone() });

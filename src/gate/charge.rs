@@ -1,5 +1,4 @@
-//! A permit that is counted at once, for gateways that do not say what a call used: one request, and the estimate of its
-//! tokens and money.
+//! Charges a permit at once, for gateways that do not report usage: one request, and the estimate of its tokens and money.
 
 use smol_str::SmolStr;
 
@@ -23,12 +22,12 @@ pub struct Charging {
     pub body_bytes: Option<u64>,
 }
 
-/// Decides one request by rules and limits, and counts one request and the estimate of what it uses at once, on every limit
-/// that applies or on none. It takes no place of a concurrency limit, which is told in `not_held`; where such a limit is
-/// full, it refuses as it does a check.
+/// Decides one request by rules and limits, and counts one request and its estimated usage at once, on every limit that
+/// applies or on none. It takes no place of a concurrency limit, and lists such limits in `not_held`; a full one
+/// refuses the request, like a check.
 ///
 /// # Errors
-/// As [`authorize`] with a wish.
+/// Returns the errors of [`super::authorize`] with a wish.
 pub async fn authorize_and_charge(
     world: World<'_>,
     request: &Request,
@@ -58,8 +57,8 @@ pub async fn authorize_and_charge(
 impl<'a> Item<'a> {
     /// Holds the estimate and settles it at once, or turns the permit into a forbid.
     ///
-    /// What is held and not settled, because the process ends or the store fails in between, is charged as held when it
-    /// expires: nothing that was permitted stays uncounted.
+    /// If the process ends or the store fails between the two, the hold is charged in full when it expires, so that no
+    /// permit goes uncharged.
     async fn charge(
         &self,
         world: World<'a>,
@@ -79,10 +78,10 @@ impl<'a> Item<'a> {
         let estimates = self.estimates(world.ground(), &reserve);
         let charges = estimates.charges(&self.applying).unwrap_or_default();
         let money = charges.iter().filter(|charge| charge.limit.unit() == Unit::Usd).map(|charge| charge.amount).max();
-        // What costs nothing is settled as nothing.
+        // A request that costs nothing is settled with a cost of zero.
         let usd = money.or_else(|| (!self.free.is_empty()).then_some(Amount::ZERO));
         let usage = Usage { usd, ..estimates.usage() };
-        // The hold is charged when it expires; until then it takes the room that it needs.
+        // After a failure the hold keeps its amounts until it expires, and is then charged.
         let is_settled = world.meters.settle(charging.id, usage, world.facts.now).await.is_ok();
         if !is_settled && self.forbids_without_store() {
             forbid(decision, DecisionCode::StoreUnavailable);

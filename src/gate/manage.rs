@@ -12,11 +12,11 @@ use super::decide::{Who, decide};
 use super::shipped::{Asked, is_shipped};
 use super::widen::widened;
 use crate::model::{
-    ADMINISTRATOR, AuthMethod, DecisionCode, EntityUid, Facts, Identity, KeyRecord, RESERVED_ROLE_PREFIX, Request,
-    Timestamp, Told,
+    ADMINISTRATOR, AuthMethod, DecisionCode, EntityUid, Facts, Identity, Inherited, KeyRecord, RESERVED_ROLE_PREFIX,
+    Request, Timestamp, Told,
 };
 use crate::policy::Snapshot;
-use crate::policy::entities::Kind;
+use crate::policy::entities::{EntityIndex, Kind};
 
 /// The action of who manages keys.
 pub const MANAGE_KEYS: &str = "manage_keys";
@@ -76,7 +76,7 @@ impl Manager<'_> {
         let decision = decide(self.snapshot, self.facts, &request).ok()?;
         match decision.code {
             DecisionCode::Permitted if is_administrator => Some(Right::Administrator),
-            // Of those that permit, the one that says most.
+            // If several policies permit, the strongest right counts.
             DecisionCode::Permitted if decision.rules.iter().all(is_shipped) => {
                 decision.rules.iter().filter_map(|rule| right_of(&rule.id)).max()
             }
@@ -89,7 +89,7 @@ impl Manager<'_> {
         has_role(self.snapshot, self.identity, &[role], self.peer, self.facts.now)
     }
 
-    /// What the policies that ship say by themselves: of those that permit, the one that says most.
+    /// The right that the built-in policies give: the strongest one if several permit.
     fn by_default(&self, action: &str, owner: &EntityUid) -> Option<Right> {
         let who = Who::find(self.snapshot, None, &self.identity.principal, Some(self.identity)).ok()?;
         let resource = self.snapshot.subject(owner)?;
@@ -111,20 +111,21 @@ impl Manager<'_> {
             return Ok(());
         }
         self.check_given(key, None)?;
-        self.check_owner(right, &key.owner)
+        self.check_inherited(key)?;
+        self.check_owner(right, &key.owner, key.details().inherited.as_deref())
     }
 
     /// Whether a caller with this `right` may set the password of `user`: it is as good as a key that never ends and is not
     /// narrowed. Of a person's token it takes more, see [`Manager::needs_current_password`].
     ///
     /// # Errors
-    /// With what is more than the caller may give.
+    /// Returns an error that names the right that the caller lacks.
     pub fn may_set_password(&self, right: Right, user: &EntityUid) -> Result<(), TooWide> {
         if let Some(end) = self.identity.key_ends_at {
-            let message = format!("the key that asks ends at {end}, and a password does not");
+            let message = format!("your key ends at {end}, and a password does not");
             return Err(TooWide { param: "", message });
         }
-        if right == Right::Administrator { Ok(()) } else { self.check_owner(right, user) }
+        if right == Right::Administrator { Ok(()) } else { self.check_owner(right, user, None) }
     }
 
     /// Whether the caller sets the password of `user` only with the current one: it is that person, by a token that may
@@ -136,23 +137,23 @@ impl Manager<'_> {
 
     /// Whether a caller with this `right` may make `key` of `before`, whose secret stays as it is.
     ///
-    /// Narrowing a key is open to whoever manages it. What widens it must be no more than the caller may give, and a key
-    /// that only an administrator can make (see [`Manager::is_privileged`]) is widened by administrators alone. A caller
-    /// that ends itself widens nothing that lasts longer.
+    /// Every caller that manages a key may narrow it. A change that widens it must stay within the rights of the
+    /// caller, and a key that only an administrator can make can be widened only by
+    /// administrators. A caller whose own credential ends may not widen a key that lasts longer.
     ///
     /// # Errors
-    /// With what is more than the caller may give.
+    /// Returns an error that names the right that the caller lacks.
     pub fn may_change(&self, right: Right, key: &KeyRecord, before: &KeyRecord) -> Result<(), TooWide> {
         let is_administrator = right == Right::Administrator;
         if before.details().disabled.is_none() && key.details().disabled.is_some() {
-            self.may_pause(is_administrator, before)?;
+            self.may_pause(right, before)?;
         }
         let Some(wider) = widened(before, key, self.snapshot) else { return Ok(()) };
         let too_wide = |param, message: String| Err(TooWide { param, message });
         if let Some(end) = self.identity.key_ends_at.filter(|end| key.lasts_beyond(*end)) {
             let message = match wider {
-                "expires_at" => format!("the key that asks ends before that, at {end}"),
-                _ => format!("the key that asks ends at {end}, and widens no key that lasts longer"),
+                "expires_at" => format!("your key ends before that, at {end}"),
+                _ => format!("your key ends at {end}, and cannot widen a key that lasts longer"),
             };
             return too_wide(wider, message);
         }
@@ -174,20 +175,27 @@ impl Manager<'_> {
         {
             return too_wide(
                 "disabled",
-                format!("the key was paused by {}; they or an administrator lift that", pause.by),
+                format!("the key was paused by {}; only they or an administrator may lift the pause", pause.by),
             );
         }
         self.check_given(key, Some(before))?;
-        self.check_owner(right, &key.owner)
+        self.check_inherited(key)?;
+        self.check_owner(right, &key.owner, key.details().inherited.as_deref())
     }
 
     /// Whether the caller may pause a key: only who could lift the pause again. Others revoke the key.
-    fn may_pause(&self, is_administrator: bool, before: &KeyRecord) -> Result<(), TooWide> {
+    fn may_pause(&self, right: Right, before: &KeyRecord) -> Result<(), TooWide> {
         let ends_first = self.identity.key_ends_at.is_some_and(|end| before.lasts_beyond(end));
-        if !ends_first && (is_administrator || !self.is_privileged(before)) {
+        let may_widen = || {
+            let inherited = before.details().inherited.as_deref();
+            !self.is_privileged(before)
+                && self.check_inherited(before).is_ok()
+                && self.check_owner(right, &before.owner, inherited).is_ok()
+        };
+        if !ends_first && (right == Right::Administrator || may_widen()) {
             return Ok(());
         }
-        let message = "you could not lift the pause of this key; an administrator pauses it, and you may revoke it";
+        let message = "you could not lift the pause of this key; let an administrator pause it, or revoke it";
         Err(TooWide { param: "disabled", message: message.to_owned() })
     }
 
@@ -206,7 +214,7 @@ impl Manager<'_> {
     fn check_end(&self, key: &KeyRecord) -> Result<(), TooWide> {
         match self.identity.key_ends_at.filter(|end| key.lasts_beyond(*end)) {
             Some(end) => {
-                let message = format!("the key that asks ends before that, at {end}");
+                let message = format!("your key ends before that, at {end}");
                 Err(TooWide { param: "expires_at", message })
             }
             None => self.check_session(key),
@@ -226,8 +234,8 @@ impl Manager<'_> {
         Err(TooWide { param: "expires_at", message })
     }
 
-    /// Whether the caller is a person who shows a token: one of another issuer, or one of Tollgate's own, as a session of
-    /// `tollgate login` has. A key, a password and a certificate are none.
+    /// Whether the caller is a person who shows a token: one of another issuer, or one of Tollgate's own, such as a
+    /// session of `tollgate login`. Keys, passwords and certificates are not tokens in this sense.
     #[must_use]
     pub fn is_session(&self) -> bool {
         let method = self.identity.method;
@@ -263,16 +271,44 @@ impl Manager<'_> {
         Ok(())
     }
 
-    /// Whether the owner of a key is no more than the caller.
-    fn check_owner(&self, right: Right, owner: &EntityUid) -> Result<(), TooWide> {
-        let too_wide = |message: String| Err(TooWide { param: "owner", message });
-        // Whom somebody else's endpoint names has none of these roles, and gets none by a key of the one who has them.
-        if (right != Right::Own || !self.identity.method.gives_reserved_roles())
-            && let Some(role) = self.roles_of(owner).iter().find(|role| !self.has_role(role))
-        {
-            return too_wide(format!("{owner} has the role `{role}`, which you have not"));
+    /// Whether the caller has what a key keeps of the token that it was made with: its own credential says so, or the
+    /// bundle says it of the caller or of the owner. Who has not would get into teams that nobody put them in.
+    fn check_inherited(&self, key: &KeyRecord) -> Result<(), TooWide> {
+        let Some(inherited) = key.details().inherited.as_deref() else { return Ok(()) };
+        let (store, said) = (&self.snapshot.store, &self.identity.said);
+        let mut known = self.indices_of(&key.owner, None);
+        if let Ok(who) = Who::find(self.snapshot, None, &self.identity.principal, Some(self.identity)) {
+            known.extend(store.index_of(&who.subject));
+            known.extend(store.closure(store.parents(&who.subject)));
         }
-        if self.is_for_a_team(right, owner) && !self.is_all_within(owner) {
+        let is_in = |kind: Kind, id: &SmolStr| store.find(kind, id).is_some_and(|index| known.contains(&index));
+        let has_role = |role: &SmolStr| known.iter().any(|index| store.record(*index).roles().contains(role));
+        let has_tag = |tag: &SmolStr| known.iter().any(|index| store.record(*index).tags().contains(tag));
+        let Inherited { teams, orgs, roles, tags } = inherited;
+        let missing = None
+            .or_else(|| teams.iter().find(|id| !said.teams.contains(id) && !is_in(Kind::TEAM, id)))
+            .or_else(|| orgs.iter().find(|id| !said.orgs.contains(id) && !is_in(Kind::ORG, id)))
+            .or_else(|| roles.iter().find(|role| !said.roles.contains(role) && !has_role(role)))
+            .or_else(|| tags.iter().find(|tag| !said.tags.contains(tag) && !has_tag(tag)));
+        let Some(missing) = missing else { return Ok(()) };
+        let message = format!(
+            "this key keeps `{missing}` of the token that it was made with (`inherited`), and you have it not; who shows such \
+             a token, the key itself or an administrator may do this, or make a new key"
+        );
+        Err(TooWide { param: "", message })
+    }
+
+    /// Whether the owner of a key, with what the key inherits, is no more than the caller.
+    fn check_owner(&self, right: Right, owner: &EntityUid, inherited: Option<&Inherited>) -> Result<(), TooWide> {
+        let too_wide = |message: String| Err(TooWide { param: "owner", message });
+        // A principal that a delegated endpoint names has none of these roles, and must not get them through a key of
+        // its owner.
+        if (right != Right::Own || !self.identity.method.gives_reserved_roles())
+            && let Some(role) = self.roles_of(owner, inherited).iter().find(|role| !self.has_role(role))
+        {
+            return too_wide(format!("{owner} has the role `{role}`, which you do not have"));
+        }
+        if self.is_for_a_team(right, owner) && !self.is_all_within(owner, inherited) {
             return too_wide(format!("{owner} is in more than the teams that you administer, and so would the key be"));
         }
         Ok(())
@@ -288,27 +324,36 @@ impl Manager<'_> {
         }
     }
 
-    /// Tollgate's roles that `owner` has, its own or through what it is in.
-    fn roles_of(&self, owner: &EntityUid) -> Vec<SmolStr> {
-        let store = &self.snapshot.store;
-        let Some(index) = store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id())) else {
-            return Vec::new();
-        };
-        let roles = store.closure(&[index]).into_iter().flat_map(|index| store.record(index).roles().to_vec());
+    /// Tollgate's roles that `owner` has, its own or through what it and the key are in.
+    fn roles_of(&self, owner: &EntityUid, inherited: Option<&Inherited>) -> Vec<SmolStr> {
+        let (store, indices) = (&self.snapshot.store, self.indices_of(owner, inherited));
+        let roles = indices.into_iter().flat_map(|index| store.record(index).roles().to_vec());
         roles.filter(|role| role.starts_with(RESERVED_ROLE_PREFIX)).collect()
     }
 
     fn tags_of(&self, owner: &EntityUid) -> HashSet<SmolStr> {
+        let (store, indices) = (&self.snapshot.store, self.indices_of(owner, None));
+        indices.into_iter().flat_map(|index| store.record(index).tags().to_vec()).collect()
+    }
+
+    /// What the bundle knows of `owner`, with all that it is in.
+    fn indices_of(&self, owner: &EntityUid, inherited: Option<&Inherited>) -> Vec<EntityIndex> {
         let store = &self.snapshot.store;
-        let Some(index) = store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id())) else {
-            return HashSet::new();
-        };
-        store.closure(&[index]).into_iter().flat_map(|index| store.record(index).tags().to_vec()).collect()
+        let own = store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id()));
+        let more = inherited.map(|inherited| self.memberships(inherited)).unwrap_or_default();
+        store.closure(&own.into_iter().chain(more).collect::<Vec<_>>())
+    }
+
+    /// The teams and orgs of a token that the bundle knows.
+    fn memberships(&self, inherited: &Inherited) -> Vec<EntityIndex> {
+        let store = &self.snapshot.store;
+        let teams = inherited.teams.iter().filter_map(|id| store.find(Kind::TEAM, id));
+        teams.chain(inherited.orgs.iter().filter_map(|id| store.find(Kind::ORG, id))).collect()
     }
 
     /// Whether everything that `owner` is in is a team that the caller administers, or what such a team is in. A key of
     /// somebody is all that this somebody is.
-    fn is_all_within(&self, owner: &EntityUid) -> bool {
+    fn is_all_within(&self, owner: &EntityUid, inherited: Option<&Inherited>) -> bool {
         let store = &self.snapshot.store;
         let Some(index) = store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id())) else {
             return false;
@@ -321,14 +366,15 @@ impl Manager<'_> {
         };
         let administered = store.administered(&who.subject);
         let above = store.closure(&administered);
-        let within = |parent: &crate::policy::entities::EntityIndex| {
+        let within = |parent: &EntityIndex| {
             above.contains(parent) || store.closure(&[*parent]).iter().any(|over| administered.contains(over))
         };
-        store.record(index).parents.iter().all(within)
+        let inherited = inherited.map(|inherited| self.memberships(inherited)).unwrap_or_default();
+        store.record(index).parents.iter().chain(&inherited).all(within)
     }
 }
 
-/// What a policy that ships gives.
+/// The right that a built-in policy gives.
 pub(super) fn right_of(id: &str) -> Option<Right> {
     match id {
         "tollgate:administrators" => Some(Right::Administrator),

@@ -1,10 +1,10 @@
-//! Permits of rules that limits turn into forbids: by which code, and when waiting helps.
+//! Turns a permit into a forbid because of limits: the code, and the time after which a retry helps.
 
 use super::gather::Applying;
 use crate::meter::Measure;
 use crate::model::{Decision, DecisionCode, Outcome, Timestamp};
 
-/// Forbids what rules permit.
+/// Turns the decision into a forbid with this code.
 pub(super) fn forbid(decision: &mut Decision, code: DecisionCode) {
     decision.outcome = Outcome::Forbid;
     // The first of the codes that is so.

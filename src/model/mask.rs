@@ -1,9 +1,9 @@
-//! Texts that are sent back to whoever sent them, without what looks like a credential: an error that shows it puts it into
-//! the logs of every gateway on the way.
+//! Masks everything that looks like a credential in texts that are sent back to their sender. An error that shows a
+//! credential would put it into the logs of every gateway on the way.
 
 use std::borrow::Cow;
 
-/// What stands in its place.
+/// The replacement for a credential.
 const MASK: &str = "[hidden]";
 /// What keys and tokens of well-known makers begin with.
 const PREFIXES: [&str; 24] = [
@@ -32,18 +32,18 @@ const PREFIXES: [&str; 24] = [
     "gsk_",
     "eyJ",
 ];
-/// So many bytes behind such a beginning make a credential of it.
+/// At least this many bytes must follow such a prefix.
 const LEAST_BEHIND_PREFIX: usize = 8;
-/// What stands before a credential in `Authorization`, in small letters.
+/// The schemes that precede a credential in `Authorization`, in lower case.
 const SCHEMES: [&str; 4] = ["bearer", "basic", "digest", "token"];
-/// Shortest text behind such a word that is taken for a credential.
+/// The shortest text after a scheme that counts as a credential.
 const LEAST_BEHIND_SCHEME: usize = 6;
-/// So many letters and digits without a break are no word that people write, where they are mixed as in a random text.
+/// A run of this many mixed letters and digits is not a natural word, and counts as a random text.
 const LEAST_RANDOM: usize = 20;
-/// The same of hexadecimal digits: those of 128 bits.
+/// The minimum length for hexadecimal digits: those of 128 bits.
 const LEAST_HEX: usize = 32;
 
-/// So many bytes behind such a beginning are a key in a text that is kept, where names have to stay readable.
+/// The same for text that is stored, where names must stay readable.
 const LEAST_BEHIND_PREFIX_OF_KEY: usize = 16;
 
 /// `text` without what looks like a credential.
@@ -54,11 +54,11 @@ pub fn masked(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// `text` without what is a credential by its form: a key or token with its maker's prefix, what follows `Bearer`, the user
-/// of a URL. Unlike [`masked`] it leaves random ids as they are, since records that are kept have to name who asked.
+/// Hides credentials that are recognised by their form: keys and tokens with a vendor's prefix, the value after `Bearer`, the
+/// user part of a URL. Unlike [`masked`] it keeps random ids, because stored records must name the principal.
 #[must_use]
 pub fn without_credentials(text: &str) -> Cow<'_, str> {
-    // Nearly all texts are short names, and this is asked of each of every decision.
+    // Most texts are short names, and this runs for every text of every recorded decision.
     let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'@';
     if text.len() <= LEAST_BEHIND_PREFIX_OF_KEY && text.bytes().all(is_plain) {
         return Cow::Borrowed(text);
@@ -67,7 +67,7 @@ pub fn without_credentials(text: &str) -> Cow<'_, str> {
     replaced(text, |found| is_key(found.word) || found.is_behind_scheme() || (is_url && found.is_user_of_url()))
 }
 
-/// A word with what stands around it.
+/// A word with its context.
 struct Found<'t> {
     text: &'t str,
     start: usize,
@@ -144,7 +144,7 @@ fn is_random(word: &str) -> bool {
     })
 }
 
-/// Whether it is a key with the prefix of its maker, and no name that happens to begin like one.
+/// Whether `word` is a key with a vendor's prefix, and not a name that begins with the same letters.
 fn is_key(word: &str) -> bool {
     let is_one = |prefix: &&str| {
         let Some(rest) = word.strip_prefix(*prefix).filter(|rest| rest.len() >= LEAST_BEHIND_PREFIX_OF_KEY) else {
@@ -157,7 +157,7 @@ fn is_key(word: &str) -> bool {
         && PREFIXES.iter().any(is_one)
 }
 
-/// Whether `="…` or `=…` follows, so that the word is the name of a parameter; the end of a base64 text is no value.
+/// Whether `rest` gives the word before it a value, as in `Bearer realm="a"`. The `=` at the end of a base64 text does not.
 fn is_value(rest: &str) -> bool {
     let value = rest.strip_prefix('=').map(|value| value.strip_prefix('"').unwrap_or(value));
     value.is_some_and(|value| value.starts_with(|first: char| first.is_alphanumeric()))
@@ -264,6 +264,7 @@ mod tests {
             "https://[hidden]:[hidden]@example.com/x"
         );
         assert_eq!(without_credentials("basic YWxpY2U6aHVudGVyMg=="), "basic [hidden]");
+        assert_eq!(masked("{\"a\": \"Basic YWxpY2U6aHVudGVyM2==\"}"), "{\"a\": \"Basic [hidden]\"}");
         for name in [
             "auth0|5f7c8ec7c33c6c004bbafe82",
             "9f86d081884c7d659a2feaa0c55ad015",

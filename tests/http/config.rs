@@ -103,6 +103,7 @@ identity:
     - basic: { htpasswd: secrets/htpasswd }
     - digest: { file: secrets/digest }
   tokens: { pepper_file: secrets/sealing }
+decision_log: { file: { directory: decisions }, checkpoints: elsewhere/checkpoints.jsonl }
 "#;
     std::fs::write(&config, file).unwrap();
     let flags = Flags { config: Some(config.clone()), ..Flags::default() };
@@ -113,6 +114,8 @@ identity:
     assert_eq!(settings.tls.key_file, Some(PathBuf::from("/tls/b.pem")));
     assert_eq!(settings.tls.client_ca_file, Some(at("tls/c.pem")));
     assert_eq!(settings.webhook.secret_file, Some(at("secrets/webhook")));
+    assert_eq!(settings.decision_log.directory, Some(at("decisions")));
+    assert_eq!(settings.decision_log.checkpoints, Some(at("elsewhere/checkpoints.jsonl")));
     let identity = format!("{:?}", settings.identity);
     for path in ["secrets/pepper", "secrets/htpasswd", "secrets/digest", "secrets/sealing"] {
         assert!(identity.contains(&format!("{:?}", at(path))), "{path}: {identity}");
@@ -192,7 +195,7 @@ fn misspelt_variables_are_told() {
         .variable("TOLLGATE_PORT_8181_TCP", "tcp://10.0.0.1:8181")
         .start();
     let log = server.log();
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("which is not read")).collect();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("is not read")).collect();
     assert_eq!(told.len(), 1, "{log}");
     assert!(told[0].contains("TOLLGATE_POLICIS") && told[0].contains("did you mean `TOLLGATE_POLICIES`?"), "{log}");
 }

@@ -190,7 +190,7 @@ fn who_is_not_linked_is_warned_of_at_the_start_and_once_later() {
     linked.who(&json!({"sub": "u-bob", "email": "bob@acme.example"}));
     linked.server.until("it warns", |_| warns(&linked, "email_verified: assumed") == 1);
     let assumed = World::new(", link: [external_id, email], email_verified: assumed");
-    assumed.server.until("it warns", |_| warns(&assumed, "may enter an address of their choice") == 1);
+    assumed.server.until("it warns", |_| warns(&assumed, "can enter an arbitrary address") == 1);
     // An id in other letters is another user's.
     let other_letters = World::new("");
     assert_eq!(other_letters.who(&json!({"sub": "u-d", "email": "Dora@acme.example"})), "Dora@acme.example");
@@ -239,7 +239,7 @@ authz_rules: [{ id: all, users: "*", models: "*" }]
     let temp = tempfile::TempDir::new().unwrap();
     std::fs::write(temp.path().join("keys.json"), "{}").unwrap();
     let (code, said) = Setup::new().config(&two).fail_in(temp.path());
-    assert!(code == Some(2) && said.contains("one issuer at most is the `directory`"), "{said}");
+    assert!(code == Some(2) && said.contains("only one issuer may have `directory: true`"), "{said}");
 }
 
 /// A key that somebody makes who came by a token is in the teams that the token says: what is forbidden to those is
@@ -247,15 +247,19 @@ authz_rules: [{ id: all, users: "*", models: "*" }]
 #[test]
 fn a_key_of_one_who_came_by_token_keeps_its_teams() {
     let keys = |more: &str| config(more).replace("  providers:\n", "  providers:\n    - keys: {}\n");
+    // With a token a person makes keys that end.
+    let ends =
+        json!({"expires_at": tollgate::model::Timestamp::from_millis((now() + 86_400) * 1000).to_string()}).to_string();
     let world = World::of(BUNDLE, &keys(""));
     let mut client = world.server.connect();
     let alice =
         world.token(&json!({"sub": "u-alice", "groups": ["acme:contractors", "acme:unknown", "other:research"]}));
     let bearer = format!("Authorization: Bearer {alice}");
-    let made = client.request("POST", "/v1/keys", &[&bearer, "Content-Type: application/json"], b"{}");
+    let made = client.request("POST", "/v1/keys", &[&bearer, "Content-Type: application/json"], ends.as_bytes());
     assert_eq!(made.status, 201, "{}", made.body);
     let made = made.json();
-    assert_eq!(made["inherited"], json!({"teams": ["contractors"]}), "{made}");
+    // Also a team that nobody declares yet: what is forbidden to it later is forbidden to the key.
+    assert_eq!(made["inherited"], json!({"teams": ["contractors", "unknown"]}), "{made}");
     let (key, id) = (secret(made["key"].as_str().unwrap()), made["id"].as_str().unwrap().to_owned());
     let code = |client: &mut Client, key: &str, model: &str| ask(client, key, model, &Value::Null)["code"].clone();
     assert_eq!(code(&mut client, &alice, "m/secret"), "forbidden_by_rule");
@@ -265,7 +269,8 @@ fn a_key_of_one_who_came_by_token_keeps_its_teams() {
     );
     // A key that the key makes, and the key with another secret, are no less in them.
     let by_key = format!("Authorization: Bearer {key}");
-    let second = client.request("POST", "/v1/keys", &[&by_key, "Content-Type: application/json"], b"{}").json();
+    let second =
+        client.request("POST", "/v1/keys", &[&by_key, "Content-Type: application/json"], ends.as_bytes()).json();
     let second = secret(second["key"].as_str().unwrap_or_else(|| panic!("{second}")));
     assert_eq!(code(&mut client, &second, "m/secret"), "forbidden_by_rule");
     let rotated =
@@ -283,11 +288,71 @@ fn a_key_of_one_who_came_by_token_keeps_its_teams() {
     let bob = |groups: Value| world.token(&json!({"sub": "u-bob", "groups": groups}));
     let make = |token: &str| {
         let bearer = format!("Authorization: Bearer {token}");
-        world.server.connect().request("POST", "/v1/keys", &[&bearer, "Content-Type: application/json"], b"{}")
+        world.server.connect().request(
+            "POST",
+            "/v1/keys",
+            &[&bearer, "Content-Type: application/json"],
+            ends.as_bytes(),
+        )
     };
     let refused = make(&bob(json!([])));
     assert!(refused.is_error(403, "forbidden", "") && refused.body.contains("Team::\\\"research\\\""), "{refused:?}");
     let made = make(&bob(json!(["acme:research"])));
     assert_eq!(made.status, 201, "{}", made.body);
     secret(made.json()["key"].as_str().unwrap());
+}
+
+/// A key that was made with a token is in teams that the bundle does not put its owner in. Its secret is for those who have
+/// as much: neither for the administrator of one of the owner's teams, nor for another credential of the owner.
+#[test]
+fn what_a_key_keeps_of_a_token_is_given_to_nobody_who_has_it_not() {
+    let bundle = r#"
+teams: [{ id: research }, { id: finance }, { id: ops }]
+users:
+  - { id: boss, teams: [{ id: research, role: admin }], external_id: "https://dex.example.com/dex|u-boss" }
+  - { id: bob, team: research, external_id: "https://dex.example.com/dex|u-bob" }
+authz_rules:
+  - { id: money, teams: [finance], models: [m/secret] }
+"#;
+    let world = World::of(bundle, &config("").replace("  providers:\n", "  providers:\n    - keys: {}\n"));
+    let administrator = world.server.temp.path().join("tollgate-data/administrator.key");
+    let administrator = secret(std::fs::read_to_string(administrator).unwrap().trim_end());
+    let request = |who: &str, method: &str, path: &str, body: Value| {
+        let bearer = format!("Authorization: Bearer {who}");
+        let headers = [bearer.as_str(), "Content-Type: application/json"];
+        world.server.connect().request(method, path, &headers, body.to_string().as_bytes())
+    };
+    let ends = tollgate::model::Timestamp::from_millis((now() + 86_400) * 1000).to_string();
+    let token = |who: &str, groups: &Value| world.token(&json!({"sub": format!("u-{who}"), "groups": groups}));
+    // A key of bob's own that is in research alone: no token said more of him.
+    let plain = request(&administrator, "POST", "/v1/keys", json!({"owner": "User::\"bob\""})).json();
+    let plain = secret(plain["key"].as_str().unwrap_or_else(|| panic!("{plain}")));
+    let boss = token("boss", &json!([]));
+    for groups in [json!(["acme:finance"]), json!(["acme:ops"]), json!(["acme:later"])] {
+        let bob = token("bob", &groups);
+        let given = json!({"expires_at": ends, "models": ["m/*"]});
+        let made = request(&bob, "POST", "/v1/keys", given).json();
+        let path = format!("/v1/keys/{}", made["id"].as_str().unwrap_or_else(|| panic!("{made}")));
+        secret(made["key"].as_str().unwrap());
+        for who in [&boss, &plain, &token("bob", &json!(["acme:research"]))] {
+            for (method, path, body) in [
+                ("POST", format!("{path}/rotate"), json!({})),
+                ("PATCH", path.clone(), json!({"models": null})),
+                // Who could not lift a pause sets none.
+                ("PATCH", path.clone(), json!({"disabled": true})),
+            ] {
+                let answer = request(who, method, &path, body.clone());
+                assert_eq!(answer.status, 403, "{groups} {method} {path} {body}: {}", answer.body);
+            }
+            assert_eq!(request(who, "PATCH", &path, json!({"models": ["m/x", "m/secret"]})).status, 200);
+        }
+        // Bob with such a token may, also with one that says more; so does an administrator.
+        let more = [&groups, &json!(["acme:other"])].map(|list| list.as_array().unwrap().clone()).concat();
+        for who in [&token("bob", &json!(more)), &administrator] {
+            let rotated = request(who, "POST", &format!("{path}/rotate"), json!({}));
+            assert_eq!(rotated.status, 200, "{groups}: {}", rotated.body);
+            secret(rotated.json()["key"].as_str().unwrap());
+        }
+        assert_eq!(request(&boss, "POST", &format!("{path}/revoke"), json!({})).status, 200);
+    }
 }

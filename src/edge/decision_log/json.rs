@@ -5,13 +5,14 @@ use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
+use crate::model::json_text::escape;
 use crate::model::{EntityUid, without_credentials};
 
-/// A buffer that JSON is written to. What is written as [`fmt::Write`] stands within a text.
+/// A buffer that JSON is written to. Text that is written through [`fmt::Write`] goes into a JSON string.
 pub(super) struct Json<'o>(pub(super) &'o mut Vec<u8>);
 
 impl Json<'_> {
-    /// Writes what is JSON as it stands.
+    /// Writes text that is already JSON.
     pub(super) fn raw(&mut self, text: &str) -> &mut Self {
         self.0.extend_from_slice(text.as_bytes());
         self
@@ -19,12 +20,12 @@ impl Json<'_> {
 
     pub(super) fn text(&mut self, text: &str) -> &mut Self {
         self.0.push(b'"');
-        self.escaped(text);
+        escape(text, self.0);
         self.0.push(b'"');
         self
     }
 
-    /// Writes a text that a caller, or its credential, told: what is a credential by its form is hidden.
+    /// Writes text from a caller or its credential, with credentials hidden.
     pub(super) fn told(&mut self, text: &str) -> &mut Self {
         self.text(&without_credentials(text))
     }
@@ -35,7 +36,7 @@ impl Json<'_> {
         })
     }
 
-    /// Writes a uid that a caller told.
+    /// Writes a uid from a caller, with credentials hidden.
     pub(super) fn uid(&mut self, uid: &EntityUid) -> &mut Self {
         match without_credentials(uid.id()) {
             Cow::Borrowed(_) => self.shown(uid),
@@ -43,7 +44,7 @@ impl Json<'_> {
         }
     }
 
-    /// Writes what was read as JSON.
+    /// Writes a JSON value from a caller, with credentials hidden.
     pub(super) fn value(&mut self, value: &Value) -> &mut Self {
         match value {
             Value::Null | Value::Bool(_) | Value::Number(_) => self.plain(value),
@@ -100,26 +101,11 @@ impl Json<'_> {
             json.text(text.as_ref());
         })
     }
-
-    fn escaped(&mut self, text: &str) {
-        // It does not stop at the first, so that many are looked at at once.
-        let special = |byte: u8| matches!(byte, 0..0x20 | b'"' | b'\\');
-        if !text.bytes().fold(false, |any, byte| any | special(byte)) {
-            return self.0.extend_from_slice(text.as_bytes());
-        }
-        for byte in text.bytes() {
-            match byte {
-                b'"' | b'\\' => self.0.extend_from_slice(&[b'\\', byte]),
-                0..0x20 => self.0.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-                _ => self.0.push(byte),
-            }
-        }
-    }
 }
 
 impl fmt::Write for Json<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.escaped(text);
+        escape(text, self.0);
         Ok(())
     }
 }
