@@ -8,7 +8,7 @@ use super::caller::{self, Admitted, Peer};
 use super::errors::{ApiError, ErrorCode};
 use super::wire::{Asked, Asking, Silence};
 use crate::gate;
-use crate::model::{ADMINISTRATOR, EntityUid, GATEWAY, Identity, Request};
+use crate::model::{ADMINISTRATOR, EntityUid, GATEWAY, Identity, RefusalReason, Request};
 use crate::policy::Snapshot;
 
 /// What becomes of a question that says nothing about `reserve`: a caller that may hold nothing only checks.
@@ -44,9 +44,18 @@ pub(super) async fn checked(app: &App, admitted: &Admitted, peer: &Peer, asked: 
             presented.source = peer.address;
             let proved = caller::identify(app, &snapshot, &presented, app.engine.facts().now).await;
             let own = gate::person(&snapshot, identity);
-            match proved.ok().filter(|proved| gate::person(&snapshot, proved) == own) {
-                Some(proved) => Ok(Asked::Named(parts.proved(&proved))),
-                None => Err(another("credential", identity)),
+            match proved {
+                Ok(proved) if gate::person(&snapshot, &proved) == own => Ok(Asked::Named(parts.proved(&proved))),
+                // Nobody can say whose it is, or one has to wait: neither says anything of the credential.
+                Err(refusal)
+                    if matches!(
+                        refusal.reason,
+                        RefusalReason::ProviderUnavailable | RefusalReason::TooManyFailures
+                    ) =>
+                {
+                    Err(caller::refused(&refusal, &credential))
+                }
+                _ => Err(another("credential", identity)),
             }
         }
     }
