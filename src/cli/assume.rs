@@ -66,12 +66,32 @@ fn limit(id: &str, said: &[(String, i64)], now: Timestamp, snapshot: Option<&Sna
         *slot = *number;
     }
     let is_said = |position: usize| said.iter().any(|(name, _)| names.get(position) == Some(&name.as_str()));
-    if is_said(4) && !is_said(1) && !is_said(3) {
+    complete(&mut facts, [is_said(1), is_said(3), is_said(4)]);
+    Ok(facts)
+}
+
+/// Works out what is not said of a limit from what is: a limit of which `used` is assumed to be all is full, and nothing
+/// remains of it.
+fn complete(facts: &mut LimitFacts, [used, remaining, used_percent]: [bool; 3]) {
+    if used_percent && !used && !remaining {
         let used = i128::from(facts.limit) * i128::from(facts.used_percent) / 100;
         facts.used = i64::try_from(used).unwrap_or(i64::MAX);
         facts.remaining = facts.limit.saturating_sub(facts.used).max(0);
+        return;
     }
-    Ok(facts)
+    if remaining && !used {
+        facts.used = facts.limit.saturating_sub(facts.held).saturating_sub(facts.remaining).max(0);
+    }
+    let taken = facts.used.saturating_add(facts.held);
+    if !remaining {
+        facts.remaining = facts.limit.saturating_sub(taken).max(0);
+    }
+    if !used_percent {
+        let taken = taken.max(facts.limit.saturating_sub(facts.remaining));
+        let amount = |number: i64| u64::try_from(number).ok().and_then(Amount::new);
+        let percent = amount(taken).zip(amount(facts.limit)).map(|(taken, limit)| taken.percent_of(limit));
+        facts.used_percent = percent.unwrap_or(facts.used_percent);
+    }
 }
 
 impl FromStr for Assumed {
@@ -177,6 +197,36 @@ mod tests {
         assert_eq!((known.used_percent, known.remaining_micros), (Some(85), None));
         assert_eq!((known.remaining_requests, known.remaining_tokens), (None, Some(7)));
         assert_eq!("{}".parse::<Assumed>().unwrap().over(free.clone(), None), Ok(Assumptions::none(free)));
+    }
+
+    /// Whichever member says that a limit is full, the others say so too.
+    #[test]
+    fn what_is_not_said_of_a_limit_follows_from_what_is() {
+        let place = |used, held, remaining, used_percent| {
+            let cap = Amount::new(8).unwrap();
+            let zero = LimitFacts::of(crate::model::Unit::Requests, cap, Amount::ZERO, Amount::ZERO);
+            LimitFacts { used, held, remaining, used_percent, ..zero }
+        };
+        for (said, known) in [
+            (place(8, 0, 8, 0), place(8, 0, 0, 100)),
+            (place(5, 3, 8, 0), place(5, 3, 0, 100)),
+            (place(0, 8, 8, 0), place(0, 8, 0, 100)),
+            (place(9, 0, 8, 0), place(9, 0, 0, 113)),
+            (place(1, 0, 8, 0), place(1, 0, 7, 13)),
+            (place(0, 0, 8, 0), place(0, 0, 8, 0)),
+        ] {
+            let mut facts = said;
+            complete(&mut facts, [true, false, false]);
+            assert_eq!(facts, known);
+        }
+        for (remaining, known) in [(0, place(8, 0, 0, 100)), (2, place(6, 0, 2, 75)), (8, place(0, 0, 8, 0))] {
+            let mut facts = place(0, 0, remaining, 0);
+            complete(&mut facts, [false, true, false]);
+            assert_eq!(facts, known);
+        }
+        let mut facts = place(0, 0, 8, 100);
+        complete(&mut facts, [false, false, true]);
+        assert_eq!(facts, place(8, 0, 0, 100));
     }
 
     #[test]
