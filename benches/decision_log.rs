@@ -1,5 +1,5 @@
-//! What the decision log costs the thread that decides: the same decisions without a log, at level `forbids` (nothing is
-//! recorded of a permit) and at level `all`, in files: `cargo bench --bench decision_log`.
+//! The cost of the decision log on the thread that decides: the same decisions without a log, at level `forbids`
+//! (permits are not recorded) and at level `all`, in files: `cargo bench --bench decision_log`.
 //!
 //! The records of `all` are written to the disk meanwhile, by the log's own thread. The pauses between batches of decisions
 //! keep the queue from filling: a full queue would make dropping cheap records look like recording them.

@@ -44,7 +44,7 @@ trap finish EXIT
 ask() { # port method path
   local line status=none
   exec {socket}<>"/dev/tcp/127.0.0.1/$1" || return 1
-  printf '%s %s HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Length: 0\r\n\r\n' "$2" "$3" >&"$socket"
+  printf '%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n' "$2" "$3" >&"$socket"
   read -r line <&"$socket" && status=${line#* }
   cat <&"$socket" >/dev/null
   exec {socket}>&-

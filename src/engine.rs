@@ -266,15 +266,15 @@ impl EngineBuilder {
         self
     }
 
-    /// Whether the policies that ship (`tollgate schema --admin`) decide who does the actions of `admin` where the bundle
-    /// says nothing of it. Default: yes.
+    /// Whether the built-in policies (`tollgate schema --admin`) decide the actions of `admin` for which the bundle has
+    /// no rule. Default: yes.
     pub fn admin_policies(mut self, hold: bool) -> Self {
         self.admin_policies = hold;
         self
     }
 
-    /// Whether a reload that drops much (every forbid, every limit, most rules), that permits everybody what was not
-    /// permitted to everybody, or that leaves a forbid to nobody is held until it is acknowledged. Default: no.
+    /// Whether a reload is held until it is acknowledged if it drops much (every forbid, every limit, most rules),
+    /// newly permits every principal, or leaves a forbid without any principal. Default: no.
     pub fn guarded(mut self, guarded: bool) -> Self {
         self.guarded = guarded;
         self
@@ -501,7 +501,7 @@ impl Follower for Keeper {
         match self.loader.load(&reading.bundle) {
             Ok(ready) => {
                 let lost = files_that_lost_forbids_or_limits(&before, &ready.snapshot);
-                // What a link leads elsewhere for was replaced in one step.
+                // The files behind a link whose target changed were replaced in one step.
                 let is_whole = lost.is_subset(&reading.swapped);
                 if is_whole { Patience::Usual } else { Patience::Long }
             }

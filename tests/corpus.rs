@@ -91,8 +91,6 @@ struct Count {
     errors: usize,
     forbid_errors: usize,
     refused: usize,
-    /// Cases with an address that Tollgate reads and Cedar does not.
-    mapped: usize,
 }
 
 #[test]
@@ -110,11 +108,10 @@ fn corpus_of_cedar_is_decided_as_cedar_decides_it() {
             wrong.push(format!("{}: {difference}", path.display()));
         }
     }
-    let Count { cases, requests, allowed, errors, forbid_errors, refused, mapped } = count;
+    let Count { cases, requests, allowed, errors, forbid_errors, refused } = count;
     println!(
         "Cedar's corpus: {cases} cases, {requests} requests ({allowed} allowed, {errors} with errors, {forbid_errors} of \
-         them of a forbid; {refused} refused, their action not being in the schema), {} different; {mapped} cases with an \
-         IPv4-mapped address are left out",
+         them of a forbid; {refused} refused, their action not being in the schema), {} different",
         wrong.len()
     );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -137,11 +134,6 @@ fn check(path: &Path, count: &mut Count) -> Result<(), String> {
     let root = path.parent().and_then(Path::parent).unwrap();
     let read = |name: &str| fs::read_to_string(root.join(name)).map_err(|error| format!("{name}: {error}"));
     let text = read(&case.policies)?;
-    // An IPv4-mapped address of a condition is the IPv4 address to Tollgate; to Cedar it is an error.
-    if names_a_mapped_address(&text) {
-        count.mapped += 1;
-        return Ok(());
-    }
     let policies: PolicySet = text.parse().map_err(|error| format!("{error}"))?;
     let fragment = SchemaFragment::from_cedarschema_str(&read(&case.schema)?).map_err(|error| format!("{error}"))?.0;
     let schema: Schema = fragment.try_into().map_err(|error| format!("{error}"))?;
@@ -180,15 +172,6 @@ fn check(path: &Path, count: &mut Count) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn names_a_mapped_address(text: &str) -> bool {
-    let addresses = text.split("ip(\"").skip(1).filter_map(|rest| rest.split('"').next());
-    let mapped = |address: &str| {
-        let address = address.split('/').next().and_then(|address| address.parse::<std::net::Ipv6Addr>().ok());
-        address.is_some_and(|address| address.to_ipv4_mapped().is_some())
-    };
-    addresses.into_iter().any(mapped)
 }
 
 fn entities(text: &str, schema: &Schema) -> Result<Entities, String> {

@@ -59,7 +59,7 @@ fn publish(temp: &Path, version: u32) {
 fn ask(address: std::net::SocketAddr, stop: &AtomicBool, asked: &AtomicU64) -> BTreeSet<String> {
     let body = question("alice", "open/x");
     let request = format!(
-        "POST /is_authorized HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /is_authorized HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut clients: Vec<Client> = (0..CONNECTIONS / THREADS).map(|_| Client::connect(address)).collect();

@@ -78,7 +78,8 @@ pub(super) fn read_credential(path: &Path) -> Result<SecretText, String> {
     }
 }
 
-/// As [`read_credential`], of a credential that is shown to a server: a word where others can read the file.
+/// Reads a credential like [`read_credential`], for one that is shown to a server, and warns if others can read its
+/// file.
 pub(super) fn read_own_credential(path: &Path) -> Result<SecretText, String> {
     if path != Path::new("-") {
         let file = WatchedFile { setting: "the credential".to_owned(), path: path.to_owned(), is_secret: true };

@@ -25,7 +25,7 @@ pub(super) struct Assumed {
 }
 
 impl Assumed {
-    /// What is assumed of the limits of `snapshot`, beside `facts`.
+    /// The assumptions for the limits of `snapshot`, together with `facts`.
     ///
     /// # Errors
     /// A limit that the bundle does not have, or that has no such member.

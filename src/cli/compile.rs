@@ -26,8 +26,8 @@ output decides the same. --out writes what another Cedar engine needs: the polic
 makes before it asks a rule (disabled, expired, switched off), the schema and the entities. One difference is left: a
 forbid that raises an error forbids in Tollgate, and is skipped by Cedar.";
 
-/// What stands before the policies that ship.
-const SHIPPED: &str = "// The policies that ship with Tollgate (tollgate schema --admin).";
+/// The heading that is printed above the built-in policies.
+const SHIPPED: &str = "// The built-in policies of Tollgate (tollgate schema --admin).";
 /// Above this many rules the output is printed as it is: formatting takes some twenty times as long as loading.
 const FORMATTED: usize = 20_000;
 /// A longer policy is left as it is: the formatter's time grows with the square of a policy's length.

@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
 fn way_out(decision: &Decision, explanation: &Explanation) -> Option<String> {
     let permits = explanation.looked_at.iter().any(|one| one.rule.effect == Effect::Permit && one.matches == Ok(true));
     match decision.code {
-        // The command line takes no credentials; what a limit refuses, its message says.
+        // The command line takes no credentials, and the message of a limit already names its cause.
         DecisionCode::Permitted
         | DecisionCode::Unauthenticated
         | DecisionCode::ProviderUnavailable

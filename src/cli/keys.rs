@@ -151,7 +151,7 @@ struct ChangeArguments {
     /// What is taken back
     #[arg(long, value_name = "MEMBER", value_parser = PossibleValuesParser::new(CLEARED))]
     clear: Vec<String>,
-    /// Pause it: it proves nobody until it is enabled again
+    /// Pause the key: it authenticates no request until it is enabled again
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
     /// Lift the pause

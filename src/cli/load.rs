@@ -51,10 +51,11 @@ pub(super) fn load(directory: &Path, strict: bool) -> Result<Loaded, Vec<Problem
     load_with(directory, strict, true)
 }
 
-/// The same; `admin_policies` is whether the policies that ship decide too, as `identity.admin_policies` says of a server.
+/// Like [`load`]. `admin_policies` decides whether the built-in policies apply, like `identity.admin_policies` on a
+/// server.
 ///
 /// # Errors
-/// As [`load`].
+/// Returns the same errors as [`load`].
 pub(super) fn load_with(directory: &Path, strict: bool, admin_policies: bool) -> Result<Loaded, Vec<Problem>> {
     let reading = reading(directory)?;
     let mut unfit = manifest::verify(&reading.bundle, reading.manifest.as_ref(), &ManifestPolicy::default());

@@ -93,7 +93,7 @@ fn show(log: &Path, id: &str) -> Result<ExitCode, ReadError> {
 fn proof(log: &Path, id: &str) -> Result<ExitCode, ReadError> {
     let Some(proof) = prove(log, id)? else {
         if find(log, id)?.is_some() {
-            let message = "no checkpoint stands behind this record yet; try again in a second";
+            let message = "no checkpoint follows this record yet; try again in a second";
             return Ok(output::fail(message, Exit::Error));
         }
         return Ok(not_found(log, id));
@@ -106,7 +106,8 @@ fn proof(log: &Path, id: &str) -> Result<ExitCode, ReadError> {
 
 fn not_found(log: &Path, id: &str) -> ExitCode {
     let message = format!(
-        "no decision `{id}` is recorded in {}: it may not be of the level that is recorded, or older than files are kept",
+        "no decision `{id}` is recorded in {}: `decision_log.level` may exclude it, or its file was removed \
+         (`keep_days`)",
         log.display()
     );
     output::fail(message, Exit::Error)
@@ -125,26 +126,26 @@ fn whole(log: &Path, checkpoint: Option<&Path>) -> Result<ExitCode, ReadError> {
     }
 }
 
-/// What was found whole.
+/// Summarizes the part of the log that was verified.
 fn summary(verified: &Verified) -> String {
     let Some((first, last)) = verified.lines else { return "the log is empty\n".to_owned() };
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let mut text = format!(
-        "records {first} to {last} are whole: {}, {}\n",
+        "records {first} to {last} are intact: {}, {}\n",
         number(count(verified.decisions), "decision"),
         number(count(verified.checkpoints), "checkpoint"),
     );
     if first > 1 {
-        text.push_str("records before them were removed, as `keep_days` says or by somebody\n");
+        text.push_str("earlier records were removed, by `keep_days` or by hand\n");
     }
     if verified.missing > 0 {
         let missing = number(count(verified.missing), "record");
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{missing} could not be written, as the log itself says");
+        let _ = writeln!(text, "{missing} could not be written, according to the log itself");
     }
     if verified.unchecked > 0 {
         let unchecked = number(count(verified.unchecked), "record");
-        let _ = writeln!(text, "{unchecked} stand behind the last checkpoint");
+        let _ = writeln!(text, "{unchecked} follow the last checkpoint");
     }
     shown(&text)
 }

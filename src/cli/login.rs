@@ -85,7 +85,7 @@ pub(super) fn login(arguments: &LoginArguments) -> ExitCode {
         None => by_device(arguments),
     };
     let kept = signed_in.and_then(|session| {
-        // What the server itself handed out it takes.
+        // The server accepts tokens that it issued itself, so only other tokens are checked.
         if arguments.api_key_file.is_none() {
             check_taken(&arguments.session.server, &session)?;
         }
@@ -147,32 +147,32 @@ fn by_device(arguments: &LoginArguments) -> Result<Session, SessionError> {
     Ok(Session::new(Some(issuer), &tokens))
 }
 
-/// Asks the server whether the session proves somebody there. Only a plain no is one: a server that cannot say so now may
-/// take the session later.
+/// Asks the server whether it accepts the session. Only a definite refusal is an error: a server that cannot answer now
+/// may accept the session later.
 fn check_taken(server: &Address, session: &Session) -> Result<(), SessionError> {
     let Some(token) = session.shown() else { return Ok(()) };
     match waited(async { probe(server, &token).await })? {
         Probed::Taken => Ok(()),
         Probed::NotTaken(message) => Err(SessionError::NotTaken { server: server.to_string(), message }),
         Probed::Unknown(why) => {
-            output::note(format_args!("warning: nobody has checked that {server} takes this sign-in: {why}"));
+            output::note(format_args!("warning: cannot verify that {server} accepts this sign-in: {why}"));
             Ok(())
         }
     }
 }
 
-/// What a server says to a token.
+/// The server's answer to a token.
 enum Probed {
     Taken,
     NotTaken(String),
     Unknown(String),
 }
 
-/// Shows a server the token as a caller and as what is asked about: where callers prove themselves, the first counts, and
-/// where the server is open the second.
+/// Sends the token to a server both as the caller's credential and as the `credential` of a question. If the server
+/// requires authentication, the first one counts; if it is open, the second one does.
 async fn probe(server: &Address, token: &SecretText) -> Probed {
     let Ok(mut bearer) = HeaderValue::from_str(&format!("Bearer {}", token.expose())) else {
-        return Probed::Unknown("the token is none that a header can hold".to_owned());
+        return Probed::Unknown("the token contains characters that a header cannot hold".to_owned());
     };
     bearer.set_sensitive(true);
     let headers = vec![(AUTHORIZATION, bearer), (CONTENT_TYPE, HeaderValue::from_static("application/json"))];
@@ -190,7 +190,7 @@ async fn probe(server: &Address, token: &SecretText) -> Probed {
     let message = told.as_ref().and_then(|told| told.pointer("/error/message")?.as_str());
     match (reply.status, message) {
         (StatusCode::OK, _) if told.as_ref().is_some_and(|told| told.get("principal").is_some()) => Probed::Taken,
-        // Whoever it proves may not ask about others, or is narrowed: it proves somebody.
+        // The caller may not ask about others, or the key is narrowed. Either way the server has accepted the token.
         (StatusCode::FORBIDDEN, Some(_)) => Probed::Taken,
         (StatusCode::UNAUTHORIZED, Some(message)) => Probed::NotTaken(output::shown(message)),
         (status, _) => Probed::Unknown(format!("it answers with {}", status.as_u16())),

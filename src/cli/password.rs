@@ -64,8 +64,8 @@ struct UserArguments {
 
 #[derive(Debug, Args)]
 struct SetArguments {
-    /// Ask for the current password too, which takes the first line of stdin where that is no terminal: who is signed in with
-    /// a token needs it to set their own
+    /// Also ask for the current password (the first line of stdin if stdin is not a terminal). It is required to set
+    /// your own password when you are signed in with a token
     #[arg(long)]
     current: bool,
     #[command(flatten)]
@@ -164,7 +164,7 @@ fn typed(with_current: bool) -> Result<(Option<SecretText>, SecretText), String>
     if password.is(&again) { Ok((current, password)) } else { Err("the two are not the same".to_owned()) }
 }
 
-/// The first line, or the first two; what follows would be a password that nobody can type.
+/// Reads the first line, or the first two. A password with line breaks in it could not be typed at a prompt.
 fn piped(with_current: bool) -> Result<(Option<SecretText>, SecretText), String> {
     let mut text = zeroize::Zeroizing::new(String::new());
     let read = std::io::stdin().lock().take(2 * MAX_BYTES + 6).read_to_string(&mut text);

@@ -48,7 +48,7 @@ impl Question {
         Request::new(self.principal.clone(), self.action.as_str(), self.resource.clone()).with_context(context)
     }
 
-    /// What is known: what was assumed, and for the rest limits of which nothing is used, now.
+    /// The assumed limits, with the current time and nothing used of every other limit.
     ///
     /// # Errors
     /// What is assumed of a limit that `snapshot` does not have.

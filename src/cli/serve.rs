@@ -35,10 +35,10 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether reservations have expired.
 const TICK: Duration = Duration::from_millis(100);
-/// What the log says beside the reason where a Redis has lost state.
-const LOST_STATE: &str = "meters go on by themselves a second after the operator has let in what is there, since \
-                          limits decide meanwhile; keys, passwords and tokens in this Redis wait for a restart of each \
-                          node, since what was revoked may be among what was lost";
+/// The explanation that is logged with the reason when a Redis has lost its state.
+const LOST_STATE: &str = "meters resume by themselves within a second after the operator has accepted the present \
+                          state, since `on_store_error` decides meanwhile; keys, passwords and tokens in this Redis \
+                          wait for a restart of each node, since revocations may be lost";
 /// How often it is looked whether a Redis fails, to say so.
 const WATCH: Duration = Duration::from_secs(1);
 /// For which alerts are still sent when the server stops.
@@ -78,7 +78,7 @@ pub struct ServeArguments {
     /// The form of log lines: text or json [default: text on a terminal, json elsewhere]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
-    /// What is logged: error, warn, info, debug or trace [default: info]
+    /// The least severe level that is logged: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
 }
@@ -98,7 +98,7 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
     };
     let settings = match Settings::load(&flags) {
         Ok(settings) => settings,
-        // Nothing says yet how to log.
+        // Logging is not configured yet.
         Err(error) => return output::fail(&error, Exit::Usage),
     };
     telemetry::install(log_options(&settings), Arc::new(SystemClock));
@@ -134,16 +134,16 @@ fn log_options(settings: &Settings) -> LogOptions {
     }
 }
 
-/// Says before anything else that there is no bundle where one is expected, and how the server goes on.
+/// Logs, before anything else, that the bundle's directory does not exist and how the server continues.
 fn tell_missing(policies: &Path) {
     let absolute = std::path::absolute(policies).unwrap_or_else(|_| policies.to_path_buf());
     let (why, way_out) = match std::fs::metadata(policies) {
         Ok(found) if found.is_dir() => return,
-        Ok(_) => ("is no directory", "name the directory that the file is in"),
+        Ok(_) => ("is not a directory", "name the directory that the file is in"),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             ("does not exist", "name another with --policies, or let `tollgate init` write one to begin with")
         }
-        // What else is wrong with it is told by the first load.
+        // The first load reports every other problem with the directory.
         Err(_) => return,
     };
     tracing::warn!(
@@ -266,15 +266,15 @@ fn watch(redis: &Arc<Redis>) -> std::io::Result<()> {
     let (mut fails, mut is_lost) = (false, false);
     let mut look = move |redis: &Redis| match pollster::block_on(redis.check()) {
         Err(error @ StoreError::Lost(_)) if !is_lost => {
-            tracing::error!(target: "tollgate::store", "meters are in a Redis, and {error}; {LOST_STATE}");
+            tracing::error!(target: "tollgate::store", "the Redis of the meters failed: {error}; {LOST_STATE}");
             (fails, is_lost) = (true, true);
         }
         Err(error) if !fails => {
-            tracing::warn!(target: "tollgate::store", "meters are in a Redis, and {error}");
+            tracing::warn!(target: "tollgate::store", "the Redis of the meters failed: {error}");
             fails = true;
         }
         Ok(()) if fails => {
-            tracing::info!(target: "tollgate::store", "the Redis that meters are in answers again");
+            tracing::info!(target: "tollgate::store", "the Redis of the meters answers again");
             (fails, is_lost) = (false, false);
         }
         _ => {}
@@ -513,8 +513,8 @@ fn warn_of_uncharged(live: &Live) {
         tracing::warn!(
             target: "tollgate::limits",
             limit,
-            "`{limit}` limits how many requests run at once, and POST /v1/auth/validate takes none of its places, since it \
-             is not told when a request ends; hold with `reserve` in POST /is_authorized instead"
+            "`{limit}` limits concurrent requests, and POST /v1/auth/validate takes no place of it, since it never \
+             learns when a request ends; use `reserve` in POST /is_authorized instead"
         );
     }
 }

@@ -32,21 +32,21 @@ const MOST_MASKS: usize = 100;
 /// Which decisions are recorded, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecisionLogSettings {
-    /// Whether somebody asked for the log: one that cannot be opened then ends the start.
+    /// Whether the log was configured explicitly. If so, the server does not start when it cannot be opened.
     pub is_wanted: bool,
     /// Which decisions.
     pub level: Level,
     /// Whether they go to standard output and not to files.
     pub to_stdout: bool,
-    /// The folder of the files; below the data directory where none is said.
+    /// The directory of the files. The default is a directory below the data directory.
     pub directory: Option<PathBuf>,
     /// Longest file.
     pub max_bytes: u64,
     /// For how many days files are kept.
     pub keep_days: u32,
-    /// What becomes of a record that there is no room for.
+    /// How to handle a record for which the queue has no room.
     pub on_full: OnFull,
-    /// What is left out of every record.
+    /// Members that are left out of every record.
     pub mask: Mask,
     /// A file to which checkpoints are written besides.
     pub checkpoints: Option<PathBuf>,
@@ -70,7 +70,7 @@ impl Default for DecisionLogSettings {
 }
 
 impl DecisionLogSettings {
-    /// Reads the section; what is wrong comes with its place.
+    /// Reads the section; errors carry their place.
     pub(super) fn read(node: &Node) -> Result<Self, NodeError> {
         let raw: Raw = node::read(node)?;
         let wrong = |name: &str, message: String| NodeError::of(member(node, name).unwrap_or(node), message);
@@ -89,7 +89,7 @@ impl DecisionLogSettings {
         let mask = match raw.mask {
             None => usual.mask,
             Some(paths) if paths.len() > MOST_MASKS => {
-                return Err(wrong("mask", format!("there are {MOST_MASKS} paths at most")));
+                return Err(wrong("mask", format!("at most {MOST_MASKS} paths are allowed")));
             }
             Some(paths) => {
                 let mut mask = Mask::default();
@@ -112,12 +112,12 @@ impl DecisionLogSettings {
         })
     }
 
-    /// What the section takes.
+    /// The JSON Schema of the section.
     pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
         generator.subschema_for::<Raw>()
     }
 
-    /// How to record, with this data directory and on this machine; `None` where nothing is recorded.
+    /// The options for this data directory and machine; `None` if decisions are not recorded.
     #[must_use]
     pub fn options(&self, data: &Path, node: String) -> Option<DecisionLogOptions> {
         if self.level == Level::Off {
@@ -137,7 +137,7 @@ impl DecisionLogSettings {
     }
 }
 
-/// As written.
+/// The section as it is written in the file.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
 #[serde(deny_unknown_fields)]
@@ -152,7 +152,7 @@ struct Raw {
     max_bytes: Option<Bytes>,
     /// For how many days a file is kept after its last record. Default: 14.
     keep_days: Option<u32>,
-    /// What becomes of a record while too many wait to be written: it is dropped, or the decision waits. Default: drop.
+    /// How to handle a record when the queue is full: drop it, or let the decision wait. Default: drop.
     on_full: Option<RawOnFull>,
     /// Members that are left out of every record. Default: `context.ip`, `context.end_user` and `context.metadata`.
     mask: Option<Vec<String>>,

@@ -10,8 +10,7 @@ use crate::policy::problem::{Problem, ProblemCode, nearest};
 use crate::policy::syntax::Place;
 use crate::policy::yaml::{self, Key, Kind, Node, Style};
 
-/// Takes what `text` says into `settings`; its paths are relative to `base`. What is wrong with it comes back, and `data` as it
-/// is written.
+/// Applies `text` to `settings`; its paths are relative to `base`. Returns the problems, and `data` as it is written.
 pub(super) fn apply(
     name: &Arc<str>,
     text: &[u8],

@@ -58,7 +58,7 @@ pub struct Settings {
     pub meters_in_memory: bool,
     /// The Redis that keeps meters for many nodes; none where its address is empty.
     pub redis: RedisOptions,
-    /// Where `/health/*` is answered too, without TLS; nowhere, if nothing is said.
+    /// An additional address for `/health/*`, without TLS. None by default.
     pub listen_health: Option<SocketAddr>,
     /// How many reservations a principal may have open.
     pub most_open: usize,
@@ -66,7 +66,7 @@ pub struct Settings {
     pub insecure: bool,
     /// Whether warnings about a bundle are errors.
     pub strict: bool,
-    /// Whether a reload that drops much, or permits everybody, is held.
+    /// Whether a reload is held that drops much or newly permits every principal.
     pub guard: bool,
     /// How often the bundle's directory is looked at.
     pub look_every: Duration,
@@ -80,7 +80,7 @@ pub struct Settings {
     pub identity: IdentitySettings,
     /// Which decisions are recorded, and where.
     pub decision_log: DecisionLogSettings,
-    /// What is logged, and how.
+    /// The level and format of the log.
     pub log: LogSettings,
     /// Threads that serve; 0 for one a core.
     pub workers: usize,
@@ -116,7 +116,7 @@ impl Default for Settings {
     }
 }
 
-/// What is logged, and how.
+/// The level and format of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogSettings {
     /// The form of a line; left out, text on a terminal and JSON elsewhere.
@@ -349,8 +349,8 @@ impl Settings {
         }
         if let Some(health) = self.listen_health.filter(|health| !is_loopback(*health)) {
             return Err(ConfigError::Refused(format!(
-                "listen_health is {health}, and what answers there takes no credential and speaks no TLS: it is an address \
-                 of the loopback such as 127.0.0.1:8182"
+                "listen_health is {health}, and health is served there without credentials and TLS: set an address of \
+                 the loopback such as 127.0.0.1:8182"
             )));
         }
         let listen = self.http.listen;
@@ -428,13 +428,13 @@ impl WebhookSettings {
     }
 }
 
-/// The bundle's directory that a command looks at where its arguments name none: what `TOLLGATE_POLICIES` says.
+/// The directory of the bundle if the arguments of a command name none: the value of `TOLLGATE_POLICIES`.
 #[must_use]
 pub fn policies() -> Option<PathBuf> {
     std::env::var_os("TOLLGATE_POLICIES").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// What is to be said of each variable of this process that looks like one of Tollgate's, and is not read.
+/// A warning for each variable of this process that looks like a Tollgate setting and is not read.
 #[must_use]
 pub fn misspelt_variables() -> Vec<String> {
     variables::misspelt(std::env::vars_os())

@@ -6,13 +6,13 @@ use super::ConfigError;
 use super::node::NodeError;
 use crate::policy::yaml::{Key, Kind, Node};
 
-/// Members whose value is a path, besides those that end in `_file` or `_files`.
+/// Members whose value is a path, in addition to those that end in `_file` or `_files`.
 const PATHS: [&str; 3] = ["htpasswd", "file", "checkpoints"];
-/// The member of a path that is said with more: `file: { directory: … }`.
+/// The member that holds the path where the value is an object: `file: { directory: … }`.
 const DIRECTORY: &str = "directory";
 /// Members with names of the operator's own in them, whatever those are like.
 const OPEN: [&str; 4] = ["claims", "metadata", "require", "service_when"];
-/// What says that a data directory is in use.
+/// Files that show that a data directory is in use.
 const KEPT: [&str; 6] =
     ["meters.db", "meters-0.log", "meters-redis.json", "keys.db", "tokens.db", "manifest-sequence.json"];
 
@@ -69,12 +69,13 @@ fn path(node: &Node, base: &Path) -> Result<Node, NodeError> {
     Ok(Node { kind, ..node.clone() })
 }
 
-/// A member of a path that is said with more.
+/// Resolves the path in an object such as `file: { directory: … }`.
 fn of_directory(key: &Key, value: &Node, base: &Path) -> Result<Node, NodeError> {
     if key.text == DIRECTORY { path(value, base) } else { Ok(value.clone()) }
 }
 
-/// Refuses to leave behind what is kept where `written` led before paths were relative to the config file.
+/// Refuses to start when `written`, relative to the working directory as in earlier versions, holds data and `data`
+/// does not.
 pub(super) fn check_data(data: &Path, written: &Path) -> Result<(), ConfigError> {
     let is_kept = |directory: &Path| KEPT.iter().any(|name| directory.join(name).exists());
     if is_same(data, written) || is_kept(data) || !is_kept(written) {
@@ -83,8 +84,8 @@ pub(super) fn check_data(data: &Path, written: &Path) -> Result<(), ConfigError>
     let shown = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let (new, old) = (shown(data), shown(written));
     Err(ConfigError::Refused(format!(
-        "`data` in the config file is relative to that file, so that it names `{}`, which holds nothing; what was kept so far \
-         (meters, keys) is in `{}`. Move it there, or name it with an absolute path: `data: {}`",
+        "`data` in the config file is relative to that file, so that it names `{}`, which is empty; the existing \
+         meters or keys are in `{}`. Move it there, or name it with an absolute path: `data: {}`",
         new.display(),
         old.display(),
         old.display()

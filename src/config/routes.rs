@@ -39,19 +39,19 @@ pub(super) struct Raw {
     without_model: Option<String>,
     /// The account of models that are named without one, where the name is no alias.
     account: Option<String>,
-    /// What becomes of the limits that apply: `charge` counts one request and the estimate at once, `check` counts nothing.
-    /// Default: `charge`.
+    /// How the limits that apply are counted: `charge` counts one request and the estimate at once, `check` counts
+    /// nothing. Default: `charge`.
     limits: Option<RawLimits>,
 }
 
-/// What becomes of limits.
+/// How limits are counted.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 enum RawLimits {
     /// One request and the estimate are counted at once.
     Charge,
-    /// Nothing is counted.
+    /// Limits are checked but not charged.
     Check,
 }
 
@@ -61,7 +61,8 @@ pub(super) fn read(node: &Node) -> Result<RouteMap, NodeError> {
     let wrong = |message: String| NodeError { place: Some(node.place), message };
     if raw.is_empty() || raw.len() > MAX_ROUTES {
         return Err(wrong(format!(
-            "there are 1 to {MAX_ROUTES} routes; left out, there are those of OpenAI, Anthropic, Azure, Gemini and Bedrock"
+            "`routes` has 1 to {MAX_ROUTES} entries; without it, the routes of OpenAI, Anthropic, Azure, Gemini and \
+             Bedrock apply"
         )));
     }
     raw.into_iter().map(Raw::checked).collect::<Result<_, _>>().map(RouteMap::new).map_err(wrong)
@@ -96,7 +97,7 @@ impl Raw {
         Ok(Mapped { path: self.path.into(), method, action: self.action.into(), resource, account, limits })
     }
 
-    /// Where the name of the resource stands; of what goes together, `in_path` is whether the path names a model.
+    /// Where the name of the resource comes from. `in_path` is whether the path names a model.
     fn named(&self, in_path: bool, about: impl Fn(&str) -> String) -> Result<Named, String> {
         let uid = |text: &Option<String>, name: &str| {
             let uid = text.as_deref().map(str::parse::<EntityUid>).transpose();
@@ -105,8 +106,8 @@ impl Raw {
         let param = self.model_param.as_deref().unwrap_or(USUAL_PARAM).into();
         match (uid(&self.resource, "resource")?, uid(&self.without_model, "without_model")?) {
             (Some(_), _) if self.model_param.is_some() => Err(about(
-                "`resource` and `model_param` do not go together; `without_model` says what is asked for where the \
-                           parameters name no model",
+                "`resource` and `model_param` do not go together; use `without_model` for requests whose parameters \
+                 name no model",
             )),
             (Some(_), _) if in_path || self.account.is_some() => {
                 Err(about("`resource` does not go together with `account` or with `{model}` in the path"))

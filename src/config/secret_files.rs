@@ -1,6 +1,5 @@
-//! Files that hold secrets, and files that say whom the server trusts: who may read and write them, by their mode. Whoever
-//! writes such a file decides who proves what, so that the server does not start; whoever reads a secret has it, so that it
-//! warns.
+//! Checks the modes of files that hold secrets and of files that determine trust. A user who can write such a file
+//! controls authentication, so the server does not start. A user who can read a secret has it, so the server warns.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ pub struct WatchedFile {
     pub setting: String,
     /// The file.
     pub path: PathBuf,
-    /// Whether it holds a secret; else it only says whom to trust, and anybody may read it.
+    /// Whether the file holds a secret. Otherwise it only determines trust, and may be readable by all users.
     pub is_secret: bool,
 }
 
@@ -31,7 +30,7 @@ impl WatchedFile {
         Self { setting: setting.to_owned(), path: path.to_owned(), is_secret: true }
     }
 
-    /// A file that says whom to trust.
+    /// A file that determines trust.
     pub(super) fn trusted(setting: &str, path: &Path) -> Self {
         Self { is_secret: false, ..Self::secret(setting, path) }
     }
@@ -41,29 +40,29 @@ impl WatchedFile {
     /// # Errors
     /// Where others write it.
     pub fn check(&self) -> Result<Option<String>, String> {
-        // What is not there, or cannot be looked at, is told by whoever reads it.
+        // A missing or unreadable file is reported by the code that reads it.
         let Ok(metadata) = std::fs::metadata(&self.path) else { return Ok(None) };
         let (mode, path, setting) = (metadata.permissions().mode(), self.path.display(), &self.setting);
         if mode & OTHERS_WRITE != 0 {
             return Err(format!(
-                "{setting}: everybody on this machine can write {path} (mode {:04o}), and so decide what it says; \
-                 `chmod o-w {path}`, and change what may have been changed",
+                "{setting}: all users of this machine can write {path} (mode {:04o}); run `chmod o-w {path}`, and \
+                 check its content",
                 mode & 0o7777
             ));
         }
         if !self.is_secret || mode & (OTHERS_READ | GROUP_WRITES) == 0 {
             return Ok(None);
         }
-        let who = if mode & OTHERS_READ != 0 { "everybody on this machine can read" } else { "its group can write" };
+        let who = if mode & OTHERS_READ != 0 { "all users of this machine can read" } else { "its group can write" };
         Ok(Some(format!(
-            "{setting}: {who} {path} (mode {:04o}), which holds a secret; `chmod 600 {path}`",
+            "{setting}: {who} {path} (mode {:04o}), which holds a secret; run `chmod 600 {path}`",
             mode & 0o7777
         )))
     }
 }
 
 impl Settings {
-    /// Looks at the modes of all files that hold secrets or say whom to trust; the warnings.
+    /// Checks the modes of all files that hold secrets or determine trust; returns the warnings.
     ///
     /// # Errors
     /// All files that others can write.

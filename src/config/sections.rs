@@ -67,7 +67,7 @@ pub(super) const SECTIONS: [Section; 3] = [
 ];
 
 impl Section {
-    /// Takes what stands in the file; its paths are relative to `base`.
+    /// Applies the values of the file; its paths are relative to `base`.
     pub(super) fn apply(
         &self,
         file: &Arc<str>,

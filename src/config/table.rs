@@ -56,7 +56,7 @@ pub(super) enum Field {
     Word(fn(&mut Settings) -> &mut String),
     /// A name.
     Name(fn(&mut Settings) -> &mut String),
-    /// One of several words; without a default, what is left out depends on where the server runs.
+    /// One of several words. Without a default, the effective value depends on the environment of the server.
     OneOf {
         words: &'static [&'static str],
         default: Option<&'static str>,
@@ -82,14 +82,14 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "listen_health",
-        about: "Address and port of the loopback where /health/live and /health/ready are answered too, without TLS and \
-                without credentials.",
+        about: "Additional loopback address and port for /health/live and /health/ready, without TLS and without \
+                credentials.",
         field: Field::OptionalAddress(|s| &mut s.listen_health),
     },
     Entry {
         name: "hosts",
-        about: "Names in `Host` by which a request without a credential is let in on an open loopback, besides localhost, \
-                *.localhost and addresses of the loopback.",
+        about: "Names that are accepted in `Host` for requests without a credential on an open loopback, in addition \
+                to localhost, *.localhost and addresses of the loopback.",
         field: Field::Hosts(|s| &mut s.http.hosts),
     },
     Entry {
@@ -141,8 +141,8 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "meters.redis.eviction",
-        about: "Who makes sure that this Redis drops no keys when it is full: Tollgate, by INFO and CONFIG GET (checked), or the \
-                operator, where neither may be run (checked_elsewhere).",
+        about: "How to ensure that this Redis evicts no keys when it is full: Tollgate checks it with INFO and CONFIG \
+                GET (checked), or the operator does, if neither may be run (checked_elsewhere).",
         field: Field::Eviction(|s| &mut s.redis.eviction),
     },
     Entry {
@@ -177,7 +177,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "limits.open_reservations_per_principal",
-        about: "Most reservations that one principal may have open at a time.",
+        about: "Maximum number of open reservations of one principal.",
         field: Field::Number { least: 1, most: 1_000_000_000, at: |s| &mut s.most_open },
     },
     Entry {
@@ -253,7 +253,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "reload.guard",
-        about: "Whether a reload that drops much, or permits everybody, waits until it is acknowledged.",
+        about: "Whether a reload that drops much, or newly permits every principal, waits until it is acknowledged.",
         field: Field::Switch(|s| &mut s.guard),
     },
     Entry {
@@ -273,8 +273,8 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "log.format",
-        about: "How the lines of the log are written: text for people, json for collectors. Left out: text where stderr is a \
-                terminal, json elsewhere.",
+        about: "Format of the log: text for people, json for collectors. Default: text if stderr is a terminal, \
+                otherwise json.",
         field: Field::OneOf {
             words: LogFormat::WORDS,
             default: None,
@@ -283,7 +283,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "log.level",
-        about: "The least severe events that are logged.",
+        about: "The least severe level that is logged.",
         field: Field::OneOf {
             words: LogLevel::WORDS,
             default: Some(LogLevel::DEFAULT_WORD),
@@ -365,7 +365,7 @@ impl Field {
         Ok(())
     }
 
-    /// Makes a path that was taken from a file in `base` one that is relative to that directory.
+    /// Makes a path that was read from a file in `base` relative to that directory.
     pub(super) fn resolve(&self, settings: &mut Settings, base: &Path) {
         match self {
             Self::Path(at) => *at(settings) = base.join(&*at(settings)),
@@ -394,7 +394,7 @@ impl Field {
             Self::Name(_) => format!("expected a name of 1 to {MAX_NAME_BYTES} bytes"),
             Self::Address(_) => "expected an address and port such as 127.0.0.1:8181".to_owned(),
             Self::OptionalAddress(_) => "expected an address and port such as 127.0.0.1:8182".to_owned(),
-            Self::Hosts(_) => "expected a list of names of hosts without ports, such as tollgate.internal".to_owned(),
+            Self::Hosts(_) => "expected a list of host names without ports, such as tollgate.internal".to_owned(),
             Self::Switch(_) => "expected true or false".to_owned(),
             Self::OneOf { words, .. } => format!("expected {}", words.join(" or ")),
             Self::Choice { words: [first, second], .. } => format!("expected {first} or {second}"),

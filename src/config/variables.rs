@@ -1,4 +1,5 @@
-//! Variables of the environment that look like ours and are none: a misspelt one would be passed over in silence.
+//! Environment variables that look like a Tollgate setting and are not one. Without a warning, a misspelt variable
+//! would be ignored silently.
 
 use std::ffi::OsString;
 
@@ -26,7 +27,7 @@ fn known() -> impl Iterator<Item = &'static str> {
     settings.chain(sections).chain([SECRET_VARIABLE]).chain(OTHERS)
 }
 
-/// What is to be said of each of `variables` that begins as ours do, and is not read.
+/// A warning for each of `variables` that begins with the prefix of Tollgate and is not read.
 pub fn misspelt(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
     let ours = |(name, value): (OsString, OsString)| {
         let name = name.into_string().ok()?;
@@ -40,14 +41,14 @@ pub fn misspelt(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Ve
 }
 
 fn told(name: &str) -> String {
-    // The names have much in common, so that what they have in common says nothing.
+    // All names share the prefix, so the prefix does not count for the distance.
     let rest = name.get(PREFIX.len()..).unwrap_or_default();
     let near = nearest(rest, known().filter_map(|known| known.strip_prefix(PREFIX)));
     let way_out = match near {
         Some(near) => format!("did you mean `{PREFIX}{near}`?"),
         None => format!("the variables are {}", known().collect::<Vec<_>>().join(", ")),
     };
-    format!("the environment has `{}`, which is not read; {way_out}", name.escape_debug())
+    format!("the environment variable `{}` is unknown and is not read; {way_out}", name.escape_debug())
 }
 
 /// Whether Kubernetes puts such a variable in every container beside a service whose name begins with `tollgate`:

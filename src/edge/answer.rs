@@ -11,6 +11,7 @@ use http::StatusCode;
 use http::header::HeaderValue;
 
 use crate::gate::{Authenticator, CandidatesDecision, Credential, DecisionId as Id};
+use crate::model::json_text::escape;
 use crate::model::{
     CandidateDecision, Decision, DecisionCode, EntityUid, EvaluationError, LimitStanding, Refusal, RefusalReason,
     RuleReference, Timestamp, UNAVAILABLE_RETRY_SECONDS,
@@ -92,7 +93,7 @@ pub(crate) fn status_of(code: DecisionCode, budgets: StatusCode) -> StatusCode {
     }
 }
 
-/// What `Retry-After` says beside a status: what the answer says, else something for those that promise one.
+/// The value of `Retry-After` for a status: that of the answer, or a default for a status that always carries one.
 pub(crate) fn retry_after_of(status: StatusCode, said: Option<u64>) -> Option<u64> {
     let promises = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     said.or_else(|| promises.then_some(UNAVAILABLE_RETRY_SECONDS))
@@ -135,24 +136,9 @@ impl Json<'_> {
 
     fn text(&mut self, text: &str) -> &mut Self {
         self.0.push(b'"');
-        self.escaped(text);
+        escape(text, self.0);
         self.0.push(b'"');
         self
-    }
-
-    fn escaped(&mut self, text: &str) {
-        // It does not stop at the first, so that many are looked at at once.
-        let special = |byte: u8| matches!(byte, 0..0x20 | b'"' | b'\\');
-        if !text.bytes().fold(false, |any, byte| any | special(byte)) {
-            return self.0.extend_from_slice(text.as_bytes());
-        }
-        for byte in text.bytes() {
-            match byte {
-                b'"' | b'\\' => self.0.extend_from_slice(&[b'\\', byte]),
-                0..0x20 => self.0.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-                _ => self.0.push(byte),
-            }
-        }
     }
 
     fn shown(&mut self, what: impl fmt::Display) -> &mut Self {
@@ -267,7 +253,7 @@ impl Json<'_> {
 
 impl fmt::Write for Json<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.escaped(text);
+        escape(text, self.0);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What the engine reports as `tracing` events: loads of bundles, and limits that were reached. The library installs no
+//! The engine's `tracing` events: loads of bundles, and limits that reached a threshold. The library installs no
 //! subscriber; a program that wants these events installs its own.
 
 use crate::meter::Alert;

@@ -45,7 +45,7 @@ impl Asked {
     }
 }
 
-/// What a request asks for, with its resource looked up.
+/// The action and the resource of a request, looked up in the bundle.
 struct Resolved {
     action: SmolStr,
     resource: EntityUid,
@@ -76,11 +76,12 @@ impl Asks for RouteMap {
 /// Guards a service with an [`Engine`].
 ///
 /// A permitted request reaches the service with its [`Identity`] (as `Arc<Identity>`) and [`Decision`] in its
-/// extensions. Any other is answered with the decision as `POST /is_authorized?status=map` has it: 401 where its
-/// credential proves nobody, with a challenge for each form that the engine's providers take, 429 where a rate or
-/// concurrency has no room, 503 where a provider or store is unavailable (both with `Retry-After`), else 403; 400 where it
-/// is no request that the schema takes or its path may be read in two ways ([`RequestPath`]), 503 before the first bundle.
-/// Nothing is held: what limits count is settled by whoever serves the request.
+/// extensions. Any other request is answered with the decision in the form of `POST /is_authorized?status=map`. The
+/// status is 401 for a refused credential, with a challenge for each form that the engine's providers accept, 429 if a
+/// rate or concurrency limit has no room, 503 if a provider or store is unavailable (both with `Retry-After`), and 403
+/// otherwise. A request that the schema does not accept, or whose path is ambiguous ([`RequestPath`]), is answered with
+/// 400, and every request before the first bundle with 503. The layer holds nothing; the service itself settles the
+/// usage that limits count.
 ///
 /// Conditions see the request's `method` and `path`, and `ip` where a [`Peer`] stands in its extensions.
 ///
@@ -277,7 +278,7 @@ impl<A: Asks> Guard<A> {
         let identity = proved.map_err(|refusal| {
             let stale = presented.is_some_and(|presented| answer::is_stale(&refusal, &presented.credential));
             let refused = self.refused((&snapshot, &facts), &asked, &refusal);
-            // A caller whose provider is unavailable has nothing else to prove itself with.
+            // If the provider is unavailable, the caller cannot authenticate in another way, so no challenge is sent.
             let challenges = match refused.status {
                 StatusCode::UNAUTHORIZED => answer::challenges(self.engine.authenticators(), stale, facts.now),
                 _ => Vec::new(),

@@ -30,8 +30,8 @@ impl Engine {
         DecisionId { process: &self.inner.recording.process, number }
     }
 
-    /// Records a decision, where there is a decision log. Every interface calls this once for each decision that it makes,
-    /// before it answers.
+    /// Records a decision if there is a decision log. Every interface calls this once for each decision, before it
+    /// answers.
     pub(crate) fn record(&self, record: &DecisionRecord<'_>) {
         if let Some(log) = &self.inner.recording.log {
             log.record(record);

@@ -92,7 +92,7 @@ impl Engine {
     /// Charges what a reservation used and gives back the rest. The same again changes nothing.
     ///
     /// # Errors
-    /// Where it is unknown, was closed otherwise, or what it used or cost is not known.
+    /// Returns an error if the reservation is unknown or closed otherwise, or if its usage or cost is unknown.
     pub fn settle(&self, reservation: ReservationId, usage: impl Into<Stated>) -> Result<Closed, SettleError> {
         let snapshot = self.snapshot().ok_or(SettleError::Unknown)?;
         let facts = self.facts();

@@ -8,6 +8,7 @@ use serde_json::Value;
 use smol_str::SmolStr;
 
 use crate::model::{RequestError, RequestErrorCode, check_model_name, check_name};
+use crate::policy::addresses;
 use crate::policy::entities::{EntityIndex, Given, Kind, Subject};
 use crate::policy::native::strings;
 use crate::policy::schema::describe;
@@ -72,7 +73,7 @@ fn refused(param: String, message: String) -> RequestError {
 /// One entity as the schema wants it, that nobody declares.
 fn one(snapshot: &Snapshot, value: &Value) -> Result<Entity, String> {
     let entity = cedar_policy::Entity::from_json_value(value.clone(), Some(&snapshot.schema.schema));
-    let entity = entity.map_err(|error| describe(&error))?.as_ref().clone();
+    let entity = addresses::entity(entity.map_err(|error| describe(&error))?.as_ref());
     let id = entity.uid().eid();
     let id: &str = id.as_ref();
     let kind = snapshot.store.kind_of(&entity.uid().entity_type().to_string());

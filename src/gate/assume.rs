@@ -1,5 +1,5 @@
-//! Decisions about limits that nobody has used, but for what is assumed of them: those of the command line, which reads no
-//! meters. Every limit that applies is seen and refuses as on a server that has just begun.
+//! Decisions under assumed limits: the command line reads no meters, so nothing is used of a limit unless the caller
+//! assumes otherwise. Every limit that applies is evaluated, and refuses like on a server that has just started.
 
 use smol_str::SmolStr;
 
@@ -15,25 +15,25 @@ use crate::policy::Snapshot;
 /// Nano-dollars in a micro-dollar.
 const NANOS_PER_MICRO: u64 = 1000;
 
-/// What is assumed when nobody reads meters.
+/// The assumptions for a decision without meters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assumptions {
-    /// What is known beside the limits: the instant, and how the caller proved itself.
+    /// The facts in addition to the limits: the instant, and how the caller authenticated.
     pub facts: Facts,
     /// How full the fullest budget of money is, in percent.
     pub used_percent: Option<i64>,
-    /// What is left of it, in micro-dollars.
+    /// The remaining amount, in micro-dollars.
     pub remaining_micros: Option<i64>,
     /// Requests that a rate still lets through.
     pub remaining_requests: Option<i64>,
     /// Tokens that a rate still lets through.
     pub remaining_tokens: Option<i64>,
-    /// What is assumed of limits, by id. Of the others nothing is used.
+    /// The assumed limits, by id. All others are unused.
     pub limits: Vec<(SmolStr, LimitFacts)>,
 }
 
 impl Assumptions {
-    /// That nothing is used of any limit.
+    /// The assumption that every limit is unused.
     #[must_use]
     pub const fn none(facts: Facts) -> Self {
         Self {
@@ -46,10 +46,10 @@ impl Assumptions {
         }
     }
 
-    /// Decides one request, and explains what the rules said to it.
+    /// Decides one request, and explains the result of each rule.
     ///
     /// # Errors
-    /// As [`super::decide`].
+    /// Returns the errors of [`super::decide`].
     pub fn decide(&self, snapshot: &Snapshot, request: &Request) -> Result<(Decision, Explanation), RequestError> {
         let prepared = Prepared::check(snapshot, request)?;
         let ground = Ground { snapshot, facts: &self.facts };
@@ -83,7 +83,7 @@ impl Assumptions {
                 };
                 limit.is_enforced() && counts && matches!(limit.measure, Measure::Rate { .. }) == of_rate
             };
-            // Which of them is the fullest nobody says.
+            // The assumption does not determine which meter is the fullest.
             let found = applying.iter().zip(&mut looks).find(|(one, _)| is_meant(one) && self.of(one).is_none());
             if let Some((_, look)) = found {
                 look.standing.used = look.standing.cap;
@@ -112,7 +112,7 @@ impl Assumptions {
         Look { standing, lack: (limit.is_enforced() && is_full).then_some(Lack { retry_at: None }) }
     }
 
-    /// What conditions see: what is assumed, exactly as it was said.
+    /// The facts that conditions see: exactly the assumed values.
     fn over(&self, mut facts: Facts) -> Facts {
         facts.budget.used_percent = self.used_percent.unwrap_or(facts.budget.used_percent);
         facts.budget.remaining_micros = self.remaining_micros.unwrap_or(facts.budget.remaining_micros);

@@ -99,8 +99,8 @@ pub enum Verdict {
     Refused(Refusal),
     /// It is not of this provider's form: the next one is asked.
     Passed,
-    /// Whom this provider asks is unavailable, and the configuration lets the next one decide (`on_error: pass`). Where none
-    /// does, this refusal is the answer: nobody can say that the credential is wrong.
+    /// The provider's backend is unavailable, and the configuration lets the next provider decide (`on_error: pass`).
+    /// If no other provider knows the credential, this refusal is the answer, since the credential may be valid.
     Unavailable(Refusal),
 }
 
@@ -189,13 +189,13 @@ pub trait Authenticator: Send + Sync {
         Recalled::Unknown
     }
 
-    /// Why this provider passed on a credential that no other one knows either, where it can say something that helps: a
-    /// token's issuer is none of its own, say. The caller reads it, so it shows nothing secret.
+    /// A helpful reason why this provider passed on a credential that no other provider knows either, such as an
+    /// unknown issuer of a token. The caller reads it, so it must not contain a secret.
     fn why_not(&self, _presented: &Presented) -> Option<String> {
         None
     }
 
-    /// Whether whoever it asks did not answer when it was last asked. Asks nobody.
+    /// Whether the last request to the provider's backend got no answer. It makes no new request.
     fn is_away(&self) -> bool {
         false
     }
@@ -229,7 +229,7 @@ pub async fn authenticate(
     }
     Err(unavailable.unwrap_or_else(|| {
         let why = providers.iter().find_map(|provider| provider.why_not(presented));
-        let message = why.unwrap_or_else(|| "no provider of this server knows such a credential".to_owned());
+        let message = why.unwrap_or_else(|| "no identity provider of this server recognizes the credential".to_owned());
         Refusal::new(RefusalReason::NotRecognized, message)
     }))
 }
@@ -256,9 +256,10 @@ fn is_on(identity: &Identity, now: Timestamp) -> bool {
     identity.expires_at.is_none_or(|end| now < end)
 }
 
-/// Whether an identity that asks this server from `peer` has one of `roles`, its own or through what it is in, and is not
-/// disabled. A narrowed key has none of them: what this server does is not on its lists. One that is bound to networks
-/// alone has them there. Somebody whom another's endpoint names has none either, whoever that is ([`AuthMethod`]).
+/// Whether an identity that connects from `peer` is enabled and has one of `roles`, directly or through its teams. A
+/// narrowed key has none of them, since its lists never name the server's own actions. A key that is bound only to
+/// networks has them inside these. A principal that a delegated endpoint names has none of them either
+/// ([`crate::model::AuthMethod`]).
 #[must_use]
 pub fn has_role(
     snapshot: &Snapshot,

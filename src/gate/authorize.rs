@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 use super::candidates::{Candidates, CandidatesDecision};
 use super::decide::{Prepared, Resolved};
-use super::explain::{self, Explanation};
+use super::explain::Explanation;
 use super::gather::{Applying, applicable, can_charge, own_applicable};
 use super::ports::{HoldError, Look, Meters, Seen, StoreError};
 use super::spend::{Estimates, NoAmount, Reserve, charge};
@@ -46,7 +46,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// A world without its meters: what was read of them is in the facts.
+/// A world without its meters: their state was already read into the facts.
 #[derive(Clone, Copy)]
 pub(super) struct Ground<'a> {
     pub(super) snapshot: &'a Snapshot,
@@ -110,12 +110,12 @@ pub struct Charging {
     pub body_bytes: Option<u64>,
 }
 
-/// Decides one request by rules and limits, and counts one request and the estimate of what it uses at once, on every limit
-/// that applies or on none. It takes no place of a concurrency limit, which is told in `not_held`; where such a limit is
-/// full, it refuses as it does a check.
+/// Decides one request by rules and limits, and counts one request and its estimated usage at once, on every limit that
+/// applies or on none. It takes no place of a concurrency limit, and lists such limits in `not_held`; a full one
+/// refuses the request, like a check.
 ///
 /// # Errors
-/// As [`authorize`] with a wish.
+/// Returns the errors of [`authorize`] with a wish.
 pub async fn authorize_and_charge(
     world: World<'_>,
     request: &Request,
@@ -142,10 +142,10 @@ pub async fn authorize_and_charge(
     Ok(Authorized { decision, alerts, seen })
 }
 
-/// Decides one request by rules and limits as they stand, and explains what the rules said to it.
+/// Decides one request by rules and limits with their current usage, and explains the result of each rule.
 ///
 /// # Errors
-/// As [`super::decide`].
+/// Returns the errors of [`super::decide`].
 pub async fn explain(world: World<'_>, request: &Request) -> Result<(Decision, Explanation), RequestError> {
     let prepared = Prepared::check(world.snapshot, request)?;
     let mut item = Item::resolve(world.ground(), &prepared, &request.resource, Asking { router: None, wish: None });
@@ -205,7 +205,7 @@ pub async fn authorize_candidates(
     Ok(Authorized { decision: candidates.decision(router, decisions), alerts, seen })
 }
 
-/// Through which router a resource is asked for, and what is to be held.
+/// The router through which a resource is requested, and the amounts to be held.
 #[derive(Clone, Copy)]
 pub(super) struct Asking<'a> {
     pub(super) router: Option<&'a Subject>,
@@ -217,8 +217,8 @@ pub(super) struct Item<'a> {
     prepared: &'a Prepared<'a>,
     resolved: Resolved,
     applying: Vec<Applying<'a>>,
-    /// Limits of money that the request cannot charge, since it costs nothing: they refuse nothing, and nothing is held on
-    /// them. A caller that states a cost when it settles is charged all the same.
+    /// Limits of money that the request cannot charge, since it costs nothing. They refuse nothing, and nothing is held
+    /// on them. A caller that states a cost when it settles is charged.
     free: Vec<Applying<'a>>,
     /// Where each meter stands, once somebody looked.
     looks: Option<Result<Vec<Look>, StoreError>>,
@@ -286,21 +286,18 @@ impl<'a> Item<'a> {
         &self.applying
     }
 
-    /// Takes in where the meters of the limits that apply stand, and what conditions see of them.
+    /// Adds the state of the meters of the limits that apply, and the facts that conditions see.
     pub(super) fn know(&mut self, looks: Vec<Look>, facts: Facts) {
         (self.looks, self.facts) = (Some(Ok(looks)), Some(facts));
     }
 
-    /// The decision of a check, and what the rules said.
+    /// The decision of a check, and the result of each rule.
     pub(super) fn explained(&self, ground: Ground<'_>, request: &Request) -> (Decision, Explanation) {
         let case = self.prepared.case(self.facts(ground.facts));
         let mut decision = self.prepared.decision(case.judge(&request.resource), &request.resource);
         decision.hint = self.prepared.hint(self.facts(ground.facts), &decision, request);
         self.check(ground, None, &mut decision);
-        let explanation = match case.resolve(&request.resource) {
-            (Resolved::Subject(resource), _) => explain::explain(&case.question(&resource)),
-            (Resolved::Nothing, _) => Explanation::default(),
-        };
+        let explanation = case.explanation(&request.resource, &decision);
         (decision, explanation)
     }
 
@@ -342,7 +339,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Whether money is counted by a limit that forbids what nobody knows the price of.
+    /// Whether a limit counts money and forbids resources without a price.
     fn needs_price(&self) -> bool {
         let counts = |one: &Applying<'_>| {
             let limit = &one.limit.limit;
@@ -449,10 +446,10 @@ impl<'a> Item<'a> {
         let estimates = self.estimates(world.ground(), &reserve);
         let charges = estimates.charges(&self.applying).unwrap_or_default();
         let money = charges.iter().filter(|charge| charge.limit.unit() == Unit::Usd).map(|charge| charge.amount).max();
-        // What costs nothing is settled as nothing.
+        // A request that costs nothing is settled with a cost of zero.
         let usd = money.or_else(|| (!self.free.is_empty()).then_some(Amount::ZERO));
         let usage = Usage { usd, ..estimates.usage() };
-        // Where it cannot be settled, what is held ends as each limit's `on_expiry` says, which may give it back.
+        // If it cannot be settled, the hold ends by each limit's `on_expiry`, which may release it.
         if world.meters.settle(charging.id, usage, world.facts.now).await.is_err() {
             forbid(decision, DecisionCode::StoreUnavailable);
         }

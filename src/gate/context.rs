@@ -14,6 +14,7 @@ use crate::model::{
     AuthMethod, Budget, Facts, Identity, LimitFacts, Member, Rate, RequestError, RequestErrorCode, RequestPath, Told,
     check_name, request_address,
 };
+use crate::policy::addresses;
 use crate::policy::condition::Members;
 use crate::policy::entities::Kind;
 use crate::policy::schema::{Action, BundleSchema};
@@ -66,7 +67,7 @@ impl RequestContext {
         let refused = |message: String| RequestError::new(RequestErrorCode::InvalidContext, "context", message);
         let context = context.map_err(|error| refused(error.to_string()))?;
         let core: &Context = context.as_ref();
-        Ok(Self::Native(core.clone()))
+        Ok(Self::Native(addresses::context(core)))
     }
 
     /// The context that a condition sees: the members in `members`, or more.
@@ -178,7 +179,7 @@ impl Checked {
             ("method", _) => self.method = Some(text()?),
             ("path", _) => {
                 let path = RequestPath::parse(&text()?).map_err(|error| {
-                    let message = format!("`context.path` is not taken: {error}");
+                    let message = format!("`context.path` is invalid: {error}");
                     RequestError::new(RequestErrorCode::InvalidContext, "context.path", message)
                 })?;
                 self.path = Some(path.into_text());

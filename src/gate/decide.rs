@@ -47,21 +47,7 @@ pub fn explain_request(
 ) -> Result<(Decision, Explanation), RequestError> {
     let decision = decide(snapshot, facts, request)?;
     let prepared = Prepared::check(snapshot, request)?;
-    let case = prepared.case(facts);
-    let explanation = match case.resolve(&request.resource) {
-        (Resolved::Subject(resource), _) => {
-            let mut explanation = explain::explain(&case.question(&resource));
-            let asked = case.asked(&resource);
-            if snapshot.admin_policies && asked.is_admin() {
-                explanation.looked_at.extend(asked.traces());
-            }
-            if decision.is_permit() {
-                explanation.hint = None;
-            }
-            explanation
-        }
-        (Resolved::Nothing, _) => Explanation::default(),
-    };
+    let explanation = prepared.case(facts).explanation(&request.resource, &decision);
     Ok((decision, explanation))
 }
 
@@ -280,6 +266,20 @@ pub(super) struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
+    /// What the rules said to `decision` about `resource`.
+    pub(super) fn explanation(&self, resource: &EntityUid, decision: &Decision) -> Explanation {
+        let (Resolved::Subject(resource), _) = self.resolve(resource) else { return Explanation::default() };
+        let mut explanation = explain::explain(&self.question(&resource));
+        let asked = self.asked(&resource);
+        if self.snapshot.admin_policies && asked.is_admin() {
+            explanation.looked_at.extend(asked.traces());
+        }
+        if decision.is_permit() {
+            explanation.hint = None;
+        }
+        explanation
+    }
+
     /// The question about `resource`.
     pub(super) fn question(&self, resource: &'a Subject) -> Question<'a> {
         let Self { snapshot, facts, principal, action, context, additional, .. } = *self;
@@ -324,7 +324,7 @@ impl<'a> Case<'a> {
         Verdict { code, resource: resolved, rules: Vec::new(), errors: Vec::new() }
     }
 
-    /// What is asked, for the policies that ship.
+    /// The question, in the form that the built-in policies take.
     fn asked<'b>(&'b self, resource: &'b Subject) -> shipped::Asked<'b> {
         let Self { snapshot, principal, action, .. } = *self;
         shipped::Asked { snapshot, principal, action, resource }
@@ -337,15 +337,15 @@ impl<'a> Case<'a> {
         Some(rules).filter(|rules| !rules.is_empty())
     }
 
-    /// A key that may not do all that its owner may manages nothing, whatever rules say; and one whose secret was replaced
-    /// may be in other hands.
+    /// A restricted key may not manage anything, even if a rule permits it. A key with a replaced secret may have been
+    /// stolen.
     fn manages_nothing(&self, resource: &Subject) -> Option<RuleReference> {
         let asked = self.asked(resource);
         let action = self.snapshot.schema.action_at(self.action)?;
         if action.name == VIEW_USAGE || !asked.is_admin() {
             return None;
         }
-        // Of a key of the bundle, a rule of the bundle says it.
+        // For a key of the bundle, a rule of the bundle already forbids this.
         let identity = self.identity?;
         let why = if identity.replaced {
             "replaced"
@@ -374,7 +374,7 @@ impl<'a> Case<'a> {
         let Some(kind) = snapshot.store.kind_of(uid.kind()) else {
             return (Resolved::Nothing, Some(DecisionCode::NoRulePermits));
         };
-        // Who asks about itself is one entity, with what its credential says of it on both sides.
+        // If the principal is also the resource, both are one entity, with the attributes from its credential.
         if snapshot.store.name_of(self.principal) == (kind, uid.id_smol()) {
             return (Resolved::Subject(self.principal.clone()), None);
         }

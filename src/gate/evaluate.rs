@@ -158,7 +158,8 @@ impl Scene {
         if reads.principal {
             list.push(snapshot.store.materialize(principal));
         }
-        // Under one uid Cedar has one entity: a principal that is also the resource stands there as what it proved to be.
+        // Cedar has one entity for each uid. A principal that is also the resource therefore has its proved attributes
+        // in both places.
         let is_principal = || snapshot.store.name_of(principal) == snapshot.store.name_of(resource);
         if reads.resource && !(reads.principal && is_principal()) {
             list.push(snapshot.store.materialize(if is_principal() { principal } else { resource }));

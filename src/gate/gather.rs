@@ -22,8 +22,8 @@ use crate::policy::syntax::Each;
 /// Up to so many bytes a text of a request stands in a meter's name as it is.
 const MAX_NAMED_BYTES: usize = 128;
 
-/// Whether a request for `resource` can charge `limit`. What costs nothing, by its price or since the limit says so of what
-/// has none, cannot charge a limit of money, unless its caller states a cost.
+/// Whether a request for `resource` can charge `limit`. A resource that costs nothing, by its price or because the
+/// limit treats unpriced models as free, cannot charge a limit of money unless its caller states a cost.
 pub(super) fn can_charge(snapshot: &Snapshot, resource: &Subject, limit: &Limit) -> bool {
     if limit.unit() != Unit::Usd || snapshot.store.name_of(resource).0 != Kind::MODEL {
         return true;

@@ -11,7 +11,8 @@ use crate::meter::Reservation;
 use crate::model::{EntityUid, Identity, Timestamp};
 use crate::policy::Snapshot;
 
-/// What a key names: a request that reserves, or usage that is reported. A gateway may name a call and its usage alike.
+/// The kind of operation that a key names: a reservation or a usage report. A gateway may use the same key for a call
+/// and its usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyUse {
     /// A request that reserves.
@@ -20,10 +21,10 @@ pub enum KeyUse {
     Usage,
 }
 
-/// A key that a client chose, with digests of what it names.
+/// An idempotency key that a client chose, with digests of the operations that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientKey {
-    /// As the client sent it.
+    /// The key as the client sent it.
     pub text: SmolStr,
     /// The digest of the request.
     pub digest: [u8; 32],
@@ -40,7 +41,7 @@ pub struct ScopedKey<'k> {
 }
 
 impl ClientKey {
-    /// The key of whoever `principal` and `identity` name.
+    /// The key in the scope of the principal that `principal` and `identity` name.
     #[must_use]
     pub fn scoped(
         &self,
@@ -48,7 +49,7 @@ impl ClientKey {
         snapshot: &Snapshot,
         (principal, identity): (&EntityUid, Option<&Arc<Identity>>),
     ) -> ScopedKey<'_> {
-        // A principal that is none is refused when the request is decided.
+        // An invalid principal is refused when the request is decided.
         let owner = Who::find(snapshot, None, principal, identity).map(|who| who.principal);
         ScopedKey { key: self, used_for, principal: owner.unwrap_or_else(|_| principal.clone()) }
     }
@@ -73,7 +74,7 @@ impl ScopedKey<'_> {
         self.key.digest
     }
 
-    /// What the key names, if anything does, and whether it is the same request.
+    /// The operation that the key names, if it exists, and whether it is the same request.
     ///
     /// # Errors
     /// Where the store fails.

@@ -76,7 +76,7 @@ impl Manager<'_> {
         let decision = decide(self.snapshot, self.facts, &request).ok()?;
         match decision.code {
             DecisionCode::Permitted if is_administrator => Some(Right::Administrator),
-            // Of those that permit, the one that says most.
+            // If several policies permit, the strongest right counts.
             DecisionCode::Permitted if decision.rules.iter().all(is_shipped) => {
                 decision.rules.iter().filter_map(|rule| right_of(&rule.id)).max()
             }
@@ -89,7 +89,7 @@ impl Manager<'_> {
         has_role(self.snapshot, self.identity, &[role], self.peer, self.facts.now)
     }
 
-    /// What the policies that ship say by themselves: of those that permit, the one that says most.
+    /// The right that the built-in policies give: the strongest one if several permit.
     fn by_default(&self, action: &str, owner: &EntityUid) -> Option<Right> {
         let who = Who::find(self.snapshot, None, &self.identity.principal, Some(self.identity)).ok()?;
         let resource = self.snapshot.subject(owner)?;
@@ -119,10 +119,10 @@ impl Manager<'_> {
     /// narrowed. Of a person's token it takes more, see [`Manager::needs_current_password`].
     ///
     /// # Errors
-    /// With what is more than the caller may give.
+    /// Returns an error that names the right that the caller lacks.
     pub fn may_set_password(&self, right: Right, user: &EntityUid) -> Result<(), TooWide> {
         if let Some(end) = self.identity.key_ends_at {
-            let message = format!("the key that asks ends at {end}, and a password does not");
+            let message = format!("your key ends at {end}, and a password does not");
             return Err(TooWide { param: "", message });
         }
         if right == Right::Administrator { Ok(()) } else { self.check_owner(right, user, None) }
@@ -137,12 +137,12 @@ impl Manager<'_> {
 
     /// Whether a caller with this `right` may make `key` of `before`, whose secret stays as it is.
     ///
-    /// Narrowing a key is open to whoever manages it. What widens it must be no more than the caller may give, and a key
-    /// that only an administrator can make (see [`Manager::is_privileged`]) is widened by administrators alone. A caller
-    /// that ends itself widens nothing that lasts longer.
+    /// Every caller that manages a key may narrow it. A change that widens it must stay within the rights of the
+    /// caller, and a key that only an administrator can make can be widened only by
+    /// administrators. A caller whose own credential ends may not widen a key that lasts longer.
     ///
     /// # Errors
-    /// With what is more than the caller may give.
+    /// Returns an error that names the right that the caller lacks.
     pub fn may_change(&self, right: Right, key: &KeyRecord, before: &KeyRecord) -> Result<(), TooWide> {
         let is_administrator = right == Right::Administrator;
         if before.details().disabled.is_none() && key.details().disabled.is_some() {
@@ -152,8 +152,8 @@ impl Manager<'_> {
         let too_wide = |param, message: String| Err(TooWide { param, message });
         if let Some(end) = self.identity.key_ends_at.filter(|end| key.lasts_beyond(*end)) {
             let message = match wider {
-                "expires_at" => format!("the key that asks ends before that, at {end}"),
-                _ => format!("the key that asks ends at {end}, and widens no key that lasts longer"),
+                "expires_at" => format!("your key ends before that, at {end}"),
+                _ => format!("your key ends at {end}, and cannot widen a key that lasts longer"),
             };
             return too_wide(wider, message);
         }
@@ -175,7 +175,7 @@ impl Manager<'_> {
         {
             return too_wide(
                 "disabled",
-                format!("the key was paused by {}; they or an administrator lift that", pause.by),
+                format!("the key was paused by {}; only they or an administrator may lift the pause", pause.by),
             );
         }
         self.check_given(key, Some(before))?;
@@ -195,7 +195,7 @@ impl Manager<'_> {
         if !ends_first && (right == Right::Administrator || may_widen()) {
             return Ok(());
         }
-        let message = "you could not lift the pause of this key; an administrator pauses it, and you may revoke it";
+        let message = "you could not lift the pause of this key; let an administrator pause it, or revoke it";
         Err(TooWide { param: "disabled", message: message.to_owned() })
     }
 
@@ -214,7 +214,7 @@ impl Manager<'_> {
     fn check_end(&self, key: &KeyRecord) -> Result<(), TooWide> {
         match self.identity.key_ends_at.filter(|end| key.lasts_beyond(*end)) {
             Some(end) => {
-                let message = format!("the key that asks ends before that, at {end}");
+                let message = format!("your key ends before that, at {end}");
                 Err(TooWide { param: "expires_at", message })
             }
             None => self.check_session(key),
@@ -234,8 +234,8 @@ impl Manager<'_> {
         Err(TooWide { param: "expires_at", message })
     }
 
-    /// Whether the caller is a person who shows a token: one of another issuer, or one of Tollgate's own, as a session of
-    /// `tollgate login` has. A key, a password and a certificate are none.
+    /// Whether the caller is a person who shows a token: one of another issuer, or one of Tollgate's own, such as a
+    /// session of `tollgate login`. Keys, passwords and certificates are not tokens in this sense.
     #[must_use]
     pub fn is_session(&self) -> bool {
         let method = self.identity.method;
@@ -301,11 +301,12 @@ impl Manager<'_> {
     /// Whether the owner of a key, with what the key inherits, is no more than the caller.
     fn check_owner(&self, right: Right, owner: &EntityUid, inherited: Option<&Inherited>) -> Result<(), TooWide> {
         let too_wide = |message: String| Err(TooWide { param: "owner", message });
-        // Whom somebody else's endpoint names has none of these roles, and gets none by a key of the one who has them.
+        // A principal that a delegated endpoint names has none of these roles, and must not get them through a key of
+        // its owner.
         if (right != Right::Own || !self.identity.method.gives_reserved_roles())
             && let Some(role) = self.roles_of(owner, inherited).iter().find(|role| !self.has_role(role))
         {
-            return too_wide(format!("{owner} has the role `{role}`, which you have not"));
+            return too_wide(format!("{owner} has the role `{role}`, which you do not have"));
         }
         if self.is_for_a_team(right, owner) && !self.is_all_within(owner, inherited) {
             return too_wide(format!("{owner} is in more than the teams that you administer, and so would the key be"));
@@ -373,7 +374,7 @@ impl Manager<'_> {
     }
 }
 
-/// What a policy that ships gives.
+/// The right that a built-in policy gives.
 pub(super) fn right_of(id: &str) -> Option<Right> {
     match id {
         "tollgate:administrators" => Some(Right::Administrator),

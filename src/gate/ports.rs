@@ -219,7 +219,7 @@ pub trait Meters: Send + Sync {
     /// Charges what a reservation used.
     fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>>;
 
-    /// Charges each part of a reservation what is charged where nobody knows what was used, in the order of its parts.
+    /// Charges each part of a reservation the amount that applies to unknown usage, in the order of its parts.
     fn settle_unknown(
         &self,
         id: ReservationId,
@@ -258,7 +258,7 @@ pub trait Meters: Send + Sync {
     /// Lets expire what is due: some of it, so that nobody waits for long.
     fn tick(&self, now: Timestamp);
 
-    /// Whether what keeps them did not answer, or could not write, when that was last tried. Asks nobody.
+    /// Whether the last access to the store failed. It makes no new request.
     fn is_away(&self) -> bool {
         false
     }

@@ -9,14 +9,14 @@ use crate::policy::snapshot::ModelName;
 
 /// Most routes of a map.
 pub const MAX_ROUTES: usize = 1_000;
-/// What stands for the model's name in a path.
+/// The placeholder for the model's name in a path.
 const MODEL: &str = "{model}";
 
 /// What requests of a gateway ask for, the first route that fits first; what no route fits nobody may ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteMap {
     routes: Vec<(Option<PathPattern>, Mapped)>,
-    /// Whether somebody set it up, and some of it counts on limits.
+    /// Whether the routes were configured, and some of them charge limits.
     charges: bool,
 }
 
@@ -32,9 +32,9 @@ pub struct Mapped {
     pub action: SmolStr,
     /// The resource.
     pub resource: Named,
-    /// The account of models that are named without one, where no alias says otherwise.
+    /// The account of models that are named without one, unless the name is an alias.
     pub account: Option<SmolStr>,
-    /// What becomes of limits.
+    /// How limits are counted.
     pub limits: RouteLimits,
 }
 
@@ -43,7 +43,7 @@ pub struct Mapped {
 pub enum Named {
     /// A model, in this member of the parameters. Where the path names it too, both must name the same one.
     Param(SmolStr),
-    /// The same; and this one where the parameters name none.
+    /// Like `Param`, with a resource for requests whose parameters name none.
     ParamOr(SmolStr, EntityUid),
     /// Always this one.
     Fixed(EntityUid),
@@ -55,13 +55,13 @@ impl From<EntityUid> for Named {
     }
 }
 
-/// What becomes of the limits that apply to a request of a gateway.
+/// How the limits that apply to a request of a gateway are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RouteLimits {
     /// One request and the estimate are counted at once.
     #[default]
     Charge,
-    /// Nothing is counted.
+    /// Limits are checked but not charged.
     Check,
 }
 
@@ -84,16 +84,16 @@ enum Segment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// No request has such a path.
-    #[error("no request has such a path: {0}")]
+    #[error("no request can have this path: {0}")]
     Path(#[from] PathError),
     /// A `*` elsewhere than in a `/*` at the end.
-    #[error("a `*` stands in a `/*` at the end of a path and nowhere else")]
+    #[error("a `*` is allowed only in a `/*` at the end of a path")]
     Wildcard,
     /// A `/` at the end.
-    #[error("a path does not end with `/`; `/*` at its end takes every rest")]
+    #[error("a path must not end with `/`; `/*` at its end matches every rest")]
     Slash,
     /// Something else in braces than one `{model}`.
-    #[error("`{{model}}` stands in a path once at most, and nothing else in braces")]
+    #[error("a path has at most one `{{model}}`, and nothing else in braces")]
     Template,
 }
 
@@ -109,20 +109,20 @@ pub enum RouteError {
     /// The parameters do not name the model.
     #[error("the parameters name no model")]
     NoModel,
-    /// What is named is no name of a model.
-    #[error("what names the model is no name of one")]
+    /// The text is not a valid model name.
+    #[error("the name of the model is not valid")]
     InvalidModel,
     /// The path names one model and the parameters another.
     #[error("the path names one model and the parameters name another")]
     TwoModels,
 }
 
-/// What a request asks for, before names are looked up in a bundle.
+/// The action and resource of a request, before names are looked up in a bundle.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     /// The action.
     pub action: SmolStr,
-    /// What becomes of limits.
+    /// How limits are counted.
     pub limits: RouteLimits,
     resource: FoundResource,
 }
@@ -132,7 +132,7 @@ enum FoundResource {
     Fixed(EntityUid),
     Model {
         name: SmolStr,
-        /// What the parameters call it, where the path names it.
+        /// The name in the parameters, if the path also names the model.
         also: Option<SmolStr>,
         account: Option<SmolStr>,
     },
@@ -145,11 +145,11 @@ impl Found {
         Self { action, limits: RouteLimits::default(), resource: FoundResource::Fixed(resource) }
     }
 
-    /// The resource. A model that is named without an account is the one that the name is an alias of; else it is in the
-    /// account that its route says.
+    /// The resource. A model that is named without an account is resolved as an alias, or else belongs to the account
+    /// of its route.
     ///
     /// # Errors
-    /// Where what is named is no name of a model, or two are named.
+    /// Returns an error if the text is not a valid model name, or if two models are named.
     pub fn resource(&self, snapshot: &Snapshot) -> Result<EntityUid, RouteError> {
         let (name, also, account) = match &self.resource {
             FoundResource::Fixed(uid) => return Ok(uid.clone()),
@@ -198,7 +198,7 @@ impl PathPattern {
         }
         let braces = |text: &str| text.bytes().filter(|byte| matches!(byte, b'{' | b'}')).count();
         let is_template = path.contains(MODEL);
-        // Braces that an escape stood for are none of a template either.
+        // Braces that were decoded from an escape are not part of a template either.
         if braces(&path) != braces(text) || braces(&path) != usize::from(is_template) * 2 {
             return Err(PatternError::Template);
         }
@@ -209,7 +209,7 @@ impl PathPattern {
         Ok(Self { segments: path.split('/').skip(1).map(segment).collect(), rest })
     }
 
-    /// What `path` says, if it fits.
+    /// Matches `path` against this pattern.
     fn fits<'p>(&self, path: &'p str) -> Option<Fitting<'p>> {
         let mut parts = path.split('/').skip(1);
         let mut model = None;
@@ -225,7 +225,7 @@ impl PathPattern {
             }
         }
         let more = parts.next();
-        // Of a rest, no segment is empty: a path has none but at its end.
+        // A path has an empty segment only at its end, so no segment of the rest is empty.
         let ends = if self.rest { more.is_some() && !path.ends_with('/') } else { more.is_none() };
         ends.then_some(Fitting { model })
     }
@@ -234,7 +234,7 @@ impl PathPattern {
 /// Whether a text may be the path of a route.
 ///
 /// # Errors
-/// With what is wrong with it.
+/// Returns an error that describes the problem.
 pub fn check_route_path(path: &str) -> Result<bool, PatternError> {
     let pattern = PathPattern::parse(path)?;
     Ok(pattern.segments.iter().any(|segment| matches!(segment, Segment::Model(..))))
@@ -251,7 +251,8 @@ impl RouteMap {
         }
     }
 
-    /// Whether it was made of routes of which some count on limits: the usual ones count too, for who asks for that.
+    /// Whether the configuration has routes that charge limits. The default routes charge too, for callers that ask for
+    /// it.
     #[must_use]
     pub const fn charges(&self) -> bool {
         self.charges
@@ -279,7 +280,7 @@ impl RouteMap {
         self
     }
 
-    /// What a request asks for where no bundle says what a name is an alias of, as of [`RouteMap::look_up`].
+    /// The action and resource of a request without a bundle to resolve aliases; see [`RouteMap::look_up`].
     ///
     /// # Errors
     /// Where that is nothing that is known.
@@ -301,11 +302,11 @@ impl RouteMap {
         Ok((found.action, resource))
     }
 
-    /// What a request asks for; `param` finds a parameter by its name. Without a method, that of the first route whose
-    /// path fits is meant.
+    /// The action and resource of a request; `param` finds a parameter by its name. Without a method, the first route
+    /// with a matching path applies.
     ///
     /// # Errors
-    /// Where that is nothing that is known.
+    /// Returns an error if no route matches.
     pub fn look_up<'p>(
         &self,
         path: &str,

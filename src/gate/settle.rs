@@ -38,7 +38,7 @@ pub enum SettleError {
 /// Charges what a reservation used. `resource` is which of what was permitted it turned out to be.
 ///
 /// # Errors
-/// Where the reservation is unknown, was closed otherwise, or what it used or cost is not known.
+/// Returns an error if the reservation is unknown or closed otherwise, or if its usage or cost is unknown.
 pub async fn settle(
     world: World<'_>,
     id: ReservationId,
@@ -60,7 +60,7 @@ pub async fn settle(
     Ok(closed)
 }
 
-/// What a reservation is charged for, where that can be said.
+/// The charges of a reservation, if they can be determined.
 fn settled(
     world: World<'_>,
     found: &Reservation,
@@ -69,11 +69,11 @@ fn settled(
 ) -> Result<Usage, SettleError> {
     let mut usage = reported.usage();
     match found.state {
-        // The price may have changed since; what was charged then is what the same usage costs.
+        // The price may have changed since, so the earlier charge counts as the cost of the same usage.
         State::Settled(before) if reported.usd.is_none() && same_but_money(&before, &usage) => usage.usd = before.usd,
         _ => {
             let price = settling_price(world.snapshot, found, resource)?;
-            // Of one that is closed it is told that it is, whatever else is wrong.
+            // For a closed reservation, the error is that it is closed, whatever other problems the report has.
             if matches!(found.state, State::Open | State::Expired) {
                 reported.check(found.parts.iter().map(|part| part.unit), price.as_deref())?;
             }
@@ -211,7 +211,7 @@ fn same_but_money(one: &Usage, other: &Usage) -> bool {
     Usage { usd: None, ..*one } == Usage { usd: None, ..*other }
 }
 
-/// The price of what was held; of another resource that was permitted, that one's.
+/// The price of the held resource, or that of the other permitted resource that was used.
 fn settling_price(
     snapshot: &Snapshot,
     found: &Reservation,
@@ -256,9 +256,7 @@ fn closing(error: CloseError) -> SettleError {
         CloseError::Ledger(LedgerError::Unknown) => SettleError::Unknown,
         CloseError::Ledger(LedgerError::Closed(state)) => SettleError::Conflict(match state {
             State::Settled(_) => "the reservation was settled otherwise before; what it was charged stays",
-            State::UsageUnknown => {
-                "the reservation was settled before, with its usage stated to be unknown; what it was charged stays"
-            }
+            State::UsageUnknown => "the reservation was settled before with unknown usage, and its charge stays",
             State::Released => "the reservation was released before; tell what was spent all the same with POST /usage",
             State::Expired => "the reservation has expired; it can still be settled or released for a day",
             State::Open => "the reservation is open",

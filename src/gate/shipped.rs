@@ -1,5 +1,5 @@
-//! The policies that ship: who may do the actions of `admin` where the bundle says nothing of it (`schema/admin.cedar`).
-//! They are part of every decision, so that the server's own answers and those of `/is_authorized` are the same.
+//! The built-in policies: they decide the actions of `admin` for which the bundle has no rule (`schema/admin.cedar`).
+//! They are part of every decision, so that the server's own checks and `/is_authorized` agree.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
@@ -21,11 +21,11 @@ use crate::policy::schema::ActionIndex;
 pub const ADMIN_POLICIES: &str = include_str!("../../schema/admin.cedar");
 
 static POLICIES: LazyLock<PolicySet> = LazyLock::new(|| {
-    // A test sees that they parse, and are what the schema takes; none at all would permit nothing.
+    // A test checks that they parse and match the schema. An empty set would permit nothing.
     parse_policyset(ADMIN_POLICIES).unwrap_or_default()
 });
 
-/// Who asks to do what with what.
+/// The principal, action and resource of a question.
 pub(super) struct Asked<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) principal: &'a Subject,
@@ -83,7 +83,7 @@ impl Asked<'_> {
     }
 }
 
-/// Whether a rule of a decision is one of these, and none of the bundle's.
+/// Whether a rule of a decision is a built-in policy rather than a rule of the bundle.
 pub(super) fn is_shipped(rule: &RuleReference) -> bool {
     rule.line == 0 && rule.file.is_empty() && rule.id.starts_with("tollgate:")
 }

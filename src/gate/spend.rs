@@ -16,10 +16,10 @@ use crate::policy::entities::{Kind, Subject};
 pub struct Reserve {
     /// Requests; one where nothing is said.
     pub requests: Option<u64>,
-    /// Input tokens; else `context.input_tokens`, else what the model or its account is estimated to take.
+    /// Input tokens; else `context.input_tokens`, else the estimate of the model or its account.
     pub input_tokens: Option<u64>,
-    /// Output tokens; else `context.max_output_tokens`, else what the model or its account is estimated to give, else what
-    /// the model answers with at most.
+    /// Output tokens; else `context.max_output_tokens`, else the estimate of the model or its account, else the model's
+    /// maximum.
     pub output_tokens: Option<u64>,
     /// Images.
     pub images: Option<u64>,
@@ -27,7 +27,7 @@ pub struct Reserve {
     pub usd: Option<Amount>,
 }
 
-/// What is known of how much a request will use on one model.
+/// The estimated usage of a request on one model.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Estimate<'a> {
     pub(super) requests: u64,
@@ -40,8 +40,8 @@ pub(super) struct Estimate<'a> {
     pub(super) price: Option<&'a Arc<Price>>,
 }
 
-/// The estimates of a request: one for the model that it names. Of a router there is one for each model that the request
-/// may end at, and the dearest counts, since nobody knows yet which it will be.
+/// The estimates of a request: one for the model that it names. For a router there is one for each model that may serve
+/// the request, and the most expensive one counts, since the model is not chosen yet.
 #[derive(Debug, Clone)]
 pub(super) struct Estimates<'a>(Vec<Estimate<'a>>);
 
@@ -54,12 +54,12 @@ pub(super) enum NoAmount {
     NotSaid(RequestError),
 }
 
-/// What a request tells of its size: input tokens, and output tokens at most.
+/// The size of a request according to its context: input tokens, and the maximum of output tokens.
 pub(super) type Told = (Option<u64>, Option<u64>);
 
 impl<'a> Estimates<'a> {
-    /// The one place where the size of a request is estimated: its own figures, then what the model or its account is
-    /// declared to use, then the most that the model answers with.
+    /// The one place where the size of a request is estimated: its own figures, then the estimate of the model or its
+    /// account, then the model's maximum.
     pub(super) fn of(snapshot: &'a Snapshot, resource: Option<&Subject>, reserve: &Reserve, told: Told) -> Self {
         let (input, output) = (reserve.input_tokens.or(told.0), reserve.output_tokens.or(told.1));
         let plain = Estimate {
@@ -92,7 +92,7 @@ impl<'a> Estimates<'a> {
         Self(if estimates.is_empty() { vec![plain] } else { estimates })
     }
 
-    /// Of what was used.
+    /// The amounts of a reported usage.
     pub(super) fn used(usage: &Usage, price: Option<&'a Arc<Price>>) -> Self {
         Self(vec![Estimate {
             requests: usage.requests,
@@ -135,7 +135,7 @@ impl<'a> Estimates<'a> {
         Ok(charges)
     }
 
-    /// What each charge comes to where the caller states that the usage is unknown; empty where each stays as it is held.
+    /// The charges for a usage that the caller states as unknown; empty if each stays as it is held.
     pub(super) fn if_unknown(&self, charges: &[Charge]) -> Box<[Amount]> {
         if charges.iter().all(|charge| charge.limit.on_missing_usage == OnMissingUsage::ChargeHold) {
             return Box::default();
@@ -153,8 +153,8 @@ impl<'a> Estimates<'a> {
         charges.iter().map(charged).collect()
     }
 
-    /// The price to settle by: once `charges` took a model without one, it costs nothing unless somebody says what. Of a
-    /// router, that of the model that is named then.
+    /// The price to settle by. If `charges` included a model without a price, the cost is zero unless the caller states
+    /// one. For a router, it is the price of the model that the caller names when it settles.
     pub(super) fn settling_price(&self, charges: &[Charge]) -> Option<Arc<Price>> {
         if let [one] = self.0.as_slice()
             && let Some(price) = one.price
@@ -170,7 +170,7 @@ impl<'a> Estimates<'a> {
         for estimate in &self.0 {
             match estimate.amount(limit) {
                 Ok(amount) => most = most.max(Some(amount)),
-                // What is known of another model counts.
+                // Another model with a known price counts.
                 Err(NoAmount::PriceUnknown) => {}
                 Err(error) => return Err(error),
             }

@@ -1,22 +1,22 @@
-//! What a caller reports of a call that is over, and which of it has to be said.
+//! The usage that a caller reports for a finished call, and the members that it must contain.
 
 use crate::meter::{Price, Usage};
 use crate::model::{Amount, RequestError, RequestErrorCode, Unit};
 
-/// What a call used, as its caller reports it. What is left out is not known; a zero is a zero.
+/// The usage of a call, as its caller reports it. An absent member is unknown; a zero is a zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReportedUsage {
-    /// Requests; one where nothing is said.
+    /// Requests; the default is one.
     pub requests: Option<u64>,
     /// Input tokens, the cached and the cache-writing ones among them.
     pub input_tokens: Option<u64>,
     /// Output tokens, the reasoning ones among them.
     pub output_tokens: Option<u64>,
-    /// Input tokens that came from the provider's cache; none where nothing is said.
+    /// Input tokens that came from the provider's cache; the default is zero.
     pub cached_input_tokens: u64,
-    /// Input tokens that went into the provider's cache; none where nothing is said.
+    /// Input tokens that went into the provider's cache; the default is zero.
     pub cache_write_tokens: u64,
-    /// Output tokens spent on reasoning; none where nothing is said.
+    /// Output tokens spent on reasoning; the default is zero.
     pub reasoning_tokens: u64,
     /// Images.
     pub images: Option<u64>,
@@ -24,12 +24,12 @@ pub struct ReportedUsage {
     pub usd: Option<Amount>,
 }
 
-/// What a caller states of a call that it had reserved for.
+/// The statement of a caller about a call for which it had a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stated {
     /// This was used.
     Used(ReportedUsage),
-    /// Nobody knows what was used.
+    /// The usage is unknown.
     Unknown,
 }
 
@@ -40,7 +40,7 @@ impl From<ReportedUsage> for Stated {
 }
 
 impl ReportedUsage {
-    /// What was used, with nothing of what was left out.
+    /// The usage, with zero for each absent member.
     #[must_use]
     pub fn usage(&self) -> Usage {
         Usage {
@@ -76,8 +76,8 @@ impl ReportedUsage {
         ];
         let Some((_, member)) = missing.into_iter().find(|(is_missing, _)| *is_missing) else { return Ok(()) };
         let message = format!(
-            "`usage.{member}` is missing, and a limit or the model's price counts it; a 0 says that there were none, and \
-             POST /settle takes `\"usage\": null` where nobody knows"
+            "`usage.{member}` is missing, and a limit or the model's price counts it; send 0 if there were none; POST \
+             /settle takes `\"usage\": null` if the usage is unknown"
         );
         Err(RequestError::new(RequestErrorCode::AmountNeeded, format!("usage.{member}"), message))
     }

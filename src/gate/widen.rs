@@ -1,9 +1,9 @@
 //! Whether a change lets a key do more than before. Each list of a key is a forbid of everything else, so a list that is
 //! removed, or names something new, widens the key; and so does a limit that is removed or raised.
 //!
-//! The comparison is exact where it says that nothing is widened. Where two lists are hard to compare (two patterns, a
-//! network that is the sum of two others) it says that the key is widened: whoever hears that wrongly can name the same
-//! things as the list before.
+//! The comparison is exact when it reports that nothing is widened. If two lists are hard to compare (two patterns, or
+//! a network that is the sum of two others), it reports that the key is widened. A caller who is wrongly refused can
+//! name the same items as the list before.
 
 use std::collections::HashSet;
 
@@ -15,8 +15,8 @@ use crate::model::{AllowedPath, KeyDetails, KeyLimit, KeyRecord, Narrowed, Netwo
 use crate::policy::Snapshot;
 use crate::policy::snapshot::ModelName;
 
-/// The first member by which `after` may do more than `before`, or does something else, which may be more by a rule that
-/// looks at it. `note` is nobody's business but the reader's.
+/// The first member by which `after` may do more than `before`, or differs in a way that a rule might depend on. `note`
+/// has no effect on decisions.
 pub(super) fn widened(before: &KeyRecord, after: &KeyRecord, snapshot: &Snapshot) -> Option<&'static str> {
     static NOTHING: std::sync::LazyLock<Narrowed> = std::sync::LazyLock::new(Narrowed::default);
     let (was, is) = (before.details(), after.details());
@@ -54,7 +54,7 @@ fn is_same(one: &[SmolStr], other: &[SmolStr]) -> bool {
     set(one) == set(other)
 }
 
-/// What of one kind a key may use.
+/// The resources of one kind that a key may use.
 enum Reach<'a> {
     All,
     Nothing,
@@ -75,8 +75,8 @@ impl<'a> Reach<'a> {
     }
 }
 
-/// Models that are used directly: with a list of routers alone there are none, so that a list of models that is added to
-/// it widens the key.
+/// Models that a key may use directly. A key with only a list of routers has none, so adding a list of models widens
+/// it.
 fn directly(narrowed: &Narrowed) -> Reach<'_> {
     match (narrowed.models.as_deref(), &narrowed.routers) {
         (None, Some(_)) => Reach::Nothing,
@@ -84,7 +84,7 @@ fn directly(narrowed: &Narrowed) -> Reach<'_> {
     }
 }
 
-/// Models that are used through a router: with a list of models alone there are none.
+/// Models that a key may use through a router. A key with only a list of models has none.
 fn through_routers(narrowed: &Narrowed) -> Reach<'_> {
     match (narrowed.models.as_deref(), &narrowed.routers) {
         (Some(_), None) => Reach::Nothing,
@@ -127,7 +127,7 @@ fn has_model(list: &[SmolStr], name: &SmolStr, snapshot: &Snapshot) -> bool {
             let (_, id) = snapshot.store.name_of(&subject);
             list.iter().any(|known| is_meant(known, id, snapshot))
         }
-        // What is no model now may become another one's alias.
+        // A name that is not a model now may become an alias of another one.
         ModelName::Unknown => false,
     }
 }

@@ -21,7 +21,7 @@ pub struct Hold {
     pub ttl_ms: i64,
     /// The key its client chose, with the digest of its request.
     pub idempotency: Option<(SmolStr, [u8; 32])>,
-    /// How many reservations its principal may have open, this one among them; any number, where nothing is said.
+    /// The maximum number of open reservations of the principal, including this one; `None` means no maximum.
     pub most_open: Option<usize>,
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Book {
     due: BTreeSet<(Timestamp, ReservationId)>,
     keys: HashMap<SmolStr, ReservationId, RandomState>,
     open: usize,
-    /// How many of each principal are open; of whom none is, nothing is known here.
+    /// The number of open reservations of each principal; principals without open reservations have no entry.
     open_of: HashMap<EntityUid, usize, RandomState>,
 }
 

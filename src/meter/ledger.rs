@@ -17,7 +17,7 @@ use crate::model::{Amount, Timestamp, Unit};
 /// How many reservations may be open at a time where nobody says otherwise: at about half a kilobyte each, 2 GB.
 pub const DEFAULT_MOST_OPEN: usize = 4_000_000;
 
-/// How many reservations of one principal may be open at a time where nobody says otherwise.
+/// The default maximum number of open reservations of one principal.
 pub const DEFAULT_MOST_OPEN_OF_PRINCIPAL: usize = 10_000;
 
 /// Meters, and what is held on them.
@@ -194,11 +194,10 @@ impl Ledger {
         self.closed(id)
     }
 
-    /// Charges what each part of a reservation is charged where its caller states that the usage is unknown. The same again
-    /// changes nothing.
+    /// Charges each part of a reservation the amount for unknown usage. Repeating the call changes nothing.
     ///
     /// # Errors
-    /// As [`Ledger::settle`]; and where `charged` does not have an amount for each part.
+    /// Returns the errors of [`Ledger::settle`], and one if `charged` does not have an amount for each part.
     pub fn settle_unknown(
         &mut self,
         id: ReservationId,

@@ -25,7 +25,7 @@ pub struct Rates {
     pub input: u64,
     /// Output tokens.
     pub output: u64,
-    /// Input tokens that the provider had in its cache. Where none is said, a tier has that of the base price; else it is as
+    /// Input tokens that came from the provider's cache. If absent, a tier uses that of the base price, and otherwise
     /// `input`.
     pub cached_input: Option<u64>,
     /// Input tokens that the provider put into its cache; as `input` where none is said.

@@ -100,8 +100,8 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// How much room it needs on its meter. A limit that refuses has to have room for the least there can be, also where
-    /// nothing is held: where a check is refused, a hold is refused.
+    /// The room that it needs on its meter. A limit that refuses must have room for the smallest amount even if nothing
+    /// is held, so that a hold is refused wherever a check is.
     #[must_use]
     pub fn room_needed(&self) -> Amount {
         if self.limit.is_enforced() { self.amount.max(Amount::ONE) } else { self.amount }
@@ -140,7 +140,7 @@ pub enum State {
     Open,
     /// It was settled, with this.
     Settled(Usage),
-    /// Its caller stated that nobody knows what was used.
+    /// The caller stated that the usage is unknown.
     UsageUnknown,
     /// It was given back.
     Released,
@@ -159,8 +159,8 @@ pub struct Spending {
     pub permitted: Box<[EntityUid]>,
     /// Its price when it was held; none where it has none.
     pub price: Option<Arc<Price>>,
-    /// What each part is charged where the caller states that the usage is unknown, in the order of the parts; where it is
-    /// empty, each is charged as held.
+    /// The charge of each part for a usage that the caller states as unknown, in the order of the parts. If empty, each
+    /// is charged as held.
     pub if_unknown: Box<[Amount]>,
 }
 
@@ -195,7 +195,7 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// What each part is charged where the caller states that the usage is unknown. A place is given back in any case.
+    /// The charge of each part for a usage that the caller states as unknown. A concurrency place is always released.
     #[must_use]
     pub fn charged_if_unknown(&self) -> Box<[Amount]> {
         let stated = |index: usize, part: &Part| self.spending.if_unknown.get(index).copied().unwrap_or(part.held);

@@ -190,11 +190,11 @@ pub fn decimal(text: &str, places: usize) -> Result<u64, AmountError> {
 /// to be. No float is on the way.
 ///
 /// # Errors
-/// Where the text is none, or does not fit.
+/// Returns an error if the text is not a decimal or does not fit.
 pub fn decimal_rounded_up(text: &str, places: usize) -> Result<(u64, bool), AmountError> {
     /// Digits beyond which no amount fits, zeros in front of it left out.
     const MOST_DIGITS: usize = 20;
-    /// Largest exponent that is looked at: more is out of all proportion either way.
+    /// The largest exponent that is accepted. Larger ones are out of range in either direction.
     const MOST_EXPONENT: i64 = 400;
     if let Some(positive) = text.strip_prefix('-') {
         return Err(decimal_rounded_up(positive, places).map_or_else(|error| error, |_| AmountError::Negative));

@@ -55,7 +55,7 @@ pub enum DecisionCode {
     Permitted,
     /// The credential proves nobody.
     Unauthenticated,
-    /// The identity provider or the store that knows such credentials is unavailable, so nobody can say whether it is good.
+    /// The identity provider or store for the credential is unavailable, so the credential cannot be verified.
     ProviderUnavailable,
     /// The credential was revoked.
     CredentialRevoked,
@@ -167,7 +167,7 @@ pub struct Decision {
     pub not_held: Vec<SmolStr>,
     /// What is held.
     pub reservation: Option<Reserved>,
-    /// How many reservations the principal may have open, where that is why nothing is held.
+    /// The maximum number of open reservations of the principal, if that is why nothing is held.
     pub most_open: Option<usize>,
     /// In how many seconds there is room again, where waiting helps.
     pub retry_after_seconds: Option<u64>,
@@ -205,7 +205,7 @@ impl Decision {
             (DecisionCode::ForbiddenByRule, None) => out.write_str("forbidden by a rule"),
             (DecisionCode::Unauthenticated, _) => out.write_str("the credential proves nobody"),
             (DecisionCode::ProviderUnavailable, _) => {
-                out.write_str("the provider that knows such credentials is unavailable; try again later")
+                out.write_str("the identity provider for this credential is unavailable; try again later")
             }
             (DecisionCode::CredentialRevoked, _) => out.write_str("the credential was revoked"),
             (DecisionCode::CredentialExpired, _) => out.write_str("the credential has expired"),
@@ -233,7 +233,7 @@ impl Decision {
                 let most = self.most_open.unwrap_or_default();
                 write!(
                     out,
-                    "{} has {most} open reservations, which is the most that a principal may have \
+                    "{} has {most} open reservations, the maximum for a principal \
                      (limits.open_reservations_per_principal); settle or release those whose calls are over",
                     self.principal
                 )

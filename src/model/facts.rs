@@ -68,8 +68,9 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
-    /// Whether whoever was proved so may have Tollgate's own roles, its own or those that the bundle gives. Somebody else's
-    /// endpoint may name anybody, also an administrator of this server, and only the operator may make one.
+    /// Whether a principal that authenticated in this way may have Tollgate's own roles, directly or from the bundle. A
+    /// delegated endpoint may name any principal, even an administrator of this server, and only the operator may make
+    /// one.
     #[must_use]
     pub const fn gives_reserved_roles(self) -> bool {
         !matches!(self, Self::Delegated)

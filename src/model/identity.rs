@@ -160,7 +160,7 @@ impl AllowedPath {
     #[must_use]
     pub fn new(path: &str, methods: Box<[SmolStr]>) -> Option<Self> {
         let (normal, is_beginning) = Self::normal(path).ok()?;
-        // A decoded `*` would be taken for the one that takes every rest.
+        // A decoded `*` would be treated as the wildcard for the rest of the path.
         let is_plain = check_name(path).is_ok() && !normal.contains('*');
         let is_taken = is_plain && methods.iter().all(|method| Self::is_method(method));
         let path = if is_beginning { format_smolstr!("{normal}*") } else { normal };
@@ -285,7 +285,7 @@ pub enum RefusalReason {
     Rotated,
     /// Proved, but nobody that may ask: unknown to the bundle, or its owner is gone.
     UnknownPrincipal,
-    /// Paused by whoever manages it.
+    /// The key is paused.
     Disabled,
     /// Used where it may not be.
     NotAllowedHere,
@@ -348,7 +348,7 @@ impl RefusalReason {
     }
 }
 
-/// When to try again where a provider or a store is unavailable and nothing says how long that will take.
+/// The value of `Retry-After` for an unavailable provider or store with an unknown recovery time.
 pub const UNAVAILABLE_RETRY_SECONDS: u64 = 5;
 
 /// That a credential proves nobody, and why.
@@ -366,7 +366,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal that tells the caller `message`. One because a provider is unavailable also says when to try again.
+    /// A refusal with a `message` for the caller. If a provider is unavailable, it also has a time to try again.
     pub fn new(reason: RefusalReason, message: impl Into<String>) -> Self {
         let retry_after_seconds = (reason == RefusalReason::ProviderUnavailable).then_some(UNAVAILABLE_RETRY_SECONDS);
         Self { reason, message: message.into(), about: None, retry_after_seconds }

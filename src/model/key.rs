@@ -241,7 +241,7 @@ pub struct KeyDetails {
     pub previous: Option<(KeyHash, Timestamp)>,
     /// That it was revoked.
     pub revoked: Option<Revocation>,
-    /// That it is paused: it proves nobody until somebody lifts that.
+    /// A pause: the key authenticates no request until the pause is lifted.
     pub disabled: Option<Pause>,
     /// Since when the bundle does not declare its owner.
     pub orphaned_at: Option<Timestamp>,
@@ -253,7 +253,7 @@ pub struct KeyDetails {
     pub roles: Box<[SmolStr]>,
     /// What becomes `context.metadata`.
     pub metadata: Box<[(SmolStr, SmolStr)]>,
-    /// What the token of its maker said of the owner beside the bundle.
+    /// The owner's attributes from the token of the key's maker, in addition to the bundle.
     pub inherited: Option<Box<Inherited>>,
     /// The team that pays for it.
     pub payer: Option<SmolStr>,
@@ -265,15 +265,16 @@ pub struct KeyDetails {
     pub limits_text: Option<Arc<str>>,
 }
 
-/// What a token said of whoever made a key for itself with it. The bundle does not say it of the owner, so the key keeps it:
-/// otherwise a rule that forbids something to a team would not hold for the keys of those who are in it by their tokens.
+/// The attributes in the token of a person who made a key for themselves. The bundle does not give them to the owner,
+/// so the key keeps them. Otherwise a forbid on a team would not apply to the keys of people who are in it through
+/// their tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inherited {
     /// Teams, by id.
     pub teams: Box<[SmolStr]>,
     /// Orgs, by id.
     pub orgs: Box<[SmolStr]>,
-    /// Roles, none of Tollgate's own.
+    /// Roles, without Tollgate's own.
     pub roles: Box<[SmolStr]>,
     /// Tags.
     pub tags: Box<[SmolStr]>,
@@ -286,11 +287,11 @@ pub struct Revocation {
     pub at: Timestamp,
     /// By whom.
     pub by: Option<EntityUid>,
-    /// Why, where that was said.
+    /// The reason, if one was given.
     pub reason: Option<SmolStr>,
 }
 
-/// That a key is paused.
+/// The pause of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pause {
     /// When.

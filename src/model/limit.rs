@@ -29,7 +29,7 @@ pub struct Limit {
     pub mode: Mode,
     /// What becomes of a hold that nobody settles.
     pub on_expiry: OnExpiry,
-    /// What is charged where a caller states that the usage is unknown.
+    /// The charge for a usage that the caller states as unknown.
     pub on_missing_usage: OnMissingUsage,
     /// What is decided where the store does not answer.
     pub on_store_error: OnStoreError,
@@ -119,10 +119,10 @@ pub enum OnExpiry {
     Release,
 }
 
-/// What is charged where a caller states that the usage of a call is unknown. A place is given back in any case.
+/// The charge for a usage that the caller states as unknown. A concurrency place is always released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnMissingUsage {
-    /// What was held.
+    /// The held amount.
     #[default]
     ChargeHold,
     /// The input as it was held, and the output that the model is estimated to give.
@@ -172,7 +172,7 @@ impl Limit {
     pub fn most_ever(&self) -> Amount {
         let most = self.overrides.iter().map(|other| other.cap).fold(self.cap, Amount::max);
         match self.measure {
-            // What was left of one period adds to the next: of a period at most as much as that had itself.
+            // The rest of one period adds to the next, up to the amount of one period.
             Measure::Budget { carry_over_percent: 1.., .. } => most.plus(most).unwrap_or(Amount::MAX),
             _ => most,
         }

@@ -1,9 +1,9 @@
-//! Texts that are sent back to whoever sent them, without what looks like a credential: an error that shows it puts it into
-//! the logs of every gateway on the way.
+//! Masks everything that looks like a credential in texts that are sent back to their sender. An error that shows a
+//! credential would put it into the logs of every gateway on the way.
 
 use std::borrow::Cow;
 
-/// What stands in its place.
+/// The replacement for a credential.
 const MASK: &str = "[hidden]";
 /// What keys and tokens of well-known makers begin with.
 const PREFIXES: [&str; 24] = [
@@ -32,15 +32,15 @@ const PREFIXES: [&str; 24] = [
     "gsk_",
     "eyJ",
 ];
-/// So many bytes behind such a beginning make a credential of it.
+/// At least this many bytes must follow such a prefix.
 const LEAST_BEHIND_PREFIX: usize = 8;
-/// What stands before a credential in `Authorization`, in small letters.
+/// The schemes that precede a credential in `Authorization`, in lower case.
 const SCHEMES: [&str; 4] = ["bearer", "basic", "digest", "token"];
-/// Shortest text behind such a word that is taken for a credential.
+/// The shortest text after a scheme that counts as a credential.
 const LEAST_BEHIND_SCHEME: usize = 6;
-/// So many letters and digits without a break are no word that people write, where they are mixed as in a random text.
+/// A run of this many mixed letters and digits is not a natural word, and counts as a random text.
 const LEAST_RANDOM: usize = 20;
-/// The same of hexadecimal digits: those of 128 bits.
+/// The minimum length for hexadecimal digits: those of 128 bits.
 const LEAST_HEX: usize = 32;
 
 /// `text` without what looks like a credential.
@@ -120,8 +120,14 @@ fn is_behind_scheme(text: &str, start: usize, before: &str, word: &str) -> bool 
     word.len() >= LEAST_BEHIND_SCHEME
         && SCHEMES.iter().any(|scheme| before.eq_ignore_ascii_case(scheme))
         && between.is_some_and(|head| head.trim_end().ends_with(before))
-        && text.get(start + word.len()..).is_some_and(|rest| !rest.starts_with('='))
+        && text.get(start + word.len()..).is_some_and(|rest| !is_value(rest))
         && has_digit_or_capital(word)
+}
+
+/// Whether `rest` gives the word before it a value, as in `Bearer realm="a"`. The `=` of a base64 text ends it.
+fn is_value(rest: &str) -> bool {
+    let value = rest.trim_start_matches('=');
+    value.len() < rest.len() && value.starts_with(|next: char| next == '"' || next.is_alphanumeric())
 }
 
 /// A sentence may go on behind `Bearer`; a credential is no word of small letters alone.

@@ -5,6 +5,7 @@ pub mod amount;
 pub mod decision;
 pub mod facts;
 pub mod identity;
+pub mod json_text;
 pub mod key;
 pub mod limit;
 pub mod mask;

@@ -1,22 +1,22 @@
 //! Paths of a gateway's requests, in one normal form for conditions, keys and routes.
 //!
-//! Two readers of a path may take it for two different ones: one decodes an escape, steps up at `..`, joins `//` or cuts at
-//! `;`, and the other does not (RFC 3986, sections 3.3 and 6.2.2). A decision about such a path would be one about another
-//! path than the one that is served, so that there is none.
+//! Two readers may interpret one path in two ways: one decodes an escape, resolves `..`, joins `//` or cuts at `;`, and
+//! the other does not (RFC 3986, sections 3.3 and 6.2.2). A decision about such a path could be about another path than
+//! the one that is served, so it is refused.
 
 use smol_str::SmolStr;
 
 /// Longest path with its query, in bytes.
 pub const MAX_PATH_BYTES: usize = 8 * 1024;
 
-/// What makes a path be read in two ways wherever it stands. No [`RequestPath`] holds any of it; conditions that are
-/// compiled for other Cedar engines say so themselves.
+/// Texts that make a path ambiguous wherever they occur. A [`RequestPath`] never contains them. Conditions that are
+/// compiled for other Cedar engines check for them explicitly.
 pub const TWO_WAYS_WITHIN: [&str; 8] = ["%", "\\", "//", "/./", "/../", "?", "#", ";"];
 /// The same at its end.
 pub const TWO_WAYS_AT_END: [&str; 2] = ["/.", "/.."];
 
-/// A path in normal form: it begins with `/`, has no escape, no empty or dot segment before its end, none of `\ ? # ;` and
-/// no control character, and is without its query.
+/// A path in normal form: it begins with `/`, has no escape, no empty or dot segment before its end, no `\ ? # ;`, no
+/// control character, and no query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestPath(SmolStr);
 
@@ -24,28 +24,29 @@ pub struct RequestPath(SmolStr);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// It does not begin with `/`.
-    #[error("a path begins with `/`")]
+    #[error("a path must begin with `/`")]
     Relative,
     /// Longer than [`MAX_PATH_BYTES`].
-    #[error("a path with its query may be {MAX_PATH_BYTES} bytes long at most")]
+    #[error("a path with its query may have at most {MAX_PATH_BYTES} bytes")]
     TooLong,
     /// An escape that stays one: of a character that means something in a path, of no UTF-8, twice encoded, or broken.
     #[error(
-        "a path has no escape (`%`) of `/`, `\\`, `.`, `%`, `?`, `#`, `;` or a control character, and no broken one; \
+        "a path must not have an escape (`%`) of `/`, `\\`, `.`, `%`, `?`, `#`, `;` or a control character, or a \
+         broken one; \
          send the path as the client sent it"
     )]
     Escape,
     /// A control character, NUL too.
-    #[error("a path has no control characters")]
+    #[error("a path must not have control characters")]
     Control,
     /// A character that some readers take for the end of the path, of a segment, or for a `/`.
-    #[error("a path has no `\\`, no `#` and no `;`; a query may follow behind a `?`")]
+    #[error("a path must not have a `\\`, `#` or `;`; a query may follow a `?`")]
     Delimiter,
     /// `//`.
-    #[error("a path has no `//`")]
+    #[error("a path must not have a `//`")]
     EmptySegment,
     /// `.` or `..` as a segment.
-    #[error("a path has no `.` and no `..` as a segment")]
+    #[error("a path must not have a segment `.` or `..`")]
     DotSegment,
 }
 
@@ -98,7 +99,7 @@ pub fn normal_pattern(text: &str, is_beginning: bool) -> Result<SmolStr, PathErr
         return RequestPath::parse(text).map(RequestPath::into_text);
     }
     let (complete, last) = text.rsplit_once('/').ok_or(PathError::Relative)?;
-    // With something behind it, the last segment is none of dots alone.
+    // With a following character, the last segment does not consist of dots only.
     let whole = RequestPath::parse(&format!("{complete}/{last}x"))?;
     whole.0.strip_suffix('x').map(SmolStr::new).ok_or(PathError::Escape)
 }
@@ -137,7 +138,7 @@ fn decoded(path: &str) -> Result<String, PathError> {
         }
     }
     let text = String::from_utf8(bytes).map_err(|_| PathError::Escape)?;
-    // Of the controls beyond ASCII too.
+    // This includes control characters beyond ASCII.
     if text.chars().any(char::is_control) { Err(PathError::Escape) } else { Ok(text) }
 }
 
@@ -244,7 +245,7 @@ mod tests {
                 prop_assert!(path.starts_with('/') && !path.chars().any(char::is_control));
                 let within = TWO_WAYS_WITHIN.iter().any(|part| path.contains(part));
                 prop_assert!(!within && !TWO_WAYS_AT_END.iter().any(|end| path.ends_with(end)), "{path}");
-                // What is normal stays as it is.
+                // A normal path stays unchanged.
                 let again = RequestPath::parse(path);
                 prop_assert_eq!(again.as_ref().map(RequestPath::as_str), Ok(path));
             }

@@ -24,18 +24,18 @@ pub struct LimitStanding {
     pub held: Amount,
     /// When what is used counts no more.
     pub resets_at: Option<Timestamp>,
-    /// What is lacking, where that is why the request is forbidden.
+    /// The shortage, if that is why the request is forbidden.
     pub shortage: Option<Shortage>,
 }
 
-/// What a limit lacks for a request.
+/// The amount that a limit lacks for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortage {
-    /// How much the request needs; not said of a check, which needs the least there can be.
+    /// The amount that the request needs; absent for a check, which needs the smallest amount.
     pub needed: Option<Amount>,
     /// Whether that is more than the limit ever has room for.
     pub never_fits: bool,
-    /// When there is room again, if that is known and nothing else is taken meanwhile.
+    /// When there will be room again, if that is known and no other request takes it.
     pub retry_at: Option<Timestamp>,
 }
 
@@ -66,7 +66,7 @@ impl fmt::Display for LimitStanding {
             None => {}
         }
         match retry_at {
-            // When somebody else's call ends nobody knows.
+            // The end of another caller's request is unknown.
             Some(retry_at) if *unit != Unit::Places => write!(f, ", room again at {retry_at}"),
             _ => Ok(()),
         }

@@ -50,7 +50,7 @@ pub enum NameError {
         length: usize,
     },
     /// A model's name with an empty segment, `.` or `..`.
-    #[error("the name of a model has no empty segment, no `.` and no `..` between its slashes")]
+    #[error("the name of a model must not have an empty segment, `.` or `..` between its slashes")]
     Segment,
     /// A control, bidirectional or zero-width character.
     #[error("a name must not hold {what} (U+{:04X})", u32::from(*character))]

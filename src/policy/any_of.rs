@@ -30,9 +30,9 @@ impl Side {
     }
 }
 
-/// A comparison of something that a request tells.
+/// A comparison of a member of the request.
 struct Comparison<'a> {
-    /// What is compared, as Cedar writes it.
+    /// The compared member, in Cedar's notation.
     member: String,
     side: Side,
     bound: &'a Expr,
@@ -69,8 +69,8 @@ fn problem(number: usize, member: &str, first: &Clause, second: &Clause) -> Shap
 }
 
 impl Comparison<'_> {
-    /// Whether the two are bounds of one member between which, or on either side of which, every value passes. Of bounds
-    /// that do not meet (before six, or from ten on) "any of" is what was meant.
+    /// Whether the two are bounds of one member that together admit every value. For bounds that do not meet (before
+    /// six, or from ten on), "any of" is the intended meaning.
     fn leaves_nothing_with(&self, other: &Self) -> bool {
         if self.member != other.member || self.side == other.side {
             return false;
@@ -111,9 +111,9 @@ fn is_constant(expression: &Expr) -> bool {
     !expression.subexpressions().any(told)
 }
 
-/// What a comparison of constants comes to; `None` where it raises an error.
+/// The result of a comparison of constants; `None` if it raises an error.
 fn is_true(expression: &Expr) -> Option<bool> {
-    // Nothing of the request is read.
+    // The expression reads no part of the request.
     let nobody = EntityUID::with_eid_and_type("User", "nobody").ok()?;
     let known = || EntityUIDEntry::Known { euid: Arc::new(nobody.clone()), loc: None };
     let request = Request::new_unchecked(known(), known(), known(), Some(Context::empty()));

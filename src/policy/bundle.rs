@@ -77,7 +77,7 @@ impl Bundle {
         Self { files, skipped: Vec::new() }
     }
 
-    /// The same bundle, with the files beside it that are not read and look as if they should be.
+    /// Adds the files that are not read although they look like policy.
     #[must_use]
     pub fn with_skipped(mut self, mut skipped: Vec<SkippedFile>) -> Self {
         skipped.sort();

@@ -50,8 +50,8 @@ pub struct PolicyText {
 }
 
 impl Snapshot {
-    /// Every rule as Cedar, in the order of the bundle, each with its id, file and line as annotations. What a key is
-    /// narrowed to without being narrowed by it (`routers: "*"`) is left out: no validator takes a policy that can never
+    /// Every rule as Cedar, in the order of the bundle, each with its id, file and line as annotations. Restrictions of
+    /// a key that restrict nothing (`routers: "*"`) are left out, since no validator accepts a policy that can never
     /// match.
     #[must_use]
     pub fn to_cedar(&self) -> String {
@@ -68,7 +68,7 @@ impl Snapshot {
         (0..self.rules.len()).filter(|number| !self.excepts_all_it_names(*number))
     }
 
-    /// Whether what a rule excepts is all that it is about.
+    /// Whether the exceptions of a rule cover its whole scope.
     fn excepts_all_it_names(&self, number: usize) -> bool {
         let excepted = |rule: &Rule| match &*self.condition(rule.condition?).clauses {
             [only] if only.unless => Some((rule.resource, only.text.clone())),

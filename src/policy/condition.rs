@@ -9,9 +9,9 @@ use cedar_policy_core::parser::Loc;
 use miette::Diagnostic;
 use smol_str::SmolStr;
 
+use super::addresses;
 use super::guard;
 use super::source;
-use crate::model::unmapped;
 
 /// Longest text of one condition, in bytes.
 pub const MAX_CONDITION_BYTES: usize = 16 * 1024;
@@ -206,6 +206,9 @@ pub fn parse_clause(text: &str, unless: bool) -> Result<Clause, ConditionError> 
             help: first.help().map(|help| help.to_string()),
         }
     })?;
+    if let Some(text) = addresses::rewritten(text, [&parsed]) {
+        return parse_clause(&text, unless);
+    }
     let expression = bare(&parsed);
     let depth = depth(&expression);
     if depth > MAX_DEPTH {
@@ -406,11 +409,8 @@ fn bare_node(expression: &Expr) -> Expr {
         ExprKind::Like { expr, pattern } => ExprKind::Like { expr: inner(expr), pattern: pattern.clone() },
         ExprKind::Is { expr, entity_type } => ExprKind::Is { expr: inner(expr), entity_type: entity_type.clone() },
         ExprKind::ExtensionFunctionApp { fn_name, args } => {
-            let args = match (args.as_slice(), fn_name.to_string().as_str()) {
-                ([address], "ip") => vec![unmapped_address(address)],
-                (args, _) => args.iter().map(bare).collect(),
-            };
-            ExprKind::ExtensionFunctionApp { fn_name: fn_name.clone(), args: Arc::new(args) }
+            let args = Arc::new(args.iter().map(bare).collect());
+            ExprKind::ExtensionFunctionApp { fn_name: fn_name.clone(), args }
         }
         ExprKind::Set(elements) => ExprKind::Set(Arc::new(elements.iter().map(bare).collect())),
         ExprKind::Record(members) => {
@@ -419,16 +419,6 @@ fn bare_node(expression: &Expr) -> Expr {
         other => other.clone(),
     };
     ExprBuilder::with_data(()).with_expr_kind(kind)
-}
-
-/// The text of an address. No address of a request is IPv4-mapped when conditions see it, so that one that a condition
-/// names is the IPv4 address, too: else what it forbids would be permitted.
-fn unmapped_address(text: &Expr) -> Expr {
-    let mapped = match text.expr_kind() {
-        ExprKind::Lit(Literal::String(text)) => unmapped(text),
-        _ => None,
-    };
-    mapped.map_or_else(|| bare(text), |address| Expr::val(SmolStr::from(address)))
 }
 
 /// The parts of a conjunction, in the order in which they are evaluated.

@@ -181,11 +181,11 @@ struct Layer {
     models: HashMap<SmolStr, Vec<EntityIndex>, RandomState>,
     /// Users and services by their `external_id`; `None` where several have the same.
     external: HashMap<(Kind, SmolStr), Option<EntityIndex>, RandomState>,
-    /// Users and services by their `email`, whatever the case of its ASCII letters.
+    /// Users and services by their `email`, ignoring the case of ASCII letters.
     emails: Emails,
 }
 
-/// Whom the bundle knows by an id of another directory, or by an email address.
+/// The result of looking up an id of another directory or an email address in the bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum External {
     /// Nobody.
@@ -346,8 +346,8 @@ impl EntityStore {
         }
     }
 
-    /// Whom files declare with this `email`. The case of ASCII letters does not matter, and that of no others is folded: a
-    /// letter that only looks like another must not make somebody the owner of another's address.
+    /// Looks up the declared entity with this `email`. The case of ASCII letters is ignored. Other letters are not
+    /// folded: a letter that only looks like another must not make one user the owner of another's address.
     #[must_use]
     pub fn by_email(&self, kind: Kind, email: &str) -> External {
         self.shared.emails.find((&self.shared.records, &self.hasher), kind, email)
@@ -422,9 +422,9 @@ impl EntityStore {
         &mut self.own.records[index.0 as usize - self.shared.records.len()]
     }
 
-    /// Whether Cedar sees an entity under this number: one that a file declares, or one of Tollgate's own types that the
-    /// bundle names, be it in a rule's lists, in a scope or in a condition. Of other types there are only those declared,
-    /// since nobody else says what attributes they have; and metadata is the request's.
+    /// Whether Cedar sees an entity under this number: one that a file declares, or one of Tollgate's own types that
+    /// the bundle names in a list, a scope or a condition. Entities of other types exist only if they are declared,
+    /// since their attributes are otherwise unknown; metadata belongs to the request.
     #[must_use]
     pub(crate) fn exists(&self, index: EntityIndex) -> bool {
         let record = self.record(index);

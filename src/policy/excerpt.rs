@@ -54,7 +54,7 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn of(file: &str, text: &'a str) -> Self {
-        // JSON is YAML, and so is what a config file or a variable of the environment says.
+        // JSON is YAML, and config files and environment variables are read as YAML too.
         let is_yaml = !matches!(FileKind::of(file), Some(FileKind::Cedar | FileKind::Schema));
         let secrets = if is_yaml && may_hold_secrets(text) { super::yaml::secrets(text) } else { Vec::new() };
         let lines: Vec<&str> = text.split('\n').collect();
@@ -67,8 +67,8 @@ impl<'a> Shown<'a> {
         Self { lines, starts, secrets, is_yaml }
     }
 
-    /// The line of this number, from 1 on, with a star for each character of what may be a secret: what reading the text
-    /// finds, and what looks like one.
+    /// The line with this number, counted from 1, with a star for each character that may be part of a secret, either
+    /// by parsing the text or by its look.
     fn line(&self, number: u32) -> Option<String> {
         let index = (number as usize).checked_sub(1)?;
         let (line, start) = (self.lines.get(index)?.trim_end_matches('\r'), *self.starts.get(index)?);

@@ -40,8 +40,8 @@ use labels::Labels;
 use near::{Near, Wanted};
 use people::{Form, Reference};
 
-/// How many names of one file wait at most for a search of names near to them, where without one there is no problem.
-/// The searches of a whole load are fewer.
+/// The maximum number of names in one file for which similar names are searched although the name itself is allowed.
+/// The limit of a whole load is lower.
 const MOST_WANTED: usize = 10_000;
 
 /// A parsed file, as linking takes it.
@@ -245,7 +245,7 @@ impl<'a> Linker<'a> {
         self.wanted.push(Wanted { near, form, name: name.clone(), problem });
     }
 
-    /// The declared entity called `name` in a list; a problem where there is none.
+    /// The declared entity called `name` in a list; a problem if it does not exist.
     pub(crate) fn declared(&mut self, kind: Kind, name: &Name, file: &Arc<str>) -> Option<EntityIndex> {
         self.declared_by(&Reference { kind, name, file, form: Form::List })
     }
@@ -272,7 +272,7 @@ impl<'a> Linker<'a> {
     }
 }
 
-/// What one of a kind is called, with its article.
+/// The name of a kind, with its article.
 pub(crate) fn a_kind(kind: Kind) -> String {
     let (what, _) = kind_words(kind);
     let article = if what.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };

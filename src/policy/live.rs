@@ -87,8 +87,8 @@ impl Live {
     }
 }
 
-/// What would be lost by `after` taking the place of `before`, where that is more than a slip should be able to do:
-/// every forbid, every limit, more than half of the rules, or a restriction of everybody.
+/// A description of the loss when `after` replaces `before`, if it is larger than a slip should cause: every forbid,
+/// every limit, more than half of the rules, or a restriction of all principals.
 #[must_use]
 pub fn loses_much(before: &Snapshot, after: &Snapshot) -> Option<Problem> {
     let (old, new) = (before.counts(), after.counts());
@@ -99,9 +99,9 @@ pub fn loses_much(before: &Snapshot, after: &Snapshot) -> Option<Problem> {
     } else if new.rules * 2 < old.rules {
         format!("this bundle drops most rules: of {} there are {} left", old.rules, new.rules)
     } else if let Some(rule) = opens::permits_everybody(before, after) {
-        format!("this bundle permits everybody what was not permitted to everybody before: {rule}")
+        format!("this bundle permits every principal an access that not every principal had before: {rule}")
     } else if let Some(rule) = opens::forbids_nobody(before, after) {
-        format!("this bundle has a forbid that applies to nobody any more: {rule}")
+        format!("this bundle has a forbid that no longer applies to any declared principal: {rule}")
     } else {
         return None;
     };

@@ -43,7 +43,7 @@ enum Unit {
     Yaml(Arc<ParsedFile>, Arc<[Problem]>),
     Policies(Arc<NativeFile>),
     Entities(Arc<EntitiesFile>),
-    /// A file of tests, of which only is told what is wrong with it.
+    /// A file of tests; only its problems are kept.
     Tests(Arc<[Problem]>),
     /// Schema fragments, which are read elsewhere.
     Other,
@@ -119,8 +119,7 @@ impl Loader {
         Self { strict, ..Self::default() }
     }
 
-    /// The same loader, whose snapshots decide by the policies that ship too, where the bundle says nothing about an action
-    /// of `admin`.
+    /// Lets the built-in policies decide the actions of `admin` for which the bundle has no rule.
     #[must_use]
     pub fn admin_policies(mut self, hold: bool) -> Self {
         self.admin_policies = hold;
@@ -383,7 +382,7 @@ fn finished(mut problems: Vec<Problem>, bundle: &Bundle) -> Vec<Problem> {
         });
     }
     let texts: HashMap<&Arc<str>, &SourceFile> = bundle.files().iter().map(|file| (&file.path, file)).collect();
-    // All problems of a file at once: what is not to be shown of it is found by reading it.
+    // All problems of one file at once, since its text is parsed to find the parts that must not be shown.
     for of_one_file in problems.chunk_by_mut(|left, right| left.file == right.file) {
         let file = of_one_file.first().and_then(|problem| texts.get(&problem.file));
         if let Some(text) = file.and_then(|file| source::text(file).ok()) {

@@ -1,5 +1,6 @@
 //! The way of a policy: files become a snapshot, one step after the other. Pure; each step takes what the one before made.
 
+pub(crate) mod addresses;
 mod any_of;
 pub mod bundle;
 pub(crate) mod cedar_text;

@@ -1,5 +1,6 @@
 //! Native Cedar: policies of `.cedar` files and entities of `.entities.json` files, parsed and validated per file.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use cedar_policy_core::ast::{
@@ -11,6 +12,7 @@ use miette::Diagnostic;
 use serde_json::value::RawValue;
 use smol_str::{SmolStr, format_smolstr};
 
+use super::addresses;
 use super::bundle::SourceFile;
 use super::condition::{Clause, Condition, EntityLiteral, MAX_DEPTH, Reads, bare, conjuncts, depth};
 use super::entities::{Details, EntityIndex, Kind};
@@ -83,10 +85,12 @@ impl NativeFile {
         let mut loaded = Self { path: Arc::clone(&file.path), policies: Vec::new(), problems: Vec::new() };
         match parse(file) {
             Ok((text, set)) => {
+                let text = &*text;
                 loaded.validate(text, &set, schema);
                 let mut places = source::Places::new(text);
                 loaded.compile(&set, schema, |offset, length| places.of(offset, length));
-                loaded.problems = loaded.problems.drain(..).map(|problem| source::with_line(problem, text)).collect();
+                let shown = source::text(file).unwrap_or(text);
+                loaded.problems = loaded.problems.drain(..).map(|problem| source::with_line(problem, shown)).collect();
             }
             Err(problems) => loaded.problems = problems,
         }
@@ -262,7 +266,7 @@ fn validate_one(
     found
 }
 
-/// The part of a policy's conditions that holds what stands at `offset` of the file.
+/// The clause of a policy that contains `offset` of the file.
 fn clause_at(policy: &Policy, text: &str, offset: usize) -> Option<Clause> {
     let holds = |part: &Expr| part.source_loc().is_some_and(|loc| (loc.start()..loc.end()).contains(&offset));
     let holds = |part: &&Expr| part.subexpressions().any(holds);
@@ -274,7 +278,7 @@ fn clause_at(policy: &Policy, text: &str, offset: usize) -> Option<Clause> {
         Clause { unless, text, expression: part.clone(), entities: Arc::default() }
     };
     match part.expr_kind() {
-        // Of an `unless` the parser makes a negation, which stands nowhere in the text.
+        // The parser turns `unless` into a negation that has no place in the text.
         ExprKind::UnaryApp { op: UnaryOp::Not, arg } if made(part, false).text != part_text(part, text) => {
             Some(made(arg, true))
         }
@@ -282,7 +286,7 @@ fn clause_at(policy: &Policy, text: &str, offset: usize) -> Option<Clause> {
     }
 }
 
-/// What stands in the file where the parser says that `part` is.
+/// The text of the file at the place that the parser reports for `part`.
 fn part_text<'a>(part: &Expr, text: &'a str) -> &'a str {
     part.source_loc().and_then(|loc| text.get(loc.start()..loc.end())).unwrap_or_default()
 }
@@ -294,14 +298,20 @@ fn effect(effect: cedar_policy_core::ast::Effect) -> Effect {
     }
 }
 
-fn parse(file: &SourceFile) -> Result<(&str, PolicySet), Vec<Problem>> {
+fn parse(file: &SourceFile) -> Result<(Cow<'_, str>, PolicySet), Vec<Problem>> {
     let text = source::text(file).map_err(|problem| vec![problem])?;
     guard::cedar_text(text).map_err(|trouble| {
         let place = source::place_at(text, trouble.offset, 1);
         let problem = Problem::error(ProblemCode::ConditionTooComplex, &file.path, place, trouble.to_string());
         vec![source::with_line(problem.with_help(guard::HELP), text)]
     })?;
-    cedar_policy_core::parser::parse_policyset(text).map(|set| (text, set)).map_err(|errors| {
+    let parsed = cedar_policy_core::parser::parse_policyset(text).map(|set| {
+        let conditions = set.all_templates().filter_map(Template::non_scope_constraints);
+        let rewritten = addresses::rewritten(text, conditions);
+        let again = rewritten.and_then(|text| Some((cedar_policy_core::parser::parse_policyset(&text).ok()?, text)));
+        again.map_or((Cow::Borrowed(text), set), |(set, text)| (Cow::Owned(text), set))
+    });
+    parsed.map_err(|errors| {
         let problem = |error: &cedar_policy_core::parser::err::ParseError| {
             let place = source::place_of(error, text);
             let problem = Problem::error(ProblemCode::CedarSyntax, &file.path, place, error.to_string());
@@ -363,7 +373,7 @@ fn split(policy: &Template) -> (NativeScope, NativeScope, Vec<Clause>) {
     }
     let left = parts.iter().skip(taken).map(|part| {
         let expression = bare(part);
-        // What the policy names is kept with its places in the file, not here.
+        // The entities that the policy names are kept with their places in the file instead.
         Clause { unless: false, text: expression.to_string().into(), expression, entities: Arc::default() }
     });
     (principal, resource, left.collect())
@@ -478,7 +488,7 @@ impl EntitiesFile {
                     let message = format!("the `name` of `{}` is not its id", entity.uid());
                     loaded.problem(place, message, text);
                 }
-                Ok(entity) => loaded.entities.push((Arc::new(entity.as_ref().clone()), place)),
+                Ok(entity) => loaded.entities.push((Arc::new(addresses::entity(entity.as_ref())), place)),
                 Err(error) => loaded.problem(place, super::schema::describe(&error), text),
             }
         }
@@ -528,6 +538,20 @@ impl Linker<'_> {
                 }));
                 if self.store.record(index).kind == Kind::MODEL {
                     self.place_model(index);
+                }
+            }
+        }
+    }
+
+    /// Looks up the parents of entities of JSON files, once files have declared all that they declare: one that names
+    /// nothing is as wrong there as in YAML's `teams:`.
+    pub fn native_parents(&mut self, files: &[Arc<EntitiesFile>]) {
+        for file in files {
+            for (entity, place) in &file.entities {
+                let mut parents: Vec<&EntityUID> = entity.ancestors().collect();
+                parents.sort_unstable();
+                for parent in parents {
+                    self.entity_literal(parent, *place, &file.path);
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! What a reload would open: a permit for everybody that was not there before, and a forbid that no longer forbids anybody.
-//! Both are what a slip in one line does, and neither drops a rule.
+//! Detects two effects of a reload: a permit for all principals that is new, and a forbid that no longer applies to any
+//! declared principal. Both can result from a slip in one line, and neither removes a rule.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,18 +11,18 @@ use super::index::{Key, KeyIndex, RuleIndex, ScopeIndex, Scopes, is_broad, numbe
 use super::snapshot::{Rule, Snapshot};
 use crate::model::{Effect, RuleReference};
 
-/// Every one of a type, every one of another type, and an action: what a permit for everybody permits, by their names, since
-/// two bundles number them differently.
+/// The principal type, resource type and action of a permit for all principals, by name, since two bundles number them
+/// differently.
 type Everybody = HashSet<(SmolStr, SmolStr, SmolStr), RandomState>;
 
-/// The first rule of `after` that permits everybody something that no rule of `before` permits everybody.
+/// The first rule of `after` that permits all principals an access that no rule of `before` permits to all of them.
 pub(super) fn permits_everybody(before: &Snapshot, after: &Snapshot) -> Option<RuleReference> {
     let known: Everybody = (0..before.rules.len()).flat_map(|at| everybody(before, at)).collect();
     let is_new = |at: &usize| everybody(after, *at).iter().any(|one| !known.contains(one));
     (0..after.rules.len()).find(is_new).map(|at| after.reference(RuleIndex(number(at))))
 }
 
-/// What the rule permits to every principal of a type, on every resource of a type, whoever and whatever that is.
+/// The access that the rule permits to all principals of a type on all resources of a type.
 fn everybody(snapshot: &Snapshot, at: usize) -> Vec<(SmolStr, SmolStr, SmolStr)> {
     let Some(rule) = snapshot.rules.get(at).filter(|rule| rule.effect == Effect::Permit) else { return Vec::new() };
     let actions = snapshot.action_set(rule.actions);
@@ -42,7 +42,7 @@ fn everybody(snapshot: &Snapshot, at: usize) -> Vec<(SmolStr, SmolStr, SmolStr)>
     found
 }
 
-/// Whether a condition tells one principal or resource from another.
+/// Whether a condition distinguishes between principals or resources.
 fn depends_on_who_or_what(snapshot: &Snapshot, rule: &Rule) -> bool {
     let reads = |condition| {
         let reads = &snapshot.condition(condition).reads;
@@ -93,7 +93,7 @@ fn matches_all(pattern: &Pattern) -> bool {
     pattern.as_str().bytes().all(|byte| matches!(byte, b'*' | b'/'))
 }
 
-/// The first forbid that was about somebody whom files declare, and in `after` is about nobody.
+/// The first forbid that applied to a declared principal in `before`, and applies to none in `after`.
 pub(super) fn forbids_nobody(before: &Snapshot, after: &Snapshot) -> Option<RuleReference> {
     let forbids = |snapshot: &Snapshot| -> HashMap<SmolStr, usize, RandomState> {
         let rules = snapshot.rules.iter().enumerate().filter(|(_, rule)| rule.effect == Effect::Forbid);
@@ -115,13 +115,14 @@ pub(super) fn forbids_nobody(before: &Snapshot, after: &Snapshot) -> Option<Rule
     narrowed.map(|((at, _), _)| after.reference(RuleIndex(number(at))))
 }
 
-/// Of each of these scopes, whether a principal that files declare is in it. One that takes everybody of a type counts
-/// as such, be there anybody or not.
+/// For each of these scopes, whether it contains a declared principal. A scope of all principals of a type counts even
+/// if none is declared.
 fn about_somebody(snapshot: &Snapshot, scopes: impl Iterator<Item = Option<ScopeIndex>>) -> Vec<bool> {
     let (table, store) = (&snapshot.scopes, &snapshot.store);
     let broad = |clause: &[KeyIndex]| clause.iter().any(|key| is_broad(table, store, *key));
     let mut found = Vec::new();
-    // Each under the alternatives of one of its lists, one of which whoever is in the scope has.
+    // Each scope is filed under the alternatives of one of its lists. A principal in the scope has at least one of
+    // them.
     let mut waiting: HashMap<KeyIndex, Vec<(usize, ScopeIndex)>, RandomState> = HashMap::default();
     for (at, scope) in scopes.enumerate() {
         let narrow =

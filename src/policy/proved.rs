@@ -53,8 +53,8 @@ impl std::fmt::Debug for RecentlyProved {
 }
 
 impl Snapshot {
-    /// The principal of a credential that says more of it than the bundle does, or may not have all that the bundle gives;
-    /// `None` where the bundle says it all.
+    /// The principal of a credential with more attributes than the bundle gives it, or with fewer rights; `None` if the
+    /// bundle describes it completely.
     #[must_use]
     pub fn proved(&self, identity: &Arc<Identity>) -> Option<Arc<Proved>> {
         if identity.owner.is_none() && identity.said == Said::default() && identity.method.gives_reserved_roles() {

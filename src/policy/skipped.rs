@@ -14,7 +14,7 @@ use super::syntax::Place;
 pub const MOST_SKIPPED: usize = 100;
 /// How much of a JSON file is searched for keys.
 pub const SEARCHED_BYTES: usize = 1 << 20;
-/// The endings whose files are read.
+/// The endings of the files that are read.
 const ENDINGS: [&str; 4] = ["yaml", "yml", "cedar", "cedarschema"];
 /// The ending of files of entities.
 const ENTITIES: &str = ".entities.json";
@@ -53,7 +53,7 @@ pub struct SkippedFile {
     pub reason: SkipReason,
 }
 
-/// What the name of a file that is not read says about it.
+/// The conclusion from the name of a file that is not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NameSays {
     /// The name is like that of a policy file.
@@ -64,7 +64,7 @@ pub enum NameSays {
     Unrelated,
 }
 
-/// What the name of the file at `path` says, where [`FileKind::of`] does not know it.
+/// The conclusion from the name of the file at `path`, if [`FileKind::of`] does not know it.
 #[must_use]
 pub fn of_name(path: &str) -> NameSays {
     let name = path.rsplit('/').next().unwrap_or(path).to_lowercase();
@@ -120,7 +120,7 @@ pub fn of_json(bytes: &[u8]) -> Option<SkipReason> {
     (!is_jwks).then_some(SkipReason::PolicyKey { key })
 }
 
-/// As much of a text as there is to read, in whatever encoding: of UTF-16 what is ASCII, without its byte order mark.
+/// The readable part of a text in any encoding: for UTF-16 the ASCII characters, without the byte order mark.
 pub(super) fn readable(bytes: &[u8]) -> String {
     let bytes: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
     String::from_utf8_lossy(&bytes).trim_start_matches(['\u{FEFF}', '\u{FFFD}']).to_owned()
@@ -212,7 +212,7 @@ impl SkippedFile {
         let aside = "or move it out of the bundle's directory";
         let (message, help) = match &self.reason {
             SkipReason::Spelling => (
-                "this file is not read: its ending is not spelt as those that are read".to_owned(),
+                "this file is not read: its ending differs in case or spaces from those that are read".to_owned(),
                 format!("write the ending in lower case, without spaces, {aside}"),
             ),
             SkipReason::LongerName => (

@@ -109,7 +109,7 @@ pub struct Snapshot {
     pub(crate) counts: Counts,
     /// Whether anyone is disabled or can expire, so that it has to be looked at.
     pub(crate) may_be_disabled: bool,
-    /// Whether the policies that ship decide where the bundle says nothing about an action of `admin`.
+    /// Whether the built-in policies decide the actions of `admin` for which the bundle has no rule.
     pub(crate) admin_policies: bool,
     /// Whether a condition reads what meters say.
     pub(crate) reads_meters: bool,
@@ -308,7 +308,7 @@ impl Snapshot {
     }
 
     /// The users and services that files declare, with what identity providers are linked by.
-    pub(crate) fn people(&self) -> impl Iterator<Item = (EntityUid, &Extras)> {
+    pub fn people(&self) -> impl Iterator<Item = (EntityUid, &Extras)> {
         let people = self
             .store
             .iter()

@@ -11,7 +11,7 @@ use super::yaml::{self, Kind};
 /// The key of tests.
 const TESTS: &str = "tests";
 
-/// What is wrong with a file of tests. The tests themselves are not looked at.
+/// The problems of a file of tests. The tests themselves are not checked.
 pub(super) fn problems(file: &SourceFile) -> Vec<Problem> {
     let text = match text(file) {
         Ok(text) => text,
@@ -40,7 +40,7 @@ pub(super) fn problems(file: &SourceFile) -> Vec<Problem> {
     wrong.chain(reading.problems.into_iter().map(warned)).collect()
 }
 
-/// What is wrong with a key of a file of tests. Keys that are like nothing that Tollgate reads may hold anchors.
+/// The problem with a key of a file of tests. Keys that resemble no key of Tollgate may hold YAML anchors.
 fn wrong(file: &SourceFile, name: &str, place: Place) -> Option<Problem> {
     if SECTIONS.contains(&name) {
         return Some(misplaced(file, name, place));
@@ -48,11 +48,11 @@ fn wrong(file: &SourceFile, name: &str, place: Place) -> Option<Problem> {
     let near = nearest(name, SECTIONS.iter().copied().chain([TESTS])).filter(|_| name != TESTS)?;
     let message = format!("a file of tests has no `{}`", name.escape_debug());
     let problem = Problem::warning(ProblemCode::UnknownField, &file.path, place, message);
-    Some(problem.with_help(format!("did you mean `{near}`? tests stand under `{TESTS}`")))
+    Some(problem.with_help(format!("did you mean `{near}`? tests are listed under `{TESTS}`")))
 }
 
 fn misplaced(file: &SourceFile, name: &str, place: Place) -> Problem {
-    let message = format!("`{name}` stands in a file of tests, where it has no effect");
+    let message = format!("`{name}` has no effect in a file of tests");
     Problem::error(ProblemCode::PolicyInTest, &file.path, place, message)
         .with_help("move it to a file whose name does not end in `_test.yaml` or `_test.yml`, or rename this one")
 }

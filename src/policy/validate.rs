@@ -233,7 +233,7 @@ pub(super) fn one_line(clause: &Clause) -> String {
     if plain { text.to_owned() } else { clause.expression.to_string() }
 }
 
-/// The same, where another condition may stand beside it with `&&` between them.
+/// The clause, in parentheses if needed, so that another one can follow it with `&&`.
 pub(super) fn grouped(clause: &Clause) -> String {
     in_group(&clause.expression, one_line(clause))
 }
@@ -252,17 +252,20 @@ const MOST_SHOWN: usize = 500;
 /// the member is refused.
 fn ask_first(guard: &str, clause: Option<&Clause>, effect: Effect) -> String {
     let Some(clause) = clause.filter(|clause| clause.text.len() <= MOST_SHOWN) else {
-        return format!("ask first whether it is there (`{guard}`), and say what its absence means");
+        return format!("check first whether it is present (`{guard}`), and state the meaning of its absence");
     };
     let refused_where_it_holds = (effect == Effect::Forbid) != clause.unless;
     if refused_where_it_holds {
         let rest = one_line(clause);
-        return format!("say what an absent member means; to refuse it: `if {guard} then {rest} else true`");
+        return format!(
+            "state the meaning of an absent member; to refuse the request: `if {guard} then {rest} else \
+                        true`"
+        );
     }
     format!("ask first: `{guard} && {}`", grouped(clause))
 }
 
-/// A validation error in our words. `snippet` is what it points at, `clause` the condition that holds it.
+/// Converts a validation error. `snippet` is the text that it points at, `clause` the condition that contains it.
 #[must_use]
 pub fn of_error(
     error: &ValidationError,
@@ -292,7 +295,7 @@ pub fn of_error(
         return whole(ProblemCode::UnguardedMember, format!("`{shown}` may be absent"), Some(fixed));
     }
     if matches!(error, ValidationError::UnsafeOptionalAttributeAccess(_)) {
-        let help = "ask with `has` whether it is there before it is read";
+        let help = "check with `has` whether it is present before it is read";
         return whole(ProblemCode::UnguardedMember, message, Some(help.to_owned()));
     }
     if matches!(error, ValidationError::UnsafeTagAccess(_)) {
@@ -394,7 +397,7 @@ fn guarded(clauses: &[Clause]) -> Vec<ShapeProblem> {
     found
 }
 
-/// How a forbid refuses what its guard, the conjunct in that position, lets pass.
+/// How to write a forbid so that it also refuses requests that the guard at `position` excludes.
 fn refused_too(parts: &[&Expr], position: usize) -> String {
     let joined =
         |parts: &[&Expr]| parts.iter().map(|part| in_group(part, part.to_string())).collect::<Vec<_>>().join(" && ");
@@ -407,7 +410,7 @@ fn refused_too(parts: &[&Expr], position: usize) -> String {
     let asked = format!("if {guard} then {after} else true");
     let fixed = if before.is_empty() { asked } else { format!("{before} && ({asked})") };
     if fixed.len() > MOST_SHOWN {
-        return "to refuse it too, say what an absent member means: with `if`, `then` and `else true`".to_owned();
+        return "to refuse it too, state the meaning of an absent member with `if`, `then` and `else true`".to_owned();
     }
     format!("to refuse it too, write `{fixed}`")
 }

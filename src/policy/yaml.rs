@@ -115,7 +115,7 @@ pub(crate) fn read(file: &Arc<str>, text: &str) -> Reading {
     reader.finish(outcome)
 }
 
-/// What the reader finds in `text`, one after the other.
+/// The events that the reader finds in `text`, in order.
 fn events(text: &str) -> impl Iterator<Item = Result<(Event<'_>, Span), ScanError>> {
     // Far enough above MAX_DEPTH that our own limit, with its place, is met first.
     let options = granit_parser::options! {

@@ -113,3 +113,81 @@ fn a_group_that_nobody_declares_is_an_error_in_every_file() {
     }
     assert_eq!(said.matches("did you mean `Team::\"contractors\"`?").count(), 2, "{said}");
 }
+
+/// Runs `decide` with this context.
+fn decides(folder: &tempfile::TempDir, action: &str, resource: &str, context: &str) -> Option<i32> {
+    let policies = folder.path().to_str().unwrap();
+    let principal = "User::\"alice\"";
+    let arguments =
+        ["decide", "--policies", policies, "--principal", principal, "--action", action, "--resource", resource];
+    let context = ["--context", context];
+    tollgate(&[arguments.as_slice(), &context].concat()).0
+}
+
+#[test]
+fn a_mapped_address_of_a_bundle_is_the_ipv4_address_in_every_spelling() {
+    for address in ["::ffff:a00:0/104", "::ffff:10.0.0.0/104", "::FFFF:0a00:0/104", "0:0:0:0:0:ffff:10.0.0.0/104"] {
+        let when = format!("context has ip && context.ip.isInRange(ip(\"{address}\"))");
+        let yaml =
+            format!("{EVERYBODY}  - {{ id: no, effect: forbid, users: \"*\", models: \"*\", when: '{when}' }}\n");
+        let cedar = format!("forbid (principal, action, resource) when {{ {when} }};\n");
+        for files in
+            [[("rules.yaml", yaml.as_str()), ("own.cedar", "")], [("rules.yaml", EVERYBODY), ("own.cedar", &cedar)]]
+        {
+            let folder = written(&files);
+            let asked = |ip: &str| decides(&folder, "chat", "Model::\"a/m\"", &format!("{{\"ip\": \"{ip}\"}}"));
+            for (ip, status) in [("10.1.2.3", 3), ("::ffff:10.1.2.3", 3), ("::ffff:a01:203", 3), ("11.1.2.3", 0)] {
+                assert_eq!(asked(ip), Some(status), "{address} {ip} {files:?}");
+            }
+            // Another Cedar engine has to decide the same by what `compile` prints.
+            let (_, printed) = tollgate(&["compile", "--no-admin-policies", folder.path().to_str().unwrap()]);
+            assert!(printed.contains("ip(\"10.0.0.0/8\")"), "{address}: {printed}");
+        }
+    }
+}
+
+#[test]
+fn a_mapped_address_of_a_json_file_or_of_an_own_context_is_the_ipv4_address() {
+    let files = [
+        (
+            "own.cedarschema",
+            "entity Host { own: __cedar::ipaddr, known: Set<__cedar::ipaddr> };\n\
+             action ping appliesTo { principal: [User], resource: [Host], context: { from: __cedar::ipaddr } };\n",
+        ),
+        (
+            "own.cedar",
+            "permit (principal, action == Action::\"ping\", resource is Host)\n\
+             when { context.from == resource.own && resource.known.contains(context.from) };\n",
+        ),
+        (
+            "hosts.entities.json",
+            r#"[{"uid": {"type": "Host", "id": "h"}, "parents": [], "attrs":
+                {"own": "::ffff:a01:203", "known": [{"__extn": {"fn": "ip", "arg": "::ffff:a01:203"}}]}}]"#,
+        ),
+    ];
+    let folder = written(&files);
+    for (from, status) in [("10.1.2.3", 0), ("::ffff:a01:203", 0), ("10.1.2.4", 3)] {
+        let context = format!("{{\"from\": \"{from}\"}}");
+        assert_eq!(decides(&folder, "ping", "Host::\"h\"", &context), Some(status), "{from}");
+    }
+}
+
+#[test]
+fn a_parent_in_a_json_file_that_names_nothing_is_an_error() {
+    let user = |parent: &str| {
+        let attributes = r#"{"tags": [], "roles": [], "team_roles": []}"#;
+        format!(r#"[{{"uid": {{"type": "User", "id": "bob"}}, "attrs": {attributes}, "parents": [{parent}]}}]"#)
+    };
+    for (parent, problem) in [
+        (r#"{"type": "Team", "id": "staff"}"#, None),
+        (r#"{"type": "Team", "id": "stafff"}"#, Some("no team is called `stafff`")),
+        (r#"{"type": "Org", "id": "acme"}"#, Some("no org is called `acme`")),
+    ] {
+        let entities = user(parent);
+        let files = [("people.yaml", PEOPLE), ("rules.yaml", EVERYBODY), ("bob.entities.json", entities.as_str())];
+        let folder = written(&files);
+        let (status, said) = tollgate(&["check", folder.path().to_str().unwrap()]);
+        assert_eq!(status, Some(i32::from(problem.is_some())), "{parent}: {said}");
+        assert!(said.contains(problem.unwrap_or("1 rule")), "{parent}: {said}");
+    }
+}

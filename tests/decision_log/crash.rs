@@ -46,7 +46,7 @@ fn what_is_in_the_log_after_a_crash_is_a_prefix_and_a_restart_goes_on() {
     let folder = folder(temp.path());
     let (code, told) = log(&folder, &["verify"]);
     // A write of the system is whole or torn; which it was is said, and nothing else is wrong.
-    assert!(code == 0 || told.contains("behind the last whole record"), "{told}");
+    assert!(code == 0 || told.contains("follow the last complete record"), "{told}");
     let text: String = files(&folder).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let before: Vec<Value> = whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -90,14 +90,14 @@ fn verify_names_the_first_record_that_is_wrong() {
         ("another outcome", |lines| lines[3] = lines[3].replace("forbid", "permit"), "record 4: it was changed"),
         ("a record less", |lines| drop(lines.remove(3)), "record 4: it is missing"),
         ("two swapped", |lines| lines.swap(3, 4), "record 4: it is missing"),
-        ("one twice", |lines| lines.insert(4, lines[3].clone()), "record 5: record 4 stands in its place again"),
+        ("one twice", |lines| lines.insert(4, lines[3].clone()), "record 5: record 4 is in its place again"),
         (
             "half a line at the end",
             |lines| {
                 let last = lines.last_mut().unwrap();
                 last.truncate(20);
             },
-            "20 bytes behind the last whole record",
+            "20 bytes follow the last complete record",
         ),
     ];
     for (what, damage, expected) in damages {

@@ -59,7 +59,7 @@ fn no_bundle_at_all_starts_too() {
     let temp = tempfile::TempDir::new().unwrap();
     std::fs::write(temp.path().join("rules.yaml"), BUNDLE).unwrap();
     let server = Setup::new().argument("--policies").argument("../rules.yaml").start_in(below(temp));
-    assert!(server.log().lines().next().unwrap().contains("rules.yaml` is no directory"), "{}", server.log());
+    assert!(server.log().lines().next().unwrap().contains("rules.yaml` is not a directory"), "{}", server.log());
 }
 
 /// A directory in `temp`, which holds something else too.
@@ -212,8 +212,11 @@ fn a_reload_that_opens_the_door_waits_to_be_acknowledged() {
             (from, to)
         };
         let held = guarded(from, to).unwrap_or_else(|| panic!("{name}: it is taken"));
-        let expected =
-            if to.contains("\"*") || name.contains("condition") { "permits everybody" } else { "applies to nobody" };
+        let expected = if to.contains("\"*") || name.contains("condition") {
+            "permits every principal"
+        } else {
+            "no longer applies to any declared principal"
+        };
         assert!(held.contains(expected), "{name}: {held}");
     }
 }

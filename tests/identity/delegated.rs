@@ -310,16 +310,18 @@ authz_rules:
         let own = format!("Authorization: Bearer {key}");
         for (method, path) in [("GET", "/metrics"), ("GET", "/bundle"), ("POST", "/bundle/reload")] {
             let answer = client.request(method, path, &[&own], b"");
-            assert_eq!(answer.status, 403, "{path}: {} {}", name, answer.body);
+            assert_eq!(answer.status, 403, "{path}: {name} {}", answer.body);
         }
         // Nor by a key of the one whom the endpoint names.
-        let made = client.request("POST", "/v1/keys", &[&own, json], b"{}");
-        assert_eq!(made.status == 201, number == 3, "zoe alone has none of these roles: {}: {}", name, made.body);
+        let ends_at = tollgate::model::Timestamp::from_millis((crate::tokens::now() + 86_400) * 1000);
+        let ends = serde_json::json!({"expires_at": ends_at.to_string()}).to_string();
+        let made = client.request("POST", "/v1/keys", &[&own, json], ends.as_bytes());
+        assert_eq!(made.status == 201, number == 3, "zoe alone has none of these roles: {name}: {}", made.body);
         if number == 3 {
             secret(made.json()["key"].as_str().unwrap());
         }
         let made = client.request("POST", "/v1/keys", &[&own, json], br#"{"owner": "User::\"root\""}"#);
-        assert_eq!(made.status, 403, "{}: {}", name, made.body);
+        assert_eq!(made.status, 403, "{name}: {}", made.body);
     }
     // Nobody is one of Tollgate's own.
     let question =

@@ -171,7 +171,7 @@ fn a_token_of_another_kind_is_no_access_token() {
         assert_eq!(told["code"], code, "{kind}: {told}");
         if !is_taken {
             let message = told["message"].as_str().unwrap();
-            assert!(message.contains("no access token") && message.contains("`t"), "{message}");
+            assert!(message.contains("not an access token") && message.contains("`t"), "{message}");
         }
     }
 }

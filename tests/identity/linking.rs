@@ -190,7 +190,7 @@ fn who_is_not_linked_is_warned_of_at_the_start_and_once_later() {
     linked.who(&json!({"sub": "u-bob", "email": "bob@acme.example"}));
     linked.server.until("it warns", |_| warns(&linked, "email_verified: assumed") == 1);
     let assumed = World::new(", link: [external_id, email], email_verified: assumed");
-    assumed.server.until("it warns", |_| warns(&assumed, "may enter an address of their choice") == 1);
+    assumed.server.until("it warns", |_| warns(&assumed, "can enter an arbitrary address") == 1);
     // An id in other letters is another user's.
     let other_letters = World::new("");
     assert_eq!(other_letters.who(&json!({"sub": "u-d", "email": "Dora@acme.example"})), "Dora@acme.example");
@@ -239,7 +239,7 @@ authz_rules: [{ id: all, users: "*", models: "*" }]
     let temp = tempfile::TempDir::new().unwrap();
     std::fs::write(temp.path().join("keys.json"), "{}").unwrap();
     let (code, said) = Setup::new().config(&two).fail_in(temp.path());
-    assert!(code == Some(2) && said.contains("one issuer at most is the `directory`"), "{said}");
+    assert!(code == Some(2) && said.contains("only one issuer may have `directory: true`"), "{said}");
 }
 
 /// A key that somebody makes who came by a token is in the teams that the token says: what is forbidden to those is

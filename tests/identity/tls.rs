@@ -98,7 +98,7 @@ fn new_files_are_taken_and_broken_ones_are_not() {
         write(name, &text);
         server.until("it is told", |server| server.log().matches("TLS stays as it is").count() > told);
         assert_eq!(asks(&server, &authority, Some(&good)), Ok(200), "after {name}");
-        let taken = |server: &Server| server.log().matches("TLS has new files").count();
+        let taken = |server: &Server| server.log().matches("TLS files reloaded").count();
         let so_far = taken(&server);
         write(name, &before);
         server.until("what was there is back", |server| {

@@ -80,14 +80,14 @@ fn store_fails(slow: bool) {
     assert_eq!(code(&hold_small(&server, 1)), "budget_exceeded");
     assert_eq!(settle(&server, &local, r#"{"input_tokens": 6, "output_tokens": 0}"#).status, 200);
     let says = |what: &'static str| move |server: &Server| server.log().contains(what);
-    server.until("it says so", says("warning: meters are in a Redis, and the store does not answer"));
+    server.until("it says so", says("warning: the Redis of the meters failed: the store does not answer"));
     if slow {
         redis.signal("CONT")
     } else {
         redis.begin()
     }
     until_back(&server);
-    server.until("it says so", says("the Redis that meters are in answers again"));
+    server.until("it says so", says("the Redis of the meters answers again"));
     // The holds that were refused are given back, where the Redis made them after all.
     let of_big = |server: &Server| stands(&ask(server, ALICE, "main/big", ""), "hard");
     server
@@ -249,7 +249,7 @@ fn a_replica_that_has_all_takes_over_and_one_that_has_less_is_refused() {
     other.until("the other is told", is_away);
     one.until("the log says what goes on and what waits", |server| {
         let log = server.log();
-        log.contains("meters go on by themselves") && log.contains("wait for a restart of each node")
+        log.contains("meters resume by themselves") && log.contains("wait for a restart of each node")
     });
     for server in [&one, &other] {
         assert!(is_away(server) && settle(server, &kept, "{}").status == 503);

@@ -7,8 +7,8 @@ use crate::config::Settings;
 use crate::edge::clock::SystemClock;
 use crate::edge::decision_log::{DecisionLogError, Recorder};
 
-/// The decision log; `None` where nothing is recorded. One that nobody asked for and that cannot be opened keeps nobody from
-/// serving.
+/// Opens the decision log; `None` if decisions are not recorded. A log that is on by default and cannot be opened does
+/// not prevent the start.
 ///
 /// # Errors
 /// Where a log that is configured cannot be opened.

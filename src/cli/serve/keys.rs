@@ -61,7 +61,7 @@ pub(super) fn warn_where_left_out(settings: &Settings) {
         tracing::warn!(
             target: "tollgate::identity",
             %data,
-            "{data} has API keys, the administrator's perhaps, and they prove nobody, since `keys` is not among \
+            "{data} has API keys, possibly the administrator's, and they are all refused, since `keys` is not among \
              `identity.providers`; add `- keys: {{}}` to the list, or move keys.db away",
         );
     }
@@ -98,8 +98,8 @@ fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn
     if is_put_in_a_file(wish, stderr.is_terminal()) {
         let path = put(data, &text)?;
         let message = format!(
-            "the administrator's key is in {path}, which only its owner reads; only its hash is kept elsewhere. Make keys \
-             with it, and delete the file"
+            "the administrator's key is in {path}, which only its owner can read; the server keeps only its hash. \
+             Make keys with it, and delete the file"
         );
         tracing::info!(target: "tollgate::identity", path, "{message}");
     } else {
@@ -117,14 +117,14 @@ fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn
             tracing::warn!(target: "tollgate::identity", "{message}");
         }
         Err(error) => {
-            let message = "the administrator's key proves nobody, since it could not be kept";
+            let message = "the administrator's key is not valid, since it could not be stored";
             tracing::warn!(target: "tollgate::identity", "{message}: {error}");
         }
     }
     Ok(())
 }
 
-/// Whether the first key is put in a file: what is written to stderr is kept by somebody where that is no terminal.
+/// Whether the first key is put in a file: if stderr is not a terminal, its output is probably stored somewhere.
 fn is_put_in_a_file(wish: FirstKey, is_terminal: bool) -> bool {
     match wish {
         FirstKey::File => true,

@@ -1,5 +1,5 @@
-//! What is said at the start of how tokens are linked to the people of the bundle: somebody whom the bundle declares and a
-//! token does not name comes as a second, undeclared one, and the bundle says nothing of that one.
+//! Warnings at the start about how tokens are linked to the declared users of the bundle. If a token is not linked to
+//! the declared user, its owner signs in as a second, undeclared user that the rules of the bundle do not cover.
 
 use std::collections::BTreeSet;
 
@@ -48,8 +48,8 @@ fn people(snapshot: &Snapshot) -> impl Iterator<Item = Person> {
 fn of_issuer(name: &str, mapping: &Mapping, people: &[Person]) -> Option<String> {
     match mapping.link {
         Link::Email(EmailProof::Assumed) => Some(format!(
-            "`email_verified: assumed` for the issuer {name}: whoever may enter an address of their choice there can \
-             sign in as the user of the bundle who has it"
+            "`email_verified: assumed` for the issuer {name}: a user who can enter an arbitrary address there can \
+             sign in as the declared user with that address"
         )),
         Link::Email(EmailProof::Verified) | Link::ExternalId { chosen: true } => None,
         Link::ExternalId { chosen: false } => {
@@ -65,9 +65,9 @@ fn of_issuer(name: &str, mapping: &Mapping, people: &[Person]) -> Option<String>
             let first = unlinked.first()?;
             Some(format!(
                 "tokens of the issuer {name} are not linked by email, and {} with an `email` in the bundle {} no \
-                 `external_id` of it ({} first): where a claim does not name their id, they sign in as other, undeclared \
-                 users, whom rules, limits and `disabled` do not mean; say `link: [external_id, email]` for the issuer, or \
-                 `link: [external_id]` to keep it so",
+                 `external_id` of it ({} first): unless a claim names their id, they sign in as other, \
+                 undeclared users, to whom rules, limits and `disabled` do not apply; set `link: [external_id, email]` \
+                 for the issuer, or `link: [external_id]` to accept this",
                 counted(unlinked.len()),
                 if unlinked.len() == 1 { "has" } else { "have" },
                 first.uid,
@@ -76,7 +76,7 @@ fn of_issuer(name: &str, mapping: &Mapping, people: &[Person]) -> Option<String>
     }
 }
 
-/// Whether an `external_id` links somebody to the issuer.
+/// Whether the person's `external_id` links them to the issuer.
 fn is_of(issuer: &str, mapping: &Mapping, person: &Person) -> bool {
     let Some(id) = &person.external_id else { return false };
     let is_scoped = id.strip_prefix(issuer).is_some_and(|rest| rest.starts_with('|'));
@@ -93,8 +93,8 @@ fn unmatched(issuers: &[(&str, &Mapping)], people: &[Person]) -> Option<String> 
         .collect();
     let first = lost.first()?;
     Some(format!(
-        "the `external_id` of {} in the bundle ({first} first) matches no token: it names no issuer that is \
-         configured; write `<issuer>|<id>`, or say `directory: true` for the one issuer that an id alone means",
+        "the `external_id` of {} in the bundle ({first} first) matches no token: it names no configured issuer; write \
+         `<issuer>|<id>`, or set `directory: true` for the one issuer whose ids are written alone",
         counted(lost.len()),
     ))
 }

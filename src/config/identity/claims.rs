@@ -78,7 +78,7 @@ pub(super) enum RawPrincipal {
     Service,
 }
 
-/// By what a token is linked to a user or service of the bundle.
+/// How a token is linked to a user or service of the bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(inline)]
 #[serde(rename_all = "snake_case")]
@@ -87,7 +87,7 @@ pub(super) enum RawLink {
     Email,
 }
 
-/// Whose word shows that an address is its owner's.
+/// The evidence that an email address belongs to the subject of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(inline)]
 #[serde(rename_all = "snake_case")]
@@ -282,7 +282,7 @@ impl RawMapping {
     }
 }
 
-/// By what tokens are linked. An email address is its owner's only where the token says so, or the operator.
+/// Reads how tokens are linked. An email address counts only if the token, or the operator, vouches for its owner.
 fn link(said: Option<OneOrMany<RawLink>>, verified: Option<RawEmailVerified>) -> Result<Link, String> {
     let proof = match verified {
         Some(RawEmailVerified::Assumed) => EmailProof::Assumed,
@@ -310,7 +310,7 @@ pub(super) fn wanted(name: &str, raw: BTreeMap<String, OneOrMany<String>>) -> Re
         }
         if let Some(value) = values.iter().find(|value| value.trim_matches('*').contains('*') || stars(value) > 1) {
             return Err(format!(
-                "`{name}`: `{}` has a `*` where it means nothing: one may stand at the end or at the beginning of a value",
+                "`{name}`: `{}` may have a single `*`, at the beginning or at the end",
                 value.escape_debug()
             ));
         }
@@ -356,7 +356,7 @@ impl RawSource {
                 map: map.map(|map| map.into_iter().map(|(from, to)| (from.into(), to.into())).collect()),
             })),
             _ => Err(
-                "a source says `claim`, with `split`, `fold`, `only_prefix`, `strip_prefix` or `map`; or `value` alone"
+                "a source has `claim`, with `split`, `fold`, `only_prefix`, `strip_prefix` or `map`; or only `value`"
                     .to_owned(),
             ),
         }
@@ -381,7 +381,7 @@ fn unreserved(sources: Sources) -> Result<Sources, String> {
     };
     if sources.0.iter().any(gives) {
         return Err(format!(
-            "`roles`: those that begin with `{RESERVED_ROLE_PREFIX}` are given in the bundle, to users or services"
+            "`roles`: give roles that begin with `{RESERVED_ROLE_PREFIX}` to users or services in the bundle"
         ));
     }
     Ok(sources)

@@ -28,7 +28,8 @@ pub struct KeySettings {
 #[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 pub enum FirstKey {
-    /// It is printed where stderr is a terminal. Elsewhere stderr is kept by somebody, and it is put in a file.
+    /// Print the key if stderr is a terminal. Otherwise put it in a file, since the output is probably stored
+    /// somewhere.
     #[default]
     Auto,
     /// It is printed, once.
@@ -54,8 +55,8 @@ pub(super) struct Raw {
     unknown_owners: Option<UnknownOwners>,
     /// The file that keys the hashes, of 32 bytes at least; made in the data directory where none is named.
     pepper_file: Option<PathBuf>,
-    /// What becomes of the administrator's key that the first start makes. Default: auto, which prints it
-    /// on a terminal, and elsewhere puts it in a file.
+    /// Where to put the administrator's key that the first start makes. Default: auto, which prints it on a terminal
+    /// and otherwise puts it in a file.
     first_key: Option<FirstKey>,
     /// For how long keys of a Redis are taken that does not answer, in seconds. Default: 10.
     max_stale_seconds: Option<u64>,

@@ -79,7 +79,7 @@ pub struct IdentitySettings {
     pub tokens: Option<TokenSettings>,
     /// Providers, in the order in which they are asked.
     pub providers: Vec<Provider>,
-    /// Files of theirs that hold secrets, or say whom they trust.
+    /// Files of the providers that hold secrets or determine trust.
     pub files: Vec<WatchedFile>,
 }
 
@@ -271,7 +271,7 @@ impl IdentitySettings {
         })
     }
 
-    /// Tells the directory which issuers there are, so that it takes no id of another one for its own.
+    /// Passes the known issuers to the directory, so that it does not treat the id of another issuer as its own.
     fn say_which_issuers_there_are(&mut self) {
         let known: Vec<SmolStr> = self.issuers().map(|(issuer, _)| issuer.clone()).collect();
         for provider in &mut self.providers {
@@ -329,7 +329,8 @@ fn providers(raw: Vec<RawProvider>, node: &Node) -> Result<Vec<Provider>, NodeEr
         }
         let of_keys = |provider: &Provider| matches!(provider.kind, ProviderKind::Keys(_));
         if provider.directories() + known.iter().map(Provider::directories).sum::<usize>() > 1 {
-            let message = "one issuer at most is the `directory` that `external_id` without an issuer means";
+            let message = "only one issuer may have `directory: true`, since an `external_id` without an issuer \
+                           belongs to it";
             return Err(wrong(message.to_owned()));
         }
         if of_keys(&provider) && known.iter().any(of_keys) {
@@ -341,7 +342,7 @@ fn providers(raw: Vec<RawProvider>, node: &Node) -> Result<Vec<Provider>, NodeEr
 }
 
 impl RawProvider {
-    /// The files that it names which hold secrets, or say whom it trusts.
+    /// The files of the provider that hold secrets or determine trust.
     fn files(&self) -> Vec<WatchedFile> {
         let mut files = Vec::new();
         let secret = |setting: &str, path: Option<&PathBuf>| path.map(|path| WatchedFile::secret(setting, path));
@@ -373,7 +374,7 @@ impl RawProvider {
 }
 
 impl Provider {
-    /// Of how many issuers an `external_id` without an issuer may be.
+    /// The number of issuers to which an `external_id` without an issuer could belong.
     fn directories(&self) -> usize {
         match &self.kind {
             ProviderKind::Jwt(jwt) => jwt.issuers.iter().filter(|issuer| issuer.mapping.directory).count(),

@@ -79,7 +79,7 @@ fn root(leaves: &[Digest]) -> Digest {
     tree.root()
 }
 
-/// As it is written.
+/// The digest in hexadecimal, as it is written.
 pub(super) fn hex(digest: &Digest) -> String {
     digest.iter().fold(String::with_capacity(64), |mut text, byte| {
         // Writing to a String cannot fail.
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn roots_are_those_of_rfc_6962() {
-        // Of the test vectors of certificate-transparency: the leaves "", 00 and 10.
+        // From the test vectors of certificate-transparency: the leaves "", 00 and 10.
         let mut tree = Tree::default();
         assert_eq!(hex(&tree.root()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         for (line, root) in [

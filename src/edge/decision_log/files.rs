@@ -9,7 +9,7 @@ use super::chain::{self, Digest, NOTHING, Tree};
 use crate::model::Timestamp;
 
 const DAY_MS: i64 = 86_400_000;
-/// What the name of a file begins and ends with; between them stands the number of its first line.
+/// A file name is this prefix, the number of the file's first line, and the suffix.
 const PREFIX: &str = "decisions-";
 const SUFFIX: &str = ".jsonl";
 /// Longest file of a process before that is gone on with; a longer one is closed, so that no start reads for long.
@@ -72,7 +72,7 @@ impl Default for Position {
     }
 }
 
-/// What a start found at the end of the newest file.
+/// The repair that a start made at the end of the newest file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Repaired {
     pub(super) file: String,
@@ -151,8 +151,8 @@ impl Folder {
             file.sync_all()?;
         }
         if position.tree.size() == 0 {
-            // Nothing stands in it: what comes next has the number that its name says, and states what the file before it
-            // ends with.
+            // The file is empty. The next line takes the number from the file's name, and refers to the last line of
+            // the file before it.
             position.before = self.last_before_newest()?;
         }
         self.current = Some((file, length));
@@ -222,7 +222,7 @@ impl Folder {
     }
 }
 
-/// The day on which a file was begun: its first line says it.
+/// The day on which a file was begun, from its first line.
 fn begun(path: &Path) -> io::Result<i64> {
     let mut line = Vec::new();
     BufReader::new(File::open(path)?).read_until(b'\n', &mut line)?;
@@ -236,7 +236,7 @@ fn day_of(at: Timestamp) -> i64 {
     at.as_millis().div_euclid(DAY_MS)
 }
 
-/// Only its owner may read it: it says who asked for what.
+/// Only the owner may read the file, since it shows which principal asked for which resource.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.create(true).write(true).mode(0o600);
@@ -246,7 +246,7 @@ fn private() -> OpenOptions {
 /// Where lines go.
 pub(super) enum Output {
     Folder(Folder),
-    /// Standard output, or what stands in for it.
+    /// Standard output, or a replacement for it in tests.
     Stream(Box<dyn io::Write + Send>),
 }
 
@@ -271,7 +271,7 @@ impl Output {
         Ok(())
     }
 
-    /// Writes whole lines, or none of them.
+    /// Writes complete lines: either all of them or none.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         match self {
             Self::Folder(folder) => folder.write(lines),
@@ -279,7 +279,7 @@ impl Output {
         }
     }
 
-    /// Puts what was written on the disk.
+    /// Syncs the written lines to the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         match self {
             Self::Folder(Folder { current: Some((file, _)), .. }) => file.sync_data(),
@@ -298,11 +298,11 @@ impl Output {
         }
     }
 
-    /// How much of the disk is free, in percent; `None` where nobody can say.
+    /// The free share of the disk in percent; `None` if it cannot be determined.
     pub(super) fn free_percent(&self) -> Option<u64> {
         let Self::Folder(folder) = self else { return None };
         let disk = rustix::fs::statvfs(&folder.path).ok()?;
-        // As `df` has it: of what is used and what may still be used. What is reserved or cannot be had is neither.
+        // Counted like `df`: blocks that are reserved count neither as used nor as free.
         let free = u128::from(disk.f_bavail);
         let used = u128::from(disk.f_blocks.saturating_sub(disk.f_bfree));
         (free * 100).checked_div(used + free).and_then(|free| free.try_into().ok())

@@ -2,11 +2,13 @@
 
 use std::fmt::{self, Write as _};
 
-/// A buffer that JSON is written to. What is written as [`fmt::Write`] stands within a text.
+use crate::model::json_text::escape;
+
+/// A buffer that JSON is written to. Text that is written through [`fmt::Write`] goes into a JSON string.
 pub(super) struct Json<'o>(pub(super) &'o mut Vec<u8>);
 
 impl Json<'_> {
-    /// Writes what is JSON as it stands.
+    /// Writes text that is already JSON.
     pub(super) fn raw(&mut self, text: &str) -> &mut Self {
         self.0.extend_from_slice(text.as_bytes());
         self
@@ -14,7 +16,7 @@ impl Json<'_> {
 
     pub(super) fn text(&mut self, text: &str) -> &mut Self {
         self.0.push(b'"');
-        self.escaped(text);
+        escape(text, self.0);
         self.0.push(b'"');
         self
     }
@@ -55,26 +57,11 @@ impl Json<'_> {
             json.text(text.as_ref());
         })
     }
-
-    fn escaped(&mut self, text: &str) {
-        // It does not stop at the first, so that many are looked at at once.
-        let special = |byte: u8| matches!(byte, 0..0x20 | b'"' | b'\\');
-        if !text.bytes().fold(false, |any, byte| any | special(byte)) {
-            return self.0.extend_from_slice(text.as_bytes());
-        }
-        for byte in text.bytes() {
-            match byte {
-                b'"' | b'\\' => self.0.extend_from_slice(&[b'\\', byte]),
-                0..0x20 => self.0.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-                _ => self.0.push(byte),
-            }
-        }
-    }
 }
 
 impl fmt::Write for Json<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.escaped(text);
+        escape(text, self.0);
         Ok(())
     }
 }

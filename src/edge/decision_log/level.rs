@@ -46,7 +46,7 @@ impl Level {
 pub struct SampleRate(u32);
 
 impl SampleRate {
-    /// Reads a decimal such as `0.01`; `None` where it is none, or not above 0 and at most 1.
+    /// Reads a decimal such as `0.01`; `None` if it is not a decimal above 0 and at most 1.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (whole, part) = text.split_once('.').unwrap_or((text, "0"));

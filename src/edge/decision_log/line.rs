@@ -35,7 +35,7 @@ pub(super) fn write(out: &mut Vec<u8>, record: &DecisionRecord<'_>, mask: &Mask)
 struct Line<'o, 'r> {
     json: Json<'o>,
     mask: &'r Mask,
-    /// The paths of what was left out.
+    /// The paths of the members that were left out.
     masked: Vec<SmolStr>,
     /// Texts that were left out: a meter that is named by one is left out too.
     hidden: Vec<&'r str>,
@@ -148,7 +148,8 @@ impl<'r> Line<'_, 'r> {
         }
     }
 
-    /// What the credential proved, and what it said beside the bundle. Never the credential.
+    /// The identity that the credential proved, and its attributes in addition to the bundle. The credential itself is
+    /// never written.
     fn identity(&mut self, identity: Option<&'r Identity>) {
         let Some(identity) = identity else { return };
         self.json.raw(r#","identity":{"method":"#).text(identity.method.as_str());
@@ -210,7 +211,7 @@ impl<'r> Line<'_, 'r> {
         self.json.raw("}");
     }
 
-    /// The context as the caller told it; what only Tollgate knows is not in it.
+    /// The context as the caller sent it, without the members that only Tollgate sets.
     fn context(&mut self, context: &'r Told) {
         if context.members().is_empty() {
             return;
@@ -253,7 +254,7 @@ impl<'r> Line<'_, 'r> {
         self.json.raw("}");
     }
 
-    /// What a credential adds to `context.metadata`.
+    /// The entries that a credential adds to `context.metadata`.
     fn metadata(&mut self, entries: impl Iterator<Item = (&'r SmolStr, &'r str)>) {
         let mask = self.mask;
         let all = mask.metadata.has_all() || mask.context.has("metadata");
@@ -277,7 +278,7 @@ impl<'r> Line<'_, 'r> {
         }
         self.json.raw(r#","additional_entities":"#);
         let start = self.json.0.len();
-        // Only a map with keys that are no texts can fail; there is none.
+        // Serialization fails only for maps with keys that are not strings, and the types here have none.
         let _written = serde_json::to_writer(&mut *self.json.0, &request.additional_entities);
         let Some(written) = self.json.0.get(start..).filter(|written| written.len() > MAX_ENTITIES_BYTES) else {
             return;
@@ -365,7 +366,8 @@ impl<'r> Line<'_, 'r> {
         self.json.raw("]");
     }
 
-    /// Whether a meter is named by what was left out: `each: end_user` names meters by `context.end_user`.
+    /// Whether the name of a meter contains a masked value: with `each: end_user`, meters are named after
+    /// `context.end_user`.
     fn names_hidden(&self, meter: &str) -> bool {
         self.hidden.iter().any(|text| !text.is_empty() && meter.contains(text))
     }
@@ -375,7 +377,7 @@ impl<'r> Line<'_, 'r> {
         self.note(path);
     }
 
-    /// Notes that what stands at `path` was left out.
+    /// Notes that the member at `path` was left out.
     fn note(&mut self, path: &str) {
         if !self.masked.iter().any(|known| known == path) {
             self.masked.push(path.into());
@@ -426,14 +428,14 @@ impl Json<'_> {
                 }
                 self.raw("}");
             }
-            // What was read as JSON is written as JSON.
+            // The value was read from JSON, and is written back as JSON.
             Member::Other(value) => {
                 let _written = serde_json::to_writer(&mut *self.0, value);
             }
         }
     }
 
-    /// What a key is narrowed to: a decision depends on it, and only the key store knows it besides.
+    /// The restrictions of a key. The decision depends on them, and otherwise only the key store has them.
     fn narrowed(&mut self, narrowed: &Narrowed) {
         self.raw(r#","narrowed":{"#);
         let mut first = true;

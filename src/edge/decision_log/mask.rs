@@ -2,7 +2,7 @@
 
 use smol_str::SmolStr;
 
-/// What may be masked besides members of `context`.
+/// Members that can be masked in addition to those of `context`.
 const SAID: [&str; 7] = ["teams", "orgs", "roles", "team_roles", "tags", "email", "external_id"];
 
 /// Some names, or all of them.
@@ -25,11 +25,11 @@ impl Names {
 /// The members that are left out of every record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mask {
-    /// Of `context`.
+    /// Masked members of `context`.
     pub(super) context: Names,
-    /// Of `context.metadata`, and so of what a credential adds to it.
+    /// Masked entries of `context.metadata`, including those that a credential adds to it.
     pub(super) metadata: Names,
-    /// Of what a credential said of its principal.
+    /// Masked attributes that come from a credential.
     pub(super) said: Names,
     /// The entities of a request of its own.
     pub(super) additional_entities: bool,
@@ -46,12 +46,12 @@ pub struct MaskError {
 }
 
 impl Mask {
-    /// The mask that holds where nothing is configured: addresses, end users and metadata.
+    /// The default mask: addresses, end users and metadata.
     #[must_use]
     pub fn usual() -> Self {
         let mut mask = Self::default();
         for path in Self::USUAL {
-            // The paths are known to be good; a test says so.
+            // The paths are valid; a test checks them.
             let _added = mask.add(path);
         }
         mask

@@ -1,8 +1,8 @@
 //! The decision log: a record of each decision, in files that link their lines, or on standard output.
 //!
-//! The thread that decides writes the record as JSON (`line`), without what is masked, and puts it in a bounded `queue`. One
-//! thread of its own (`writer`) numbers the lines, links them (`chain`) and writes them (`files`). What is lost on the way is
-//! counted in the log itself. `read` verifies and finds what was written.
+//! The thread that decides writes the record as JSON (`line`), without the masked members, and puts it in a bounded
+//! `queue`. One separate thread (`writer`) numbers the lines, links them (`chain`) and writes them (`files`). Lost
+//! records are counted in the log itself. `read` verifies a log and finds records in it.
 
 mod chain;
 mod files;
@@ -38,7 +38,7 @@ use writer::{State, Writer};
 
 /// Bytes that may wait to be written.
 const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// What a record usually takes.
+/// The usual size of a record.
 const USUAL_RECORD_BYTES: usize = 1024;
 
 /// How urgent an event of the log is.
@@ -48,7 +48,7 @@ enum Urgency {
     Warning,
 }
 
-/// Takes an event for whoever watches the process.
+/// Reports an event to the operator of the process.
 type Tell = Arc<dyn Fn(Urgency, &str) + Send + Sync>;
 
 fn trace(urgency: Urgency, message: &str) {
@@ -78,13 +78,13 @@ pub struct DecisionLogOptions {
     pub max_bytes: u64,
     /// For how many days files are kept after their last line.
     pub keep_days: u32,
-    /// What becomes of a record that the queue has no room for.
+    /// How to handle a record for which the queue has no room.
     pub on_full: OnFull,
-    /// What is left out of every record.
+    /// Members that are left out of every record.
     pub mask: Mask,
     /// A file to which every checkpoint is written besides.
     pub checkpoints: Option<PathBuf>,
-    /// What this machine is called.
+    /// The name of this machine.
     pub node: String,
 }
 
@@ -105,7 +105,7 @@ impl DecisionLogOptions {
     }
 }
 
-/// What the deciding threads and the writer share.
+/// State that is shared by the deciding threads and the writer.
 struct Shared {
     queue: Queue,
     refusals: Mutex<Refusals>,
@@ -132,7 +132,7 @@ impl Shared {
     }
 }
 
-/// Records decisions, by a thread of its own that writes. What waits is written when it is dropped.
+/// Records decisions; a separate thread writes them. Dropping it writes all queued records.
 pub struct Recorder {
     level: Level,
     mask: Mask,
@@ -186,12 +186,12 @@ impl Recorder {
         Ok(Self { level: options.level, mask: options.mask, shared, writing: Mutex::new(Some(writing)) })
     }
 
-    /// Writes what waits, ends the log with a checkpoint, and takes no more.
+    /// Writes all queued records, ends the log with a checkpoint, and accepts no more records.
     pub fn close(&self) {
         self.shared.queue.close();
         let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writing) = writing {
-            // Where the thread panicked there is nothing left to write.
+            // After a panic of the thread no records are left to write.
             let _ended = writing.join();
         }
     }

@@ -1,13 +1,13 @@
-//! What waits to be written: bytes in one buffer, as many as there is room for. A thread that decides copies its line in
-//! and goes on; waking the writer costs more than that, so it is woken only where it sleeps.
+//! The queue of records to be written: one bounded buffer of bytes. A thread that decides copies its line into it and
+//! continues. Waking the writer costs more than the copy, so the writer is woken only while it sleeps.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What becomes of a record that the queue has no room for.
+/// How to handle a record for which the queue has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnFull {
-    /// It is dropped, and the log says how many were.
+    /// The record is dropped, and the log counts the dropped records.
     #[default]
     Drop,
     /// The decision waits for room, as long as the log can be written.
@@ -21,9 +21,9 @@ struct State {
     /// How many were dropped since the lines were last taken. While there are any, all others are dropped too: so the gap
     /// stands behind the lines.
     dropped: u64,
-    /// Whether the writer sleeps until somebody wakes it.
+    /// Whether the writer sleeps until it is notified.
     sleeps: bool,
-    /// Whether nothing can be written, so that nobody is to wait for room.
+    /// Whether writing has stopped, so that no decision waits for room.
     stopped: bool,
     /// Whether there comes nothing more.
     closed: bool,
@@ -39,7 +39,7 @@ pub(super) struct Queue {
     on_full: OnFull,
 }
 
-/// What the writer takes.
+/// The records that the writer takes out of the queue.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) lines: Vec<u8>,
@@ -78,8 +78,8 @@ impl Queue {
         fits
     }
 
-    /// Takes all that is there; waits for something for `longest` at most. What was taken before is handed back, so that
-    /// its memory is used again.
+    /// Takes all queued records, and waits at most `longest` for the first one. The buffer of the last batch is passed
+    /// back in, so that its memory is reused.
     pub(super) fn take(&self, mut before: Vec<u8>, longest: Duration) -> Taken {
         before.clear();
         let mut state = self.lock();
@@ -97,7 +97,7 @@ impl Queue {
         taken
     }
 
-    /// Says whether anything can be written.
+    /// Sets whether writing has stopped.
     pub(super) fn stopped(&self, stopped: bool) {
         self.lock().stopped = stopped;
         if stopped {

@@ -1,4 +1,4 @@
-//! Reading a decision log back: whether it is whole, where it is not, and what it says of one decision.
+//! Reads a decision log: verifies that it is complete, locates damage, and finds the record of a decision.
 
 use std::fmt;
 use std::fs::File;
@@ -24,7 +24,7 @@ pub enum ReadError {
         /// Why.
         error: io::Error,
     },
-    /// There is no log.
+    /// The directory holds no log.
     #[error("there is no decision log in {}", .0.display())]
     Nothing(PathBuf),
     /// A file that should hold checkpoints holds something else.
@@ -46,7 +46,7 @@ pub struct Damage {
     pub line: u64,
     /// The number that the record there has, or should have.
     pub seq: u64,
-    /// What is wrong with it.
+    /// A description of the damage.
     pub what: String,
 }
 
@@ -56,20 +56,20 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What a log was found to be.
+/// The result of verifying a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// The first and the last number; none of an empty log.
+    /// The first and the last number; `None` for an empty log.
     pub lines: Option<(u64, u64)>,
     /// How many decisions are recorded.
     pub decisions: u64,
-    /// How many records the log says are missing.
+    /// The number of records that the log itself counts as missing.
     pub missing: u64,
     /// How many checkpoints fit.
     pub checkpoints: u64,
     /// Lines behind the last checkpoint: only the line after each vouches for it.
     pub unchecked: u64,
-    /// The first thing that is wrong; what stands before it is whole.
+    /// The first damage; all lines before it are intact.
     pub damage: Option<Damage>,
 }
 
@@ -96,7 +96,7 @@ impl Kept {
     }
 }
 
-/// What is read of every line.
+/// The members that are read from every line.
 struct Head {
     seq: u64,
     prev: String,
@@ -162,7 +162,7 @@ struct Walk<'k> {
 /// Verifies the log in a folder, or in one file.
 ///
 /// # Errors
-/// Where it cannot be read. That it is damaged is no error: [`Verified::damage`] says where.
+/// Returns an error if the log cannot be read. Damage is not an error; it is in [`Verified::damage`].
 pub fn verify(path: &Path, kept: &Kept) -> Result<Verified, ReadError> {
     let walk = Walk {
         kept,
@@ -186,7 +186,7 @@ pub fn verify(path: &Path, kept: &Kept) -> Result<Verified, ReadError> {
     Ok(walk.found)
 }
 
-/// The files of a log with the number that each name says, the oldest first.
+/// The files of a log with the number in each name, the oldest first.
 fn files(path: &Path) -> Result<Vec<(PathBuf, Option<u64>)>, ReadError> {
     let unreadable = |error| ReadError::Io { path: path.to_owned(), error };
     if std::fs::metadata(path).map_err(unreadable)?.is_file() {
@@ -219,7 +219,7 @@ impl Walk<'_> {
                 return Ok(());
             }
             if !this.whole && !is_last {
-                let what = "the line has no end, and another file follows".to_owned();
+                let what = "the last line is incomplete, and another file follows".to_owned();
                 self.damaged((&name, this.number), self.next.unwrap_or(1).saturating_sub(1), what);
                 return Ok(());
             }
@@ -234,19 +234,20 @@ impl Walk<'_> {
         let number = expected.unwrap_or(1);
         if !line.whole {
             let what = format!(
-                "the line has no end: {} bytes behind the last whole record; the next start of a server removes them and says so",
+                "the last line is incomplete: {} bytes follow the last complete record; the next start of a server \
+                 removes and logs them",
                 line.bytes.len()
             );
             return self.damaged(place, number, what);
         }
         let Some(head) = Head::of(&line.bytes) else {
-            return self.damaged(place, number, "this is no record: it was changed".to_owned());
+            return self.damaged(place, number, "this is not a record: it was changed".to_owned());
         };
         if let Some(expected) = expected.filter(|expected| *expected != head.seq) {
             let what = if head.seq > expected {
-                format!("it is missing: record {} stands in its place", head.seq)
+                format!("it is missing: record {} is in its place", head.seq)
             } else {
-                format!("record {} stands in its place again", head.seq)
+                format!("record {} is in its place again", head.seq)
             };
             return self.damaged(place, expected, what);
         }
@@ -254,19 +255,15 @@ impl Walk<'_> {
         if let Some(before) = self.before.or((head.seq == 1).then_some(NOTHING))
             && head.prev != chain::hex(&before)
         {
-            // This line was changed or the one before it. The next line vouches for this one; where there is none, nothing
-            // from the line before on is known to be as it was written.
+            // Either this line was changed or the one before it. The next line confirms this one. Without a next line,
+            // every line from the one before on is unconfirmed.
             let vouched =
                 ahead.is_none_or(|ahead| Head::of(&ahead.bytes).is_some_and(|next| next.prev == chain::hex(&digest)));
             if vouched && head.seq > 1 {
                 let (file, number) = self.place.clone();
                 return self.damaged((&file, number), head.seq - 1, "it was changed after it was written".to_owned());
             }
-            return self.damaged(
-                place,
-                head.seq,
-                "it was changed after it was written, or stands where it did not".to_owned(),
-            );
+            return self.damaged(place, head.seq, "it was changed or moved after it was written".to_owned());
         }
         if head.event == "checkpoint" && !self.fits(&head, file) {
             let what = "the checkpoint states another root than that of the lines before it".to_owned();
@@ -274,7 +271,7 @@ impl Walk<'_> {
         }
         if self.kept.0.iter().any(|(seq, kept)| *seq == head.seq && *kept != line.bytes) {
             let what =
-                "it is not the checkpoint that was kept elsewhere: what stands before it was written anew".to_owned();
+                "it differs from the checkpoint that was kept elsewhere: the lines before it were rewritten".to_owned();
             return self.damaged(place, head.seq, what);
         }
         self.take(&head, digest);
@@ -307,14 +304,14 @@ impl Walk<'_> {
         self.next = Some(head.seq + 1);
     }
 
-    /// That the log ends before a checkpoint that was kept elsewhere.
+    /// Reports that the log ends before a checkpoint that was kept elsewhere.
     fn cut(&mut self) {
         if self.found.damage.is_some() {
             return;
         }
         let ended = self.found.lines.map_or(0, |(_, last)| last);
         if let Some((seq, _)) = self.kept.0.iter().find(|(seq, _)| *seq > ended) {
-            let what = format!("the log ends here; checkpoint {seq} that was kept elsewhere says that there were more");
+            let what = format!("the log ends here, but checkpoint {seq} that was kept elsewhere covers more lines");
             let (file, line) = self.place.clone();
             self.damaged((&file, line), ended + 1, what);
         }
@@ -325,7 +322,7 @@ impl Walk<'_> {
     }
 }
 
-/// The record of a decision, as it stands in the log; the newest files are looked through first.
+/// The record of a decision as it is written in the log. The newest files are searched first.
 ///
 /// # Errors
 /// Where the log cannot be read.
@@ -349,7 +346,7 @@ fn record_of(line: &Line, id: &str) -> Option<Value> {
     has.then(|| serde_json::from_slice(&line.bytes).ok()).flatten().filter(|record: &Value| record["id"] == id)
 }
 
-/// That a line stands in a log: without the other lines, by the root that a checkpoint states.
+/// A proof that a line is part of a log: it needs only the root from a checkpoint, and no other lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inclusion {
     /// The line, as written.

@@ -1,4 +1,4 @@
-//! Refusals of callers who prove nobody: a record each while they are few, and a sum where somebody tries many.
+//! Refused credentials: each is recorded by itself while they are few, and a sum is recorded when they are many.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ const MOST_RECORDS: u32 = 20;
 /// For how long they are counted.
 const WINDOW_MS: i64 = 10_000;
 
-/// What was recorded lately, and what is to be summed up.
+/// The recent records, and the counts that are still to be summed up.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     began: Option<Timestamp>,
@@ -20,7 +20,7 @@ pub(super) struct Refusals {
 impl Refusals {
     /// Whether a refusal gets a record of its own.
     pub(super) fn takes(&mut self, reason: RefusalReason, now: Timestamp) -> bool {
-        // The sum of the window before has not been taken yet where `due` was not asked meanwhile: it only grows.
+        // The sum of the last window has not been taken yet if `due` was not called since. It keeps growing.
         if self.is_over(now) && self.counts.iter().all(|count| *count == 0) {
             (self.began, self.records) = (Some(now), 0);
         }

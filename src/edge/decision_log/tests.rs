@@ -311,7 +311,7 @@ fn changed(change: impl FnOnce(&mut Vec<String>)) -> Option<Damage> {
 #[test]
 fn the_first_record_that_is_wrong_is_named() {
     assert_eq!(changed(|_| {}), None);
-    // A record that says something else, and is JSON all the same.
+    // A record with changed content that is still valid JSON.
     let damage = changed(|lines| lines[5] = lines[5].replace("permit", "forbid")).unwrap();
     assert_eq!((damage.line, damage.seq), (6, 6), "{damage}");
     let damage = changed(|lines| drop(lines.remove(5))).unwrap();
@@ -344,7 +344,7 @@ fn only_a_checkpoint_that_is_kept_elsewhere_shows_a_cut_or_a_rewritten_tail() {
     assert_eq!(whole(temp.path()).decisions, 2);
     let damage = verify(temp.path(), &kept).unwrap().damage.unwrap();
     assert_eq!(damage.seq, 5, "{damage}");
-    // Somebody who can write the file can make another log of it.
+    // An attacker who can write the file can rewrite the whole log.
     drop(world);
     std::fs::remove_file(&file).unwrap();
     let mut world = World::open(temp.path(), 1 << 20);

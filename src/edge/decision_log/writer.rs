@@ -15,18 +15,18 @@ use crate::model::Timestamp;
 
 /// After lines were written, others may gather for this long: one write then takes all of them.
 const LINGER: Duration = Duration::from_millis(10);
-/// How often it looks what is due, while nothing comes.
+/// How often the writer checks for due work while the queue is empty.
 const TICK: Duration = Duration::from_secs(1);
 /// For how long, and for how many lines, there may be no checkpoint.
 const CHECKPOINT_MS: i64 = 1_000;
 const CHECKPOINT_LINES: u64 = 1_000;
-/// How often a checkpoint is told besides those of files that end.
+/// How often a checkpoint is logged, in addition to those at the end of a file.
 const TOLD_MS: i64 = 3_600_000;
-/// So much of the disk stays free.
+/// The share of the disk that stays free.
 const LEAST_FREE_PERCENT: u64 = 10;
 /// How often it looks whether the disk is free, and whether it can be written again.
 const LOOK_MS: i64 = 1_000;
-/// A buffer that grew beyond this is given back.
+/// A buffer that has grown beyond this is freed.
 const USUAL_BUFFER_BYTES: usize = 1024 * 1024;
 
 type Keep = dyn FnMut(&[u8]) -> io::Result<()> + Send;
@@ -41,17 +41,17 @@ pub(super) struct Writer {
     pub(super) keep: Box<Keep>,
     /// How much of the disk is free, in percent.
     pub(super) free: Box<Free>,
-    /// What this machine is called.
+    /// The name of this machine.
     pub(super) node: String,
     pub(super) state: State,
 }
 
-/// What a writer remembers between turns.
+/// The state that a writer keeps between turns.
 #[derive(Default)]
 pub(super) struct State {
     /// Where the next line goes.
     position: Position,
-    /// The same, but for the lines that are made and not yet written.
+    /// The position that includes lines that are made and not yet written.
     kept: Position,
     /// Lines that are made and not yet written, and how many of them are records.
     made: Vec<u8>,
@@ -65,9 +65,9 @@ pub(super) struct State {
     checked_at: Option<Timestamp>,
     told_at: Option<Timestamp>,
     looked_at: Option<Timestamp>,
-    /// Why nothing is written.
+    /// The reason why writing has stopped.
     stopped: Option<String>,
-    /// Whether somebody was told that nothing is written.
+    /// Whether the stop has been reported.
     told_stopped: bool,
     keep_failed: bool,
 }
@@ -96,7 +96,7 @@ impl Writer {
         }
     }
 
-    /// Says that a process writes from here on.
+    /// Writes the line that marks the start of a process.
     pub(super) fn start(&mut self, repaired: Option<&Repaired>) {
         let now = self.clock.now();
         (self.state.checked_at, self.state.told_at) = (Some(now), Some(now));
@@ -118,7 +118,7 @@ impl Writer {
         }
     }
 
-    /// Writes what was taken, and what is due besides.
+    /// Writes the records that were taken from the queue, and other due lines.
     pub(super) fn turn(&mut self, taken: &Taken) {
         let now = self.clock.now();
         self.shared.lost.fetch_add(taken.dropped, Ordering::Relaxed);
@@ -136,7 +136,7 @@ impl Writer {
         }
     }
 
-    /// Makes lines of what was taken. After an error, what is left of `lines` was not made.
+    /// Makes lines of the records. After an error, the rest of `lines` has not been made.
     fn take<'t>(
         &mut self,
         lines: &mut impl Iterator<Item = &'t [u8]>,
@@ -163,7 +163,7 @@ impl Writer {
         }
     }
 
-    /// Says how many records could not be written before.
+    /// Writes the number of records that were lost before.
     fn lost_before(&mut self, now: Timestamp) -> io::Result<()> {
         match std::mem::take(&mut self.state.lost) {
             0 => Ok(()),
@@ -192,7 +192,8 @@ impl Writer {
         self.shared.lost.fetch_add(lost, Ordering::Relaxed);
     }
 
-    /// Stops after an error; lines that are made and not written are lost, and with them what they say of others.
+    /// Stops after an error. Lines that are made and not written are lost, including any counts of lost records in
+    /// them.
     fn failed(&mut self, error: &io::Error) {
         let state = &mut self.state;
         state.position = state.kept.clone();
@@ -206,7 +207,7 @@ impl Writer {
     fn stop(&mut self, why: String) {
         if !self.state.told_stopped {
             let message = format!(
-                "the decision log has stopped: {why}; decisions go on, and the log will say how many it has missed"
+                "the decision log has stopped: {why}; decisions continue, and the log will count the missing records"
             );
             (self.tell)(Urgency::Warning, &message);
         }
@@ -216,7 +217,7 @@ impl Writer {
         self.shared.queue.stopped(true);
     }
 
-    /// Says that lines are written again.
+    /// Reports that writing continues.
     fn goes_on(&mut self) {
         if std::mem::take(&mut self.state.told_stopped) {
             (self.tell)(Urgency::Info, "the decision log goes on");
@@ -378,7 +379,7 @@ impl Writer {
     }
 }
 
-/// What a line has before its body, at most.
+/// The maximum number of bytes of a line before its body.
 const HEAD_BYTES: usize = 110;
 
 /// Whether that long has passed, or the clock was set back.

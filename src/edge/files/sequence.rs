@@ -97,8 +97,8 @@ impl Record {
         Ok(sequence)
     }
 
-    /// Takes from others what they may do with files that an earlier version made; a file system without permissions is no
-    /// reason to stop.
+    /// Removes the permissions of other users on files that an earlier version made. A file system without permissions
+    /// does not prevent the start.
     fn tighten(&self) {
         #[cfg(unix)]
         for name in [RECORD, LOCK, NEW] {

@@ -73,7 +73,7 @@ pub(super) struct Settle<'a> {
     pub(super) options: &'a SettleOptions,
     /// Whether patience is never long.
     pub(super) hurry: bool,
-    /// How the set looked that was taken last.
+    /// The state of the files at the last accepted load.
     pub(super) before: Option<&'a Walk>,
 }
 

@@ -145,8 +145,8 @@ impl Walk {
         walk
     }
 
-    /// The files of this walk to which a link leads that by now leads elsewhere: a link is changed in one step, so that
-    /// what is there instead of them is whole. All of them, where the bundle's directory is such a link.
+    /// The files of this walk that were reached through a link whose target has changed since. A link changes in one
+    /// step, so its new target is complete. If the bundle's directory is such a link, these are all files.
     pub(super) fn swapped(&self, directory: &Path) -> BTreeSet<Arc<str>> {
         let everything = fs::canonicalize(directory).is_ok_and(|root| root != self.root);
         let elsewhere = |(folder, real): (&Arc<Path>, &PathBuf)| {

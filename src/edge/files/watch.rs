@@ -179,7 +179,7 @@ struct Watch<F> {
     told: Option<Told>,
     /// How the files looked, and what their digest was, when they were last taken or refused.
     seen: Option<(Walk, Told)>,
-    /// How the set looked that was told last without a problem.
+    /// The state of the files at the last load without a problem.
     taken: Option<Walk>,
     next_look: Instant,
     next_read: Instant,

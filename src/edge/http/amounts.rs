@@ -199,7 +199,7 @@ impl<'de, 't> Members<'de, 't> for UsageMembers<'t> {
     }
 }
 
-/// `usage` of a reservation: what was used, or null where nobody knows.
+/// `usage` of a reservation: the used amounts, or null if they are unknown.
 pub(super) struct StatedUsage<'t> {
     pub(super) trail: &'t Trail,
 }
@@ -216,7 +216,7 @@ impl<'de> Visitor<'de> for StatedUsage<'_> {
     type Value = Stated;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, or null where nobody knows what was used", UsageMembers::WHAT)
+        write!(f, "{}, or null if the usage is unknown", UsageMembers::WHAT)
     }
 
     fn visit_unit<E: Error>(self) -> Result<Stated, E> {

@@ -63,8 +63,8 @@ pub(super) struct App {
     started: Instant,
 }
 
-/// For how long after a start keys are also looked for under the name that they had before they were scoped: what was
-/// reserved with one lives for an hour unless it is extended, and is known for a day after its end.
+/// How long after a start keys are also looked up under the unscoped name that earlier versions used. A reservation
+/// lives for an hour unless it is extended, and is remembered for a day after its end.
 const UNSCOPED_KEYS_FOR: Duration = Duration::from_hours(48);
 
 impl App {
@@ -97,8 +97,8 @@ impl App {
         }
     }
 
-    /// A client's key as it is looked for: under the name that keys had before they were scoped only while this process may
-    /// be younger than the upgrade by less than such a key is known.
+    /// The key under which a client's key is looked up. The unscoped name that earlier versions used is included only
+    /// while such a key may still be stored.
     pub(super) fn as_known(&self, key: &ClientKey) -> ClientKey {
         let unscoped_digest = key.unscoped_digest.filter(|_| self.started.elapsed() < UNSCOPED_KEYS_FOR);
         ClientKey { unscoped_digest, ..key.clone() }

@@ -35,29 +35,23 @@ pub(super) async fn answer(
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
     let text = if requests.iter().any(Asked::explains) {
-        let (waiting, peer) = (Handle::current(), peer.clone());
-        aside(app, move |app| waiting.block_on(answers(app, &snapshot, &facts, (&peer, &requests)))).await??
+        let waiting = Handle::current();
+        aside(app, move |app| waiting.block_on(answers(app, &snapshot, &facts, &requests))).await??
     } else if requests.iter().any(Asked::holds) {
-        let peer = peer.clone();
-        to_its_end(app, move |app| async move { answers(&app, &snapshot, &facts, (&peer, &requests)).await }).await?
+        to_its_end(app, move |app| async move { answers(&app, &snapshot, &facts, &requests).await }).await?
     } else {
-        answers(app, &snapshot, &facts, (peer, &requests)).await?
+        answers(app, &snapshot, &facts, &requests).await?
     };
     Ok(of_type(StatusCode::OK, JSON, text))
 }
 
 /// The answers in order; each item holds on its own.
-async fn answers(
-    app: &App,
-    snapshot: &Arc<Snapshot>,
-    facts: &Facts,
-    (peer, requests): (&Peer, &[Asked]),
-) -> Result<Vec<u8>, ApiError> {
+async fn answers(app: &App, snapshot: &Arc<Snapshot>, facts: &Facts, requests: &[Asked]) -> Result<Vec<u8>, ApiError> {
     let mut text = Vec::with_capacity(32 + requests.len() * USUAL_ANSWER_BYTES);
     text.extend_from_slice(br#"{"responses":["#);
     let mut held = Vec::new();
     for (number, asked) in requests.iter().enumerate() {
-        let answered = match answer_by(app, snapshot, facts, (peer, asked)).await {
+        let answered = match answer_by(app, snapshot, facts, asked).await {
             Ok(answered) => answered,
             Err(error) => {
                 give_back(app, snapshot, facts, held).await;

@@ -118,7 +118,7 @@ pub(super) fn of_type(status: StatusCode, kind: &'static str, text: impl Into<By
     response
 }
 
-/// The same answer, with the id of its decision in a header: for forms that have no member for it.
+/// Adds the id of the decision as a header, for response forms that have no member for it.
 pub(super) fn with_id(mut response: Response, id: DecisionId<'_>) -> Response {
     // An id is hexadecimal digits and a hyphen.
     if let Ok(id) = HeaderValue::try_from(id.to_string()) {

@@ -57,7 +57,7 @@ pub(super) async fn answer(app: &Arc<App>, query: Option<&str>) -> Result<Respon
     let query = Query::read(query, &PARAMETERS)?;
     let wish = wish(&query, app.engine.facts().now.as_millis().div_euclid(DAY_MS))?;
     let no_books = || {
-        let message = "usage is not kept where meters are in a Redis; it is where they are in the data directory";
+        let message = "usage is not recorded with meters in a Redis; it is recorded with meters in the data directory";
         ApiError::new(ErrorCode::NotSupported, message)
     };
     let books = app.engine.meters().books().ok_or_else(no_books)?;
@@ -89,8 +89,8 @@ fn wish(query: &Query, today: i64) -> Result<BooksWish, ApiError> {
         && !matches!(&*kind, "User" | "Service")
     {
         let message = format!(
-            "what was spent is booked by User and Service, and not yet by {kind}: ask about each of its \
-                               members, or see its limits in GET /limits"
+            "spending is recorded by User and Service, and not by {kind}: ask about each of its members, or see its \
+             limits in GET /limits"
         );
         return Err(ApiError { param: "principal".to_owned(), ..ApiError::new(ErrorCode::NotSupported, message) });
     }

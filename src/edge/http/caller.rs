@@ -26,9 +26,9 @@ use crate::policy::Snapshot;
 pub(super) enum Access {
     /// Nothing: health, and what everybody may read.
     Everybody,
-    /// The right to say who asks: reservations, and what others are told.
+    /// The right to name any principal: reservations, and the standing of others.
     Gateway,
-    /// That, or any credential, to check what its owner may do.
+    /// The right of a gateway, or any credential for checks about the caller itself.
     Check,
     /// That, or the right to see what the `principal` of the query has spent (`view_usage`): standings.
     Standing,
@@ -47,7 +47,7 @@ pub(super) enum Access {
 pub(super) enum Admitted {
     /// It may ask about anybody.
     Whole,
-    /// It may check what it may do itself.
+    /// The caller may only ask for checks about itself.
     Itself(Arc<Identity>),
     /// It may see what the `principal` of its query has spent, and nothing of anybody else.
     Viewer,
@@ -109,7 +109,7 @@ fn may_view(app: &App, snapshot: &Snapshot, identity: &Arc<Identity>, head: &Hea
     let kept = app.keys.get().and_then(|desk| desk.identity(&asked).ok().flatten());
     let owner =
         kept.and_then(|kept| kept.owner.clone()).or_else(|| snapshot.owner_of(&asked)).unwrap_or_else(|| asked.clone());
-    // A narrowed key sees what it has used itself, and what its owner has, by whose limits it is bound.
+    // A narrowed key may see its own usage, and that of its owner, whose limits apply to the key.
     let is_own = identity.principal.kind() == "ApiKey" && gate::person(snapshot, identity) == owner;
     let sees_itself = is_own && gate::is_used_from(snapshot, identity, peer.address) && !identity.replaced;
     if sees_itself && asked == identity.principal {
@@ -174,8 +174,8 @@ pub(super) async fn identify(
 /// The credential of a question, with what the question tells of the request that it came with.
 ///
 /// # Errors
-/// Where it tells an address or a path that is none: guesses would not be told apart by where they come from. The context of
-/// an action of the bundle's own is what its schema says, and may call something else so.
+/// Refuses an invalid address or path, since failures are counted by source. For the context of an action that the
+/// bundle defines, the schema decides which members exist, and these names may mean something else.
 pub(super) fn presented(credential: &Credential, parts: &Parts, snapshot: &Snapshot) -> Result<Presented, ApiError> {
     let action = snapshot.schema.action(&parts.action).and_then(|index| snapshot.schema.action_at(index));
     let is_own = action.is_some_and(|action| !action.tollgate_context);
@@ -189,7 +189,7 @@ pub(super) fn presented(credential: &Credential, parts: &Parts, snapshot: &Snaps
         request_address(&text).ok_or_else(|| refused_context("context.ip", message.to_owned()))
     });
     let path = told("path").map(|text| {
-        let wrong = |error| refused_context("context.path", format!("`context.path` is not taken: {error}"));
+        let wrong = |error| refused_context("context.path", format!("`context.path` is invalid: {error}"));
         RequestPath::parse(&text).map(RequestPath::into_text).map_err(wrong)
     });
     let (source, path) = match (source.transpose(), path.transpose()) {

@@ -109,7 +109,7 @@ impl ApiError {
         Self::new(ErrorCode::NoBundle, message)
     }
 
-    /// What a caller is told whose credential proves nobody.
+    /// The error for a caller with a refused credential.
     pub(super) fn refused(refusal: &Refusal) -> Self {
         let code = match refusal.reason {
             RefusalReason::TooManyFailures => ErrorCode::TooManyFailures,
@@ -130,7 +130,7 @@ impl ApiError {
         serde_json::to_value(self.wire()).unwrap_or_default()
     }
 
-    /// What is shown of what was sent is shown without what looks like a credential, wherever it was put.
+    /// Text from the request is shown only after masking everything that looks like a credential.
     fn wire(&self) -> Wire<'_> {
         let (status, code) = self.code.entry();
         let shown = |text| if status == StatusCode::BAD_REQUEST { masked(text) } else { Cow::Borrowed(text) };

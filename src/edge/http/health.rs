@@ -1,12 +1,12 @@
-//! What this server needs besides its bundle, and whether that answers: stores and providers of identities. It is looked up
-//! in what is known already: nobody who asks for the server's health makes it ask anybody else.
+//! The health of the components that this server needs in addition to its bundle: stores and identity providers. It
+//! uses only state that is already known, so a health request never causes a request to another system.
 
 use std::sync::Arc;
 
 use super::app::App;
 use crate::gate::Authenticator;
 
-/// What a component is.
+/// The kind of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     /// Where something is kept.
@@ -25,7 +25,8 @@ pub(super) struct Component {
 }
 
 impl Component {
-    /// What `/health/ready` says of it. Everybody may read that, so that it names no address and no cause; the log does.
+    /// The text in `/health/ready`. The route is open to all callers, so the text names no address and no cause; the
+    /// log has both.
     pub(super) fn reason(&self) -> String {
         match self.part {
             Part::Store => format!("the store of {} does not answer", self.name),
@@ -38,7 +39,7 @@ impl Component {
 pub(super) fn components(app: &App) -> Vec<Component> {
     let store = |name: &str, away| Component { part: Part::Store, name: name.to_owned(), away };
     let mut all = vec![store("meters", app.engine.meters().is_away())];
-    // What is in memory may be older than a revocation: then nobody can say what a key proves.
+    // The keys in memory may miss a revocation, so no key can be verified.
     all.extend(app.keys.get().map(|desk| store("keys", desk.keys.changes().is_err())));
     let provider = |provider: &Arc<dyn Authenticator>| Component {
         part: Part::Provider,

@@ -1,8 +1,8 @@
 //! The `Host` of a request (RFC 9110, section 7.2; RFC 9112, section 3.2), and what keeps web pages from an open loopback.
 //!
-//! What is hard about it: a page in a browser of this machine can reach a server on its loopback. With DNS rebinding the
-//! name of the page's own site leads to 127.0.0.1, so that the browser takes the server for that site and lets the page
-//! read its answers. The browser still sends that name in `Host`, which no page can change.
+//! A web page in a browser on this machine can reach a server on its loopback. With DNS rebinding the name of the
+//! page's site resolves to 127.0.0.1, so the browser treats the server as that site and lets the page read its answers.
+//! The browser still sends that name in `Host`, and a page cannot change this header.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use smol_str::SmolStr;
 use super::errors::{ApiError, ErrorCode};
 use crate::model::request_address;
 
-/// What a browser says of a request that another site makes (Fetch Metadata).
+/// The Fetch Metadata header in which a browser marks requests from another site.
 const FETCH_SITE: &str = "sec-fetch-site";
 
 /// A name of a host: in small letters, without a port, without a dot at its end.
@@ -53,14 +53,14 @@ impl HostName {
         &self.0
     }
 
-    /// Whether no name server says where this leads: the loopback, under one of its own names (RFC 6761, section 6.3).
+    /// Whether the host is the loopback under a name that needs no name server (RFC 6761, section 6.3).
     fn is_loopback(&self) -> bool {
         let address = request_address(&self.0);
         self.0 == "localhost" || self.0.ends_with(".localhost") || address.is_some_and(|address| address.is_loopback())
     }
 }
 
-/// Checks that a request says once, and well, which host it is for.
+/// Checks that a request has exactly one well-formed host.
 ///
 /// # Errors
 /// 400 where it does not.
@@ -69,10 +69,10 @@ pub(super) fn check(head: &Head) -> Result<(), ApiError> {
     match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => Err(ApiError::invalid("", "a request has one `Host`")),
         (None, _) if head.version == Version::HTTP_11 => {
-            Err(ApiError::invalid("", "a request of HTTP/1.1 has a `Host`"))
+            Err(ApiError::invalid("", "an HTTP/1.1 request needs exactly one `Host`"))
         }
         (Some(host), None) if name_of(host).is_none() => {
-            Err(ApiError::invalid("", "the `Host` is no name or address, with a port or without"))
+            Err(ApiError::invalid("", "the `Host` is not a host name or address with an optional port"))
         }
         _ => Ok(()),
     }
@@ -80,21 +80,27 @@ pub(super) fn check(head: &Head) -> Result<(), ApiError> {
 
 fn name_of(host: &HeaderValue) -> Option<HostName> {
     let authority = Authority::try_from(host.as_bytes()).ok().filter(|authority| !authority.as_str().contains('@'))?;
+    // A registered name may hold more (RFC 3986, section 3.2.2), such as the comma of two joined headers; no server is
+    // called so.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
+    if !authority.host().bytes().all(is_plain) {
+        return None;
+    }
     let port = authority.as_str().strip_prefix(authority.host())?;
     let is_port = port.strip_prefix(':').is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok());
     (port.is_empty() || is_port).then(|| HostName::of(&authority))
 }
 
-/// Refuses what a web page of another site may have sent, where nothing but the loopback lets a request in.
+/// Refuses a request that a web page of another site may have sent, if only the loopback address lets it in.
 ///
 /// # Errors
 /// 403, with the way out.
 pub(super) fn check_open_loopback(head: &Head, named: &[HostName]) -> Result<(), ApiError> {
     let forbidden = |message: String| Err(ApiError::new(ErrorCode::Forbidden, message));
-    // Where a request says it in its target too, that is the one that counts; neither may be another's.
+    // A request target with a host takes precedence over the header, so both of them are checked.
     let of_target = head.uri.authority().map(HostName::of);
     let of_header = head.headers.get(HOST).and_then(name_of);
-    let way_out = "a request without a credential is let in on loopback where its `Host` is localhost, an address of the \
+    let way_out = "on loopback, a request without a credential needs a `Host` that is localhost, an address of the \
                    loopback or one of `hosts:` in tollgate.yaml";
     let mut hosts = of_target.iter().chain(&of_header).peekable();
     if hosts.peek().is_none() {

@@ -34,13 +34,12 @@ pub(super) async fn answer(
     let asked = wire::question(body, itself::silence(app, admitted))?;
     let asked = itself::checked(app, admitted, peer, asked).await?;
     let answered = if asked.explains() {
-        let (waiting, peer) = (Handle::current(), peer.clone());
-        aside(app, move |app| waiting.block_on(answer_now(app, &peer, &asked))).await??
+        let waiting = Handle::current();
+        aside(app, move |app| waiting.block_on(answer_now(app, &asked))).await??
     } else if asked.holds() {
-        let peer = peer.clone();
-        to_its_end(app, move |app| async move { answer_now(&app, &peer, &asked).await }).await?
+        to_its_end(app, move |app| async move { answer_now(&app, &asked).await }).await?
     } else {
-        answer_now(app, peer, &asked).await?
+        answer_now(app, &asked).await?
     };
     if !status_tells {
         return Ok(of_type(StatusCode::OK, JSON, answered.text));
@@ -53,9 +52,9 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-async fn answer_now(app: &App, peer: &Peer, asked: &Asked) -> Result<Answered, ApiError> {
+async fn answer_now(app: &App, asked: &Asked) -> Result<Answered, ApiError> {
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    answer_by(app, &snapshot, &app.engine.facts(), (peer, asked)).await
+    answer_by(app, &snapshot, &app.engine.facts(), asked).await
 }
 
 /// An answer, written.
@@ -73,9 +72,9 @@ pub(super) async fn answer_by(
     app: &App,
     snapshot: &Arc<Snapshot>,
     facts: &Facts,
-    (_peer, asked): (&Peer, &Asked),
+    asked: &Asked,
 ) -> Result<Answered, ApiError> {
-    // Before anything is decided, so that whatever is logged meanwhile names the decision.
+    // The id is drawn before the decision, so that all log records of the decision carry it.
     let id = app.next_id(snapshot.revision());
     let (credential, parts) = match asked {
         Asked::Named(question) => return answer_question(app, snapshot, facts, (id, question)).await,
@@ -272,7 +271,7 @@ async fn decide_by_limits(
     }
 }
 
-/// Counts a decision about a list; what it lacked, where that is asked for.
+/// Counts a decision about a list, with the missing amount if it was asked for.
 fn counted(
     app: &App,
     snapshot: &Snapshot,

@@ -1,5 +1,4 @@
-//! Questions of callers that may not say who asks: without the role of a gateway a caller asks about itself, and holds
-//! nothing.
+//! Questions of callers without the role of a gateway: such a caller may ask only about itself, and may hold nothing.
 
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use crate::gate;
 use crate::model::{ADMINISTRATOR, EntityUid, GATEWAY, Identity, RefusalReason, Request};
 use crate::policy::Snapshot;
 
-/// What becomes of a question that says nothing about `reserve`: a caller that may hold nothing only checks.
+/// The meaning of an absent `reserve`: a caller that may not hold only checks.
 pub(super) fn silence(app: &App, admitted: &Admitted) -> Silence {
     if matches!(admitted, Admitted::Itself(_)) { Silence::Checks } else { app.silence }
 }
@@ -24,7 +23,7 @@ pub(super) fn silence(app: &App, admitted: &Admitted) -> Silence {
 pub(super) async fn checked(app: &App, admitted: &Admitted, peer: &Peer, asked: Asked) -> Result<Asked, ApiError> {
     let Admitted::Itself(identity) = admitted else { return Ok(asked) };
     if asked.holds() {
-        let message = format!("{} may check, and hold nothing: that takes the role `{GATEWAY}`", identity.principal);
+        let message = format!("{} may check but not hold: a hold needs the role `{GATEWAY}`", identity.principal);
         return Err(refused("reserve", message));
     }
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
@@ -40,7 +39,7 @@ pub(super) async fn checked(app: &App, admitted: &Admitted, peer: &Peer, asked: 
         }
         Asked::Unproved(credential, parts) => {
             let mut presented = caller::presented(&credential, &parts, &snapshot)?;
-            // Who is no gateway does not say where a guess came from.
+            // A caller without the role of a gateway cannot set the source address of a guess.
             presented.source = peer.address;
             let proved = caller::identify(app, &snapshot, &presented, app.engine.facts().now).await;
             let own = gate::person(&snapshot, identity);
@@ -61,7 +60,7 @@ pub(super) async fn checked(app: &App, admitted: &Admitted, peer: &Peer, asked: 
     }
 }
 
-/// As [`checked`], of a question in the form of cedar-agent.
+/// Like [`checked`], for a question in the form of cedar-agent.
 pub(super) fn checked_request(
     snapshot: &Arc<Snapshot>,
     admitted: &Admitted,
@@ -90,8 +89,8 @@ fn itself(
 
 fn another(param: &str, identity: &Identity) -> ApiError {
     let message = format!(
-        "{} has none of the roles that a question about others takes, or its key is narrowed and may not use them: \
-         `{GATEWAY}`, `{ADMINISTRATOR}`; without them it asks about itself alone",
+        "{} may ask only about itself: a question about others needs the role `{GATEWAY}` or `{ADMINISTRATOR}`, and a \
+         key that is not narrowed",
         identity.principal
     );
     refused(param, message)

@@ -193,15 +193,11 @@ fn outbox_text(outbox: &Outbox, out: &mut Text) {
 fn decision_log_text(engine: &Engine, out: &mut Text) {
     let Some(status) = engine.decision_log_status() else { return };
     let name = "tollgate_decision_log_records_total";
-    out.family(
-        name,
-        "counter",
-        "Records of decisions by what became of them; lost ones are counted in the log itself.",
-    );
+    out.family(name, "counter", "Records of decisions by outcome; lost ones are counted in the log itself.");
     for (outcome, count) in [("written", status.written), ("lost", status.lost), ("summed_up", status.summed_up)] {
         out.line(name, &[("outcome", outcome)], count);
     }
-    let (name, help) = ("tollgate_decision_log_queue_bytes", "Bytes of records that wait to be written.");
+    let (name, help) = ("tollgate_decision_log_queue_bytes", "Bytes of the queued records.");
     out.single(name, "gauge", help, status.queued_bytes);
     let (name, help) = ("tollgate_decision_log_stopped", "Whether records cannot be written now.");
     out.single(name, "gauge", help, u64::from(status.stopped));

@@ -31,7 +31,7 @@ pub(super) struct Pace {
     /// Milliseconds since `began`.
     deadline: AtomicU64,
     idle: AtomicBool,
-    /// Whether it has this long at most, since there is no room for it.
+    /// Whether the connection has at most this long, because it is over the limit.
     hurries: AtomicBool,
     hurry: Duration,
 }

@@ -27,7 +27,8 @@ use crate::model::{
 };
 
 /// What a body is.
-const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}, with a `current_password` where it takes one";
+const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}, with a `current_password` \
+                    if it is required";
 
 /// Where passwords are set.
 #[derive(Clone)]
@@ -174,8 +175,8 @@ impl Work<'_> {
         self.caller.manager().may_set_password(right, &self.user).map_err(|wide| forbidden(wide.message))
     }
 
-    /// Whether the current password is right, where the caller says or has to say it. It is checked as a credential is, so
-    /// that guesses at it are slowed as guesses at any password.
+    /// Checks the current password if the caller sends it or has to send it. It is checked like a credential, so that
+    /// guesses are slowed like guesses at any password.
     async fn check_current(&self, app: &App, current: Option<SecretText>) -> Result<(), ApiError> {
         let asking = self.caller;
         let refused =
@@ -185,14 +186,14 @@ impl Work<'_> {
                 return Ok(());
             }
             return refused(
-                "with a token you set your own password only with the `current_password`; where there is none yet, set the \
-                 first one with a key of yours, or let an administrator set it",
+                "with a token, setting your own password needs the `current_password`; if you have none yet, set it \
+                 with one of your keys, or let an administrator set it",
             );
         };
         let credential = Credential::Basic { username: self.user.id_smol().clone(), password };
         let presented = Presented { credential, source: asking.peer, request: Described::default() };
         match caller::identify(app, &asking.snapshot, &presented, asking.facts.now).await {
-            // The mark tells that the password is one that is kept here, and not that another server says so.
+            // The mark shows that the password is stored here and was not verified by another server.
             Ok(proved)
                 if proved.principal == self.user && proved.method == AuthMethod::Basic && proved.mark.is_some() =>
             {

@@ -1,9 +1,9 @@
-//! Room for connections: as many as are configured are served, and a few more are looked at, so that a health check is
+//! Admission of connections: the configured number is served, and a few more are accepted, so that a health check is
 //! answered while the limit is reached.
 //!
-//! What is hard about it: those few must not become as many more. Each of them sends its request within a second; one that
-//! asks for the server's health is answered and closed. Any other gives its place to the next one, and waits for room, or is
-//! refused where too many wait.
+//! The extra connections must not raise the limit. Each has one second to send its request. A health request is
+//! answered and the connection closed. Any other request gives its extra place to the next connection and waits for
+//! room, or is refused if too many wait.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// How many connections over the limit are looked at at once.
+/// How many connections over the limit are accepted at once.
 const SPARE: usize = 32;
 /// How many of those wait for room, with a request in hand.
 const WAITING: usize = 256;
@@ -46,24 +46,24 @@ struct Held {
 enum Place {
     /// One of those that are served.
     Room,
-    /// One of those that are looked at.
+    /// One of the extra places over the limit.
     Spare,
-    /// One of those that are told of the server's health and of nothing else.
+    /// A place on the listener that answers only health requests.
     Health,
     /// None: it waits, or waited in vain.
     Nowhere,
 }
 
-/// What a connection may be answered.
+/// The requests that a connection may have answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// Whatever it asks for.
+    /// Any request.
     Anything,
     /// This request, if it asks for the server's health; then the connection ends.
     HealthOnce,
     /// The server's health, and nothing else.
     Health,
-    /// That there is no room.
+    /// A refusal, since the limit is reached.
     Nothing,
 }
 
@@ -73,7 +73,7 @@ impl Seats {
         Arc::new(Self { room: semaphore(connections), spare: semaphore(SPARE), waiting: Semaphore::new(WAITING) })
     }
 
-    /// For connections that are told of the server's health alone.
+    /// Places for a listener that answers only health requests.
     pub(super) fn for_health() -> Arc<Self> {
         let none = || Arc::new(Semaphore::new(0));
         Arc::new(Self { room: none(), spare: Arc::new(Semaphore::new(HEALTH)), waiting: Semaphore::new(0) })
@@ -136,7 +136,8 @@ impl Seat {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a request of this connection may be answered; one that needs room waits for it, for as long as `patience`.
+    /// Returns whether a request of this connection may be answered. A request that needs room waits for it at most
+    /// `patience`.
     pub(super) async fn admit(&self, is_health: bool, patience: Duration) -> Admission {
         self.move_up();
         {
@@ -148,7 +149,7 @@ impl Seat {
                 Place::Nowhere => return Admission::Nothing,
                 Place::Spare => {}
             }
-            // The next connection is looked at meanwhile.
+            // The next connection gets the extra place meanwhile.
             *held = Held { place: Place::Nowhere, _permit: None };
         }
         let Ok(_waiting) = self.seats.waiting.try_acquire() else { return Admission::Nothing };

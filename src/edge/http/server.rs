@@ -43,16 +43,16 @@ const LEAST_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch that somebody sets")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent switch")]
 pub struct HttpOptions {
     /// Where to listen; port 0 for any that is free.
     pub listen: SocketAddr,
     /// Whether whoever reaches the address may ask, without a credential.
     pub open: bool,
-    /// Whether that is because the address is a loopback: then a request without a credential is let in by its `Host`, so
-    /// that no web page reaches the server through DNS rebinding.
+    /// Whether access depends only on the loopback address. A request without a credential then needs a local `Host`,
+    /// so that no web page reaches the server through DNS rebinding.
     pub checks_host: bool,
-    /// Names in `Host` that are let in besides those of the loopback.
+    /// Names in `Host` that are accepted in addition to those of the loopback.
     pub hosts: Vec<HostName>,
     /// What requests of gateways ask for, where they are told by path and method.
     pub routes: RouteMap,
@@ -278,7 +278,7 @@ async fn answer_health(
     }
 }
 
-/// What a connection is served with.
+/// The settings and state with which a connection is served.
 struct Serving<'a> {
     routes: &'a Routes,
     options: &'a HttpOptions,
@@ -317,7 +317,7 @@ fn not_health() -> ApiError {
 }
 
 fn no_room() -> ApiError {
-    let message = "as many connections are open as `limits.connections` lets there be";
+    let message = "the maximum number of connections (`limits.connections`) is open";
     ApiError { retry_after_seconds: Some(1), ..ApiError::new(ErrorCode::Unavailable, message) }
 }
 
@@ -408,7 +408,8 @@ where
             serving.as_mut().graceful_shutdown();
         }
         if let Poll::Ready(ended) = serving.as_mut().poll(cx) {
-            // What is no HTTP was answered before any route saw it. However else it ends, there is nobody left to tell.
+            // A malformed request was answered before it reached a route. After any other end the connection has no
+            // client left.
             if let Some(status) = ended.err().as_ref().and_then(answered_unseen) {
                 served.routes.app().metrics.responded(status);
             }

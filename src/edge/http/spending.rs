@@ -328,7 +328,7 @@ impl<'de, 't> Members<'de, 't> for SpentMembers<'t> {
         let usage = self.usage.ok_or_else(|| missing("usage"))?;
         let key = self.key.ok_or_else(|| missing("idempotency_key"))?;
         let request = Request::new(principal, action, resource).with_context(self.context);
-        // Before keys were scoped, a usage was noted with nothing where nothing was said.
+        // Before keys were scoped, an absent amount in a usage was stored as zero.
         let before = Usage { requests: usage.requests.unwrap_or(0), ..usage.usage() };
         let unscoped_digest = Some(digest(&(&request, &before)));
         let key = ClientKey { text: key, digest: digest(&(&request, &usage)), unscoped_digest };
@@ -360,7 +360,7 @@ mod tests {
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// What was stored before keys were scoped has to be found again: these digests are those of that time.
+    /// Reports that were stored before keys were scoped must still be found, so these digests must not change.
     #[test]
     fn digests_of_unscoped_keys_stay() {
         let asked = r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\"",

@@ -150,7 +150,7 @@ impl Tls {
         }
     }
 
-    /// Takes what is new. What is broken is logged once.
+    /// Loads changed files. Broken files are logged once.
     fn look(&self) {
         let stays = |error: &TlsError| tracing::warn!(target: "tollgate::tls", "TLS stays as it is: {error}");
         let files = match Files::read(&self.options) {
@@ -165,7 +165,7 @@ impl Tls {
             Ok(config) => {
                 self.current.store(Arc::new(config));
                 self.taken.send_modify(|times| *times += 1);
-                let message = "TLS has new files: certificate, key and authorities are taken";
+                let message = "TLS files reloaded: certificate, key and authorities are in use";
                 tracing::info!(target: "tollgate::tls", "{message}");
             }
             Err(error) => stays(&error),

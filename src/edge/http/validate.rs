@@ -77,7 +77,7 @@ pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiE
     })
 }
 
-/// The id of the decision, and the answer to what is forbidden; `None` for a permit.
+/// The id of the decision, and the response to a forbid; `None` for a permit.
 async fn forbidden<'a>(
     app: &'a Arc<App>,
     (snapshot, facts): (&Arc<Snapshot>, &Facts),
@@ -126,7 +126,7 @@ async fn forbidden<'a>(
     Ok((id, Some(response)))
 }
 
-/// What the request asks for, by the routes of this server.
+/// The action and resource of the request, by the routes of this server.
 fn asked_for(app: &App, snapshot: &Snapshot, asked: &Asked) -> Result<(Found, EntityUid), ApiError> {
     let several = Cell::new(false);
     let param = |name: &str| {
@@ -153,7 +153,7 @@ fn asked_for(app: &App, snapshot: &Snapshot, asked: &Asked) -> Result<(Found, En
     Ok(found)
 }
 
-/// What conditions and limits see of the request.
+/// The context of the request, for conditions and limits.
 fn context(asked: &Asked) -> Result<Map<String, Value>, ApiError> {
     let mut context = Map::new();
     context.insert("path".to_owned(), asked.presented.request.path.as_str().into());
@@ -209,21 +209,21 @@ fn max_output_tokens(params: &Map<String, Value>) -> Result<Option<i64>, ApiErro
     Ok(most)
 }
 
-/// An amount that a limit needs is said otherwise here than in a question.
+/// The members for a needed amount have other names here than in a question, so the message differs.
 fn amount_needed(error: RequestError) -> ApiError {
     if error.code != RequestErrorCode::AmountNeeded {
         return error.into();
     }
     let message = format!(
         "{}; here, send the body's `content-length` in `request.headers` and `max_tokens` in `request.params`, declare \
-         `estimate_input_tokens` and `max_output_tokens` of the model, or let the route say `limits: check`",
+         `estimate_input_tokens` and `max_output_tokens` of the model, or set `limits: check` for the route",
         error.message
     );
     ApiError { param: "request.params".to_owned(), ..ApiError::new(ErrorCode::Request(error.code), message) }
 }
 
-/// How long the body of the described request is: as its `content-length` says, or as `params` are long where they are the
-/// body; `None` where neither is known.
+/// The length of the body of the described request: its `content-length`, or the length of `params` if they are the
+/// body; `None` if neither is known.
 fn body_bytes(headers: &Map<String, Value>, params: &Map<String, Value>) -> Option<u64> {
     let mut lengths = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let digits = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
@@ -246,7 +246,7 @@ fn text_of(value: &Value) -> Option<&str> {
 }
 
 /// Reads `{"api_key": …, "request": {"path", "headers", "params"}, "authorize": …}`; with `always`, every call is to be
-/// decided. Nothing of what is wrong is shown: it may be the credential.
+/// decided. Errors show no part of the input, since it may be the credential.
 fn read(text: &[u8], always: bool) -> Result<Asked, ApiError> {
     let form = || ApiError::invalid("", "expected {\"api_key\": …, \"request\": {\"path\", \"headers\", \"params\"}}");
     let Ok(Value::Object(mut members)) = strict_json::from_slice(text) else { return Err(form()) };

@@ -41,7 +41,7 @@ pub(super) enum Asking {
 }
 
 impl Asking {
-    /// Who asks, and what a credential proved of it.
+    /// The principal, and the identity that a credential proved.
     pub(super) fn principal(&self) -> (&EntityUid, Option<&Arc<Identity>>) {
         match self {
             Self::One(request) => (&request.principal, request.identity.as_ref()),

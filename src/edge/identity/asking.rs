@@ -35,7 +35,7 @@ impl Drop for Place {
     }
 }
 
-/// Whether whoever is asked did not answer when it was last asked.
+/// Whether the last request to the provider's backend got no answer.
 #[derive(Clone, Default)]
 pub(super) struct Away(Arc<AtomicBool>);
 

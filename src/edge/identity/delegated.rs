@@ -135,7 +135,7 @@ pub struct DelegatedProvider {
     fetch: Arc<dyn Fetch>,
     recent: Arc<Recent<(Timestamp, Answered)>>,
     at_once: AtOnce,
-    /// That one of its users is not declared, while the bundle declares one like it.
+    /// Warns once that one of its users is undeclared while the bundle declares a similar one.
     unlinked: Arc<UnlinkedWarning>,
     away: Away,
 }
@@ -158,7 +158,7 @@ impl DelegatedProvider {
         Self { name, options: Arc::new(options), fetch, recent, at_once, unlinked, away }
     }
 
-    /// Warns where who is proved seems to be another one of the bundle.
+    /// Warns if the proved principal seems to be the same as a declared one.
     fn looked_at(&self, verdict: Later<Verdict>, snapshot: &Arc<Snapshot>) -> Later<Verdict> {
         let (name, unlinked, snapshot) = (self.name.clone(), Arc::clone(&self.unlinked), Arc::clone(snapshot));
         let look = move |verdict: Verdict| {
@@ -294,33 +294,38 @@ impl DelegatedOptions {
             let kind = reply.header("content-type").unwrap_or_default();
             let kind = kind.split(';').next().unwrap_or_default().trim();
             if !kind.eq_ignore_ascii_case("application/json") {
-                return Err(Fault::Unusable("a body that is no JSON"));
+                return Err(Fault::Unusable("a body that is not JSON"));
             }
-            strict_json::from_slice(&reply.body).map_err(|_| Fault::Unusable("a body that is no JSON"))?
+            strict_json::from_slice(&reply.body).map_err(|_| Fault::Unusable("a body that is not JSON"))?
         };
-        let Value::Object(members) = value else { return Err(Fault::Unusable("JSON that is no object")) };
+        let Value::Object(members) = value else { return Err(Fault::Unusable("JSON that is not an object")) };
         let principal = match members.get("principal") {
             // An answer that says something else than nothing may say no.
-            None if !members.is_empty() => return Err(Fault::Nobody("an answer that names nobody")),
-            None => self.nameless.clone().ok_or(Fault::Nobody("nobody is named, and none is configured"))?,
+            None if !members.is_empty() => return Err(Fault::Nobody("an answer without a principal")),
+            None => self
+                .nameless
+                .clone()
+                .ok_or(Fault::Nobody("an answer without a principal, and `nameless` is not configured"))?,
             Some(Value::Null) => return Err(Fault::Nobody("a principal that is null")),
             Some(Value::String(name)) => self.principal(name)?,
-            Some(_) => return Err(Fault::Unusable("a principal that is no text")),
+            Some(_) => return Err(Fault::Unusable("a principal that is not a text")),
         };
         let said = match members.get("attributes") {
             None | Some(Value::Null) => Said::default(),
             Some(Value::Object(attributes)) => self.said(attributes).map_err(Fault::Unusable)?,
-            Some(_) => return Err(Fault::Unusable("attributes that are no object")),
+            Some(_) => return Err(Fault::Unusable("attributes that are not an object")),
         };
         Ok(Answered::Yes(Arc::new(Identity { said, ..Identity::new(principal, AuthMethod::Delegated) })))
     }
 
-    /// `alice`, or `Service::"bot"`; nobody of Tollgate's own.
+    /// A principal such as `alice` or `Service::"bot"`, and never an id that is reserved for Tollgate.
     fn principal(&self, name: &str) -> Result<EntityUid, Fault> {
         let uid = if name.contains("::") { name.parse().ok() } else { EntityUid::new(self.principal_type, name).ok() };
         match uid.filter(|uid| matches!(uid.kind(), "User" | "Service")) {
-            None => Err(Fault::Unusable("a principal that is no User or Service")),
-            Some(uid) if uid.id().starts_with(RESERVED_ROLE_PREFIX) => Err(Fault::Nobody("one of Tollgate's own")),
+            None => Err(Fault::Unusable("a principal that is not a User or Service")),
+            Some(uid) if uid.id().starts_with(RESERVED_ROLE_PREFIX) => {
+                Err(Fault::Nobody("an id that is reserved for Tollgate"))
+            }
             Some(uid) => Ok(uid),
         }
     }
@@ -338,7 +343,7 @@ impl DelegatedOptions {
                 for text in texts {
                     let text = text.as_str().ok_or("an attribute that is no text")?;
                     left = left.checked_sub(1).ok_or("too many attributes")?;
-                    // What can name nothing is no team and no role, and must not lock its owner out.
+                    // A text that cannot be a name is not a team or role, and must not lock the user out.
                     if check_name(text).is_ok() {
                         all.push(text.into());
                     }
@@ -354,11 +359,11 @@ impl DelegatedOptions {
     }
 }
 
-/// Why a 200 proves nobody.
+/// The reason why a 200 proves no principal.
 enum Fault {
-    /// It says that the credential is nobody's.
+    /// The answer rejects the credential.
     Nobody(&'static str),
-    /// It says nothing of the credential that can be read: what answers is not the endpoint, or is broken.
+    /// The answer is unreadable: it does not come from the endpoint, or the endpoint is broken.
     Unusable(&'static str),
 }
 

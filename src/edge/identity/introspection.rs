@@ -105,7 +105,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     recent: Recent<Remembered>,
     at_once: AtOnce,
-    /// That one of its users is not linked to the bundle's.
+    /// Warns once that one of its users is not linked to a declared one.
     unlinked: UnlinkedWarning,
     away: Away,
 }
@@ -296,7 +296,8 @@ fn is_json(reply: &Reply) -> bool {
 
 /// Members by which servers say what kind of token it is: RFC 7662's own, Keycloak's, and that of Ory Hydra.
 const KIND_CLAIMS: [&str; 3] = ["token_type", "typ", "token_use"];
-/// What they say of access tokens; `token_type` is also how such a token is used (RFC 6749, section 7.1; RFC 9449).
+/// The values that mark an access token. `token_type` also names how such a token is used (RFC 6749, section 7.1; RFC
+/// 9449).
 const ACCESS_KINDS: [&str; 9] = [
     "bearer",
     "dpop",
@@ -309,15 +310,15 @@ const ACCESS_KINDS: [&str; 9] = [
     "jwt",
 ];
 
-/// Whether the endpoint says of the token that it is of another kind: a refresh token lives for weeks and is for the
-/// issuer alone, an ID token is for the client that it was handed to. Some endpoints say nothing of the kind.
+/// Refuses a token that the endpoint marks as another kind: a refresh token lives for weeks and is meant only for the
+/// issuer, and an ID token is meant for its client. Some endpoints do not mark the kind.
 fn check_is_access_token(claims: &Map<String, Value>) -> Result<(), Refusal> {
     for name in KIND_CLAIMS {
         let Some(said) = claims.get(name).filter(|said| !said.is_null()) else { continue };
         let is_one = |said: &str| ACCESS_KINDS.iter().any(|kind| kind.eq_ignore_ascii_case(said));
         if !said.as_str().is_some_and(is_one) {
             let said = said.as_str().map_or_else(|| "no text".to_owned(), shown);
-            let message = format!("the token is no access token: its `{name}` is {said}");
+            let message = format!("the token is not an access token: its `{name}` is {said}");
             return Err(Refusal::new(RefusalReason::WrongAudience, message));
         }
     }

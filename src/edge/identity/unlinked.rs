@@ -1,5 +1,5 @@
-//! A warning where somebody whom the bundle declares comes as somebody whom it does not: by an address instead of an id, or
-//! by an id in other letters. What the bundle says of the declared one (rules, limits, `disabled`) does not hold for the other.
+//! A warning for a declared person who signs in under an undeclared id: by an email address instead of an id, or by an
+//! id in other letters. The rules, limits and `disabled` of the declared id do not apply to the other one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,17 +7,17 @@ use crate::model::EntityUid;
 use crate::policy::Snapshot;
 use crate::policy::entities::{EntityIndex, External};
 
-/// Told once for each provider or issuer: which of its users that happens to is seen when it is looked into.
+/// Logged once for each provider or issuer. An operator who looks into it finds the other affected users.
 #[derive(Debug, Default)]
 pub(super) struct UnlinkedWarning(AtomicBool);
 
-/// Whom a credential proved.
+/// The principal that a credential proved.
 pub(super) struct Proved<'a> {
     /// The provider, or the issuer.
     pub(super) by: &'a str,
     /// Who it is.
     pub(super) principal: &'a EntityUid,
-    /// The email address that the credential tells.
+    /// The email address in the credential.
     pub(super) email: Option<&'a str>,
     /// What to do about it.
     pub(super) advice: &'a str,

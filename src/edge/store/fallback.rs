@@ -234,7 +234,7 @@ fn charged(hold: &Hold, found: &Reservation) -> (Hold, Usage) {
     let charges = charges.map(|(charge, part)| Charge { amount: part.charged, ..charge.clone() });
     let usage = match found.state {
         State::Settled(usage) => usage,
-        // Nobody told what it used; it was one request all the same.
+        // The caller reported no usage; the call still counts as one request.
         _ => Usage { requests: 1, ..Usage::default() },
     };
     (Hold { charges: charges.collect(), ..hold.clone() }, usage)

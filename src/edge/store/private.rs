@@ -1,11 +1,11 @@
-//! Files of the data directory: only their owner may look into them, since they say who spent what, and prove who is who.
+//! Files of the data directory. Only their owner may read them, since they hold spending and credentials.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// Makes a directory, and those above it, where there is none.
+/// Creates a directory and its parents if they do not exist.
 pub(super) fn folder(directory: &Path) -> io::Result<()> {
     match DirBuilder::new().recursive(true).mode(0o700).create(directory) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
@@ -13,7 +13,7 @@ pub(super) fn folder(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a file to write it, made where there is none. `how` says what else.
+/// Opens a file for writing, and creates it if it does not exist. `how` sets further options.
 pub(super) fn open(path: &Path, how: impl FnOnce(&mut OpenOptions) -> &mut OpenOptions) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = how(options.write(true).create(true).mode(0o600)).open(path)?;
@@ -21,8 +21,8 @@ pub(super) fn open(path: &Path, how: impl FnOnce(&mut OpenOptions) -> &mut OpenO
     Ok(file)
 }
 
-/// Takes from others what they may do with a file that an earlier version made. A file system that has no permissions is no
-/// reason to stop.
+/// Removes the permissions of other users on a file that an earlier version made. A file system without permissions
+/// does not prevent the start.
 fn tighten(file: &File) {
     let mode = file.metadata().map(|metadata| metadata.permissions().mode());
     if mode.is_ok_and(|mode| mode & 0o077 != 0) {
@@ -30,7 +30,7 @@ fn tighten(file: &File) {
     }
 }
 
-/// The same for a file that is there already.
+/// Like [`tighten`], for a file that exists already.
 #[cfg(feature = "sqlite")]
 pub(super) fn tighten_at(path: &Path) {
     if let Ok(file) = File::open(path) {

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use smallvec::SmallVec;
 use tracing::field::{Field, Visit};
 
-/// Longest text of one field. What is longer is cut, so that no value makes a line of any length.
+/// Longest text of one field. Longer text is cut, so that the length of a line is bounded.
 pub(super) const MAX_TEXT_BYTES: usize = 8 * 1024;
 
 /// A text that stops growing at [`MAX_TEXT_BYTES`]. One as long as the id of a decision or of a trace needs no allocation:
@@ -43,7 +43,7 @@ impl fmt::Write for Text {
     }
 }
 
-/// A value, in the types that JSON tells apart.
+/// A value, in the types that JSON distinguishes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     Text(Text),

@@ -16,7 +16,8 @@ use super::line::{self, Record};
 use super::{LogFormat, LogOptions};
 use crate::gate::Clock;
 
-/// What all targets of Tollgate begin with. Libraries below it may log what they send and receive, credentials too.
+/// The prefix of all targets of Tollgate. Its dependencies may log the data that they send and receive, including
+/// credentials.
 const OURS: &str = "tollgate";
 
 /// Takes a line with its end.
@@ -28,7 +29,7 @@ struct LogLayer {
     output: Output,
 }
 
-/// Writes the events of this process to stderr from now on; where there is a subscriber already, that one stays.
+/// Writes the events of this process to stderr from now on. An existing subscriber stays in place.
 pub fn install(options: LogOptions, clock: Arc<dyn Clock>) {
     let output = |line: &[u8]| {
         // A stderr that is closed or full is no reason to stop or to panic.

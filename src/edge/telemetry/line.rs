@@ -75,7 +75,7 @@ pub(super) fn json(record: &Record<'_>) -> String {
             Value::Text(text) => line.json_text(text.as_str()),
             Value::Unsigned(number) => line.show(format_args!("{number}")),
             Value::Signed(number) => line.show(format_args!("{number}")),
-            // JSON has no word for infinity or for what is not a number.
+            // JSON has no representation of infinity and NaN.
             Value::Float(number) if number.is_finite() => line.show(format_args!("{number}")),
             Value::Float(_) => line.0.push_str("null"),
             Value::Bool(is_set) => line.show(format_args!("{is_set}")),
@@ -111,7 +111,7 @@ impl Line {
         }
     }
 
-    /// A value of a field: in quotes where it could be taken for more than one word.
+    /// A value of a field. It is quoted if it could be read as more than one word.
     fn text_value(&mut self, text: &str) {
         let is_word = !text.is_empty()
             && !text.starts_with('"')

@@ -1,6 +1,6 @@
 //! Logs of the server: the `tracing` subscriber that writes them, and the span of an HTTP request.
 //!
-//! The rest of the source emits `tracing` events and knows nothing of this module. Targets are stable names below
+//! The rest of the source emits `tracing` events and does not depend on this module. Targets are stable names below
 //! `tollgate::`, not module paths, so that filters survive when code moves. Only the binary installs the subscriber; a
 //! program that uses the library gets the same events through its own.
 
@@ -48,7 +48,7 @@ pub enum LogLevel {
     Error,
     /// Something needs attention.
     Warn,
-    /// What the server does, a few lines per change of its state.
+    /// Changes of the server's state, a few lines for each.
     #[default]
     Info,
     /// A line per request.
@@ -103,12 +103,12 @@ impl fmt::Display for UnknownWord {
 
 impl std::error::Error for UnknownWord {}
 
-/// What the subscriber writes, and how.
+/// The format and level of the subscriber.
 #[derive(Debug, Clone, Copy)]
 pub struct LogOptions {
     /// The form of a line.
     pub format: LogFormat,
-    /// What is written at all.
+    /// The least severe level that is written.
     pub level: LogLevel,
     /// Whether text colours the level, for a terminal.
     pub colour: bool,

@@ -1,4 +1,4 @@
-//! The span of an HTTP request: what every line about it says of it.
+//! The span of an HTTP request, with the fields that all its log records carry.
 
 use std::fmt::Display;
 use std::pin::Pin;
@@ -9,8 +9,8 @@ use http::{HeaderMap, Method, Response};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Level, Span};
 
-/// The trace that a caller says a request belongs to.
-/// [W3C Trace Context](https://www.w3.org/TR/trace-context/#traceparent-header)
+/// The trace to which a request belongs, according to its caller. [W3C Trace
+/// Context](https://www.w3.org/TR/trace-context/#traceparent-header)
 #[derive(Debug, PartialEq, Eq)]
 struct TraceParent<'a> {
     trace_id: &'a str,
@@ -18,7 +18,7 @@ struct TraceParent<'a> {
 }
 
 impl<'a> TraceParent<'a> {
-    /// As the header says; `None` where it is missing, there twice or malformed: the request is answered all the same.
+    /// Reads the header; `None` if it is missing, repeated or malformed. The request is answered in any case.
     fn of(headers: &'a HeaderMap) -> Option<Self> {
         let mut all = headers.get_all("traceparent").iter();
         let (first, None) = (all.next()?, all.next()) else { return None };
@@ -29,7 +29,7 @@ impl<'a> TraceParent<'a> {
         let mut parts = text.split('-');
         let (version, trace_id) = (hex(parts.next()?, 2)?, hex(parts.next()?, 32)?);
         let (parent_id, _flags) = (hex(parts.next()?, 16)?, hex(parts.next()?, 2)?);
-        // Later versions may have more parts; this one has not, and `ff` is none.
+        // Later versions may have more parts; version 00 has exactly these, and `ff` is invalid.
         let is_whole = version != "ff" && (version != "00" || parts.next().is_none());
         let is_zero = |id: &str| id.bytes().all(|byte| byte == b'0');
         (is_whole && !is_zero(trace_id) && !is_zero(parent_id)).then_some(Self { trace_id, parent_id })
@@ -42,14 +42,14 @@ fn hex(text: &str, length: usize) -> Option<&str> {
     (text.len() == length && text.bytes().all(is_digit)).then_some(text)
 }
 
-/// Answers a request within a span of its own. `route` finds the path of the table: what a caller writes into a path may
-/// be a credential, so the span never has it.
+/// Answers a request within its own span. `route` finds the route in the table. The path itself may contain a
+/// credential, so the span never has it.
 pub(crate) async fn in_span<B>(
     head: &Parts,
     route: impl FnOnce(&Parts) -> &'static str,
     answering: Pin<&mut impl Future<Output = Response<B>>>,
 ) -> Response<B> {
-    // Nothing of this is evaluated where no subscriber wants the span.
+    // The fields are evaluated only if a subscriber enables the span.
     let span = tracing::info_span!(
         target: "tollgate::http",
         "request",

@@ -1,4 +1,4 @@
-//! The decision log: what is recorded of each decision, and the port through which it leaves the core.
+//! The decision log: the record of a decision, and the port through which it leaves the core.
 //!
 //! A record borrows everything: building one costs nothing, and a log that does not want it has not paid for it.
 
@@ -64,7 +64,7 @@ pub struct Seen {
     pub limits: Option<Vec<LimitStanding>>,
 }
 
-/// A question whose credential proved nobody.
+/// A question whose credential was refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Unproved<'a> {
     /// The action that was asked for.
@@ -75,7 +75,7 @@ pub struct Unproved<'a> {
     pub candidates: Option<&'a [EntityUid]>,
     /// The context of the question; `None` where the interface has none yet.
     pub context: Option<&'a Told>,
-    /// Why the credential proved nobody.
+    /// The reason why the credential was refused.
     pub refusal: &'a Refusal,
 }
 
@@ -86,7 +86,7 @@ pub enum Decided<'a> {
     One(&'a Request, &'a Decision),
     /// About a list of candidates.
     Candidates(&'a CandidatesRequest, &'a CandidatesDecision),
-    /// Refused before any rule was looked at.
+    /// Refused before any rule was evaluated.
     Refused(Unproved<'a>),
 }
 
@@ -101,7 +101,7 @@ pub struct DecisionRecord<'a> {
     pub revision: &'a str,
     /// The interface.
     pub via: Via,
-    /// What the request asked to hold.
+    /// The amounts that the request asked to hold.
     pub reserve: Option<&'a Reserve>,
     /// How a permitted request is charged at once.
     pub charging: Option<&'a Charging>,
@@ -119,19 +119,19 @@ impl<'a> DecisionRecord<'a> {
         Self { id, at, revision, via, reserve: None, charging: None, seen: &[], decided }
     }
 
-    /// The same, with what conditions saw of limits.
+    /// Adds the state of limits that conditions saw.
     #[must_use]
     pub fn with_seen(self, seen: &'a [Seen]) -> Self {
         Self { seen, ..self }
     }
 
-    /// The same, with what the request asked to hold.
+    /// Adds the amounts that the request asked to hold.
     #[must_use]
     pub fn with_reserve(self, reserve: Option<&'a Reserve>) -> Self {
         Self { reserve, ..self }
     }
 
-    /// The same, of a request that is charged at once where it is permitted.
+    /// Marks a request that is charged at once if it is permitted.
     #[must_use]
     pub fn with_charging(self, charging: &'a Charging) -> Self {
         Self { charging: Some(charging), ..self }

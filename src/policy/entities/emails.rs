@@ -1,7 +1,8 @@
 //! Users and services by their email address, so that a token that proves the address can be linked to its owner.
 //!
-//! The case of ASCII letters does not matter, as in practice it never does. No other letters are folded: `K` (the Kelvin
-//! sign) is a `k` to Unicode, and a letter that only looks like another must not make somebody the owner of another's address.
+//! The case of ASCII letters is ignored, since mail systems ignore it in practice. No other letters are folded: Unicode
+//! folds `K` (the Kelvin sign) to `k`, and a letter that only looks like another must not make one user the owner of
+//! another's address.
 
 use std::hash::BuildHasher as _;
 
@@ -16,7 +17,7 @@ use crate::policy::index::number;
 #[derive(Debug, Default)]
 pub(super) struct Emails(HashTable<Owner>);
 
-/// Whose an address is.
+/// The owner of an address.
 #[derive(Debug, Clone, Copy)]
 struct Owner {
     /// The position of the first of its kind that has it.
@@ -26,7 +27,7 @@ struct Owner {
 }
 
 impl Emails {
-    /// Of all users and services that are declared with an address.
+    /// Indexes all users and services that are declared with an address.
     pub(super) fn of(records: &[EntityRecord], hasher: &RandomState) -> Self {
         let mut table: HashTable<Owner> = HashTable::new();
         for (at, record) in records.iter().enumerate().filter(|(_, record)| record.declared) {
@@ -45,7 +46,8 @@ impl Emails {
         Self(table)
     }
 
-    /// Whose the address is among `records`, of which this was made with the same hasher.
+    /// The owner of the address among `records`, which must be those that this index was built from, with the same
+    /// hasher.
     pub(super) fn find(&self, (records, hasher): (&[EntityRecord], &RandomState), kind: Kind, email: &str) -> External {
         match self.0.find(hash(hasher, kind, email), |one| is_of(records, *one, kind, email)) {
             None => External::Nobody,

@@ -1,13 +1,12 @@
-//! What of a line is masked by the look of it and of the lines above: for text that is no YAML, or not any more. It errs on
-//! the side of masking.
+//! Masks a line by its own look and that of the lines above, for text that is not valid YAML. If in doubt, it masks.
 
 use super::names::{is_file, is_list, is_secret};
 
-/// So many lines above a line are searched for the keys that it stands below.
+/// The number of lines above a line that are searched for its parent keys.
 const MOST_ABOVE: usize = 200;
 
-/// `line`, below `before`, with a star for each character of what may be a secret, so that every place in it stays where
-/// it is.
+/// `line`, below `before`, with a star for each character that may be part of a secret. The length stays the same, so
+/// that columns remain valid.
 pub(super) fn masked(before: &[&str], line: &str) -> String {
     if stands_below_secret(before, line) || may_go_on_with_secret(before, line) {
         return starred_from(line, shape(line).content);
@@ -15,7 +14,7 @@ pub(super) fn masked(before: &[&str], line: &str) -> String {
     masked_line(line)
 }
 
-/// `line`, with a star for each character of what may be a secret by the line alone.
+/// `line`, with a star for each character that may be part of a secret, judged by the line alone.
 pub(super) fn masked_line(line: &str) -> String {
     match userinfo(line) {
         Some((before, secret, after)) => {
@@ -35,9 +34,9 @@ fn starred_from(line: &str, at: usize) -> String {
 struct Shape<'a> {
     /// Where its first dash stands, if it is an item of a list.
     dash: Option<usize>,
-    /// Where what it says begins.
+    /// The start of its content.
     content: usize,
-    /// What stands before its first colon.
+    /// The text before its first colon.
     key: Option<&'a str>,
 }
 
@@ -71,7 +70,7 @@ fn stands_below_secret(before: &[&str], line: &str) -> bool {
         return false;
     }
     let mut within_member = own.key.is_some_and(|key| !key.is_empty());
-    // What stands before this column may be what the line belongs to.
+    // A line that begins left of this column may be the parent of this line.
     let mut limit = own.dash.map_or(own.content, |dash| dash + 1);
     if line.get(own.content..).is_some_and(|rest| rest.starts_with(':')) {
         // The value of an explicit key.
@@ -96,8 +95,8 @@ fn stands_below_secret(before: &[&str], line: &str) -> bool {
     false
 }
 
-/// Whether the line says nothing by itself and comes after the key of a secret: the rest of one that was pasted without
-/// being indented.
+/// Whether the line has no key of its own and follows the key of a secret: the rest of a secret that was pasted without
+/// indentation.
 fn may_go_on_with_secret(before: &[&str], line: &str) -> bool {
     let own = shape(line);
     if own.key.is_some_and(|key| !key.trim().is_empty()) || line.trim_start().starts_with('#') {
@@ -113,7 +112,7 @@ fn may_go_on_with_secret(before: &[&str], line: &str) -> bool {
     said.and_then(|(key, _)| key).is_some_and(is_secret)
 }
 
-/// What an address says of who asks (RFC 3986, section 3.2.1), and what stands before and behind it.
+/// The userinfo of a URL (RFC 3986, section 3.2.1), with the text before and after it.
 fn userinfo(line: &str) -> Option<(&str, &str, &str)> {
     let begins = line.find("://")? + 3;
     let (before, rest) = line.split_at_checked(begins)?;
@@ -122,7 +121,7 @@ fn userinfo(line: &str) -> Option<(&str, &str, &str)> {
     Some((before, secret, after))
 }
 
-/// Whether an address in `text` says who asks.
+/// Whether a URL in `text` has userinfo.
 pub(crate) fn has_userinfo(text: &str) -> bool {
     userinfo(text).is_some()
 }
@@ -135,7 +134,7 @@ fn masked_values(line: &str) -> String {
         shown.push_str(after.strip_suffix(value).unwrap_or_default());
         let end = match value.chars().next() {
             Some(quote @ ('"' | '\'')) => end_of_quoted(value, quote),
-            // Of a list or a mapping nothing is told to its end, which may be that of the line.
+            // A list or a mapping may continue to the end of the line, so all of it is masked.
             Some('[' | '{') => value.len(),
             _ => value.find([',', '}']).and_then(|at| value.get(..at)).unwrap_or(value).trim_end().len(),
         };
@@ -160,7 +159,7 @@ fn end_of_quoted(value: &str, quote: char) -> usize {
     value.len()
 }
 
-/// Everything up to the colon of a secret's key, and what comes behind it.
+/// The text up to the colon after the key of a secret, and the rest.
 fn next_secret(text: &str) -> Option<(&str, &str)> {
     let mut from = 0;
     while let Some(colon) = text.get(from..)?.find(':').map(|at| from + at) {

@@ -1,6 +1,6 @@
 //! Which keys hold secrets, by how they are called.
 
-/// What the keys of secrets end with; `password` and what is written `pasword_hash` in haste among them.
+/// The endings of the keys of secrets. Some also match common misspellings, such as `pasword_hash`.
 const SECRET: [&str; 14] = [
     "hash",
     "password",
@@ -17,7 +17,7 @@ const SECRET: [&str; 14] = [
     "apikey",
     "private_key",
 ];
-/// What the keys of files end with. That a file is named is no secret, and where it should be is what an error is about.
+/// The endings of the keys of files. The name of a file is not a secret, and an error about a file has to show it.
 const FILE: [&str; 5] = ["file", "files", "path", "dir", "htpasswd"];
 
 /// Whether a member is called as secrets are.
@@ -38,8 +38,8 @@ pub(crate) fn is_file(member: &str) -> bool {
     FILE.iter().any(|name| ends_with(trimmed(member), name))
 }
 
-/// Whether `text` may have a member that holds a secret: where it has none of their names, neither as it is nor escaped, and
-/// no address either, it need not be looked at.
+/// Whether `text` may contain a secret. A text without the name of a secret, plain or escaped, and without a URL needs
+/// no further search.
 pub(crate) fn may_hold_secrets(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     lower.contains('\\') || lower.contains("://") || SECRET.iter().any(|name| lower.contains(name))

@@ -36,6 +36,7 @@ impl Declared {
         let mut linker = Linker::new(tools);
         linker.native_entities(&files.entities);
         linker.declarations(&files.documents);
+        linker.native_parents(&files.entities);
         let ancestry = linker.check_ancestry(&files.documents, &files.entities);
         if ancestry.sound {
             linker.close_native_entities();

@@ -1,5 +1,5 @@
-//! The tags and roles that files give to somebody or something. A rule may name others, which come from tokens; one that is
-//! a slip away from one of these is worth a warning.
+//! The tags and roles that files assign. A rule may name others, which come from tokens, but a name that is nearly
+//! equal to an assigned one is reported as a warning.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::policy::entities::{EntityStore, Kind};
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::syntax::Name;
 
-/// What a label is.
+/// The kind of a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Label {
     /// A tag of principals, their teams and orgs.
@@ -27,7 +27,7 @@ pub(super) enum Label {
 impl Label {
     pub(super) const ALL: [Self; 3] = [Self::Tag, Self::Role, Self::ModelTag];
 
-    /// How a message says that nothing has the label.
+    /// The words of a message for a label that no entity has.
     pub(super) const fn nothing_has(self) -> &'static str {
         match self {
             Self::Tag => "no principal, team or org has the tag",
@@ -36,7 +36,7 @@ impl Label {
         }
     }
 
-    /// What the label is called.
+    /// The word for the label.
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Tag => "tag",

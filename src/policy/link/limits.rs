@@ -73,8 +73,8 @@ impl Linker<'_> {
         children
     }
 
-    /// A limit for each team has a meter for each of those that people are in, and so for each child of a team that it
-    /// names. Whoever names the children too means that.
+    /// A limit for each team has a meter for each team that people are in, and so for each child of a team that it
+    /// names. A limit that also names the children states this intent explicitly.
     fn warn_of_child_teams(
         &mut self,
         limit: &LimitDeclaration,
@@ -102,7 +102,8 @@ impl Linker<'_> {
             let shown = listed(&unnamed);
             let message = format!("`{id}` has child teams ({shown}), and each of them gets the whole amount too");
             let help = format!(
-                "leave `each` out for one meter that everybody in `{id}` shares, or name the child teams as well if every team is to have its own"
+                "leave `each` out for one meter that all members of `{id}` share, or also name the child teams if \
+                 each team is to have its own"
             );
             found.push((selector.name.place, message, help));
         }

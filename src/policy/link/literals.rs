@@ -1,5 +1,5 @@
-//! Entities that conditions and `.cedar` files name. Each is looked up as a name in YAML's lists is: one that names nothing
-//! would make a forbid that never matches, or a permit whose exception excepts nobody.
+//! Entities that conditions and `.cedar` files name. Each is looked up like a name in a YAML list: a literal without an
+//! entity would make a forbid that never matches, or an exception that never applies.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use crate::policy::syntax::{ConditionText, Name, Place};
 
 impl Linker<'_> {
     /// Looks up every entity that the clauses of a condition name; `texts` are the clauses as they are written, in the
-    /// same order. What nobody declares and is allowed gets an entity of its own, so that a model, say, is in an account
-    /// that only this condition names.
+    /// same order. An entity that is undeclared and allowed gets an entry of its own, so that a model, for example, is
+    /// in an account that only this condition names.
     pub(super) fn entities_of_condition(&mut self, condition: &Condition, texts: &[&ConditionText], file: &Arc<str>) {
         for (clause, text) in condition.clauses.iter().zip(texts) {
             for literal in &*clause.entities {
@@ -96,7 +96,7 @@ impl Linker<'_> {
         self.want((Near::Model, Form::Literal), text, problem);
     }
 
-    /// The groups in which the keys of all users, or of all services, are: there are no others.
+    /// The groups that contain the keys of all users, or of all services. No other groups of this type exist.
     fn owner_kind_literal(&mut self, name: &Name, file: &Arc<str>) {
         if OWNERS.contains(&name.value.as_str()) {
             self.store.intern(Kind::OWNER_KIND, &name.value);

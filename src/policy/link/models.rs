@@ -43,7 +43,7 @@ impl Linker<'_> {
     fn declare_account(&mut self, account: &AccountDeclaration, file: &Arc<ParsedFile>, files: &[Arc<ParsedFile>]) {
         if account.id.value.contains('/') {
             let message = format!("an account's id may not hold a `/`: `{}`", account.id.value);
-            let help = "a model's account is what stands before the first `/` of its name".to_owned();
+            let help = "the account of a model is the part of its name before the first `/`".to_owned();
             self.error(ProblemCode::InvalidName, &file.path, account.id.place, message, Some(help));
         }
         self.check_model_name(&account.id, &account.id.value, &file.path);
@@ -171,7 +171,7 @@ impl Linker<'_> {
         if text == "*" {
             return Some(Reach::Every);
         }
-        // One without an account or without a name is told below, as none that is known.
+        // A name without an account or without a model part is reported below as unknown.
         let is_whole = !text.starts_with('/') && !text.ends_with('/');
         if is_whole && !self.check_model_name(name, text, file) {
             return None;
@@ -191,7 +191,7 @@ impl Linker<'_> {
         }
         let reference = Reference { kind: Kind::MODEL, name, file, form: Form::List };
         if let Some((of, id)) = uid_in(text) {
-            let message = format!("`{text}` stands where a model's name belongs");
+            let message = format!("`{text}` is not a model's name");
             let help = in_place_of_a_uid(&reference, of, id);
             self.warn(ProblemCode::NearMiss, file, name.place, message, Some(help));
             return Some(Reach::In(self.store.intern(Kind::MODEL, text)));
@@ -212,7 +212,7 @@ impl Linker<'_> {
 
     /// Whether a text may name a model, or a part of it.
     pub(super) fn check_model_name(&mut self, name: &Name, text: &str, file: &Arc<str>) -> bool {
-        // What else no name may hold was told where it was read.
+        // Other invalid characters were reported when the name was read.
         let steps = check_model_name(text) == Err(NameError::Segment);
         if steps {
             let message = format!("`{}`: {}", text.escape_debug(), NameError::Segment);
@@ -222,7 +222,7 @@ impl Linker<'_> {
         !steps
     }
 
-    /// The model that is referred to, in the `account` that its name says.
+    /// The referenced model, in the `account` from its name.
     pub(super) fn model_in_account(&mut self, reference: &Reference<'_>, account: &str) -> EntityIndex {
         let Reference { name, file, form, .. } = *reference;
         let index = self.store.intern(Kind::MODEL, &name.value);
@@ -239,7 +239,7 @@ impl Linker<'_> {
             let problem = Problem::warning(ProblemCode::UnlistedModel, file, name.place, message).with_help(help);
             self.want((Near::Declared(Kind::MODEL), form), &name.value, problem);
         } else {
-            // What is misspelt is the account within the model's name, however that is written.
+            // The misspelt part is the account within the model's name.
             let account = Name::new(account.into(), name.place);
             self.referred(Kind::PROVIDER_ACCOUNT, &account, file);
         }

@@ -31,7 +31,7 @@ pub(super) enum Near {
     Slip(Kind),
     /// Among models by the name in their account, and aliases; it takes the place of the help.
     Model,
-    /// Among labels; without one that is a slip away there is no problem.
+    /// A search among labels. A label without a similar one is not a problem.
     Label(Label),
 }
 
@@ -47,11 +47,11 @@ pub(super) struct Wanted {
 /// A name that may be meant.
 #[derive(Debug, Clone)]
 enum Found {
-    /// Of the kind that was asked for.
+    /// A name of the requested kind.
     Same(SmolStr),
-    /// The same name, but for case, of another kind.
+    /// A name of another kind that differs only by case.
     Other(Kind, SmolStr),
-    /// The same label, but for case, of another sort.
+    /// A label of another sort that differs only by case.
     Labelled(Label, SmolStr),
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Search<'a> {
     /// How many entities there are, declared or not.
     entities: usize,
     searches: usize,
-    /// What was found so far: the same name is often misspelt the same way many times.
+    /// The results so far, since the same name is often misspelt in the same way many times.
     found: HashMap<(Near, SmolStr), Option<Found>, RandomState>,
 }
 
@@ -144,7 +144,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The same name, but for case, of one of the kinds that the name could stand for as well.
+    /// A name that differs only by case, of another kind that the name could refer to.
     fn of_another_kind(&self, kind: Kind, name: &str) -> Option<Found> {
         let wanted = folded(name);
         let others = others(kind);
@@ -174,7 +174,7 @@ pub(super) fn others(kind: Kind) -> &'static [Kind] {
     }
 }
 
-/// What of a name counts where a slip is looked for: neither case nor spaces at its ends.
+/// The part of a name that counts in the comparison, without case and without spaces at its ends.
 fn folded(name: &str) -> String {
     name.trim().to_lowercase()
 }
@@ -197,7 +197,7 @@ fn a_slip_away<'a>(name: &str, names: impl IntoIterator<Item = &'a SmolStr>) -> 
     near.filter_map(|known| Some((distance(known)?, known))).min().map(|(_, known)| known.clone())
 }
 
-/// What a found name proposes.
+/// The proposal for a found name.
 fn meant(kind: Kind, form: Form, found: &Found) -> String {
     match found {
         Found::Other(other, id) => elsewhere(*other, form, id),

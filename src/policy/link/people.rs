@@ -22,13 +22,13 @@ pub(super) const OWNERS: [&str; 4] = ["User", "Service", "Team", "Org"];
 /// How a reference is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// As an id in one of YAML's lists, which says the kind.
+    /// An id in a YAML list, where the list determines the kind.
     List,
-    /// As an entity in Cedar, `Team::"research"`.
+    /// An entity in Cedar, such as `Team::"research"`.
     Literal,
 }
 
-/// A name that refers to an entity, with all that a message about it tells.
+/// A name that refers to an entity, with everything that a message about it needs.
 #[derive(Clone, Copy)]
 pub(super) struct Reference<'a> {
     pub(super) kind: Kind,
@@ -190,7 +190,7 @@ impl Linker<'_> {
         }
         if kind == Kind::PROVIDER_ACCOUNT && name.value.contains('/') {
             let message = format!("no account can be called `{}`: an account's id holds no `/`", name.value);
-            let help = "a model's account is what stands before the first `/` of its name".to_owned();
+            let help = "the account of a model is the part of its name before the first `/`".to_owned();
             self.error(ProblemCode::InvalidName, reference.file, name.place, message, Some(help));
         } else {
             self.warn_of_near_miss(reference);
@@ -198,7 +198,7 @@ impl Linker<'_> {
         self.store.intern(kind, &name.value)
     }
 
-    /// The declared entity that is referred to; a problem where there is none.
+    /// The declared entity of a reference; a problem if it does not exist.
     pub(super) fn declared_by(&mut self, reference: &Reference<'_>) -> Option<EntityIndex> {
         let Reference { kind, name, file, form } = *reference;
         let found = self.store.find(kind, &name.value).filter(|index| self.store.record(*index).declared);
@@ -216,17 +216,17 @@ impl Linker<'_> {
         found
     }
 
-    /// A name that nobody declares is allowed; one that is a slip away from a declared one, of this kind or another, is
-    /// worth a warning.
+    /// An undeclared name is allowed. One that is nearly equal to a declared name, of this kind or another, is reported
+    /// as a warning.
     fn warn_of_near_miss(&mut self, reference: &Reference<'_>) {
         let Reference { kind, name, file, form } = *reference;
         let problem = Problem::warning(ProblemCode::NearMiss, file, name.place, "");
         if let Some((of, id)) = uid_in(&name.value) {
-            let message = format!("`{}` stands where an id belongs", name.value);
+            let message = format!("`{}` is an entity, and an id belongs here", name.value);
             self.put(Problem { message, ..problem.with_help(in_place_of_a_uid(reference, of, id)) });
             return;
         }
-        // What a look-up alone finds needs no search, of which there are only so many.
+        // A direct look-up does not count against the maximum number of searches.
         let declared = |other: &&Kind| {
             self.store.find(**other, &name.value).is_some_and(|index| self.store.record(index).declared)
         };
@@ -289,7 +289,7 @@ pub(super) fn look_alikes(files: &[Arc<ParsedFile>]) -> Vec<Problem> {
     let mut found = Vec::new();
     for (path, (kind, name)) in names() {
         if let Some((_, id)) = uid_in(&name.value) {
-            let message = format!("`{}` stands where an id belongs", name.value);
+            let message = format!("`{}` is an entity, and an id belongs here", name.value);
             let problem = Problem::warning(ProblemCode::NearMiss, path, name.place, message);
             found.push(problem.with_help(format!("write the id alone: `{id}`")));
         }
@@ -302,9 +302,9 @@ pub(super) fn look_alikes(files: &[Arc<ParsedFile>]) -> Vec<Problem> {
                     let (what, _) = kind_words(kind);
                     let message = format!("the {what} `{}` looks like `{first}`", name.value);
                     let help = if first.trim() == name.value.trim() {
-                        "they differ by spaces at their ends alone, and nothing is trimmed: take the spaces away"
+                        "they differ only by spaces at their ends, which are significant: remove the spaces"
                     } else {
-                        "names are compared exactly; give the two names that a reader can tell apart"
+                        "names are compared exactly; choose two names that a reader can distinguish"
                     };
                     found.push(Problem::warning(ProblemCode::LookAlikeId, path, name.place, message).with_help(help));
                 }

@@ -319,8 +319,7 @@ impl Linker<'_> {
         }
     }
 
-    /// A key that may not do all that its owner may manages neither keys nor members: it would make one that may. It sees
-    /// what was used.
+    /// A restricted key manages neither keys nor members, since it could make an unrestricted key. It may see usage.
     fn managing(&self) -> Option<Restriction> {
         let group = self.schema.action("admin").and_then(|index| self.schema.action_at(index))?;
         let view = self.schema.action(VIEW_USAGE);

@@ -273,7 +273,7 @@ impl Edges {
         }
         for name in ["on_expiry", "on_missing_usage"] {
             if let (Some((key, _)), Some(Unit::Places)) = (fields.entry(name), unit) {
-                let message = "a place is given back in any case";
+                let message = "a concurrency place is always released";
                 fields.findings.error(ProblemCode::InvalidValue, key.place, message).help(format!("remove `{name}`"));
             }
         }

@@ -9,12 +9,12 @@ use serde_saphyr::granit_parser::{Event, ScanError, Span};
 use super::events;
 use crate::policy::excerpt::{has_userinfo, is_file, is_list, is_secret};
 
-/// What becomes of a value.
+/// How to handle a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hide {
     /// It is shown.
     Nothing,
-    /// Texts that are items of this list are hidden; members of mappings in it say themselves what they are.
+    /// Texts in this list are hidden. Members of mappings in it are judged by their own keys.
     Items,
     /// Everything in it is hidden, but for the names of files.
     All,
@@ -26,9 +26,9 @@ struct Frame {
     anchor: usize,
     /// Whether it is itself the key of a mapping.
     is_key: bool,
-    /// What becomes of what is in it.
+    /// How to handle its content.
     hide: Hide,
-    /// In a mapping: what becomes of the value, once its key was read.
+    /// In a mapping: how to handle the value, once its key was read.
     member: Option<Hide>,
     is_mapping: bool,
 }
@@ -37,7 +37,7 @@ struct Frame {
 struct Finder {
     open: Vec<Frame>,
     found: Vec<Range<usize>>,
-    /// Where what an anchor names stands, and its text where it is one.
+    /// The range of the value with each anchor, and its text if it is a scalar.
     anchors: HashMap<usize, (Range<usize>, Option<String>)>,
     /// Aliases by where they stand.
     aliases: Vec<(usize, usize)>,
@@ -49,8 +49,8 @@ struct Finder {
     was_secret: bool,
 }
 
-/// The bytes of `text` that are secrets, in order. Where the text is no YAML from some point on, what comes after that point
-/// is not found, unless a secret had begun there: then everything to the end is one.
+/// The ranges of bytes in `text` that are secrets, in order. If the text stops being valid YAML, later secrets are not
+/// found; a secret that had begun there extends to the end of the text.
 pub(crate) fn secrets(text: &str) -> Vec<Range<usize>> {
     let mut finder = Finder::default();
     for event in events(text) {
@@ -120,7 +120,7 @@ impl Finder {
         }
     }
 
-    /// What becomes of the value that comes now. In a mapping, a key comes next.
+    /// How to handle the next value. In a mapping, the next event is a key.
     fn value(&mut self) -> Hide {
         match self.open.last_mut() {
             Some(frame) if frame.is_mapping => frame.member.take().unwrap_or(Hide::Nothing),
@@ -177,7 +177,7 @@ impl Finder {
         }
     }
 
-    /// What was found, with what the anchors name that stand for secrets.
+    /// The ranges that were found, including those of anchors that are used as secrets.
     fn finish(mut self) -> Vec<Range<usize>> {
         let mut seen = std::collections::HashSet::new();
         while let Some(anchor) = self.named.pop() {
@@ -202,7 +202,7 @@ impl Finder {
 mod tests {
     use super::secrets;
 
-    /// The text, with stars for what is found.
+    /// The text, with stars for the secrets.
     fn shown(text: &str) -> String {
         let found = secrets(text);
         let is_hidden = |at: usize| found.iter().any(|range| range.contains(&at));

@@ -1,5 +1,6 @@
-//! What a key keeps of its maker's token. A token may say more of a person than the bundle does: teams and orgs, roles and
-//! tags. A key whose maker came so would be out of those teams, and a forbid that holds for a team would not hold for it.
+//! The attributes that a key keeps from its maker's token. A token may give a person more teams, orgs, roles and tags
+//! than the bundle does. Without them, a key that the person makes would not be in those teams, and a forbid on a team
+//! would not apply to it.
 
 use smol_str::SmolStr;
 
@@ -10,14 +11,15 @@ use crate::model::{EntityUid, Inherited, RESERVED_ROLE_PREFIX, Said};
 use crate::policy::Snapshot;
 use crate::policy::entities::EntityIndex;
 
-/// What a key of `owner` keeps that this caller makes; `None` where its credential says nothing of the owner.
+/// The attributes that a key of `owner` keeps when this caller makes it; `None` if its credential adds nothing to the
+/// bundle.
 ///
 /// # Errors
 /// Where the caller's token takes teams away that the key would have.
 pub(super) fn of_maker(caller: &Caller, owner: &EntityUid) -> Result<Option<Inherited>, ApiError> {
     let identity = &caller.identity;
     if identity.principal.kind() == "ApiKey" {
-        // Of what a key says, only what it inherited itself is its owner's: tags and roles of its own are the key's.
+        // From a key, only the inherited attributes belong to its owner. Its own tags and roles belong to the key.
         let made_by = caller.desk.keys.find(identity.principal.id()).map_err(KeyWriteError::from)?;
         let made_by = made_by.filter(|key| key.owner == *owner);
         return Ok(made_by.and_then(|key| key.details().inherited.as_deref().cloned()));
@@ -44,7 +46,7 @@ pub(super) fn of_maker(caller: &Caller, owner: &EntityUid) -> Result<Option<Inhe
     if !identity.method.gives_reserved_roles()
         && let Some(team) = with_reserved_roles(snapshot, &inherited)
     {
-        return Err(forbidden(format!("{team} has roles of Tollgate's own, which nobody has by such a credential")));
+        return Err(forbidden(format!("{team} has roles of Tollgate's own, which such a credential never gives")));
     }
     Ok(Some(inherited).filter(|inherited| *inherited != Inherited::default()))
 }

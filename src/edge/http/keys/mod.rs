@@ -48,7 +48,7 @@ const MAX_PAGE: usize = 1_000;
 pub struct KeyDesk {
     /// The store.
     pub keys: Arc<dyn Keys>,
-    /// What may be made there.
+    /// The rules for new keys.
     pub options: KeyDeskOptions,
     /// Held while the keys of an owner are counted and one more is made.
     making: Arc<Mutex<()>>,
@@ -57,7 +57,7 @@ pub struct KeyDesk {
 /// How keys are managed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyDeskOptions {
-    /// Whether a key may be of somebody whom the bundle does not declare.
+    /// Whether a key may have an owner that the bundle does not declare.
     pub unknown_owners: bool,
     /// For how long a key lasts at most that a person makes or prolongs with a token.
     pub session_key: Duration,
@@ -262,7 +262,7 @@ impl Caller {
         Ok(json(StatusCode::CREATED, &told))
     }
 
-    /// What the lists of a wish name that the bundle does not know; an error, where those are.
+    /// Warnings about names in the lists of a wish that the bundle does not know; errors if `is_strict`.
     fn warnings(&self, wish: &Wish, is_strict: bool) -> Result<Vec<Unknown>, ApiError> {
         let mut unknown = wish.unknown_names(&self.snapshot);
         if is_strict && !unknown.is_empty() {
@@ -290,7 +290,7 @@ impl Caller {
         let wish = Wish::read(body, read::CHANGE)?;
         let (before, right) = self.find(id)?;
         if before.has_expired(self.facts.now) {
-            let message = "the key has expired, which has ended it for everybody; make a new one";
+            let message = "the key has expired and can no longer be changed; make a new one";
             return Err(ApiError::new(ErrorCode::Conflict, message));
         }
         let warnings = self.warnings(&wish, is_strict)?;

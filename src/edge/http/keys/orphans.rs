@@ -1,5 +1,5 @@
-//! Keys whose owner the bundle no longer declares. They are refused in any case; here they are marked, so that somebody
-//! sees them, and revoked after a while, so that they do not come back to life when another person gets the same id.
+//! Keys whose owner the bundle no longer declares. They are always refused. They are also marked, so that an operator
+//! sees them, and revoked after a while, so that they do not become valid when another person gets the same id.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,9 +11,10 @@ use crate::gate::{KeyWrite, KeyWriteError};
 use crate::model::{KeyRecord, Revocation, Timestamp};
 use crate::policy::Snapshot;
 
-/// How often it is looked whether another bundle decides.
+/// How often to check whether another bundle is active.
 const LOOK: Duration = Duration::from_secs(1);
-/// After how many looks all keys are looked through, though the bundle is the same: others make keys, and time goes on.
+/// All keys are checked after this many looks even if the bundle is unchanged, since other nodes make keys and time
+/// passes.
 const LOOKS: u32 = 60;
 
 /// Marks and revokes for as long as the server runs.
@@ -33,7 +34,7 @@ pub(in crate::edge::http) async fn follow(desk: KeyDesk, engine: Engine) {
     }
 }
 
-/// What becomes of a key.
+/// The action to take on a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Marked,
@@ -43,7 +44,7 @@ enum Fate {
 
 async fn sweep(desk: &KeyDesk, snapshot: Arc<Snapshot>, now: Timestamp) {
     let (keys, options) = (Arc::clone(&desk.keys), desk.options);
-    // All keys are looked through, where nobody waits for the thread.
+    // The keys are read on a thread that may block.
     let looked = tokio::task::spawn_blocking(move || {
         let mut found: Vec<(Arc<KeyRecord>, Fate)> = Vec::new();
         keys.each(&mut |key| {
@@ -71,7 +72,7 @@ async fn sweep(desk: &KeyDesk, snapshot: Arc<Snapshot>, now: Timestamp) {
         };
         match desk.keys.write(KeyWrite::Change(changed)).await {
             Ok(()) => tell(&key, what),
-            // Somebody else changed it, another node perhaps in the same way: the next look sees what it is now.
+            // Another writer, perhaps another node, has changed the key. The next look sees its new state.
             Err(KeyWriteError::Changed) => {}
             // The store fails: the next look tries again.
             Err(_) => return,

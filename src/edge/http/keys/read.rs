@@ -33,7 +33,6 @@ const MAX_LIMITS_BYTES: usize = 16 * 1024;
 const MAX_GRACE_SECONDS: u64 = 366 * 24 * 60 * 60;
 
 const NAMES: &[&str] = &[
-    "disabled",
     "owner",
     "models",
     "routers",
@@ -47,27 +46,14 @@ const NAMES: &[&str] = &[
     "team",
     "expires_at",
     "note",
+    "disabled",
     "reason",
     "grace_seconds",
 ];
-/// What may be said of a new key: that it is paused is said of one that is there.
-pub(super) const MAKE: &[&str] = NAMES.split_at(14).0.split_at(1).1;
-/// What may be said otherwise of a key: its owner stays.
-pub(super) const CHANGE: &[&str] = &[
-    "models",
-    "routers",
-    "actions",
-    "paths",
-    "networks",
-    "limits",
-    "tags",
-    "roles",
-    "metadata",
-    "team",
-    "expires_at",
-    "note",
-    "disabled",
-];
+/// The members that are allowed for a new key. `disabled` applies only to existing keys.
+pub(super) const MAKE: &[&str] = NAMES.split_at(13).0;
+/// The members of a key that may change, which excludes its owner.
+pub(super) const CHANGE: &[&str] = NAMES.split_at(14).0.split_at(1).1;
 pub(super) const REVOKE: &[&str] = &["reason"];
 pub(super) const ROTATE: &[&str] = &["grace_seconds"];
 
@@ -114,7 +100,7 @@ impl Wish {
         let routers = listed(&self.routers).into_iter().enumerate().filter_map(|(at, name)| {
             let router = EntityUid::new("Router", name.clone()).ok();
             let is_known = name == "*" || router.is_some_and(|router| snapshot.declares(&router));
-            let message = || format!("`{}` is no router that the bundle declares", name.escape_debug());
+            let message = || format!("the bundle declares no router `{}`", name.escape_debug());
             (!is_known).then(|| Unknown { param: format!("routers[{at}]"), message: message() })
         });
         models.chain(routers).collect()
@@ -175,8 +161,8 @@ pub(super) struct Unknown {
     pub(super) message: String,
 }
 
-/// What is wrong with the name of a model, as a list of a key has it. Names in an account that nobody declares are taken
-/// where no account is declared at all: such a bundle says nothing of models.
+/// The error for a model name in a key's list, if there is one. In a bundle that declares no account, names in
+/// undeclared accounts are accepted.
 fn unknown_model(name: &SmolStr, snapshot: &Snapshot) -> Option<&'static str> {
     if name == "*" {
         return None;
@@ -188,16 +174,16 @@ fn unknown_model(name: &SmolStr, snapshot: &Snapshot) -> Option<&'static str> {
         && snapshot.counts().provider_accounts > 0
         && !snapshot.has_models_in(account.id())
     {
-        return Some("is in no provider account that the bundle declares");
+        return Some("is in no declared provider account");
     }
     if name.ends_with("/*") && is_declared {
         return None;
     }
     if name.contains('*') {
         let any = snapshot.counts().models == 0 || snapshot.has_model_like(name);
-        return (!any).then_some("matches no model that the bundle declares");
+        return (!any).then_some("matches no declared model");
     }
-    matches!(snapshot.model(name), ModelName::Unknown).then_some("is no model that the bundle declares, and no alias")
+    matches!(snapshot.model(name), ModelName::Unknown).then_some("is not a declared model or alias")
 }
 
 fn put<T>(place: &mut T, said: Option<T>) {

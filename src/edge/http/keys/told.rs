@@ -58,7 +58,7 @@ pub(super) struct Told<'a> {
     roles: &'a [SmolStr],
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<serde_json::Map<String, Value>>,
-    /// What the token of its maker said of the owner.
+    /// The owner's attributes from the token of the key's maker.
     #[serde(skip_serializing_if = "Option::is_none")]
     inherited: Option<ToldInherited<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

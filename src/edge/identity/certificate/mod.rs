@@ -26,7 +26,7 @@ use crate::policy::Snapshot;
 pub struct CertificateProvider {
     name: String,
     mappings: Box<[Mapping]>,
-    /// That somebody is not declared, while the bundle declares somebody alike.
+    /// Warns once that a principal is undeclared while the bundle declares one with a similar id.
     unlinked: UnlinkedWarning,
 }
 
@@ -69,7 +69,7 @@ pub struct ForwardedProvider {
     name: String,
     from: Box<[Network]>,
     mappings: Box<[Mapping]>,
-    /// That somebody is not declared, while the bundle declares somebody alike.
+    /// Warns once that a principal is undeclared while the bundle declares one with a similar id.
     unlinked: UnlinkedWarning,
 }
 
@@ -118,7 +118,7 @@ impl Authenticator for ForwardedProvider {
     }
 }
 
-/// Warns where who is proved seems to be another one of the bundle.
+/// Warns if the proved principal seems to be the same as a declared one.
 fn look(warning: &UnlinkedWarning, by: &str, (identity, names): (&Identity, &Names), snapshot: &Snapshot) {
     let email = names.of_kind(NameKind::Email).first().map(SmolStr::as_str);
     let advice = "let a mapping name the declared one";

@@ -1,9 +1,10 @@
 //! From what an issuer says to whom rules see: claims become a principal, its teams, orgs, roles, tags and metadata.
 //!
-//! What is hard about it: two issuers may call two people the same, and a token may try to name somebody else. So a
-//! subject is always its issuer's, a claim can never name another issuer's subject, and no claim gives a role of ours. And a
-//! person whom the bundle declares must stay that person: as another, undeclared one, she would not be disabled, and have
-//! her budget twice. So the ids by which the bundle knows people are looked up before any claim names an id.
+//! Two issuers may use the same name for two people, and a token may try to name another person. Therefore a subject
+//! always belongs to its issuer, a claim can never name the subject of another issuer, and no claim gives a role of
+//! Tollgate's own. A person whom the bundle declares must also remain that person: under another, undeclared id,
+//! `disabled` would not apply to her, and she would have her budget twice. Therefore the ids by which the bundle knows
+//! people are looked up before a claim names an id.
 
 mod path;
 mod sources;
@@ -41,7 +42,7 @@ fn checked_id(id: SmolStr, setting: &str) -> Result<SmolStr, Refusal> {
 }
 
 fn nobody_known() -> Refusal {
-    Refusal::new(RefusalReason::UnknownPrincipal, "the token proves nobody who may ask here")
+    Refusal::new(RefusalReason::UnknownPrincipal, "the principal of the token is not allowed here")
 }
 
 /// Whether it is a team and a role in it.
@@ -60,7 +61,7 @@ pub struct Mapping {
     pub service: Sources,
     /// The id in the issuer's own directory, by which the bundle may know somebody.
     pub external_id: Sources,
-    /// By what a token is linked to a user or service of the bundle, before a claim names an id.
+    /// How a token is linked to a user or service of the bundle, before a claim names an id.
     pub link: Link,
     /// Whether an `external_id` of the bundle without an issuer is this issuer's.
     pub directory: bool,
@@ -89,12 +90,12 @@ pub struct Mapping {
     pub allow_unknown: bool,
 }
 
-/// By what a token is linked to a user or service of the bundle.
+/// How a token is linked to a user or service of the bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     /// By its `external_id` alone.
     ExternalId {
-        /// Whether the configuration says so, so that nobody need be warned of it.
+        /// Whether the configuration sets it explicitly, so that no warning is needed.
         chosen: bool,
     },
     /// By its `external_id`, else by its email address where that is proved.
@@ -205,8 +206,9 @@ impl Mapping {
         if !known && !self.allow_unknown {
             return Err(nobody_known());
         }
-        EntityUid::new(name, id)
-            .map_err(|error| Refusal::new(RefusalReason::Malformed, format!("the token's `sub` names nobody: {error}")))
+        EntityUid::new(name, id).map_err(|error| {
+            Refusal::new(RefusalReason::Malformed, format!("the token's `sub` is not a valid id: {error}"))
+        })
     }
 
     fn is_service(&self, claims: &Map<String, Value>) -> Result<bool, Refusal> {
@@ -220,7 +222,8 @@ impl Mapping {
         }
     }
 
-    /// Whom of the bundle the token is linked to: by the id in the issuer's own directory, else by the email address.
+    /// The user or service of the bundle to which the token is linked: by the id in the issuer's own directory, else by
+    /// the email address.
     fn linked(
         &self,
         proof: &Proof<'_>,
@@ -258,13 +261,11 @@ impl Mapping {
         issuer.contains("://") || self.known_issuers.iter().any(|known| known == issuer)
     }
 
-    /// What helps where a token that could be linked to somebody of the bundle is not.
+    /// Advice for a token that could be linked to a declared principal and is not.
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self.link {
-            Link::ExternalId { .. } => {
-                "say `link: [external_id, email]` for this issuer, or give the declared one its `external_id`"
-            }
+            Link::ExternalId { .. } => "set `link: [external_id, email]` for this issuer, or declare the `external_id`",
             Link::Email(EmailProof::Verified) => {
                 "link them by an `external_id`, or, if this issuer verifies addresses and its tokens do not say so \
                  (`email_verified`), say `email_verified: assumed`"

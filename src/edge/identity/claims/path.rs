@@ -71,7 +71,7 @@ impl ClaimPath {
         self.0.last().is_some_and(|last| last == name)
     }
 
-    /// What the claim called `name` says that stands beside this one, null included.
+    /// The value of the claim called `name` next to this one, null included.
     #[must_use]
     pub fn beside<'c>(&self, name: &str, claims: &'c Map<String, Value>) -> Option<&'c Value> {
         let (_, parents) = self.0.split_last()?;

@@ -1,9 +1,9 @@
 //! Where a value comes from: the first claim that exists of those a mapping names, or what the configuration fixes.
 //!
-//! A claim that a mapping names is a text or a list of texts. Absent or null, it is not there, and the next is looked at;
-//! anything else refuses the token, since what is left of it would mean less, or more, than its issuer said. A text that can
-//! name nothing (blank, too long, with characters that nobody sees) is passed over in a list of teams, say: no rule can mean
-//! it, and the user, who did not choose it, must not be locked out by it.
+//! A claim in a mapping is a text or a list of texts. A claim that is absent or null is skipped, and the next source is
+//! used. Any other type refuses the token, since ignoring a part of it would change its meaning. A text that cannot be
+//! a name (blank, too long, or with invisible characters) is skipped in a list such as teams: no rule can refer to it,
+//! and the user, who did not choose it, must not be locked out by it.
 
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
@@ -18,7 +18,7 @@ const MAX_VALUES: usize = 1_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources(pub Vec<Source>);
 
-/// What becomes of a text that can name nothing.
+/// How to handle a text that cannot be a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unnameable {
     /// It is passed over.
@@ -30,9 +30,10 @@ enum Unnameable {
 /// What shows that an email address is its owner's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EmailProof {
-    /// The token says so: `email_verified` beside the address is true.
+    /// The token vouches for the address: `email_verified` beside it is true.
     Verified,
-    /// The operator vouches for the issuer, whose tokens do not say it. One that says the contrary is believed.
+    /// The operator vouches for the issuer, whose tokens have no `email_verified`. A token with `email_verified: false`
+    /// is still believed.
     Assumed,
 }
 
@@ -109,7 +110,7 @@ impl ClaimSource {
         Ok(Some(values))
     }
 
-    /// Of an address, whether the token says that it is its owner's; `None` where it says nothing of that.
+    /// Whether the token marks the address as verified; `None` if it has no such mark.
     fn verified(&self, claims: &Map<String, Value>) -> Option<bool> {
         if !self.path.ends_with("email") {
             return None;
@@ -186,15 +187,15 @@ impl Sources {
     /// The one value; `None` where nothing exists.
     ///
     /// # Errors
-    /// As [`Sources::many`], and where there are several, or it can name nothing.
+    /// Returns the errors of [`Sources::many`], and one for several values or a value that cannot be a name.
     pub fn one(&self, claims: &Map<String, Value>) -> Result<Option<SmolStr>, Refusal> {
         Ok(self.first(claims, Unnameable::Refused)?.map(|(value, _)| value))
     }
 
-    /// The email address; `None` where there is none, or none that could be one's name.
+    /// The email address; `None` if it is absent or cannot be a name.
     ///
     /// # Errors
-    /// As [`Sources::many`], and where there are several.
+    /// Returns the errors of [`Sources::many`], and one for several values.
     pub fn email(&self, claims: &Map<String, Value>) -> Result<Option<SmolStr>, Refusal> {
         Ok(self.first(claims, Unnameable::PassedOver)?.map(|(value, _)| value))
     }
@@ -202,11 +203,11 @@ impl Sources {
     /// The email address, where `proof` shows that it is its owner's.
     ///
     /// # Errors
-    /// As [`Sources::email`].
+    /// Returns the errors of [`Sources::email`].
     pub fn proved_email(&self, claims: &Map<String, Value>, proof: EmailProof) -> Result<Option<SmolStr>, Refusal> {
         let first = self.first(claims, Unnameable::PassedOver)?;
         Ok(first.and_then(|(value, source)| match source {
-            // One address for every token is nobody's.
+            // An address that is the same for every token identifies no user.
             Source::Fixed(_) => None,
             Source::Claim(_) if proof == EmailProof::Assumed => Some(value),
             Source::Claim(claim) => (claim.verified(claims) == Some(true)).then_some(value),
@@ -257,7 +258,7 @@ impl Wanted {
     }
 }
 
-/// Whether `text` is as `wanted` says. A `*` stands for one character at least.
+/// Whether `text` matches `wanted`. A `*` stands for at least one character.
 fn fits(wanted: &str, text: &str) -> bool {
     match (wanted.strip_prefix('*'), wanted.strip_suffix('*')) {
         (None, None) => wanted == text,
@@ -274,7 +275,7 @@ fn is_true(value: &Value) -> bool {
 }
 
 impl Wanted {
-    /// Whether nobody can tell, since the token leaves the claim out.
+    /// Returns an error if the token leaves the claim out, so that its value is unknown.
     ///
     /// # Errors
     /// Where that is so.
@@ -283,9 +284,9 @@ impl Wanted {
     }
 }
 
-/// Whether the token leaves the claim out, since it would be too long: what it says is unknown then, and not empty.
-/// `_claim_names` says where to ask for it (OpenID Connect Core, 5.6.2); in the implicit flow Entra ID says `hasgroups`
-/// instead of `groups`.
+/// Whether the token leaves the claim out because it would be too long. Its value is then unknown, and not empty.
+/// `_claim_names` points to the place where it can be requested (OpenID Connect Core, 5.6.2); in the implicit flow
+/// Entra ID sends `hasgroups` instead of `groups`.
 fn is_left_out(path: &ClaimPath, claims: &Map<String, Value>) -> bool {
     let named = claims.get("_claim_names").and_then(Value::as_object);
     let has_groups = || claims.get("hasgroups").is_some_and(is_true);
@@ -301,7 +302,7 @@ fn several(source: &Source) -> String {
 
 fn left_out(path: &ClaimPath) -> Refusal {
     malformed(format!(
-        "the token leaves out its claim `{path}`, which has too many values and would have to be asked for elsewhere; have \
+        "the token leaves out its claim `{path}`, which has too many values; have \
          its issuer put fewer groups into tokens, such as those assigned to this application"
     ))
 }

@@ -50,7 +50,7 @@ impl Checks {
     /// With the first thing that is not as it must be.
     pub fn check(&self, header: &Header, claims: &Map<String, Value>, now: Timestamp) -> Result<Checked, Refusal> {
         if let Some(typ) = header.typ.as_ref().filter(|typ| !self.types.contains(typ)) {
-            let message = format!("the token's header says `typ` {}, and `types` does not take that", shown(typ));
+            let message = format!("the `typ` in the token's header is {}, which is not in `types`", shown(typ));
             return Err(refuse(RefusalReason::WrongAudience, message));
         }
         let issuer = claims.get("iss").and_then(Value::as_str);
@@ -104,14 +104,14 @@ impl Checks {
         if let Some(most) = self.max_lifetime_ms
             && expires - issued.unwrap_or(now) > most
         {
-            let message = "the token is valid for longer (`exp` less `iat`) than `max_lifetime_seconds` takes";
+            let message = "the token is valid for longer (`exp` minus `iat`) than `max_lifetime_seconds`";
             return Err(refuse(RefusalReason::Untrusted, message));
         }
         Ok(Timestamp::from_millis(expires + leeway))
     }
 }
 
-/// Which way an instant between two milliseconds goes: so that no token is taken for longer than it says.
+/// The rounding of an instant between two milliseconds. A token must never be valid for longer than its claims allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rounding {
     /// To the one before: when a token ends.
@@ -128,7 +128,7 @@ pub(crate) fn instant(claims: &Map<String, Value>, name: &str, rounding: Roundin
         None => value.as_f64().filter(|_| value.is_f64()).and_then(|seconds| whole_millis(seconds, rounding)),
     };
     let Some(millis) = millis else {
-        let message = format!("the token's `{name}` is no instant: a number of seconds since 1970, and no text");
+        let message = format!("the token's `{name}` must be a number of seconds since 1970");
         return Err(refuse(RefusalReason::Malformed, message));
     };
     Ok(Some(millis))
@@ -147,7 +147,7 @@ fn whole_millis(seconds: f64, rounding: Rounding) -> Option<i64> {
     Some(millis as i64)
 }
 
-/// Whether the token says what is required of it.
+/// Checks that the token has the required claim values.
 ///
 /// # Errors
 /// With the first claim that does not.
@@ -158,7 +158,7 @@ pub(in crate::edge::identity) fn check_required(
     match required.iter().find(|wanted| !wanted.holds(claims)) {
         None => Ok(()),
         Some(wanted) => {
-            let message = format!("the token's claim `{}` does not say what `require` wants of it", wanted.path);
+            let message = format!("the token's claim `{}` does not have the value that `require` demands", wanted.path);
             Err(refuse(RefusalReason::UnknownPrincipal, message))
         }
     }
@@ -180,7 +180,7 @@ pub(in crate::edge::identity) fn wrong_audience(said: Option<&Value>, known: &[S
     format!("the token's audience (`aud`) is {told}, and this server is {}", known.join(" or "))
 }
 
-/// What a token says, as far as it may be shown to whoever sent it.
+/// A value from a token, in the form in which it may be shown to its sender.
 pub(crate) fn shown(text: impl AsRef<str>) -> String {
     const MOST: usize = 200;
     let text = text.as_ref();

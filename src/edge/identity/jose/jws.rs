@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 use super::algorithm::Algorithm;
 use crate::model::{Refusal, RefusalReason, strict_json};
 
-/// Longest token that is looked at at all, as it is the longest credential.
+/// The longest token that is parsed, which is also the longest credential.
 pub const MOST_TOKEN_BYTES: usize = 16 * 1024;
 /// Longest `kid`.
 const MAX_KID: usize = 128;
@@ -56,9 +56,7 @@ impl<'t> Jws<'t> {
     pub fn parse(text: &'t str, most_bytes: usize) -> Result<Self, Refusal> {
         if text.len() > most_bytes {
             let length = text.len();
-            return Err(malformed(format!(
-                "the token has {length} bytes, and {most_bytes} are the most that is taken"
-            )));
+            return Err(malformed(format!("the token has {length} bytes, and the maximum is {most_bytes}")));
         }
         let (signed, signature) = text.rsplit_once('.').ok_or_else(|| malformed("a token has three parts"))?;
         let (header, payload) = signed.split_once('.').ok_or_else(|| malformed("a token has three parts"))?;

@@ -94,8 +94,8 @@ impl KeySet {
         if text.trim_ascii_start().starts_with(b"{") { Self::of_jwks(text) } else { Self::of_pem(text) }
     }
 
-    /// Public keys in PEM, one after the other; each is for tokens of every `kid`. What stands around the blocks is for
-    /// people (RFC 7468, section 2).
+    /// Reads public keys from one or more PEM blocks; each key verifies tokens of every `kid`. Text around the blocks
+    /// is a comment (RFC 7468, section 2).
     ///
     /// # Errors
     /// Where there is none, too many, or anything else than keys that are taken.

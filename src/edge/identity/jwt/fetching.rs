@@ -59,7 +59,8 @@ async fn discovered(issuer: &SmolStr, bearer: Option<&SecretText>, fetch: &dyn F
     if text("issuer") != Some(issuer) {
         let said = text("issuer").map_or_else(|| "no text".to_owned(), shown);
         return Err(format!(
-            "{url}: its `issuer` is {said}, and the configuration says `{issuer}`; they have to be the same, a `/` at the end \
+            "{url}: its `issuer` is {said}, and the configured one is `{issuer}`; they have to be the same, a `/` at \
+             the end \
              included"
         ));
     }

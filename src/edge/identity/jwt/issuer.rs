@@ -134,7 +134,7 @@ pub struct Issuer {
     away: AtomicBool,
     /// When it looked last, in milliseconds.
     looked_at: AtomicI64,
-    /// That one of its users is not linked to the bundle's.
+    /// Warns once that one of its users is not linked to a declared one.
     pub(super) unlinked: UnlinkedWarning,
 }
 
@@ -260,7 +260,7 @@ impl Issuer {
                 if *failures == 0 {
                     let going_on = if self.loaded.load().is_some() { "the last ones go on" } else { "it has none yet" };
                     let issuer = self.settings.checks.issuer.as_str();
-                    let what = format!("the keys of {issuer} cannot be had, {going_on}: {reason}");
+                    let what = format!("the keys of {issuer} cannot be fetched, {going_on}: {reason}");
                     tracing::warn!(target: "tollgate::identity", issuer, "{what}");
                 }
                 let pause = self.settings.pause_after(*failures);

@@ -82,13 +82,12 @@ enum Fault {
 }
 
 impl Fault {
-    /// What is so after the issuer was looked at. Where it does not answer, the key that is missing here may be a new one of
-    /// its own: nobody can say that the token is wrong.
+    /// The verdict after the issuer's keys were fetched again. If the issuer does not answer, the missing key may be a
+    /// new one of its own, so the token cannot be called wrong.
     fn after_a_look(self, issuer: &Issuer) -> Self {
         match self {
             Self::UnknownKey(_) if issuer.is_away() => {
-                let message =
-                    "no key of the token's issuer has its `kid`, and the issuer cannot be asked for newer keys now";
+                let message = "no known key of the token's issuer has its `kid`, and newer keys cannot be fetched now";
                 let refusal = Refusal::new(RefusalReason::ProviderUnavailable, message);
                 Self::NoKeys(refusal.about(issuer.settings.checks.issuer.clone()))
             }
@@ -250,7 +249,7 @@ impl Inner {
         Err(Refusal::new(RefusalReason::Malformed, message).about(about))
     }
 
-    /// Why a token of `issuer` is none that is known here; `None` where it is.
+    /// The reason why a token of `issuer` is not known here; `None` if it is known.
     fn why_a_stranger(&self, issuer: &str) -> Option<String> {
         if self.issuers.contains_key(issuer) {
             return None;

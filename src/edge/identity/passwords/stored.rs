@@ -18,8 +18,8 @@ const DIGEST_BYTES: usize = 32;
 const BCRYPT_BYTES: usize = 72;
 
 thread_local! {
-    /// What this thread computes in. A thread that checks passwords keeps it: tens of megabytes that are taken and given
-    /// back for each of them stay with the allocator, in pieces.
+    /// The memory in which this thread computes hashes. Each thread keeps its own, since tens of megabytes that are
+    /// allocated and freed for each password would stay with the allocator in fragments.
     static MEMORY: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -93,7 +93,7 @@ fn computed(
         }
         let used = memory.get_mut(..blocks)?;
         let computed = argon2.hash_password_into_with_memory(password.expose().as_bytes(), salt, &mut out, &mut *used);
-        // What is left of a password in there would let somebody who reads the memory try guesses quickly.
+        // Remains of a password in this memory would allow fast guesses to an attacker who can read it.
         used.fill(Block::default());
         computed.ok().map(|()| out)
     })

@@ -110,7 +110,7 @@ impl Table {
         found.into_values().collect()
     }
 
-    /// Hands every key to `take`, which runs while none of them changes: it had better be quick.
+    /// Passes every key to `take`. The table is locked meanwhile, so `take` must be fast.
     pub(in crate::edge::store) fn each(&self, take: &mut dyn FnMut(&Arc<KeyRecord>)) {
         for part in &self.parts {
             Self::read(part).iter().for_each(&mut *take);

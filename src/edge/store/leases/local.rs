@@ -331,7 +331,7 @@ impl Local {
     }
 }
 
-/// The room that a charge needs, with what the earlier ones on the same meter need.
+/// The room that a charge needs, including the earlier charges on the same meter.
 fn with_earlier(charges: &[Charge], index: usize) -> Option<Amount> {
     let charge = charges.get(index)?;
     let same = |other: &&Charge| other.subject == charge.subject && other.limit.series == charge.limit.series;

@@ -328,7 +328,8 @@ impl Drawing {
                     }
                 }
                 Err(HoldError::Store(error)) => return self.end(Drawn::Failed(error)),
-                // Nobody else has this name: it came to the store twice. Of leases there may be any number.
+                // The id is unique, so a taken key means that the store received the request twice. The number of open
+                // leases is not limited.
                 Err(HoldError::KeyTaken | HoldError::TooManyOpen) => break,
             }
         }

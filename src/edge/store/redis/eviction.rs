@@ -1,5 +1,5 @@
-//! Whether a Redis drops keys when it is full: one that does would drop what was spent, what is revoked and who has a key.
-//! Its policy can be changed while it runs, so it is looked at again and again; and what it has dropped it counts.
+//! Checks whether a Redis evicts keys when it is full, which would lose spending, revocations and API keys. Its policy
+//! can change while it runs, so the check is repeated, and its count of evicted keys is followed.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +16,7 @@ pub enum EvictionCheck {
     /// Tollgate does, and refuses a Redis that does not let it.
     #[default]
     Checked,
-    /// The operator does, where a Redis tells nobody.
+    /// The operator checks the policy, since this Redis does not report it.
     CheckedElsewhere,
 }
 
@@ -24,7 +24,7 @@ impl EvictionCheck {
     /// Every one there is.
     pub const ALL: [Self; 2] = [Self::Checked, Self::CheckedElsewhere];
 
-    /// As settings say it.
+    /// The value in the settings.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -37,7 +37,7 @@ impl EvictionCheck {
 /// How many keys each process of a Redis has dropped, by the name of the process.
 pub(super) type Evicted = BTreeMap<String, u64>;
 
-/// What was seen of a Redis.
+/// The state that was observed of a Redis.
 #[derive(Debug)]
 pub(super) struct Eviction {
     check: EvictionCheck,
@@ -45,7 +45,7 @@ pub(super) struct Eviction {
     seen: Mutex<Option<Evicted>>,
 }
 
-/// What is wrong with a Redis.
+/// A problem with the eviction policy of a Redis.
 pub(super) enum Evicts {
     /// It does not answer.
     Away(StoreError),
@@ -56,22 +56,22 @@ pub(super) enum Evicts {
 }
 
 impl Eviction {
-    /// `seen` is what was seen before this start.
+    /// `seen` is the state that was observed before this start.
     pub(super) const fn new(check: EvictionCheck, is_cluster: bool, seen: Option<Evicted>) -> Self {
         Self { check, is_cluster, seen: Mutex::new(seen) }
     }
 
-    /// What was seen so far, to be kept.
+    /// The observed state, to be stored.
     pub(super) fn seen(&self) -> Option<Evicted> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Begins anew, as with a Redis that was never seen: an operator has let in what is there.
+    /// Resets the observed state, after an operator has accepted the data in the Redis.
     pub(super) fn forget(&self) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Looks at the policy of the Redis and at what it has dropped since it was last looked at.
+    /// Checks the eviction policy of the Redis, and the number of keys that it has evicted since the last check.
     pub(super) async fn look(&self, link: &Link) -> Result<(), Evicts> {
         let told = told(link.send(&::redis::cmd("INFO")).await).map_err(Evicts::Away)?;
         let mut policies: Vec<String> = told.iter().filter_map(|text| value(text, "maxmemory_policy")).collect();
@@ -80,22 +80,22 @@ impl Eviction {
         }
         if let Some(policy) = policies.iter().find(|policy| *policy != "noeviction") {
             let how = format!(
-                "it may drop keys when it is full (maxmemory-policy is {policy}); set maxmemory-policy to noeviction, \
+                "it may evict keys when it is full (maxmemory-policy is {policy}); set maxmemory-policy to noeviction, \
                  also where maxmemory is 0"
             );
             return Err(Evicts::Unfit(StoreError::Away(how.into())));
         }
         if policies.is_empty() && self.check == EvictionCheck::Checked {
-            let how = "neither INFO nor CONFIG GET tells whether it drops keys when it is full; let this user run INFO, or \
-                       make sure that maxmemory-policy is noeviction and say so with `meters.redis.eviction: \
+            let how = "neither INFO nor CONFIG GET shows whether it evicts keys when it is full; allow this user to \
+                       run INFO, or check that maxmemory-policy is noeviction and set `meters.redis.eviction: \
                        checked_elsewhere`";
             return Err(Evicts::Unfit(StoreError::Away(how.into())));
         }
         self.compare(told.iter().filter_map(|text| counted(text)).collect())
     }
 
-    /// Whether more was dropped than before. A process that was never seen has dropped nothing yet, if another one was seen
-    /// before it; of a cluster, which may have others, it is what it says.
+    /// Whether more keys were evicted than before. A process that was never seen counts from zero if another one was
+    /// seen before it. In a cluster, which may have other nodes, the current count is the start.
     fn compare(&self, now: Evicted) -> Result<(), Evicts> {
         if now.is_empty() {
             return Ok(());
@@ -108,7 +108,7 @@ impl Eviction {
         let grown = now.iter().map(|(process, count)| count.saturating_sub(before(process, *count))).max().unwrap_or(0);
         *seen = Some(now);
         if grown > 0 {
-            return Err(Evicts::Dropped(format!("Redis dropped {grown} keys since it was full (evicted_keys grew)")));
+            return Err(Evicts::Dropped(format!("Redis evicted {grown} keys because it was full (evicted_keys grew)")));
         }
         Ok(())
     }
@@ -123,7 +123,7 @@ fn told(answer: Result<Value, Trouble>) -> Result<Vec<String>, StoreError> {
     }
 }
 
-/// The policies that CONFIG GET tells.
+/// The policies that `CONFIG GET` reports.
 async fn config(link: &Link) -> Result<Vec<String>, StoreError> {
     let answer = link.send(::redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy")).await;
     let policies = |told: Value| {

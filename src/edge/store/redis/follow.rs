@@ -21,7 +21,7 @@ use crate::gate::StoreError;
 
 /// How often it is asked what changed.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// After how many looks it is looked at whether it may drop keys, and has.
+/// The eviction policy is checked every so many looks.
 const LOOKS_PER_CHECK: u32 = 4;
 /// For which the first reading is waited for.
 const FIRST_WAIT: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ pub(super) struct Following {
     fresh: AtomicBool,
     /// Why it is not.
     trouble: Mutex<StoreError>,
-    /// What the Redis drops when it is full.
+    /// The eviction policy of the Redis.
     eviction: Eviction,
     /// It came back with less, or is another's: this process trusts nothing of it any more.
     lost: AtomicBool,

@@ -126,7 +126,7 @@ impl Generation {
         StoreError::Lost(Arc::clone(lost))
     }
 
-    /// Notes how many keys each process of the Redis has dropped; what has changed is written with the next sequence.
+    /// Notes how many keys each process of the Redis has evicted. Changes are written with the next sequence.
     pub(super) fn note_evicted(&self, evicted: Option<Evicted>) {
         let mut state = self.lock();
         if state.evicted != evicted {
@@ -135,7 +135,7 @@ impl Generation {
         }
     }
 
-    /// Writes how far it was seen, and sees whether an operator let in what was lost; true where one did.
+    /// Writes the last seen sequence. Returns true if an operator has accepted the lost state meanwhile.
     pub(super) fn keep(&self) -> Result<bool, StoreError> {
         let mut state = self.lock();
         if state.lost.is_some() {

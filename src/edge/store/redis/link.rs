@@ -104,7 +104,7 @@ impl Link {
 pub(super) enum Trouble {
     /// The script is not there: it has to be sent.
     NoScript,
-    /// This user may not run the command, or nobody may.
+    /// The user is not allowed to run the command, or the command is disabled.
     Forbidden(Arc<str>),
     /// Anything else.
     Store(StoreError),

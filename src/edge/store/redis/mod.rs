@@ -50,7 +50,7 @@ const FORGET_AT_ONCE: usize = 64;
 const MOST_TURNS: usize = 256;
 /// How many epochs may begin while a script waits to be run.
 const MOST_EPOCHS: usize = 16;
-/// How often it is looked at whether it may drop keys, and has.
+/// How often the eviction policy is checked.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How many holds may wait to be given back, since nobody knows whether they were made.
 const MOST_UNSURE: usize = 100_000;
@@ -68,7 +68,7 @@ struct Shared {
     generation: Generation,
     /// Whether it failed when it was last looked at.
     away: AtomicBool,
-    /// What this Redis drops when it is full, and what is wrong with that: nothing, once it was looked at.
+    /// The eviction policy of this Redis and the problem with it, if a check found one.
     eviction: Eviction,
     fitness: Mutex<Option<Result<(), StoreError>>>,
     looked_at: Mutex<Option<Instant>>,
@@ -102,7 +102,7 @@ impl Redis {
         Ok(Self { shared: Arc::new(shared), runtime: Some(runtime) })
     }
 
-    /// Whether it answers, is what was seen before, and drops no keys when it is full.
+    /// Checks that the Redis answers, has the expected state, and evicts no keys.
     pub fn check(&self) -> Later<Result<(), StoreError>> {
         self.ask(|shared| async move {
             let checked = shared.check_eviction().await;
@@ -224,26 +224,26 @@ impl Shared {
         self.generation.seen()?.ok_or_else(|| StoreError::Away("it was not joined".into()))
     }
 
-    /// A Redis that drops keys when it is full would drop what was spent. One that may is not used until it may no longer;
-    /// one that did has lost state, for every node.
+    /// A Redis that evicts keys would lose spending. One with such a policy is not used until the policy changes. One
+    /// that has evicted keys has lost state, for every node.
     async fn check_eviction(&self) -> Result<(), StoreError> {
         *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let fitness = match self.eviction.look(&self.link).await {
             Ok(()) => Ok(()),
-            // What was found before stands.
+            // The earlier result remains valid.
             Err(Evicts::Away(error)) => return Err(error),
             Err(Evicts::Unfit(error)) => Err(error),
             Err(Evicts::Dropped(how)) => {
                 let mut command = ::redis::cmd("EVAL");
                 command.arg(LOSE.text).arg(1).arg(self.keys.generation());
-                // This node has noted it, whether the others can be told or not.
+                // This node has noted the loss, even if the other nodes cannot be notified.
                 let lost = self.generation.lose(&how);
                 self.link.send(&command).await.map_err(Trouble::into_store)?;
                 Err(lost)
             }
         };
         self.generation.note_evicted(self.eviction.seen());
-        // What is lost the generation says, as long as it is.
+        // The generation records the loss for as long as it exists.
         let kept =
             fitness.clone().or_else(|error| if matches!(error, StoreError::Lost(_)) { Ok(()) } else { Err(error) });
         *self.fitness.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);

@@ -10,9 +10,10 @@ use crate::gate::{CloseError, HoldError, Look, StoreError};
 use crate::meter::{Alert, Charge, Closed, Held, Hold, LedgerError, Meter, Refused, Reservation, Shortfall, lack};
 use crate::model::Timestamp;
 
-/// What a generation says of what it lost where the Redis dropped keys.
+/// The mark of a generation whose state was lost because the Redis evicted keys.
 pub(super) const EVICTED: &str = "evicted";
-pub(super) const DROPPED_KEYS: &str = "another node saw that Redis dropped keys since it was full (evicted_keys grew)";
+pub(super) const DROPPED_KEYS: &str = "another node saw that Redis evicted keys because it was full (evicted_keys \
+                                       grew)";
 
 /// A code, the sequence, and what else there is.
 pub(super) struct Reply {

@@ -159,7 +159,7 @@ impl Keys {
         Call { script: &CLOSE, keys, now, expire, rest: vec![values::closing("R", used)] }
     }
 
-    /// Settles what nobody knows the usage of: each part is charged what is said.
+    /// Settles a reservation whose usage is unknown: each part is charged the given amount.
     pub(super) fn close_unknown(&self, id: ReservationId, charged: &[Amount], now: i64, expire: usize) -> Call {
         let mut keys = self.with(1);
         keys.push(self.reservation(id));

@@ -254,7 +254,7 @@ pub(super) fn charges(
     now: Timestamp,
 ) -> Vec<u8> {
     let mut out = Writer(Vec::with_capacity(24 + 64 * charges.len()));
-    // Where nothing is said of the principal, there is no key that counts for it.
+    // Without a maximum for the principal, its open reservations are not counted.
     out.count(charges.len()).number(most_open as u64).byte(flags).number(most_of_principal.unwrap_or(0) as u64);
     let mut exact = true;
     for charge in charges {
@@ -411,7 +411,7 @@ pub(super) fn closing(state: &str, used: Option<&Usage>) -> Vec<u8> {
     out.take()
 }
 
-/// What becomes of a reservation whose usage nobody knows: its state, and what each part is charged.
+/// The end of a reservation whose usage is unknown: its state, and the charge of each part.
 pub(super) fn closing_unknown(charged: &[Amount]) -> Vec<u8> {
     let exact = charged.iter().all(|amount| is_plain(amount.get()));
     let mut out = Writer::default();

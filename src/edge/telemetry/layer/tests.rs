@@ -46,7 +46,7 @@ fn a_line_has_time_level_message_and_the_fields_of_its_spans() {
     assert_eq!(line, expected);
 }
 
-/// Whatever a value holds, a record is one line, and a JSON reader gets the value back.
+/// For every value, a record is one line, and a JSON reader gets the value back.
 #[test]
 fn no_value_ends_a_line_or_reaches_a_terminal() {
     let evil = "a\r\nerror: forged \u{1b}[31mred\u{9b}0m \u{2028}\u{2029}\u{85}\u{7f}\0 \u{202e}\u{200b}\u{e0041} \"q\" \\ \t é 模型";
