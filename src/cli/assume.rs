@@ -70,8 +70,8 @@ fn limit(id: &str, said: &[(String, i64)], now: Timestamp, snapshot: Option<&Sna
     Ok(facts)
 }
 
-/// Works out what is not said of a limit from what is: a limit of which `used` is assumed to be all is full, and nothing
-/// remains of it.
+/// Derives the members of a limit that are not given from those that are: a limit whose `used` is its whole amount has
+/// nothing remaining and is full.
 fn complete(facts: &mut LimitFacts, [used, remaining, used_percent]: [bool; 3]) {
     if used_percent && !used && !remaining {
         let used = i128::from(facts.limit) * i128::from(facts.used_percent) / 100;
@@ -199,9 +199,9 @@ mod tests {
         assert_eq!("{}".parse::<Assumed>().unwrap().over(free.clone(), None), Ok(Assumptions::none(free)));
     }
 
-    /// Whichever member says that a limit is full, the others say so too.
+    /// Every member shows a full limit as full, whichever of them was given.
     #[test]
-    fn what_is_not_said_of_a_limit_follows_from_what_is() {
+    fn members_that_are_not_given_are_derived() {
         let place = |used, held, remaining, used_percent| {
             let cap = Amount::new(8).unwrap();
             let zero = LimitFacts::of(crate::model::Unit::Requests, cap, Amount::ZERO, Amount::ZERO);

@@ -45,7 +45,7 @@ pub(super) async fn checked(app: &App, admitted: &Admitted, peer: &Peer, asked: 
             let own = gate::person(&snapshot, identity);
             match proved {
                 Ok(proved) if gate::person(&snapshot, &proved) == own => Ok(Asked::Named(parts.proved(&proved))),
-                // Nobody can say whose it is, or one has to wait: neither says anything of the credential.
+                // These refusals are temporary and say nothing about the credential itself.
                 Err(refusal)
                     if matches!(
                         refusal.reason,

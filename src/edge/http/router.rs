@@ -243,7 +243,7 @@ where
         }
         // It may be a form too.
         Route::Token => body::read(body, app.body).await?,
-        // To revoke or rotate a key takes no word besides.
+        // The body is optional here, and an empty one needs no content type.
         Route::Reload | Route::Keys(keys::Ask::Make | keys::Ask::Change | keys::Ask::Revoke | keys::Ask::Rotate) => {
             let body = body::read(body, app.body).await?;
             if !body.is_empty() {

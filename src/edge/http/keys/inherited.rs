@@ -36,7 +36,7 @@ pub(super) fn of_maker(caller: &Caller, owner: &EntityUid) -> Result<Option<Inhe
              be in {more}, which the token leaves out; let an administrator make the key"
         )));
     }
-    // Also what the bundle does not declare now: a team that is declared later has the token's holder in it, and the key.
+    // Teams that the bundle does not declare are kept too: once one is declared, a forbid on it must match the key.
     let inherited = Inherited {
         teams: said.teams.clone(),
         orgs: said.orgs.clone(),
