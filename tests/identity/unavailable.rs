@@ -155,7 +155,7 @@ fn a_callers_own_credential_is_not_wrong_either() {
     }
 }
 
-/// Nor is the one that somebody without the role of a gateway sends to check what it may do.
+/// The same holds for a credential that a caller without the gateway role sends to check its own access.
 #[test]
 fn a_credential_in_a_question_about_oneself_is_not_wrong_either() {
     for (kind, provider, token) in providers() {
