@@ -66,10 +66,24 @@ fn limit(id: &str, said: &[(String, i64)], now: Timestamp, snapshot: Option<&Sna
         *slot = *number;
     }
     let is_said = |position: usize| said.iter().any(|(name, _)| names.get(position) == Some(&name.as_str()));
-    if is_said(4) && !is_said(1) && !is_said(3) {
+    let [_, used_is_said, _, remaining_is_said, percent_is_said] = [0, 1, 2, 3, 4].map(is_said);
+    // Members that are not given follow from those that are, so that a limit is full in whatever way that is stated.
+    if percent_is_said && !used_is_said && !remaining_is_said {
         let used = i128::from(facts.limit) * i128::from(facts.used_percent) / 100;
         facts.used = i64::try_from(used).unwrap_or(i64::MAX);
         facts.remaining = facts.limit.saturating_sub(facts.used).max(0);
+        return Ok(facts);
+    }
+    if remaining_is_said && !used_is_said {
+        facts.used = facts.limit.saturating_sub(facts.held).saturating_sub(facts.remaining).max(0);
+    }
+    let taken = facts.used.saturating_add(facts.held);
+    if !remaining_is_said {
+        facts.remaining = facts.limit.saturating_sub(taken).max(0);
+    }
+    if !percent_is_said {
+        let amount = |number: i64| u64::try_from(number).ok().and_then(Amount::new).unwrap_or(Amount::ZERO);
+        facts.used_percent = amount(taken).percent_of(amount(facts.limit));
     }
     Ok(facts)
 }
@@ -166,6 +180,7 @@ fn amount(value: &Value, what: &str, name: &str) -> Result<i64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{Bundle, SourceFile, load};
 
     #[test]
     fn what_is_assumed_is_known_and_the_rest_stays() {
@@ -177,6 +192,30 @@ mod tests {
         assert_eq!((known.used_percent, known.remaining_micros), (Some(85), None));
         assert_eq!((known.remaining_requests, known.remaining_tokens), (None, Some(7)));
         assert_eq!("{}".parse::<Assumed>().unwrap().over(free.clone(), None), Ok(Assumptions::none(free)));
+    }
+
+    /// Whatever member says how full a limit is, the others follow.
+    #[test]
+    fn a_limit_is_full_however_that_is_said() {
+        let text = "users: [{ id: a }]\nauthz_rules: [{ users: [a], models: \"*\" }]\nlimits: [{ id: m, users: [a], budget: { usd: 2, every: day } }, { id: r, users: [a], rate: { \
+                    requests: 4, every: day } }]\n";
+        let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+        let snapshot = load(&bundle).unwrap().snapshot;
+        let assumed = |id: &str, text: &str| {
+            let text = format!("{{\"limits\": {{\"{id}\": {{{text}}}}}}}");
+            let over = text.parse::<Assumed>().unwrap().over(Facts::at(Timestamp::from_millis(0)), Some(&snapshot));
+            let facts = over.unwrap().limits[0].1;
+            (facts.used, facts.held, facts.remaining, facts.used_percent)
+        };
+        assert_eq!(assumed("r", r#""used": 4"#), (4, 0, 0, 100));
+        assert_eq!(assumed("r", r#""used": 1, "held": 3"#), (1, 3, 0, 100));
+        assert_eq!(assumed("r", r#""held": 1"#), (0, 1, 3, 25));
+        assert_eq!(assumed("r", r#""remaining": 1"#), (3, 0, 1, 75));
+        assert_eq!(assumed("r", r#""limit": 0"#), (0, 0, 0, 100));
+        assert_eq!(assumed("r", r#""used": 1, "used_percent": 90"#), (1, 0, 3, 90));
+        assert_eq!(assumed("m", r#""used_micros": 2000000"#), (2_000_000, 0, 0, 100));
+        assert_eq!(assumed("m", r#""used_micros": 1999999"#), (1_999_999, 0, 1, 99));
+        assert_eq!(assumed("m", r#""used_percent": 50"#), (1_000_000, 0, 1_000_000, 50));
     }
 
     #[test]

@@ -165,7 +165,9 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::gate::ReportedUsage;
+    use crate::gate::{CloseError, HoldError, Later, Look, ReportedUsage, StoreError};
+    use crate::meter::{Charge, Held, Hold, Reservation, Usage};
+    use crate::model::{Amount, DecisionCode, Timestamp};
     use crate::policy::{Bundle, SourceFile};
 
     #[test]
@@ -212,6 +214,132 @@ mod tests {
                 .unwrap()
         };
         assert!(charge().decision.is_permit());
-        assert_eq!(charge().decision.code, crate::model::DecisionCode::RateLimited);
+        assert_eq!(charge().decision.code, DecisionCode::RateLimited);
+    }
+
+    /// Meters whose store goes away between a hold and its settle.
+    struct NeverSettles(Arc<dyn Meters>);
+
+    impl Meters for NeverSettles {
+        fn settle(&self, _: ReservationId, _: Usage, _: Timestamp) -> Later<Result<Closed, CloseError>> {
+            Later::ready(Err(CloseError::Store(StoreError::Away("it went away".into()))))
+        }
+
+        fn look(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Look>, StoreError>> {
+            self.0.look(charges, now)
+        }
+
+        fn hold(&self, hold: Hold, now: Timestamp) -> Later<Result<Held, HoldError>> {
+            self.0.hold(hold, now)
+        }
+
+        fn record(&self, hold: Hold, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
+            self.0.record(hold, usage, now)
+        }
+
+        fn settle_unknown(
+            &self,
+            id: ReservationId,
+            charged: &[Amount],
+            now: Timestamp,
+        ) -> Later<Result<Closed, CloseError>> {
+            self.0.settle_unknown(id, charged, now)
+        }
+
+        fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
+            self.0.release(id, now)
+        }
+
+        fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+            self.0.warn(charges, now)
+        }
+
+        fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
+            self.0.extend(id, ttl_ms, now)
+        }
+
+        fn reservation(&self, id: ReservationId, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>> {
+            self.0.reservation(id, now)
+        }
+
+        fn named(&self, key: &str, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>> {
+            self.0.named(key, now)
+        }
+
+        fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
+            self.0.answered(id, answer)
+        }
+
+        fn tick(&self, now: Timestamp) {
+            self.0.tick(now);
+        }
+    }
+
+    fn engine_with(limits: &str) -> (Engine, Request) {
+        let text = format!("authz_rules: [{{ users: [a], models: \"*\" }}]\nlimits: [{limits}]\n");
+        let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+        let request = Request::new("User::\"a\"".parse().unwrap(), "chat", "Model::\"b/c\"".parse().unwrap());
+        (Engine::builder().bundle(bundle).build().unwrap(), request)
+    }
+
+    fn charge(engine: &Engine, world: World<'_>, request: &Request) -> Decision {
+        let charging = gate::Charging { id: engine.reservation_id(), body_bytes: Some(8) };
+        pollster::block_on(gate::authorize_and_charge(world, request, &charging)).unwrap().decision
+    }
+
+    #[test]
+    fn a_permit_that_is_counted_at_once_stays_counted_where_its_store_goes_away_before_the_settle() {
+        let bound = "users: [a], on_expiry: release, budget: { input_tokens: 9, every: total }";
+        for (on_store_error, code) in
+            [("{ permit: 5 }", DecisionCode::Permitted), ("forbid", DecisionCode::StoreUnavailable)]
+        {
+            let (engine, request) = engine_with(&format!("{{ id: few, {bound}, on_store_error: {on_store_error} }}"));
+            let (snapshot, facts) = (engine.snapshot().unwrap(), engine.facts());
+            let meters = NeverSettles(Arc::clone(engine.meters()));
+            let world = World { meters: &meters, ..engine.world(&snapshot, &facts) };
+            assert_eq!(charge(&engine, world, &request).code, code);
+            // Once its hold has expired, it is charged as held.
+            let later = Facts { now: Timestamp::from_millis(facts.now.as_millis() + 3_600_000), ..facts.clone() };
+            let world = World { facts: &later, ..world };
+            let checked = pollster::block_on(gate::authorize(world, &request, None)).unwrap().decision;
+            let told = &checked.limits[0];
+            assert_eq!((told.used.get(), told.held.get()), (2, 0), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_at_once_is_no_open_reservation() {
+        let (engine, request) = engine_with("{ id: few, users: [a], budget: { input_tokens: 9, every: total } }");
+        let (snapshot, facts) = (engine.snapshot().unwrap(), engine.facts());
+        let world = World { most_open: 1, ..engine.world(&snapshot, &facts) };
+        let reserve = Reserve { input_tokens: Some(1), ..Reserve::default() };
+        let wish = gate::Wish { reserve, ttl_ms: 60_000, id: engine.reservation_id(), idempotency: None };
+        let hold = |wish| pollster::block_on(gate::authorize(world, &request, Some(wish))).unwrap().decision.code;
+        assert_eq!(hold(&wish), DecisionCode::Permitted);
+        let another = gate::Wish { id: engine.reservation_id(), ..wish.clone() };
+        assert_eq!(hold(&another), DecisionCode::ConcurrencyExceeded);
+        assert_eq!(charge(&engine, world, &request).code, DecisionCode::Permitted);
+    }
+
+    #[test]
+    fn what_is_counted_at_once_on_a_router_is_what_was_held() {
+        for (cap, code, used) in [(1500, DecisionCode::BudgetExceeded, 0), (2002, DecisionCode::Permitted, 2000)] {
+            let text = format!(
+                "provider_accounts: [{{ id: p, models: [{{ name: in, estimate_input_tokens: 1000, estimate_output_tokens: 10 \
+                 }}, {{ name: out, estimate_input_tokens: 10, estimate_output_tokens: 1000 }}] }}]\nrouters: [{{ id: r, models: \
+                 [p/in, p/out] }}]\nauthz_rules: [{{ users: [a], routers: [r] }}]\nlimits: [{{ id: all, users: [a], budget: {{ \
+                 tokens: {cap}, every: total }} }}]\n"
+            );
+            let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+            let engine = Engine::builder().bundle(bundle).build().unwrap();
+            let request = Request::new("User::\"a\"".parse().unwrap(), "chat", "Router::\"r\"".parse().unwrap());
+            let (snapshot, facts) = (engine.snapshot().unwrap(), engine.facts());
+            let world = engine.world(&snapshot, &facts);
+            let charging = gate::Charging { id: engine.reservation_id(), body_bytes: None };
+            let charged = pollster::block_on(gate::authorize_and_charge(world, &request, &charging)).unwrap();
+            assert_eq!(charged.decision.code, code);
+            let checked = pollster::block_on(gate::authorize(world, &request, None)).unwrap().decision;
+            assert_eq!((checked.limits[0].used.get(), checked.limits[0].held.get()), (used, 0));
+        }
     }
 }

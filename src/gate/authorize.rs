@@ -12,20 +12,18 @@ use super::decide::{Prepared, Resolved};
 use super::explain::Explanation;
 use super::gather::{Applying, applicable, can_charge, own_applicable};
 use super::ports::{HoldError, Look, Meters, Seen, StoreError};
+use super::refuse::{forbid, refuse};
 use super::spend::{Estimates, NoAmount, Reserve, charge};
 use crate::meter::{
-    Alert, Charge, DEFAULT_TTL_MS, Hold, Lack, Limit, Measure, Mode, OnStoreError, ReservationId, Shortfall, Spending,
-    Standing, Unpriced, Usage,
+    Alert, Charge, Hold, Lack, Limit, Measure, Mode, OnExpiry, OnStoreError, ReservationId, Shortfall, Spending,
+    Standing, Unpriced,
 };
 use crate::model::{
-    Amount, Budget, CandidatesRequest, Decision, DecisionCode, EntityUid, Facts, LimitFacts, LimitStanding, Outcome,
-    Rate, Request, RequestError, RequestErrorCode, Reserved, Shortage, Timestamp, Unit,
+    Amount, Budget, CandidatesRequest, Decision, DecisionCode, EntityUid, Facts, LimitFacts, LimitStanding, Rate,
+    Request, RequestError, RequestErrorCode, Reserved, Shortage, Unit,
 };
 use crate::policy::Snapshot;
 use crate::policy::entities::Subject;
-
-/// About how many bytes of a body are one token.
-const BYTES_PER_TOKEN: u64 = 4;
 
 /// What a request is decided by: one bundle, at one instant, with these meters.
 #[derive(Clone, Copy)]
@@ -41,7 +39,7 @@ pub struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    const fn ground(&self) -> Ground<'a> {
+    pub(super) const fn ground(&self) -> Ground<'a> {
         Ground { snapshot: self.snapshot, facts: self.facts }
     }
 }
@@ -95,50 +93,9 @@ pub async fn authorize(
     decision.hint = prepared.hint(item.facts(world.facts), &decision, request);
     item.check(world.ground(), wish, &mut decision);
     if let Some(wish) = wish.filter(|_| decision.is_permit()) {
-        item.hold(world, wish, Vec::new(), &mut decision, &mut alerts).await?;
+        item.hold(world, Holding { wish, permitted: Vec::new(), lasts: true }, &mut decision, &mut alerts).await?;
     }
     let seen = item.seen(world, &request.resource).into_iter().collect();
-    Ok(Authorized { decision, alerts, seen })
-}
-
-/// How a permitted request is counted at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Charging {
-    /// Under which name it is held until it is charged.
-    pub id: ReservationId,
-    /// How long the body of the request is, where that is known: a token is about four bytes.
-    pub body_bytes: Option<u64>,
-}
-
-/// Decides one request by rules and limits, and counts one request and its estimated usage at once, on every limit that
-/// applies or on none. It takes no place of a concurrency limit, and lists such limits in `not_held`; a full one
-/// refuses the request, like a check.
-///
-/// # Errors
-/// Returns the errors of [`authorize`] with a wish.
-pub async fn authorize_and_charge(
-    world: World<'_>,
-    request: &Request,
-    charging: &Charging,
-) -> Result<Authorized<Decision>, RequestError> {
-    let prepared = Prepared::check(world.snapshot, request)?;
-    let mut alerts = Vec::new();
-    let mut item = Item::resolve(world.ground(), &prepared, &request.resource, Asking { router: None, wish: None });
-    item.look(world, false).await;
-    let verdict = prepared.case(item.facts(world.facts)).judge(&request.resource);
-    let mut decision = prepared.decision(verdict, &request.resource);
-    decision.hint = prepared.hint(item.facts(world.facts), &decision, request);
-    item.check(world.ground(), None, &mut decision);
-    let seen = item.seen(world, &request.resource).into_iter().collect();
-    let is_counted = |one: &Applying<'_>| one.limit.limit.unit() != Unit::Places;
-    let places = item.applying.iter().filter(|one| !is_counted(one)).map(|one| one.limit.limit.id.clone());
-    let mut places: Vec<SmolStr> = places.collect();
-    places.dedup();
-    item.applying.retain(is_counted);
-    if decision.is_permit() && !item.applying.is_empty() {
-        item.charge(world, charging, &mut decision, &mut alerts).await?;
-    }
-    decision.not_held = if decision.is_permit() { places } else { Vec::new() };
     Ok(Authorized { decision, alerts, seen })
 }
 
@@ -195,7 +152,8 @@ pub async fn authorize_candidates(
             .map(|decision| decision.resource.clone())
             .collect();
         for (item, decision) in items.iter().zip(&mut decisions).filter(|(_, decision)| decision.is_permit()) {
-            item.hold(world, wish, permitted.clone(), decision, &mut alerts).await?;
+            let holding = Holding { wish, permitted: permitted.clone(), lasts: true };
+            item.hold(world, holding, decision, &mut alerts).await?;
             if decision.is_permit() {
                 break;
             }
@@ -212,14 +170,23 @@ pub(super) struct Asking<'a> {
     pub(super) wish: Option<&'a Wish>,
 }
 
+/// A hold to make.
+pub(super) struct Holding<'w> {
+    pub(super) wish: &'w Wish,
+    /// Further resources that the caller may settle it for.
+    pub(super) permitted: Vec<EntityUid>,
+    /// Whether it stays open until the caller settles it; otherwise it is settled at once.
+    pub(super) lasts: bool,
+}
+
 /// One resource of a request, with the limits that apply to it.
 pub(super) struct Item<'a> {
-    prepared: &'a Prepared<'a>,
+    pub(super) prepared: &'a Prepared<'a>,
     resolved: Resolved,
-    applying: Vec<Applying<'a>>,
+    pub(super) applying: Vec<Applying<'a>>,
     /// Limits of money that the request cannot charge, since it costs nothing. They refuse nothing, and nothing is held
     /// on them. A caller that states a cost when it settles is charged.
-    free: Vec<Applying<'a>>,
+    pub(super) free: Vec<Applying<'a>>,
     /// Where each meter stands, once somebody looked.
     looks: Option<Result<Vec<Look>, StoreError>>,
     facts: Option<Facts>,
@@ -250,7 +217,7 @@ impl<'a> Item<'a> {
 
     /// Reads the meters: before deciding where conditions see them; else only where nothing is to be held, as holding
     /// tells where they stand.
-    async fn look(&mut self, world: World<'_>, holds: bool) {
+    pub(super) async fn look(&mut self, world: World<'_>, holds: bool) {
         if holds {
             self.look_if_read(world).await;
         } else {
@@ -302,7 +269,7 @@ impl<'a> Item<'a> {
     }
 
     /// The standings that conditions saw, where the bundle has conditions that read any.
-    fn seen(&self, world: World<'_>, resource: &EntityUid) -> Option<Seen> {
+    pub(super) fn seen(&self, world: World<'_>, resource: &EntityUid) -> Option<Seen> {
         if !world.snapshot.reads_meters() {
             return None;
         }
@@ -348,7 +315,7 @@ impl<'a> Item<'a> {
         self.applying.iter().any(counts)
     }
 
-    fn forbids_without_store(&self) -> bool {
+    pub(super) fn forbids_without_store(&self) -> bool {
         let limits = self.applying.iter().map(|one| &one.limit.limit);
         limits.filter(|limit| limit.is_enforced()).any(|limit| limit.on_store_error == OnStoreError::Forbid)
     }
@@ -368,11 +335,10 @@ impl<'a> Item<'a> {
     }
 
     /// Holds what is wished for, or turns the permit into a forbid.
-    async fn hold(
+    pub(super) async fn hold(
         &self,
         world: World<'a>,
-        wish: &Wish,
-        permitted: Vec<EntityUid>,
+        Holding { wish, permitted, lasts }: Holding<'_>,
         decision: &mut Decision,
         alerts: &mut Vec<Alert>,
     ) -> Result<(), RequestError> {
@@ -387,6 +353,9 @@ impl<'a> Item<'a> {
             }
         };
         charges.extend(self.free.iter().map(unrefusing));
+        if !lasts {
+            charges.iter_mut().for_each(charge_at_its_end);
+        }
         let spending = Spending {
             principal: decision.principal.clone(),
             resource: decision.resource.clone(),
@@ -396,7 +365,9 @@ impl<'a> Item<'a> {
         };
         let needed: Vec<Amount> = charges.iter().map(|charge| charge.amount).collect();
         let (ttl_ms, idempotency) = (wish.ttl_ms, wish.idempotency.clone());
-        let most_open = Some(world.most_open);
+        // A hold that is settled at once does not count against the open reservations of its principal. Stores still need a
+        // bound, because they decrement their counter when it is settled.
+        let most_open = Some(if lasts { world.most_open } else { usize::MAX });
         let hold = Hold { id: wish.id, spending: Arc::new(spending), charges, ttl_ms, idempotency, most_open };
         match world.meters.hold(hold, world.facts.now).await {
             Ok(held) => {
@@ -427,35 +398,6 @@ impl<'a> Item<'a> {
         Ok(())
     }
 
-    /// Holds the estimate and settles it at once, or turns the permit into a forbid.
-    async fn charge(
-        &self,
-        world: World<'a>,
-        charging: &Charging,
-        decision: &mut Decision,
-        alerts: &mut Vec<Alert>,
-    ) -> Result<(), RequestError> {
-        let (input, _) = self.prepared.context().tokens();
-        let input_tokens = input.or_else(|| charging.body_bytes.map(|bytes| bytes.div_ceil(BYTES_PER_TOKEN)));
-        let reserve = Reserve { input_tokens, ..Reserve::default() };
-        let wish = Wish { reserve, ttl_ms: DEFAULT_TTL_MS, id: charging.id, idempotency: None };
-        self.hold(world, &wish, Vec::new(), decision, alerts).await?;
-        if decision.reservation.take().is_none() {
-            return Ok(());
-        }
-        let estimates = self.estimates(world.ground(), &reserve);
-        let charges = estimates.charges(&self.applying).unwrap_or_default();
-        let money = charges.iter().filter(|charge| charge.limit.unit() == Unit::Usd).map(|charge| charge.amount).max();
-        // A request that costs nothing is settled with a cost of zero.
-        let usd = money.or_else(|| (!self.free.is_empty()).then_some(Amount::ZERO));
-        let usage = Usage { usd, ..estimates.usage() };
-        // If it cannot be settled, the hold ends by each limit's `on_expiry`, which may release it.
-        if world.meters.settle(charging.id, usage, world.facts.now).await.is_err() {
-            forbid(decision, DecisionCode::StoreUnavailable);
-        }
-        Ok(())
-    }
-
     /// Where the limits that have no room stand.
     async fn tell_refused(
         &self,
@@ -478,7 +420,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    fn estimates<'b>(&self, ground: Ground<'b>, reserve: &Reserve) -> Estimates<'b> {
+    pub(super) fn estimates<'b>(&self, ground: Ground<'b>, reserve: &Reserve) -> Estimates<'b> {
         Estimates::of(ground.snapshot, self.resolved.as_subject(), reserve, self.prepared.context().tokens())
     }
 }
@@ -489,40 +431,10 @@ fn unrefusing(applying: &Applying<'_>) -> Charge {
     Charge { limit: Arc::new(limit), ..charge(applying, Amount::ZERO) }
 }
 
-fn forbid(decision: &mut Decision, code: DecisionCode) {
-    decision.outcome = Outcome::Forbid;
-    // The first of the codes that is so.
-    if decision.code == DecisionCode::Permitted || code < decision.code {
-        decision.code = code;
-    }
-    decision.rules.clear();
-}
-
-/// Forbids because of limits that have no room, if there are any.
-fn refuse<'a>(
-    decision: &mut Decision,
-    now: Timestamp,
-    short: impl Iterator<Item = (&'a Applying<'a>, Option<Timestamp>)>,
-) {
-    let mut retry: Option<Option<Timestamp>> = None;
-    for (one, retry_at) in short {
-        forbid(decision, code_of(&one.limit.limit.measure));
-        retry = Some(match (retry, retry_at) {
-            (None, retry_at) => retry_at,
-            (Some(before), retry_at) => before.zip(retry_at).map(|(before, after)| before.max(after)),
-        });
-    }
-    decision.retry_after_seconds = retry.flatten().map(|retry_at| {
-        let millis = retry_at.as_millis().saturating_sub(now.as_millis());
-        u64::try_from(millis).unwrap_or(0).div_ceil(1000).max(1)
-    });
-}
-
-fn code_of(measure: &Measure) -> DecisionCode {
-    match measure {
-        Measure::Budget { .. } => DecisionCode::BudgetExceeded,
-        Measure::Rate { .. } => DecisionCode::RateLimited,
-        Measure::Concurrency => DecisionCode::ConcurrencyExceeded,
+/// A permit that is charged at once is never released: if its settle is lost, expiry charges it.
+fn charge_at_its_end(charge: &mut Charge) {
+    if charge.limit.on_expiry != OnExpiry::Charge {
+        charge.limit = Arc::new(Limit { on_expiry: OnExpiry::Charge, ..(*charge.limit).clone() });
     }
 }
 

@@ -6,6 +6,7 @@ mod authenticate;
 mod authorize;
 mod books;
 mod candidates;
+mod charge;
 mod context;
 mod decide;
 mod evaluate;
@@ -16,6 +17,7 @@ mod idempotency;
 mod manage;
 mod narrow;
 mod ports;
+mod refuse;
 mod routes;
 mod settle;
 mod shipped;
@@ -30,13 +32,12 @@ pub use authenticate::{
     Authenticator, Credential, Described, Peer, Presented, Recalled, ToldOf, Verdict, authenticate, has_limits,
     has_role, is_disabled, is_narrowed, is_used_from, person, recall, told_of,
 };
-pub use authorize::{
-    Authorized, Charging, Wish, World, authorize, authorize_and_charge, authorize_candidates, explain,
-};
+pub use authorize::{Authorized, Wish, World, authorize, authorize_candidates, explain};
 pub use books::{
     Books, BooksPage, BooksWish, By, Collector, Group, MAX_LINES, Row, Sum, TimeSpan, day_of, month_begins,
 };
 pub use candidates::{CandidatesDecision, MAX_CANDIDATES, decide_candidates};
+pub use charge::{Charging, authorize_and_charge};
 pub use context::RequestContext;
 pub use decide::{decide, explain_request};
 pub use evaluate::{Evaluation, Question, evaluate};

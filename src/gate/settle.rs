@@ -84,6 +84,11 @@ fn settled(
     }
     let counts_money = found.parts.iter().any(|part| part.unit == Unit::Usd);
     if counts_money && usage.usd.is_none() {
+        if resource.is_none() && found.spending.resource.kind() == "Router" {
+            let message = "what it cost is not known: it was held for a router; say in `resource` which of its models it was, \
+                           or what it cost in `usage.usd`";
+            return Err(RequestError::new(RequestErrorCode::AmountNeeded, "resource", message).into());
+        }
         let message = "what it cost is not known: the model has no price, so `usage.usd` has to say it";
         return Err(RequestError::new(RequestErrorCode::AmountNeeded, "usage.usd", message).into());
     }

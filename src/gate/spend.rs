@@ -118,6 +118,17 @@ impl<'a> Estimates<'a> {
         self.0.iter().map(Estimate::usage).fold(Usage::default(), larger)
     }
 
+    /// Reserves the largest input and the largest output of any of the models, so that the hold equals the charge for
+    /// [`Estimates::usage`], which takes each member from the largest model too.
+    pub(super) fn largest(&self, reserve: &Reserve) -> Reserve {
+        let most = |tokens: fn(&Estimate<'a>) -> Option<u64>| {
+            let all: Option<Vec<u64>> = self.0.iter().map(tokens).collect();
+            all.and_then(|all| all.into_iter().max())
+        };
+        let (input_tokens, output_tokens) = (most(|one| one.input_tokens), most(|one| one.output_tokens));
+        Reserve { input_tokens, output_tokens, ..*reserve }
+    }
+
     /// Whether money can be counted at all.
     pub(super) fn has_price(&self) -> bool {
         self.0.iter().any(|estimate| estimate.usd.is_some() || estimate.price.is_some())

@@ -45,9 +45,39 @@ const LEAST_RANDOM: usize = 20;
 /// The minimum length for hexadecimal digits: those of 128 bits.
 const LEAST_HEX: usize = 32;
 
+/// The same for text that is stored, where names must stay readable.
+const LEAST_BEHIND_PREFIX_OF_KEY: usize = 16;
+
 /// `text` without what looks like a credential.
 #[must_use]
 pub fn masked(text: &str) -> Cow<'_, str> {
+    replaced(text, |found| {
+        begins_as_key(found.word) || is_random(found.word) || found.is_behind_scheme() || found.is_user_of_url()
+    })
+}
+
+/// Hides credentials that are recognised by their form: keys and tokens with a vendor's prefix, the value after `Bearer`, the
+/// user part of a URL. Unlike [`masked`] it keeps random ids, because stored records must name the principal.
+#[must_use]
+pub fn without_credentials(text: &str) -> Cow<'_, str> {
+    // Most texts are short names, and this runs for every text of every recorded decision.
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'@';
+    if text.len() <= LEAST_BEHIND_PREFIX_OF_KEY && text.bytes().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let is_url = text.contains("://");
+    replaced(text, |found| is_key(found.word) || found.is_behind_scheme() || (is_url && found.is_user_of_url()))
+}
+
+/// A word with its context.
+struct Found<'t> {
+    text: &'t str,
+    start: usize,
+    before: &'t str,
+    word: &'t str,
+}
+
+fn replaced<'t>(text: &'t str, is_secret: impl Fn(&Found<'t>) -> bool) -> Cow<'t, str> {
     let mut out = String::new();
     let mut kept = 0;
     let mut mask = |from: usize, to: usize, out: &mut String| {
@@ -59,8 +89,7 @@ pub fn masked(text: &str) -> Cow<'_, str> {
     };
     let mut before = "";
     for (start, word) in words(text) {
-        let is_secret = begins_as_key(word) || is_random(word) || is_behind_scheme(text, start, before, word);
-        if is_secret || is_user_of_url(text, start, word) {
+        if is_secret(&Found { text, start, before, word }) {
             let end = start + word.len();
             // What follows belongs to it: the rest of a token, the end of a base64 text.
             let rest = text.get(end..).unwrap_or_default();
@@ -135,19 +164,23 @@ fn is_random(word: &str) -> bool {
     })
 }
 
-fn is_behind_scheme(text: &str, start: usize, before: &str, word: &str) -> bool {
-    let between = text.get(..start).and_then(|head| head.strip_suffix(|space: char| space.is_whitespace()));
-    word.len() >= LEAST_BEHIND_SCHEME
-        && SCHEMES.iter().any(|scheme| before.eq_ignore_ascii_case(scheme))
-        && between.is_some_and(|head| head.trim_end().ends_with(before))
-        && text.get(start + word.len()..).is_some_and(|rest| !is_value(rest))
-        && has_digit_or_capital(word)
+/// Whether `word` is a key with a vendor's prefix, and not a name that begins with the same letters.
+fn is_key(word: &str) -> bool {
+    let is_one = |prefix: &&str| {
+        let Some(rest) = word.strip_prefix(*prefix).filter(|rest| rest.len() >= LEAST_BEHIND_PREFIX_OF_KEY) else {
+            return false;
+        };
+        prefix.starts_with("tg") || *prefix == "eyJ" || rest.bytes().any(|byte| byte.is_ascii_digit())
+    };
+    word.len() > LEAST_BEHIND_PREFIX_OF_KEY
+        && word.starts_with(['t', 's', 'p', 'r', 'g', 'x', 'A', 'y', 'h', 'e'])
+        && PREFIXES.iter().any(is_one)
 }
 
-/// Whether `rest` gives the word before it a value, as in `Bearer realm="a"`. The `=` of a base64 text ends it.
+/// Whether `rest` gives the word before it a value, as in `Bearer realm="a"`. The `=` at the end of a base64 text does not.
 fn is_value(rest: &str) -> bool {
-    let value = rest.trim_start_matches('=');
-    value.len() < rest.len() && value.starts_with(|next: char| next == '"' || next.is_alphanumeric())
+    let value = rest.strip_prefix('=').map(|value| value.strip_prefix('"').unwrap_or(value));
+    value.is_some_and(|value| value.starts_with(|first: char| first.is_alphanumeric()))
 }
 
 /// A sentence may go on behind `Bearer`; a credential is no word of small letters alone.
@@ -155,15 +188,28 @@ fn has_digit_or_capital(word: &str) -> bool {
     word.bytes().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
 }
 
-/// Whether it is in the part of a URL that stands before the `@`.
-fn is_user_of_url(text: &str, start: usize, word: &str) -> bool {
-    let head = text.get(..start).unwrap_or_default();
-    let authority = head.rsplit_once("://").map(|(_, authority)| authority);
-    let end = start + word.len();
-    let rest = text.get(end..).unwrap_or_default();
-    let until = rest.find(|other: char| other == '/' || other.is_whitespace()).unwrap_or(rest.len());
-    authority.is_some_and(|authority| !authority.contains(['/', '@', ' ']))
-        && rest.get(..until).is_some_and(|rest| rest.contains('@'))
+impl Found<'_> {
+    fn is_behind_scheme(&self) -> bool {
+        let Self { text, start, before, word } = *self;
+        if word.len() < LEAST_BEHIND_SCHEME || !SCHEMES.iter().any(|scheme| before.eq_ignore_ascii_case(scheme)) {
+            return false;
+        }
+        let between = text.get(..start).and_then(|head| head.strip_suffix(|space: char| space.is_whitespace()));
+        between.is_some_and(|head| head.trim_end().ends_with(before))
+            && !text.get(start + word.len()..).is_some_and(is_value)
+            && has_digit_or_capital(word)
+    }
+
+    /// Whether it is in the part of a URL that stands before the `@`.
+    fn is_user_of_url(&self) -> bool {
+        let head = self.text.get(..self.start).unwrap_or_default();
+        let authority = head.rsplit_once("://").map(|(_, authority)| authority);
+        let end = self.start + self.word.len();
+        let rest = self.text.get(end..).unwrap_or_default();
+        let until = rest.find(|other: char| other == '/' || other.is_whitespace()).unwrap_or(rest.len());
+        authority.is_some_and(|authority| !authority.contains(['/', '@', ' ']))
+            && rest.get(..until).is_some_and(|rest| rest.contains('@'))
+    }
 }
 
 #[cfg(test)]
@@ -212,8 +258,43 @@ mod tests {
             "https://docs.example.com/a@b",
             "f47ac10b-58cc-4372-a567-0e02b2c3d479",
             "ünïcödé — «text»",
+            "Digest nonceV2=\"abc\"",
         ] {
             assert_eq!(masked(text), text);
+        }
+    }
+
+    #[test]
+    fn records_that_are_kept_name_who_asked_and_hold_no_credential() {
+        for secret in [
+            "tg_3JxqPZ0aTn4L_x9dkfjalskdjf",
+            "sk-proj-abcdefghij0123456789",
+            "ghp_abcdefghijklmnop0123",
+            "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.dGVzdA",
+            "AKIAIOSFODNN7EXAMPLE",
+        ] {
+            for text in [secret.to_owned(), format!("/v1/{secret}/x"), format!("Bearer {secret}")] {
+                let kept = without_credentials(&text);
+                assert!(!kept.contains(secret) && kept.contains(MASK), "{text}: {kept}");
+            }
+        }
+        assert_eq!(without_credentials("Bearer Hunter2x"), "Bearer [hidden]");
+        assert_eq!(
+            without_credentials("https://alice:hunter2@example.com/x"),
+            "https://[hidden]:[hidden]@example.com/x"
+        );
+        assert_eq!(without_credentials("basic YWxpY2U6aHVudGVyMg=="), "basic [hidden]");
+        assert_eq!(masked("{\"a\": \"Basic YWxpY2U6aHVudGVyM2==\"}"), "{\"a\": \"Basic [hidden]\"}");
+        for name in [
+            "auth0|5f7c8ec7c33c6c004bbafe82",
+            "9f86d081884c7d659a2feaa0c55ad015",
+            "q7Rk2vXz91LmNpQwErTy8uIoPa",
+            "sk-reporting-service-of-berlin",
+            "pk-johnson",
+            "alice@acme.example",
+            "spiffe://acme.example/ns/prod/sa/bot",
+        ] {
+            assert_eq!(without_credentials(name), name);
         }
     }
 }

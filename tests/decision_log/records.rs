@@ -235,6 +235,57 @@ fn what_is_masked_or_secret_is_nowhere_in_the_log() {
     assert_eq!(records[1]["masked"], json!(["context.ip"]));
 }
 
+/// A gateway may put what its client sent into any member: what is a credential by its form is kept nowhere.
+#[test]
+fn no_credential_reaches_the_log_wherever_a_caller_puts_it() {
+    let limits = "limits: [{ id: each-user, models: \"*\", users: \"*\", each: end_user, budget: { tokens: 9, every: total } }]\n";
+    let mut server = server("decision_log: { level: all, mask: [] }\n", limits);
+    let key: &str = &secret("sk-proj-AbCdEf0123456789AbCdEf0123456789");
+    let model = "Model::\"openai-main/gpt-4o\"";
+    let told = [
+        json!({ "metadata": { "authorization": format!("Bearer {key}") } }),
+        json!({ "metadata": { key: "x" } }),
+        json!({ "end_user": format!("Bearer {key}") }),
+        json!({ "path": format!("/v1/chat/completions?api_key={key}") }),
+        json!({ "path": "/v1/chat/completions?token=hunter2-in-a-query" }),
+        json!({ "path": format!("/v1/{key}/completions") }),
+        json!({ "team": key }),
+        json!({ "end_user": "customer-4711" }),
+    ];
+    for context in &told {
+        let asked = json!({ "principal": "User::\"alice\"", "action": "chat", "resource": model, "context": context });
+        assert_eq!(server.post("/is_authorized", &asked.to_string()).status, 200, "{context}");
+    }
+    let named = [
+        (format!("User::\"{key}\""), model.to_owned()),
+        ("User::\"alice\"".to_owned(), format!("Model::\"openai-main/{key}\"")),
+        ("User::\"alice\"".to_owned(), format!("Router::\"{key}\"")),
+    ];
+    for (principal, resource) in &named {
+        let asked = json!({ "principal": principal, "action": "chat", "resource": resource });
+        assert_eq!(server.post("/is_authorized", &asked.to_string()).status, 200, "{asked}");
+        let asked = json!({ "principal": principal, "action": "chat", "candidates": [resource] });
+        server.post("/is_authorized", &asked.to_string());
+    }
+    let entities = json!([{ "uid": { "type": "User", "id": key }, "attrs": {}, "parents": [] }]);
+    let asked = json!({
+        "principal": format!("User::\"{key}\""), "action": "Action::\"chat\"", "resource": model, "context": {},
+        "additional_entities": entities,
+    });
+    server.post("/v1/is_authorized", &asked.to_string());
+    stop(&mut server);
+    let folder = folder(server.temp.path());
+    let text: String = files(&folder).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    for hidden in [key, "hunter2-in-a-query"] {
+        let line = text.lines().find(|line| line.contains(hidden));
+        assert_eq!(line, None, "{hidden}");
+    }
+    let records = decisions(&folder);
+    assert!(records.len() >= told.len() + named.len());
+    assert_eq!(records[3]["context"], json!({ "path": "/v1/chat/completions" }));
+    assert_eq!(records[7]["context"], json!({ "end_user": "customer-4711" }));
+}
+
 #[test]
 fn many_refusals_are_summed_up() {
     let mut server = server("", "");

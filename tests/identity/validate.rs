@@ -89,6 +89,28 @@ fn a_permit_counts_one_request_and_the_estimate() {
     assert_eq!(used(&server, "tokens"), pair(&(110 + 2 * tokens).to_string(), "0"));
 }
 
+/// Whoever says that its body is shorter than it is, or says it twice, does not pay less.
+#[test]
+fn the_longest_length_that_is_told_counts() {
+    let server = start("limits: [{ id: tokens, users: \"*\", budget: { input_tokens: 100000, every: total } }]\n", "");
+    let mut total = 0;
+    let mut charged = |headers: Value, params: Value, tokens: usize| {
+        let mut request = chat(params);
+        request["headers"] = headers;
+        assert_eq!(validate(&server, request.clone()).status, 200, "{request}");
+        total += tokens;
+        assert_eq!(used(&server, "tokens"), pair(&total.to_string(), "0"), "{request}");
+    };
+    let plain = json!({"model": "main/big"});
+    charged(json!({"content-length": "40", "Content-Length": "4000"}), plain.clone(), 1000);
+    charged(json!({"Content-Length": "4000", "content-length": "40"}), plain.clone(), 1000);
+    charged(json!({"content-length": ["40", "4000"]}), plain, 1000);
+    let long = json!({"model": "main/big", "messages": [{"role": "user", "content": "x".repeat(400)}]});
+    let tokens = long.to_string().len().div_ceil(4);
+    charged(json!({"content-length": "4"}), long.clone(), tokens);
+    charged(json!({"content-length": "-1"}), long, tokens);
+}
+
 #[test]
 fn many_at_once_never_pass_a_limit() {
     let server = start("limits: [{ id: calls, users: \"*\", budget: { tokens: 40, every: total } }]\n", "");
@@ -198,6 +220,14 @@ fn a_path_names_the_model() {
     assert_eq!(ask("/v1/chat/completions", json!({})), permitted);
     assert_eq!(ask("/v1/chat/completions", json!({"model": "main/big"})), permitted);
     assert_eq!(ask("/v1/chat/completions", json!({"model": "main/none"})), (403, "model_unknown".to_owned()));
+    // What is there and cannot be read as a name is not the same as no name.
+    assert_eq!(ask("/v1/chat/completions", json!({"model": null})), permitted);
+    for model in
+        [json!(5), json!([]), json!([5]), json!({"id": "main/other"}), json!(true), json!(["main/big", "main/other"])]
+    {
+        assert_eq!(ask("/v1/chat/completions", json!({"model": model})).0, 400, "{model}");
+        assert_eq!(ask("/v1beta/models/big:generateContent", json!({"model": model})).0, 400, "{model}");
+    }
     // Without routes of one's own, an alias is enough.
     let usual = start("", "");
     for path in [
@@ -237,7 +267,7 @@ fn routes_that_cannot_be_are_told() {
         (r#"{ path: "/a/{model}/{model}", action: chat }"#, "{model}"),
         (r#"{ path: "/a/{name}", action: chat }"#, "{model}"),
         (r#"{ path: "/a/../b", action: chat }"#, "`..`"),
-        (r#"{ path: "/a/", action: chat }"#, "does not end with"),
+        (r#"{ path: "/a/", action: chat }"#, "must not end with"),
         (r#"{ path: "/a", action: chat, account: "a/b" }"#, "`account`"),
         (r#"{ path: "/a", action: chat, limits: hold }"#, "`charge` or `check`"),
         (r#"{ path: "/a/{model}", action: chat, resource: 'Router::"x"' }"#, "does not go together"),

@@ -544,7 +544,8 @@ impl World {
             most_open: None,
         };
         let node = self.kernel.below(self.nodes.len());
-        for (amount, fits) in [(remaining.plus(Amount::ONE).unwrap(), false), (remaining, true)] {
+        // Where nothing remains, a hold of nothing is refused as well, like a check.
+        for (amount, fits) in [(remaining.plus(Amount::ONE).unwrap(), false), (remaining, !remaining.is_zero())] {
             let (meters, now) = (self.nodes[node].meters.lock().unwrap().clone().unwrap().1, self.clock(node));
             let (told, asking) = (Slot::default(), meters.hold(hold(amount), now));
             let answer = told.clone();

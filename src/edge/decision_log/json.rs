@@ -1,8 +1,12 @@
 //! JSON at the end of a buffer, written byte by byte: a record is written on the thread that decides.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
+use serde_json::Value;
+
 use crate::model::json_text::escape;
+use crate::model::{EntityUid, without_credentials};
 
 /// A buffer that JSON is written to. Text that is written through [`fmt::Write`] goes into a JSON string.
 pub(super) struct Json<'o>(pub(super) &'o mut Vec<u8>);
@@ -19,6 +23,46 @@ impl Json<'_> {
         escape(text, self.0);
         self.0.push(b'"');
         self
+    }
+
+    /// Writes text from a caller or its credential, with credentials hidden.
+    pub(super) fn told(&mut self, text: &str) -> &mut Self {
+        self.text(&without_credentials(text))
+    }
+
+    pub(super) fn all_told<T: AsRef<str>>(&mut self, texts: impl IntoIterator<Item = T>) -> &mut Self {
+        self.list(texts, |json, text| {
+            json.told(text.as_ref());
+        })
+    }
+
+    /// Writes a uid from a caller, with credentials hidden.
+    pub(super) fn uid(&mut self, uid: &EntityUid) -> &mut Self {
+        match without_credentials(uid.id()) {
+            Cow::Borrowed(_) => self.shown(uid),
+            Cow::Owned(id) => self.shown(EntityUid::trusted(uid.kind(), id)),
+        }
+    }
+
+    /// Writes a JSON value from a caller, with credentials hidden.
+    pub(super) fn value(&mut self, value: &Value) -> &mut Self {
+        match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => self.plain(value),
+            Value::String(text) => self.told(text),
+            Value::Array(items) => self.list(items, |json, item| {
+                json.value(item);
+            }),
+            Value::Object(members) => {
+                self.0.push(b'{');
+                for (at, (name, value)) in members.iter().enumerate() {
+                    if at > 0 {
+                        self.0.push(b',');
+                    }
+                    self.told(name).raw(":").value(value);
+                }
+                self.raw("}")
+            }
+        }
     }
 
     /// Writes a text that is made of `what`.

@@ -58,11 +58,11 @@ impl<'r> Line<'_, 'r> {
         };
         json.raw(r#","principal":"#);
         match principal {
-            Some(principal) => json.shown(principal),
+            Some(principal) => json.uid(principal),
             None => json.raw("null"),
         };
         if let Some(key) = key {
-            json.raw(r#","key":"#).shown(key);
+            json.raw(r#","key":"#).uid(key);
         }
         json.raw(r#","action":"#).text(action);
     }
@@ -70,9 +70,9 @@ impl<'r> Line<'_, 'r> {
     fn question(&mut self, record: &DecisionRecord<'r>) {
         match record.decided {
             Decided::One(request, decision) => {
-                self.json.raw(r#","resource":"#).shown(&decision.resource);
+                self.json.raw(r#","resource":"#).uid(&decision.resource);
                 if decision.resource != request.resource {
-                    self.json.raw(r#","asked":"#).shown(&request.resource);
+                    self.json.raw(r#","asked":"#).uid(&request.resource);
                 }
                 self.identity(request.identity.as_deref());
                 self.context(&request.context);
@@ -80,9 +80,9 @@ impl<'r> Line<'_, 'r> {
             }
             Decided::Candidates(request, _) => {
                 if let Some(router) = &request.router {
-                    self.json.raw(r#","resource":"#).shown(router);
+                    self.json.raw(r#","resource":"#).uid(router);
                 }
-                self.json.raw(r#","asked":"#).list(&request.candidates, Json::uid);
+                self.json.raw(r#","asked":"#).list(&request.candidates, uid);
                 self.identity(request.identity.as_deref());
                 self.context(&request.context);
             }
@@ -133,14 +133,14 @@ impl<'r> Line<'_, 'r> {
 
     fn unproved(&mut self, unproved: &Unproved<'r>) {
         if let Some(resource) = unproved.resource {
-            self.json.raw(r#","resource":"#).shown(resource);
+            self.json.raw(r#","resource":"#).uid(resource);
         }
         if let Some(candidates) = unproved.candidates {
-            self.json.raw(r#","asked":"#).list(candidates, Json::uid);
+            self.json.raw(r#","asked":"#).list(candidates, uid);
         }
         self.json.raw(r#","refused":{"reason":"#).text(unproved.refusal.reason.as_str());
         if let Some(about) = &unproved.refusal.about {
-            self.json.raw(r#","about":"#).text(about);
+            self.json.raw(r#","about":"#).told(about);
         }
         self.json.raw("}");
         if let Some(context) = unproved.context {
@@ -158,7 +158,7 @@ impl<'r> Line<'_, 'r> {
             if self.mask.context.has("team") {
                 self.left_out("context.team", payer);
             } else {
-                self.json.raw(r#","payer":"#).text(payer);
+                self.json.raw(r#","payer":"#).told(payer);
             }
         }
         if let Some(narrowed) = &identity.narrowed {
@@ -197,7 +197,7 @@ impl<'r> Line<'_, 'r> {
                 self.note(&format!("identity.said.{name}"));
                 self.hidden.extend(list.iter().map(SmolStr::as_str));
             } else {
-                self.json.raw(",").text(name).raw(":").texts(list);
+                self.json.raw(",").text(name).raw(":").all_told(list);
             }
         }
         for (name, text) in [("email", &said.email), ("external_id", &said.external_id)] {
@@ -205,7 +205,7 @@ impl<'r> Line<'_, 'r> {
             if self.mask.said.has(name) {
                 self.left_out(&format!("identity.said.{name}"), text);
             } else {
-                self.json.raw(",").text(name).raw(":").text(text);
+                self.json.raw(",").text(name).raw(":").told(text);
             }
         }
         self.json.raw("}");
@@ -243,12 +243,17 @@ impl<'r> Line<'_, 'r> {
                             self.hide(entry);
                             self.note(&format!("context.metadata.{key}"));
                         } else {
-                            self.json.comma(&mut first_entry).text(key).raw(":").member(entry);
+                            self.json.comma(&mut first_entry).told(key).raw(":").member(entry);
                         }
                     }
                     self.json.raw("}");
                 }
-                _ => self.json.comma(&mut first).text(name).raw(":").member(member),
+                Member::Text(path) if name == "path" => {
+                    // A query may contain a token, and conditions do not see it.
+                    let path = path.split_once('?').map_or(path.as_str(), |(path, _query)| path);
+                    self.json.comma(&mut first).raw(r#""path":"#).told(path);
+                }
+                _ => self.json.comma(&mut first).told(name).raw(":").member(member),
             }
         }
         self.json.raw("}");
@@ -264,7 +269,7 @@ impl<'r> Line<'_, 'r> {
                 let path = if all { "context.metadata".to_owned() } else { format!("context.metadata.{name}") };
                 self.left_out(&path, value);
             } else {
-                self.json.comma(&mut first).text(name).raw(":").text(value);
+                self.json.comma(&mut first).told(name).raw(":").told(value);
             }
         }
     }
@@ -278,8 +283,9 @@ impl<'r> Line<'_, 'r> {
         }
         self.json.raw(r#","additional_entities":"#);
         let start = self.json.0.len();
-        // Serialization fails only for maps with keys that are not strings, and the types here have none.
-        let _written = serde_json::to_writer(&mut *self.json.0, &request.additional_entities);
+        self.json.list(&request.additional_entities, |json, entity| {
+            json.value(entity);
+        });
         let Some(written) = self.json.0.get(start..).filter(|written| written.len() > MAX_ENTITIES_BYTES) else {
             return;
         };
@@ -308,7 +314,7 @@ impl<'r> Line<'_, 'r> {
     }
 
     fn seen(&mut self, seen: &Seen) {
-        self.json.raw(r#"{"resource":"#).shown(&seen.resource).raw(r#","limits":"#);
+        self.json.raw(r#"{"resource":"#).uid(&seen.resource).raw(r#","limits":"#);
         match &seen.limits {
             Some(limits) => self.standings(limits),
             None => {
@@ -333,7 +339,7 @@ impl<'r> Line<'_, 'r> {
     }
 
     fn candidate(&mut self, decision: &Decision) {
-        self.json.raw(r#"{"resource":"#).shown(&decision.resource);
+        self.json.raw(r#"{"resource":"#).uid(&decision.resource);
         self.json.raw(r#","decision":"#).text(decision.outcome.as_str());
         self.json.raw(r#","code":"#).text(decision.code.as_str());
         self.decision(decision);
@@ -351,7 +357,7 @@ impl<'r> Line<'_, 'r> {
                     self.note("meter");
                 }
                 Some(meter) => {
-                    self.json.text(meter);
+                    self.json.told(meter);
                 }
                 None => {
                     self.json.raw("null");
@@ -393,11 +399,11 @@ impl<'r> Line<'_, 'r> {
     }
 }
 
-impl Json<'_> {
-    fn uid(&mut self, uid: &EntityUid) {
-        self.shown(uid);
-    }
+fn uid(json: &mut Json<'_>, uid: &EntityUid) {
+    json.uid(uid);
+}
 
+impl Json<'_> {
     fn comma(&mut self, first: &mut bool) -> &mut Self {
         if !std::mem::take(first) {
             self.raw(",");
@@ -412,7 +418,7 @@ impl Json<'_> {
     fn member(&mut self, member: &Member) {
         match member {
             Member::Text(text) => {
-                self.text(text);
+                self.told(text);
             }
             Member::Whole(number) => {
                 self.plain(number);
@@ -424,13 +430,12 @@ impl Json<'_> {
                 self.raw("{");
                 let mut first = true;
                 for (name, member) in told.members() {
-                    self.comma(&mut first).text(name).raw(":").member(member);
+                    self.comma(&mut first).told(name).raw(":").member(member);
                 }
                 self.raw("}");
             }
-            // The value was read from JSON, and is written back as JSON.
             Member::Other(value) => {
-                let _written = serde_json::to_writer(&mut *self.0, value);
+                self.value(value);
             }
         }
     }

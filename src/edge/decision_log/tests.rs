@@ -146,7 +146,7 @@ fn a_torn_line_is_found_and_repaired_at_the_next_start() {
     bytes.extend_from_slice(b"{\"v\":1,\"seq\":99");
     std::fs::write(&file, &bytes).unwrap();
     let damage = verify(temp.path(), &Kept::default()).unwrap().damage.unwrap();
-    assert!(damage.what.contains("15 bytes behind the last whole record"), "{damage}");
+    assert!(damage.what.contains("15 bytes follow the last complete record"), "{damage}");
     let mut world = World::open(temp.path(), 1 << 20);
     world.take(records([30]), 0);
     assert_eq!(whole(temp.path()).decisions, 31);

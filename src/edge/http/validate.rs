@@ -128,11 +128,13 @@ async fn forbidden<'a>(
 
 /// The action and resource of the request, by the routes of this server.
 fn asked_for(app: &App, snapshot: &Snapshot, asked: &Asked) -> Result<(Found, EntityUid), ApiError> {
-    let several = Cell::new(false);
+    let (several, unreadable) = (Cell::new(false), Cell::new(false));
     let param = |name: &str| {
-        let value = asked.params.get(name)?;
+        let value = asked.params.get(name).filter(|value| !value.is_null())?;
+        let text = text_of(value);
         several.set(value.as_array().is_some_and(|values| values.len() > 1));
-        text_of(value)
+        unreadable.set(text.is_none());
+        text
     };
     let found = app.routes.look_up(&asked.presented.request.path, asked.method.as_deref(), param);
     let found = found.and_then(|found| found.resource(snapshot).map(|resource| (found, resource)));
@@ -149,6 +151,13 @@ fn asked_for(app: &App, snapshot: &Snapshot, asked: &Asked) -> Result<(Found, En
     if several.get() {
         // A path that names one of them does not say that the others are not asked for.
         return Err(ApiError::invalid("request.params", "the parameters name several models"));
+    }
+    if unreadable.get() {
+        // The gateway may understand a value that is not text as a model.
+        return Err(ApiError::invalid(
+            "request.params",
+            "the parameter for the model must be a string, or a list of one string",
+        ));
     }
     Ok(found)
 }
@@ -222,18 +231,18 @@ fn amount_needed(error: RequestError) -> ApiError {
     ApiError { param: "request.params".to_owned(), ..ApiError::new(ErrorCode::Request(error.code), message) }
 }
 
-/// The length of the body of the described request: its `content-length`, or the length of `params` if they are the
-/// body; `None` if neither is known.
+/// The length of the body of the described request: its `content-length`, or the length of `params` if they are the body;
+/// the largest of them, since a caller that states less would pay less. `None` if neither is known.
 fn body_bytes(headers: &Map<String, Value>, params: &Map<String, Value>) -> Option<u64> {
-    let mut lengths = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let lengths = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let digits = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
-    let length = lengths.next().and_then(|(_, value)| value.as_u64().or_else(|| text_of(value).and_then(digits)));
+    // A header that came twice is a list.
+    let values = lengths.flat_map(|(_, value)| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
+    let length = values.filter_map(|value| value.as_u64().or_else(|| value.as_str().and_then(digits))).max();
     let is_body =
-        || ["messages", "input", "prompt", "contents", "documents"].iter().any(|name| params.contains_key(*name));
-    length.or_else(|| {
-        let text = is_body().then(|| serde_json::to_string(params).ok()).flatten()?;
-        u64::try_from(text.len()).ok()
-    })
+        ["messages", "input", "prompt", "contents", "documents"].iter().any(|name| params.contains_key(*name));
+    let text = is_body.then(|| serde_json::to_string(params).ok()).flatten();
+    length.max(text.and_then(|text| u64::try_from(text.len()).ok()))
 }
 
 /// A parameter: a text, or a list of one, as what reads queries makes of `?model=…`.

@@ -4,8 +4,9 @@
 
 use std::fmt;
 
-use crate::gate::authorize::{Charging, World};
+use crate::gate::authorize::World;
 use crate::gate::candidates::CandidatesDecision;
+use crate::gate::charge::Charging;
 use crate::gate::spend::Reserve;
 use crate::model::{
     CandidatesRequest, Decision, DecisionCode, EntityUid, LimitStanding, Outcome, Refusal, Request, Timestamp, Told,
