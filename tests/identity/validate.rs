@@ -267,7 +267,7 @@ fn routes_that_cannot_be_are_told() {
         (r#"{ path: "/a/{model}/{model}", action: chat }"#, "{model}"),
         (r#"{ path: "/a/{name}", action: chat }"#, "{model}"),
         (r#"{ path: "/a/../b", action: chat }"#, "`..`"),
-        (r#"{ path: "/a/", action: chat }"#, "does not end with"),
+        (r#"{ path: "/a/", action: chat }"#, "must not end with"),
         (r#"{ path: "/a", action: chat, account: "a/b" }"#, "`account`"),
         (r#"{ path: "/a", action: chat, limits: hold }"#, "`charge` or `check`"),
         (r#"{ path: "/a/{model}", action: chat, resource: 'Router::"x"' }"#, "does not go together"),
