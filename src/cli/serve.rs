@@ -139,9 +139,9 @@ fn tell_missing(policies: &Path) {
     let absolute = std::path::absolute(policies).unwrap_or_else(|_| policies.to_path_buf());
     let (why, way_out) = match std::fs::metadata(policies) {
         Ok(found) if found.is_dir() => return,
-        Ok(_) => ("is not a directory", "name the directory that the file is in"),
+        Ok(_) => ("is not a directory", "name the directory of the file"),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            ("does not exist", "name another with --policies, or let `tollgate init` write one to begin with")
+            ("does not exist", "name another with --policies, or create one with `tollgate init`")
         }
         // The first load reports every other problem with the directory.
         Err(_) => return,

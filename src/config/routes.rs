@@ -61,8 +61,8 @@ pub(super) fn read(node: &Node) -> Result<RouteMap, NodeError> {
     let wrong = |message: String| NodeError { place: Some(node.place), message };
     if raw.is_empty() || raw.len() > MAX_ROUTES {
         return Err(wrong(format!(
-            "`routes` has 1 to {MAX_ROUTES} entries; without it, the routes of OpenAI, Anthropic, Azure, Gemini and \
-             Bedrock apply"
+            "1 to {MAX_ROUTES} routes are allowed; by default there are those of OpenAI, Anthropic, Azure, Gemini \
+             and Bedrock"
         )));
     }
     raw.into_iter().map(Raw::checked).collect::<Result<_, _>>().map(RouteMap::new).map_err(wrong)

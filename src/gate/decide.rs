@@ -266,7 +266,7 @@ pub(super) struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    /// What the rules said to `decision` about `resource`.
+    /// The results of the rules for `decision` about `resource`.
     pub(super) fn explanation(&self, resource: &EntityUid, decision: &Decision) -> Explanation {
         let (Resolved::Subject(resource), _) = self.resolve(resource) else { return Explanation::default() };
         let mut explanation = explain::explain(&self.question(&resource));

@@ -165,8 +165,8 @@ impl Manager<'_> {
         }
         if self.is_privileged(before) {
             let message = format!(
-                "this key has roles, metadata or tags that only an administrator gives, or the bundle names it; who has \
-                 not the role {ADMINISTRATOR} may only narrow such a key"
+                "this key has roles, metadata or tags that only an administrator gives, or the bundle names it; \
+                 without the role {ADMINISTRATOR} you may only narrow it"
             );
             return too_wide(wider, message);
         }
@@ -228,8 +228,8 @@ impl Manager<'_> {
             return Ok(());
         }
         let message = format!(
-            "with a token a person makes and prolongs keys that end by {latest} (`max_days` of `keys`); set `expires_at`, or \
-             ask with a key or a password"
+            "with a token a person makes and prolongs keys that end by {latest} (`max_days` of `keys`); set `expires_at`, \
+             or use a key or a password"
         );
         Err(TooWide { param: "expires_at", message })
     }
@@ -271,8 +271,8 @@ impl Manager<'_> {
         Ok(())
     }
 
-    /// Whether the caller has what a key keeps of the token that it was made with: its own credential says so, or the
-    /// bundle says it of the caller or of the owner. Who has not would get into teams that nobody put them in.
+    /// Checks that the caller is in the teams and orgs that a key inherited from a token, by its own credential or by
+    /// the bundle, or that the bundle puts the owner in them. Otherwise the caller would join teams through the key.
     fn check_inherited(&self, key: &KeyRecord) -> Result<(), TooWide> {
         let Some(inherited) = key.details().inherited.as_deref() else { return Ok(()) };
         let (store, said) = (&self.snapshot.store, &self.identity.said);
@@ -298,7 +298,7 @@ impl Manager<'_> {
         Err(TooWide { param: "", message })
     }
 
-    /// Whether the owner of a key, with what the key inherits, is no more than the caller.
+    /// Checks that the owner of a key, with the inherited attributes, has no more rights than the caller.
     fn check_owner(&self, right: Right, owner: &EntityUid, inherited: Option<&Inherited>) -> Result<(), TooWide> {
         let too_wide = |message: String| Err(TooWide { param: "owner", message });
         // A principal that a delegated endpoint names has none of these roles, and must not get them through a key of
@@ -324,7 +324,7 @@ impl Manager<'_> {
         }
     }
 
-    /// Tollgate's roles that `owner` has, its own or through what it and the key are in.
+    /// Tollgate's own roles of `owner`, directly or through the teams and orgs of the owner and the key.
     fn roles_of(&self, owner: &EntityUid, inherited: Option<&Inherited>) -> Vec<SmolStr> {
         let (store, indices) = (&self.snapshot.store, self.indices_of(owner, inherited));
         let roles = indices.into_iter().flat_map(|index| store.record(index).roles().to_vec());
@@ -336,7 +336,7 @@ impl Manager<'_> {
         indices.into_iter().flat_map(|index| store.record(index).tags().to_vec()).collect()
     }
 
-    /// What the bundle knows of `owner`, with all that it is in.
+    /// The indices of `owner`, and of the teams and orgs that contain it.
     fn indices_of(&self, owner: &EntityUid, inherited: Option<&Inherited>) -> Vec<EntityIndex> {
         let store = &self.snapshot.store;
         let own = store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id()));

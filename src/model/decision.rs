@@ -234,7 +234,7 @@ impl Decision {
                 write!(
                     out,
                     "{} has {most} open reservations, the maximum for a principal \
-                     (limits.open_reservations_per_principal); settle or release those whose calls are over",
+                     (limits.open_reservations_per_principal); settle or release finished calls",
                     self.principal
                 )
             }

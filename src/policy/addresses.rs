@@ -1,5 +1,5 @@
-//! IPv4-mapped addresses that a bundle or a request names. No address of a request is mapped when conditions see it, so
-//! that a mapped one that is written elsewhere stands for the IPv4 address, too: else what it forbids would be permitted.
+//! IPv4-mapped addresses in bundles and requests. Conditions never see a mapped address of a request, so a mapped address
+//! that is written elsewhere becomes the IPv4 address too. Otherwise a forbid on it would not match.
 //!
 //! A bundle's texts are rewritten before they are validated, so that the validator, decisions and `compile` agree. What
 //! [`super::load::unchecked`] compiles stays as it is, as Cedar alone reads it.

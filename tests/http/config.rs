@@ -261,7 +261,7 @@ fn routes_are_said_by_the_file_or_the_environment() {
     assert_eq!(asked(&settings, "/other", None).unwrap(), "embed Model::\"a/b\"");
     assert!(asked(&settings, "/talk", None).is_err());
     for (wrong, told) in [
-        ("[]", "1 to 1000 routes"),
+        ("[]", "1 to 1000 routes are allowed"),
         ("[{ path: talk, action: chat }]", "begins with `/`"),
         ("[{ path: /a*, action: chat }]", "begins with `/`"),
         ("[{ path: /a/*/b, action: chat }]", "begins with `/`"),

@@ -41,7 +41,7 @@ fn asks(server: &Server, authority: &Authority, client: Option<&Leaf>) -> Result
     let body = question("bob", "openai-main/gpt-4o");
     let (status, answer) = connection.ask("POST", "/is_authorized", &["Content-Type: application/json"], &body)?;
     let message = answer["error"]["message"].as_str().unwrap_or_default();
-    Ok((status, message.split(" has none").next().unwrap().to_owned()))
+    Ok((status, message.split(" may ask only").next().unwrap().to_owned()))
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn a_proxy_tells_who_its_client_is_and_nobody_else_does() {
         let answer = client.request("POST", "/is_authorized", &headers, body.as_bytes());
         let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
         let message = body["error"]["message"].as_str().unwrap_or_default().to_owned();
-        (answer.status, message.split(" has none").next().unwrap().to_owned())
+        (answer.status, message.split(" may ask only").next().unwrap().to_owned())
     };
     let header = |value: &str| format!("X-Forwarded-Client-Cert: {value}");
     let server = start("127.0.0.1, '10.0.0.0/8'");

@@ -281,7 +281,7 @@ fn a_redis_that_wants_a_password_is_given_it() {
     for refused in ["", ":wrong-secret@", "tollgate:wrong-secret@"] {
         let server = with_url(&format!("redis://{refused}127.0.0.1:{port}"), "").start();
         assert!(is_away(&server), "{}", server.log());
-        assert!(server.log().contains("warning: meters are in a Redis"), "{}", server.log());
+        assert!(server.log().contains("warning: the Redis of the meters failed"), "{}", server.log());
         is_silent(&server, "wrong-secret");
     }
 }

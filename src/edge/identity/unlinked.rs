@@ -39,8 +39,8 @@ impl UnlinkedWarning {
             by,
             principal = %principal,
             declared = %declared,
-            "{by} proved {principal}, which the bundle does not declare, while it declares {declared}{likeness}: they are two \
-             principals, so that rules, limits and `disabled` of {declared} do not hold for the other; {advice}"
+            "{by} proved {principal}, which the bundle does not declare, while it declares {declared}{likeness}: they \
+             are two principals, and rules, limits and `disabled` of {declared} do not apply to the other; {advice}"
         );
     }
 }

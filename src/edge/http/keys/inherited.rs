@@ -36,7 +36,7 @@ pub(super) fn of_maker(caller: &Caller, owner: &EntityUid) -> Result<Option<Inhe
              be in {more}, which the token leaves out; let an administrator make the key"
         )));
     }
-    // Also what the bundle does not declare now: a team that is declared later has the token's holder in it, and the key.
+    // Undeclared teams are kept too: if one is declared later, the holder of the token is in it, and so is the key.
     let inherited = Inherited {
         teams: said.teams.clone(),
         orgs: said.orgs.clone(),

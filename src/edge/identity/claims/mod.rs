@@ -31,8 +31,8 @@ fn checked_id(id: SmolStr, setting: &str) -> Result<SmolStr, Refusal> {
     if id.contains(SEPARATOR) {
         return Err(untrusted(format!(
             "the id that `{setting}` finds in the token has a `{SEPARATOR}` in it, which stands between an issuer and its \
-             subject; without `{setting}` the principal is `<issuer>{SEPARATOR}<sub>`, or whom the bundle declares with \
-             this `external_id`"
+             subject; without `{setting}` the principal is `<issuer>{SEPARATOR}<sub>`, or the declared one \
+             with this `external_id`"
         )));
     }
     if id.starts_with(RESERVED_ROLE_PREFIX) {
@@ -267,8 +267,8 @@ impl Mapping {
         match self.link {
             Link::ExternalId { .. } => "set `link: [external_id, email]` for this issuer, or declare the `external_id`",
             Link::Email(EmailProof::Verified) => {
-                "link them by an `external_id`, or, if this issuer verifies addresses and its tokens do not say so \
-                 (`email_verified`), say `email_verified: assumed`"
+                "link them by an `external_id`, or, if this issuer verifies addresses but its tokens have no \
+                 `email_verified`, set `email_verified: assumed`"
             }
             Link::Email(EmailProof::Assumed) => {
                 "link them by an `external_id`, or name the declared one by `claims.user`"

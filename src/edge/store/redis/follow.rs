@@ -178,7 +178,7 @@ async fn look_after<F: Follows>(shared: &F, number: u32) -> Result<(), StoreErro
             Ok(()) => {}
             Err(Evicts::Away(error) | Evicts::Unfit(error)) => return Err(error),
             Err(Evicts::Dropped(how)) => {
-                return Err(following.lose(&format!("{how}; restart to take what is there")));
+                return Err(following.lose(&format!("{how}; restart to accept the present state")));
             }
         }
     }
@@ -212,7 +212,7 @@ async fn look_on<F: Follows>(shared: &F, seen: &mut Option<u64>) -> Result<(), S
     match *seen {
         Some(before) if before == now => return Ok(()),
         Some(before) if now < before => {
-            return Err(following.lose("it has fewer changes than it had; restart to take what is there"));
+            return Err(following.lose("it has fewer changes than it had; restart to accept the present state"));
         }
         before => shared.catch_up(before, now).await?,
     }
