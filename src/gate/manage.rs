@@ -186,13 +186,13 @@ impl Manager<'_> {
     /// Whether the caller may pause a key: only who could lift the pause again. Others revoke the key.
     fn may_pause(&self, right: Right, before: &KeyRecord) -> Result<(), TooWide> {
         let ends_first = self.identity.key_ends_at.is_some_and(|end| before.lasts_beyond(end));
-        let may_widen = || {
+        let could_lift = || {
             let inherited = before.details().inherited.as_deref();
             !self.is_privileged(before)
                 && self.check_inherited(before).is_ok()
                 && self.check_owner(right, &before.owner, inherited).is_ok()
         };
-        if !ends_first && (right == Right::Administrator || may_widen()) {
+        if !ends_first && (right == Right::Administrator || could_lift()) {
             return Ok(());
         }
         let message = "you could not lift the pause of this key; let an administrator pause it, or revoke it";
@@ -271,8 +271,9 @@ impl Manager<'_> {
         Ok(())
     }
 
-    /// Checks that the caller is in the teams and orgs that a key inherited from a token, by its own credential or by
-    /// the bundle, or that the bundle puts the owner in them. Otherwise the caller would join teams through the key.
+    /// Checks that the caller has every team, org, role and tag that `key` inherited from a token: by its own credential, or
+    /// because the bundle gives it to the caller or to the owner. Otherwise the secret of such a key would add the caller to
+    /// teams that it is not a member of.
     fn check_inherited(&self, key: &KeyRecord) -> Result<(), TooWide> {
         let Some(inherited) = key.details().inherited.as_deref() else { return Ok(()) };
         let (store, said) = (&self.snapshot.store, &self.identity.said);
@@ -292,13 +293,13 @@ impl Manager<'_> {
             .or_else(|| tags.iter().find(|tag| !said.tags.contains(tag) && !has_tag(tag)));
         let Some(missing) = missing else { return Ok(()) };
         let message = format!(
-            "this key keeps `{missing}` of the token that it was made with (`inherited`), and you have it not; who shows such \
-             a token, the key itself or an administrator may do this, or make a new key"
+            "the key carries `{missing}` from the token that it was created with (`inherited`), and your credential does not; \
+             use a token with it, the key itself or an administrator's credential, or create a new key"
         );
         Err(TooWide { param: "", message })
     }
 
-    /// Checks that the owner of a key, with the inherited attributes, has no more rights than the caller.
+    /// Checks that the owner of a key, with the teams that the key inherits, has no more rights than the caller.
     fn check_owner(&self, right: Right, owner: &EntityUid, inherited: Option<&Inherited>) -> Result<(), TooWide> {
         let too_wide = |message: String| Err(TooWide { param: "owner", message });
         // A principal that a delegated endpoint names has none of these roles, and must not get them through a key of
@@ -336,7 +337,7 @@ impl Manager<'_> {
         indices.into_iter().flat_map(|index| store.record(index).tags().to_vec()).collect()
     }
 
-    /// The indices of `owner`, and of the teams and orgs that contain it.
+    /// The entities of the bundle for `owner`, for what `inherited` names and for all of their ancestors.
     fn indices_of(&self, owner: &EntityUid, inherited: Option<&Inherited>) -> Vec<EntityIndex> {
         let store = &self.snapshot.store;
         let own = store.kind_of(owner.kind()).and_then(|kind| store.find(kind, owner.id()));
@@ -344,7 +345,7 @@ impl Manager<'_> {
         store.closure(&own.into_iter().chain(more).collect::<Vec<_>>())
     }
 
-    /// The teams and orgs of a token that the bundle knows.
+    /// The inherited teams and orgs that are in the bundle.
     fn memberships(&self, inherited: &Inherited) -> Vec<EntityIndex> {
         let store = &self.snapshot.store;
         let teams = inherited.teams.iter().filter_map(|id| store.find(Kind::TEAM, id));

@@ -360,6 +360,17 @@ fn a_key_is_revoked_without_a_reason_and_the_last_page_says_so() {
     let told = keys.admin("POST", &format!("{}/revoke", path(&id)), Value::Null);
     assert_eq!((told.status, &told.json()["revoked"]["reason"]), (200, &Value::Null), "{}", told.body);
     assert_eq!(keys.code(&key), "credential_revoked");
+    // As `curl -X POST` sends it: no body has no type.
+    let other = keys.make(json!({"owner": "User::\"alice\""})).0;
+    let bearer = format!("Authorization: Bearer {}", keys.administrator());
+    let post = |what: &str, body: &[u8]| {
+        keys.server.connect().request("POST", &format!("{}/{what}", path(&other)), &[bearer.as_str()], body)
+    };
+    let rotated = post("rotate", b"");
+    assert_eq!(rotated.status, 200, "{}", rotated.body);
+    secret(rotated.json()["key"].as_str().unwrap());
+    assert!(post("revoke", b"{}").is_error(400, "invalid_request", ""));
+    assert_eq!(post("revoke", b"").status, 200);
     let list = keys.admin("GET", "/v1/keys", Value::Null).json();
     assert_eq!(list.get("next"), Some(&Value::Null), "{list}");
     let list = keys.admin("GET", "/v1/keys?page_size=1", Value::Null).json();

@@ -258,7 +258,7 @@ fn a_key_of_one_who_came_by_token_keeps_its_teams() {
     let made = client.request("POST", "/v1/keys", &[&bearer, "Content-Type: application/json"], ends.as_bytes());
     assert_eq!(made.status, 201, "{}", made.body);
     let made = made.json();
-    // Also a team that nobody declares yet: what is forbidden to it later is forbidden to the key.
+    // An undeclared team is kept too, so that a forbid on it matches the key once it is declared.
     assert_eq!(made["inherited"], json!({"teams": ["contractors", "unknown"]}), "{made}");
     let (key, id) = (secret(made["key"].as_str().unwrap()), made["id"].as_str().unwrap().to_owned());
     let code = |client: &mut Client, key: &str, model: &str| ask(client, key, model, &Value::Null)["code"].clone();
@@ -302,10 +302,10 @@ fn a_key_of_one_who_came_by_token_keeps_its_teams() {
     secret(made.json()["key"].as_str().unwrap());
 }
 
-/// A key that was made with a token is in teams that the bundle does not put its owner in. Its secret is for those who have
-/// as much: neither for the administrator of one of the owner's teams, nor for another credential of the owner.
+/// A key that was created with a token is in teams that the bundle does not give its owner. Neither the administrator of one
+/// of the owner's teams nor another credential of the owner may get its secret.
 #[test]
-fn what_a_key_keeps_of_a_token_is_given_to_nobody_who_has_it_not() {
+fn a_key_with_teams_of_a_token_is_rotated_only_by_callers_with_the_same_teams() {
     let bundle = r#"
 teams: [{ id: research }, { id: finance }, { id: ops }]
 users:
@@ -324,7 +324,7 @@ authz_rules:
     };
     let ends = tollgate::model::Timestamp::from_millis((now() + 86_400) * 1000).to_string();
     let token = |who: &str, groups: &Value| world.token(&json!({"sub": format!("u-{who}"), "groups": groups}));
-    // A key of bob's own that is in research alone: no token said more of him.
+    // A key of bob without inherited teams.
     let plain = request(&administrator, "POST", "/v1/keys", json!({"owner": "User::\"bob\""})).json();
     let plain = secret(plain["key"].as_str().unwrap_or_else(|| panic!("{plain}")));
     let boss = token("boss", &json!([]));
@@ -338,7 +338,7 @@ authz_rules:
             for (method, path, body) in [
                 ("POST", format!("{path}/rotate"), json!({})),
                 ("PATCH", path.clone(), json!({"models": null})),
-                // Who could not lift a pause sets none.
+                // A caller that could not lift a pause cannot set one.
                 ("PATCH", path.clone(), json!({"disabled": true})),
             ] {
                 let answer = request(who, method, &path, body.clone());

@@ -11,6 +11,7 @@ use crate::support::{Answer, Server, Setup, secret};
 use crate::tokens::{Signer, now, set};
 
 const GOOD: &str = "a-fixed-token-0123456789abcdef-01";
+const PLAIN: &str = "another-fixed-token-0123456789-02";
 const OTHER: &str = "an-opaque-token-0123456789";
 
 /// Where nobody listens.
@@ -20,6 +21,7 @@ fn nowhere() -> SocketAddr {
 
 fn server(loopback: &str, provider: &str) -> Server {
     secret(GOOD);
+    secret(PLAIN);
     let temp = tempfile::TempDir::new().unwrap();
     std::fs::write(temp.path().join("secret"), "secret-of-a-client").unwrap();
     let config = format!(
@@ -27,7 +29,7 @@ fn server(loopback: &str, provider: &str) -> Server {
   loopback: {loopback}
   failures: {{ source_burst: 2, source_every_ms: 3600000 }}
   providers:
-    - static: {{ tokens: [{{ token: {GOOD}, principal: 'User::\"alice\"', roles: ['tollgate:gateway'] }}] }}
+    - static: {{ tokens: [{{ token: {GOOD}, principal: 'User::\"alice\"', roles: ['tollgate:gateway'] }}, {{ token: {PLAIN}, principal: 'User::\"bob\"' }}] }}
     - {provider}
 "
     );
@@ -150,6 +152,24 @@ fn a_callers_own_credential_is_not_wrong_either() {
         }
         let good = format!("Authorization: Bearer {GOOD}");
         assert_eq!(server.connect().request("GET", "/metrics", &[&good], b"").status, 200, "{kind}");
+    }
+}
+
+/// The same holds for a credential that a caller without the gateway role sends to check its own access.
+#[test]
+fn a_credential_in_a_question_about_oneself_is_not_wrong_either() {
+    for (kind, provider, token) in providers() {
+        let server = server("closed", &provider);
+        let (plain, json) = (format!("Authorization: Bearer {PLAIN}"), "Content-Type: application/json");
+        let ask = |token: &str| {
+            let body = question(token);
+            server.connect().request("POST", "/is_authorized", &[plain.as_str(), json], body.as_bytes())
+        };
+        let answer = ask(&token);
+        assert!(answer.is_error(503, "provider_unavailable", ""), "{kind}: {answer:?}");
+        assert!(retry_after(&answer).is_some(), "{kind}: {answer:?}");
+        assert!(ask(GOOD).is_error(403, "forbidden", "credential"), "{kind}");
+        assert_eq!(ask(PLAIN).status, 200, "{kind}");
     }
 }
 

@@ -7,7 +7,7 @@ use super::caller::{self, Admitted, Peer};
 use super::errors::{ApiError, ErrorCode};
 use super::wire::{Asked, Asking, Silence};
 use crate::gate;
-use crate::model::{ADMINISTRATOR, EntityUid, GATEWAY, Identity, Request};
+use crate::model::{ADMINISTRATOR, EntityUid, GATEWAY, Identity, RefusalReason, Request};
 use crate::policy::Snapshot;
 
 /// The meaning of an absent `reserve`: a caller that may not hold only checks.
@@ -43,9 +43,18 @@ pub(super) async fn checked(app: &App, admitted: &Admitted, peer: &Peer, asked: 
             presented.source = peer.address;
             let proved = caller::identify(app, &snapshot, &presented, app.engine.facts().now).await;
             let own = gate::person(&snapshot, identity);
-            match proved.ok().filter(|proved| gate::person(&snapshot, proved) == own) {
-                Some(proved) => Ok(Asked::Named(parts.proved(&proved))),
-                None => Err(another("credential", identity)),
+            match proved {
+                Ok(proved) if gate::person(&snapshot, &proved) == own => Ok(Asked::Named(parts.proved(&proved))),
+                // These refusals are temporary and say nothing about the credential itself.
+                Err(refusal)
+                    if matches!(
+                        refusal.reason,
+                        RefusalReason::ProviderUnavailable | RefusalReason::TooManyFailures
+                    ) =>
+                {
+                    Err(caller::refused(&refusal, &credential))
+                }
+                _ => Err(another("credential", identity)),
             }
         }
     }

@@ -110,13 +110,6 @@ pub(super) enum Ask {
     Rotate,
 }
 
-impl Ask {
-    /// Whether it has a body.
-    pub(super) fn has_body(self) -> bool {
-        matches!(self, Self::Make | Self::Change | Self::Revoke | Self::Rotate)
-    }
-}
-
 /// Who manages, by what bundle, at which instant.
 pub(super) struct Caller {
     desk: KeyDesk,

@@ -117,7 +117,8 @@ impl Wish {
         if let Some(Some(team)) = &self.team {
             let uid = EntityUid::new("Team", team.clone()).map_err(|error| ApiError::from(error).within("team"))?;
             let is_inherited = key.details().inherited.as_ref().is_some_and(|more| more.teams.contains(team));
-            if !(is_inherited && snapshot.declares(&uid)) && !snapshot.is_in(&key.owner, &uid) {
+            let may_pay = snapshot.is_in(&key.owner, &uid) || (is_inherited && snapshot.declares(&uid));
+            if !may_pay {
                 let message = format!("{} is not in the team `{team}`, which so cannot pay for its key", key.owner);
                 return Err(ApiError::invalid("team", message));
             }
