@@ -273,6 +273,27 @@ fn no_secret_is_shown_however_yaml_writes_it() {
     assert!(masked > 100, "only {masked} lines with a secret were shown");
 }
 
+/// A key may be pasted where no secret belongs, so that nothing around it says that it is one.
+#[test]
+fn a_key_is_not_shown_wherever_it_stands() {
+    let key = "tg_hQRzUPc5ZUsT_bbdZ7sbeYofALUmaN3JWgNbKAUoxSPlp8QvPqDBxKZR1sT6UC";
+    for text in [
+        format!("users:\n  - {{ id: a, bogus: {key} }}\n"),
+        format!("users:\n  - {{ id: a, tags: {key} }}\n"),
+        format!("users:\n  - {{ id: a, {key}: 1 }}\n"),
+        format!("authz_rules:\n  - {{ teams: [\"{key}\"], models: [a/b] }}\n"),
+        format!("authz_rules:\n  - {{ users: \"*\", models: [\"{key}\"] }}\n"),
+        format!("authz_rules:\n  - {{ users: \"*\", models: \"*\", when: 'principal in Team::\"{key}\"' }}\n"),
+    ] {
+        let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
+        let problems = load(&bundle).unwrap_err();
+        for said in [report::text(&problems, false), report::json(&problems), report::sarif(&problems, "")] {
+            assert!(said.contains("***") || !said.contains("tg_"), "{text}\n{said}");
+            assert!(!said.contains("hQRzUPc5"), "{text}\n{said}");
+        }
+    }
+}
+
 /// Somebody pastes a secret where it is not indented, or forgets a quote: behind the key, anything may go wrong.
 #[test]
 fn no_secret_is_shown_whatever_is_wrong_behind_its_key() {

@@ -34,6 +34,8 @@ const PREFIXES: [&str; 24] = [
 ];
 /// At least this many bytes must follow such a prefix.
 const LEAST_BEHIND_PREFIX: usize = 8;
+/// The shortest word that counts as a key of a well-known maker, whatever stands around it.
+const LEAST_KEY: usize = 20;
 /// The schemes that precede a credential in `Authorization`, in lower case.
 const SCHEMES: [&str; 4] = ["bearer", "basic", "digest", "token"];
 /// The shortest text after a scheme that counts as a credential.
@@ -101,6 +103,24 @@ fn replaced<'t>(text: &'t str, is_secret: impl Fn(&Found<'t>) -> bool) -> Cow<'t
     }
     out.push_str(text.get(kept..).unwrap_or_default());
     Cow::Owned(out)
+}
+
+/// `text` with a star for each character of a credential of a well-known maker, Tollgate's keys among them, so that every
+/// other place in it stays where it is. What only looks random is left, since names and digests do too.
+#[must_use]
+pub fn starred_keys(text: &str) -> Cow<'_, str> {
+    let is_key =
+        |word: &str| word.len() >= LEAST_KEY && begins_as_key(word) && word.bytes().any(|byte| byte.is_ascii_digit());
+    let mut starred = Cow::Borrowed(text);
+    for (start, word) in words(text).filter(|(_, word)| is_key(word)) {
+        let rest = text.get(start + word.len()..).unwrap_or_default();
+        // Of a token, what stands behind its dots too.
+        let more = rest.bytes().take_while(|byte| belongs(*byte)).count();
+        let range = start..start + word.len() + more;
+        let stars = "*".repeat(range.len());
+        starred.to_mut().replace_range(range, &stars);
+    }
+    starred
 }
 
 /// The runs of letters, digits, `-`, `_`, `+` and `~`, with where each begins.

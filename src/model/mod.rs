@@ -32,7 +32,7 @@ pub use key::{
     bundle_key_hash, key_hash_text, key_id, key_text, parse_key_hash,
 };
 pub use limit::{Each, KeyLimit};
-pub use mask::{masked, without_credentials};
+pub use mask::{masked, starred_keys, without_credentials};
 pub use password::{Argon2id, PasswordHash, PasswordHashError, PasswordRecord};
 pub use path::{MAX_PATH_BYTES, PathError, RequestPath, TWO_WAYS_AT_END, TWO_WAYS_WITHIN, normal_pattern};
 pub use period::{Every, Period, Window};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use cedar_policy_core::ast::{BinaryOp, EntityUID, Expr, ExprBuilder, ExprKind, Literal, Var};
 use cedar_policy_core::expr_builder::ExprBuilder as _;
-use cedar_policy_core::parser::Loc;
 use miette::Diagnostic;
 use smol_str::SmolStr;
 
 use super::addresses;
 use super::guard;
+use super::named::NamedPart;
 use super::source;
 
 /// Longest text of one condition, in bytes.
@@ -31,41 +31,8 @@ pub struct Clause {
     pub text: SmolStr,
     /// The expression as Cedar has it.
     pub expression: Expr,
-    /// The entities that the text names, in the order of the text.
-    pub entities: Arc<[EntityLiteral]>,
-}
-
-/// An entity that a text names, such as `Team::"research"`, and the bytes of the text that name it.
-#[derive(Debug, Clone)]
-pub struct EntityLiteral {
-    /// The entity.
-    pub uid: Arc<EntityUID>,
-    /// Where it begins, in bytes of the text.
-    pub offset: usize,
-    /// How many bytes of the text name it.
-    pub length: usize,
-}
-
-impl EntityLiteral {
-    /// `uid`, at the place in the text that its parser noted.
-    #[must_use]
-    pub fn new(uid: &Arc<EntityUID>, loc: Option<&Loc>) -> Self {
-        let (offset, length) = loc.or(uid.loc()).map_or((0, 1), |loc| (loc.start(), loc.end() - loc.start()));
-        Self { uid: Arc::clone(uid), offset, length }
-    }
-
-    /// Every entity that `expression` names, in the order of its text. The expression must come from a parser: the
-    /// places get lost where it is rebuilt.
-    #[must_use]
-    pub fn all(expression: &Expr) -> Vec<Self> {
-        let literal = |part: &Expr| match part.expr_kind() {
-            ExprKind::Lit(Literal::EntityUID(uid)) => Some(Self::new(uid, part.source_loc())),
-            _ => None,
-        };
-        let mut found: Vec<Self> = expression.subexpressions().filter_map(literal).collect();
-        found.sort_by_key(|literal| literal.offset);
-        found
-    }
+    /// What the text names, in the order of the text.
+    pub named: Arc<[NamedPart]>,
 }
 
 impl Clause {
@@ -217,8 +184,8 @@ pub fn parse_clause(text: &str, unless: bool) -> Result<Clause, ConditionError> 
             format!("the expression is {depth} levels deep; {MAX_DEPTH} are evaluated at most"),
         ));
     }
-    let entities = EntityLiteral::all(&parsed).into();
-    Ok(Clause { unless, text: text.into(), expression, entities })
+    let named = NamedPart::all(&parsed).into();
+    Ok(Clause { unless, text: text.into(), expression, named })
 }
 
 impl Condition {

@@ -3,6 +3,7 @@
 //!
 //! What did not change since the last load is not parsed, validated, linked or compiled again.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -23,7 +24,7 @@ use super::snapshot::Snapshot;
 use super::source;
 use super::syntax::Place;
 use super::test_file;
-use crate::model::Effect;
+use crate::model::{Effect, starred_keys};
 
 /// Most problems that one load reports.
 const MOST_PROBLEMS: usize = 1_000;
@@ -369,6 +370,14 @@ fn empty(bundle: &Bundle) -> Problem {
 /// The problems sorted, each with the line that it points at, not more than can be read.
 fn finished(mut problems: Vec<Problem>, bundle: &Bundle) -> Vec<Problem> {
     report::sorted(&mut problems);
+    for problem in &mut problems {
+        let texts = std::iter::once(&mut problem.message).chain(&mut problem.help);
+        texts.for_each(|text| {
+            if let Cow::Owned(starred) = starred_keys(text) {
+                *text = starred;
+            }
+        });
+    }
     let count = problems.len();
     if count > MOST_PROBLEMS {
         // Errors are what must be mended first.

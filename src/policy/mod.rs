@@ -16,6 +16,7 @@ pub mod limits;
 pub mod link;
 pub mod live;
 pub mod load;
+pub mod named;
 pub mod native;
 mod opens;
 pub(crate) mod parallel;

@@ -14,11 +14,12 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::addresses;
 use super::bundle::SourceFile;
-use super::condition::{Clause, Condition, EntityLiteral, MAX_DEPTH, Reads, bare, conjuncts, depth};
+use super::condition::{Clause, Condition, MAX_DEPTH, Reads, bare, conjuncts, depth};
 use super::entities::{Details, EntityIndex, Kind};
 use super::guard;
 use super::index::{Key, KeyIndex, ScopeIndex};
 use super::link::Linker;
+use super::named::{Named, NamedPart};
 use super::problem::{Problem, ProblemCode, Severity};
 use super::schema::{ActionSet, BundleSchema};
 use super::snapshot::Rule;
@@ -53,8 +54,8 @@ pub struct NativePolicy {
     resource: NativeScope,
     actions: ActionSet,
     condition: Option<Arc<Condition>>,
-    /// The entities that its scope and its conditions name, in the order of the text.
-    entities: Box<[(Arc<EntityUID>, Place)]>,
+    /// What its scope and its conditions name, in the order of the text.
+    named: Box<[(Named, Place)]>,
 }
 
 /// A `.cedar` file, parsed and validated.
@@ -166,15 +167,14 @@ impl NativeFile {
                 self.problems.push(problem.with_help(guard::HELP));
                 continue;
             }
-            let entities = literals(template);
-            let entities = entities.into_iter().map(|EntityLiteral { uid, offset, length }| {
+            let named = named(template).into_iter().map(|NamedPart { named, offset, length }| {
                 let place = place(offset, length);
-                (uid, place)
+                (named, place)
             });
             self.policies.push(NativePolicy {
                 id,
                 place: own_place,
-                entities: entities.collect(),
+                named: named.collect(),
                 effect: effect(policy.effect()),
                 principal,
                 resource,
@@ -275,7 +275,7 @@ fn clause_at(policy: &Policy, text: &str, offset: usize) -> Option<Clause> {
         let parses = |text: &&str| text.parse::<Expr>().is_ok_and(|parsed| parsed.to_string() == part.to_string());
         let written = part.source_loc().and_then(|loc| text.get(loc.start()..loc.end())).filter(parses);
         let text = written.map_or_else(|| SmolStr::from(part.to_string()), SmolStr::from);
-        Clause { unless, text, expression: part.clone(), entities: Arc::default() }
+        Clause { unless, text, expression: part.clone(), named: Arc::default() }
     };
     match part.expr_kind() {
         // The parser turns `unless` into a negation that has no place in the text.
@@ -373,27 +373,27 @@ fn split(policy: &Template) -> (NativeScope, NativeScope, Vec<Clause>) {
     }
     let left = parts.iter().skip(taken).map(|part| {
         let expression = bare(part);
-        // The entities that the policy names are kept with their places in the file instead.
-        Clause { unless: false, text: expression.to_string().into(), expression, entities: Arc::default() }
+        // What the policy names is kept with its places in the file instead.
+        Clause { unless: false, text: expression.to_string().into(), expression, named: Arc::default() }
     });
     (principal, resource, left.collect())
 }
 
-/// The entities that a policy names, in the order of its text; its actions are no entities of a bundle.
-fn literals(policy: &Template) -> Vec<EntityLiteral> {
+/// What a policy names, in the order of its text; its actions are no entities of a bundle.
+fn named(policy: &Template) -> Vec<NamedPart> {
     let of_scope = |constraint: &PrincipalOrResourceConstraint| match constraint {
         PrincipalOrResourceConstraint::In(reference)
         | PrincipalOrResourceConstraint::Eq(reference)
         | PrincipalOrResourceConstraint::IsIn(_, reference) => match reference {
-            EntityReference::EUID(uid) => Some(EntityLiteral::new(uid, None)),
+            EntityReference::EUID(uid) => Some(NamedPart::entity(uid, None)),
             EntityReference::Slot(_) => None,
         },
         PrincipalOrResourceConstraint::Any | PrincipalOrResourceConstraint::Is(_) => None,
     };
     let scopes = [policy.principal_constraint().as_inner(), policy.resource_constraint().as_inner()];
-    let mut found: Vec<EntityLiteral> = scopes.into_iter().filter_map(of_scope).collect();
-    found.extend(policy.non_scope_constraints().map(EntityLiteral::all).unwrap_or_default());
-    found.sort_by_key(|literal| literal.offset);
+    let mut found: Vec<NamedPart> = scopes.into_iter().filter_map(of_scope).collect();
+    found.extend(policy.non_scope_constraints().map(NamedPart::all).unwrap_or_default());
+    found.sort_by_key(|part| part.offset);
     found
 }
 
@@ -586,8 +586,8 @@ impl Linker<'_> {
     pub fn native_policies(&mut self, file: &NativeFile) {
         let number = self.file_number(&file.path);
         for policy in &file.policies {
-            for (uid, place) in &policy.entities {
-                self.entity_literal(uid, *place, &file.path);
+            for (named, place) in &policy.named {
+                self.look_up(named, *place, &file.path);
             }
             let principal = self.native_scope(&policy.principal);
             let resource = self.native_scope(&policy.resource);

@@ -1,6 +1,7 @@
 //! Masks a line by its own look and that of the lines above, for text that is not valid YAML. If in doubt, it masks.
 
 use super::names::{is_file, is_list, is_secret};
+use crate::model::starred_keys;
 
 /// The number of lines above a line that are searched for its parent keys.
 const MOST_ABOVE: usize = 200;
@@ -16,6 +17,8 @@ pub(super) fn masked(before: &[&str], line: &str) -> String {
 
 /// `line`, with a star for each character that may be part of a secret, judged by the line alone.
 pub(super) fn masked_line(line: &str) -> String {
+    // A key may have been pasted under any name.
+    let line = &*starred_keys(line);
     match userinfo(line) {
         Some((before, secret, after)) => {
             let stars: String = secret.chars().map(|_| '*').collect();
@@ -239,6 +242,9 @@ mod tests {
             ("password: !hunter2", "password: ********"),
             ("password:", "password:"),
             ("Hash : x", "Hash : *"),
+            ("- { id: tg_a1b2c3d4e5f6_secretsecret, x: 1 }", "- { id: ****************************, x: 1 }"),
+            ("tags: [sk-proj-a1b2c3d4e5f6g7, gpu]", "tags: [***********************, gpu]"),
+            ("models: [sk-learn/big-model-2, hf_large]", "models: [sk-learn/big-model-2, hf_large]"),
         ] {
             assert_eq!(masked(&[], line), shown);
             assert_eq!(masked(&[], line).chars().count(), line.chars().count());

@@ -6,26 +6,59 @@ use std::sync::Arc;
 use cedar_policy_core::ast::EntityUID;
 use smol_str::SmolStr;
 
+use super::labels::Label;
 use super::near::Near;
 use super::people::{Form, OWNERS, Reference};
 use super::rules::place_in;
 use super::{Linker, kind_words};
-use crate::model::{check_model_name, check_name};
+use crate::model::{PathError, RequestPath, check_model_name, check_name, normal_pattern};
 use crate::policy::condition::Condition;
 use crate::policy::entities::Kind;
+use crate::policy::named::Named;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::syntax::{ConditionText, Name, Place};
 
 impl Linker<'_> {
-    /// Looks up every entity that the clauses of a condition name; `texts` are the clauses as they are written, in the
+    /// Looks up everything that the clauses of a condition name; `texts` are the clauses as they are written, in the
     /// same order. An entity that is undeclared and allowed gets an entry of its own, so that a model, for example, is
     /// in an account that only this condition names.
-    pub(super) fn entities_of_condition(&mut self, condition: &Condition, texts: &[&ConditionText], file: &Arc<str>) {
+    pub(super) fn named_by_condition(&mut self, condition: &Condition, texts: &[&ConditionText], file: &Arc<str>) {
         for (clause, text) in condition.clauses.iter().zip(texts) {
-            for literal in &*clause.entities {
-                self.entity_literal(&literal.uid, place_in(text, literal.offset, literal.length), file);
+            for part in &*clause.named {
+                self.look_up(&part.named, place_in(text, part.offset, part.length), file);
             }
         }
+    }
+
+    /// Looks up what Cedar's text names at `place`.
+    pub(in crate::policy) fn look_up(&mut self, named: &Named, place: Place, file: &Arc<str>) {
+        let mut label = |label, text: &SmolStr| {
+            self.label((label, Form::Literal), &Name::new(text.clone(), place), file);
+        };
+        match named {
+            Named::Entity(uid) => self.entity_literal(uid, place, file),
+            Named::PrincipalTag(tag) => label(Label::Tag, tag),
+            Named::Role(role) => label(Label::Role, role),
+            Named::ResourceTag(tag) => label(Label::ModelTag, tag),
+            Named::Path(path) => self.path_literal(normal(path), path, place, file),
+            Named::PathPattern(pieces) => self.path_literal(normal_pieces(pieces), &pieces.join("*"), place, file),
+        }
+    }
+
+    /// Warns of a path that no request has when conditions see it.
+    fn path_literal(&mut self, normal: Result<String, PathError>, path: &str, place: Place, file: &Arc<str>) {
+        // An action of the bundle's own may have a `path` of its own, which is compared as it was sent.
+        let mut actions = self.schema.actions();
+        if actions.any(|(_, action)| !action.tollgate_context && !action.principals.is_empty()) {
+            return;
+        }
+        let help = match normal {
+            Ok(normal) if normal == path => return,
+            Ok(normal) => format!("conditions see a path in its normal form: write `{normal}`"),
+            Err(error) => format!("{error}; a request with such a path is refused before any rule is asked"),
+        };
+        let message = format!("no request has the path `{path}`, so that comparing with it is always false");
+        self.warn(ProblemCode::NearMiss, file, place, message, Some(help));
     }
 
     /// Looks up one entity that is named as Cedar names it. Types of the bundle's own are left to Cedar's validator.
@@ -106,6 +139,35 @@ impl Linker<'_> {
         let help = "`OwnerKind::\"User\"` holds the keys of users, `OwnerKind::\"Service\"` those of services";
         self.error(ProblemCode::UnknownReference, file, name.place, message, Some(help.to_owned()));
     }
+}
+
+/// A path as conditions see it.
+fn normal(path: &str) -> Result<String, PathError> {
+    RequestPath::parse(path).map(|path| path.as_str().to_owned())
+}
+
+/// A pattern with these texts between its wildcards, as it can match what conditions see. One that does not begin with
+/// `/` may be there to refuse what is refused anyway, such as `*%*`, and is left alone.
+fn normal_pieces(pieces: &[String]) -> Result<String, PathError> {
+    let (Some((first, rest)), true) = (pieces.split_first(), pieces.len() > 1) else {
+        return normal(&pieces.concat());
+    };
+    if !first.starts_with('/') {
+        return Ok(pieces.join("*"));
+    }
+    let mut whole = normal_pattern(first, true)?.to_string();
+    for (number, piece) in rest.iter().enumerate() {
+        if piece.contains('?') {
+            return Err(PathError::Delimiter);
+        }
+        // With something before it, and behind it unless the path ends there, a piece is read as a part of a path.
+        let end = if number + 1 == rest.len() { "" } else { "x" };
+        let read = RequestPath::parse(&format!("/x{piece}{end}"))?;
+        let piece = read.as_str().strip_prefix("/x").and_then(|piece| piece.strip_suffix(end));
+        whole.push('*');
+        whole.push_str(piece.ok_or(PathError::Escape)?);
+    }
+    Ok(whole)
 }
 
 /// How a reference to an entity reads in a message's help: the id alone in a list, the uid in Cedar.

@@ -78,7 +78,7 @@ impl<'a> Search<'a> {
         let problem = problem.clone();
         match near {
             Near::Slip(kind) => Some(slip(*kind, (*form, name), &found?, problem)),
-            Near::Label(label) => Some(label_slip(*label, name, &found?, problem)),
+            Near::Label(label) => Some(label_slip(*label, (*form, name), &found?, problem)),
             Near::Declared(_) | Near::Model => Some(match found {
                 Some(found) => {
                     let kind = if let Near::Declared(kind) = near { *kind } else { Kind::MODEL };
@@ -229,11 +229,18 @@ fn slip(kind: Kind, (form, name): (Form, &SmolStr), found: &Found, problem: Prob
     Problem { message, ..problem.with_help(help) }
 }
 
-fn label_slip(label: Label, name: &SmolStr, found: &Found, problem: Problem) -> Problem {
+fn label_slip(label: Label, (form, name): (Form, &SmolStr), found: &Found, problem: Problem) -> Problem {
     let (near, help) = match found {
         Found::Labelled(other, known) => (
             format!("a {} `{known}`", other.word()),
-            format!("write it under `{}:` if that is meant; names are compared exactly", other.field()),
+            match form {
+                Form::List => {
+                    format!("write it under `{}:` if that is meant; names are compared exactly", other.field())
+                }
+                Form::Literal => {
+                    format!("look for it in `{}` if that is meant; names are compared exactly", other.attribute())
+                }
+            },
         ),
         Found::Same(known) | Found::Other(_, known) => {
             (format!("`{known}`"), format!("write `{known}` if that is meant; names are compared exactly"))

@@ -6,6 +6,7 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::ids::id_of;
 use super::labels::Label;
+use super::people::Form;
 use super::{Linker, ParsedFile, allowed};
 use crate::model::Effect;
 use crate::policy::cedar_text::Writer;
@@ -60,7 +61,7 @@ impl Linker<'_> {
         }
         if let Ok(Some(condition)) = &condition {
             let texts: Vec<&ConditionText> = rule.when.iter().chain(&rule.unless).collect();
-            self.entities_of_condition(condition, &texts, file);
+            self.named_by_condition(condition, &texts, file);
         }
         let failed = self.errors > before;
         let (Some(actions), Ok(condition)) = (actions, condition) else { return None };
@@ -90,12 +91,12 @@ impl Linker<'_> {
             let name = &selector.name;
             let kind = match selector.kind {
                 SelectorKind::Tag => {
-                    self.label(Label::Tag, name, file);
+                    self.label((Label::Tag, Form::List), name, file);
                     tags.push(self.scopes.key(Key::Tag(name.value.clone())));
                     continue;
                 }
                 SelectorKind::Role => {
-                    self.label(Label::Role, name, file);
+                    self.label((Label::Role, Form::List), name, file);
                     roles.push(self.scopes.key(Key::Role(name.value.clone())));
                     continue;
                 }
@@ -135,7 +136,7 @@ impl Linker<'_> {
             let name = &selector.name;
             match selector.kind {
                 SelectorKind::ModelTag => {
-                    self.label(Label::ModelTag, name, file);
+                    self.label((Label::ModelTag, Form::List), name, file);
                     tags.push(self.scopes.key(Key::Tag(name.value.clone())));
                 }
                 SelectorKind::ModelGroup => any_of.push(self.group_key(Kind::MODEL_GROUP, name, file)),
