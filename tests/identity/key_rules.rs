@@ -266,6 +266,8 @@ fn a_session_sets_its_own_password_with_the_current_one() {
             }
         }
         let [token, _] = sessions(&keys, user, PASSWORD);
+        let removed = keys.ask(&token, "DELETE", &at, json!(null));
+        assert!(removed.is_error(403, "forbidden", ""), "{}", removed.body);
         let right = json!({"password": new, "current_password": PASSWORD});
         let answer = keys.ask(&token, "PUT", &at, right);
         assert_eq!(answer.status, 200, "{}", answer.body);
