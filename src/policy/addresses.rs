@@ -133,7 +133,7 @@ mod tests {
                 "ip(\"::ffff:10.0.0.0/104\") == ip( \"::FFFF:0a00:1\" )",
                 "ip(\"10.0.0.0/8\"         ) == ip( \"10.0.0.1\"      )",
             ),
-            ("ip(\"\\u{3a}:ffff:0:0\").isIpv4()", "ip(\"0.0.0.0\"           ).isIpv4()"),
+            ("ip(\"\\u{3a}:ffff:0:0\").isIpv4()", "ip(\"0.0.0.0\"        ).isIpv4()"),
         ] {
             let changed = rewrite(text);
             assert_eq!(changed.as_deref(), Some(becomes), "{text}");

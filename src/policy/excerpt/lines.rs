@@ -243,7 +243,7 @@ mod tests {
             ("password:", "password:"),
             ("Hash : x", "Hash : *"),
             ("- { id: tg_a1b2c3d4e5f6_secretsecret, x: 1 }", "- { id: ****************************, x: 1 }"),
-            ("tags: [sk-proj-a1b2c3d4e5f6g7, gpu]", "tags: [***********************, gpu]"),
+            ("tags: [sk-proj-a1b2c3d4e5f6g7, gpu]", "tags: [**********************, gpu]"),
             ("models: [sk-learn/big-model-2, hf_large]", "models: [sk-learn/big-model-2, hf_large]"),
         ] {
             assert_eq!(masked(&[], line), shown);
