@@ -161,7 +161,8 @@ impl Work<'_> {
         // A removal has no body that could prove the current password, and without a password the person is locked out.
         if self.caller.manager().needs_current_password(&self.user) {
             return Err(forbidden(
-                "with a token, you cannot remove your own password; ask with a key or with the password itself".to_owned(),
+                "with a token, you cannot remove your own password; ask with a key or with the password itself"
+                    .to_owned(),
             ));
         }
         let kept = self.desk.passwords.find(&self.user).map_err(PasswordWriteError::from)?;
