@@ -114,7 +114,7 @@ pub fn starred_keys(text: &str) -> Cow<'_, str> {
     let mut starred = Cow::Borrowed(text);
     for (start, word) in words(text).filter(|(_, word)| is_key(word)) {
         let rest = text.get(start + word.len()..).unwrap_or_default();
-        // Of a token, what stands behind its dots too.
+        // The mask covers all parts of a token, also those after its dots.
         let more = rest.bytes().take_while(|byte| belongs(*byte)).count();
         let range = start..start + word.len() + more;
         let stars = "*".repeat(range.len());

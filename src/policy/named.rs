@@ -1,6 +1,5 @@
-//! What a condition or a `.cedar` file names, as far as it can be looked up: entities, and the texts that it compares with
-//! labels and with the path of a request. A name that nothing has makes a forbid that never matches, or an exception that
-//! excepts nobody.
+//! The names in a condition or a `.cedar` file that can be looked up: entities, and the texts that are compared with labels
+//! and with the path of a request. With a name that no entity has, a forbid never matches and an exception has no effect.
 
 use std::sync::Arc;
 
