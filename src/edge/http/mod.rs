@@ -1,19 +1,16 @@
 //! HTTP: what gateways send, and what they read. Wire types live here and nowhere else.
 //!
-//! A request is turned into the core's words while it is parsed (`wire`), decided on the thread that read it (a
+//! A request is parsed into a type of `wire` and checked there, decided on the thread that read it (a
 //! decision takes microseconds), and written from borrowed data (`answer`). Nothing else allocates on that way: the
 //! routes are a fixed table, errors are one table, and metrics are atomics.
 
-mod amounts;
 mod app;
 mod batch;
 mod body;
 mod books;
 mod caller;
 mod cedar_agent;
-mod credential;
 mod errors;
-mod grammar;
 mod guard;
 mod health;
 mod host;

@@ -4,40 +4,33 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde::Serialize;
-use serde::de::MapAccess;
-use sha2::{Digest as _, Sha256};
 use smol_str::SmolStr;
 
-use super::amounts::{Seconds, StatedUsage, UsageMembers};
 use super::app::App;
 use super::body::json;
 use super::errors::{ApiError, ErrorCode, Response};
-use super::grammar::{List, Members, Trail, Uid, action, missing, object, text};
-use crate::gate::{self, ClientKey, ReportedUsage, SettleError, Spent, Stated};
-use crate::meter::{Closed, DEFAULT_TTL_MS, Part, ReservationId, State, Usage};
-use crate::model::{Amount, EntityUid, Request, Told, Unit};
-
-/// Longest `idempotency_key`, in bytes.
-pub(super) const MAX_KEY_BYTES: usize = 255;
+use super::wire::{self, UsageBody};
+use crate::gate::{self, SettleError, Spent};
+use crate::meter::{Closed, Part, State, Usage};
+use crate::model::{Amount, Unit};
 
 /// `POST /settle`.
 pub(super) async fn settle(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
-    let asked = read(body, &["reservation", "usage", "resource"])?;
-    let usage = asked.usage.ok_or_else(|| missing("usage"))?;
+    let asked = wire::settle(body)?;
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
     let world = app.engine.world(&snapshot, &facts);
-    let closed = gate::settle(world, asked.reservation, usage, asked.resource.as_ref()).await?;
+    let closed = gate::settle(world, asked.reservation, asked.usage, asked.resource.as_ref()).await?;
     app.alert(&closed.alerts, &snapshot, &facts);
     Ok(json(StatusCode::OK, &Outcome::of_held(&closed)))
 }
 
 /// `POST /release`.
 pub(super) async fn release(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
-    let asked = read(body, &["reservation"])?;
+    let reservation = wire::release(body)?;
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
-    let closed = gate::release(app.engine.world(&snapshot, &facts), asked.reservation).await?;
+    let closed = gate::release(app.engine.world(&snapshot, &facts), reservation).await?;
     Ok(json(StatusCode::OK, &Outcome::of_held(&closed)))
 }
 
@@ -49,22 +42,20 @@ struct Extended {
 
 /// `POST /extend`.
 pub(super) async fn extend(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
-    let asked = read(body, &["reservation", "ttl_seconds"])?;
+    let asked = wire::extend(body)?;
     let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
     let facts = app.engine.facts();
-    let ttl_ms = asked.ttl_ms.unwrap_or(DEFAULT_TTL_MS);
-    let expires_at = gate::extend(app.engine.world(&snapshot, &facts), asked.reservation, ttl_ms).await?;
+    let world = app.engine.world(&snapshot, &facts);
+    let expires_at = gate::extend(world, asked.reservation, asked.ttl_ms).await?;
     let answer = Extended { reservation: asked.reservation.to_string(), expires_at: expires_at.to_string() };
     Ok(json(StatusCode::OK, &answer))
 }
 
 /// `POST /usage`: one, or a batch of which each is noted or refused by itself, so that a queue can be sent again.
 pub(super) async fn usage(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
-    let trail = Trail::default();
-    let members = UsageBody { trail: &trail, most: app.batch, one: SpentMembers::new(&trail), batch: None };
-    match trail.read(body, object(members))? {
-        Noted::One(spent) => Ok(json(StatusCode::OK, &note(app, &spent).await?)),
-        Noted::Batch(batch) => {
+    match wire::usage(body, app.batch)? {
+        UsageBody::One(spent) => Ok(json(StatusCode::OK, &note(app, &spent).await?)),
+        UsageBody::Many(batch) => {
             let mut responses = Vec::with_capacity(batch.len());
             for (number, spent) in batch.iter().enumerate() {
                 let noted = note(app, spent).await.map_err(|error| error.within(&format!("usages[{number}]")));
@@ -172,214 +163,5 @@ impl From<SettleError> for ApiError {
             SettleError::Conflict(_) => Self::new(ErrorCode::Conflict, error.to_string()),
             SettleError::Store(_) => Self::new(ErrorCode::StoreUnavailable, error.to_string()),
         }
-    }
-}
-
-/// What is asked about a reservation.
-struct Asked {
-    reservation: ReservationId,
-    usage: Option<Stated>,
-    resource: Option<EntityUid>,
-    ttl_ms: Option<i64>,
-}
-
-fn read(body: &[u8], taken: &'static [&'static str]) -> Result<Asked, ApiError> {
-    let trail = Trail::default();
-    let members =
-        ReservationMembers { trail: &trail, taken, reservation: None, usage: None, resource: None, ttl_ms: None };
-    trail.read(body, object(members))
-}
-
-struct ReservationMembers<'t> {
-    trail: &'t Trail,
-    taken: &'static [&'static str],
-    reservation: Option<ReservationId>,
-    usage: Option<Stated>,
-    resource: Option<EntityUid>,
-    ttl_ms: Option<i64>,
-}
-
-impl<'de, 't> Members<'de, 't> for ReservationMembers<'t> {
-    const WHAT: &'static str = "an object with `reservation`";
-    const NAMES: &'static [&'static str] = &["reservation", "usage", "resource", "ttl_seconds"];
-    type Value = Asked;
-
-    fn trail(&self) -> &'t Trail {
-        self.trail
-    }
-
-    fn member<A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
-        let trail = self.trail;
-        if !self.taken.contains(&name) {
-            let message = format!("this path takes no `{name}`; its members are {}", self.taken.join(", "));
-            return Err(trail.fail(ApiError::invalid("", message)));
-        }
-        match name {
-            "reservation" => {
-                let named = map.next_value_seed(text(trail, "the name of a reservation"))?;
-                let id = named.parse().map_err(|error| trail.fail(ApiError::invalid("", format!("{error}"))));
-                self.reservation = Some(id?);
-            }
-            "usage" => self.usage = Some(map.next_value_seed(StatedUsage { trail })?),
-            "resource" => self.resource = Some(map.next_value_seed(Uid { trail })?),
-            _ => self.ttl_ms = Some(map.next_value_seed(Seconds { trail })?),
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Asked, ApiError> {
-        let reservation = self.reservation.ok_or_else(|| missing("reservation"))?;
-        Ok(Asked { reservation, usage: self.usage, resource: self.resource, ttl_ms: self.ttl_ms })
-    }
-}
-
-/// What `/usage` is sent.
-enum Noted {
-    One(Box<Spent>),
-    Batch(Vec<Spent>),
-}
-
-struct UsageBody<'t> {
-    trail: &'t Trail,
-    most: usize,
-    one: SpentMembers<'t>,
-    batch: Option<Vec<Spent>>,
-}
-
-impl<'de, 't> Members<'de, 't> for UsageBody<'t> {
-    const WHAT: &'static str =
-        "an object with `principal`, `action`, `resource`, `usage` and `idempotency_key`, or with `usages`";
-    const NAMES: &'static [&'static str] =
-        &["principal", "action", "resource", "context", "usage", "idempotency_key", "usages"];
-    type Value = Noted;
-
-    fn trail(&self) -> &'t Trail {
-        self.trail
-    }
-
-    fn member<A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
-        let trail = self.trail;
-        if name != "usages" {
-            return self.one.member(name, map);
-        }
-        let too_many = |most| ApiError::new(ErrorCode::BatchTooLarge, format!("`usages` may hold {most} at most"));
-        let list = List { trail, most: self.most, too_many, item: || object(SpentMembers::new(trail)) };
-        self.batch = Some(map.next_value_seed(list)?);
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Noted, ApiError> {
-        match self.batch {
-            Some(_) if self.one.begun => {
-                Err(ApiError::invalid("usages", "`usages` stands alone; each of its items says who, what and how much"))
-            }
-            Some(batch) => Ok(Noted::Batch(batch)),
-            None => Ok(Noted::One(Box::new(self.one.finish()?))),
-        }
-    }
-}
-
-struct SpentMembers<'t> {
-    trail: &'t Trail,
-    principal: Option<EntityUid>,
-    action: Option<SmolStr>,
-    resource: Option<EntityUid>,
-    context: Told,
-    usage: Option<ReportedUsage>,
-    key: Option<SmolStr>,
-    /// Whether any of them was said.
-    begun: bool,
-}
-
-impl<'t> SpentMembers<'t> {
-    fn new(trail: &'t Trail) -> Self {
-        let (principal, action, resource, usage, key) = (None, None, None, None, None);
-        Self { trail, principal, action, resource, context: Told::default(), usage, key, begun: false }
-    }
-}
-
-impl<'de, 't> Members<'de, 't> for SpentMembers<'t> {
-    const WHAT: &'static str = "an object with `principal`, `action`, `resource`, `usage` and `idempotency_key`";
-    const NAMES: &'static [&'static str] = &["principal", "action", "resource", "context", "usage", "idempotency_key"];
-    type Value = Spent;
-
-    fn trail(&self) -> &'t Trail {
-        self.trail
-    }
-
-    fn member<A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
-        let trail = self.trail;
-        self.begun = true;
-        match name {
-            "principal" => self.principal = Some(map.next_value_seed(Uid { trail })?),
-            "action" => self.action = Some(map.next_value_seed(action(trail))?),
-            "resource" => self.resource = Some(map.next_value_seed(Uid { trail })?),
-            "context" => self.context = map.next_value()?,
-            "usage" => self.usage = Some(map.next_value_seed(object(UsageMembers::new(trail)))?),
-            _ => self.key = Some(key(trail, map)?),
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Spent, ApiError> {
-        let principal = self.principal.ok_or_else(|| missing("principal"))?;
-        let action = self.action.ok_or_else(|| missing("action"))?;
-        let resource = self.resource.ok_or_else(|| missing("resource"))?;
-        let usage = self.usage.ok_or_else(|| missing("usage"))?;
-        let key = self.key.ok_or_else(|| missing("idempotency_key"))?;
-        let request = Request::new(principal, action, resource).with_context(self.context);
-        // Before keys were scoped, an absent amount in a usage was stored as zero.
-        let before = Usage { requests: usage.requests.unwrap_or(0), ..usage.usage() };
-        let unscoped_digest = Some(digest(&(&request, &before)));
-        let key = ClientKey { text: key, digest: digest(&(&request, &usage)), unscoped_digest };
-        Ok(Spent { request, usage, key })
-    }
-}
-
-/// An `idempotency_key`.
-pub(super) fn key<'de, A: MapAccess<'de>>(trail: &Trail, map: &mut A) -> Result<SmolStr, A::Error> {
-    let key = map.next_value_seed(text(trail, "a text"))?;
-    if key.is_empty() || key.len() > MAX_KEY_BYTES {
-        let message = format!("an idempotency key is a text of 1 to {MAX_KEY_BYTES} bytes");
-        return Err(trail.fail(ApiError::invalid("", message)));
-    }
-    Ok(key)
-}
-
-/// What makes the same request the same: what was read, however it was written.
-pub(super) fn digest(read: &impl std::fmt::Debug) -> [u8; 32] {
-    Sha256::digest(format!("{read:?}")).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::edge::http::wire::{Asked as Question, Silence, question};
-
-    fn hex(digest: [u8; 32]) -> String {
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Reports that were stored before keys were scoped must still be found, so these digests must not change.
-    #[test]
-    fn digests_of_unscoped_keys_stay() {
-        let asked = r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\"",
-            "context": {"input_tokens": 5}, "reserve": {"output_tokens": 7}, "idempotency_key": "k"}"#;
-        let Ok(Question::Named(asked)) = question(asked.as_bytes(), Silence::Checks) else {
-            panic!("it is a question")
-        };
-        let key = asked.wanted.unwrap().key.unwrap();
-        assert_eq!(
-            key.unscoped_digest.map(hex).unwrap(),
-            "f7e35eb3dff8628e0ae1c28843baa86709268f44294b99f4aaf73f43f2b0277e"
-        );
-        let spent = r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\"",
-            "usage": {"input_tokens": 5, "usd": "0.01"}, "idempotency_key": "k"}"#;
-        let trail = Trail::default();
-        let spent = trail.read(spent.as_bytes(), object(SpentMembers::new(&trail))).unwrap();
-        assert_eq!(
-            spent.key.unscoped_digest.map(hex).unwrap(),
-            "ba81847edbb301229627aef9c2a92ac35a3bbe591d7c3d5bf904b9ee4513bfe1"
-        );
     }
 }

@@ -11,9 +11,9 @@ use super::app::App;
 use super::body::json;
 use super::caller::Admitted;
 use super::errors::{ApiError, ErrorCode, Response};
-use super::grammar::missing;
 use super::is_authorized::aside;
 use super::query::{Part, Query, cursor, read_cursor};
+use super::wire::missing;
 use crate::gate::{self, MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, StandingsOf};
 use crate::meter::{Measure, Mode};
 

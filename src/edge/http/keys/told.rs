@@ -5,7 +5,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use smol_str::SmolStr;
 
-use super::read::Unknown;
+use super::change::Unknown;
 use crate::model::{AllowedPath, EntityUid, Inherited, KeyRecord, Timestamp};
 
 #[derive(Serialize)]
