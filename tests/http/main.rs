@@ -16,6 +16,7 @@ mod alerts;
 mod answers;
 mod config;
 mod connections;
+mod description;
 mod health;
 mod hosts;
 mod lifecycle;
@@ -24,6 +25,7 @@ mod malformed;
 mod normal;
 mod private;
 mod rollback;
+mod schema;
 mod standing;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod support;

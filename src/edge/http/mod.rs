@@ -18,6 +18,7 @@ mod is_authorized;
 mod itself;
 mod keys;
 mod metrics;
+mod openapi;
 mod operations;
 mod pace;
 mod passwords;

@@ -10,11 +10,11 @@ use super::app::App;
 use super::body::{json, of_type};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::health;
+use super::openapi;
 use super::wire;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::{Report, Snapshot, report};
 
-const OPEN_API: &str = include_str!("openapi.json");
 const PAGE: &str = include_str!("page.html");
 
 /// `GET /health/live`.
@@ -90,7 +90,7 @@ pub(super) fn version() -> Response {
 
 /// `GET /openapi.json`.
 pub(super) fn open_api() -> Response {
-    of_type(StatusCode::OK, "application/json", OPEN_API)
+    of_type(StatusCode::OK, "application/json", openapi::DOCUMENT.clone())
 }
 
 /// `GET /docs`.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::http::request::Parts as Head;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::Mutex;
 
@@ -96,15 +97,18 @@ struct Work<'a> {
     user: EntityUid,
 }
 
-/// A password, and nothing of it.
-#[derive(Serialize)]
-struct Told<'a> {
+/// Whether a user has a password.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Password")]
+pub(super) struct Told<'a> {
     user: &'a str,
     set: bool,
-    /// Where what counts of it stands.
+    /// Where the password is set; `store` is one that was set by this API.
+    #[schemars(extend("enum" = ["bundle", "htpasswd", "store"]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     kept_in: Option<&'static str>,
-    /// Of one in the store.
+    /// When it was set, if it was set by this API.
+    #[schemars(extend("format" = "date-time"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     changed_at: Option<String>,
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use smol_str::SmolStr;
 
@@ -34,9 +35,11 @@ pub(super) async fn release(app: &Arc<App>, body: &[u8]) -> Result<Response, Api
     Ok(json(StatusCode::OK, &Outcome::of_held(&closed)))
 }
 
-#[derive(Serialize)]
-struct Extended {
+/// The new end of a reservation.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Extended {
     reservation: String,
+    #[schemars(extend("format" = "date-time"))]
     expires_at: String,
 }
 
@@ -78,19 +81,23 @@ async fn note(app: &App, spent: &Spent) -> Result<Outcome, ApiError> {
     Ok(Outcome::of(&closed))
 }
 
-/// What became of a reservation, as it is told each time.
-#[derive(Serialize)]
-struct Outcome {
+/// The outcome of a reservation, the same each time it is asked for.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Closed")]
+pub(super) struct Outcome {
+    #[schemars(extend("pattern" = "^r-[0-9a-f]{32}$"))]
     reservation: String,
+    #[schemars(extend("enum" = ["open", "settled", "released", "expired"]))]
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<ToldUsage>,
-    /// Whether it used more than it had held; never of what nothing was held for.
+    /// Whether it used more than it held. It is charged in full all the same.
     over: bool,
     charged: Vec<ToldPart>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
 struct ToldUsage {
     requests: u64,
     input_tokens: u64,
@@ -102,10 +109,12 @@ struct ToldUsage {
     usd: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
 struct ToldPart {
     id: SmolStr,
     meter: Option<SmolStr>,
+    #[schemars(with = "super::openapi::answers::Unit")]
     unit: &'static str,
     held: String,
     charged: String,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts as Head;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::app::App;
@@ -20,12 +21,18 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// For how long others may keep the keys.
 const PUBLISHED_FOR: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-#[derive(Serialize)]
-struct Wire<'a> {
+/// Tokens of Tollgate's own.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Tokens")]
+pub(super) struct Wire<'a> {
+    /// Proves the principal of the credential, as `Authorization: Bearer`.
     access_token: &'a str,
+    #[schemars(extend("const" = "Bearer"))]
     token_type: &'static str,
+    /// In seconds.
     expires_in: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// Gets the next tokens, once. It is absent where the revocation of the credential could not be noticed.
     refresh_token: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_expires_in: Option<i64>,

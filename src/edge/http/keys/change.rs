@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use smol_str::SmolStr;
 
@@ -80,7 +81,8 @@ impl KeyMembers {
 }
 
 /// A name that means nothing in the bundle.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub(super) struct Unknown {
     pub(super) param: String,
     pub(super) message: String,

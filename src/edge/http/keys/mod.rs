@@ -34,7 +34,7 @@ use crate::policy::Snapshot;
 
 use super::wire::{self, KeyMembers};
 use change::Unknown;
-use told::Told;
+pub(super) use told::{Page, Told};
 
 /// Most keys of an owner, but for administrators.
 const MAX_KEYS_OF_ONE: usize = 1_000;
@@ -202,7 +202,7 @@ impl Caller {
         page.truncate(most);
         let next = page.last().filter(|_| more).map(|last| query::cursor(&last.id));
         let keys = page.iter().map(|key| Told::of(key, self.facts.now)).collect();
-        Ok(json(StatusCode::OK, &told::Page { keys, next }))
+        Ok(json(StatusCode::OK, &Page { keys, next }))
     }
 
     /// Whether a key of `owner` would prove somebody.

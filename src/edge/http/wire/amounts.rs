@@ -14,7 +14,7 @@ use crate::gate::{ReportedUsage, Reserve, Stated};
 use crate::meter::MAX_TTL_MS;
 use crate::model::Amount;
 
-/// What a usage is, for the errors about something else.
+/// The form of a usage, for errors.
 const USAGE: &str = "an object such as {\"input_tokens\": 870, \"output_tokens\": 312}";
 
 /// A whole number.
@@ -109,7 +109,7 @@ pub(super) fn ttl_ms(written: Optional<Seconds>) -> Result<Option<i64>, ApiError
     millis.map(Some).ok_or_else(wrong)
 }
 
-/// What is to be held: amounts, or `true` for those of `context`, with what the model answers with at most.
+/// The amounts to hold, or `true` for those of `context` and the largest output of the model.
 #[derive(Clone, JsonSchema)]
 #[schemars(untagged, rename = "Reserve")]
 pub(super) enum WrittenReserve<'a> {
@@ -171,7 +171,7 @@ pub(super) struct CheckedReserve {
     pub(super) ttl_ms: Option<i64>,
 }
 
-/// Checks the member `reserve`; `None` if nothing is to be held.
+/// Checks the member `reserve`; `None` for a check.
 pub(super) fn reserve(written: WrittenReserve<'_>) -> Result<Option<CheckedReserve>, ApiError> {
     match written {
         WrittenReserve::Flag(false) => Ok(None),

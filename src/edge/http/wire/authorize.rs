@@ -27,7 +27,7 @@ const MAX_KEY_BYTES: usize = 255;
     rename = "Question",
     extend("required" = ["action"], "oneOf" = [json!({ "required": ["principal"] }), json!({ "required": ["credential"] })])
 )]
-pub(super) struct AuthorizationRequest<'a> {
+pub(in super::super) struct AuthorizationRequest<'a> {
     #[serde(default, borrow)]
     principal: Optional<Uid<'a>>,
     #[serde(default, borrow)]
@@ -64,22 +64,31 @@ impl RequestBody for AuthorizationRequest<'_> {
     const EXPECTED: &'static str = "an object with `principal`, `action` and `resource`";
 }
 
-/// What the caller tells of the request. What Tollgate itself knows (`now`, `budget`, `rate`, `limits`, `auth`) cannot be
+/// Facts about the request. The members that Tollgate itself sets (`now`, `budget`, `rate`, `limits`, `auth`) cannot be
 /// sent; actions of the bundle's own may take other members.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "it describes what `gate` checks, for /openapi.json")]
 pub(super) struct Context {
     /// One IP address; a range is a 400. An IPv4-mapped IPv6 address is the IPv4 address.
+    #[serde(default)]
     ip: Optional<String>,
+    #[serde(default)]
     method: Optional<String>,
     /// The path as the client sent it; its query is cut off. An ambiguous path is a 400.
+    #[serde(default)]
     path: Optional<String>,
+    #[serde(default)]
     end_user: Optional<String>,
     /// Which of the caller's teams pays.
+    #[serde(default)]
     team: Optional<String>,
+    #[serde(default)]
     input_tokens: Optional<u64>,
+    #[serde(default)]
     max_output_tokens: Optional<u64>,
+    #[serde(default)]
     stream: Optional<bool>,
+    #[serde(default)]
     #[schemars(extend("maxProperties" = 64))]
     metadata: Optional<std::collections::BTreeMap<String, String>>,
 }
@@ -152,7 +161,7 @@ pub(super) fn idempotency_key(written: &Text<'_>) -> Result<SmolStr, ApiError> {
     Err(ApiError::invalid("idempotency_key", message))
 }
 
-/// What is to be held. Without `reserve`, a key or a time to live would have no effect.
+/// The amounts to hold. Without `reserve`, a key or a time to live would have no effect.
 fn holding(
     held: Option<CheckedReserve>,
     ttl_ms: Option<i64>,
@@ -175,10 +184,10 @@ fn holding(
 /// Many requests for decisions, all answered by one revision.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct BatchRequest<'a> {
+pub(in super::super) struct BatchRequest<'a> {
     // Each item is parsed by itself once their number is known to be within the limit of the server: an item in memory
     // is many times as large as the shortest one in a body.
-    /// As many as the server takes, 1000 unless configured (`limits.batch`).
+    /// The server takes 1000 at most, unless configured (`limits.batch`).
     #[serde(borrow)]
     #[schemars(with = "Vec<AuthorizationRequest>")]
     requests: Vec<&'a RawValue>,

@@ -16,7 +16,7 @@ use crate::model::{Request, RequestErrorCode, Told, strict_json};
 /// A request for a decision, in the form of cedar-agent.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct CedarAgentRequest<'a> {
+pub(in super::super) struct CedarAgentRequest<'a> {
     /// A Cedar uid.
     #[serde(borrow)]
     principal: Text<'a>,

@@ -16,7 +16,7 @@ const MAX_BYTES: usize = 16 * 1024;
 const FORM: &str = "`credential` is one of {\"bearer\": …}, {\"api_key\": …}, {\"basic\": {\"username\": …, \
                     \"password\": …}}, each a text of 1 to 16384 bytes";
 
-/// What proves the principal: one of these. A credential that proves nothing is answered with a forbid.
+/// One credential, which proves the principal. The answer to an invalid one is a forbid.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Credential", extend("minProperties" = 1, "maxProperties" = 1))]
@@ -53,8 +53,8 @@ impl RequestBody for Basic<'_> {
     const EXPECTED: &'static str = "an object with `username` and `password`";
 }
 
-/// Checks the member `credential`. It is parsed apart from its request, because errors of the parser quote what they do
-/// not expect.
+/// Checks the member `credential`. It is parsed apart from its request, because errors of the parser quote unexpected
+/// values.
 pub(super) fn credential(written: &RawValue) -> Result<Credential, ApiError> {
     let parsed = serde_json::from_str::<Object<WrittenCredential>>(written.get()).ok();
     let checked = parsed.and_then(|Object(written)| Credential::try_from(written).ok());

@@ -22,7 +22,7 @@ const FREE_FORM: &str = "context";
 
 /// A request body, which is one JSON object.
 pub(super) trait RequestBody {
-    /// What the body must be, for the error about a body that is no object.
+    /// The form of the body, for the error about a body that is not an object.
     const EXPECTED: &'static str;
 }
 
@@ -153,6 +153,10 @@ impl<T: JsonSchema> JsonSchema for Object<T> {
         T::schema_name()
     }
 
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         T::json_schema(generator)
     }
@@ -183,6 +187,10 @@ impl<T: JsonSchema> JsonSchema for Optional<T> {
         T::schema_name()
     }
 
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         T::json_schema(generator)
     }
@@ -190,7 +198,7 @@ impl<T: JsonSchema> JsonSchema for Optional<T> {
 
 /// A string, borrowed from the body unless it has escapes.
 #[derive(Clone)]
-pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+pub(in super::super) struct Text<'a>(pub(super) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -230,7 +238,7 @@ impl JsonSchema for Text<'_> {
     }
 }
 
-/// A string that is a secret: an error about it quotes nothing of it.
+/// A string that is a secret. Errors about it do not quote it.
 pub(super) struct Secret<'a>(pub(super) Text<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Secret<'a> {

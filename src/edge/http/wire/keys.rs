@@ -1,4 +1,4 @@
-//! The bodies of `/v1/keys`. In a change, null takes back what a key has.
+//! The bodies of `/v1/keys`. In a change, null removes a member of the key.
 #![expect(clippy::option_option, reason = "absent, null and a value are three cases")]
 
 use std::borrow::Cow;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -34,7 +34,7 @@ const MAX_LIMITS_BYTES: usize = 16 * 1024;
 /// Longest grace, in seconds: a year.
 const MAX_GRACE_SECONDS: u64 = 366 * 24 * 60 * 60;
 const PATH_FORM: &str = "a path is a text that begins with `/`, or {\"path\": …, \"methods\": [\"POST\"]}";
-/// Stands for the members of a key: roles, paths and so on.
+/// The form of the body, for errors.
 const KEY: &str = "an object with members of a key";
 
 /// A member that may be absent, or null.
@@ -74,7 +74,7 @@ struct WrittenKey<'a> {
     #[serde(default, borrow)]
     #[schemars(extend("minItems" = 1))]
     tags: List<Text<'a>>,
-    /// Of `tollgate:administrator`, `tollgate:gateway` and `tollgate:monitor`.
+    /// Roles out of `tollgate:administrator`, `tollgate:gateway` and `tollgate:monitor`.
     #[serde(default, borrow)]
     #[schemars(extend("minItems" = 1))]
     roles: List<Text<'a>>,
@@ -100,10 +100,43 @@ impl RequestBody for WrittenKey<'_> {
     const EXPECTED: &'static str = KEY;
 }
 
+/// The members of a new key. `disabled` applies to existing keys alone.
+pub(in super::super) struct NewKeyRequest;
+
+/// The members of a key that may change, which excludes its owner.
+pub(in super::super) struct ChangeKeyRequest;
+
+impl JsonSchema for NewKeyRequest {
+    fn schema_name() -> Cow<'static, str> {
+        "NewKey".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        without("disabled", WrittenKey::json_schema(generator))
+    }
+}
+
+impl JsonSchema for ChangeKeyRequest {
+    fn schema_name() -> Cow<'static, str> {
+        "KeyChange".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        without("owner", WrittenKey::json_schema(generator))
+    }
+}
+
+fn without(name: &str, mut schema: Schema) -> Schema {
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.remove(name);
+    }
+    schema
+}
+
 /// A path, or a path with methods.
 #[derive(JsonSchema)]
 #[schemars(untagged, inline)]
-enum WrittenPath<'a> {
+pub(in super::super) enum WrittenPath<'a> {
     Any(Text<'a>),
     WithMethods(PathWithMethods<'a>),
 }
@@ -112,7 +145,7 @@ enum WrittenPath<'a> {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
-struct PathWithMethods<'a> {
+pub(in super::super) struct PathWithMethods<'a> {
     #[serde(borrow)]
     path: Text<'a>,
     /// Methods such as `POST`; all if absent.
@@ -150,7 +183,7 @@ impl<'de> Visitor<'de> for PathVisitor {
 
 type Names = Option<Box<[SmolStr]>>;
 
-/// The members that a request sets, checked. An outer `None` leaves what the key has, an inner `None` takes it back.
+/// The members that a request sets, checked. An outer `None` leaves a member of the key, an inner `None` removes it.
 #[derive(Debug, Default)]
 pub(in super::super) struct KeyMembers {
     pub(in super::super) owner: Option<EntityUid>,
@@ -243,7 +276,7 @@ pub(in super::super) fn revoke(body: &[u8]) -> Result<Option<SmolStr>, ApiError>
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Rotate")]
 pub(in super::super) struct RotateRequest {
-    /// Seconds for which the secret before is taken too.
+    /// For how many seconds the previous secret stays valid.
     #[serde(default)]
     #[schemars(extend("maximum" = MAX_GRACE_SECONDS, "default" = 0))]
     grace_seconds: Optional<Whole>,

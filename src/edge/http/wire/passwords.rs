@@ -21,7 +21,7 @@ const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$ar
         serde_json::json!({ "required": ["password"] }), serde_json::json!({ "required": ["password_hash"] })
     ])
 )]
-pub(super) struct PasswordRequest<'a> {
+pub(in super::super) struct PasswordRequest<'a> {
     /// 8 to 1024 bytes, no NUL. Only its argon2id hash is stored.
     #[serde(default, borrow)]
     password: Optional<Secret<'a>>,

@@ -10,8 +10,8 @@ use super::json::{Optional, RequestBody, Text, read};
 /// How to reload.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ReloadRequest<'a> {
-    /// The revision that may become active although it drops every forbid, or most of the rules.
+pub(in super::super) struct ReloadRequest<'a> {
+    /// The revision that is accepted although it drops much, or newly permits every principal.
     #[serde(default, borrow)]
     acknowledge: Optional<Text<'a>>,
 }

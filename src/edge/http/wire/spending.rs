@@ -49,16 +49,16 @@ impl TryFrom<WrittenReservationId<'_>> for ReservationId {
     }
 }
 
-/// What a reservation used.
+/// The usage of a reservation.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("required" = ["reservation", "usage"]))]
-struct SettleRequest<'a> {
+pub(in super::super) struct SettleRequest<'a> {
     #[serde(borrow)]
     reservation: WrittenReservationId<'a>,
     #[serde(default, borrow)]
     usage: Optional<StatedUsage<'a>>,
-    /// Which of what was permitted it turned out to be.
+    /// The resource that was used, one of those that were permitted.
     #[serde(default, borrow)]
     resource: Optional<Uid<'a>>,
 }
@@ -93,10 +93,10 @@ impl TryFrom<SettleRequest<'_>> for Settlement {
     }
 }
 
-/// A reservation whose amounts are given back.
+/// A reservation to release.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ReleaseRequest<'a> {
+pub(in super::super) struct ReleaseRequest<'a> {
     #[serde(borrow)]
     reservation: WrittenReservationId<'a>,
 }
@@ -113,7 +113,7 @@ pub(in super::super) fn release(body: &[u8]) -> Result<ReservationId, ApiError> 
 /// A reservation that is to live longer.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ExtendRequest<'a> {
+pub(in super::super) struct ExtendRequest<'a> {
     #[serde(borrow)]
     reservation: WrittenReservationId<'a>,
     #[serde(default)]
@@ -144,11 +144,11 @@ impl TryFrom<ExtendRequest<'_>> for Extension {
     }
 }
 
-/// What was spent without a reservation.
+/// A report of usage without a reservation.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Spent")]
-pub(super) struct UsageReport<'a> {
+pub(in super::super) struct UsageReport<'a> {
     #[serde(borrow)]
     principal: Uid<'a>,
     #[serde(borrow)]
@@ -218,7 +218,7 @@ impl RequestBody for UsageRequest<'_> {
 #[derive(JsonSchema)]
 #[schemars(untagged, rename = "UsageRequest")]
 #[expect(dead_code, reason = "it describes `UsageRequest`, for /openapi.json")]
-pub(super) enum UsageRequestSchema {
+pub(in super::super) enum UsageRequestSchema {
     One(UsageReport<'static>),
     Many(UsageReports),
 }
@@ -227,8 +227,8 @@ pub(super) enum UsageRequestSchema {
 #[derive(JsonSchema)]
 #[schemars(inline, deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes `UsageRequest`, for /openapi.json")]
-pub(super) struct UsageReports {
-    /// As many as the server takes, 1000 unless configured (`limits.batch`).
+pub(in super::super) struct UsageReports {
+    /// The server takes 1000 at most, unless configured (`limits.batch`).
     usages: Vec<UsageReport<'static>>,
 }
 
@@ -287,8 +287,8 @@ impl<'a> TryFrom<UsageRequest<'a>> for UsageReport<'a> {
     }
 }
 
-/// The digest that tells requests with the same `idempotency_key` apart. It is of the checked values, so that it does not
-/// depend on how they were written.
+/// The digest by which requests with one `idempotency_key` are compared. It is computed from the checked values, so that it
+/// does not depend on their spelling.
 pub(in super::super) fn digest(checked: &impl fmt::Debug) -> [u8; 32] {
     Sha256::digest(format!("{checked:?}")).into()
 }

@@ -9,10 +9,10 @@ use super::json::{Object, Optional, RequestBody, Secret, Text};
 use crate::gate::Credential;
 use crate::model::SecretText;
 
-/// What is exchanged for tokens. Without `grant_type`, the headers hold the credential.
+/// A credential to exchange for tokens. Without `grant_type`, the headers hold the credential.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TokenRequest<'a> {
+pub(in super::super) struct TokenRequest<'a> {
     /// `api_key`, `password` or `refresh_token`.
     #[serde(default, borrow)]
     #[schemars(extend("enum" = ["api_key", "password", "refresh_token"]))]

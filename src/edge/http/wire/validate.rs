@@ -22,14 +22,15 @@ const MEMBERS: [&str; 3] = ["api_key", "request", "authorize"];
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Validate")]
-pub(super) struct ValidateRequest<'a> {
+pub(in super::super) struct ValidateRequest<'a> {
     /// The bearer token or key that the request came with.
     #[serde(borrow)]
     #[schemars(extend("maxLength" = MAX_CREDENTIAL_BYTES))]
     api_key: Secret<'a>,
     #[serde(default, borrow)]
     request: Optional<Object<DelegatedRequest<'a>>>,
-    /// Whether the request is decided too. The default is `decisions.validate_authorizes` of the server.
+    /// Whether the request is also decided, by its path, method and parameters, and a permit charged to the limits that
+    /// apply. The server may be configured to decide every request (`validate.authorize`).
     #[serde(default)]
     authorize: Optional<bool>,
 }
@@ -53,7 +54,7 @@ struct DelegatedRequest<'a> {
     #[serde(default)]
     headers: Option<Members>,
     /// Texts by name, or lists of one. `model`, `user`, `max_tokens`, `max_completion_tokens`, `max_output_tokens`,
-    /// `generationConfig`, `inferenceConfig` and `stream` are read.
+    /// `generationConfig`, `inferenceConfig` and `stream` determine the resource, the context and the estimate.
     #[serde(default)]
     params: Option<Members>,
 }
@@ -93,7 +94,7 @@ pub(in super::super) fn validate(body: &[u8], always: bool) -> Result<Delegated,
     written.or_authorize(always).try_into()
 }
 
-/// The error, with nothing of the body in it but members that are known.
+/// The error with a message of its own. Of the body, it contains only the names of members.
 fn without_input(error: ApiError) -> ApiError {
     let form = "expected {\"api_key\": …, \"request\": {\"path\", \"headers\", \"params\"}}";
     let member = error.param.split('.').next().unwrap_or_default();
