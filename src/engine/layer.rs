@@ -308,7 +308,7 @@ impl<A: Asks> Guard<A> {
         (snapshot, facts): (&Snapshot, &Facts),
         identity: &Arc<Identity>,
         asked: Resolved,
-    ) -> Result<(DecisionId<'_>, Decision), Refused> {
+    ) -> Result<(DecisionId, Decision), Refused> {
         let Resolved { action, resource, context } = asked;
         let request = crate::model::Request::proved(Arc::clone(identity), action, resource).with_context(context);
         let wrong = |error| {
@@ -341,7 +341,7 @@ impl<A: Asks> Guard<A> {
         Refused::decided(status, text, answer::retry_after_of(status, refusal.retry_after_seconds))
     }
 
-    fn forbidden(id: DecisionId<'_>, decision: &Decision) -> Refused {
+    fn forbidden(id: DecisionId, decision: &Decision) -> Refused {
         let mut text = Vec::new();
         answer::write(&mut text, id, decision);
         let status = answer::status_of(decision.code, StatusCode::FORBIDDEN);

@@ -49,7 +49,7 @@ pub use manage::{MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
     Ask, Clock, CloseError, Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Family, Fetch,
     FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError, Keys, KeysOf, Later, Look,
-    MOST_FAMILIES, MOST_USED, Meters, Notice, PUBLISHED_FOR_SECONDS, PasswordLookup, PasswordWrite, PasswordWriteError,
+    MOST_FAMILIES, MOST_USED, Meters, Notice, Observer, PUBLISHED_FOR_SECONDS, PasswordLookup, PasswordWrite, PasswordWriteError,
     Passwords, RefreshDigest, Refreshed, Reply, Seen, StoreError, SubjectsOf, TokenError, TokenStore, Tokens, Unproved,
     Via,
 };

@@ -121,7 +121,7 @@ impl App {
     }
 
     /// The id of the next decision, which `revision` is to make. From here on the log names both.
-    pub(super) fn next_id(&self, revision: &str) -> DecisionId<'_> {
+    pub(super) fn next_id(&self, revision: &str) -> DecisionId {
         let id = self.engine.next_decision();
         telemetry::decision(id, revision);
         id

@@ -119,7 +119,7 @@ pub(super) fn of_type(status: StatusCode, kind: &'static str, text: impl Into<By
 }
 
 /// Adds the id of the decision as a header, for response forms that have no member for it.
-pub(super) fn with_id(mut response: Response, id: DecisionId<'_>) -> Response {
+pub(super) fn with_id(mut response: Response, id: DecisionId) -> Response {
     // An id is hexadecimal digits and a hyphen.
     if let Ok(id) = HeaderValue::try_from(id.to_string()) {
         response.headers_mut().insert(DECISION_ID, id);

@@ -110,7 +110,7 @@ async fn answer_question(
     app: &App,
     snapshot: &Snapshot,
     facts: &Facts,
-    (id, asked): (DecisionId<'_>, &Question),
+    (id, asked): (DecisionId, &Question),
 ) -> Result<Answered, ApiError> {
     let key = asked.wanted.as_ref().and_then(|wanted| wanted.key.as_ref()).map(|key| app.as_known(key));
     let key = key.as_ref().map(|key| key.scoped(KeyUse::Reserve, snapshot, asked.asking.principal()));
@@ -191,7 +191,7 @@ impl Decided {
     }
 
     /// The record of the decision.
-    fn record<'a>(&'a self, id: DecisionId<'a>, world: World<'a>, asked: &'a Question) -> Option<DecisionRecord<'a>> {
+    fn record<'a>(&'a self, id: DecisionId, world: World<'a>, asked: &'a Question) -> Option<DecisionRecord<'a>> {
         let (decided, seen) = match (self, &asked.asking) {
             (Self::One(decision, seen), Asking::One(request)) => (gate::Decided::One(request, decision), seen),
             (Self::Candidates(decision, _, seen), Asking::Candidates(request, _)) => {
@@ -205,7 +205,7 @@ impl Decided {
     }
 
     /// Writes the answer.
-    fn write(&self, id: DecisionId<'_>, out: &mut Vec<u8>) {
+    fn write(&self, id: DecisionId, out: &mut Vec<u8>) {
         match self {
             Self::One(decision, _) => answer::write(out, id, decision),
             Self::Candidates(decision, hint, _) => answer::write_candidates(out, id, decision, hint.as_deref()),

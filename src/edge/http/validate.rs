@@ -83,7 +83,7 @@ async fn forbidden<'a>(
     (snapshot, facts): (&Arc<Snapshot>, &Facts),
     identity: &Arc<Identity>,
     asked: &Asked,
-) -> Result<(DecisionId<'a>, Option<Response>), ApiError> {
+) -> Result<(DecisionId, Option<Response>), ApiError> {
     let (found, resource) = asked_for(app, snapshot, asked)?;
     let context = Told::from(context(asked)?);
     let request = Request::proved(Arc::clone(identity), found.action.clone(), resource).with_context(context);
