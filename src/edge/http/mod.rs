@@ -29,6 +29,7 @@ mod refusals;
 mod router;
 mod seats;
 mod server;
+mod services;
 mod spending;
 mod standing;
 mod tls;
@@ -37,8 +38,8 @@ mod validate;
 mod wire;
 
 pub use host::HostName;
-pub use keys::{KeyDesk, KeyDeskOptions};
-pub use passwords::PasswordDesk;
+pub use metrics::Metrics;
 pub use router::routes;
 pub use server::{HttpOptions, Server, Stopped};
+pub use services::{KeyService, KeyServiceOptions, PasswordService, Services};
 pub use tls::{ClientCertificates, Tls, TlsError, TlsOptions};

@@ -21,20 +21,17 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::app::App;
-use super::body::BodyLimits;
 use super::caller::Peer;
 use super::errors::{ApiError, ErrorCode};
 use super::host::HostName;
-use super::keys::{self, KeyDesk};
+use super::keys;
 use super::pace::{Pace, Paced, Times};
-use super::passwords::PasswordDesk;
 use super::router::{AnyResponse, Routes};
 use super::seats::{Admission, HURRY, Seat, Seats};
+use super::services::Services;
 use super::tls::Tls;
 use crate::edge::identity::CredentialHeaders;
-use crate::edge::outgoing::Outbox;
-use crate::engine::Engine;
-use crate::gate::{RouteMap, Tokens};
+use crate::gate::RouteMap;
 
 /// After an error that will not go away by itself (no file descriptors left), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -128,14 +125,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens. What an `engine` decides is answered from [`Server::run`] on.
+    /// Listens on the address of `options`. Connections are accepted once [`Server::run`] is called.
     ///
     /// # Errors
-    /// Where the address cannot be listened on.
-    pub async fn bind(engine: Engine, options: HttpOptions) -> io::Result<Self> {
+    /// If the address cannot be listened on.
+    pub async fn bind(services: Services, options: HttpOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
-        let body = BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout };
-        let app = Arc::new(App::new(engine, body, &options));
+        let app = Arc::new(App::new(services, &options));
         Ok(Self { listener, routes: Routes::new(app), options, tls: None, health: None })
     }
 
@@ -159,38 +155,6 @@ impl Server {
         Self { tls: Some(Arc::new(tls)), ..self }
     }
 
-    /// Lets keys be managed.
-    #[must_use]
-    pub fn with_keys(self, desk: KeyDesk) -> Self {
-        // There is one at most, and a second one would not be asked.
-        let _first = self.routes.app().keys.set(desk);
-        self
-    }
-
-    /// Lets passwords be set, by whoever may make keys: [`Server::with_keys`].
-    #[must_use]
-    pub fn with_passwords(self, desk: PasswordDesk) -> Self {
-        // There is one at most, and a second one would not be asked.
-        let _first = self.routes.app().passwords.set(desk);
-        self
-    }
-
-    /// Counts what becomes of alerts, for `/metrics`.
-    #[must_use]
-    pub fn with_outbox(self, outbox: Arc<Outbox>) -> Self {
-        // There is one at most, and a second one would not be counted.
-        let _first = self.routes.app().outbox.set(outbox);
-        self
-    }
-
-    /// Hands out tokens of Tollgate's own.
-    #[must_use]
-    pub fn with_tokens(self, tokens: Arc<dyn Tokens>) -> Self {
-        // There is one at most.
-        let _first = self.routes.app().tokens.set(tokens);
-        self
-    }
-
     /// Where it listens.
     ///
     /// # Errors
@@ -205,7 +169,7 @@ impl Server {
         let (stopping, told) = watch::channel(false);
         let options = Arc::new(self.options.clone());
         let app = self.routes.app();
-        let orphans = app.keys.get().map(|desk| keys::orphans::follow(desk.clone(), app.engine.clone()));
+        let orphans = app.keys.as_ref().map(|service| keys::orphans::follow(service.clone(), app.engine.clone()));
         let _orphans = orphans.map(|orphans| Following(tokio::spawn(orphans)));
         let _following = self.tls.clone().map(|tls| Following(tokio::spawn(tls.follow())));
         let checks = (self.routes.clone(), Arc::clone(&options), told.clone());

@@ -85,7 +85,7 @@ fn tokens(app: &App) -> Result<Arc<dyn Tokens>, ApiError> {
             "this server hands out no tokens: it has `identity.tokens: { enabled: false }`, keeps no keys, or has a Redis without a `pepper_file`",
         )
     };
-    app.tokens.get().cloned().ok_or_else(none)
+    app.tokens.clone().ok_or_else(none)
 }
 
 /// What waits for the disk does so where nobody else waits for it.
