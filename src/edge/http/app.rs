@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
-use super::body::BodyLimits;
 use super::host::HostName;
 use super::metrics::Metrics;
+use super::options::{HttpOptions, Silence};
 use super::refusals::RefusalLog;
-use super::server::HttpOptions;
+use super::request_body::BodyLimits;
 use super::services::{KeyService, PasswordService, Services};
-use super::wire::Silence;
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::edge::telemetry;

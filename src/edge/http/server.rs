@@ -23,88 +23,18 @@ use tokio::time::{sleep, timeout};
 use super::app::App;
 use super::caller::Peer;
 use super::errors::{ApiError, ErrorCode};
-use super::host::HostName;
 use super::keys;
+use super::options::HttpOptions;
 use super::pace::{Pace, Paced, Times};
 use super::router::{AnyResponse, Routes};
 use super::seats::{Admission, HURRY, Seat, Seats};
 use super::services::Services;
 use super::tls::Tls;
-use crate::edge::identity::CredentialHeaders;
-use crate::gate::RouteMap;
 
 /// After an error that will not go away by itself (no file descriptors left), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The least that hyper takes for a connection's buffer.
 const LEAST_BUFFER_BYTES: usize = 64 * 1024;
-
-/// How to serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an independent switch")]
-pub struct HttpOptions {
-    /// Where to listen; port 0 for any that is free.
-    pub listen: SocketAddr,
-    /// Whether whoever reaches the address may ask, without a credential.
-    pub open: bool,
-    /// Whether access depends only on the loopback address. A request without a credential then needs a local `Host`,
-    /// so that no web page reaches the server through DNS rebinding.
-    pub checks_host: bool,
-    /// Names in `Host` that are accepted in addition to those of the loopback.
-    pub hosts: Vec<HostName>,
-    /// What requests of gateways ask for, where they are told by path and method.
-    pub routes: RouteMap,
-    /// Whether every call of `POST /v1/auth/validate` is decided.
-    pub validate_authorizes: bool,
-    /// Which headers hold a caller's credential.
-    pub credential_headers: CredentialHeaders,
-    /// Longest body.
-    pub body_bytes: usize,
-    /// Most requests of a batch.
-    pub batch: usize,
-    /// Longest head of a request.
-    pub header_bytes: usize,
-    /// Most connections; others wait, but for those that ask for the server's health.
-    pub connections: usize,
-    /// For the head of a request to come.
-    pub header_timeout: Duration,
-    /// For its body.
-    pub body_timeout: Duration,
-    /// For which a connection may lie idle.
-    pub idle_timeout: Duration,
-    /// For requests in flight to finish when the server stops.
-    pub shutdown_timeout: Duration,
-    /// For which `POST /bundle/reload` waits.
-    pub reload_timeout: Duration,
-    /// Whether a question that says nothing about `reserve` reserves.
-    pub reserves: bool,
-    /// The status that tells a budget without room to a caller that looks at the status alone.
-    pub budget_status: usize,
-}
-
-impl Default for HttpOptions {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8181)),
-            open: true,
-            checks_host: true,
-            hosts: Vec::new(),
-            routes: RouteMap::default(),
-            validate_authorizes: false,
-            credential_headers: CredentialHeaders::default(),
-            body_bytes: 2 * 1024 * 1024,
-            batch: 1_000,
-            header_bytes: 32 * 1024,
-            connections: 10_000,
-            header_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(75),
-            shutdown_timeout: Duration::from_secs(10),
-            reload_timeout: Duration::from_secs(30),
-            reserves: false,
-            budget_status: 403,
-        }
-    }
-}
 
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
