@@ -12,6 +12,7 @@
     reason = "it sets up a world of its own, and fails by panicking"
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -146,6 +147,33 @@ fn layering_nothing_prints_by_hand() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A file of the HTTP folder that imports another may not be imported by it, directly or through others: what two files share
+/// belongs in a third one below both.
+#[test]
+fn layering_the_files_of_http_import_each_other_in_one_direction() {
+    let graph = http_imports();
+    assert!(graph.len() > 20, "only {} files were found", graph.len());
+    assert!(graph["router"].contains("app") && graph["keys"].contains("services"), "{graph:?}");
+    let found = cycles(&graph);
+    let shown: Vec<String> = found.iter().map(|cycle| cycle.join(" -> ")).collect();
+    assert!(found.is_empty(), "import cycles in src/edge/http:\n{}", shown.join("\n"));
+}
+
+#[test]
+fn layering_a_cycle_of_imports_is_found() {
+    let graph = |edges: &[(&str, &[&str])]| -> Imports {
+        let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        edges.iter().map(|(name, imported)| ((*name).to_owned(), own(imported))).collect()
+    };
+    assert!(cycles(&graph(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])])).is_empty());
+    assert_eq!(cycles(&graph(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])])), [["b", "c", "b"]]);
+    let text = "use super::app::App;\nuse super::{\n    batch, body::{self, json},\n};\nfn f() { crate::edge::http::wire::g() }\n";
+    let names = |depth| -> Vec<String> { siblings(&stripped(text), depth).into_iter().collect() };
+    assert_eq!(names(1), ["app", "batch", "body", "wire"]);
+    // In a file of a folder, `super` is the folder itself.
+    assert_eq!(names(2), ["wire"]);
+}
+
 #[test]
 fn layering_the_reader_of_lines_sees_what_it_is_to_see() {
     assert_eq!(named_parts("use crate::edge::files::{Reader, manifest};"), ["edge"]);
@@ -157,6 +185,64 @@ fn layering_the_reader_of_lines_sees_what_it_is_to_see() {
     assert!(!mentions("let notify_all = 1;", "notify"));
     let text = "/// std::fs is not named here\nlet a = \"std::env // no\"; // std::fs\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n";
     assert!(stripped(text).iter().all(|line| !mentions(&line.code, "std::fs") && !mentions(&line.code, "std::env")));
+}
+
+/// For each file, the files that it imports. A folder counts as one file.
+type Imports = BTreeMap<String, BTreeSet<String>>;
+
+fn http_imports() -> Imports {
+    let folder = root().join("edge").join("http");
+    let mut graph = Imports::new();
+    for path in sources().iter().filter(|path| path.starts_with(&folder)) {
+        let inside = path.strip_prefix(&folder).unwrap();
+        let name = inside.components().next().unwrap().as_os_str().to_string_lossy().replace(".rs", "");
+        if name == "mod" {
+            continue;
+        }
+        // `super` is the HTTP folder in its files and in the `mod.rs` of a folder in it.
+        let depth = if inside.ends_with("mod.rs") { 1 } else { inside.components().count() };
+        let imports = graph.entry(name.clone()).or_default();
+        imports.extend(siblings(&code(path), depth).into_iter().filter(|other| *other != name));
+    }
+    let files: BTreeSet<String> = graph.keys().cloned().collect();
+    for imports in graph.values_mut() {
+        imports.retain(|name| files.contains(name));
+    }
+    graph
+}
+
+/// The files of the HTTP folder that these lines name: behind `crate::edge::http::`, or behind as many `super::` as the depth of
+/// the file.
+fn siblings(lines: &[Line], depth: usize) -> BTreeSet<String> {
+    let text: String = lines.iter().map(|line| line.code.trim().to_owned() + " ").collect();
+    let mut found = BTreeSet::new();
+    for prefix in ["crate::edge::http::".to_owned(), "super::".repeat(depth)] {
+        for (at, _) in text.match_indices(&prefix) {
+            if !text[..at].ends_with("super::") {
+                found.extend(first_names(&text[at + prefix.len()..]));
+            }
+        }
+    }
+    found
+}
+
+/// Each import cycle that a search in depth meets, from a file back to itself.
+fn cycles(graph: &Imports) -> Vec<Vec<String>> {
+    fn visit(graph: &Imports, name: &str, path: &mut Vec<String>, done: &mut BTreeSet<String>) -> Vec<Vec<String>> {
+        if let Some(at) = path.iter().position(|before| before == name) {
+            return vec![path[at..].iter().cloned().chain([name.to_owned()]).collect()];
+        }
+        if done.contains(name) {
+            return Vec::new();
+        }
+        path.push(name.to_owned());
+        let found = graph[name].iter().flat_map(|next| visit(graph, next, path, done)).collect();
+        path.pop();
+        done.insert(name.to_owned());
+        found
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().flat_map(|name| visit(graph, name, &mut Vec::new(), &mut done)).collect()
 }
 
 fn root() -> PathBuf {
@@ -224,28 +310,26 @@ fn stripped(text: &str) -> Vec<Line> {
 
 /// The parts that a line names behind `crate::`.
 fn named_parts(code: &str) -> Vec<String> {
+    code.split("crate::").skip(1).flat_map(first_names).collect()
+}
+
+/// The first name of a path; of a list in braces, the first name of each item.
+fn first_names(path: &str) -> Vec<String> {
+    let Some(list) = path.strip_prefix('{') else { return vec![word(path)] };
     let mut found = Vec::new();
-    for after in code.split("crate::").skip(1) {
-        match after.strip_prefix('{') {
-            None => found.push(word(after)),
-            // Of a list, each first word that is not inside of an inner one.
-            Some(list) => {
-                let mut depth = 0;
-                let mut start = true;
-                for (at, next) in list.char_indices() {
-                    match next {
-                        '{' => depth += 1,
-                        '}' if depth == 0 => break,
-                        '}' => depth -= 1,
-                        ',' if depth == 0 => start = true,
-                        _ if start && !next.is_whitespace() => {
-                            found.push(word(&list[at..]));
-                            start = false;
-                        }
-                        _ => {}
-                    }
-                }
+    let mut depth = 0;
+    let mut start = true;
+    for (at, next) in list.char_indices() {
+        match next {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => start = true,
+            _ if start && !next.is_whitespace() => {
+                found.push(word(&list[at..]));
+                start = false;
             }
+            _ => {}
         }
     }
     found

@@ -20,12 +20,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::{self, Exit};
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::{KeyDesk, PasswordDesk, Server, Stopped, Tls};
+use crate::edge::http::{Metrics, Server, Services, Stopped, Tls};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::edge::telemetry::{self, LogFormat, LogLevel, LogOptions};
 use crate::engine::{Engine, events};
-use crate::gate::{Clock as _, DecisionLog, Meters, StoreError, Tokens};
+use crate::gate::{Clock as _, DecisionLog, Meters, StoreError};
 use crate::model::Unit;
 use crate::policy::live::Live;
 
@@ -176,6 +176,7 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(recorder) => recorder,
         Err(error) => return usage(&error),
     };
+    let metrics = Arc::new(Metrics::default());
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let mut builder = Engine::builder();
     builder = builder.failures(settings.identity.failures.clone());
@@ -227,8 +228,16 @@ fn serve(settings: &Settings) -> ExitCode {
             for running in providers.running {
                 tokio::spawn(running);
             }
-            let managed = Managed { desk: providers.desk, passwords: providers.passwords, tokens: providers.tokens };
-            listen(engine, settings, (alerts, tls), managed).await
+            let (outbox, webhook) = alerts.map(|alerts| (alerts.outbox, alerts.webhook)).unzip();
+            let services = Services {
+                metrics,
+                keys: providers.keys,
+                passwords: providers.passwords,
+                outbox,
+                tokens: providers.tokens,
+                ..Services::new(engine)
+            };
+            listen(services, settings, webhook, tls).await
         }),
         Err(error) => usage(&error),
     };
@@ -341,20 +350,9 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
 }
 
-/// What of identities is managed over HTTP.
-struct Managed {
-    desk: Option<KeyDesk>,
-    passwords: Option<PasswordDesk>,
-    tokens: Option<Arc<dyn Tokens>>,
-}
-
-async fn listen(
-    engine: Engine,
-    settings: &Settings,
-    (alerts, tls): (Option<Alerts>, Option<Tls>),
-    managed: Managed,
-) -> ExitCode {
-    let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
+async fn listen(services: Services, settings: &Settings, webhook: Option<Webhook>, tls: Option<Tls>) -> ExitCode {
+    let (engine, outbox) = (services.engine.clone(), services.outbox.clone());
+    let mut server = match Server::bind(services, settings.http_options()).await {
         Ok(server) => server,
         Err(error) => {
             let address = settings.http.listen;
@@ -392,21 +390,8 @@ async fn listen(
     }
     tokio::spawn(follow_time(engine.clone()));
     tokio::spawn(follow_hangups(engine, reloads));
-    let outbox = alerts.map(|Alerts { outbox, webhook }| {
+    if let Some(webhook) = webhook {
         tokio::spawn(webhook.run());
-        outbox
-    });
-    if let Some(outbox) = &outbox {
-        server = server.with_outbox(Arc::clone(outbox));
-    }
-    if let Some(desk) = managed.desk {
-        server = server.with_keys(desk);
-    }
-    if let Some(desk) = managed.passwords {
-        server = server.with_passwords(desk);
-    }
-    if let Some(tokens) = managed.tokens {
-        server = server.with_tokens(tokens);
     }
     let stopped = server.run(ends.wait()).await;
     if let Some(outbox) = &outbox

@@ -1,20 +1,18 @@
 //! What every request shares.
 
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
-use super::body::BodyLimits;
 use super::host::HostName;
-use super::keys::KeyDesk;
 use super::metrics::Metrics;
-use super::passwords::PasswordDesk;
+use super::options::{HttpOptions, Silence};
 use super::refusals::RefusalLog;
-use super::server::HttpOptions;
-use super::wire::Silence;
+use super::request_body::BodyLimits;
+use super::services::{KeyService, PasswordService, Services};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::edge::telemetry;
@@ -24,10 +22,10 @@ use crate::meter::Alert;
 use crate::model::{Facts, Refusal};
 use crate::policy::Snapshot;
 
-/// The server's state: an engine, and what is counted.
+/// The server's state: its services, and the options that routes read.
 pub(super) struct App {
     pub(super) engine: Engine,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: Arc<Metrics>,
     refusals: RefusalLog,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
@@ -40,14 +38,10 @@ pub(super) struct App {
     pub(super) validate_authorizes: bool,
     /// Which headers hold a caller's credential.
     pub(super) credential_headers: CredentialHeaders,
-    /// Where keys are managed, where they are kept.
-    pub(super) keys: OnceLock<KeyDesk>,
-    /// Where passwords are set, where they are kept.
-    pub(super) passwords: OnceLock<PasswordDesk>,
-    /// What becomes of alerts, where they are sent.
-    pub(super) outbox: OnceLock<Arc<Outbox>>,
-    /// What hands out tokens of Tollgate's own, where that is wished for.
-    pub(super) tokens: OnceLock<Arc<dyn Tokens>>,
+    pub(super) keys: Option<KeyService>,
+    pub(super) passwords: Option<PasswordService>,
+    pub(super) outbox: Option<Arc<Outbox>>,
+    pub(super) tokens: Option<Arc<dyn Tokens>>,
     pub(super) body: BodyLimits,
     /// Most requests of a batch.
     pub(super) batch: usize,
@@ -68,13 +62,14 @@ pub(super) struct App {
 const UNSCOPED_KEYS_FOR: Duration = Duration::from_hours(48);
 
 impl App {
-    pub(super) fn new(engine: Engine, body: BodyLimits, options: &HttpOptions) -> Self {
+    pub(super) fn new(services: Services, options: &HttpOptions) -> Self {
+        let Services { engine, metrics, keys, passwords, outbox, tokens } = services;
         let budget_status =
             u16::try_from(options.budget_status).ok().and_then(|status| StatusCode::from_u16(status).ok());
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine,
-            metrics: Metrics::default(),
+            metrics,
             refusals: RefusalLog::default(),
             open: options.open,
             checks_host: options.checks_host,
@@ -82,11 +77,11 @@ impl App {
             routes: options.routes.clone(),
             validate_authorizes: options.validate_authorizes,
             credential_headers: options.credential_headers.clone(),
-            keys: OnceLock::new(),
-            passwords: OnceLock::new(),
-            outbox: OnceLock::new(),
-            tokens: OnceLock::new(),
-            body,
+            keys,
+            passwords,
+            outbox,
+            tokens,
+            body: BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout },
             batch: options.batch,
             silence: if options.reserves { Silence::Reserves } else { Silence::Checks },
             reload_timeout: options.reload_timeout,

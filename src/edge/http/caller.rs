@@ -106,7 +106,7 @@ pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -
 /// Whether policy lets the caller see what the `principal` of the query has spent; of a key, what its owner has.
 fn may_view(app: &App, snapshot: &Snapshot, identity: &Arc<Identity>, head: &Head, peer: &Peer) -> bool {
     let Some(asked) = query::principal(head.uri.query()) else { return false };
-    let kept = app.keys.get().and_then(|desk| desk.identity(&asked).ok().flatten());
+    let kept = app.keys.as_ref().and_then(|keys| keys.identity(&asked).ok().flatten());
     let owner =
         kept.and_then(|kept| kept.owner.clone()).or_else(|| snapshot.owner_of(&asked)).unwrap_or_else(|| asked.clone());
     // A narrowed key may see its own usage, and that of its owner, whose limits apply to the key.

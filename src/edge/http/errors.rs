@@ -2,19 +2,15 @@
 
 use std::borrow::Cow;
 
-use http_body_util::Full;
 use hyper::StatusCode;
-use hyper::body::Bytes;
 use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
+pub(super) use super::body::Response;
 use super::body::json;
 use crate::edge::answer::retry_after_of;
 use crate::engine::EngineError;
 use crate::model::{Refusal, RefusalReason, RequestError, RequestErrorCode, UidError, masked};
-
-/// What is sent back: always whole.
-pub(super) type Response = hyper::Response<Full<Bytes>>;
 
 /// Everything that can be wrong with what was sent, or with the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -49,7 +49,7 @@ const STATUSES: usize = 900;
 
 /// The counters.
 #[derive(Debug, Default)]
-pub(super) struct Metrics {
+pub struct Metrics {
     decisions: [AtomicU64; CODES.len()],
     responses: Responses,
     panics: AtomicU64,

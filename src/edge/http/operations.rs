@@ -9,7 +9,7 @@ use serde_json::{Value, json as object};
 use super::app::App;
 use super::body::{json, of_type};
 use super::errors::{ApiError, ErrorCode, Response};
-use super::health;
+use super::health::{self, Component};
 use super::wire;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::{Report, Snapshot, report};
@@ -26,7 +26,7 @@ pub(super) fn live() -> Response {
 pub(super) fn ready(app: &App) -> Response {
     let failed = app.engine.report().failure.is_some();
     let failed = failed.then(|| "the newest files of the bundle do not load".to_owned());
-    let away = health::components(app).into_iter().filter(|one| one.away).map(|one| one.reason());
+    let away = components(app).into_iter().filter(|one| one.away).map(|one| one.reason());
     let reasons: Vec<String> = failed.into_iter().chain(away).collect();
     let degraded = !reasons.is_empty();
     let Some(snapshot) = app.engine.snapshot() else {
@@ -38,12 +38,16 @@ pub(super) fn ready(app: &App) -> Response {
     json(StatusCode::OK, &body)
 }
 
+fn components(app: &App) -> Vec<Component> {
+    health::components(&app.engine, app.keys.as_ref().map(|service| &*service.keys))
+}
+
 /// `GET /metrics`.
 pub(super) fn metrics(app: &App) -> Response {
     of_type(
         StatusCode::OK,
         "text/plain; version=0.0.4; charset=utf-8",
-        app.metrics.text(&app.engine, app.outbox.get().map(|outbox| &**outbox), &health::components(app)),
+        app.metrics.text(&app.engine, app.outbox.as_deref(), &components(app)),
     )
 }
 

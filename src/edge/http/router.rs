@@ -24,7 +24,8 @@ use super::errors::{ApiError, ErrorCode, Response};
 use super::guard::guarded_async;
 use super::keys::{self, Ask};
 use super::{
-    batch, body, books, cedar_agent, host, is_authorized, operations, passwords, spending, standing, tokens, validate,
+    batch, books, cedar_agent, host, is_authorized, operations, passwords, request_body, spending, standing, tokens,
+    validate,
 };
 use crate::edge::telemetry;
 
@@ -238,16 +239,16 @@ where
         | Route::Extend
         | Route::Usage
         | Route::Password(passwords::Ask::Set) => {
-            body::check_content_type(&head.headers)?;
-            body::read(body, app.body).await?
+            request_body::check_content_type(&head.headers)?;
+            request_body::read(body, app.body).await?
         }
         // It may be a form too.
-        Route::Token => body::read(body, app.body).await?,
+        Route::Token => request_body::read(body, app.body).await?,
         // The body is optional here, and an empty one needs no content type.
         Route::Reload | Route::Keys(keys::Ask::Make | keys::Ask::Change | keys::Ask::Revoke | keys::Ask::Rotate) => {
-            let body = body::read(body, app.body).await?;
+            let body = request_body::read(body, app.body).await?;
             if !body.is_empty() {
-                body::check_content_type(&head.headers)?;
+                request_body::check_content_type(&head.headers)?;
             }
             body
         }

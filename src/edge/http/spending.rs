@@ -354,7 +354,8 @@ pub(super) fn digest(read: &impl std::fmt::Debug) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::http::wire::{Asked as Question, Silence, question};
+    use crate::edge::http::options::Silence;
+    use crate::edge::http::wire::{Asked as Question, question};
 
     fn hex(digest: [u8; 32]) -> String {
         digest.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -58,7 +58,7 @@ pub(super) async fn answer(app: &Arc<App>, query: Option<&str>, admitted: &Admit
     let principal = query.uid("principal")?.ok_or_else(|| missing("principal"))?;
     let most = query.page_size(MAX_STANDINGS)?;
     let after = query.get("after").map(read_cursor::<(SmolStr, Part)>).transpose()?;
-    let kept = app.keys.get().map(|desk| desk.identity(&principal)).transpose();
+    let kept = app.keys.as_ref().map(|keys| keys.identity(&principal)).transpose();
     let identity = kept.map_err(StandingsError::from)?.flatten();
     let whole = matches!(admitted, Admitted::Whole);
     let waiting = Handle::current();

@@ -10,10 +10,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::app::App;
-use super::body::{self, JSON, json, of_type};
+use super::body::{JSON, json, of_type};
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::query::form_decoded;
+use super::request_body;
 use crate::gate::{Credential, Described, Issued, Presented, TokenError, Tokens};
 use crate::model::{SecretText, strict_json};
 
@@ -85,7 +86,7 @@ fn tokens(app: &App) -> Result<Arc<dyn Tokens>, ApiError> {
             "this server hands out no tokens: it has `identity.tokens: { enabled: false }`, keeps no keys, or has a Redis without a `pepper_file`",
         )
     };
-    app.tokens.get().cloned().ok_or_else(none)
+    app.tokens.clone().ok_or_else(none)
 }
 
 /// What waits for the disk does so where nobody else waits for it.
@@ -173,7 +174,7 @@ fn members(head: &Head, body: &[u8]) -> Result<Vec<(String, SecretText)>, ApiErr
     if is_form(head) {
         return form(body).ok_or_else(|| ApiError::invalid("", "the body is no form whose names stand once"));
     }
-    body::check_content_type(&head.headers)?;
+    request_body::check_content_type(&head.headers)?;
     let wrong = || ApiError::invalid("", "the body is no JSON object of texts whose members stand once");
     let Ok(Value::Object(members)) = strict_json::from_slice(body) else { return Err(wrong()) };
     let text = |(name, value)| match value {

@@ -10,6 +10,7 @@ use smol_str::SmolStr;
 
 use super::errors::{ApiError, ErrorCode};
 use super::grammar::{List, Members, Trail, Uid, action, missing, object, text, uid_text};
+use super::options::Silence;
 use super::{amounts, credential, spending};
 use crate::gate::{ClientKey, Credential, MAX_ADDITIONAL_ENTITIES, MAX_CANDIDATES, Reserve};
 use crate::meter::DEFAULT_TTL_MS;
@@ -133,15 +134,6 @@ impl Parts {
         *proved = Some(Arc::clone(identity));
         question
     }
-}
-
-/// What becomes of a question that says nothing about `reserve`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Silence {
-    /// It is a check.
-    Checks,
-    /// It reserves what its context tells, as with `true`.
-    Reserves,
 }
 
 /// Reads the body of `/is_authorized`.
