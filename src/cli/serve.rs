@@ -20,13 +20,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::{self, Exit};
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::{Metrics, Server, Services, Stopped, Tls};
+use crate::edge::http::{Metrics, Server, ServerObserver, Services, Stopped, Tls};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::edge::telemetry::{self, LogFormat, LogLevel, LogOptions};
-use crate::engine::{Engine, events};
+use crate::engine::Engine;
 use crate::gate::{Clock as _, DecisionLog, Meters, StoreError};
 use crate::model::Unit;
+use crate::pdp::events;
 use crate::policy::live::Live;
 
 /// Cedar wants much stack for deep conditions; with this much it never has to look for more.
@@ -178,7 +179,7 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     let metrics = Arc::new(Metrics::default());
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
-    let mut builder = Engine::builder();
+    let mut builder = Engine::builder().observer(Arc::new(ServerObserver::new(Arc::clone(&metrics))));
     builder = builder.failures(settings.identity.failures.clone());
     for provider in providers.asked {
         builder = builder.authenticator(provider);

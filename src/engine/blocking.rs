@@ -227,10 +227,14 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::gate::{CloseError, HoldError, Later, Look, ReportedUsage, StoreError};
-    use crate::meter::{Charge, Held, Hold, Reservation, Usage};
-    use crate::model::{Amount, DecisionCode, Timestamp};
-    use crate::policy::{Bundle, SourceFile};
+    use crate::gate::{self, CloseError, HoldError, Later, Look, Notice, ReportedUsage, StoreError, World};
+    use crate::meter::{Alert, Charge, DEFAULT_MOST_OPEN_OF_PRINCIPAL, Held, Hold, Reservation, Usage};
+    use crate::model::{Amount, DecisionCode, Facts};
+    use crate::policy::{Bundle, Snapshot, SourceFile};
+
+    fn world<'a>(engine: &'a Engine, snapshot: &'a Snapshot, facts: &'a Facts) -> World<'a> {
+        World { snapshot, meters: &**engine.meters(), facts, most_open: DEFAULT_MOST_OPEN_OF_PRINCIPAL }
+    }
 
     #[test]
     fn alerts_are_told_once_a_period() {

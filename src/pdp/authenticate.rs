@@ -7,7 +7,6 @@ use crate::gate::{self, Attempt, Credential, Described, Failures, Presented, Tol
 use crate::model::{
     Identity, Refusal, RefusalReason, RequestError, RequestErrorCode, RequestPath, Told, request_address,
 };
-use crate::policy::Snapshot;
 
 impl Pinned<'_> {
     /// Authenticates a credential. The providers are asked in their order, unless one of them remembers the credential,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::answer::{Answer, AnswerResult};
-use super::call::{Authority, AuthorizeCall, Caller, LimitsMode, Question, QuestionRef, ReserveOptions, Target};
+use super::call::{AuthorizeCall, Caller, LimitsMode, Question, QuestionRef, ReserveOptions};
 use super::catch::{Panicked, catch_panic, yield_now};
 use super::error::{BatchError, PdpError};
 use super::observe::Stopwatch;
@@ -125,8 +125,7 @@ impl Pinned<'_> {
     fn refused(&self, (id, started): (DecisionId, Stopwatch), call: AuthorizeCall, refusal: Refusal) -> Answer {
         let AuthorizeCall { via, action, target, context, .. } = call;
         let (resource, candidates) = target.parts();
-        let unproved =
-            Unproved { action: &action, resource, candidates, context: Some(&context), refusal: &refusal };
+        let unproved = Unproved { action: &action, resource, candidates, context: Some(&context), refusal: &refusal };
         self.record(&DecisionRecord::of(id, via, self.env(), Decided::Refused(unproved)), started);
         self.answer(id, AnswerResult::Refused { action, target, refusal })
     }
@@ -136,15 +135,11 @@ impl Pinned<'_> {
         let (_, identity) = question.principal();
         let has_limits = gate::has_limits(&self.snapshot, identity.map(|identity| &**identity));
         let decided = match question {
-            QuestionRef::One(request) if has_limits => {
-                Outcome::One(gate::authorize(self.env(), request, None).await?)
-            }
+            QuestionRef::One(request) if has_limits => Outcome::One(gate::authorize(self.env(), request, None).await?),
             QuestionRef::Candidates(request, _) if has_limits => {
                 Outcome::Candidates(gate::authorize_candidates(self.env(), request, None).await?)
             }
-            QuestionRef::One(request) => {
-                Outcome::One(unlimited(gate::decide(&self.snapshot, &self.facts, request)?))
-            }
+            QuestionRef::One(request) => Outcome::One(unlimited(gate::decide(&self.snapshot, &self.facts, request)?)),
             QuestionRef::Candidates(request, _) => {
                 Outcome::Candidates(unlimited(gate::decide_candidates(&self.snapshot, &self.facts, request)?))
             }

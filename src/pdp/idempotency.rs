@@ -2,7 +2,7 @@
 
 use super::answer::ReplayedReservation;
 use super::observe::is_within;
-use super::{Pinned, PdpError};
+use super::{PdpError, Pinned};
 use crate::gate::{self, ClientKey, ScopedKey};
 use crate::meter::{Idempotency, State};
 use crate::model::{RequestError, RequestErrorCode};

@@ -11,7 +11,7 @@ use crate::model::json_text::escape;
 use crate::model::{CandidateDecision, Decision, EntityUid, EvaluationError, LimitStanding, Refusal, RuleReference};
 
 /// Writes the answer about one resource.
-pub(super) fn write(out: &mut Vec<u8>, id: Id<'_>, decision: &Decision) {
+pub(super) fn write(out: &mut Vec<u8>, id: Id, decision: &Decision) {
     let mut json = Json(out);
     json.raw(r#"{"decision":""#).raw(decision.outcome.as_str());
     json.id(id).raw(r#","revision":"#).text(&decision.revision);
@@ -25,7 +25,7 @@ pub(super) fn write(out: &mut Vec<u8>, id: Id<'_>, decision: &Decision) {
 }
 
 /// Writes the answer about a list.
-pub(super) fn write_candidates(out: &mut Vec<u8>, id: Id<'_>, decision: &CandidatesDecision, hint: Option<&str>) {
+pub(super) fn write_candidates(out: &mut Vec<u8>, id: Id, decision: &CandidatesDecision, hint: Option<&str>) {
     let deciding = decision.deciding();
     let all = decision.router.iter().chain(decision.candidates.iter().map(|one| &one.decision));
     let mut json = Json(out);
@@ -53,7 +53,13 @@ pub(super) struct RefusedQuestion<'a> {
 }
 
 /// Writes the answer to a refused credential.
-pub(super) fn write_refused(out: &mut Vec<u8>, id: Id<'_>, revision: &str, question: &RefusedQuestion<'_>, refusal: &Refusal) {
+pub(super) fn write_refused(
+    out: &mut Vec<u8>,
+    id: Id,
+    revision: &str,
+    question: &RefusedQuestion<'_>,
+    refusal: &Refusal,
+) {
     let code = refusal.reason.code().as_str();
     let mut json = Json(out);
     json.raw(r#"{"decision":"forbid"#).id(id).raw(r#","revision":"#).text(revision);
@@ -95,7 +101,7 @@ impl Json<'_> {
         self
     }
 
-    fn id(&mut self, id: Id<'_>) -> &mut Self {
+    fn id(&mut self, id: Id) -> &mut Self {
         self.raw(r#"","id":""#).shown(id).raw("\"")
     }
 

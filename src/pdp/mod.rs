@@ -23,18 +23,26 @@ use std::sync::{Arc, Mutex};
 
 pub use answer::{Answer, AnswerResult, ReplayedReservation};
 pub use authority::Client;
-pub use call::{AuthorizeCall, Authority, Caller, LimitsMode, ReserveOptions, Target};
+pub use call::{Authority, AuthorizeCall, Caller, LimitsMode, ReserveOptions, Target};
 pub(crate) use catch::block_on;
 pub use error::{BatchError, PdpError};
 pub(crate) use observe::OnAlert;
 pub use spending::{UsageReport, UsageReports};
 
-use crate::gate::{
-    Authenticator, Clock, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, FailureLimits, Failures, Meters,
-    Observer, Presented, Reserve, Spent, StandingsOf, Stated, Via, World,
+// The types that calls and answers are made of, so that a protocol needs this module alone.
+pub use crate::gate::{
+    BooksPage, BooksWish, By, CandidatesDecision, Credential, DecisionId, Described, Found, Group, MAX_LINES,
+    MAX_STANDINGS, Mark, MeterStanding, Peer, Presented, ReportedUsage, Reserve, RouteError, RouteLimits, RouteMap,
+    Standings, StandingsOf, Stated, Sum, TimeSpan, Via, day_of, month_begins,
 };
-use crate::meter::{Alert, Closed, ReservationId};
-use crate::model::{CandidatesRequest, Decision, EntityUid, Facts, Identity, Refusal, RefusalReason, Request, Timestamp};
+pub use crate::meter::{Closed, DEFAULT_TTL_MS, MAX_TTL_MS, Measure, Mode, Part, ReservationId, State, Usage};
+
+use crate::gate::{
+    Authenticator, Clock, DecisionLog, DecisionLogStatus, DecisionRecord, FailureLimits, Failures, Meters, Observer,
+    World,
+};
+use crate::meter::Alert;
+use crate::model::{CandidatesRequest, EntityUid, Facts, Identity, Refusal, RefusalReason, Request, Timestamp};
 use crate::policy::Snapshot;
 use crate::policy::live::Live;
 
@@ -91,16 +99,8 @@ impl Pdp {
         let started_at = clock.now();
         let failures = failures.map(|limits| Mutex::new(Failures::new(limits)));
         let (authenticators, observers) = (authenticators.into(), Observers::new(log, observer, on_alert));
-        let inner = Inner {
-            live,
-            clock,
-            meters,
-            max_open_reservations,
-            authenticators,
-            failures,
-            observers,
-            started_at,
-        };
+        let inner =
+            Inner { live, clock, meters, max_open_reservations, authenticators, failures, observers, started_at };
         Self { inner: Arc::new(inner) }
     }
 
@@ -111,6 +111,18 @@ impl Pdp {
     pub fn pin(&self) -> Result<Pinned<'_>, PdpError> {
         let snapshot = self.snapshot().ok_or(PdpError::NoBundle)?;
         Ok(Pinned { pdp: self, snapshot, facts: self.facts() })
+    }
+
+    /// Pins a bundle and an instant that were read before.
+    pub(crate) fn pin_to(&self, snapshot: Arc<Snapshot>, facts: Facts) -> Pinned<'_> {
+        Pinned { pdp: self, snapshot, facts }
+    }
+
+    /// Reports a credential that another service refused, such as a refresh token.
+    pub(crate) fn credential_refused(&self, refusal: &Refusal, source: Option<std::net::IpAddr>) {
+        if let Some(observer) = &self.inner.observers.observer {
+            observer.credential_refused(refusal, source);
+        }
     }
 
     /// Decides one call.
@@ -272,6 +284,14 @@ impl Pinned<'_> {
         let of = (self.next_id(), Via::Library, self.pdp.inner.observers.start());
         let wish = self.wish(reserve, crate::meter::DEFAULT_TTL_MS, None);
         self.isolated(self.reserve_with(of, QuestionRef::One(request), &wish)).await
+    }
+
+    /// The resource that a route leads to.
+    ///
+    /// # Errors
+    /// If a name is not a valid model name, or if two models are named.
+    pub fn resource_of(&self, found: &Found) -> Result<EntityUid, RouteError> {
+        found.resource(&self.snapshot)
     }
 
     /// What the core reads.

@@ -10,7 +10,7 @@ use crate::model::{Facts, Timestamp};
 use crate::policy::Snapshot;
 
 /// The receiver of alerts.
-pub(super) type OnAlert = Arc<dyn Fn(&Notice) + Send + Sync>;
+pub(crate) type OnAlert = Arc<dyn Fn(&Notice) + Send + Sync>;
 
 /// Everything that observes decisions.
 pub(super) struct Observers {
@@ -59,7 +59,7 @@ impl Observers {
     /// Reports the thresholds of limits that were reached.
     pub(super) fn alert(&self, alerts: &[Alert], snapshot: &Snapshot, facts: &Facts) {
         for alert in alerts {
-            crate::pdp::events::limit_reached(alert);
+            super::events::limit_reached(alert);
             if self.observer.is_none() && self.on_alert.is_none() {
                 continue;
             }

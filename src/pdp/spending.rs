@@ -6,9 +6,7 @@ use smol_str::SmolStr;
 
 use super::call::sha256;
 use super::{PdpError, Pinned};
-use crate::gate::{
-    self, Books, BooksPage, BooksWish, ClientKey, ReportedUsage, Spent, Standings, StandingsOf, Stated,
-};
+use crate::gate::{self, Books, BooksPage, BooksWish, ClientKey, ReportedUsage, Spent, Standings, StandingsOf, Stated};
 use crate::meter::{Closed, ReservationId, Usage};
 use crate::model::{EntityUid, Request, Timestamp};
 

@@ -50,12 +50,6 @@ impl Live {
     pub fn current(&self) -> Option<Arc<Snapshot>> {
         self.current.load_full()
     }
-
-    /// The same, for a moment: cheaper, and not to be kept.
-    pub(crate) fn load(&self) -> Guard<Option<Arc<Snapshot>>> {
-        self.current.load()
-    }
-
     /// The report of the last load.
     #[must_use]
     pub fn report(&self) -> Arc<Report> {

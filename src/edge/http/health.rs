@@ -46,6 +46,6 @@ pub(super) fn components(engine: &Engine, keys: Option<&dyn Keys>) -> Vec<Compon
         name: provider.name().to_owned(),
         away: provider.is_away(),
     };
-    all.extend(engine.authenticators().iter().map(provider));
+    all.extend(engine.pdp().authenticators().iter().map(provider));
     all
 }

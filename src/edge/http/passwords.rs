@@ -178,7 +178,8 @@ impl Work<'_> {
         };
         let credential = Credential::Basic { username: self.user.id_smol().clone(), password };
         let presented = Presented { credential, source: asking.peer, request: Described::default() };
-        match caller::identify(app, &asking.snapshot, &presented, asking.facts.now).await {
+        let pinned = app.pdp().pin_to(std::sync::Arc::clone(&asking.snapshot), asking.facts.clone());
+        match pinned.authenticate(&presented).await {
             // The mark shows that the password is stored here and was not verified by another server.
             Ok(proved)
                 if proved.principal == self.user && proved.method == AuthMethod::Basic && proved.mark.is_some() =>

@@ -258,7 +258,7 @@ where
     match route {
         Route::IsAuthorized => is_authorized::answer(app, (peer, &admitted), &body, status_tells).await,
         Route::Batch => batch::answer(app, (peer, &admitted), &body).await,
-        Route::CedarAgent => cedar_agent::answer(app, &admitted, &body).await,
+        Route::CedarAgent => cedar_agent::answer(app, (peer, &admitted), &body).await,
         Route::Validate => validate::answer(app, &body).await,
         Route::Settle => spending::settle(app, &body).await,
         Route::Release => spending::release(app, &body).await,

@@ -53,19 +53,19 @@ pub(super) async fn exchange(app: &Arc<App>, head: &Head, peer: &Peer, body: &[u
     if in_headers.is_some() && !matches!(grant, Grant::Headers) {
         return Err(ApiError::invalid("", "a request brings one credential: in its headers, or in its body"));
     }
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let now = app.engine.facts().now;
+    let pinned = app.pdp().pin()?;
+    let (snapshot, now) = (Arc::clone(pinned.snapshot()), pinned.facts().now);
     let identity = match grant {
         Grant::Refresh(token) => {
             let credential = Credential::Bearer(token.clone());
             let issued = on_disk(move || tokens.refresh(&token, &snapshot, now)).await?;
             return issued.map(|issued| answer(&issued)).map_err(|error| refused(app, peer, error, &credential));
         }
-        Grant::Headers => caller::proved(app, &snapshot, head, peer).await?,
+        Grant::Headers => caller::authenticated(app, &pinned, head, peer).await?,
         Grant::Credential(credential) => {
             let presented = Presented { credential, source: peer.address, request: Described::default() };
-            let proved = caller::identify(app, &snapshot, &presented, now).await;
-            proved.map_err(|refusal| caller::refused(&refusal, &presented.credential))?
+            let authenticated = pinned.authenticate(&presented).await;
+            authenticated.map_err(|refusal| caller::refused(&refusal, &presented.credential))?
         }
     };
     let issued = on_disk(move || tokens.issue(&identity, &snapshot, now)).await?;
@@ -97,7 +97,7 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 
 fn refused(app: &App, peer: &Peer, error: TokenError, credential: &Credential) -> ApiError {
     if let TokenError::Refused(refusal) = &error {
-        app.refused(refusal, peer.address);
+        app.pdp().credential_refused(refusal, peer.address);
         return caller::refused(refusal, credential);
     }
     not_handed_out(error)

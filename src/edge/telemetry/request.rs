@@ -1,13 +1,12 @@
 //! The span of an HTTP request, with the fields that all its log records carry.
 
-use std::fmt::Display;
 use std::pin::Pin;
 use std::time::Instant;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 use tracing::field::Empty;
-use tracing::{Instrument as _, Level, Span};
+use tracing::{Instrument as _, Level};
 
 /// The trace to which a request belongs, according to its caller. [W3C Trace
 /// Context](https://www.w3.org/TR/trace-context/#traceparent-header)
@@ -73,14 +72,6 @@ pub(crate) async fn in_span<B>(
         tracing::debug!(target: "tollgate::http", parent: &span, status, duration_us, "request answered");
     }
     response
-}
-
-/// Notes on the request's span which decision is being made, and by which revision.
-pub(crate) fn decision(id: impl Display, revision: &str) {
-    let span = Span::current();
-    if !span.is_disabled() {
-        tracing::record_all!(span, decision_id = %id, revision = revision);
-    }
 }
 
 fn method(method: &Method) -> &'static str {

@@ -70,9 +70,10 @@ pub(super) async fn caller(app: &App, head: &Head, peer: &Peer) -> Result<Caller
         let message = "this server keeps no keys: `keys` is not among its `identity.providers`";
         return Err(ApiError::new(ErrorCode::NotFound, message));
     };
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let identity = caller::proved(app, &snapshot, head, peer).await?;
-    Ok(Caller { service, facts: app.engine.facts(), snapshot, identity, peer: peer.address })
+    let pinned = app.pdp().pin()?;
+    let identity = caller::authenticated(app, &pinned, head, peer).await?;
+    let (snapshot, facts) = (Arc::clone(pinned.snapshot()), pinned.facts().clone());
+    Ok(Caller { service, facts, snapshot, identity, peer: peer.address })
 }
 
 /// Answers what is asked about keys.
