@@ -23,20 +23,53 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("meter", &["model"]),
     ("gate", &["model", "policy", "meter"]),
     ("edge", &["model", "policy", "meter", "gate"]),
+    ("pdp", &["model", "policy", "meter", "gate"]),
     ("config", &["model", "policy", "meter", "gate", "edge"]),
-    ("engine", &["model", "policy", "meter", "gate", "edge"]),
+    ("engine", &["model", "policy", "meter", "gate", "edge", "pdp"]),
     ("client", &["model", "gate", "edge"]),
-    ("cli", &["model", "policy", "meter", "gate", "edge", "config", "engine", "client"]),
-    ("main", &["model", "policy", "meter", "gate", "edge", "config", "engine", "client", "cli"]),
-    ("lib", &["model", "policy", "meter", "gate", "edge", "config", "engine", "client", "cli"]),
+    ("cli", &["model", "policy", "meter", "gate", "edge", "config", "pdp", "engine", "client"]),
+    ("main", &["model", "policy", "meter", "gate", "edge", "config", "pdp", "engine", "client", "cli"]),
+    ("lib", &["model", "policy", "meter", "gate", "edge", "config", "pdp", "engine", "client", "cli"]),
 ];
 
 /// Parts of the edge that may name another part of it: the wiring hands HTTP what it serves.
 const EDGE_MAY_NAME: &[(&str, &[&str])] =
     &[("http", &["clock", "audit", "telemetry", "identity", "store", "files", "outgoing", "answer"])];
 
-/// The server is a caller of the engine, as any library user is.
-const HTTP_SERVES: (&str, &str) = ("http", "engine");
+/// The server is a caller of the engine and its decision service, as any library user is.
+const HTTP_SERVES: &[(&str, &str)] = &[("http", "engine"), ("http", "pdp")];
+
+/// The modules that convert between a protocol and the decision service, and what they may name: the service, the types of
+/// a request, and the HTTP form of credentials and statuses. None of them can reach the core, a store or a metric.
+const PROTOCOLS: &[&str] = &[
+    "src/edge/http/batch.rs",
+    "src/edge/http/books.rs",
+    "src/edge/http/caller.rs",
+    "src/edge/http/cedar_agent.rs",
+    "src/edge/http/is_authorized.rs",
+    "src/edge/http/run.rs",
+    "src/edge/http/spending.rs",
+    "src/edge/http/standing.rs",
+    "src/edge/http/validate.rs",
+    "src/engine/layer.rs",
+];
+const PROTOCOL_MAY_NAME: &[&str] = &["pdp", "model", "edge::answer", "edge::identity"];
+
+/// The functions of the core that make or change a decision. Only the decision service calls them.
+const DECIDES: &[&str] = &[
+    "gate::authenticate",
+    "gate::authorize",
+    "gate::authorize_and_charge",
+    "gate::authorize_candidates",
+    "gate::decide",
+    "gate::decide_candidates",
+    "gate::explain",
+    "gate::extend",
+    "gate::record",
+    "gate::release",
+    "gate::settle",
+    "gate::standings",
+];
 
 /// The core: a function of its inputs.
 const CORE: &[&str] = &["model", "policy", "meter", "gate"];
@@ -87,7 +120,7 @@ fn layering_every_import_points_inwards() {
                     ));
                 } else if named != part
                     && !allowed.contains(&named.as_str())
-                    && (inner.as_str(), named.as_str()) != HTTP_SERVES
+                    && !HTTP_SERVES.contains(&(inner.as_str(), named.as_str()))
                 {
                     wrong.push(format!("{}:{}: `{part}` may not name `{named}`", shown(path), line.number));
                 }
@@ -149,6 +182,37 @@ fn layering_nothing_prints_by_hand() {
 
 /// A file of the HTTP folder that imports another may not be imported by it, directly or through others: what two files share
 /// belongs in a third one below both.
+#[test]
+fn layering_a_protocol_names_the_decision_service_alone() {
+    let mut wrong = Vec::new();
+    for protocol in PROTOCOLS {
+        let lines = code(&root().join(protocol));
+        assert!(lines.len() > 20, "{protocol} is not there");
+        for line in &lines {
+            let names: Vec<&str> = line.code.split("crate::").skip(1).collect();
+            let is_allowed = |name: &&str| PROTOCOL_MAY_NAME.iter().any(|allowed| name.starts_with(allowed));
+            if !names.iter().all(is_allowed) || line.code.contains(".metrics") || line.code.contains(".meters()") {
+                wrong.push(format!("{protocol}:{}: {}", line.number, line.code.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "a protocol converts to and from `pdp`, and nothing else:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn layering_only_the_decision_service_decides() {
+    let mut wrong = Vec::new();
+    for path in sources().iter().filter(|path| !["gate", "pdp"].contains(&part_of(path).0.as_str())) {
+        for line in code(path) {
+            let calls = |name: &&str| line.code.contains(&format!("{name}("));
+            if let Some(name) = DECIDES.iter().find(calls) {
+                wrong.push(format!("{}:{}: calls `{name}`", shown(path), line.number));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn layering_the_files_of_http_import_each_other_in_one_direction() {
     let graph = http_imports();

@@ -13,10 +13,10 @@ use super::options::Silence;
 use super::query;
 use crate::edge::answer;
 use crate::edge::identity::HeadersError;
-use crate::gate::Credential;
-pub(super) use crate::gate::Peer;
+
+pub(super) use crate::pdp::Peer;
 use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal};
-use crate::pdp::{Authority, Client, Pinned};
+use crate::pdp::{Authority, Client, Credential, Pinned};
 
 /// What a route takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
