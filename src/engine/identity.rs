@@ -1,6 +1,8 @@
 //! What an engine does about credentials: ask its providers whom they prove.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Engine;
 use crate::gate::{self, Attempt, Authenticator, Failures, Presented};
@@ -46,7 +48,7 @@ impl Engine {
         let Some(failures) = &self.inner.failures else {
             return gate::authenticate(self.authenticators(), presented, snapshot, now).await;
         };
-        let locked = || failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let locked = || failures.lock();
         let attempt = locked().attempt(presented);
         if let Err(wait_ms) = locked().admit(&attempt, now) {
             return Err(too_many(wait_ms));
@@ -76,7 +78,7 @@ struct LookedAt<'a> {
 
 impl Drop for LookedAt<'_> {
     fn drop(&mut self) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).ended(&self.attempt);
+        self.failures.lock().ended(&self.attempt);
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Engine;
+use crate::edge::random;
 use crate::gate::{DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord};
+use crate::model::hex;
 
 /// What gives decisions their ids, and where their records go.
 pub(super) struct Recording {
@@ -47,8 +49,5 @@ impl Engine {
 
 /// What begins the ids of this process' decisions: a number that no other process has, as far as chance goes.
 fn process() -> Box<str> {
-    let mut bytes = [0; 8];
-    // Where the system has no random numbers, ids are still unique in the process.
-    let _filled = aws_lc_rs::rand::fill(&mut bytes);
-    format!("{:016x}", u64::from_le_bytes(bytes)).into()
+    hex::encode(&random::bytes::<8>()).into()
 }

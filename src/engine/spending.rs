@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::{Engine, EngineError, events};
+use crate::edge::random;
 use crate::gate::{
     self, Authorized, CandidatesDecision, Decided, DecisionRecord, Meters, Notice, Presented, Reserve, SettleError,
     Stated, Via, Wish, World,
@@ -149,11 +150,7 @@ thread_local! {
 fn chance() -> u128 {
     CHANCES.with_borrow_mut(|chances| {
         chances.pop().unwrap_or_else(|| {
-            let mut drawn = [0; 16 * DRAWN];
-            // Where the system has no random numbers, the instant still sets names apart.
-            if aws_lc_rs::rand::fill(&mut drawn).is_err() {
-                return 0;
-            }
+            let drawn: [u8; 16 * DRAWN] = random::bytes();
             chances.extend(drawn.as_chunks().0.iter().map(|bytes| u128::from_le_bytes(*bytes)));
             chances.pop().unwrap_or_default()
         })
