@@ -10,7 +10,7 @@ pub use layer::{Asked, Asks, Authorize, AuthorizeLayer};
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::edge::clock::SystemClock;
@@ -22,6 +22,7 @@ use crate::model::Facts;
 use crate::pdp::{self, OnAlert, Pdp};
 use crate::policy::live::{Live, files_that_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
+use parking_lot::Mutex;
 
 /// How often, and how many times, a retired snapshot is looked at, whether somebody holds it. A request does for well
 /// under a millisecond; who of the library's users keeps one for longer than ten seconds drops it too.
@@ -122,7 +123,7 @@ impl Engine {
             return watcher.wait(wish, timeout);
         }
         if let Some((directory, options, keeper)) = &self.inner.source {
-            let mut keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut keeper = keeper.lock();
             let policy = keeper.manifest_policy(options);
             let reader = Reader::new(directory, options.limits.clone());
             keeper.take(settle(&reader, &policy, &options.settle));
@@ -132,7 +133,7 @@ impl Engine {
 
     /// Lets the bundle of this revision in, though the guard holds it.
     pub fn acknowledge(&self, revision: &str) {
-        let mut guard = self.inner.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.inner.guard.lock();
         guard.acknowledged = Some(revision.into());
     }
 }
@@ -440,7 +441,7 @@ impl Keeper {
     }
 
     fn held(&self, snapshot: &Snapshot) -> Option<Problem> {
-        let guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = self.guard.lock();
         if !guard.on || guard.acknowledged.as_deref() == Some(snapshot.revision()) {
             return None;
         }

@@ -23,7 +23,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("meter", &["model"]),
     ("gate", &["model", "policy", "meter"]),
     ("edge", &["model", "policy", "meter", "gate"]),
-    ("pdp", &["model", "policy", "meter", "gate"]),
+    ("pdp", &["model", "policy", "meter", "gate", "edge"]),
     ("config", &["model", "policy", "meter", "gate", "edge"]),
     ("engine", &["model", "policy", "meter", "gate", "edge", "pdp"]),
     ("client", &["model", "gate", "edge"]),
@@ -69,6 +69,22 @@ const DECIDES: &[&str] = &[
     "gate::release",
     "gate::settle",
     "gate::standings",
+];
+
+/// A part of the edge that every other part may name: the one source of random numbers.
+const EDGE_SHARES: &str = "random";
+
+/// What the source names in one file only, or nowhere, and why.
+const IN_ONE_PLACE: &[(&str, Option<&str>, &str)] = &[
+    (
+        "aws_lc_rs::rand",
+        Some("src/edge/random.rs"),
+        "random numbers come from one source, with one answer to its failure",
+    ),
+    ("SystemRandom", Some("src/edge/random.rs"), "random numbers come from one source, with one answer to its failure"),
+    ("std::sync::Mutex", None, "locks are those of parking_lot, which a panic does not poison"),
+    ("std::sync::RwLock", None, "locks are those of parking_lot, which a panic does not poison"),
+    ("std::sync::Condvar", None, "locks are those of parking_lot, which a panic does not poison"),
 ];
 
 /// The core: a function of its inputs.
@@ -127,7 +143,7 @@ fn layering_every_import_points_inwards() {
             }
             for other in named_edges(&line.code).filter(|other| part == "edge" && *other != inner) {
                 let allowed = EDGE_MAY_NAME.iter().find(|(name, _)| *name == inner).map_or(&[] as &[_], |(_, to)| to);
-                if !allowed.contains(&other.as_str()) {
+                if other != EDGE_SHARES && !allowed.contains(&other.as_str()) {
                     wrong.push(format!("{}:{}: `edge/{inner}` may not name `edge/{other}`", shown(path), line.number));
                 }
             }
@@ -143,6 +159,21 @@ fn layering_the_core_names_nothing_of_the_outside_world() {
         for line in code(path) {
             for (name, why) in OUTSIDE.iter().filter(|(name, _)| mentions(&line.code, name)) {
                 wrong.push(format!("{}:{}: the core may not name `{name}`: {why}", shown(path), line.number));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn layering_locks_and_random_numbers_come_from_one_place() {
+    let mut wrong = Vec::new();
+    for path in &sources() {
+        for line in code(path) {
+            for (name, file, why) in IN_ONE_PLACE {
+                if mentions(&line.code, name) && *file != Some(shown(path).as_str()) {
+                    wrong.push(format!("{}:{}: `{name}`: {why}", shown(path), line.number));
+                }
             }
         }
     }
@@ -245,6 +276,8 @@ fn layering_the_reader_of_lines_sees_what_it_is_to_see() {
     assert_eq!(named_parts("let x = crate::policy::problem::nearest(crate::model::y());"), ["policy", "model"]);
     assert_eq!(named_edges("use crate::edge::files::Reader;").collect::<Vec<_>>(), ["files"]);
     assert!(mentions("use std::{fs, io};", "std::fs"));
+    assert!(mentions("use std::sync::{Arc, Mutex};", "std::sync::Mutex"));
+    assert!(!mentions("use tokio::sync::{Arc, Mutex};", "std::sync::Mutex"));
     assert!(mentions("let now = std::time::SystemTime::now();", "SystemTime"));
     assert!(!mentions("let notify_all = 1;", "notify"));
     let text = "/// std::fs is not named here\nlet a = \"std::env // no\"; // std::fs\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n";
@@ -416,8 +449,9 @@ fn mentions(code: &str, name: &str) -> bool {
         !part(before) && (!part(after) || name.ends_with("Tcp") || name.ends_with("Udp"))
     };
     let whole = code.match_indices(name).any(|(at, _)| is_word(at, name));
-    let listed = name
-        .strip_prefix("std::")
-        .is_some_and(|inner| code.contains("std::{") && code.match_indices(inner).any(|(at, _)| is_word(at, inner)));
+    let within =
+        |list: &str, inner: &str| code.contains(list) && code.match_indices(inner).any(|(at, _)| is_word(at, inner));
+    let listed = name.strip_prefix("std::").is_some_and(|inner| within("std::{", inner))
+        || name.strip_prefix("std::sync::").is_some_and(|inner| within("std::sync::{", inner));
     whole || listed
 }

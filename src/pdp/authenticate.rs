@@ -1,6 +1,8 @@
 //! The first step of a call: the providers of identities are asked for the principal that a credential proves.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Pinned;
 use crate::gate::{self, Attempt, Credential, Described, Failures, Presented, ToldOf};
@@ -31,7 +33,7 @@ impl Pinned<'_> {
         let Some(failures) = &self.pdp.inner.failures else {
             return gate::authenticate(providers, presented, snapshot, now).await;
         };
-        let locked = || failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let locked = || failures.lock();
         let attempt = locked().attempt(presented);
         if let Err(wait_ms) = locked().admit(&attempt, now) {
             return Err(too_many_failures(wait_ms));
@@ -102,7 +104,7 @@ struct PendingAttempt<'a> {
 
 impl Drop for PendingAttempt<'_> {
     fn drop(&mut self) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).ended(&self.attempt);
+        self.failures.lock().ended(&self.attempt);
     }
 }
 

@@ -248,10 +248,7 @@ impl<'q> QuestionRef<'q> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn hex(digest: [u8; 32]) -> String {
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+    use crate::model::hex;
 
     /// Reservations that were stored before keys were scoped must still be found, so these digests must not change.
     #[test]
@@ -263,7 +260,7 @@ mod tests {
         let (question, _) = call.into_question(principal, None);
         let amounts = Reserve { output_tokens: Some(7), ..Reserve::default() };
         assert_eq!(
-            hex(question.digest(&amounts, DEFAULT_TTL_MS)),
+            hex::encode(&question.digest(&amounts, DEFAULT_TTL_MS)),
             "f7e35eb3dff8628e0ae1c28843baa86709268f44294b99f4aaf73f43f2b0277e"
         );
     }

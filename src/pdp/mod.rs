@@ -19,7 +19,9 @@ mod observe;
 mod spending;
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 pub use answer::{Answer, AnswerResult, ReplayedReservation};
 pub use authority::Client;
@@ -37,6 +39,7 @@ pub use crate::gate::{
 };
 pub use crate::meter::{Closed, DEFAULT_TTL_MS, MAX_TTL_MS, Measure, Mode, Part, ReservationId, State, Usage};
 
+use crate::edge::random;
 use crate::gate::{
     Authenticator, Clock, DecisionLog, DecisionLogStatus, DecisionRecord, FailureLimits, Failures, Meters, Observer,
     World,
@@ -248,7 +251,7 @@ impl Pdp {
 
     /// A new id for a reservation, which cannot be guessed.
     pub(crate) fn reservation_id(&self) -> ReservationId {
-        ReservationId::new(self.inner.clock.now(), random())
+        ReservationId::new(self.inner.clock.now(), random_number())
     }
 
     pub(crate) fn live(&self) -> &Live {
@@ -321,14 +324,10 @@ thread_local! {
 }
 
 /// A random number that was not returned before.
-fn random() -> u128 {
+fn random_number() -> u128 {
     RANDOM.with_borrow_mut(|numbers| {
         numbers.pop().unwrap_or_else(|| {
-            let mut drawn = [0; 16 * DRAWN];
-            // Without random numbers from the system, the instant still tells ids apart.
-            if aws_lc_rs::rand::fill(&mut drawn).is_err() {
-                return 0;
-            }
+            let drawn: [u8; 16 * DRAWN] = random::bytes();
             numbers.extend(drawn.as_chunks().0.iter().map(|bytes| u128::from_le_bytes(*bytes)));
             numbers.pop().unwrap_or_default()
         })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::edge::random;
 use crate::gate::{DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Notice, Observer};
 use crate::meter::Alert;
 use crate::model::{Facts, Timestamp};
@@ -108,8 +109,5 @@ pub(super) fn is_within(since: Timestamp, now: Timestamp, window_ms: i64) -> boo
 
 /// The number that begins the ids of this process' decisions.
 fn process() -> u64 {
-    let mut bytes = [0; 8];
-    // Without random numbers from the system, ids are still unique in the process.
-    let _filled = aws_lc_rs::rand::fill(&mut bytes);
-    u64::from_le_bytes(bytes)
+    u64::from_le_bytes(random::bytes())
 }

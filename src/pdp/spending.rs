@@ -115,11 +115,7 @@ impl UsageReports {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Amount;
-
-    fn hex(digest: [u8; 32]) -> String {
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+    use crate::model::{Amount, hex};
 
     /// Reports that were stored before keys were scoped must still be found, so these digests must not change.
     #[test]
@@ -129,6 +125,6 @@ mod tests {
         let usage = ReportedUsage { input_tokens: Some(5), usd, ..ReportedUsage::default() };
         let report = UsageReport { request, usage, idempotency_key: "k".into() };
         let digest = report.key().unscoped_digest.unwrap();
-        assert_eq!(hex(digest), "ba81847edbb301229627aef9c2a92ac35a3bbe591d7c3d5bf904b9ee4513bfe1");
+        assert_eq!(hex::encode(&digest), "ba81847edbb301229627aef9c2a92ac35a3bbe591d7c3d5bf904b9ee4513bfe1");
     }
 }

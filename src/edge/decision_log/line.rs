@@ -6,6 +6,7 @@ use super::chain;
 use super::json::Json;
 use super::mask::Mask;
 use crate::gate::{Decided, DecisionRecord, Reserve, Seen, Unproved};
+use crate::model::hex;
 use crate::model::{
     Decision, EntityUid, Identity, LimitStanding, Member, Narrowed, Request, RuleReference, Said, Told, Unit,
 };
@@ -24,7 +25,7 @@ pub(super) fn write(out: &mut Vec<u8>, record: &DecisionRecord<'_>, mask: &Mask)
     line.outcome(record);
     line.end();
     let Some(written) = out.get(start..).filter(|written| written.len() > MAX_BYTES) else { return };
-    let (bytes, digest) = (written.len(), chain::hex(&chain::leaf(written)));
+    let (bytes, digest) = (written.len(), hex::encode(&chain::leaf(written)));
     out.truncate(start);
     let mut line = Line { json: Json(out), mask, masked: Vec::new(), hidden: Vec::new() };
     line.head(record);
@@ -289,7 +290,7 @@ impl<'r> Line<'_, 'r> {
         let Some(written) = self.json.0.get(start..).filter(|written| written.len() > MAX_ENTITIES_BYTES) else {
             return;
         };
-        let digest = format!("sha256:{}", chain::hex(&chain::leaf(written)));
+        let digest = format!("sha256:{}", hex::encode(&chain::leaf(written)));
         self.json.0.truncate(start);
         self.json.text(&digest);
     }

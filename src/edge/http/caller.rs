@@ -14,8 +14,8 @@ use super::query;
 use crate::edge::answer;
 use crate::edge::identity::HeadersError;
 
-pub(super) use crate::pdp::Peer;
 use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal};
+pub(super) use crate::pdp::Peer;
 use crate::pdp::{Authority, Client, Credential, Pinned};
 
 /// What a route takes.

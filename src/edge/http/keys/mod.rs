@@ -25,6 +25,7 @@ use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::query::{self, Query};
 use super::services::KeyService;
+use crate::edge::random;
 use crate::gate::{self, KeyWrite, KeyWriteError, KeysOf, MANAGE_KEYS, Manager, Right, TooWide};
 use crate::model::{
     ADMINISTRATOR, EntityUid, Facts, Identity, KeyDetails, KeyHash, KeyRecord, KeyText, Pause, RESERVED_ROLE_PREFIX,
@@ -200,7 +201,7 @@ impl Caller {
             return Err(ApiError::invalid("owner", message));
         }
         let _making = self.room(&owner, right).await?;
-        let id = key_id(random()?);
+        let id = key_id(random::bytes());
         let text = Self::new_text(&id)?;
         let mut key = KeyRecord { hash: self.hash(&text)?, ..self.unrestricted(id, owner) };
         let inherited = inherited::of_maker(self, &key.owner)?;
@@ -325,7 +326,8 @@ impl Caller {
     }
 
     fn new_text(id: &str) -> Result<SecretText, ApiError> {
-        let secret = zeroize::Zeroizing::new(random::<32>()?);
+        let mut secret = zeroize::Zeroizing::new([0; 32]);
+        random::fill(&mut *secret);
         key_text(id, *secret).map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))
     }
 
@@ -358,13 +360,6 @@ fn next(key: &KeyRecord) -> KeyRecord {
 
 fn details(key: &mut KeyRecord) -> &mut KeyDetails {
     key.more.get_or_insert_with(Box::default)
-}
-
-fn random<const N: usize>() -> Result<[u8; N], ApiError> {
-    let mut bytes = [0; N];
-    let filled = aws_lc_rs::rand::fill(&mut bytes);
-    filled.map_err(|_| ApiError::new(ErrorCode::Unavailable, "the system has no random numbers"))?;
-    Ok(bytes)
 }
 
 pub(super) fn forbidden(message: String) -> ApiError {
