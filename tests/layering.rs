@@ -217,7 +217,7 @@ fn layering_nothing_prints_by_hand() {
 fn layering_a_protocol_names_the_decision_service_alone() {
     let mut wrong = Vec::new();
     for protocol in PROTOCOLS {
-        let lines = code(&root().join(protocol));
+        let lines = code(&root().join(Path::new(protocol).strip_prefix("src").unwrap()));
         assert!(lines.len() > 20, "{protocol} is not there");
         for line in &lines {
             let names: Vec<&str> = line.code.split("crate::").skip(1).collect();
@@ -235,7 +235,7 @@ fn layering_only_the_decision_service_decides() {
     let mut wrong = Vec::new();
     for path in sources().iter().filter(|path| !["gate", "pdp"].contains(&part_of(path).0.as_str())) {
         for line in code(path) {
-            let calls = |name: &&str| line.code.contains(&format!("{name}("));
+            let calls = |name: &&&str| line.code.contains(&format!("{name}("));
             if let Some(name) = DECIDES.iter().find(calls) {
                 wrong.push(format!("{}:{}: calls `{name}`", shown(path), line.number));
             }

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use super::Engine;
-use crate::gate::{CandidatesDecision, Explanation, Meters, Presented, Reserve, StandingsOf, Stated};
+use crate::gate::{
+    Authenticator, CandidatesDecision, DecisionLogStatus, Explanation, Meters, Presented, Reserve, StandingsOf, Stated,
+};
 use crate::meter::{Closed, ReservationId};
 use crate::model::{CandidatesRequest, Decision, EntityUid, Identity, Refusal, Request, Timestamp};
 use crate::pdp::{
@@ -210,6 +212,18 @@ impl Engine {
     #[must_use]
     pub fn meters(&self) -> &Arc<dyn Meters> {
         self.pdp().meters()
+    }
+
+    /// The providers of identities, in the order in which they are asked.
+    #[must_use]
+    pub fn authenticators(&self) -> &[Arc<dyn Authenticator>] {
+        self.pdp().authenticators()
+    }
+
+    /// The state of the decision log; `None` without one.
+    #[must_use]
+    pub fn decision_log_status(&self) -> Option<DecisionLogStatus> {
+        self.pdp().decision_log_status()
     }
 }
 

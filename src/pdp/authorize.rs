@@ -69,7 +69,8 @@ impl Pinned<'_> {
     /// Releases what the first calls of a failed batch reserved. A reservation with an idempotency key stays: its caller
     /// gets it again with the same key.
     async fn release_all(&self, answers: &[Answer]) {
-        for id in answers.iter().filter(|answer| answer.json.is_none()).filter_map(Answer::reservation) {
+        let has_key = |answer: &Answer| answer.json.is_some() || matches!(answer.result, AnswerResult::Replayed(_));
+        for id in answers.iter().filter(|answer| !has_key(answer)).filter_map(Answer::reservation) {
             // After a failure the reservation expires by itself.
             let _closed = gate::release(self.env(), id).await;
         }

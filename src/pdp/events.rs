@@ -63,6 +63,14 @@ pub(crate) fn problems(problems: &[Problem]) {
     }
 }
 
+/// Notes on the span of the request which decision is being made, and by which revision.
+pub(crate) fn decision(id: impl std::fmt::Display, revision: &str) {
+    let span = tracing::Span::current();
+    if !span.is_disabled() {
+        tracing::record_all!(span, decision_id = %id, revision = revision);
+    }
+}
+
 /// A limit has reached one of its `warn_at`.
 pub(super) fn limit_reached(alert: &Alert) {
     let (limit, meter, unit) = (alert.limit.as_str(), alert.subject.as_deref(), alert.unit);

@@ -6,6 +6,7 @@
 //! must come from one bundle at one instant, so a request pins both before its first step ([`Pinned`]).
 
 mod answer;
+mod assume;
 mod authenticate;
 mod authority;
 mod authorize;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub use answer::{Answer, AnswerResult, ReplayedReservation};
+pub use assume::decide_assuming;
 pub use authority::Client;
 pub use call::{Authority, AuthorizeCall, Caller, LimitsMode, ReserveOptions, Target};
 pub(crate) use catch::block_on;

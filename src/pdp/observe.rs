@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::events;
 use crate::edge::random;
 use crate::gate::{DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Notice, Observer};
 use crate::meter::Alert;
@@ -35,10 +36,7 @@ impl Observers {
     pub(super) fn next_id(&self, revision: &str) -> DecisionId {
         let number = self.decisions.fetch_add(1, Ordering::Relaxed) + 1;
         let id = DecisionId { process: self.process, number };
-        let span = tracing::Span::current();
-        if !span.is_disabled() {
-            tracing::record_all!(span, decision_id = %id, revision = revision);
-        }
+        events::decision(id, revision);
         id
     }
 
@@ -60,7 +58,7 @@ impl Observers {
     /// Reports the thresholds of limits that were reached.
     pub(super) fn alert(&self, alerts: &[Alert], snapshot: &Snapshot, facts: &Facts) {
         for alert in alerts {
-            super::events::limit_reached(alert);
+            events::limit_reached(alert);
             if self.observer.is_none() && self.on_alert.is_none() {
                 continue;
             }
