@@ -42,19 +42,15 @@ fn hex(text: &str, length: usize) -> Option<&str> {
     (text.len() == length && text.bytes().all(is_digit)).then_some(text)
 }
 
-/// Answers a request within its own span. `route` finds the route in the table. The path itself may contain a
-/// credential, so the span never has it.
-pub(crate) async fn in_span<B>(
-    head: &Parts,
-    route: impl FnOnce(&Parts) -> &'static str,
-    answering: Pin<&mut impl Future<Output = Response<B>>>,
-) -> Response<B> {
+/// The span of a request. `route` is the path as the list of routes has it. The path itself may contain a credential, so
+/// the span never has it.
+pub(crate) fn request_span(head: &Parts, route: &str) -> Span {
     // The fields are evaluated only if a subscriber enables the span.
     let span = tracing::info_span!(
         target: "tollgate::http",
         "request",
         method = method(&head.method),
-        route = route(head),
+        route = route,
         trace_id = Empty,
         parent_span_id = Empty,
         decision_id = Empty,
@@ -65,6 +61,11 @@ pub(crate) async fn in_span<B>(
     {
         tracing::record_all!(span, trace_id = trace.trace_id, parent_span_id = trace.parent_id);
     }
+    span
+}
+
+/// Answers a request within its span.
+pub(crate) async fn in_span<B>(span: Span, answering: Pin<&mut impl Future<Output = Response<B>>>) -> Response<B> {
     let began = tracing::enabled!(target: "tollgate::http", Level::DEBUG).then(Instant::now);
     let response = answering.instrument(span.clone()).await;
     if let Some(began) = began {
