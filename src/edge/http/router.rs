@@ -243,6 +243,26 @@ mod tests {
         (head.status, headers.map(|header| format!("{header:?}")).collect(), value)
     }
 
+    /// Admission leaves these routes to an extractor of their handlers, so this guards a handler that forgets it.
+    #[test]
+    fn every_route_that_authenticates_its_callers_itself_does_so() {
+        let app = app();
+        let router = router(&app, routes::all());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let itself = routes::all().into_iter().filter(|route| route.access == Access::Itself);
+        for Route { method, path, .. } in itself {
+            let path = path.replace("{id}", "a").replace("{user}", "a");
+            let mut request = request(&path, &[("host", "localhost")], "");
+            *request.method_mut() = method.parse().unwrap();
+            let (status, _, body) =
+                runtime.block_on(async { parts(router.clone().call(request).await.unwrap()).await });
+            // Callers prove themselves with keys, which this server has none of.
+            let message = body.to_string();
+            assert_eq!(status, 404, "{method} {path}: {message}");
+            assert!(message.contains("this server keeps no keys"), "{method} {path}: {message}");
+        }
+    }
+
     #[test]
     fn is_authorized_is_answered_in_front_of_axum_as_by_its_route() {
         const QUESTION: &str = r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\""}"#;
