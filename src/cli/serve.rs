@@ -4,6 +4,7 @@ mod decision_log;
 mod identity;
 mod keys;
 mod linking;
+mod signals;
 mod tokens;
 
 use std::io::IsTerminal as _;
@@ -17,6 +18,7 @@ use clap::Args;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::signals::{Ends, follow_hangups};
 use super::output::{self, Exit};
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
@@ -46,8 +48,6 @@ const WATCH: Duration = Duration::from_secs(1);
 const LAST_ALERTS_WAIT: Duration = Duration::from_secs(2);
 /// The longest answer to an alert that is read.
 const MOST_REPLY_BYTES: usize = 64 * 1024;
-/// For which SIGHUP waits, before it lets the reload finish by itself.
-const RELOAD_WAIT: Duration = Duration::from_secs(30);
 
 /// Serves decisions over HTTP.
 ///
@@ -410,36 +410,6 @@ async fn listen(services: Services, settings: &Settings, webhook: Option<Webhook
             tracing::warn!(target: "tollgate::server", "stopped; some requests took too long and were cut off");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Ends {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Ends {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn wait(mut self) {
-        std::future::poll_fn(|cx| {
-            let ended = self.terminate.poll_recv(cx).is_ready() || self.interrupt.poll_recv(cx).is_ready();
-            if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-        })
-        .await;
-        tracing::info!(target: "tollgate::server", "stopping: no new connections are accepted, requests in flight finish");
-    }
-}
-
-/// SIGHUP reads the bundle again.
-async fn follow_hangups(engine: Engine, mut hangups: tokio::signal::unix::Signal) {
-    while hangups.recv().await.is_some() {
-        let engine = engine.clone();
-        // What came of it is told as of any load.
-        let _told = tokio::task::spawn_blocking(move || engine.reload(RELOAD_WAIT)).await;
     }
 }
 

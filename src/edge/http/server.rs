@@ -184,24 +184,19 @@ impl Serving<'_> {
     async fn answer(&self, request: Request<Incoming>, peer: &Peer, pace: &Pace) -> AnyResponse {
         let is_health = request.uri().path().starts_with("/health/");
         let admission = self.seat.admit(is_health, self.options.header_timeout).await;
-        let Ok(mut response) = match admission {
+        let mut response = match admission {
             Admission::Anything => {
                 pace.relax();
-                return self.answered(request, peer).await;
+                return self.routes.answer(request, peer).await;
             }
             Admission::HealthOnce => self.routes.answer(request, peer).await,
             Admission::Health if is_health => self.routes.answer(request, peer).await,
-            Admission::Health => Ok(self.routes.refuse(&not_health())),
-            Admission::Nothing => Ok(self.routes.refuse(&no_room())),
+            Admission::Health => self.routes.refuse(&not_health()),
+            Admission::Nothing => self.routes.refuse(&no_room()),
         };
         if admission != Admission::Health {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        response
-    }
-
-    async fn answered(&self, request: Request<Incoming>, peer: &Peer) -> AnyResponse {
-        let Ok(response) = self.routes.answer(request, peer).await;
         response
     }
 }
