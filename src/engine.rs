@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::edge::clock::SystemClock;
 use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
 use crate::edge::store::Memory;
@@ -23,7 +25,6 @@ use crate::meter::DEFAULT_MOST_OPEN_OF_PRINCIPAL;
 use crate::model::{Decision, Facts, Refusal, Request, RequestError};
 use crate::policy::live::{Live, files_that_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
-use parking_lot::Mutex;
 use recorded::Recording;
 
 /// How often, and how many times, a retired snapshot is looked at, whether somebody holds it. A request does for well
