@@ -23,7 +23,7 @@ use super::output::{self, Exit};
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
 use crate::edge::http::{Metrics, Server, ServerObserver, Services, Stopped, Tls};
-use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
+use crate::edge::outgoing::{Client, ClientOptions, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::edge::telemetry::{self, LogFormat, LogLevel, LogOptions};
 use crate::engine::Engine;
@@ -162,7 +162,7 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     let alerts = match alerts(settings) {
         Ok(alerts) => alerts,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&*error),
     };
     let tls = match settings.tls_options().map(Tls::load).transpose() {
         Ok(tls) => tls,
@@ -308,13 +308,13 @@ struct Alerts {
 }
 
 /// What sends alerts, where somebody wants them.
-fn alerts(settings: &Settings) -> Result<Option<Alerts>, ClientError> {
+fn alerts(settings: &Settings) -> Result<Option<Alerts>, Box<dyn std::error::Error>> {
     let WebhookSettings { url: Some(url), secret: Some(secret), .. } = settings.webhook.clone() else {
         return Ok(None);
     };
     let WebhookSettings { node, attempts, pause, timeout, queue, .. } = settings.webhook.clone();
     let node = if node.is_empty() { machine() } else { node };
-    let client = Client::new(url, timeout, MOST_REPLY_BYTES)?;
+    let client = Client::new(url, ClientOptions::new(timeout, MOST_REPLY_BYTES).through(&crate::config::proxy()?))?;
     let outbox = Arc::new(Outbox::new(queue));
     let options = WebhookOptions { secret, node, attempts, pause };
     let webhook = Webhook::new(Arc::clone(&outbox), client, options, Arc::new(SystemClock));

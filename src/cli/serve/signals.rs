@@ -21,11 +21,10 @@ impl Ends {
     }
 
     pub(super) async fn wait(mut self) {
-        std::future::poll_fn(|cx| {
-            let ended = self.terminate.poll_recv(cx).is_ready() || self.interrupt.poll_recv(cx).is_ready();
-            if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-        })
-        .await;
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
         tracing::info!(target: "tollgate::server", "stopping: no new connections are accepted, requests in flight finish");
     }
 }
