@@ -9,29 +9,22 @@ use smol_str::SmolStr;
 
 use super::app::App;
 use super::body::json;
-use super::errors::{ApiError, ErrorCode, Response};
+use super::errors::{ApiError, Response};
 use super::wire::{self, UsageBody};
-use crate::gate::{self, SettleError, Spent};
-use crate::meter::{Closed, Part, State, Usage};
 use crate::model::{Amount, Unit};
+use crate::pdp::{Closed, Part, State, Usage, UsageReport};
 
 /// `POST /settle`.
 pub(super) async fn settle(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
     let asked = wire::settle(body)?;
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let facts = app.engine.facts();
-    let world = app.engine.world(&snapshot, &facts);
-    let closed = gate::settle(world, asked.reservation, asked.usage, asked.resource.as_ref()).await?;
-    app.alert(&closed.alerts, &snapshot, &facts);
+    let closed = app.pdp().settle(asked.reservation, asked.usage, asked.resource.as_ref()).await?;
     Ok(json(StatusCode::OK, &Outcome::of_held(&closed)))
 }
 
 /// `POST /release`.
 pub(super) async fn release(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
     let reservation = wire::release(body)?;
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let facts = app.engine.facts();
-    let closed = gate::release(app.engine.world(&snapshot, &facts), reservation).await?;
+    let closed = app.pdp().release(reservation).await?;
     Ok(json(StatusCode::OK, &Outcome::of_held(&closed)))
 }
 
@@ -46,10 +39,7 @@ pub(super) struct Extended {
 /// `POST /extend`.
 pub(super) async fn extend(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
     let asked = wire::extend(body)?;
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let facts = app.engine.facts();
-    let world = app.engine.world(&snapshot, &facts);
-    let expires_at = gate::extend(world, asked.reservation, asked.ttl_ms).await?;
+    let expires_at = app.pdp().extend(asked.reservation, asked.ttl_ms).await?;
     let answer = Extended { reservation: asked.reservation.to_string(), expires_at: expires_at.to_string() };
     Ok(json(StatusCode::OK, &answer))
 }
@@ -57,12 +47,12 @@ pub(super) async fn extend(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiE
 /// `POST /usage`: one, or a batch of which each is noted or refused by itself, so that a queue can be sent again.
 pub(super) async fn usage(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
     match wire::usage(body, app.batch)? {
-        UsageBody::One(spent) => Ok(json(StatusCode::OK, &note(app, &spent).await?)),
+        UsageBody::One(report) => Ok(json(StatusCode::OK, &record(app, &report).await?)),
         UsageBody::Many(batch) => {
             let mut responses = Vec::with_capacity(batch.len());
-            for (number, spent) in batch.iter().enumerate() {
-                let noted = note(app, spent).await.map_err(|error| error.within(&format!("usages[{number}]")));
-                responses.push(match noted {
+            for (number, report) in batch.iter().enumerate() {
+                let recorded = record(app, report).await.map_err(|error| error.within(&format!("usages[{number}]")));
+                responses.push(match recorded {
                     Ok(told) => serde_json::to_value(&told).unwrap_or_default(),
                     Err(error) => error.value(),
                 });
@@ -72,13 +62,8 @@ pub(super) async fn usage(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiEr
     }
 }
 
-async fn note(app: &App, spent: &Spent) -> Result<Outcome, ApiError> {
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let facts = app.engine.facts();
-    let spent = Spent { key: app.as_known(&spent.key), ..spent.clone() };
-    let closed = gate::record(app.engine.world(&snapshot, &facts), app.engine.reservation_id(), &spent).await?;
-    app.alert(&closed.alerts, &snapshot, &facts);
-    Ok(Outcome::of(&closed))
+async fn record(app: &App, report: &UsageReport) -> Result<Outcome, ApiError> {
+    Ok(Outcome::of(&app.pdp().record_usage(report).await?))
 }
 
 /// The outcome of a reservation, the same each time it is asked for.
@@ -158,19 +143,6 @@ impl Outcome {
             usage: if let State::Settled(used) = reservation.state { Some(usage(used)) } else { None },
             over: false,
             charged: reservation.parts.iter().map(part).collect(),
-        }
-    }
-}
-
-impl From<SettleError> for ApiError {
-    fn from(error: SettleError) -> Self {
-        match error {
-            SettleError::Request(error) => error.into(),
-            SettleError::Unknown => {
-                Self { param: "reservation".to_owned(), ..Self::new(ErrorCode::ReservationUnknown, error.to_string()) }
-            }
-            SettleError::Conflict(_) => Self::new(ErrorCode::Conflict, error.to_string()),
-            SettleError::Store(_) => Self::new(ErrorCode::StoreUnavailable, error.to_string()),
         }
     }
 }

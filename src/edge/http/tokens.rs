@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts as Head;
@@ -10,9 +11,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::app::App;
-use super::body::{self, JSON, json, of_type};
+use super::body::{JSON, json, of_type};
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
+use super::extract::{AnyBody, NoBody};
+use super::request_body;
 use super::wire::{self, Grant};
 use crate::gate::{Credential, Described, Issued, Presented, TokenError, Tokens};
 
@@ -39,27 +42,33 @@ pub(super) struct Wire<'a> {
 }
 
 /// Exchanges a credential.
-pub(super) async fn exchange(app: &Arc<App>, head: &Head, peer: &Peer, body: &[u8]) -> Result<Response, ApiError> {
+pub(super) async fn exchange(
+    State(app): State<Arc<App>>,
+    peer: Peer,
+    head: Head,
+    AnyBody(body): AnyBody,
+) -> Result<Response, ApiError> {
+    let (app, head, peer) = (&app, &head, &peer);
     let tokens = tokens(app)?;
-    let grant = grant(head, body)?;
+    let grant = grant(head, &body)?;
     let in_headers = app.credential_headers.credential(&head.headers);
     let in_headers = in_headers.map_err(|error| ApiError::invalid("", error.to_string()))?;
     if in_headers.is_some() && !matches!(grant, Grant::Headers) {
         return Err(ApiError::invalid("", "a request brings one credential: in its headers, or in its body"));
     }
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let now = app.engine.facts().now;
+    let pinned = app.pdp().pin()?;
+    let (snapshot, now) = (Arc::clone(pinned.snapshot()), pinned.facts().now);
     let identity = match grant {
         Grant::Refresh(token) => {
             let credential = Credential::Bearer(token.clone());
             let issued = on_disk(move || tokens.refresh(&token, &snapshot, now)).await?;
             return issued.map(|issued| answer(&issued)).map_err(|error| refused(app, peer, error, &credential));
         }
-        Grant::Headers => caller::proved(app, &snapshot, head, peer).await?,
+        Grant::Headers => caller::authenticated(app, &pinned, head, peer).await?,
         Grant::Credential(credential) => {
             let presented = Presented { credential, source: peer.address, request: Described::default() };
-            let proved = caller::identify(app, &snapshot, &presented, now).await;
-            proved.map_err(|refusal| caller::refused(&refusal, &presented.credential))?
+            let authenticated = pinned.authenticate(&presented).await;
+            authenticated.map_err(|refusal| caller::refused(&refusal, &presented.credential))?
         }
     };
     let issued = on_disk(move || tokens.issue(&identity, &snapshot, now)).await?;
@@ -67,8 +76,8 @@ pub(super) async fn exchange(app: &Arc<App>, head: &Head, peer: &Peer, body: &[u
 }
 
 /// The keys that check Tollgate's own tokens.
-pub(super) fn published(app: &App) -> Result<Response, ApiError> {
-    let mut response = of_type(StatusCode::OK, JSON, tokens(app)?.published());
+pub(super) async fn published(State(app): State<Arc<App>>, _: NoBody) -> Result<Response, ApiError> {
+    let mut response = of_type(StatusCode::OK, JSON, tokens(&app)?.published());
     response.headers_mut().insert(CACHE_CONTROL, PUBLISHED_FOR);
     Ok(response)
 }
@@ -80,7 +89,7 @@ fn tokens(app: &App) -> Result<Arc<dyn Tokens>, ApiError> {
             "this server hands out no tokens: it has `identity.tokens: { enabled: false }`, keeps no keys, or has a Redis without a `pepper_file`",
         )
     };
-    app.tokens.get().cloned().ok_or_else(none)
+    app.tokens.clone().ok_or_else(none)
 }
 
 /// What waits for the disk does so where nobody else waits for it.
@@ -91,7 +100,7 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 
 fn refused(app: &App, peer: &Peer, error: TokenError, credential: &Credential) -> ApiError {
     if let TokenError::Refused(refusal) = &error {
-        app.refused(refusal, peer.address);
+        app.pdp().credential_refused(refusal, peer.address);
         return caller::refused(refusal, credential);
     }
     not_handed_out(error)
@@ -138,7 +147,7 @@ fn grant(head: &Head, body: &[u8]) -> Result<Grant, ApiError> {
     if is_form(head) {
         return wire::token_of_form(body);
     }
-    body::check_content_type(&head.headers)?;
+    request_body::check_content_type(&head.headers)?;
     wire::token_of_json(body)
 }
 

@@ -13,7 +13,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::caller::Access;
-use super::{errors, router};
+use super::errors;
+use super::routes::{self, Route};
 
 /// The document, as it is sent.
 pub(super) static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
@@ -22,13 +23,16 @@ const ABOUT: &str = "A decision is a 200, permit and forbid alike. An error is n
                      not let the request through.";
 
 fn document() -> Value {
+    let routes = routes::all();
     let mut schemas = Schemas::new();
     let mut paths = Map::new();
     for operation in operations::all(&mut schemas) {
-        let access = router::access(operation.method, operation.path).unwrap_or(Access::Itself);
-        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
-        let method = operation.method.to_lowercase();
-        path[method] = operation.described(access, &mut schemas);
+        let access = access(&routes, &operation);
+        let (path, method) = (operation.path, operation.method.to_lowercase());
+        let described = operation.described(access, &mut schemas);
+        if let Value::Object(methods) = paths.entry(path).or_insert_with(|| json!({})) {
+            methods.insert(method, described);
+        }
     }
     json!({
         "openapi": "3.1.0",
@@ -48,6 +52,13 @@ fn document() -> Value {
             },
         },
     })
+}
+
+/// The access that the route of an operation requires.
+fn access(routes: &[Route], operation: &Operation) -> Access {
+    let route = routes.iter().find(|route| (route.path, route.method) == (operation.path, operation.method));
+    // INVARIANT: each operation has a route; a test compares them.
+    route.map_or(Access::Itself, |route| route.access)
 }
 
 /// The schemas of requests and of answers. Both refer to one set of definitions.
@@ -169,6 +180,7 @@ impl Operation {
         Self { method, path, id, summary, parameters: Vec::new(), body: None, replies: BTreeMap::new() }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "schemas are made where they are passed")]
     fn parameter(mut self, name: &str, description: &str, schema: Value) -> Self {
         let within = if self.path.contains(&format!("{{{name}}}")) { "path" } else { "query" };
         let parameter = json!({
@@ -181,8 +193,8 @@ impl Operation {
     /// A parameter of the query that must be there.
     fn required_parameter(self, name: &str, description: &str, schema: Value) -> Self {
         let mut with = self.parameter(name, description, schema);
-        if let Some(parameter) = with.parameters.last_mut() {
-            parameter["required"] = true.into();
+        if let Some(Value::Object(parameter)) = with.parameters.last_mut() {
+            parameter.insert("required".to_owned(), true.into());
         }
         with
     }
@@ -263,31 +275,35 @@ impl Operation {
     fn written(self, access: Access) -> Value {
         let replies: Map<String, Value> =
             self.replies.into_iter().map(|(status, reply)| (status.to_string(), reply.written())).collect();
-        let mut operation = json!({
-            "operationId": self.id, "summary": self.summary, "description": right(access), "responses": replies,
-        });
+        let mut operation = Map::new();
+        let mut put = |name: &str, value: Value| operation.insert(name.to_owned(), value);
+        put("operationId", self.id.into());
+        put("summary", self.summary.into());
+        put("description", right(access).into());
+        put("responses", replies.into());
         if !self.parameters.is_empty() {
-            operation["parameters"] = self.parameters.into();
+            put("parameters", self.parameters.into());
         }
         if let Some(body) = self.body {
-            operation["requestBody"] = body.written();
+            put("requestBody", body.written());
         }
         let (bearer, key) = (json!({ "bearer": [] }), json!({ "key": [] }));
         match access {
-            Access::Everybody => {}
-            Access::Itself => operation["security"] = json!([bearer, key]),
-            _ => operation["security"] = json!([bearer, key, {}]),
-        }
-        operation
+            Access::Everybody => None,
+            Access::Itself => put("security", json!([bearer, key])),
+            _ => put("security", json!([bearer, key, {}])),
+        };
+        operation.into()
     }
 }
 
 impl Body {
     fn written(self) -> Value {
-        let mut content = json!({ JSON: { "schema": self.schema, "example": self.example } });
+        let mut content = Map::new();
         if self.may_be_form {
-            content["application/x-www-form-urlencoded"] = json!({ "schema": self.schema });
+            content.insert("application/x-www-form-urlencoded".to_owned(), json!({ "schema": self.schema }));
         }
+        content.insert(JSON.to_owned(), json!({ "schema": self.schema, "example": self.example }));
         json!({ "required": self.is_required, "content": content })
     }
 }
@@ -301,12 +317,10 @@ impl Reply {
                 json!({ "anyOf": self.schemas })
             }
         };
-        let mut reply =
-            json!({ "description": self.description, "content": { self.content_type: { "schema": schema } } });
-        if !self.headers.is_empty() {
-            reply["headers"] = self.headers.into();
-        }
-        reply
+        json!({
+            "description": self.description, "headers": self.headers,
+            "content": { self.content_type: { "schema": schema } },
+        })
     }
 }
 
@@ -346,7 +360,7 @@ mod tests {
     fn the_description_lists_exactly_the_routes() {
         let described: BTreeSet<(&str, &str)> =
             operations::all(&mut Schemas::new()).iter().map(|one| (one.path, one.method)).collect();
-        assert_eq!(described, router::routes().collect());
+        assert_eq!(described, routes::routes().collect());
     }
 
     #[test]

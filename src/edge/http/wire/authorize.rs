@@ -7,15 +7,15 @@ use serde_json::value::RawValue;
 use smol_str::SmolStr;
 
 use super::super::errors::{ApiError, ErrorCode};
+use super::super::options::Silence;
 use super::amounts::{CheckedReserve, Seconds, WrittenReserve, reserve, ttl_ms};
 use super::credential::{WrittenCredential, credential};
 use super::json::{Bounded, Optional, RequestBody, Text, read, read_text};
 use super::missing;
-use super::question::{Asked, Holding, Parts, Silence, What};
 use super::uid::{Uid, action, uid};
 use crate::gate::MAX_CANDIDATES;
-use crate::meter::DEFAULT_TTL_MS;
 use crate::model::{EntityUid, RequestErrorCode, Told};
+use crate::pdp::{AuthorizeCall, Caller, DEFAULT_TTL_MS, LimitsMode, ReserveOptions, Target, Via};
 
 /// Longest `idempotency_key`.
 const MAX_KEY_BYTES: usize = 255;
@@ -94,7 +94,7 @@ pub(super) struct Context {
 }
 
 /// Reads the body of `/is_authorized`.
-pub(in super::super) fn question(body: &[u8], silence: Silence) -> Result<Asked, ApiError> {
+pub(in super::super) fn question(body: &[u8], silence: Silence) -> Result<AuthorizeCall, ApiError> {
     let written: AuthorizationRequest = read(body)?;
     written.or_reserve(silence).try_into()
 }
@@ -109,7 +109,7 @@ impl AuthorizationRequest<'_> {
     }
 }
 
-impl TryFrom<AuthorizationRequest<'_>> for Asked {
+impl TryFrom<AuthorizationRequest<'_>> for AuthorizeCall {
     type Error = ApiError;
 
     fn try_from(written: AuthorizationRequest<'_>) -> Result<Self, ApiError> {
@@ -121,23 +121,25 @@ impl TryFrom<AuthorizationRequest<'_>> for Asked {
         let proof = proof.map(credential).transpose()?;
         let action = action(&written.action.0.ok_or_else(|| missing("action"))?)?;
         let resource = written.resource.0.map(|written| uid(written, "resource")).transpose()?;
-        let what = match (written.candidates.0, resource) {
-            (Some(list), router) => What::Candidates { router, candidates: candidates(list)? },
-            (None, resource) => What::One(resource.ok_or_else(|| missing("resource"))?),
+        let target = match (written.candidates.0, resource) {
+            (Some(list), router) => Target::Candidates { router, candidates: candidates(list)? },
+            (None, resource) => Target::One(resource.ok_or_else(|| missing("resource"))?),
         };
         let ttl_ms = ttl_ms(written.ttl_seconds)?;
         let key = written.idempotency_key.0.map(|key| idempotency_key(&key)).transpose()?;
-        let held = written.reserve.0.map(reserve).transpose()?.flatten();
-        let hold = holding(held, ttl_ms, key)?;
-        let parts = Parts { action, what, context: written.context, explain: written.explain, hold };
-        match (principal, proof) {
-            (Some(principal), None) => Ok(Self::Named(parts.asked_by(principal))),
-            (None, Some(credential)) => Ok(Self::Unproved(credential, parts)),
+        let reserve = written.reserve.0.map(reserve).transpose()?.flatten();
+        let limits = limits(reserve.as_ref(), ttl_ms, key)?;
+        let caller = match (principal, proof) {
+            (Some(principal), None) => Caller::Asserted(principal),
+            (None, Some(credential)) => Caller::Forwarded(credential),
             _ => {
                 let message = "`principal` says who asks, or `credential` proves it: send one of the two";
-                Err(ApiError::invalid("credential", message))
+                return Err(ApiError::invalid("credential", message));
             }
-        }
+        };
+        let mut call = Self::new(caller, action, target).with_context(written.context);
+        (call.via, call.explain, call.limits) = (Via::IsAuthorized, written.explain, limits);
+        Ok(call)
     }
 }
 
@@ -161,24 +163,21 @@ pub(super) fn idempotency_key(written: &Text<'_>) -> Result<SmolStr, ApiError> {
     Err(ApiError::invalid("idempotency_key", message))
 }
 
-/// The amounts to hold. Without `reserve`, a key or a time to live would have no effect.
-fn holding(
-    held: Option<CheckedReserve>,
-    ttl_ms: Option<i64>,
-    key: Option<SmolStr>,
-) -> Result<Option<Holding>, ApiError> {
+/// The effect on limits. Without `reserve`, a key or a time to live would have no effect.
+fn limits(reserve: Option<&CheckedReserve>, ttl_ms: Option<i64>, key: Option<SmolStr>) -> Result<LimitsMode, ApiError> {
     let alone = |name| ApiError::invalid(name, format!("`{name}` goes with `reserve`: a check holds nothing"));
-    let Some(CheckedReserve { reserve, ttl_ms: inner_ttl_ms }) = held else {
+    let Some(CheckedReserve { reserve, ttl_ms: inner_ttl_ms }) = reserve else {
         return match (ttl_ms, key) {
             (Some(_), _) => Err(alone("ttl_seconds")),
             (_, Some(_)) => Err(alone("idempotency_key")),
-            (None, None) => Ok(None),
+            (None, None) => Ok(LimitsMode::Check),
         };
     };
     if ttl_ms.is_some() && inner_ttl_ms.is_some() {
         return Err(ApiError::invalid("ttl_seconds", "`ttl_seconds` stands beside `reserve` or in it, not both"));
     }
-    Ok(Some(Holding(reserve, ttl_ms.or(inner_ttl_ms).unwrap_or(DEFAULT_TTL_MS), key)))
+    let ttl_ms = ttl_ms.or(*inner_ttl_ms).unwrap_or(DEFAULT_TTL_MS);
+    Ok(LimitsMode::Reserve(ReserveOptions { amounts: *reserve, ttl_ms, idempotency_key: key }))
 }
 
 /// Many requests for decisions, all answered by one revision.
@@ -198,7 +197,7 @@ impl RequestBody for BatchRequest<'_> {
 }
 
 /// Reads the body of `/is_authorized/batch`, of at most `most` requests.
-pub(in super::super) fn batch(body: &[u8], most: usize, silence: Silence) -> Result<Vec<Asked>, ApiError> {
+pub(in super::super) fn batch(body: &[u8], most: usize, silence: Silence) -> Result<Vec<AuthorizeCall>, ApiError> {
     let BatchRequest { requests } = read(body)?;
     if requests.len() > most {
         let message = format!("a batch may hold {most} requests at most");
@@ -206,8 +205,8 @@ pub(in super::super) fn batch(body: &[u8], most: usize, silence: Silence) -> Res
     }
     let checked = requests.into_iter().enumerate().map(|(at, item)| {
         let written = read_text::<AuthorizationRequest>(item.get());
-        let asked = written.and_then(|written| written.or_reserve(silence).try_into());
-        asked.map_err(|error: ApiError| error.within(&format!("requests[{at}]")))
+        let call = written.and_then(|written| written.or_reserve(silence).try_into());
+        call.map_err(|error: ApiError| error.within(&format!("requests[{at}]")))
     });
     checked.collect()
 }

@@ -11,7 +11,8 @@ use super::authorize::Context;
 use super::json::{Bounded, Optional, RequestBody, Text, read};
 use super::uid::{action, uid_text};
 use crate::gate::MAX_ADDITIONAL_ENTITIES;
-use crate::model::{Request, RequestErrorCode, Told, strict_json};
+use crate::model::{RequestErrorCode, Told, strict_json};
+use crate::pdp::{AuthorizeCall, Caller, Via};
 
 /// A request for a decision, in the form of cedar-agent.
 #[derive(Deserialize, JsonSchema)]
@@ -43,11 +44,11 @@ impl RequestBody for CedarAgentRequest<'_> {
 }
 
 /// Reads the body.
-pub(in super::super) fn cedar_agent(body: &[u8]) -> Result<Request, ApiError> {
+pub(in super::super) fn cedar_agent(body: &[u8]) -> Result<AuthorizeCall, ApiError> {
     read::<CedarAgentRequest>(body)?.try_into()
 }
 
-impl TryFrom<CedarAgentRequest<'_>> for Request {
+impl TryFrom<CedarAgentRequest<'_>> for AuthorizeCall {
     type Error = ApiError;
 
     fn try_from(written: CedarAgentRequest<'_>) -> Result<Self, ApiError> {
@@ -60,8 +61,9 @@ impl TryFrom<CedarAgentRequest<'_>> for Request {
         let action = action(&written.action)?;
         let resource = uid_text(&written.resource, "resource")?;
         let entities = written.additional_entities.0.map(additional_entities).transpose()?;
-        let request = Self::new(principal, action, resource).with_context(written.context);
-        Ok(request.with_additional_entities(entities.unwrap_or_default()))
+        let mut call = Self::new(Caller::Asserted(principal), action, resource).with_context(written.context);
+        (call.via, call.additional_entities) = (Via::CedarAgent, entities.unwrap_or_default());
+        Ok(call)
     }
 }
 

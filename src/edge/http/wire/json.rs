@@ -59,7 +59,7 @@ fn refusal<'de, T: RequestBody + Deserialize<'de>>(text: &'de str, error: &serde
     let position = format!(" at line {} column {}", error.line(), error.column());
     match MemberProblem::of(message.strip_suffix(&position).unwrap_or(&message)) {
         // The path of an unknown member ends with its name.
-        Some(MemberProblem::Unknown { name, known }) => ApiError::invalid(param, unknown(&name, &known)),
+        Some(MemberProblem::Unknown { name, known }) => ApiError::invalid(param, unknown(name, &known)),
         Some(MemberProblem::Duplicate(name)) => {
             ApiError::invalid(joined(&param, name), format!("the member `{name}` stands twice"))
         }

@@ -10,7 +10,6 @@ mod cedar_agent;
 mod credential;
 mod keys;
 mod passwords;
-mod question;
 mod reload;
 mod spending;
 mod tokens;
@@ -23,7 +22,6 @@ pub(super) use authorize::{batch, question};
 pub(super) use cedar_agent::cedar_agent;
 pub(super) use keys::{KeyMembers, change_key, new_key, revoke, rotate};
 pub(super) use passwords::{NewPassword, PasswordChange, password};
-pub(super) use question::{Asked, Asking, Parts, Question, Silence, What};
 pub(super) use reload::reload;
 pub(super) use spending::{UsageBody, extend, release, settle, usage};
 pub(super) use tokens::{Grant, token_of_form, token_of_json};
@@ -50,6 +48,7 @@ pub(super) fn missing(name: &str) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::Silence;
     use super::*;
 
     const P: &str = r#""principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\"""#;

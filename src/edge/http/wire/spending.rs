@@ -1,12 +1,10 @@
 //! The bodies of `/settle`, `/release`, `/extend` and `/usage`.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
 
 use super::super::errors::{ApiError, ErrorCode};
 use super::amounts::{Seconds, StatedUsage, WrittenUsage, ttl_ms};
@@ -14,9 +12,8 @@ use super::authorize::{Context, idempotency_key};
 use super::json::{Object, Optional, RequestBody, Text, read, read_text};
 use super::missing;
 use super::uid::{Uid, action, uid};
-use crate::gate::{ClientKey, ReportedUsage, Spent, Stated};
-use crate::meter::{DEFAULT_TTL_MS, ReservationId, Usage};
 use crate::model::{EntityUid, Request, Told};
+use crate::pdp::{DEFAULT_TTL_MS, ReportedUsage, ReservationId, Stated, UsageReport};
 
 /// The id of a reservation, as the answer that made it has it.
 #[derive(Deserialize)]
@@ -148,7 +145,7 @@ impl TryFrom<ExtendRequest<'_>> for Extension {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Spent")]
-pub(in super::super) struct UsageReport<'a> {
+pub(in super::super) struct WrittenReport<'a> {
     #[serde(borrow)]
     principal: Uid<'a>,
     #[serde(borrow)]
@@ -166,29 +163,25 @@ pub(in super::super) struct UsageReport<'a> {
     idempotency_key: Text<'a>,
 }
 
-impl RequestBody for UsageReport<'_> {
+impl RequestBody for WrittenReport<'_> {
     const EXPECTED: &'static str = "an object with `principal`, `action`, `resource`, `usage` and `idempotency_key`";
 }
 
-impl TryFrom<UsageReport<'_>> for Spent {
+impl TryFrom<WrittenReport<'_>> for UsageReport {
     type Error = ApiError;
 
-    fn try_from(written: UsageReport<'_>) -> Result<Self, ApiError> {
+    fn try_from(written: WrittenReport<'_>) -> Result<Self, ApiError> {
         let principal = uid(written.principal, "principal")?;
         let action = action(&written.action)?;
         let resource = uid(written.resource, "resource")?;
         let usage = ReportedUsage::try_from(written.usage.0).map_err(|error| error.within("usage"))?;
-        let text = idempotency_key(&written.idempotency_key)?;
+        let idempotency_key = idempotency_key(&written.idempotency_key)?;
         let request = Request::new(principal, action, resource).with_context(written.context);
-        // Before keys were scoped, an absent amount in a usage was stored as zero.
-        let before = Usage { requests: usage.requests.unwrap_or(0), ..usage.usage() };
-        let unscoped_digest = Some(digest(&(&request, &before)));
-        let key = ClientKey { text, digest: digest(&(&request, &usage)), unscoped_digest };
-        Ok(Self { request, usage, key })
+        Ok(Self { request, usage, idempotency_key })
     }
 }
 
-/// One report of usage, or many. Without `usages` it is a [`UsageReport`].
+/// One report of usage, or many. Without `usages` it is a [`WrittenReport`].
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UsageRequest<'a> {
@@ -219,30 +212,30 @@ impl RequestBody for UsageRequest<'_> {
 #[schemars(untagged, rename = "UsageRequest")]
 #[expect(dead_code, reason = "it describes `UsageRequest`, for /openapi.json")]
 pub(in super::super) enum UsageRequestSchema {
-    One(UsageReport<'static>),
-    Many(UsageReports),
+    One(#[schemars(with = "WrittenReport")] ()),
+    Many(WrittenReports),
 }
 
 /// Many reports of usage. Each is recorded or refused by itself.
 #[derive(JsonSchema)]
 #[schemars(inline, deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes `UsageRequest`, for /openapi.json")]
-pub(in super::super) struct UsageReports {
+pub(in super::super) struct WrittenReports {
     /// The server takes 1000 at most, unless configured (`limits.batch`).
-    usages: Vec<UsageReport<'static>>,
+    usages: Vec<WrittenReport<'static>>,
 }
 
 /// The body of `/usage`, checked.
 pub(in super::super) enum UsageBody {
-    One(Box<Spent>),
-    Many(Vec<Spent>),
+    One(Box<UsageReport>),
+    Many(Vec<UsageReport>),
 }
 
 /// Reads the body of `/usage`, of at most `most` reports.
 pub(in super::super) fn usage(body: &[u8], most: usize) -> Result<UsageBody, ApiError> {
     let written: UsageRequest = read(body)?;
     let Optional(Some(items)) = &written.usages else {
-        let report = UsageReport::try_from(written)?;
+        let report = WrittenReport::try_from(written)?;
         return Ok(UsageBody::One(Box::new(report.try_into()?)));
     };
     if written.has_report() {
@@ -254,8 +247,8 @@ pub(in super::super) fn usage(body: &[u8], most: usize) -> Result<UsageBody, Api
         return Err(ApiError::new(ErrorCode::BatchTooLarge, message).within("usages"));
     }
     let checked = items.iter().enumerate().map(|(at, item)| {
-        let spent = read_text::<UsageReport>(item.get()).and_then(Spent::try_from);
-        spent.map_err(|error| error.within(&format!("usages[{at}]")))
+        let report = read_text::<WrittenReport>(item.get()).and_then(UsageReport::try_from);
+        report.map_err(|error| error.within(&format!("usages[{at}]")))
     });
     checked.collect::<Result<_, _>>().map(UsageBody::Many)
 }
@@ -272,7 +265,7 @@ impl UsageRequest<'_> {
     }
 }
 
-impl<'a> TryFrom<UsageRequest<'a>> for UsageReport<'a> {
+impl<'a> TryFrom<UsageRequest<'a>> for WrittenReport<'a> {
     type Error = ApiError;
 
     fn try_from(written: UsageRequest<'a>) -> Result<Self, ApiError> {
@@ -284,41 +277,5 @@ impl<'a> TryFrom<UsageRequest<'a>> for UsageReport<'a> {
             usage: written.usage.0.ok_or_else(|| missing("usage"))?,
             idempotency_key: written.idempotency_key.0.ok_or_else(|| missing("idempotency_key"))?,
         })
-    }
-}
-
-/// The digest by which requests with one `idempotency_key` are compared. It is computed from the checked values, so that it
-/// does not depend on their spelling.
-pub(in super::super) fn digest(checked: &impl fmt::Debug) -> [u8; 32] {
-    Sha256::digest(format!("{checked:?}")).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Asked, Silence, question};
-    use super::*;
-
-    fn hex(digest: [u8; 32]) -> String {
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Reports that were stored before keys were scoped must still be found, so these digests must not change.
-    #[test]
-    fn digests_of_unscoped_keys_stay() {
-        let asked = r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\"",
-            "context": {"input_tokens": 5}, "reserve": {"output_tokens": 7}, "idempotency_key": "k"}"#;
-        let Ok(Asked::Named(asked)) = question(asked.as_bytes(), Silence::Checks) else { panic!("it is a question") };
-        let key = asked.wanted.unwrap().key.unwrap();
-        assert_eq!(
-            key.unscoped_digest.map(hex).unwrap(),
-            "f7e35eb3dff8628e0ae1c28843baa86709268f44294b99f4aaf73f43f2b0277e"
-        );
-        let spent = r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\"",
-            "usage": {"input_tokens": 5, "usd": "0.01"}, "idempotency_key": "k"}"#;
-        let Ok(UsageBody::One(spent)) = usage(spent.as_bytes(), 1) else { panic!("it is a report") };
-        assert_eq!(
-            spent.key.unscoped_digest.map(hex).unwrap(),
-            "ba81847edbb301229627aef9c2a92ac35a3bbe591d7c3d5bf904b9ee4513bfe1"
-        );
     }
 }
