@@ -31,6 +31,7 @@ pub enum Container {
 
 /// A kind: one row of the table.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each column is a property of its own")]
 struct Row {
     /// The entity type in the schema.
     name: &'static str,
