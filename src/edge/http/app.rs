@@ -10,14 +10,15 @@ use tokio::sync::Semaphore;
 use super::body::BodyLimits;
 use super::host::HostName;
 use super::keys::KeyDesk;
-use super::metrics::Metrics;
 use super::passwords::PasswordDesk;
 use super::refusals::RefusalLog;
+use super::router;
 use super::server::HttpOptions;
 use super::wire::Silence;
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::edge::telemetry;
+use crate::edge::telemetry::metrics::{Bound, Metrics, RouteMetrics, Unit};
 use crate::engine::Engine;
 use crate::gate::{ClientKey, DecisionId, RouteMap, Tokens};
 use crate::meter::Alert;
@@ -27,7 +28,9 @@ use crate::policy::Snapshot;
 /// The server's state: an engine, and what is counted.
 pub(super) struct App {
     pub(super) engine: Engine,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: Arc<Metrics>,
+    /// The series of each route, in the order of the table of routes; the last is for requests that no route takes.
+    pub(super) route_metrics: Box<[Arc<RouteMetrics>]>,
     refusals: RefusalLog,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
@@ -57,9 +60,9 @@ pub(super) struct App {
     /// What a caller that looks at the status alone is told of a budget that has no room.
     pub(super) budget_status: StatusCode,
     /// How many explanations are worked out at once; they take milliseconds where decisions take microseconds.
-    pub(super) explaining: Semaphore,
+    pub(super) explaining: Arc<Semaphore>,
     /// Whose turn it is to read the books.
-    pub(super) reading_books: Semaphore,
+    pub(super) reading_books: Arc<Semaphore>,
     started: Instant,
 }
 
@@ -68,13 +71,15 @@ pub(super) struct App {
 const UNSCOPED_KEYS_FOR: Duration = Duration::from_hours(48);
 
 impl App {
-    pub(super) fn new(engine: Engine, body: BodyLimits, options: &HttpOptions) -> Self {
+    pub(super) fn new(engine: Engine, body: BodyLimits, options: &HttpOptions, metrics: Arc<Metrics>) -> Self {
         let budget_status =
             u16::try_from(options.budget_status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+        let routes = router::routes().chain([("other", "other")]);
+        let route_metrics = routes.map(|(route, method)| metrics.route(method, route)).collect();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine,
-            metrics: Metrics::default(),
+            route_metrics,
             refusals: RefusalLog::default(),
             open: options.open,
             checks_host: options.checks_host,
@@ -91,9 +96,10 @@ impl App {
             silence: if options.reserves { Silence::Reserves } else { Silence::Checks },
             reload_timeout: options.reload_timeout,
             budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),
-            explaining: Semaphore::new(workers),
-            reading_books: Semaphore::new(1),
+            explaining: pool(&metrics, "explanations", workers),
+            reading_books: pool(&metrics, "usage_reports", 1),
             started: Instant::now(),
+            metrics,
         }
     }
 
@@ -126,4 +132,13 @@ impl App {
         telemetry::decision(id, revision);
         id
     }
+}
+
+/// Permits for slow work, which metrics show.
+fn pool(metrics: &Metrics, name: &'static str, limit: usize) -> Arc<Semaphore> {
+    let permits = Arc::new(Semaphore::new(limit));
+    let shared = Arc::clone(&permits);
+    let used = Box::new(move || limit.saturating_sub(shared.available_permits()));
+    metrics.bound(Bound { name, unit: Unit::Permits, limit, used });
+    permits
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER};
@@ -16,12 +17,13 @@ use super::guard::{guarded, guarded_async};
 use super::itself;
 use super::wire::{self, Asked, Asking, Question, What};
 use crate::edge::answer::{self, About, retry_after_of, status_of, telling};
+use crate::edge::telemetry::metrics::DecisionMade;
 use crate::gate::{
     self, Authorized, CandidatesDecision, DecisionId, DecisionRecord, KeyUse, ScopedKey, Seen, Unproved, Via, Wish,
     World,
 };
 use crate::meter::{Idempotency, ReservationId, State};
-use crate::model::{CandidatesRequest, Decision, DecisionCode, Facts, Request, RequestErrorCode};
+use crate::model::{CandidatesRequest, Decision, DecisionCode, Facts, Request, RequestErrorCode, RuleReference};
 use crate::policy::Snapshot;
 
 /// Answers one question. With `status_tells`, a forbid is told by the status too.
@@ -74,17 +76,24 @@ pub(super) async fn answer_by(
     facts: &Facts,
     asked: &Asked,
 ) -> Result<Answered, ApiError> {
+    let began = Instant::now();
     // The id is drawn before the decision, so that all log records of the decision carry it.
     let id = app.next_id(snapshot.revision());
     let (credential, parts) = match asked {
-        Asked::Named(question) => return answer_question(app, snapshot, facts, (id, question)).await,
+        Asked::Named(question) => {
+            return answer_question(app, snapshot, facts, Identified { id, began, question }).await;
+        }
         Asked::Unproved(credential, parts) => (credential, parts),
     };
     match caller::identify(app, snapshot, &caller::presented(credential, parts, snapshot)?, facts.now).await {
-        Ok(identity) => answer_question(app, snapshot, facts, (id, &parts.clone().proved(&identity))).await,
+        Ok(identity) => {
+            let question = &parts.clone().proved(&identity);
+            answer_question(app, snapshot, facts, Identified { id, began, question }).await
+        }
         Err(refusal) => {
             let code = refusal.reason.code();
-            app.metrics.decided(code, &[]);
+            let took = began.elapsed();
+            app.metrics.decided(&DecisionMade { via: Via::IsAuthorized, code, rules: &[], took });
             let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
             let (resource, candidates) = match &parts.what {
                 What::One(resource) => (Some(resource), None),
@@ -106,12 +115,21 @@ pub(super) async fn answer_by(
     }
 }
 
+/// A question with the id of its decision.
+struct Identified<'a> {
+    id: DecisionId<'a>,
+    /// When answering it began.
+    began: Instant,
+    question: &'a Question,
+}
+
 async fn answer_question(
     app: &App,
     snapshot: &Snapshot,
     facts: &Facts,
-    (id, asked): (DecisionId<'_>, &Question),
+    identified: Identified<'_>,
 ) -> Result<Answered, ApiError> {
+    let Identified { id, began, question: asked } = identified;
     let key = asked.wanted.as_ref().and_then(|wanted| wanted.key.as_ref()).map(|key| app.as_known(key));
     let key = key.as_ref().map(|key| key.scoped(KeyUse::Reserve, snapshot, asked.asking.principal()));
     if let Some(key) = &key
@@ -120,6 +138,8 @@ async fn answer_question(
         return Ok(Answered { code: DecisionCode::Permitted, text, retry_after_seconds: None, held: None });
     }
     let decided = decide(app, snapshot, facts, (asked, key.as_ref())).await?;
+    let (code, rules, took) = (decided.code(), decided.rules(), began.elapsed());
+    app.metrics.decided(&DecisionMade { via: Via::IsAuthorized, code, rules, took });
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
     if let Some(record) = decided.record(id, app.engine.world(snapshot, facts), asked) {
         app.engine.record(&record);
@@ -175,6 +195,14 @@ impl Decided {
         }
     }
 
+    /// The rules that determined it.
+    fn rules(&self) -> &[RuleReference] {
+        match self {
+            Self::One(decision, _) => &decision.rules,
+            Self::Candidates(decision, ..) => telling(decision).map_or(&[], |telling| &telling.rules),
+        }
+    }
+
     fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::One(decision, _) => decision.retry_after_seconds,
@@ -213,12 +241,12 @@ impl Decided {
     }
 }
 
-/// Decides by `snapshot`, and counts it. Where there are no limits and nothing is to be held, nothing waits.
+/// Decides by `snapshot`. Where there are no limits and nothing is to be held, nothing waits.
 async fn decide(app: &App, snapshot: &Snapshot, facts: &Facts, keyed: Keyed<'_>) -> Result<Decided, ApiError> {
     let (asked, _) = keyed;
     let (_, identity) = asked.asking.principal();
     if asked.wanted.is_none() && !gate::has_limits(snapshot, identity.map(|identity| &**identity)) {
-        return guarded(app, || decide_by_rules(app, snapshot, facts, &asked.asking));
+        return guarded(app, || decide_by_rules(snapshot, facts, &asked.asking));
     }
     guarded_async(app, decide_by_limits(app, snapshot, facts, keyed)).await
 }
@@ -226,16 +254,12 @@ async fn decide(app: &App, snapshot: &Snapshot, facts: &Facts, keyed: Keyed<'_>)
 /// A question, with the key that its client gave it.
 type Keyed<'q> = (&'q Question, Option<&'q ScopedKey<'q>>);
 
-fn decide_by_rules(app: &App, snapshot: &Snapshot, facts: &Facts, asking: &Asking) -> Result<Decided, ApiError> {
+fn decide_by_rules(snapshot: &Snapshot, facts: &Facts, asking: &Asking) -> Result<Decided, ApiError> {
     match asking {
-        Asking::One(request) => {
-            let decision = gate::decide(snapshot, facts, request)?;
-            app.metrics.decided(decision.code, &decision.rules);
-            Ok(Decided::One(decision, Vec::new()))
-        }
+        Asking::One(request) => Ok(Decided::One(gate::decide(snapshot, facts, request)?, Vec::new())),
         Asking::Candidates(request, explain) => {
             let decision = gate::decide_candidates(snapshot, facts, request)?;
-            let hint = counted(app, snapshot, facts, request, &decision, *explain);
+            let hint = explain.then(|| hint(snapshot, facts, request, &decision)).flatten();
             Ok(Decided::Candidates(decision, hint, Vec::new()))
         }
     }
@@ -258,30 +282,16 @@ async fn decide_by_limits(
         Asking::One(request) => {
             let Authorized { decision, alerts, seen } = gate::authorize(world, request, wish.as_ref()).await?;
             app.alert(&alerts, snapshot, facts);
-            app.metrics.decided(decision.code, &decision.rules);
             Ok(Decided::One(decision, seen))
         }
         Asking::Candidates(request, explain) => {
             let Authorized { decision, alerts, seen } =
                 gate::authorize_candidates(world, request, wish.as_ref()).await?;
             app.alert(&alerts, snapshot, facts);
-            let hint = counted(app, snapshot, facts, request, &decision, *explain);
+            let hint = explain.then(|| hint(snapshot, facts, request, &decision)).flatten();
             Ok(Decided::Candidates(decision, hint, seen))
         }
     }
-}
-
-/// Counts a decision about a list, with the missing amount if it was asked for.
-fn counted(
-    app: &App,
-    snapshot: &Snapshot,
-    facts: &Facts,
-    request: &CandidatesRequest,
-    decision: &CandidatesDecision,
-    explain: bool,
-) -> Option<String> {
-    app.metrics.decided(decision.code, telling(decision).map_or(&[], |telling| &telling.rules));
-    explain.then(|| hint(snapshot, facts, request, decision)).flatten()
 }
 
 /// What the one that refuses lacked.

@@ -38,15 +38,6 @@ pub(super) fn ready(app: &App) -> Response {
     json(StatusCode::OK, &body)
 }
 
-/// `GET /metrics`.
-pub(super) fn metrics(app: &App) -> Response {
-    of_type(
-        StatusCode::OK,
-        "text/plain; version=0.0.4; charset=utf-8",
-        app.metrics.text(&app.engine, app.outbox.get().map(|outbox| &**outbox), &health::components(app)),
-    )
-}
-
 /// `GET /bundle`.
 pub(super) fn bundle(app: &App) -> Response {
     json(StatusCode::OK, &describe(app.engine.snapshot().as_deref(), &app.engine.report()))

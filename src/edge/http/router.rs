@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::fmt::Display;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::routing::any;
@@ -24,7 +25,8 @@ use super::errors::{ApiError, ErrorCode, Response};
 use super::guard::guarded_async;
 use super::keys::{self, Ask};
 use super::{
-    batch, body, books, cedar_agent, host, is_authorized, operations, passwords, spending, standing, tokens, validate,
+    batch, body, books, cedar_agent, host, is_authorized, metrics, operations, passwords, spending, standing, tokens,
+    validate,
 };
 use crate::edge::telemetry;
 
@@ -196,6 +198,7 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Display,
 {
+    let began = Instant::now();
     let (head, body) = request.into_parts();
     let answering = pin!(async {
         let response = match guarded_async(app, dispatch(app, &head, body, peer)).await {
@@ -205,7 +208,23 @@ where
         app.metrics.responded(response.status());
         response
     });
-    telemetry::in_span(&head, path_of, answering).await
+    let response = telemetry::in_span(&head, path_of, answering).await;
+    if let Some(route) = app.route_metrics.get(position(&head)) {
+        route.answered(response.status(), began.elapsed());
+    }
+    response
+}
+
+/// The position of a request's route in the table, or the one behind the last.
+fn position(head: &Parts) -> usize {
+    let method = table_method(&head.method);
+    let is_route = |(path, takes, _): &(&str, &str, Route)| *takes == method && is_path(path, head.uri.path());
+    ROUTES.iter().position(is_route).unwrap_or(ROUTES.len())
+}
+
+/// The method as the table has it: `HEAD` is answered as `GET` is.
+fn table_method(method: &Method) -> &str {
+    if method == Method::HEAD { "GET" } else { method.as_str() }
 }
 
 /// The path as the table has it, for logs.
@@ -267,7 +286,7 @@ where
         Route::Books => books::answer(app, head.uri.query()).await,
         Route::Live => Ok(operations::live()),
         Route::Ready => Ok(operations::ready(app)),
-        Route::Metrics => Ok(operations::metrics(app)),
+        Route::Metrics => Ok(metrics::answer(app, &head.headers)),
         Route::Bundle => Ok(operations::bundle(app)),
         Route::Reload => operations::reload(app, &body).await,
         Route::OpenApi => Ok(operations::open_api()),
@@ -288,7 +307,7 @@ where
 
 /// What answers this path and method.
 fn route(head: &Parts) -> Result<Route, ApiError> {
-    let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
+    let method = table_method(&head.method);
     let mut allowed: Vec<&'static str> = Vec::new();
     for (_, takes, route) in ROUTES.iter().filter(|(path, _, _)| is_path(path, head.uri.path())) {
         if *takes == method {

@@ -33,6 +33,7 @@ use super::seats::{Admission, HURRY, Seat, Seats};
 use super::tls::Tls;
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
+use crate::edge::telemetry::metrics::{Bound, Metrics, Unit};
 use crate::engine::Engine;
 use crate::gate::{RouteMap, Tokens};
 
@@ -133,9 +134,17 @@ impl Server {
     /// # Errors
     /// Where the address cannot be listened on.
     pub async fn bind(engine: Engine, options: HttpOptions) -> io::Result<Self> {
+        Self::bind_with(engine, options, Arc::default()).await
+    }
+
+    /// Listens, and reports to `metrics`, which are shown at `/metrics`.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub async fn bind_with(engine: Engine, options: HttpOptions, metrics: Arc<Metrics>) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let body = BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout };
-        let app = Arc::new(App::new(engine, body, &options));
+        let app = Arc::new(App::new(engine, body, &options, metrics));
         Ok(Self { listener, routes: Routes::new(app), options, tls: None, health: None })
     }
 
@@ -202,6 +211,9 @@ impl Server {
     /// Serves until `stop` is ready; then nobody new is let in, and those in flight finish.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Stopped {
         let seats = Seats::new(self.options.connections);
+        let (pool, limit) = (Arc::clone(&seats), self.options.connections);
+        let used = Box::new(move || pool.open());
+        self.routes.app().metrics.bound(Bound { name: "connections", unit: Unit::Permits, limit, used });
         let (stopping, told) = watch::channel(false);
         let options = Arc::new(self.options.clone());
         let app = self.routes.app();
@@ -250,7 +262,7 @@ async fn next(listener: &TcpListener, seats: &Arc<Seats>) -> (TcpStream, SocketA
         let seat = seats.next().await;
         match listener.accept().await {
             Ok((stream, address)) => {
-                seat.move_up();
+                seat.accepted();
                 return (stream, address, seat);
             }
             Err(_) => sleep(ACCEPT_PAUSE).await,

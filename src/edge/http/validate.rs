@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER};
@@ -17,6 +18,7 @@ use super::errors::{ApiError, ErrorCode, Response};
 use super::is_authorized;
 use crate::edge::answer;
 use crate::edge::identity::after_bearer;
+use crate::edge::telemetry::metrics::DecisionMade;
 use crate::gate::{
     self, Charging, Credential, Decided, DecisionId, DecisionRecord, Described, Found, Presented, RouteError,
     RouteLimits, Via,
@@ -89,6 +91,7 @@ async fn forbidden<'a>(
     let request = Request::proved(Arc::clone(identity), found.action.clone(), resource).with_context(context);
     // Before anything is decided, so that every log event of the request names the decision.
     let id = app.next_id(snapshot.revision());
+    let began = Instant::now();
     let decision = match found.limits {
         RouteLimits::Check => {
             let world = app.engine.world(snapshot, facts);
@@ -112,7 +115,8 @@ async fn forbidden<'a>(
             charged.await?
         }
     };
-    app.metrics.decided(decision.code, &decision.rules);
+    let (code, rules, took) = (decision.code, &*decision.rules, began.elapsed());
+    app.metrics.decided(&DecisionMade { via: Via::Validate, code, rules, took });
     if decision.is_permit() {
         return Ok((id, None));
     }
