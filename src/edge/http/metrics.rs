@@ -1,5 +1,5 @@
 //! `GET /metrics`, and the state of the server that is read for it: the bundle, the decision log, alerts, and the health
-//! of stores and providers. Everything else that is counted is in [`Metrics`](crate::edge::telemetry::metrics::Metrics).
+//! of stores and providers. All other metrics are in [`Metrics`](crate::edge::telemetry::metrics::Metrics).
 
 use std::fmt;
 use std::sync::Arc;

@@ -46,7 +46,7 @@ const CODES: [DecisionCode; 16] = [
 /// Every interface of the server that decides.
 const INTERFACES: [Via; 3] = [Via::IsAuthorized, Via::CedarAgent, Via::Validate];
 
-/// What is counted about decisions.
+/// The metrics of decisions.
 #[derive(Debug, Default)]
 pub(super) struct Decisions {
     by_code: [Counter; CODES.len()],
@@ -145,7 +145,7 @@ impl Collector for Decisions {
     }
 }
 
-/// Decisions by rule. Rules come and go with bundles, so they are looked up by name.
+/// Decisions by rule. The rules change with each bundle, so their counters are looked up by name.
 #[derive(Debug, Default)]
 struct Rules {
     hasher: RandomState,

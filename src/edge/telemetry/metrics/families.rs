@@ -50,7 +50,7 @@ impl<'a> Families<'a> {
 /// Names and values of labels.
 pub(crate) type Labels<'a> = [(&'static str, &'a str)];
 
-/// A family whose series are being written.
+/// A family to which series are written.
 pub(crate) struct Family<'a>(MetricEncoder<'a>);
 
 impl Family<'_> {

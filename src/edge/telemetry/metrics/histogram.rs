@@ -1,4 +1,4 @@
-//! A histogram of durations whose observations are two atomic additions.
+//! A histogram of durations. An observation is two atomic additions.
 //!
 //! The histogram of prometheus-client takes a lock for every observation, and threads that decide would meet at it.
 
@@ -96,7 +96,7 @@ impl Histogram {
         }
     }
 
-    /// Reads the buckets. The count is their sum, so that it agrees with them whatever is observed meanwhile.
+    /// Reads the buckets. The count is their sum, so that both agree while other threads observe.
     pub(super) fn read(&self) -> Read {
         let bounds = self.bounds.iter().map(|nanos| seconds(*nanos)).chain([f64::INFINITY]);
         let counts = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));

@@ -13,14 +13,14 @@ use prometheus_client::metrics::counter::Counter;
 use super::families::{Families, Kind};
 use super::histogram::{LazyHistogram, REQUEST};
 
-/// The statuses that are shown before one is answered, and that durations are told apart by. Others are shown as soon as
-/// one is answered, and their durations have the status `other`.
+/// The statuses with a series from the start, and with durations of their own. Any other status gets a series when it is
+/// first answered, and its durations have the label `other`.
 const USUAL_STATUSES: [u16; 15] = [200, 201, 202, 204, 400, 401, 402, 403, 404, 405, 408, 409, 413, 429, 503];
 /// The least status that there is, and how many there may be (RFC 9110, section 15).
 const FIRST_STATUS: u16 = 100;
 const STATUSES: usize = 900;
 
-/// What is counted about HTTP.
+/// The metrics of HTTP.
 #[derive(Debug)]
 pub(super) struct Http {
     /// Responses, each under its own status.

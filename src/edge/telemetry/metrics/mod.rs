@@ -1,8 +1,8 @@
 //! Metrics of the server, in the formats that Prometheus reads.
 //!
 //! One [`Metrics`] value is created before the engine and shared by everything that reports: the HTTP server, the stores,
-//! the outgoing requests. What is reported on the path of a decision is an atomic addition to a series that is found by
-//! an index, not by its labels. State that is kept elsewhere, such as the length of a queue, is read when the metrics are
+//! the outgoing requests. A report on the path of a decision is an atomic addition to a series that is found by an index,
+//! not by its labels. State that is kept elsewhere, such as the length of a queue, is read when the metrics are
 //! scraped.
 //!
 //! The number of series is bounded: labels are words of the configuration and of closed sets. No label holds a principal,

@@ -13,10 +13,10 @@ use super::histogram::{LazyHistogram, OUTGOING};
 use super::queues::InFlight;
 use crate::gate::{Ask, Fetch, FetchError, Later, Reply};
 
-/// How a request may end: the class of its status, or `error` if there was no response.
+/// The ends of a request: the class of its status, or `error` without a response.
 const OUTCOMES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "error"];
 
-/// What is counted about outgoing requests.
+/// The metrics of outgoing requests.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     all: Mutex<Vec<Arc<OutgoingMetrics>>>,
@@ -62,7 +62,7 @@ pub struct OutgoingRequest {
 }
 
 impl OutgoingRequest {
-    /// Records its end: the status of the response, or that there was none.
+    /// Records its end, with the status of the response; `None` without a response.
     pub fn end(self, status: Option<u16>) {
         self.metrics.ended(status, self.began.elapsed());
     }
@@ -112,7 +112,7 @@ impl Collector for Outgoing {
     }
 }
 
-/// A [`Fetch`] whose requests are measured.
+/// Measures the requests of a [`Fetch`].
 struct MeasuredFetch {
     fetch: Arc<dyn Fetch>,
     metrics: Arc<OutgoingMetrics>,

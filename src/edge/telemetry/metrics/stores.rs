@@ -52,7 +52,7 @@ enum Outcome {
     Ok,
     /// The store answered, and its answer is no: a limit has no room, a reservation is unknown, it is full.
     Refused,
-    /// The store did not answer, or could not keep what it was to keep.
+    /// The store did not answer, or could not write.
     Unavailable,
 }
 
@@ -91,7 +91,7 @@ impl Failure for CloseError {
     }
 }
 
-/// What is counted about stores.
+/// The metrics of stores.
 #[derive(Debug, Default)]
 pub(super) struct Stores {
     all: Mutex<Vec<Arc<StoreMetrics>>>,
@@ -153,7 +153,7 @@ impl Collector for Stores {
     }
 }
 
-/// Meters whose operations are measured.
+/// Measures the operations of a store of meters.
 struct MeasuredMeters {
     meters: Arc<dyn Meters>,
     metrics: Arc<StoreMetrics>,
