@@ -329,9 +329,10 @@ fn operations_of_a_store_are_measured_and_its_loss_is_seen() {
     redis.kill();
     assert_eq!(ask(1)["code"], "store_unavailable");
     assert!(count("hold", "unavailable") >= 1.0 || count("look", "unavailable") >= 1.0, "{}", Scrape::of(&server).text);
-    let lost = Scrape::of(&server);
-    assert_eq!(lost.value("tollgate_store_up", &[("store", "meters")]), Some(0.0));
-    assert!(lost.value("tollgate_decisions_total", &[("code", "store_unavailable")]).unwrap() >= 1.0);
+    server.until("the store is known to be down", |server| {
+        Scrape::of(server).value("tollgate_store_up", &[("store", "meters")]) == Some(0.0)
+    });
+    assert!(Scrape::of(&server).value("tollgate_decisions_total", &[("code", "store_unavailable")]).unwrap() >= 1.0);
 }
 
 #[test]

@@ -43,8 +43,10 @@ const CODES: [DecisionCode; 16] = [
     DecisionCode::RateLimited,
     DecisionCode::ConcurrencyExceeded,
 ];
-/// Every interface of the server that decides.
-const INTERFACES: [Via; 3] = [Via::IsAuthorized, Via::CedarAgent, Via::Validate];
+/// Every interface.
+const INTERFACES: [Via; 5] = [Via::IsAuthorized, Via::CedarAgent, Via::Validate, Via::Layer, Via::Library];
+/// How many of them a server has, the first ones.
+const OF_SERVER: usize = 3;
 
 /// The metrics of decisions.
 #[derive(Debug, Default)]
@@ -94,11 +96,11 @@ impl Decisions {
     fn write_durations(&self, out: &mut Families<'_>) -> fmt::Result {
         let help = "Time from a parsed request to its decision, with the waits for stores and identity providers.";
         let mut family = out.family(Kind::Histogram, "tollgate_decision_duration_seconds", help)?;
+        // A series that exists from the start lets `rate` see its first increase.
+        for permitted in self.durations.iter().take(OF_SERVER).filter_map(|durations| durations.first()) {
+            permitted.get_or_make(&DECISION);
+        }
         for (interface, durations) in INTERFACES.iter().zip(&self.durations) {
-            // A series that exists from the start lets `rate` see its first increase.
-            if let Some(permitted) = durations.first() {
-                permitted.get_or_make(&DECISION);
-            }
             for (code, histogram) in CODES.iter().zip(durations) {
                 if let Some(histogram) = histogram.get() {
                     let labels = [("interface", interface.as_str()), ("code", code.as_str())];
