@@ -22,13 +22,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::{self, Exit};
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::{KeyDesk, PasswordDesk, Server, Stopped, Tls};
+use crate::edge::http::{Server, ServerObserver, Services, Stopped, Tls};
 use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
 use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::telemetry::{self, LogFormat, LogLevel, LogOptions};
-use crate::engine::{Engine, events};
-use crate::gate::{Clock as _, DecisionLog, Tokens};
+use crate::engine::Engine;
+use crate::gate::{Clock as _, DecisionLog};
 use crate::model::Unit;
+use crate::pdp::events;
 use crate::policy::live::Live;
 
 /// Cedar wants much stack for deep conditions; with this much it never has to look for more.
@@ -174,7 +175,7 @@ fn serve(settings: &Settings) -> ExitCode {
         Err(error) => return usage(&error),
     };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
-    let mut builder = Engine::builder();
+    let mut builder = Engine::builder().observer(Arc::new(ServerObserver::new(Arc::clone(&metrics))));
     builder = builder.failures(settings.identity.failures.clone());
     for provider in providers.asked {
         builder = builder.authenticator(provider);
@@ -225,9 +226,16 @@ fn serve(settings: &Settings) -> ExitCode {
             for running in providers.running {
                 tokio::spawn(running);
             }
-            let managed =
-                Managed { desk: providers.desk, passwords: providers.passwords, tokens: providers.tokens, metrics };
-            listen(engine, settings, (alerts, tls), managed).await
+            let (outbox, webhook) = alerts.map(|alerts| (alerts.outbox, alerts.webhook)).unzip();
+            let services = Services {
+                metrics,
+                keys: providers.keys,
+                passwords: providers.passwords,
+                outbox,
+                tokens: providers.tokens,
+                ..Services::new(engine)
+            };
+            listen(services, settings, webhook, tls).await
         }),
         Err(error) => usage(&error),
     };
@@ -258,11 +266,11 @@ fn alerts(settings: &Settings, metrics: &Metrics) -> Result<Option<Alerts>, Clie
     let options = WebhookOptions { secret, node, attempts, pause };
     metrics::outbox(metrics, &outbox);
     let attempts = metrics.webhook();
-    let webhook =
-        Webhook::new(Arc::clone(&outbox), client, options, Arc::new(SystemClock)).on_attempt(Box::new(move || {
-            let attempt = attempts.begin();
-            Box::new(move |status| attempt.end(status))
-        }));
+    let webhook = Webhook::new(Arc::clone(&outbox), client, options, Arc::new(SystemClock));
+    let webhook = webhook.on_attempt(Box::new(move || {
+        let attempt = attempts.begin();
+        Box::new(move |status| attempt.end(status))
+    }));
     Ok(Some(Alerts { outbox, webhook }))
 }
 
@@ -296,21 +304,9 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
 }
 
-/// What of identities is managed over HTTP, and the metrics of the server.
-struct Managed {
-    desk: Option<KeyDesk>,
-    passwords: Option<PasswordDesk>,
-    tokens: Option<Arc<dyn Tokens>>,
-    metrics: Arc<Metrics>,
-}
-
-async fn listen(
-    engine: Engine,
-    settings: &Settings,
-    (alerts, tls): (Option<Alerts>, Option<Tls>),
-    managed: Managed,
-) -> ExitCode {
-    let mut server = match Server::bind_with(engine.clone(), settings.http_options(), managed.metrics).await {
+async fn listen(services: Services, settings: &Settings, webhook: Option<Webhook>, tls: Option<Tls>) -> ExitCode {
+    let (engine, outbox) = (services.engine.clone(), services.outbox.clone());
+    let mut server = match Server::bind(services, settings.http_options()).await {
         Ok(server) => server,
         Err(error) => {
             let address = settings.http.listen;
@@ -348,21 +344,8 @@ async fn listen(
     }
     tokio::spawn(follow_time(engine.clone()));
     tokio::spawn(follow_hangups(engine, reloads));
-    let outbox = alerts.map(|Alerts { outbox, webhook }| {
+    if let Some(webhook) = webhook {
         tokio::spawn(webhook.run());
-        outbox
-    });
-    if let Some(outbox) = &outbox {
-        server = server.with_outbox(Arc::clone(outbox));
-    }
-    if let Some(desk) = managed.desk {
-        server = server.with_keys(desk);
-    }
-    if let Some(desk) = managed.passwords {
-        server = server.with_passwords(desk);
-    }
-    if let Some(tokens) = managed.tokens {
-        server = server.with_tokens(tokens);
     }
     let stopped = server.run(ends.wait()).await;
     if let Some(outbox) = &outbox

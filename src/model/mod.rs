@@ -4,6 +4,7 @@ pub mod address;
 pub mod amount;
 pub mod decision;
 pub mod facts;
+pub mod hex;
 pub mod identity;
 pub mod json_text;
 pub mod key;

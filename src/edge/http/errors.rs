@@ -2,19 +2,15 @@
 
 use std::borrow::Cow;
 
-use http_body_util::Full;
 use hyper::StatusCode;
-use hyper::body::Bytes;
 use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
+pub(super) use super::body::Response;
 use super::body::json;
 use crate::edge::answer::retry_after_of;
-use crate::engine::EngineError;
 use crate::model::{Refusal, RefusalReason, RequestError, RequestErrorCode, UidError, masked};
-
-/// What is sent back: always whole.
-pub(super) type Response = hyper::Response<Full<Bytes>>;
+use crate::pdp::{BatchError, PdpError};
 
 /// Everything that can be wrong with what was sent, or with the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,12 +173,29 @@ impl From<UidError> for ApiError {
     }
 }
 
-impl From<EngineError> for ApiError {
-    fn from(error: EngineError) -> Self {
+impl From<PdpError> for ApiError {
+    fn from(error: PdpError) -> Self {
+        let message = error.to_string();
+        let (code, param) = match error {
+            PdpError::NoBundle => return Self::no_bundle(),
+            PdpError::Request(error) => return error.into(),
+            PdpError::Unauthenticated(refusal) => return Self::refused(&refusal),
+            PdpError::NotAllowed { param, .. } => (ErrorCode::Forbidden, param),
+            PdpError::Store(_) => (ErrorCode::StoreUnavailable, ""),
+            PdpError::UnknownReservation => (ErrorCode::ReservationUnknown, "reservation"),
+            PdpError::Conflict(_) => (ErrorCode::Conflict, ""),
+            PdpError::NoUsageHistory => (ErrorCode::NotSupported, ""),
+            PdpError::Panicked => (ErrorCode::Unavailable, ""),
+        };
+        Self { param: param.to_owned(), ..Self::new(code, message) }
+    }
+}
+
+impl From<BatchError> for ApiError {
+    fn from(BatchError { index, error }: BatchError) -> Self {
         match error {
-            EngineError::NoBundle => Self::no_bundle(),
-            EngineError::Request(error) => error.into(),
-            EngineError::Unauthenticated(refusal) => Self::refused(&refusal),
+            PdpError::NoBundle => Self::no_bundle(),
+            error => Self::from(error).within(&format!("requests[{index}]")),
         }
     }
 }

@@ -12,7 +12,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::app::App;
 use super::body::of_type;
 use super::errors::Response;
-use super::health::{self, Component, Part};
+use super::health::{Component, Part};
+use super::operations;
 use crate::edge::telemetry::metrics::{Families, Kind, TextFormat, gauge_of};
 use crate::gate::DecisionLogStatus;
 use crate::policy::{Report, Snapshot};
@@ -48,16 +49,16 @@ struct Alerts {
 
 impl ServerState {
     fn of(app: &App) -> Self {
-        let alerts = app.outbox.get().map(|outbox| {
+        let alerts = app.outbox.as_ref().map(|outbox| {
             let [delivered, failed, dropped, retried] = outbox.counts().read();
             Alerts { delivered, failed, dropped, retried, waiting: outbox.len() }
         });
         Self {
             report: app.engine.report(),
             snapshot: app.engine.snapshot(),
-            decision_log: app.engine.decision_log_status(),
+            decision_log: app.pdp().decision_log_status(),
             alerts,
-            health: health::components(app),
+            health: operations::components(app),
         }
     }
 

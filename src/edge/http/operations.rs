@@ -9,7 +9,7 @@ use serde_json::{Value, json as object};
 use super::app::App;
 use super::body::{json, of_type};
 use super::errors::{ApiError, ErrorCode, Response};
-use super::health;
+use super::health::{self, Component};
 use super::wire;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::{Report, Snapshot, report};
@@ -26,7 +26,7 @@ pub(super) fn live() -> Response {
 pub(super) fn ready(app: &App) -> Response {
     let failed = app.engine.report().failure.is_some();
     let failed = failed.then(|| "the newest files of the bundle do not load".to_owned());
-    let away = health::components(app).into_iter().filter(|one| one.away).map(|one| one.reason());
+    let away = components(app).into_iter().filter(|one| one.away).map(|one| one.reason());
     let reasons: Vec<String> = failed.into_iter().chain(away).collect();
     let degraded = !reasons.is_empty();
     let Some(snapshot) = app.engine.snapshot() else {
@@ -36,6 +36,11 @@ pub(super) fn ready(app: &App) -> Response {
     let (status, revision) = (if degraded { "degraded" } else { "ready" }, &**snapshot.revision());
     let body = object!({ "status": status, "degraded": degraded, "reasons": reasons, "revision": revision });
     json(StatusCode::OK, &body)
+}
+
+/// Every store and provider of the server, with its health.
+pub(super) fn components(app: &App) -> Vec<Component> {
+    health::components(&app.engine, app.keys.as_ref().map(|service| &*service.keys))
 }
 
 /// `GET /bundle`.

@@ -3,15 +3,12 @@
 //!
 //! A user whom the caller may not manage looks as one that is not there. No answer shows a password or a hash.
 
-use std::sync::Arc;
-
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::http::request::Parts as Head;
 use serde::Serialize;
 use serde::de::MapAccess;
 use smol_str::SmolStr;
-use tokio::sync::Mutex;
 
 use super::app::App;
 use super::body::json;
@@ -20,8 +17,9 @@ use super::errors::{ApiError, ErrorCode, Response};
 use super::grammar::{Members, Trail, missing, object, text};
 use super::keys::{Caller, forbidden};
 use super::query::percent_decoded;
-use crate::edge::identity::{BasicProvider, MAX_PASSWORD_BYTES, MIN_PASSWORD_BYTES, PasswordPlace};
-use crate::gate::{Credential, Described, PasswordWrite, PasswordWriteError, Passwords, Presented, Right};
+use super::services::PasswordService;
+use crate::edge::identity::{MAX_PASSWORD_BYTES, MIN_PASSWORD_BYTES, PasswordPlace};
+use crate::gate::{Credential, Described, PasswordWrite, PasswordWriteError, Presented, Right};
 use crate::model::{
     AuthMethod, EntityUid, PasswordHash, PasswordRecord, RESERVED_ROLE_PREFIX, RefusalReason, SecretText,
 };
@@ -29,25 +27,6 @@ use crate::model::{
 /// What a body is.
 const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}, with a `current_password` \
                     if it is required";
-
-/// Where passwords are set.
-#[derive(Clone)]
-pub struct PasswordDesk {
-    /// The store.
-    pub passwords: Arc<dyn Passwords>,
-    /// Who takes them: the first hashes new ones, and each says which names are not the store's.
-    pub providers: Vec<Arc<BasicProvider>>,
-    /// Held while a new password is hashed.
-    hashing: Arc<Mutex<()>>,
-}
-
-impl PasswordDesk {
-    /// Of this store, for these who take its passwords.
-    #[must_use]
-    pub fn new(passwords: Arc<dyn Passwords>, providers: Vec<Arc<BasicProvider>>) -> Self {
-        Self { passwords, providers, hashing: Arc::default() }
-    }
-}
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +44,7 @@ pub(super) async fn answer(
     head: &Head,
     body: &Bytes,
 ) -> Result<Response, ApiError> {
-    let Some(desk) = app.passwords.get() else {
+    let Some(service) = &app.passwords else {
         let message = "this server keeps no passwords: no `basic` with `store` is among its `identity.providers`";
         return Err(ApiError::new(ErrorCode::NotFound, message));
     };
@@ -75,7 +54,7 @@ pub(super) async fn answer(
     let user = user_of(head.uri.path())?;
     let nobody = || ApiError::new(ErrorCode::NotFound, "no such user, or none that you may manage");
     let right = caller.right(&user).ok_or_else(nobody)?;
-    let work = Work { desk, caller, user };
+    let work = Work { service, caller, user };
     match ask {
         Ask::Show => work.show(),
         Ask::Set => work.set(app, right, body).await,
@@ -97,7 +76,7 @@ fn user_of(path: &str) -> Result<EntityUid, ApiError> {
 
 /// Whose password it is, and who asks.
 struct Work<'a> {
-    desk: &'a PasswordDesk,
+    service: &'a PasswordService,
     caller: &'a Caller,
     user: EntityUid,
 }
@@ -121,7 +100,7 @@ impl Work<'_> {
             Some(PasswordPlace::Bundle) => (Some("bundle"), None),
             Some(PasswordPlace::Htpasswd) => (Some("htpasswd"), None),
             None => {
-                let kept = self.desk.passwords.find(&self.user).map_err(PasswordWriteError::from)?;
+                let kept = self.service.passwords.find(&self.user).map_err(PasswordWriteError::from)?;
                 (kept.as_ref().map(|_| "store"), kept.map(|kept| kept.changed_at.to_string()))
             }
         };
@@ -150,7 +129,7 @@ impl Work<'_> {
         };
         let changed_at = self.caller.facts.now;
         let password = PasswordRecord { principal: self.user.clone(), hash, changed_at };
-        self.desk.passwords.write(PasswordWrite::Set(password)).await?;
+        self.service.passwords.write(PasswordWrite::Set(password)).await?;
         self.tell("was set");
         let changed_at = Some(changed_at.to_string());
         Ok(json(StatusCode::OK, &Told { user: self.user.id(), set: true, kept_in: Some("store"), changed_at }))
@@ -165,12 +144,12 @@ impl Work<'_> {
                     .to_owned(),
             ));
         }
-        let kept = self.desk.passwords.find(&self.user).map_err(PasswordWriteError::from)?;
+        let kept = self.service.passwords.find(&self.user).map_err(PasswordWriteError::from)?;
         if let (None, Some(place)) = (&kept, self.elsewhere()) {
             return Err(conflict(place, "remove"));
         }
         // Also where none is known: another node may have set one a moment ago.
-        self.desk.passwords.write(PasswordWrite::Remove(self.user.clone())).await?;
+        self.service.passwords.write(PasswordWrite::Remove(self.user.clone())).await?;
         if kept.is_some() {
             self.tell("was removed");
         }
@@ -199,7 +178,8 @@ impl Work<'_> {
         };
         let credential = Credential::Basic { username: self.user.id_smol().clone(), password };
         let presented = Presented { credential, source: asking.peer, request: Described::default() };
-        match caller::identify(app, &asking.snapshot, &presented, asking.facts.now).await {
+        let pinned = app.pdp().pin_to(std::sync::Arc::clone(&asking.snapshot), asking.facts.clone());
+        match pinned.authenticate(&presented).await {
             // The mark shows that the password is stored here and was not verified by another server.
             Ok(proved)
                 if proved.principal == self.user && proved.method == AuthMethod::Basic && proved.mark.is_some() =>
@@ -217,12 +197,12 @@ impl Work<'_> {
 
     fn elsewhere(&self) -> Option<PasswordPlace> {
         let (snapshot, now) = (&self.caller.snapshot, self.caller.facts.now);
-        self.desk.providers.iter().find_map(|basic| basic.elsewhere(self.user.id_smol(), snapshot, now))
+        self.service.providers.iter().find_map(|basic| basic.elsewhere(self.user.id_smol(), snapshot, now))
     }
 
     async fn hashed(&self, password: &SecretText) -> Result<PasswordHash, ApiError> {
         // One at a time: whoever sets passwords without end leaves room for those who show theirs.
-        let hashed = match (self.desk.providers.first(), self.desk.hashing.try_lock()) {
+        let hashed = match (self.service.providers.first(), self.service.hashing.try_lock()) {
             (Some(basic), Ok(_turn)) => basic.hash(password, self.caller.peer).await,
             _ => None,
         };

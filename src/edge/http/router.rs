@@ -25,8 +25,8 @@ use super::errors::{ApiError, ErrorCode, Response};
 use super::guard::guarded_async;
 use super::keys::{self, Ask};
 use super::{
-    batch, body, books, cedar_agent, host, is_authorized, metrics, operations, passwords, spending, standing, tokens,
-    validate,
+    batch, books, cedar_agent, host, is_authorized, metrics, operations, passwords, request_body, spending, standing,
+    tokens, validate,
 };
 use crate::edge::telemetry;
 
@@ -257,16 +257,16 @@ where
         | Route::Extend
         | Route::Usage
         | Route::Password(passwords::Ask::Set) => {
-            body::check_content_type(&head.headers)?;
-            body::read(body, app.body).await?
+            request_body::check_content_type(&head.headers)?;
+            request_body::read(body, app.body).await?
         }
         // It may be a form too.
-        Route::Token => body::read(body, app.body).await?,
+        Route::Token => request_body::read(body, app.body).await?,
         // The body is optional here, and an empty one needs no content type.
         Route::Reload | Route::Keys(keys::Ask::Make | keys::Ask::Change | keys::Ask::Revoke | keys::Ask::Rotate) => {
-            let body = body::read(body, app.body).await?;
+            let body = request_body::read(body, app.body).await?;
             if !body.is_empty() {
-                body::check_content_type(&head.headers)?;
+                request_body::check_content_type(&head.headers)?;
             }
             body
         }
@@ -276,7 +276,7 @@ where
     match route {
         Route::IsAuthorized => is_authorized::answer(app, (peer, &admitted), &body, status_tells).await,
         Route::Batch => batch::answer(app, (peer, &admitted), &body).await,
-        Route::CedarAgent => cedar_agent::answer(app, &admitted, &body).await,
+        Route::CedarAgent => cedar_agent::answer(app, (peer, &admitted), &body).await,
         Route::Validate => validate::answer(app, &body).await,
         Route::Settle => spending::settle(app, &body).await,
         Route::Release => spending::release(app, &body).await,

@@ -2,7 +2,7 @@
 //! goes where the address says and nowhere else. Connections are kept only where somebody asks for it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -11,6 +11,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, body::Incoming};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -177,13 +178,13 @@ impl Client {
 
     /// A connection that waits, and is still open.
     fn kept(&self) -> Option<Connection> {
-        let mut waiting = self.idle.as_ref()?.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.idle.as_ref()?.waiting.lock();
         std::iter::from_fn(|| waiting.pop()).find(|connection| connection.sender.is_ready())
     }
 
     fn keep(&self, connection: Connection) {
         let Some(idle) = &self.idle else { return };
-        let mut waiting = idle.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = idle.waiting.lock();
         if waiting.len() < idle.most {
             waiting.push(connection);
         }

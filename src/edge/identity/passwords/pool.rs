@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::gate::Later;
@@ -41,7 +42,7 @@ impl Pool {
 
     /// How many wait or are being worked on.
     pub(super) fn in_work(&self) -> usize {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+        self.waiting.lock().values().sum()
     }
 
     /// Has `work` done for somebody at `source`; the answer is `None` where it could not be done.
@@ -70,7 +71,7 @@ impl Pool {
 
 fn work_off(work: &Mutex<Receiver<Job>>) {
     loop {
-        let job = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = work.lock().recv();
         match job {
             Ok(job) => job(),
             Err(_ended) => return,
@@ -86,7 +87,7 @@ struct Place {
 
 impl Place {
     fn take(waiting: &Waiting, source: Option<u128>, most: usize) -> Option<Self> {
-        let mut counts = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = waiting.lock();
         let count = counts.entry(source).or_default();
         if *count >= most {
             return None;
@@ -99,7 +100,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.waiting.lock();
         if let Some(count) = counts.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
@@ -85,7 +85,7 @@ impl Decisions {
     }
 
     pub(super) fn warned(&self, limit: &SmolStr, percent: u8) {
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warnings = self.warnings.lock();
         *warnings.entry((limit.clone(), percent)).or_default() += 1;
     }
 
@@ -94,7 +94,8 @@ impl Decisions {
     }
 
     fn write_durations(&self, out: &mut Families<'_>) -> fmt::Result {
-        let help = "Time from a parsed request to its decision, with the waits for stores and identity providers.";
+        let help =
+            "Time from a call to its decision, with authentication and the waits for stores and identity providers.";
         let mut family = out.family(Kind::Histogram, "tollgate_decision_duration_seconds", help)?;
         // A series that exists from the start lets `rate` see its first increase.
         for permitted in self.durations.iter().take(OF_SERVER).filter_map(|durations| durations.first()) {
@@ -134,7 +135,7 @@ impl Decisions {
         }
         let help = "How often a percent of a limit was crossed, once for each period and meter.";
         let mut family = out.family(Kind::Counter, "tollgate_limit_warnings", help)?;
-        for ((limit, percent), count) in &*self.warnings.lock().unwrap_or_else(PoisonError::into_inner) {
+        for ((limit, percent), count) in &*self.warnings.lock() {
             family.counter(&[("limit", limit), ("percent", &percent.to_string())], *count)?;
         }
         Ok(())
@@ -160,7 +161,7 @@ impl Rules {
     fn count(&self, rule: &SmolStr) {
         let part = usize::try_from(self.hasher.hash_one(rule) % PARTS as u64).unwrap_or_default();
         let Some(part) = self.parts.get(part) else { return };
-        if let Some(count) = part.read().unwrap_or_else(PoisonError::into_inner).get(rule) {
+        if let Some(count) = part.read().get(rule) {
             count.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -169,7 +170,7 @@ impl Rules {
             self.others.inc();
             return;
         }
-        let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
+        let mut part = part.write();
         part.entry(rule.clone()).or_default().fetch_add(1, Ordering::Relaxed);
     }
 
@@ -177,7 +178,7 @@ impl Rules {
     fn counts(&self) -> BTreeMap<SmolStr, u64> {
         let mut all = BTreeMap::new();
         for part in &self.parts {
-            let part = part.read().unwrap_or_else(PoisonError::into_inner);
+            let part = part.read();
             all.extend(part.iter().map(|(rule, count)| (rule.clone(), count.load(Ordering::Relaxed))));
         }
         all

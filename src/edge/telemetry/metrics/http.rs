@@ -1,11 +1,12 @@
 //! Responses and durations of HTTP requests.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::http::StatusCode;
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
@@ -49,7 +50,7 @@ impl Http {
 
     pub(super) fn route(&self, method: &'static str, route: &'static str) -> Arc<RouteMetrics> {
         let made = Arc::new(RouteMetrics { method, route, durations: Default::default() });
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&made));
+        self.routes.lock().push(Arc::clone(&made));
         made
     }
 
@@ -63,7 +64,7 @@ impl Http {
         out.counter("tollgate_tls_handshake_failures", help, self.handshake_failures.get())?;
         let help = "Time from the head of an HTTP request to its response, with the time to read its body.";
         let mut family = out.family(Kind::Histogram, "tollgate_http_request_duration_seconds", help)?;
-        for route in &*self.routes.lock().unwrap_or_else(PoisonError::into_inner) {
+        for route in &*self.routes.lock() {
             let statuses = USUAL_STATUSES.iter().map(ToString::to_string).chain(["other".to_owned()]);
             for (status, histogram) in statuses.zip(&route.durations) {
                 if let Some(histogram) = histogram.get() {

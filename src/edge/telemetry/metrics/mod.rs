@@ -69,7 +69,7 @@ pub(crate) struct DecisionMade<'a> {
     pub(crate) code: DecisionCode,
     /// The rules that determined it.
     pub(crate) rules: &'a [RuleReference],
-    /// The time from the parsed request to the decision, with the waits for stores and providers.
+    /// The time from the call to the decision, with authentication and the waits for stores and providers.
     pub(crate) took: std::time::Duration,
 }
 

@@ -1,9 +1,10 @@
 //! Requests to other servers: those of identity providers, and alerts.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::gauge::Gauge;
@@ -71,7 +72,7 @@ impl OutgoingRequest {
 impl Outgoing {
     /// The series of a purpose and provider; the same ones, where they were asked for before.
     pub(super) fn series(&self, purpose: &'static str, provider: &str) -> Arc<OutgoingMetrics> {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock();
         if let Some(known) = all.iter().find(|known| known.purpose == purpose && &*known.provider == provider) {
             return Arc::clone(known);
         }
@@ -89,7 +90,7 @@ impl Outgoing {
 impl Collector for Outgoing {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Families::new(encoder);
-        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.lock();
         let help = "Time of requests to other servers, by purpose, identity provider and outcome.";
         let mut family = out.family(Kind::Histogram, "tollgate_outgoing_request_duration_seconds", help)?;
         for one in &*all {

@@ -1,8 +1,8 @@
 //! Queues and pools that have a bound, read when the metrics are scraped.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::gauge::Gauge;
@@ -46,7 +46,7 @@ pub(super) struct Queues {
 
 impl Queues {
     pub(super) fn add(&self, bound: Bound) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(bound);
+        self.all.lock().push(bound);
     }
 }
 
@@ -83,7 +83,7 @@ impl Collector for Queues {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Families::new(encoder);
         let count = |number: usize| gauge_of(u64::try_from(number).unwrap_or(u64::MAX));
-        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.lock();
         for pair in &PAIRS {
             let of_unit = || all.iter().filter(|bound| bound.unit == pair.unit);
             let mut family = out.family(Kind::Gauge, pair.used.0, pair.used.1)?;

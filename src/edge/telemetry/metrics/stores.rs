@@ -1,9 +1,10 @@
 //! Operations of stores.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::gauge::Gauge;
@@ -122,7 +123,7 @@ impl StoreMetrics {
 impl Stores {
     pub(super) fn meters(&self, store: &'static str, meters: Arc<dyn Meters>) -> Arc<dyn Meters> {
         let metrics = Arc::new(StoreMetrics { store, durations: Default::default(), in_flight: Gauge::default() });
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&metrics));
+        self.all.lock().push(Arc::clone(&metrics));
         Arc::new(MeasuredMeters { meters, metrics })
     }
 }
@@ -130,7 +131,7 @@ impl Stores {
 impl Collector for Stores {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Families::new(encoder);
-        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.lock();
         let help = "Time that callers waited for an operation of a store; 0 if they did not have to wait.";
         let mut family = out.family(Kind::Histogram, "tollgate_store_operation_duration_seconds", help)?;
         for one in &*all {
