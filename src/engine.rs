@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::edge::clock::SystemClock;
 use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
 use crate::edge::store::Memory;
@@ -22,7 +24,6 @@ use crate::model::Facts;
 use crate::pdp::{self, OnAlert, Pdp};
 use crate::policy::live::{Live, files_that_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
-use parking_lot::Mutex;
 
 /// How often, and how many times, a retired snapshot is looked at, whether somebody holds it. A request does for well
 /// under a millisecond; who of the library's users keeps one for longer than ten seconds drops it too.

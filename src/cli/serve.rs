@@ -6,6 +6,7 @@ mod keys;
 mod linking;
 mod meters;
 mod metrics;
+mod signals;
 mod tokens;
 
 use std::io::IsTerminal as _;
@@ -19,11 +20,12 @@ use clap::Args;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::signals::{Ends, follow_hangups};
 use super::output::{self, Exit};
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
 use crate::edge::http::{Server, ServerObserver, Services, Stopped, Tls};
-use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
+use crate::edge::outgoing::{Client, ClientOptions, Outbox, Webhook, WebhookOptions};
 use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::telemetry::{self, LogFormat, LogLevel, LogOptions};
 use crate::engine::Engine;
@@ -42,8 +44,6 @@ const TICK: Duration = Duration::from_millis(100);
 const LAST_ALERTS_WAIT: Duration = Duration::from_secs(2);
 /// The longest answer to an alert that is read.
 const MOST_REPLY_BYTES: usize = 64 * 1024;
-/// For which SIGHUP waits, before it lets the reload finish by itself.
-const RELOAD_WAIT: Duration = Duration::from_secs(30);
 
 /// Serves decisions over HTTP.
 ///
@@ -159,7 +159,7 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     let alerts = match alerts(settings, &metrics) {
         Ok(alerts) => alerts,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&*error),
     };
     let tls = match settings.tls_options().map(Tls::load).transpose() {
         Ok(tls) => tls,
@@ -255,13 +255,13 @@ struct Alerts {
 }
 
 /// What sends alerts, where somebody wants them.
-fn alerts(settings: &Settings, metrics: &Metrics) -> Result<Option<Alerts>, ClientError> {
+fn alerts(settings: &Settings, metrics: &Metrics) -> Result<Option<Alerts>, Box<dyn std::error::Error>> {
     let WebhookSettings { url: Some(url), secret: Some(secret), .. } = settings.webhook.clone() else {
         return Ok(None);
     };
     let WebhookSettings { node, attempts, pause, timeout, queue, .. } = settings.webhook.clone();
     let node = if node.is_empty() { machine() } else { node };
-    let client = Client::new(url, timeout, MOST_REPLY_BYTES)?;
+    let client = Client::new(url, ClientOptions::new(timeout, MOST_REPLY_BYTES).through(&crate::config::proxy()?))?;
     let outbox = Arc::new(Outbox::new(queue));
     let options = WebhookOptions { secret, node, attempts, pause };
     metrics::outbox(metrics, &outbox);
@@ -363,36 +363,6 @@ async fn listen(services: Services, settings: &Settings, webhook: Option<Webhook
             tracing::warn!(target: "tollgate::server", "stopped; some requests took too long and were cut off");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Ends {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Ends {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn wait(mut self) {
-        std::future::poll_fn(|cx| {
-            let ended = self.terminate.poll_recv(cx).is_ready() || self.interrupt.poll_recv(cx).is_ready();
-            if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-        })
-        .await;
-        tracing::info!(target: "tollgate::server", "stopping: no new connections are accepted, requests in flight finish");
-    }
-}
-
-/// SIGHUP reads the bundle again.
-async fn follow_hangups(engine: Engine, mut hangups: tokio::signal::unix::Signal) {
-    while hangups.recv().await.is_some() {
-        let engine = engine.clone();
-        // What came of it is told as of any load.
-        let _told = tokio::task::spawn_blocking(move || engine.reload(RELOAD_WAIT)).await;
     }
 }
 

@@ -7,6 +7,7 @@ mod file;
 mod identity;
 mod node;
 mod paths;
+mod proxy;
 mod routes;
 mod schema;
 mod secret_files;
@@ -26,6 +27,7 @@ pub use identity::{
     BasicSettings, DigestSettings, FirstKey, ForwardedCertificates, IdentitySettings, KeySettings, Provider,
     ProviderKind, StaticTokens, TokenSettings,
 };
+pub use proxy::{ProxyVariableError, proxy};
 pub use schema::schema_json;
 pub use secret_files::WatchedFile;
 

@@ -28,6 +28,7 @@ mod private;
 #[path = "../stores/redis_server.rs"]
 mod redis_server;
 mod rollback;
+mod routing;
 mod standing;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod support;

@@ -33,7 +33,7 @@ pub(super) struct Providers {
 /// # Errors
 /// With the reason, where one cannot be had.
 pub(super) fn providers(settings: &Settings, metrics: &Metrics) -> Result<Providers, Box<dyn std::error::Error>> {
-    let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::default());
+    let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::through(crate::config::proxy()?));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut made = Providers::default();
     let store = settings.identity.keys().map(|options| super::keys::open(settings, options)).transpose()?;

@@ -7,13 +7,13 @@ use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::host::HostName;
+use super::metrics::RouteDurations;
 use super::options::{HttpOptions, Silence};
 use super::request_body::BodyLimits;
-use super::router;
 use super::services::{KeyService, PasswordService, Services};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
-use crate::edge::telemetry::metrics::{Bound, Metrics, RouteMetrics, Unit};
+use crate::edge::telemetry::metrics::{Bound, Metrics, Unit};
 use crate::engine::Engine;
 use crate::gate::{RouteMap, Tokens};
 use crate::pdp::Pdp;
@@ -22,8 +22,7 @@ use crate::pdp::Pdp;
 pub(super) struct App {
     pub(super) engine: Engine,
     pub(super) metrics: Arc<Metrics>,
-    /// The series of each route, in the order of the table of routes; the last is for requests that no route takes.
-    pub(super) route_metrics: Box<[Arc<RouteMetrics>]>,
+    pub(super) route_metrics: RouteDurations,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
     /// Whether that is so only where the `Host` is one of the loopback's or of `hosts`.
@@ -58,12 +57,10 @@ impl App {
         let Services { engine, metrics, keys, passwords, outbox, tokens } = services;
         let budget_status =
             u16::try_from(options.budget_status).ok().and_then(|status| StatusCode::from_u16(status).ok());
-        let routes = router::routes().chain([("other", "other")]);
-        let route_metrics = routes.map(|(route, method)| metrics.route(method, route)).collect();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine,
-            route_metrics,
+            route_metrics: RouteDurations::new(&metrics),
             open: options.open,
             checks_host: options.checks_host,
             hosts: options.hosts.clone(),

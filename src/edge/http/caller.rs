@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use hyper::header::WWW_AUTHENTICATE;
+use hyper::header::{HeaderMap, WWW_AUTHENTICATE};
 use hyper::http::request::Parts as Head;
 
 use super::app::App;
-use super::errors::{ApiError, ErrorCode, Response};
+use super::errors::{ApiError, ErrorCode};
 use super::host;
 use super::options::Silence;
 use super::query;
@@ -132,17 +132,15 @@ pub(super) fn refused(refusal: &Refusal, credential: &Credential) -> ApiError {
     if answer::is_stale(refusal, credential) { ApiError { code: ErrorCode::StaleNonce, ..error } } else { error }
 }
 
-/// The response to an error; to a caller that must prove itself, with what it may do that with.
-pub(super) fn challenged(app: &App, error: &ApiError) -> Response {
-    let mut response = error.response();
-    if !matches!(error.code, ErrorCode::Unauthenticated | ErrorCode::StaleNonce) {
-        return response;
+/// Adds to a 401 the challenges of the providers (`WWW-Authenticate`).
+pub(super) fn challenge(app: &App, code: ErrorCode, headers: &mut HeaderMap) {
+    if !matches!(code, ErrorCode::Unauthenticated | ErrorCode::StaleNonce) {
+        return;
     }
-    let stale = error.code == ErrorCode::StaleNonce;
+    let stale = code == ErrorCode::StaleNonce;
     for challenge in answer::challenges(app.pdp().authenticators(), stale, app.pdp().facts().now) {
-        response.headers_mut().append(WWW_AUTHENTICATE, challenge);
+        headers.append(WWW_AUTHENTICATE, challenge);
     }
-    response
 }
 
 impl Admitted {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use hyper::StatusCode;
-use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use hyper::header::{HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
 pub(super) use super::body::Response;
@@ -25,7 +25,7 @@ pub(super) enum ErrorCode {
     TooManyFailures,
     Forbidden,
     NotFound,
-    MethodNotAllowed(&'static str),
+    MethodNotAllowed,
     BodyTimeout,
     BodyTooLarge,
     BatchTooLarge,
@@ -53,7 +53,7 @@ impl ErrorCode {
             Self::TooManyFailures => (StatusCode::TOO_MANY_REQUESTS, "too_many_failures"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
-            Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             Self::ReloadFailed => (StatusCode::CONFLICT, "reload_failed"),
             Self::ReloadHeld => (StatusCode::CONFLICT, "reload_held"),
@@ -136,9 +136,6 @@ impl ApiError {
 
     pub(super) fn response(&self) -> Response {
         let mut response = json(self.code.entry().0, &self.wire());
-        if let ErrorCode::MethodNotAllowed(allowed) = self.code {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-        }
         if let Some(seconds) = retry_after_of(response.status(), self.retry_after_seconds) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

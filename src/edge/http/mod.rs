@@ -2,7 +2,7 @@
 //!
 //! A request is turned into the core's words while it is parsed (`wire`), decided on the thread that read it (a
 //! decision takes microseconds), and written from borrowed data (`answer`). Nothing else allocates on that way: the
-//! routes are a fixed table, errors are one table, and metrics are atomics.
+//! request is answered in front of axum (`router`), errors are one table, and metrics are atomics.
 
 mod amounts;
 mod app;
@@ -13,6 +13,7 @@ mod caller;
 mod cedar_agent;
 mod credential;
 mod errors;
+mod extract;
 mod grammar;
 mod guard;
 mod health;
@@ -29,6 +30,7 @@ mod query;
 mod refusals;
 mod request_body;
 mod router;
+mod routes;
 mod run;
 mod seats;
 mod server;
@@ -43,7 +45,7 @@ mod wire;
 pub use host::HostName;
 pub use observe::ServerObserver;
 pub use options::HttpOptions;
-pub use router::routes;
+pub use routes::routes;
 pub use server::{Server, Stopped};
 pub use services::{KeyService, KeyServiceOptions, PasswordService, Services};
 pub use tls::{ClientCertificates, Tls, TlsError, TlsOptions};

@@ -75,11 +75,11 @@ impl Default for HttpOptions {
     }
 }
 
-/// What an absent `reserve` means.
+/// The meaning of an absent `reserve`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Silence {
     /// The request only checks.
     Checks,
-    /// The request reserves what its context describes, as with `true`.
+    /// The request reserves the usage that its context describes, as with `true`.
     Reserves,
 }

@@ -3,9 +3,10 @@
 //!
 //! A user whom the caller may not manage looks as one that is not there. No answer shows a password or a hash.
 
-use hyper::StatusCode;
-use hyper::body::Bytes;
-use hyper::http::request::Parts as Head;
+use std::sync::Arc;
+
+use axum::extract::State;
+use hyper::{StatusCode, Uri};
 use serde::Serialize;
 use serde::de::MapAccess;
 use smol_str::SmolStr;
@@ -14,6 +15,7 @@ use super::app::App;
 use super::body::json;
 use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
+use super::extract::{JsonBody, NoBody, NoQuery};
 use super::grammar::{Members, Trail, missing, object, text};
 use super::keys::{Caller, forbidden};
 use super::query::percent_decoded;
@@ -28,38 +30,42 @@ use crate::model::{
 const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}, with a `current_password` \
                     if it is required";
 
-/// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
-    Show,
-    Set,
-    Remove,
+type Answer = Result<Response, ApiError>;
+
+/// `GET /v1/users/{user}/password`.
+pub(super) async fn show(State(app): State<Arc<App>>, caller: Caller, uri: Uri, _: NoQuery, _: NoBody) -> Answer {
+    let (work, _) = work(&app, &caller, &uri)?;
+    work.show()
 }
 
-/// Answers what is asked about a password.
-pub(super) async fn answer(
-    app: &App,
-    caller: &Caller,
-    ask: Ask,
-    head: &Head,
-    body: &Bytes,
-) -> Result<Response, ApiError> {
+/// `PUT /v1/users/{user}/password`.
+pub(super) async fn set(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    uri: Uri,
+    _: NoQuery,
+    JsonBody(body): JsonBody,
+) -> Answer {
+    let (work, right) = work(&app, &caller, &uri)?;
+    work.set(&app, right, &body).await
+}
+
+/// `DELETE /v1/users/{user}/password`.
+pub(super) async fn remove(State(app): State<Arc<App>>, caller: Caller, uri: Uri, _: NoQuery, _: NoBody) -> Answer {
+    let (work, right) = work(&app, &caller, &uri)?;
+    work.remove(right).await
+}
+
+/// The password that the path names, and the right of the caller to manage it.
+fn work<'a>(app: &'a App, caller: &'a Caller, uri: &Uri) -> Result<(Work<'a>, Right), ApiError> {
     let Some(service) = &app.passwords else {
         let message = "this server keeps no passwords: no `basic` with `store` is among its `identity.providers`";
         return Err(ApiError::new(ErrorCode::NotFound, message));
     };
-    if head.uri.query().is_some_and(|query| !query.is_empty()) {
-        return Err(ApiError::invalid("", "this path takes no query"));
-    }
-    let user = user_of(head.uri.path())?;
-    let nobody = || ApiError::new(ErrorCode::NotFound, "no such user, or none that you may manage");
-    let right = caller.right(&user).ok_or_else(nobody)?;
-    let work = Work { service, caller, user };
-    match ask {
-        Ask::Show => work.show(),
-        Ask::Set => work.set(app, right, body).await,
-        Ask::Remove => work.remove(right).await,
-    }
+    let user = user_of(uri.path())?;
+    let unknown = || ApiError::new(ErrorCode::NotFound, "no such user, or none that you may manage");
+    let right = caller.right(&user).ok_or_else(unknown)?;
+    Ok((Work { service, caller, user }, right))
 }
 
 /// The user in `/v1/users/{user}/password`.

@@ -5,10 +5,8 @@
 //! answered and the connection closed. Any other request gives its extra place to the next connection and waits for
 //! room, or is refused if too many wait.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -104,19 +102,13 @@ impl Seats {
         if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
             return self.seat(Place::Room, permit);
         }
-        let (mut room, mut spare) =
-            (pin!(Arc::clone(&self.room).acquire_owned()), pin!(Arc::clone(&self.spare).acquire_owned()));
-        std::future::poll_fn(|cx| {
-            // The semaphores are never closed.
-            if let Poll::Ready(Ok(permit)) = room.as_mut().poll(cx) {
-                return Poll::Ready(self.seat(Place::Room, permit));
-            }
-            match spare.as_mut().poll(cx) {
-                Poll::Ready(Ok(permit)) => Poll::Ready(self.seat(Place::Spare, permit)),
-                _ => Poll::Pending,
-            }
-        })
-        .await
+        // INVARIANT: the semaphores are never closed, so one of the branches is taken.
+        tokio::select! {
+            biased;
+            Ok(permit) = Arc::clone(&self.room).acquire_owned() => self.seat(Place::Room, permit),
+            Ok(permit) = Arc::clone(&self.spare).acquire_owned() => self.seat(Place::Spare, permit),
+            else => std::future::pending().await,
+        }
     }
 
     /// The next place for a health check.

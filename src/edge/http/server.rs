@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -110,15 +109,11 @@ impl Server {
         let _checked = self.health.map(|listener| Following(tokio::spawn(answer_health(listener, checks))));
         let mut stop = pin!(stop);
         loop {
-            let next = next(&self.listener, &seats);
-            let mut next = pin!(next);
-            let accepted = poll_fn(|cx| {
-                if stop.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(None);
-                }
-                next.as_mut().poll(cx).map(Some)
-            });
-            let Some((stream, address, seat)) = accepted.await else { break };
+            let (stream, address, seat) = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                accepted = next(&self.listener, &seats) => accepted,
+            };
             let (routes, options, told) = (self.routes.clone(), Arc::clone(&options), told.clone());
             let tls = self.tls.clone();
             tokio::spawn(async move {
@@ -188,24 +183,19 @@ impl Serving<'_> {
     async fn answer(&self, request: Request<Incoming>, peer: &Peer, pace: &Pace) -> AnyResponse {
         let is_health = request.uri().path().starts_with("/health/");
         let admission = self.seat.admit(is_health, self.options.header_timeout).await;
-        let Ok(mut response) = match admission {
+        let mut response = match admission {
             Admission::Anything => {
                 pace.relax();
-                return self.answered(request, peer).await;
+                return self.routes.answer(request, peer).await;
             }
             Admission::HealthOnce => self.routes.answer(request, peer).await,
             Admission::Health if is_health => self.routes.answer(request, peer).await,
-            Admission::Health => Ok(self.routes.refuse(&not_health())),
-            Admission::Nothing => Ok(self.routes.refuse(&no_room())),
+            Admission::Health => self.routes.refuse(&not_health()),
+            Admission::Nothing => self.routes.refuse(&no_room()),
         };
         if admission != Admission::Health {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        response
-    }
-
-    async fn answered(&self, request: Request<Incoming>, peer: &Peer) -> AnyResponse {
-        let Ok(response) = self.routes.answer(request, peer).await;
         response
     }
 }
@@ -258,18 +248,16 @@ impl Ending {
 
     /// Waits for either. Who waits is counted until it is dropped, not until this is over.
     async fn wait(&mut self) {
-        let mut stopping = pin!(self.told.wait_for(|stopping| *stopping));
-        let mut taken = pin!(async {
+        let taken = async {
             match &mut self.taken {
                 Some(taken) => drop(taken.changed().await),
                 None => std::future::pending().await,
             }
-        });
-        poll_fn(|cx| {
-            let over = stopping.as_mut().poll(cx).is_ready() || taken.as_mut().poll(cx).is_ready();
-            if over { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        };
+        tokio::select! {
+            _ = self.told.wait_for(|stopping| *stopping) => {}
+            () = taken => {}
+        }
     }
 }
 
@@ -300,22 +288,24 @@ where
     let mut over = pin!(ending.wait());
     let mut timer = pin!(sleep(options.header_timeout));
     let mut ends = false;
-    poll_fn(|cx| {
-        if !ends && over.as_mut().poll(cx).is_ready() {
-            ends = true;
-            serving.as_mut().graceful_shutdown();
-        }
-        if let Poll::Ready(ended) = serving.as_mut().poll(cx) {
-            // A malformed request was answered before it reached a route. After any other end the connection has no
-            // client left.
-            if let Some(status) = ended.err().as_ref().and_then(answered_unseen) {
-                served.routes.app().metrics.responded(status);
+    loop {
+        // Biased: a request that is complete is answered before its deadline is looked at.
+        let ended = tokio::select! {
+            biased;
+            () = &mut over, if !ends => {
+                ends = true;
+                serving.as_mut().graceful_shutdown();
+                continue;
             }
-            return Poll::Ready(());
+            ended = &mut serving => ended,
+            () = poll_fn(|cx| pace.poll_late(timer.as_mut(), cx)) => return,
+        };
+        // A malformed request was answered before it reached a route. After any other end the connection has no client left.
+        if let Some(status) = ended.err().as_ref().and_then(answered_unseen) {
+            served.routes.app().metrics.responded(status);
         }
-        pace.poll_late(timer.as_mut(), cx)
-    })
-    .await;
+        return;
+    }
 }
 
 /// The status that hyper answered with, where it could not read the head of a request.

@@ -15,7 +15,7 @@ use crate::gate::{Keys, Manager, Passwords, StoreError, Tokens};
 use crate::model::{EntityUid, Facts, Identity};
 use crate::policy::Snapshot;
 
-/// The services of the routes. A route whose service is absent answers 404.
+/// The services of the routes. A route without its service answers 404.
 #[derive(Clone)]
 pub struct Services {
     /// Makes the decisions.

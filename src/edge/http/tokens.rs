@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts as Head;
@@ -13,6 +14,7 @@ use super::app::App;
 use super::body::{JSON, json, of_type};
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
+use super::extract::{AnyBody, NoBody};
 use super::query::form_decoded;
 use super::request_body;
 use crate::gate::{Credential, Described, Issued, Presented, TokenError, Tokens};
@@ -45,9 +47,15 @@ enum Grant {
 }
 
 /// Exchanges a credential.
-pub(super) async fn exchange(app: &Arc<App>, head: &Head, peer: &Peer, body: &[u8]) -> Result<Response, ApiError> {
+pub(super) async fn exchange(
+    State(app): State<Arc<App>>,
+    peer: Peer,
+    head: Head,
+    AnyBody(body): AnyBody,
+) -> Result<Response, ApiError> {
+    let (app, head, peer) = (&app, &head, &peer);
     let tokens = tokens(app)?;
-    let grant = grant(head, body)?;
+    let grant = grant(head, &body)?;
     let in_headers = app.credential_headers.credential(&head.headers);
     let in_headers = in_headers.map_err(|error| ApiError::invalid("", error.to_string()))?;
     if in_headers.is_some() && !matches!(grant, Grant::Headers) {
@@ -73,8 +81,8 @@ pub(super) async fn exchange(app: &Arc<App>, head: &Head, peer: &Peer, body: &[u
 }
 
 /// The keys that check Tollgate's own tokens.
-pub(super) fn published(app: &App) -> Result<Response, ApiError> {
-    let mut response = of_type(StatusCode::OK, JSON, tokens(app)?.published());
+pub(super) async fn published(State(app): State<Arc<App>>, _: NoBody) -> Result<Response, ApiError> {
+    let mut response = of_type(StatusCode::OK, JSON, tokens(&app)?.published());
     response.headers_mut().insert(CACHE_CONTROL, PUBLISHED_FOR);
     Ok(response)
 }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use crate::model::hex;
 use aws_lc_rs::hmac;
+
+use crate::model::hex;
 
 /// Fewest bytes of a secret.
 pub const MIN_SECRET_BYTES: usize = 16;

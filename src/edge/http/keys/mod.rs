@@ -8,13 +8,14 @@ pub(super) mod orphans;
 mod read;
 mod told;
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
+use axum::extract::{FromRequestParts, RawQuery};
 use hyper::StatusCode;
-use hyper::body::Bytes;
 use hyper::http::request::Parts as Head;
 use smol_str::SmolStr;
 use tokio::sync::MutexGuard;
@@ -23,6 +24,7 @@ use super::app::App;
 use super::body::json;
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
+use super::extract::{NoBody, NoQuery, OptionalJsonBody};
 use super::query::{self, Query};
 use super::services::KeyService;
 use crate::edge::random;
@@ -44,18 +46,6 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 /// Most keys of a page.
 const MAX_PAGE: usize = 1_000;
 
-/// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
-    List,
-    Make,
-    Show,
-    Change,
-    Remove,
-    Revoke,
-    Rotate,
-}
-
 /// Who manages, by what bundle, at which instant.
 pub(super) struct Caller {
     service: KeyService,
@@ -65,43 +55,90 @@ pub(super) struct Caller {
     pub(super) peer: Option<IpAddr>,
 }
 
-/// Proves who calls, before anything of the body is read.
-pub(super) async fn caller(app: &App, head: &Head, peer: &Peer) -> Result<Caller, ApiError> {
-    let Some(service) = app.keys.clone() else {
-        let message = "this server keeps no keys: `keys` is not among its `identity.providers`";
-        return Err(ApiError::new(ErrorCode::NotFound, message));
-    };
-    let pinned = app.pdp().pin()?;
-    let identity = caller::authenticated(app, &pinned, head, peer).await?;
-    let (snapshot, facts) = (Arc::clone(pinned.snapshot()), pinned.facts().clone());
-    Ok(Caller { service, facts, snapshot, identity, peer: peer.address })
-}
+/// Authenticates the caller. A handler extracts it before its body, so that nothing is read for others.
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = ApiError;
 
-/// Answers what is asked about keys.
-pub(super) async fn answer(caller: &Caller, ask: Ask, head: &Head, body: &Bytes) -> Result<Response, ApiError> {
-    let id = id_of(head.uri.path());
-    let query = head.uri.query();
-    let takes_query = matches!(ask, Ask::List | Ask::Make | Ask::Change);
-    if !takes_query && query.is_some_and(|query| !query.is_empty()) {
-        return Err(ApiError::invalid("", "this path takes no query"));
-    }
-    match ask {
-        Ask::List => caller.list(query).await,
-        Ask::Make => caller.make(query, body).await,
-        Ask::Show => {
-            let (key, _) = caller.find(id)?;
-            Ok(json(StatusCode::OK, &Told::of(&key, caller.facts.now)))
-        }
-        Ask::Change => caller.change(id, query, body).await,
-        Ask::Remove => caller.remove(id).await,
-        Ask::Revoke => caller.revoke(id, body).await,
-        Ask::Rotate => caller.rotate(id, body).await,
+    async fn from_request_parts(head: &mut Head, app: &Arc<App>) -> Result<Self, ApiError> {
+        let Some(service) = app.keys.clone() else {
+            let message = "this server keeps no keys: `keys` is not among its `identity.providers`";
+            return Err(ApiError::new(ErrorCode::NotFound, message));
+        };
+        let Ok(peer) = Peer::from_request_parts(head, app).await;
+        let pinned = app.pdp().pin()?;
+        let identity = caller::authenticated(app, &pinned, head, &peer).await?;
+        let (snapshot, facts) = (Arc::clone(pinned.snapshot()), pinned.facts().clone());
+        Ok(Self { service, facts, snapshot, identity, peer: peer.address })
     }
 }
 
-/// The id in `/v1/keys/{id}/…`.
-fn id_of(path: &str) -> &str {
-    path.strip_prefix("/v1/keys/").and_then(|rest| rest.split('/').next()).unwrap_or_default()
+/// The id in the path. The router has checked its form.
+pub(super) struct KeyId(SmolStr);
+
+impl FromRequestParts<Arc<App>> for KeyId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(head: &mut Head, _: &Arc<App>) -> Result<Self, Infallible> {
+        let rest = head.uri.path().strip_prefix("/v1/keys/");
+        Ok(Self(rest.and_then(|rest| rest.split('/').next()).unwrap_or_default().into()))
+    }
+}
+
+type Answer = Result<Response, ApiError>;
+
+/// `GET /v1/keys`.
+pub(super) async fn list(caller: Caller, RawQuery(query): RawQuery, _: NoBody) -> Answer {
+    caller.list(query.as_deref()).await
+}
+
+/// `POST /v1/keys`.
+pub(super) async fn create(
+    caller: Caller,
+    RawQuery(query): RawQuery,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Answer {
+    caller.make(query.as_deref(), &body).await
+}
+
+/// `GET /v1/keys/{id}`.
+pub(super) async fn show(caller: Caller, KeyId(id): KeyId, _: NoQuery, _: NoBody) -> Answer {
+    let (key, _) = caller.find(&id)?;
+    Ok(json(StatusCode::OK, &Told::of(&key, caller.facts.now)))
+}
+
+/// `PATCH /v1/keys/{id}`.
+pub(super) async fn change(
+    caller: Caller,
+    KeyId(id): KeyId,
+    RawQuery(query): RawQuery,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Answer {
+    caller.change(&id, query.as_deref(), &body).await
+}
+
+/// `DELETE /v1/keys/{id}`.
+pub(super) async fn delete(caller: Caller, KeyId(id): KeyId, _: NoQuery, _: NoBody) -> Answer {
+    caller.remove(&id).await
+}
+
+/// `POST /v1/keys/{id}/revoke`.
+pub(super) async fn revoke(
+    caller: Caller,
+    KeyId(id): KeyId,
+    _: NoQuery,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Answer {
+    caller.revoke(&id, &body).await
+}
+
+/// `POST /v1/keys/{id}/rotate`.
+pub(super) async fn rotate(
+    caller: Caller,
+    KeyId(id): KeyId,
+    _: NoQuery,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Answer {
+    caller.rotate(&id, &body).await
 }
 
 impl Caller {

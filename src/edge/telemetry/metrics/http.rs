@@ -92,6 +92,11 @@ pub(crate) struct RouteMetrics {
 }
 
 impl RouteMetrics {
+    /// Whether these are the durations of this route.
+    pub(crate) fn is_of(&self, method: &str, route: &str) -> bool {
+        self.method == method && self.route == route
+    }
+
     /// Records that a request was answered.
     pub(crate) fn answered(&self, status: StatusCode, took: Duration) {
         let status = status.as_u16();
