@@ -41,7 +41,6 @@ mod validate;
 mod wire;
 
 pub use host::HostName;
-pub use metrics::Metrics;
 pub use observe::ServerObserver;
 pub use options::HttpOptions;
 pub use routes::routes;

@@ -9,10 +9,10 @@ use smol_str::SmolStr;
 use super::details;
 use crate::edge::http::errors::ApiError;
 use crate::edge::http::wire::KeyMembers;
-use crate::model::{EntityUid, KeyLimit, KeyRecord, Narrowed, Timestamp};
+use crate::model::{EntityUid, KeyLimit, KeyRecord, Kind, Narrowed, Timestamp};
 use crate::policy::Snapshot;
 use crate::policy::parse::key_limits;
-use crate::policy::snapshot::ModelName;
+use crate::policy::snapshot::ResourceName;
 
 impl KeyMembers {
     /// Names of its lists that mean nothing in the bundle: typing mistakes, most of them.
@@ -23,7 +23,7 @@ impl KeyMembers {
             Some(Unknown { param: format!("models[{at}]"), message: format!("`{}` {reason}", name.escape_debug()) })
         });
         let routers = listed(&self.routers).into_iter().enumerate().filter_map(|(at, name)| {
-            let router = EntityUid::new("Router", name.clone()).ok();
+            let router = Kind::ROUTER.uid(name.clone()).ok();
             let is_known = name == "*" || router.is_some_and(|router| snapshot.declares(&router));
             let message = || format!("the bundle declares no router `{}`", name.escape_debug());
             (!is_known).then(|| Unknown { param: format!("routers[{at}]"), message: message() })
@@ -95,7 +95,7 @@ fn unknown_model(name: &SmolStr, snapshot: &Snapshot) -> Option<&'static str> {
         return None;
     }
     let account = name.split_once('/').map(|(account, _)| account).filter(|account| !account.contains('*'));
-    let account = account.and_then(|account| EntityUid::new("ProviderAccount", account).ok());
+    let account = account.and_then(|account| Kind::PROVIDER_ACCOUNT.uid(account).ok());
     let is_declared = account.as_ref().is_some_and(|account| snapshot.declares(account));
     if let Some(account) = account.filter(|_| !is_declared)
         && snapshot.counts().provider_accounts > 0
@@ -110,7 +110,7 @@ fn unknown_model(name: &SmolStr, snapshot: &Snapshot) -> Option<&'static str> {
         let any = snapshot.counts().models == 0 || snapshot.has_model_like(name);
         return (!any).then_some("matches no declared model");
     }
-    matches!(snapshot.model(name), ModelName::Unknown).then_some("is not a declared model or alias")
+    matches!(snapshot.model(name), ResourceName::Unknown).then_some("is not a declared model or alias")
 }
 
 fn put<T>(place: &mut T, said: Option<T>) {
