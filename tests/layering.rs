@@ -119,7 +119,7 @@ const NAMES_ONE_KIND: &[(&str, &str)] = &[
     ("src/policy/link/people.rs", "declarations: the ids of each section"),
     ("src/policy/snapshot.rs", "lookups of a model by name, for lists and paths that name models"),
     ("src/gate/routes.rs", "the paths of providers' APIs, which name models"),
-    ("src/edge/http/keys/read.rs", "the grammar of keys: `models`, `routers`"),
+    ("src/edge/http/keys/change.rs", "the grammar of keys: `models`, `routers`"),
 ];
 
 /// A line of code, without its comment; `tests` modules are left out.

@@ -1,9 +1,10 @@
 //! What every request shares.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::StatusCode;
+use hyper::body::Bytes;
 use tokio::sync::Semaphore;
 
 use super::host::HostName;
@@ -43,6 +44,8 @@ pub(super) struct App {
     pub(super) batch: usize,
     /// What becomes of a question that says nothing about `reserve`.
     pub(super) silence: Silence,
+    /// The body of `GET /openapi.json`, which the router makes.
+    pub(super) description: OnceLock<Bytes>,
     pub(super) reload_timeout: Duration,
     /// What a caller that looks at the status alone is told of a budget that has no room.
     pub(super) budget_status: StatusCode,
@@ -73,6 +76,7 @@ impl App {
             tokens,
             body: BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout },
             batch: options.batch,
+            description: OnceLock::new(),
             silence: if options.reserves { Silence::Reserves } else { Silence::Checks },
             reload_timeout: options.reload_timeout,
             budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),

@@ -25,9 +25,9 @@ pub(super) struct Told {
     from: String,
     #[schemars(extend("format" = "date"))]
     to: String,
-    #[schemars(with = "Vec<super::openapi::answers::UsageGroup>")]
+    #[schemars(with = "Vec<super::answers::UsageGroup>")]
     by: Vec<&'static str>,
-    #[schemars(with = "Vec<super::openapi::answers::UsageLine>")]
+    #[schemars(with = "Vec<super::answers::UsageLine>")]
     usage: Vec<Line>,
     /// The `after` of the next page.
     next: Option<String>,

@@ -4,6 +4,7 @@
 //! decision takes microseconds), and written from borrowed data (`answer`). Nothing else allocates on that way: the
 //! request is answered in front of axum (`router`), errors are one table, and metrics are atomics.
 
+mod answers;
 mod app;
 mod batch;
 mod body;

@@ -12,7 +12,6 @@ use super::body::{json, of_type};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::extract::{NoBody, OptionalJsonBody};
 use super::health::{self, Component};
-use super::openapi;
 use super::wire;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::{Report, Snapshot, report};
@@ -99,8 +98,8 @@ pub(super) async fn version(_: NoBody) -> Response {
 }
 
 /// `GET /openapi.json`.
-pub(super) async fn open_api(_: NoBody) -> Response {
-    of_type(StatusCode::OK, "application/json", openapi::DOCUMENT.clone())
+pub(super) async fn open_api(State(app): State<Arc<App>>, _: NoBody) -> Response {
+    of_type(StatusCode::OK, "application/json", app.description.get().cloned().unwrap_or_default())
 }
 
 /// `GET /docs`.

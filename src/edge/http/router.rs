@@ -28,6 +28,7 @@ use super::caller::{self, Access, Peer};
 use super::errors::{self, ApiError, ErrorCode};
 use super::extract::MapStatus;
 use super::guard::guarded_async;
+use super::openapi::{self, RouteAccess};
 use super::routes::{self, IS_AUTHORIZED, IS_AUTHORIZED_ACCESS, Route};
 use super::{host, is_authorized, request_body};
 use crate::edge::telemetry;
@@ -81,6 +82,7 @@ impl Routes {
 
 fn router(app: &Arc<App>, routes: Vec<Route>) -> Router {
     let allowed = Arc::new(allowed(&routes));
+    app.description.get_or_init(|| described(&routes));
     let mut router = Router::new();
     for Route { path, access, handler, .. } in routes {
         let admission = Admission { app: Arc::clone(app), access };
@@ -94,6 +96,12 @@ fn router(app: &Arc<App>, routes: Vec<Route>) -> Router {
         .fallback(async || no_such_path())
         .layer(from_fn_with_state(Arc::clone(app), answer_in_span))
         .with_state(Arc::clone(app))
+}
+
+/// The description of the routes, for `GET /openapi.json`.
+fn described(routes: &[Route]) -> Bytes {
+    let access = routes.iter().map(|Route { method, path, access, .. }| RouteAccess { method, path, access: *access });
+    openapi::text(&access.collect::<Vec<_>>())
 }
 
 /// For each path the value of `Allow`.

@@ -99,7 +99,7 @@ struct ToldUsage {
 struct ToldPart {
     id: SmolStr,
     meter: Option<SmolStr>,
-    #[schemars(with = "super::openapi::answers::Unit")]
+    #[schemars(with = "super::answers::Unit")]
     unit: &'static str,
     held: String,
     charged: String,

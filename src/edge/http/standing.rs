@@ -24,7 +24,7 @@ pub(super) struct Told<'a> {
     revision: &'a str,
     #[schemars(extend("format" = "date-time"))]
     at: String,
-    #[schemars(with = "super::openapi::answers::Name")]
+    #[schemars(with = "super::answers::Name")]
     principal: Who<'a>,
     limits: Vec<One<'a>>,
     /// The `after` of the next page.
@@ -46,7 +46,7 @@ struct One<'a> {
     each: Option<String>,
     #[schemars(extend("enum" = ["budget", "rate", "concurrency"]))]
     kind: &'static str,
-    #[schemars(with = "super::openapi::answers::Unit")]
+    #[schemars(with = "super::answers::Unit")]
     unit: &'static str,
     limit: String,
     used: String,

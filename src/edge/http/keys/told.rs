@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use smol_str::SmolStr;
 
-use super::super::openapi::answers::Name;
+use super::super::answers::Name;
 use super::change::Unknown;
 use crate::model::{AllowedPath, EntityUid, Inherited, KeyRecord, Timestamp};
 

@@ -1,11 +1,9 @@
 //! The description of the API in `/openapi.json`, made from the types of requests and answers and from the list of
 //! operations.
 
-pub(super) mod answers;
 mod operations;
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use hyper::body::Bytes;
 use schemars::generate::SchemaSettings;
@@ -14,20 +12,27 @@ use serde_json::{Map, Value, json};
 
 use super::caller::Access;
 use super::errors;
-use super::routes::{self, Route};
 
-/// The document, as it is sent.
-pub(super) static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
+/// The access that a route requires.
+pub(super) struct RouteAccess {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+}
+
+/// The document about these routes, as it is sent.
+pub(super) fn text(routes: &[RouteAccess]) -> Bytes {
+    document(routes).to_string().into()
+}
 
 const ABOUT: &str = "A decision is a 200, permit and forbid alike. An error is never a decision: a caller that gets one must \
                      not let the request through.";
 
-fn document() -> Value {
-    let routes = routes::all();
+fn document(routes: &[RouteAccess]) -> Value {
     let mut schemas = Schemas::new();
     let mut paths = Map::new();
     for operation in operations::all(&mut schemas) {
-        let access = access(&routes, &operation);
+        let access = access(routes, &operation);
         let (path, method) = (operation.path, operation.method.to_lowercase());
         let described = operation.described(access, &mut schemas);
         if let Value::Object(methods) = paths.entry(path).or_insert_with(|| json!({})) {
@@ -55,7 +60,7 @@ fn document() -> Value {
 }
 
 /// The access that the route of an operation requires.
-fn access(routes: &[Route], operation: &Operation) -> Access {
+fn access(routes: &[RouteAccess], operation: &Operation) -> Access {
     let route = routes.iter().find(|route| (route.path, route.method) == (operation.path, operation.method));
     // INVARIANT: each operation has a route; a test compares them.
     route.map_or(Access::Itself, |route| route.access)
@@ -360,12 +365,12 @@ mod tests {
     fn the_description_lists_exactly_the_routes() {
         let described: BTreeSet<(&str, &str)> =
             operations::all(&mut Schemas::new()).iter().map(|one| (one.path, one.method)).collect();
-        assert_eq!(described, routes::routes().collect());
+        assert_eq!(described, crate::edge::http::routes().collect());
     }
 
     #[test]
     fn references_lead_to_schemas_and_each_schema_is_used() {
-        let document = document();
+        let document = document(&[]);
         let mut referenced = BTreeSet::new();
         references(&document, &mut referenced);
         let known = document["components"]["schemas"].as_object().unwrap();
@@ -375,7 +380,7 @@ mod tests {
     /// schemars numbers the definitions of different types that have one name.
     #[test]
     fn each_type_has_a_name_of_its_own() {
-        let schemas = document()["components"]["schemas"].take();
+        let schemas = document(&[])["components"]["schemas"].take();
         let numbered = |name: &&String| name.ends_with(|last: char| last.is_ascii_digit());
         assert_eq!(schemas.as_object().unwrap().keys().find(numbered), None);
     }

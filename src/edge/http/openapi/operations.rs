@@ -1,18 +1,18 @@
 //! Every operation, with its request and its answers.
 
+use schemars::JsonSchema;
 use serde_json::{Value, json};
 
-use super::answers::{
-    AnyAnswer, BatchAnswer, Bundle, CedarAgentAnswer, Deleted, KeySet, Live, Ready, UsageAnswer, ValidateAnswer,
-    Version,
-};
 use super::{Operation, Schemas};
+use crate::edge::http::answers::{
+    AnyAnswer, BatchAnswer, Bundle, CedarAgentAnswer, Deleted, KeySet, Live, Ready, ValidateAnswer, Version,
+};
 use crate::edge::http::wire::schema::{
     AuthorizationRequest, BatchRequest, CedarAgentRequest, ChangeKeyRequest, ExtendRequest, NewKeyRequest,
     PasswordRequest, ReleaseRequest, ReloadRequest, RevokeRequest, RotateRequest, SettleRequest, TokenRequest,
     UsageRequestSchema, ValidateRequest,
 };
-use crate::edge::http::{books, keys, passwords, spending, standing, tokens};
+use crate::edge::http::{books, errors, keys, passwords, spending, standing, tokens};
 
 /// Every operation.
 pub(super) fn all(schemas: &mut Schemas) -> Vec<Operation> {
@@ -291,4 +291,30 @@ fn own_tokens(schemas: &mut Schemas) -> [Operation; 2] {
             .header(200, "Cache-Control", "For how long the keys may be cached.")
             .reply(404, none, error),
     ]
+}
+
+/// The charge of one report of usage, or of many.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it describes an answer")]
+#[schemars(untagged, inline)]
+enum UsageAnswer {
+    /// The charge of one report.
+    One(#[schemars(with = "spending::Outcome")] ()),
+    Many(UsageAnswers),
+}
+
+/// The charges of many reports, in their order.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it describes an answer")]
+#[schemars(inline)]
+struct UsageAnswers {
+    responses: Vec<UsageItem>,
+}
+
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it describes an answer")]
+#[schemars(untagged, inline)]
+enum UsageItem {
+    Charged(#[schemars(with = "spending::Outcome")] ()),
+    Refused(#[schemars(with = "errors::Wire")] ()),
 }

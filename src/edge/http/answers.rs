@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 /// An entity.
 #[derive(JsonSchema)]
-pub(in super::super) struct Name {
+pub(super) struct Name {
     r#type: String,
     id: String,
 }
@@ -46,7 +46,7 @@ enum Code {
 /// The unit of a limit.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "snake_case")]
-pub(in super::super) enum Unit {
+pub(super) enum Unit {
     Usd,
     Tokens,
     InputTokens,
@@ -216,33 +216,10 @@ struct Attributes {
     tags: Vec<String>,
 }
 
-/// The charge of one report of usage, or of many.
-#[derive(JsonSchema)]
-#[schemars(untagged, inline)]
-pub(super) enum UsageAnswer {
-    /// The charge of one report.
-    One(#[schemars(with = "super::super::spending::Outcome")] ()),
-    Many(UsageAnswers),
-}
-
-/// The charges of many reports, in their order.
-#[derive(JsonSchema)]
-#[schemars(inline)]
-pub(super) struct UsageAnswers {
-    responses: Vec<UsageItem>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(untagged, inline)]
-enum UsageItem {
-    Charged(#[schemars(with = "super::super::spending::Outcome")] ()),
-    Refused(#[schemars(with = "super::super::errors::Wire")] ()),
-}
-
 /// What usage is grouped by.
 #[derive(JsonSchema)]
 #[schemars(inline, rename_all = "lowercase")]
-pub(in super::super) enum UsageGroup {
+pub(super) enum UsageGroup {
     Day,
     Month,
     Subject,
@@ -254,7 +231,7 @@ pub(in super::super) enum UsageGroup {
 /// Amounts are exact decimals. `amount` may be negative: an amount that expired on one day may be given back on another.
 #[derive(JsonSchema)]
 #[schemars(rename = "BooksLine")]
-pub(in super::super) struct UsageLine {
+pub(super) struct UsageLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     day: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
