@@ -120,6 +120,7 @@ const NAMES_ONE_KIND: &[(&str, &str)] = &[
     ("src/policy/snapshot.rs", "lookups of a model by name, for lists and paths that name models"),
     ("src/gate/routes.rs", "the paths of providers' APIs, which name models"),
     ("src/edge/http/keys/change.rs", "the grammar of keys: `models`, `routers`"),
+    ("src/edge/http/openapi/operations.rs", "an example of a request"),
 ];
 
 /// A line of code, without its comment; `tests` modules are left out.

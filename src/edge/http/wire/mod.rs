@@ -11,6 +11,7 @@ mod credential;
 mod keys;
 mod passwords;
 mod reload;
+pub(super) mod schema;
 mod spending;
 mod tokens;
 mod uid;
@@ -26,20 +27,6 @@ pub(super) use reload::reload;
 pub(super) use spending::{UsageBody, extend, release, settle, usage};
 pub(super) use tokens::{Grant, token_of_form, token_of_json};
 pub(super) use validate::{Delegated, validate};
-
-/// The types of request bodies, for their schemas.
-pub(super) mod schema {
-    pub(in super::super) use super::authorize::{AuthorizationRequest, BatchRequest};
-    pub(in super::super) use super::cedar_agent::CedarAgentRequest;
-    pub(in super::super) use super::keys::{
-        ChangeKeyRequest, NewKeyRequest, RevokeRequest, RotateRequest, WrittenPath,
-    };
-    pub(in super::super) use super::passwords::PasswordRequest;
-    pub(in super::super) use super::reload::ReloadRequest;
-    pub(in super::super) use super::spending::{ExtendRequest, ReleaseRequest, SettleRequest, UsageRequestSchema};
-    pub(in super::super) use super::tokens::TokenRequest;
-    pub(in super::super) use super::validate::ValidateRequest;
-}
 
 /// The error for a member that is required and absent.
 pub(super) fn missing(name: &str) -> ApiError {
