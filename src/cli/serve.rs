@@ -227,8 +227,8 @@ fn serve(settings: &Settings) -> ExitCode {
             for running in providers.running {
                 tokio::spawn(running);
             }
-            let managed = Managed { desk: providers.desk, passwords: providers.passwords, tokens: providers.tokens };
-            listen(engine, settings, (alerts, tls), managed).await
+            let (desk, passwords, tokens) = (providers.desk, providers.passwords, providers.tokens);
+            listen(engine, settings, Parts { alerts, tls, desk, passwords, tokens }).await
         }),
         Err(error) => usage(&error),
     };
@@ -341,19 +341,16 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
 }
 
-/// What of identities is managed over HTTP.
-struct Managed {
+/// The parts that the server is started with, besides the engine.
+struct Parts {
+    alerts: Option<Alerts>,
+    tls: Option<Tls>,
     desk: Option<KeyDesk>,
     passwords: Option<PasswordDesk>,
     tokens: Option<Arc<dyn Tokens>>,
 }
 
-async fn listen(
-    engine: Engine,
-    settings: &Settings,
-    (alerts, tls): (Option<Alerts>, Option<Tls>),
-    managed: Managed,
-) -> ExitCode {
+async fn listen(engine: Engine, settings: &Settings, parts: Parts) -> ExitCode {
     let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
         Ok(server) => server,
         Err(error) => {
@@ -387,25 +384,25 @@ async fn listen(
         Ok(address) => tell_start(address, settings),
         Err(error) => return usage(&error),
     }
-    if let Some(tls) = tls {
+    if let Some(tls) = parts.tls {
         server = server.with_tls(tls);
     }
     tokio::spawn(follow_time(engine.clone()));
     tokio::spawn(follow_hangups(engine, reloads));
-    let outbox = alerts.map(|Alerts { outbox, webhook }| {
+    let outbox = parts.alerts.map(|Alerts { outbox, webhook }| {
         tokio::spawn(webhook.run());
         outbox
     });
     if let Some(outbox) = &outbox {
         server = server.with_outbox(Arc::clone(outbox));
     }
-    if let Some(desk) = managed.desk {
+    if let Some(desk) = parts.desk {
         server = server.with_keys(desk);
     }
-    if let Some(desk) = managed.passwords {
+    if let Some(desk) = parts.passwords {
         server = server.with_passwords(desk);
     }
-    if let Some(tokens) = managed.tokens {
+    if let Some(tokens) = parts.tokens {
         server = server.with_tokens(tokens);
     }
     let stopped = server.run(ends.wait()).await;

@@ -33,7 +33,7 @@ impl Linker<'_> {
     /// Looks up what Cedar's text names at `place`.
     pub(in crate::policy) fn look_up(&mut self, named: &Named, place: Place, file: &Arc<str>) {
         let mut label = |label, text: &SmolStr| {
-            self.label((label, Form::Literal), &Name::new(text.clone(), place), file);
+            self.label(label, Form::Literal, &Name::new(text.clone(), place), file);
         };
         match named {
             Named::Entity(uid) => self.entity_literal(uid, place, file),
@@ -126,7 +126,7 @@ impl Linker<'_> {
         let message = format!("no model is called `{text}`");
         let help = "a literal names a model in full, as `Model::\"account/model\"`";
         let problem = Problem::error(ProblemCode::UnknownModel, file, name.place, message).with_help(help);
-        self.want((Near::Model, Form::Literal), text, problem);
+        self.want(Near::Model, Form::Literal, text, problem);
     }
 
     /// The groups that contain the keys of all users, or of all services. No other groups of this type exist.

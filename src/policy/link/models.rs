@@ -204,7 +204,7 @@ impl Linker<'_> {
                 let message = format!("no model is called `{text}`");
                 let help = "name a model as account/model, or declare this as an alias of one";
                 let problem = Problem::error(ProblemCode::UnknownModel, file, name.place, message).with_help(help);
-                self.want((Near::Model, Form::List), text, problem);
+                self.want(Near::Model, Form::List, text, problem);
                 None
             }
         }
@@ -237,7 +237,7 @@ impl Linker<'_> {
             let help =
                 format!("list it under the account's `models:`, or this names nothing; `{account}` lists its models");
             let problem = Problem::warning(ProblemCode::UnlistedModel, file, name.place, message).with_help(help);
-            self.want((Near::Declared(Kind::MODEL), form), &name.value, problem);
+            self.want(Near::Declared(Kind::MODEL), form, &name.value, problem);
         } else {
             // The misspelt part is the account within the model's name.
             let account = Name::new(account.into(), name.place);
