@@ -1,6 +1,7 @@
 //! The few traits through which the way of a request reaches the outside.
 
 mod decision_log;
+mod observer;
 mod passwords;
 mod tokens;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 pub use decision_log::{Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Seen, Unproved, Via};
+pub use observer::Observer;
 pub use passwords::{PasswordWrite, PasswordWriteError, Passwords};
 pub use tokens::{
     Family, Issued, KeptKey, KeyLookup, MOST_FAMILIES, MOST_USED, PUBLISHED_FOR_SECONDS, PasswordLookup, RefreshDigest,

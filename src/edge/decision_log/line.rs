@@ -481,7 +481,7 @@ mod tests {
         let snapshot = load(&bundle).unwrap().snapshot;
         let decision = decide(&snapshot, &Facts::at(Timestamp::from_millis(0)), request).unwrap();
         let record = DecisionRecord {
-            id: DecisionId { process: "00ff", number: 10 },
+            id: DecisionId { process: 0x00ff, number: 10 },
             at: Timestamp::from_millis(1_500),
             revision: "rev",
             via: Via::Library,
@@ -515,7 +515,7 @@ mod tests {
         assert_eq!(
             whole,
             json!({
-                "id": "00ff-a", "at": "1970-01-01T00:00:01.5Z", "revision": "rev", "via": "library",
+                "id": "00000000000000ff-a", "at": "1970-01-01T00:00:01.5Z", "revision": "rev", "via": "library",
                 "decision": "permit", "code": "permitted", "principal": "User::\"alice\"", "action": "chat",
                 "resource": "Model::\"a/b\"",
                 "identity": {

@@ -49,7 +49,7 @@ const STATUSES: usize = 900;
 
 /// The counters.
 #[derive(Debug, Default)]
-pub(super) struct Metrics {
+pub struct Metrics {
     decisions: [AtomicU64; CODES.len()],
     responses: Responses,
     panics: AtomicU64,
@@ -191,7 +191,7 @@ fn outbox_text(outbox: &Outbox, out: &mut Text) {
 }
 
 fn decision_log_text(engine: &Engine, out: &mut Text) {
-    let Some(status) = engine.decision_log_status() else { return };
+    let Some(status) = engine.pdp().decision_log_status() else { return };
     let name = "tollgate_decision_log_records_total";
     out.family(name, "counter", "Records of decisions by outcome; lost ones are counted in the log itself.");
     for (outcome, count) in [("written", status.written), ("lost", status.lost), ("summed_up", status.summed_up)] {
