@@ -250,6 +250,16 @@ mod tests {
         World { snapshot, meters: &**engine.meters(), facts, most_open: DEFAULT_MOST_OPEN_OF_PRINCIPAL }
     }
 
+    /// The future of a decision is moved several times for each request, so it must not grow without notice.
+    #[test]
+    fn the_future_of_a_decision_is_small() {
+        let (engine, request) = engine_with("");
+        let caller = crate::pdp::Caller::Asserted(request.principal.clone());
+        let call = AuthorizeCall::new(caller, request.action.clone(), request.resource.clone());
+        let bytes = size_of_val(&engine.pdp().authorize(call));
+        assert!(bytes <= 6 * 1024, "{bytes} bytes");
+    }
+
     #[test]
     fn alerts_are_told_once_a_period() {
         let text = "authz_rules: [{ users: [a], models: \"*\" }]\nlimits: [{ id: few, users: [a], budget: { tokens: 10, \

@@ -265,7 +265,7 @@ impl<A: Asks> Guard<A> {
         let caller = presented.map_or(Caller::Anonymous, Caller::Credential);
         let mut call = AuthorizeCall::new(caller, found.action, resource);
         (call.via, call.context) = (Via::Layer, self.context(head, &peer, context).into());
-        let answer = pinned.authorize(call).await.map_err(failed)?;
+        let answer = pinned.authorize(call).await.map_err(|error| failed(&error))?;
         let status = answer::status_of(answer.code(), StatusCode::FORBIDDEN);
         let retry_after = answer::retry_after_of(status, answer.retry_after_seconds());
         let refused = || Refused::decided(status, answer.to_json(), retry_after);
@@ -286,7 +286,7 @@ impl<A: Asks> Guard<A> {
         match (answer.identity, answer.result) {
             (Some(identity), AnswerResult::One(decision)) => Ok((identity, decision)),
             // INVARIANT: a credential about one resource is refused, or decided with its identity.
-            _ => Err(failed(PdpError::Panicked)),
+            _ => Err(failed(&PdpError::Panicked)),
         }
     }
 
@@ -306,8 +306,8 @@ impl<A: Asks> Guard<A> {
 }
 
 /// The response to a request that could not be decided.
-fn failed(error: PdpError) -> Refused {
-    let (status, code) = match &error {
+fn failed(error: &PdpError) -> Refused {
+    let (status, code) = match error {
         PdpError::Request(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
         PdpError::NoBundle => (StatusCode::SERVICE_UNAVAILABLE, "no_bundle"),
         PdpError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),

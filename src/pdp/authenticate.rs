@@ -31,7 +31,7 @@ impl Pinned<'_> {
             return Ok(identity);
         }
         let Some(failures) = &self.pdp.inner.failures else {
-            return gate::authenticate(providers, presented, snapshot, now).await;
+            return Box::pin(gate::authenticate(providers, presented, snapshot, now)).await;
         };
         let locked = || failures.lock();
         let attempt = locked().attempt(presented);
@@ -39,7 +39,7 @@ impl Pinned<'_> {
             return Err(too_many_failures(wait_ms));
         }
         let pending = PendingAttempt { failures, attempt };
-        let result = gate::authenticate(providers, presented, snapshot, now).await;
+        let result = Box::pin(gate::authenticate(providers, presented, snapshot, now)).await;
         drop(pending);
         match &result {
             Ok(_) => locked().proved(&attempt, now),

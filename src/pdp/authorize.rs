@@ -3,10 +3,11 @@
 //! Gathering, deciding and holding are one call of the core ([`gate::authorize`]), since conditions read the limits that
 //! are held afterwards. This file puts the other steps around it, once for every protocol.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use super::answer::{Answer, AnswerResult};
-use super::call::{AuthorizeCall, Caller, LimitsMode, Question, QuestionRef, ReserveOptions};
+use super::call::{Authority, AuthorizeCall, Caller, LimitsMode, Question, QuestionRef, ReserveOptions};
 use super::catch::{Panicked, catch_panic, yield_now};
 use super::error::{BatchError, PdpError};
 use super::observe::Stopwatch;
@@ -29,8 +30,11 @@ impl Pinned<'_> {
     /// # Errors
     /// If no decision could be made. A forbid is an answer, and so is a refused credential.
     pub async fn authorize(&self, call: AuthorizeCall) -> Result<Answer, PdpError> {
-        let call = self.restrict(call).await?;
-        self.isolated(self.decide(call)).await
+        let call = match call.authority {
+            Authority::AnyPrincipal => call,
+            Authority::Itself { .. } => Box::pin(self.restrict(call)).await?,
+        };
+        self.isolated(pin!(self.decide(call))).await
     }
 
     /// Decides several calls by the same bundle at the same instant; each reserves on its own.
@@ -47,7 +51,7 @@ impl Pinned<'_> {
             if index > 0 && index % DECISIONS_PER_TURN == 0 {
                 yield_now().await;
             }
-            match self.isolated(self.decide(call)).await {
+            match self.isolated(pin!(self.decide(call))).await {
                 Ok(answer) => answers.push(answer),
                 Err(error) => {
                     self.release_all(&answers).await;
@@ -63,7 +67,7 @@ impl Pinned<'_> {
     /// # Errors
     /// As [`Pinned::authorize`].
     pub async fn explain(&self, request: &Request) -> Result<(Decision, Explanation), PdpError> {
-        self.isolated(async { Ok(gate::explain(self.env(), request).await?) }).await
+        self.isolated(pin!(async { Ok(gate::explain(self.env(), request).await?) })).await
     }
 
     /// Releases what the first calls of a failed batch reserved. A reservation with an idempotency key stays: its caller
@@ -77,7 +81,10 @@ impl Pinned<'_> {
     }
 
     /// Runs `work`; a panic is an error of this call alone.
-    pub(super) async fn isolated<T>(&self, work: impl Future<Output = Result<T, PdpError>>) -> Result<T, PdpError> {
+    pub(super) async fn isolated<T>(
+        &self,
+        work: Pin<&mut impl Future<Output = Result<T, PdpError>>>,
+    ) -> Result<T, PdpError> {
         catch_panic(work).await.unwrap_or_else(|Panicked| {
             self.pdp.inner.observers.panicked();
             Err(PdpError::Panicked)
@@ -97,8 +104,11 @@ impl Pinned<'_> {
         let (question, limits) = call.into_question(principal, identity.clone());
         let mut answer = match limits {
             LimitsMode::Check => self.check((id, via, started), question.as_ref()).await?,
-            LimitsMode::Reserve(options) => self.reserve((id, via, started), &question, options).await?,
-            LimitsMode::Charge { body_bytes } => self.charge((id, via, started), &question, body_bytes).await?,
+            // What waits for a store is boxed, so that the future of a plain check is small.
+            LimitsMode::Reserve(options) => Box::pin(self.reserve((id, via, started), &question, options)).await?,
+            LimitsMode::Charge { body_bytes } => {
+                Box::pin(self.charge((id, via, started), &question, body_bytes)).await?
+            }
         };
         answer.identity = identity;
         Ok(answer)
@@ -135,17 +145,29 @@ impl Pinned<'_> {
     pub(super) async fn check(&self, of: Recording, question: QuestionRef<'_>) -> Result<Answer, PdpError> {
         let (_, identity) = question.principal();
         let has_limits = gate::has_limits(&self.snapshot, identity.map(|identity| &**identity));
-        let decided = match question {
-            QuestionRef::One(request) if has_limits => Outcome::One(gate::authorize(self.env(), request, None).await?),
-            QuestionRef::Candidates(request, _) if has_limits => {
-                Outcome::Candidates(gate::authorize_candidates(self.env(), request, None).await?)
-            }
-            QuestionRef::One(request) => Outcome::One(unlimited(gate::decide(&self.snapshot, &self.facts, request)?)),
-            QuestionRef::Candidates(request, _) => {
-                Outcome::Candidates(unlimited(gate::decide_candidates(&self.snapshot, &self.facts, request)?))
+        let decided = if has_limits {
+            Box::pin(self.limited(question, None)).await?
+        } else {
+            match question {
+                QuestionRef::One(request) => {
+                    Outcome::One(unlimited(gate::decide(&self.snapshot, &self.facts, request)?))
+                }
+                QuestionRef::Candidates(request, _) => {
+                    Outcome::Candidates(unlimited(gate::decide_candidates(&self.snapshot, &self.facts, request)?))
+                }
             }
         };
         Ok(self.recorded(of, question, decided, Counting::default()))
+    }
+
+    /// Decides by rules and limits, and reserves what `wish` says.
+    async fn limited(&self, question: QuestionRef<'_>, wish: Option<&Wish>) -> Result<Outcome, PdpError> {
+        Ok(match question {
+            QuestionRef::One(request) => Outcome::One(gate::authorize(self.env(), request, wish).await?),
+            QuestionRef::Candidates(request, _) => {
+                Outcome::Candidates(gate::authorize_candidates(self.env(), request, wish).await?)
+            }
+        })
     }
 
     /// Decides, and reserves on every limit that applies if the request is permitted.
@@ -181,12 +203,7 @@ impl Pinned<'_> {
         question: QuestionRef<'_>,
         wish: &Wish,
     ) -> Result<Answer, PdpError> {
-        let decided = match question {
-            QuestionRef::One(request) => Outcome::One(gate::authorize(self.env(), request, Some(wish)).await?),
-            QuestionRef::Candidates(request, _) => {
-                Outcome::Candidates(gate::authorize_candidates(self.env(), request, Some(wish)).await?)
-            }
-        };
+        let decided = self.limited(question, Some(wish)).await?;
         Ok(self.recorded(of, question, decided, Counting { reserve: Some(&wish.reserve), charging: None }))
     }
 
@@ -261,7 +278,7 @@ enum Identified {
 }
 
 /// The amounts that a request asked to count, for its record.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Counting<'a> {
     reserve: Option<&'a gate::Reserve>,
     charging: Option<&'a Charging>,

@@ -1,16 +1,16 @@
 //! Panic isolation: a panic in one decision is an error of that decision, and ends neither the server nor the connection.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 /// The work panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Panicked;
 
-/// Runs `work` to its end, or to its panic.
-pub(super) async fn catch_panic<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
-    let mut work = pin!(work);
+/// Runs `work` to its end, or to its panic. It is pinned by the caller: passed by value, a future has a second copy of
+/// itself in each future that it is passed to.
+pub(super) async fn catch_panic<T>(mut work: Pin<&mut impl Future<Output = T>>) -> Result<T, Panicked> {
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
         Ok(polled) => polled.map(Ok),
         Err(_) => Poll::Ready(Err(Panicked)),

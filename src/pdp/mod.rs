@@ -20,6 +20,7 @@ mod observe;
 mod spending;
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -277,18 +278,18 @@ impl Pinned<'_> {
     /// Decides a question of the library, which is at hand already.
     pub(crate) async fn check_one(&self, request: &Request) -> Result<Answer, PdpError> {
         let of = (self.next_id(), Via::Library, self.pdp.inner.observers.start());
-        self.isolated(self.check(of, QuestionRef::One(request))).await
+        self.isolated(pin!(self.check(of, QuestionRef::One(request)))).await
     }
 
     pub(crate) async fn check_candidates(&self, request: &CandidatesRequest) -> Result<Answer, PdpError> {
         let of = (self.next_id(), Via::Library, self.pdp.inner.observers.start());
-        self.isolated(self.check(of, QuestionRef::Candidates(request, false))).await
+        self.isolated(pin!(self.check(of, QuestionRef::Candidates(request, false)))).await
     }
 
     pub(crate) async fn reserve_one(&self, request: &Request, reserve: Reserve) -> Result<Answer, PdpError> {
         let of = (self.next_id(), Via::Library, self.pdp.inner.observers.start());
         let wish = self.wish(reserve, crate::meter::DEFAULT_TTL_MS, None);
-        self.isolated(self.reserve_with(of, QuestionRef::One(request), &wish)).await
+        self.isolated(pin!(self.reserve_with(of, QuestionRef::One(request), &wish))).await
     }
 
     /// The resource that a route leads to.

@@ -1,5 +1,6 @@
 //! After the call: reservations are settled, released or extended, and usage without a reservation is recorded.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use smol_str::SmolStr;
@@ -48,7 +49,7 @@ impl Pinned<'_> {
         resource: Option<&EntityUid>,
     ) -> Result<Closed, PdpError> {
         let usage = usage.into();
-        let work = async { Ok(gate::settle(self.env(), reservation, usage, resource).await?) };
+        let work = pin!(async { Ok(gate::settle(self.env(), reservation, usage, resource).await?) });
         let closed = self.isolated(work).await?;
         self.alert(&closed.alerts);
         Ok(closed)
@@ -59,7 +60,7 @@ impl Pinned<'_> {
     /// # Errors
     /// If the reservation is unknown or was settled, or if the store fails.
     pub async fn release(&self, reservation: ReservationId) -> Result<Closed, PdpError> {
-        self.isolated(async { Ok(gate::release(self.env(), reservation).await?) }).await
+        self.isolated(pin!(async { Ok(gate::release(self.env(), reservation).await?) })).await
     }
 
     /// Extends a reservation so that it expires `ttl_ms` milliseconds from now, and returns that instant.
@@ -67,7 +68,7 @@ impl Pinned<'_> {
     /// # Errors
     /// If the reservation is unknown or closed, or if the store fails.
     pub async fn extend(&self, reservation: ReservationId, ttl_ms: i64) -> Result<Timestamp, PdpError> {
-        self.isolated(async { Ok(gate::extend(self.env(), reservation, ttl_ms).await?) }).await
+        self.isolated(pin!(async { Ok(gate::extend(self.env(), reservation, ttl_ms).await?) })).await
     }
 
     /// Charges usage that nothing was reserved for, in full, since it has happened already.
@@ -78,7 +79,7 @@ impl Pinned<'_> {
         let UsageReport { request, usage, .. } = report;
         let spent = Spent { request: request.clone(), usage: *usage, key: self.known_key(report.key()) };
         let id = self.pdp.reservation_id();
-        let closed = self.isolated(async { Ok(gate::record(self.env(), id, &spent).await?) }).await?;
+        let closed = self.isolated(pin!(async { Ok(gate::record(self.env(), id, &spent).await?) })).await?;
         self.alert(&closed.alerts);
         Ok(closed)
     }
@@ -89,7 +90,7 @@ impl Pinned<'_> {
     /// # Errors
     /// If the principal has a type that the bundle lacks, or if the store fails.
     pub async fn standing<'s>(&'s self, of: StandingsOf<'s, '_>) -> Result<Standings<'s>, PdpError> {
-        self.isolated(async { Ok(gate::standings(self.env(), of).await?) }).await
+        self.isolated(pin!(async { Ok(gate::standings(self.env(), of).await?) })).await
     }
 }
 

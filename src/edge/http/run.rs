@@ -18,12 +18,11 @@ use crate::pdp::{Answer, AuthorizeCall, Pdp};
 pub(super) async fn authorize(app: &Arc<App>, call: AuthorizeCall) -> Result<Answer, ApiError> {
     if call.explain {
         let runtime = Handle::current();
-        return run_blocking(app, move |app| runtime.block_on(app.pdp().authorize(call)))
-            .await?
-            .map_err(ApiError::from);
+        let work = run_blocking(app, move |app| runtime.block_on(app.pdp().authorize(call)));
+        return Box::pin(work).await?.map_err(ApiError::from);
     }
     if call.counts() {
-        return run_uncancelled(app, |pdp| async move { Ok(pdp.authorize(call).await?) }).await;
+        return Box::pin(run_uncancelled(app, |pdp| async move { Ok(pdp.authorize(call).await?) })).await;
     }
     Ok(app.pdp().authorize(call).await?)
 }
