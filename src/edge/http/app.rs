@@ -1,13 +1,13 @@
 //! What every request shares.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
+use super::durations::RouteDurations;
 use super::host::HostName;
-use super::metrics::RouteDurations;
 use super::options::{HttpOptions, Silence};
 use super::request_body::BodyLimits;
 use super::services::{KeyService, PasswordService, Services};
@@ -22,7 +22,8 @@ use crate::pdp::Pdp;
 pub(super) struct App {
     pub(super) engine: Engine,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) route_metrics: RouteDurations,
+    /// The durations of requests, once the router knows its routes.
+    pub(super) durations: OnceLock<RouteDurations>,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
     /// Whether that is so only where the `Host` is one of the loopback's or of `hosts`.
@@ -60,7 +61,7 @@ impl App {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine,
-            route_metrics: RouteDurations::new(&metrics),
+            durations: OnceLock::new(),
             open: options.open,
             checks_host: options.checks_host,
             hosts: options.hosts.clone(),

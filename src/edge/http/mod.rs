@@ -12,6 +12,7 @@ mod books;
 mod caller;
 mod cedar_agent;
 mod credential;
+mod durations;
 mod errors;
 mod extract;
 mod grammar;

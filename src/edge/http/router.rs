@@ -25,6 +25,7 @@ use tower_service::Service as _;
 
 use super::app::App;
 use super::caller::{self, Access, Peer};
+use super::durations::RouteDurations;
 use super::errors::{self, ApiError, ErrorCode};
 use super::extract::MapStatus;
 use super::guard::guarded_async;
@@ -81,6 +82,8 @@ impl Routes {
 
 fn router(app: &Arc<App>, routes: Vec<Route>) -> Router {
     let allowed = Arc::new(allowed(&routes));
+    let paths = routes.iter().map(|route| (route.method, route.path));
+    app.durations.get_or_init(|| RouteDurations::new(&app.metrics, paths, ("POST", IS_AUTHORIZED)));
     let mut router = Router::new();
     for Route { path, access, handler, .. } in routes {
         let admission = Admission { app: Arc::clone(app), access };
@@ -141,9 +144,10 @@ async fn answer_in_span(State(app): State<Arc<App>>, request: Request, next: Nex
         response
     });
     let response = telemetry::in_span(span, answering).await;
-    app.route_metrics
-        .of(&method, matched.as_ref().map(MatchedPath::as_str))
-        .answered(response.status(), began.elapsed());
+    if let Some(durations) = app.durations.get() {
+        let route = durations.of(&method, matched.as_ref().map(MatchedPath::as_str));
+        route.answered(response.status(), began.elapsed());
+    }
     response
 }
 
@@ -195,7 +199,9 @@ where
         response
     });
     let response = telemetry::in_span(span, answering).await;
-    app.route_metrics.is_authorized().answered(response.status(), began.elapsed());
+    if let Some(durations) = app.durations.get() {
+        durations.most().answered(response.status(), began.elapsed());
+    }
     response
 }
 
