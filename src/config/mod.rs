@@ -1,18 +1,19 @@
-//! How the server is set up: `tollgate.yaml`, the environment and flags become checked [`Settings`]. The only reader of
-//! the environment.
+//! The configuration of the server: [`Settings`], checked, from `tollgate.yaml`, environment variables and flags. No other
+//! module reads the environment.
 #![allow(clippy::disallowed_methods, reason = "the environment and the config file are read here and nowhere else")]
 
 mod decision_log;
+mod environment;
+mod faults;
 mod file;
 mod identity;
 mod node;
 mod paths;
+mod raw;
 mod routes;
+mod scalars;
 mod schema;
 mod secret_files;
-mod sections;
-mod table;
-mod variables;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub use decision_log::DecisionLogSettings;
 pub(crate) use decision_log::FOLDER as DECISION_LOG_FOLDER;
+pub use environment::variables_help;
 pub use identity::{
     BasicSettings, DigestSettings, FirstKey, ForwardedCertificates, IdentitySettings, KeySettings, Provider,
     ProviderKind, StaticTokens, TokenSettings,
@@ -37,7 +39,6 @@ use crate::edge::store::RedisOptions;
 use crate::edge::telemetry::{LogFormat, LogLevel};
 use crate::meter::DEFAULT_MOST_OPEN_OF_PRINCIPAL;
 use crate::policy::Problem;
-use sections::SECTIONS;
 
 /// Largest config file that is read.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -275,8 +276,7 @@ impl Settings {
             }
         }
         let data_of_file = settings.data.clone();
-        settings.take_environment(&environment)?;
-        settings.take_sections(&environment)?;
+        environment::apply(&environment, &mut settings)?;
         settings.webhook.take_secret(environment(SECRET_VARIABLE))?;
         settings.take_flags(flags);
         if let Some(written) = data_written.filter(|_| settings.data == data_of_file) {
@@ -284,29 +284,6 @@ impl Settings {
         }
         settings.check()?;
         Ok(settings)
-    }
-
-    fn take_environment(&mut self, environment: &impl Fn(&str) -> Option<OsString>) -> Result<(), ConfigError> {
-        for (name, entry) in table::VARIABLES {
-            let Some(value) = environment(name) else { continue };
-            let wrong = |message: String| ConfigError::Variable { name, message };
-            let Some(entry) = table::ENTRIES.iter().find(|known| known.name == *entry) else { continue };
-            let text = value.into_string().map_err(|_| wrong("the value is not UTF-8".to_owned()))?;
-            entry.field.set(self, &text).map_err(wrong)?;
-        }
-        Ok(())
-    }
-
-    fn take_sections(&mut self, environment: &impl Fn(&str) -> Option<OsString>) -> Result<(), ConfigError> {
-        for section in &SECTIONS {
-            let Some(text) = environment(section.variable) else { continue };
-            let wrong = |message: String| ConfigError::Variable { name: section.variable, message };
-            let text = text.into_string().map_err(|_| wrong("the value is not UTF-8".to_owned()))?;
-            let told =
-                |problems: Vec<Problem>| wrong(crate::policy::report::text(&problems, false).trim_end().to_owned());
-            section.apply_text(&text, self).map_err(told)?;
-        }
-        Ok(())
     }
 
     /// How to serve: to whoever reaches the address, or only to who proves itself.
@@ -437,7 +414,7 @@ pub fn policies() -> Option<PathBuf> {
 /// A warning for each variable of this process that looks like a Tollgate setting and is not read.
 #[must_use]
 pub fn misspelt_variables() -> Vec<String> {
-    variables::misspelt(std::env::vars_os())
+    environment::misspelt(std::env::vars_os())
 }
 
 /// Whether only this machine reaches the address.
