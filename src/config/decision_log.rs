@@ -77,7 +77,7 @@ impl DecisionLogSettings {
     /// The first setting that is wrong, with its place.
     pub(super) fn checked(section: Located<Raw>) -> Result<Self, NodeError> {
         let Located { value: raw, place } = section;
-        let wrong = |place: Place, message: String| NodeError::of_section("decision_log", place, message);
+        let wrong = |place: Place, message: String| NodeError::of_setting("decision_log", place, message);
         let usual = Self::default();
         if let (Some(_), Some(stdout)) = (&raw.file, &raw.stdout) {
             return Err(wrong(stdout.place, "the log goes to `file` or to `stdout`, not to both".to_owned()));

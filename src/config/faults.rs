@@ -51,9 +51,9 @@ impl NodeError {
         Self { place: None, fault, path: Vec::new() }
     }
 
-    /// An error about the value of the top-level member `section`, found after it was deserialized.
-    pub(super) fn of_section(section: &str, place: Place, message: impl Into<String>) -> Self {
-        let path = vec![Step::Member(section.into())];
+    /// An error about the value of `setting`, found after it was deserialized. The name has a dot between section and key.
+    pub(super) fn of_setting(setting: &str, place: Place, message: impl Into<String>) -> Self {
+        let path = setting.split('.').map(|name| Step::Member(name.into())).collect();
         Self { place: Some(place), fault: Fault::Other(message.into()), path }
     }
 
@@ -106,7 +106,13 @@ impl serde::de::Error for NodeError {
     /// Leaves out the value, which may be a secret.
     fn invalid_type(_: serde::de::Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {
         let expected = expected.to_string();
-        Self::new(Fault::Expected(if expected.starts_with("struct ") { "a mapping".to_owned() } else { expected }))
+        // The words of YAML, where serde has those of Rust.
+        let expected = match expected.as_str() {
+            "a sequence" => "a list".to_owned(),
+            name if name.starts_with("struct ") => "a mapping".to_owned(),
+            _ => expected,
+        };
+        Self::new(Fault::Expected(expected))
     }
 
     fn invalid_value(_: serde::de::Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {

@@ -32,7 +32,7 @@ pub use schema::schema_json;
 pub use secret_files::WatchedFile;
 
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
-use crate::edge::http::{ClientCertificates, HttpOptions, TlsOptions};
+use crate::edge::http::{ClientCertificates, HttpOptions, Origin, TlsOptions};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::{Address, Secret};
 use crate::edge::store::RedisOptions;
@@ -329,6 +329,12 @@ impl Settings {
                 "listen_health is {health}, and health is served there without credentials and TLS: set an address of \
                  the loopback such as 127.0.0.1:8182"
             )));
+        }
+        if self.http.origins.iter().any(Origin::is_any) && self.http_options().open {
+            let message = "cors.origins has `*`, and callers need no credential here, so that every web page in a browser \
+                           that reaches this server could ask and reload: list the origins instead, or set \
+                           identity.loopback to closed, without --insecure";
+            return Err(ConfigError::Refused(message.to_owned()));
         }
         let listen = self.http.listen;
         let fixed = self.identity.providers.iter().any(|provider| match &provider.kind {

@@ -12,7 +12,7 @@ use super::identity::{self, IdentitySettings};
 use super::scalars::{ConfigPath, HOUR, MINUTE, Millis, NodeName, Prefix, Text, Whole};
 use super::{Settings, TlsSettings, WebhookSettings, routes};
 use crate::edge::files::PublicKey;
-use crate::edge::http::{ClientCertificates, HostName};
+use crate::edge::http::{ClientCertificates, HostName, HttpOptions, MAX_ORIGINS, Origin};
 use crate::edge::outgoing::Address;
 use crate::edge::store::{EvictionCheck, RedisOptions, Secret};
 use crate::edge::telemetry::{LogFormat, LogLevel};
@@ -36,6 +36,7 @@ pub(super) struct Raw {
     /// *.localhost and addresses of the loopback.
     #[schemars(extend("default" = []))]
     hosts: Option<Vec<Text<HostName>>>,
+    cors: RawCors,
     tls: RawTls,
     /// The directory of persistent data: meters, API keys, and the decision log.
     #[schemars(extend("default" = "tollgate-data"))]
@@ -61,6 +62,16 @@ pub(super) struct Raw {
     /// The action and resource of a gateway's requests, by method and path; the first matching route is used. Default: the
     /// paths of OpenAI, Anthropic, Azure, Gemini and Bedrock.
     routes: Option<Located<Vec<Located<routes::Raw>>>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[serde(default, deny_unknown_fields)]
+struct RawCors {
+    /// Origins whose web pages may read answers, as browsers send them: `https://console.example.com`. `*` stands for
+    /// all, where every caller needs a credential.
+    #[schemars(extend("default" = [], "maxItems" = MAX_ORIGINS))]
+    origins: Option<Located<Vec<Text<Origin>>>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -274,6 +285,7 @@ impl Raw {
         self.reload.apply(settings);
         let mut errors = Vec::new();
         let mut checked = |result: Result<(), NodeError>| errors.extend(result.err());
+        checked(self.cors.apply(&mut settings.http));
         if let Some(raw) = self.decision_log {
             checked(DecisionLogSettings::checked(raw).map(|log| settings.decision_log = log));
         }
@@ -284,6 +296,21 @@ impl Raw {
             checked(routes::checked(raw).map(|routes| settings.http.routes = routes));
         }
         errors
+    }
+}
+
+impl RawCors {
+    fn apply(self, http: &mut HttpOptions) -> Result<(), NodeError> {
+        let Some(Located { value: origins, place }) = self.origins else { return Ok(()) };
+        if origins.len() > MAX_ORIGINS {
+            return Err(NodeError::of_setting(
+                "cors.origins",
+                place,
+                format!("expected at most {MAX_ORIGINS} origins"),
+            ));
+        }
+        http.origins = texts(origins);
+        Ok(())
     }
 }
 

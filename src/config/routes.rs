@@ -65,10 +65,10 @@ pub(super) fn checked(raw: Located<Vec<Located<Raw>>>) -> Result<RouteMap, NodeE
             "1 to {MAX_ROUTES} routes are allowed; by default there are those of OpenAI, Anthropic, Azure, Gemini \
              and Bedrock"
         );
-        return Err(NodeError::of_section("routes", raw.place, message));
+        return Err(NodeError::of_setting("routes", raw.place, message));
     }
     let checked = |route: Located<Raw>| {
-        let wrong = |message| NodeError::of_section("routes", route.place, message);
+        let wrong = |message| NodeError::of_setting("routes", route.place, message);
         route.value.checked().map_err(wrong)
     };
     raw.value.into_iter().map(checked).collect::<Result<_, _>>().map(RouteMap::new)

@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
 use crate::edge::files::PublicKey;
-use crate::edge::http::{ClientCertificates, HostName};
+use crate::edge::http::{ClientCertificates, HostName, Origin};
 use crate::edge::outgoing::Address;
 use crate::edge::store::{EvictionCheck, Secret};
 use crate::edge::telemetry::{LogFormat, LogLevel};
@@ -207,6 +207,12 @@ impl FromText for HostName {
     fn from_text(text: &str) -> Result<Self, String> {
         let expected = || "expected a list of host names without ports, such as tollgate.internal".to_owned();
         Self::parse(text).ok_or_else(expected)
+    }
+}
+
+impl FromText for Origin {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::parse(text).map_err(|error| error.to_string())
     }
 }
 

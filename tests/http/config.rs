@@ -336,11 +336,12 @@ fn every_variable_sets_something_and_its_errors_name_it() {
 }
 
 /// The settings that are scalars or lists of them, in the order of the file.
-const SETTINGS: [&str; 43] = [
+const SETTINGS: [&str; 44] = [
     "policies",
     "listen",
     "listen_health",
     "hosts",
+    "cors.origins",
     "tls.certificate_file",
     "tls.key_file",
     "tls.client_ca_file",

@@ -289,7 +289,7 @@ impl IdentitySettings {
 
 /// An error of this section.
 fn wrong(place: Place, message: impl Into<String>) -> NodeError {
-    NodeError::of_section("identity", place, message)
+    NodeError::of_setting("identity", place, message)
 }
 
 /// Headers that hold a key. Others than these hold something else, so that every request with one would bring a credential

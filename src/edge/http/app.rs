@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::body::BodyLimits;
+use super::cors::Origin;
 use super::host::HostName;
 use super::keys::KeyDesk;
 use super::metrics::Metrics;
@@ -34,6 +35,8 @@ pub(super) struct App {
     /// Whether that is so only where the `Host` is one of the loopback's or of `hosts`.
     pub(super) checks_host: bool,
     pub(super) hosts: Vec<HostName>,
+    /// Origins whose pages may read answers.
+    pub(super) origins: Vec<Origin>,
     /// What requests of gateways ask for.
     pub(super) routes: RouteMap,
     /// Whether every call of `/v1/auth/validate` is decided.
@@ -79,6 +82,7 @@ impl App {
             open: options.open,
             checks_host: options.checks_host,
             hosts: options.hosts.clone(),
+            origins: options.origins.clone(),
             routes: options.routes.clone(),
             validate_authorizes: options.validate_authorizes,
             credential_headers: options.credential_headers.clone(),

@@ -11,6 +11,7 @@ mod body;
 mod books;
 mod caller;
 mod cedar_agent;
+mod cors;
 mod credential;
 mod errors;
 mod grammar;
@@ -36,6 +37,8 @@ mod tokens;
 mod validate;
 mod wire;
 
+pub(crate) use cors::MAX_ORIGINS;
+pub use cors::{Origin, OriginError};
 pub use host::HostName;
 pub use keys::{KeyDesk, KeyDeskOptions};
 pub use passwords::PasswordDesk;

@@ -24,7 +24,8 @@ use super::errors::{ApiError, ErrorCode, Response};
 use super::guard::guarded_async;
 use super::keys::{self, Ask};
 use super::{
-    batch, body, books, cedar_agent, host, is_authorized, operations, passwords, spending, standing, tokens, validate,
+    batch, body, books, cedar_agent, cors, host, is_authorized, operations, passwords, spending, standing, tokens,
+    validate,
 };
 use crate::edge::telemetry;
 
@@ -220,7 +221,11 @@ where
     B::Error: Display,
 {
     host::check(head)?;
-    let route = &route(head)?;
+    let route = match route(head) {
+        Ok(route) => route,
+        Err(error) => return cors::preflight(app, head, error),
+    };
+    let route = &route;
     // Before anything of the body is read.
     let admitted = caller::admit(app, head, peer, route.access()).await?;
     let status_tells = query(*route, head.uri.query())?;

@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use super::app::App;
 use super::body::BodyLimits;
 use super::caller::Peer;
+use super::cors::{self, Origin};
 use super::errors::{ApiError, ErrorCode};
 use super::host::HostName;
 use super::keys::{self, KeyDesk};
@@ -54,6 +55,8 @@ pub struct HttpOptions {
     pub checks_host: bool,
     /// Names in `Host` that are accepted in addition to those of the loopback.
     pub hosts: Vec<HostName>,
+    /// Origins whose pages may read answers. With none, no response has a header of CORS.
+    pub origins: Vec<Origin>,
     /// What requests of gateways ask for, where they are told by path and method.
     pub routes: RouteMap,
     /// Whether every call of `POST /v1/auth/validate` is decided.
@@ -91,6 +94,7 @@ impl Default for HttpOptions {
             open: true,
             checks_host: true,
             hosts: Vec::new(),
+            origins: Vec::new(),
             routes: RouteMap::default(),
             validate_authorizes: false,
             credential_headers: CredentialHeaders::default(),
@@ -288,6 +292,17 @@ struct Serving<'a> {
 impl Serving<'_> {
     /// Answers a request, if there is room for it.
     async fn answer(&self, request: Request<Incoming>, peer: &Peer, pace: &Pace) -> AnyResponse {
+        let origins = &self.options.origins;
+        if origins.is_empty() {
+            return self.answer_any(request, peer, pace).await;
+        }
+        let origin = cors::allowed(origins, request.headers());
+        let mut response = self.answer_any(request, peer, pace).await;
+        cors::mark(response.headers_mut(), origin);
+        response
+    }
+
+    async fn answer_any(&self, request: Request<Incoming>, peer: &Peer, pace: &Pace) -> AnyResponse {
         let is_health = request.uri().path().starts_with("/health/");
         let admission = self.seat.admit(is_health, self.options.header_timeout).await;
         let Ok(mut response) = match admission {
