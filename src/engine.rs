@@ -1,29 +1,29 @@
-//! The face in process: an engine that loads a bundle, keeps it current and decides. The server is a caller of it.
+//! The library's face: an engine that loads a bundle, keeps it current, and offers the decision service, blocking here and
+//! asynchronous as [`Engine::pdp`]. The server is a caller of it.
 
-pub(crate) mod events;
-mod identity;
+mod blocking;
 #[cfg(feature = "tower")]
 mod layer;
-mod recorded;
-mod spending;
 
 #[cfg(feature = "tower")]
 pub use layer::{Asked, Asks, Authorize, AuthorizeLayer};
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::edge::clock::SystemClock;
 use crate::edge::files::{Follower, Patience, Reader, Reading, Sequence, WatchOptions, Watcher, manifest, settle};
 use crate::edge::store::Memory;
-use crate::gate::{self, Authenticator, Clock, DecisionLog, Explanation, FailureLimits, Failures, Meters, Notice};
+use crate::gate::{Authenticator, Clock, DecisionLog, FailureLimits, Meters, Notice, Observer};
 use crate::meter::DEFAULT_MOST_OPEN_OF_PRINCIPAL;
-use crate::model::{Decision, Facts, Refusal, Request, RequestError};
+use crate::model::Facts;
+use crate::pdp::{self, OnAlert, Pdp};
 use crate::policy::live::{Live, files_that_lost_forbids_or_limits, loses_much};
 use crate::policy::{Bundle, Loaded, Loader, Problem, Report, Snapshot, report};
-use recorded::Recording;
 
 /// How often, and how many times, a retired snapshot is looked at, whether somebody holds it. A request does for well
 /// under a millisecond; who of the library's users keeps one for longer than ten seconds drops it too.
@@ -49,34 +49,11 @@ pub struct Engine {
 }
 
 struct Inner {
-    live: Arc<Live>,
-    clock: Arc<dyn Clock>,
+    pdp: Pdp,
     guard: Arc<Mutex<Guard>>,
-    meters: Arc<dyn Meters>,
-    /// How many reservations a principal may have open.
-    most_open: usize,
-    authenticators: Box<[Arc<dyn Authenticator>]>,
-    /// Who failed to prove itself too often; `None` where nobody counts.
-    failures: Option<Mutex<Failures>>,
-    warned: Option<Warned>,
-    recording: Recording,
     watcher: Option<Watcher>,
     /// For reloading where nothing watches.
     source: Option<(PathBuf, WatchOptions, Mutex<Keeper>)>,
-}
-
-/// Why no decision could be made.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// No bundle has been loaded yet.
-    #[error("no bundle is active yet")]
-    NoBundle,
-    /// The request is none that the schema takes.
-    #[error(transparent)]
-    Request(#[from] RequestError),
-    /// The credential proves nobody.
-    #[error(transparent)]
-    Unauthenticated(#[from] Refusal),
 }
 
 /// A bundle that does not load: everything that is wrong with it.
@@ -108,32 +85,28 @@ impl Engine {
         EngineBuilder::default()
     }
 
-    /// Decides one request and tells which rules were looked at, and what each part of their conditions came to.
-    ///
-    /// # Errors
-    /// As [`Engine::is_authorized`].
-    pub fn explain(&self, request: &Request) -> Result<(Decision, Explanation), EngineError> {
-        let snapshot = self.snapshot().ok_or(EngineError::NoBundle)?;
-        let facts = self.facts();
-        Ok(pollster::block_on(gate::explain(self.world(&snapshot, &facts), request))?)
+    /// The decision service, asynchronous: everything that the server can do.
+    #[must_use]
+    pub fn pdp(&self) -> &Pdp {
+        &self.inner.pdp
     }
 
     /// What decides now. Everything asked of one snapshot is answered by one bundle.
     #[must_use]
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.inner.live.current()
+        self.inner.pdp.snapshot()
     }
 
     /// What Tollgate knows of a caller now.
     #[must_use]
     pub fn facts(&self) -> Facts {
-        Facts::at(self.inner.clock.now())
+        self.inner.pdp.facts()
     }
 
     /// What became of the loads so far.
     #[must_use]
     pub fn report(&self) -> Arc<Report> {
-        self.inner.live.report()
+        self.inner.pdp.live().report()
     }
 
     /// How the watcher is doing, where one watches.
@@ -151,7 +124,7 @@ impl Engine {
             return watcher.wait(wish, timeout);
         }
         if let Some((directory, options, keeper)) = &self.inner.source {
-            let mut keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut keeper = keeper.lock();
             let policy = keeper.manifest_policy(options);
             let reader = Reader::new(directory, options.limits.clone());
             keeper.take(settle(&reader, &policy, &options.settle));
@@ -161,7 +134,7 @@ impl Engine {
 
     /// Lets the bundle of this revision in, though the guard holds it.
     pub fn acknowledge(&self, revision: &str) {
-        let mut guard = self.inner.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.inner.guard.lock();
         guard.acknowledged = Some(revision.into());
     }
 }
@@ -191,13 +164,11 @@ pub struct EngineBuilder {
     most_open: usize,
     authenticators: Vec<Arc<dyn Authenticator>>,
     failures: Option<FailureLimits>,
-    warned: Option<Warned>,
+    on_alert: Option<OnAlert>,
     told: Option<Told>,
     log: Option<Arc<dyn DecisionLog>>,
+    observer: Option<Arc<dyn Observer>>,
 }
-
-/// Who is told that a limit has reached a percent.
-type Warned = Arc<dyn Fn(&Notice) + Send + Sync>;
 
 /// Who is told of each load.
 type Told = Arc<dyn Fn(&Live) + Send + Sync>;
@@ -219,9 +190,10 @@ impl Default for EngineBuilder {
             most_open: DEFAULT_MOST_OPEN_OF_PRINCIPAL,
             authenticators: Vec::new(),
             failures: Some(FailureLimits::default()),
-            warned: None,
+            on_alert: None,
             told: None,
             log: None,
+            observer: None,
         }
     }
 }
@@ -324,8 +296,8 @@ impl EngineBuilder {
 
     /// Who is told, once a period and meter, that a limit has reached one of its `warn_at`; on the thread that decides,
     /// so it must not wait. Default: nobody.
-    pub fn on_alert(mut self, warned: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
-        self.warned = Some(Arc::new(warned));
+    pub fn on_alert(mut self, on_alert: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
+        self.on_alert = Some(Arc::new(on_alert));
         self
     }
 
@@ -333,6 +305,12 @@ impl EngineBuilder {
     /// Default: nowhere.
     pub fn decision_log(mut self, log: Arc<dyn DecisionLog>) -> Self {
         self.log = Some(log);
+        self
+    }
+
+    /// Who observes decisions, refused credentials and alerts, such as the metrics of a server. Default: no one.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
         self
     }
 
@@ -359,37 +337,31 @@ impl EngineBuilder {
             keeper.publish(outcome, bundle, None);
         }
         let directory = self.directory.or_else(|| self.bundle.is_none().then(|| PathBuf::from("policies")));
-        let meters = self.meters.unwrap_or_else(|| Arc::new(Memory::default()));
-        let (clock, warned, authenticators) = (self.clock, self.warned, self.authenticators.into());
-        let most_open = self.most_open;
-        let failures = self.failures.map(|limits| Mutex::new(Failures::new(limits)));
-        let (watcher, source, recording) = (None, None, Recording::new(self.log));
-        let mut inner = Inner {
-            live,
-            clock,
-            guard,
-            meters,
-            most_open,
-            authenticators,
-            failures,
-            warned,
-            recording,
-            watcher,
-            source,
-        };
+        let pdp = Pdp::new(pdp::Parts {
+            live: Arc::clone(&live),
+            clock: self.clock,
+            meters: self.meters.unwrap_or_else(|| Arc::new(Memory::default())),
+            max_open_reservations: self.most_open,
+            authenticators: self.authenticators,
+            failures: self.failures,
+            log: self.log,
+            observer: self.observer,
+            on_alert: self.on_alert,
+        });
+        let mut inner = Inner { pdp, guard, watcher: None, source: None };
         if let Some(directory) = directory {
             if self.wait || !self.watch {
                 let reader = Reader::new(&directory, self.options.limits.clone());
                 let policy = keeper.manifest_policy(&self.options);
                 keeper.take(settle(&reader, &policy, &self.options.settle));
             }
-            if self.watch && (inner.live.current().is_some() || !self.wait) {
+            if self.watch && (live.current().is_some() || !self.wait) {
                 inner.watcher = Watcher::start(&directory, self.options, keeper).ok();
             } else {
                 inner.source = Some((directory, self.options, Mutex::new(keeper)));
             }
         }
-        match (inner.live.current(), inner.live.report().failure.as_ref()) {
+        match (live.current(), live.report().failure.as_ref()) {
             (None, Some(failure)) if self.wait => Err(LoadError { problems: failure.problems.to_vec() }),
             _ => Ok(Engine { inner: Arc::new(inner) }),
         }
@@ -451,7 +423,7 @@ impl Keeper {
     }
 
     fn tell(&self) {
-        events::load(&self.live);
+        pdp::events::load(&self.live);
         if let Some(told) = &self.told {
             told(&self.live);
         }
@@ -470,7 +442,7 @@ impl Keeper {
     }
 
     fn held(&self, snapshot: &Snapshot) -> Option<Problem> {
-        let guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = self.guard.lock();
         if !guard.on || guard.acknowledged.as_deref() == Some(snapshot.revision()) {
             return None;
         }

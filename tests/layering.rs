@@ -12,6 +12,7 @@
     reason = "it sets up a world of its own, and fails by panicking"
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -22,20 +23,69 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("meter", &["model"]),
     ("gate", &["model", "policy", "meter"]),
     ("edge", &["model", "policy", "meter", "gate"]),
+    ("pdp", &["model", "policy", "meter", "gate", "edge"]),
     ("config", &["model", "policy", "meter", "gate", "edge"]),
-    ("engine", &["model", "policy", "meter", "gate", "edge"]),
+    ("engine", &["model", "policy", "meter", "gate", "edge", "pdp"]),
     ("client", &["model", "gate", "edge"]),
-    ("cli", &["model", "policy", "meter", "gate", "edge", "config", "engine", "client"]),
-    ("main", &["model", "policy", "meter", "gate", "edge", "config", "engine", "client", "cli"]),
-    ("lib", &["model", "policy", "meter", "gate", "edge", "config", "engine", "client", "cli"]),
+    ("cli", &["model", "policy", "meter", "gate", "edge", "config", "pdp", "engine", "client"]),
+    ("main", &["model", "policy", "meter", "gate", "edge", "config", "pdp", "engine", "client", "cli"]),
+    ("lib", &["model", "policy", "meter", "gate", "edge", "config", "pdp", "engine", "client", "cli"]),
 ];
 
 /// Parts of the edge that may name another part of it: the wiring hands HTTP what it serves.
 const EDGE_MAY_NAME: &[(&str, &[&str])] =
     &[("http", &["clock", "audit", "telemetry", "identity", "store", "files", "outgoing", "answer"])];
 
-/// The server is a caller of the engine, as any library user is.
-const HTTP_SERVES: (&str, &str) = ("http", "engine");
+/// The server is a caller of the engine and its decision service, as any library user is.
+const HTTP_SERVES: &[(&str, &str)] = &[("http", "engine"), ("http", "pdp")];
+
+/// The modules that convert between a protocol and the decision service, and what they may name: the service, the types of
+/// a request, and the HTTP form of credentials and statuses. None of them can reach the core, a store or a metric.
+const PROTOCOLS: &[&str] = &[
+    "src/edge/http/batch.rs",
+    "src/edge/http/books.rs",
+    "src/edge/http/caller.rs",
+    "src/edge/http/cedar_agent.rs",
+    "src/edge/http/is_authorized.rs",
+    "src/edge/http/run.rs",
+    "src/edge/http/spending.rs",
+    "src/edge/http/standing.rs",
+    "src/edge/http/validate.rs",
+    "src/engine/layer.rs",
+];
+const PROTOCOL_MAY_NAME: &[&str] = &["pdp", "model", "edge::answer", "edge::identity"];
+
+/// The functions of the core that make or change a decision. Only the decision service calls them.
+const DECIDES: &[&str] = &[
+    "gate::authenticate",
+    "gate::authorize",
+    "gate::authorize_and_charge",
+    "gate::authorize_candidates",
+    "gate::decide",
+    "gate::decide_candidates",
+    "gate::explain",
+    "gate::extend",
+    "gate::record",
+    "gate::release",
+    "gate::settle",
+    "gate::standings",
+];
+
+/// A part of the edge that every other part may name: the one source of random numbers.
+const EDGE_SHARES: &str = "random";
+
+/// What the source names in one file only, or nowhere, and why.
+const IN_ONE_PLACE: &[(&str, Option<&str>, &str)] = &[
+    (
+        "aws_lc_rs::rand",
+        Some("src/edge/random.rs"),
+        "random numbers come from one source, with one answer to its failure",
+    ),
+    ("SystemRandom", Some("src/edge/random.rs"), "random numbers come from one source, with one answer to its failure"),
+    ("std::sync::Mutex", None, "locks are those of parking_lot, which a panic does not poison"),
+    ("std::sync::RwLock", None, "locks are those of parking_lot, which a panic does not poison"),
+    ("std::sync::Condvar", None, "locks are those of parking_lot, which a panic does not poison"),
+];
 
 /// The core: a function of its inputs.
 const CORE: &[&str] = &["model", "policy", "meter", "gate"];
@@ -86,14 +136,14 @@ fn layering_every_import_points_inwards() {
                     ));
                 } else if named != part
                     && !allowed.contains(&named.as_str())
-                    && (inner.as_str(), named.as_str()) != HTTP_SERVES
+                    && !HTTP_SERVES.contains(&(inner.as_str(), named.as_str()))
                 {
                     wrong.push(format!("{}:{}: `{part}` may not name `{named}`", shown(path), line.number));
                 }
             }
             for other in named_edges(&line.code).filter(|other| part == "edge" && *other != inner) {
                 let allowed = EDGE_MAY_NAME.iter().find(|(name, _)| *name == inner).map_or(&[] as &[_], |(_, to)| to);
-                if !allowed.contains(&other.as_str()) {
+                if other != EDGE_SHARES && !allowed.contains(&other.as_str()) {
                     wrong.push(format!("{}:{}: `edge/{inner}` may not name `edge/{other}`", shown(path), line.number));
                 }
             }
@@ -109,6 +159,21 @@ fn layering_the_core_names_nothing_of_the_outside_world() {
         for line in code(path) {
             for (name, why) in OUTSIDE.iter().filter(|(name, _)| mentions(&line.code, name)) {
                 wrong.push(format!("{}:{}: the core may not name `{name}`: {why}", shown(path), line.number));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn layering_locks_and_random_numbers_come_from_one_place() {
+    let mut wrong = Vec::new();
+    for path in &sources() {
+        for line in code(path) {
+            for (name, file, why) in IN_ONE_PLACE {
+                if mentions(&line.code, name) && *file != Some(shown(path).as_str()) {
+                    wrong.push(format!("{}:{}: `{name}`: {why}", shown(path), line.number));
+                }
             }
         }
     }
@@ -146,6 +211,64 @@ fn layering_nothing_prints_by_hand() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A file of the HTTP folder that imports another may not be imported by it, directly or through others: what two files share
+/// belongs in a third one below both.
+#[test]
+fn layering_a_protocol_names_the_decision_service_alone() {
+    let mut wrong = Vec::new();
+    for protocol in PROTOCOLS {
+        let lines = code(&root().join(Path::new(protocol).strip_prefix("src").unwrap()));
+        assert!(lines.len() > 20, "{protocol} is not there");
+        for line in &lines {
+            let names: Vec<&str> = line.code.split("crate::").skip(1).collect();
+            let is_allowed = |name: &&str| PROTOCOL_MAY_NAME.iter().any(|allowed| name.starts_with(allowed));
+            if !names.iter().all(is_allowed) || line.code.contains(".metrics") || line.code.contains(".meters()") {
+                wrong.push(format!("{protocol}:{}: {}", line.number, line.code.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "a protocol converts to and from `pdp`, and nothing else:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn layering_only_the_decision_service_decides() {
+    let mut wrong = Vec::new();
+    for path in sources().iter().filter(|path| !["gate", "pdp"].contains(&part_of(path).0.as_str())) {
+        for line in code(path) {
+            let calls = |name: &&&str| line.code.contains(&format!("{name}("));
+            if let Some(name) = DECIDES.iter().find(calls) {
+                wrong.push(format!("{}:{}: calls `{name}`", shown(path), line.number));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn layering_the_files_of_http_import_each_other_in_one_direction() {
+    let graph = http_imports();
+    assert!(graph.len() > 20, "only {} files were found", graph.len());
+    assert!(graph["router"].contains("app") && graph["keys"].contains("services"), "{graph:?}");
+    let found = cycles(&graph);
+    let shown: Vec<String> = found.iter().map(|cycle| cycle.join(" -> ")).collect();
+    assert!(found.is_empty(), "import cycles in src/edge/http:\n{}", shown.join("\n"));
+}
+
+#[test]
+fn layering_a_cycle_of_imports_is_found() {
+    let graph = |edges: &[(&str, &[&str])]| -> Imports {
+        let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        edges.iter().map(|(name, imported)| ((*name).to_owned(), own(imported))).collect()
+    };
+    assert!(cycles(&graph(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])])).is_empty());
+    assert_eq!(cycles(&graph(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])])), [["b", "c", "b"]]);
+    let text = "use super::app::App;\nuse super::{\n    batch, body::{self, json},\n};\nfn f() { crate::edge::http::wire::g() }\n";
+    let names = |depth| -> Vec<String> { siblings(&stripped(text), depth).into_iter().collect() };
+    assert_eq!(names(1), ["app", "batch", "body", "wire"]);
+    // In a file of a folder, `super` is the folder itself.
+    assert_eq!(names(2), ["wire"]);
+}
+
 #[test]
 fn layering_the_reader_of_lines_sees_what_it_is_to_see() {
     assert_eq!(named_parts("use crate::edge::files::{Reader, manifest};"), ["edge"]);
@@ -153,10 +276,70 @@ fn layering_the_reader_of_lines_sees_what_it_is_to_see() {
     assert_eq!(named_parts("let x = crate::policy::problem::nearest(crate::model::y());"), ["policy", "model"]);
     assert_eq!(named_edges("use crate::edge::files::Reader;").collect::<Vec<_>>(), ["files"]);
     assert!(mentions("use std::{fs, io};", "std::fs"));
+    assert!(mentions("use std::sync::{Arc, Mutex};", "std::sync::Mutex"));
+    assert!(!mentions("use tokio::sync::{Arc, Mutex};", "std::sync::Mutex"));
     assert!(mentions("let now = std::time::SystemTime::now();", "SystemTime"));
     assert!(!mentions("let notify_all = 1;", "notify"));
     let text = "/// std::fs is not named here\nlet a = \"std::env // no\"; // std::fs\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n";
     assert!(stripped(text).iter().all(|line| !mentions(&line.code, "std::fs") && !mentions(&line.code, "std::env")));
+}
+
+/// For each file, the files that it imports. A folder counts as one file.
+type Imports = BTreeMap<String, BTreeSet<String>>;
+
+fn http_imports() -> Imports {
+    let folder = root().join("edge").join("http");
+    let mut graph = Imports::new();
+    for path in sources().iter().filter(|path| path.starts_with(&folder)) {
+        let inside = path.strip_prefix(&folder).unwrap();
+        let name = inside.components().next().unwrap().as_os_str().to_string_lossy().replace(".rs", "");
+        if name == "mod" {
+            continue;
+        }
+        // `super` is the HTTP folder in its files and in the `mod.rs` of a folder in it.
+        let depth = if inside.ends_with("mod.rs") { 1 } else { inside.components().count() };
+        let imports = graph.entry(name.clone()).or_default();
+        imports.extend(siblings(&code(path), depth).into_iter().filter(|other| *other != name));
+    }
+    let files: BTreeSet<String> = graph.keys().cloned().collect();
+    for imports in graph.values_mut() {
+        imports.retain(|name| files.contains(name));
+    }
+    graph
+}
+
+/// The files of the HTTP folder that these lines name: behind `crate::edge::http::`, or behind as many `super::` as the depth of
+/// the file.
+fn siblings(lines: &[Line], depth: usize) -> BTreeSet<String> {
+    let text: String = lines.iter().map(|line| line.code.trim().to_owned() + " ").collect();
+    let mut found = BTreeSet::new();
+    for prefix in ["crate::edge::http::".to_owned(), "super::".repeat(depth)] {
+        for (at, _) in text.match_indices(&prefix) {
+            if !text[..at].ends_with("super::") {
+                found.extend(first_names(&text[at + prefix.len()..]));
+            }
+        }
+    }
+    found
+}
+
+/// Each import cycle that a search in depth meets, from a file back to itself.
+fn cycles(graph: &Imports) -> Vec<Vec<String>> {
+    fn visit(graph: &Imports, name: &str, path: &mut Vec<String>, done: &mut BTreeSet<String>) -> Vec<Vec<String>> {
+        if let Some(at) = path.iter().position(|before| before == name) {
+            return vec![path[at..].iter().cloned().chain([name.to_owned()]).collect()];
+        }
+        if done.contains(name) {
+            return Vec::new();
+        }
+        path.push(name.to_owned());
+        let found = graph[name].iter().flat_map(|next| visit(graph, next, path, done)).collect();
+        path.pop();
+        done.insert(name.to_owned());
+        found
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().flat_map(|name| visit(graph, name, &mut Vec::new(), &mut done)).collect()
 }
 
 fn root() -> PathBuf {
@@ -224,28 +407,26 @@ fn stripped(text: &str) -> Vec<Line> {
 
 /// The parts that a line names behind `crate::`.
 fn named_parts(code: &str) -> Vec<String> {
+    code.split("crate::").skip(1).flat_map(first_names).collect()
+}
+
+/// The first name of a path; of a list in braces, the first name of each item.
+fn first_names(path: &str) -> Vec<String> {
+    let Some(list) = path.strip_prefix('{') else { return vec![word(path)] };
     let mut found = Vec::new();
-    for after in code.split("crate::").skip(1) {
-        match after.strip_prefix('{') {
-            None => found.push(word(after)),
-            // Of a list, each first word that is not inside of an inner one.
-            Some(list) => {
-                let mut depth = 0;
-                let mut start = true;
-                for (at, next) in list.char_indices() {
-                    match next {
-                        '{' => depth += 1,
-                        '}' if depth == 0 => break,
-                        '}' => depth -= 1,
-                        ',' if depth == 0 => start = true,
-                        _ if start && !next.is_whitespace() => {
-                            found.push(word(&list[at..]));
-                            start = false;
-                        }
-                        _ => {}
-                    }
-                }
+    let mut depth = 0;
+    let mut start = true;
+    for (at, next) in list.char_indices() {
+        match next {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => start = true,
+            _ if start && !next.is_whitespace() => {
+                found.push(word(&list[at..]));
+                start = false;
             }
+            _ => {}
         }
     }
     found
@@ -268,8 +449,9 @@ fn mentions(code: &str, name: &str) -> bool {
         !part(before) && (!part(after) || name.ends_with("Tcp") || name.ends_with("Udp"))
     };
     let whole = code.match_indices(name).any(|(at, _)| is_word(at, name));
-    let listed = name
-        .strip_prefix("std::")
-        .is_some_and(|inner| code.contains("std::{") && code.match_indices(inner).any(|(at, _)| is_word(at, inner)));
+    let within =
+        |list: &str, inner: &str| code.contains(list) && code.match_indices(inner).any(|(at, _)| is_word(at, inner));
+    let listed = name.strip_prefix("std::").is_some_and(|inner| within("std::{", inner))
+        || name.strip_prefix("std::sync::").is_some_and(|inner| within("std::sync::{", inner));
     whole || listed
 }

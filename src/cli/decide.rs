@@ -8,6 +8,7 @@ use super::answer;
 use super::load;
 use super::output::{self, Exit, Format, Paint};
 use super::question::Question;
+use crate::pdp::decide_assuming;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -41,7 +42,7 @@ pub(super) fn run(arguments: &DecideArguments) -> ExitCode {
         Ok(assumptions) => assumptions,
         Err(message) => return output::fail(message, Exit::Error),
     };
-    let decision = match assumptions.decide(&loaded.snapshot, &request) {
+    let decision = match decide_assuming(&loaded.snapshot, &assumptions, &request) {
         Ok((decision, _)) => decision,
         Err(error) => return output::fail(format_args!("{error} ({})", error.code.as_str()), Exit::Error),
     };

@@ -11,6 +11,7 @@ use super::output::{self, Exit, Format, Paint, shown};
 use super::question::Question;
 use crate::gate::{ClauseTrace, Explanation, RuleTrace};
 use crate::model::{Decision, DecisionCode, Effect};
+use crate::pdp::decide_assuming;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -39,7 +40,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
         Ok(assumptions) => assumptions,
         Err(message) => return output::fail(message, Exit::Error),
     };
-    let explained = assumptions.decide(&loaded.snapshot, &question.request());
+    let explained = decide_assuming(&loaded.snapshot, &assumptions, &question.request());
     let (decision, explanation) = match explained {
         Ok(explained) => explained,
         Err(error) => return output::fail(format_args!("{error} ({})", error.code.as_str()), Exit::Error),

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::asking::{Failure, encoded, read_credential};
 use super::output::{self, Exit, shown};
 use super::server::{self, Asked, NOTHING, ServerArguments};
+use crate::edge::random;
 use crate::model::{EntityUid, KeyText, bundle_key_hash, key_hash_text, key_text, strict_json};
 
 const PATH_HELP: &str =
@@ -374,9 +375,7 @@ fn hash(arguments: &HashArguments) -> ExitCode {
         },
         None => {
             let mut secret = zeroize::Zeroizing::new([0; 32]);
-            if aws_lc_rs::rand::fill(&mut *secret).is_err() {
-                return output::fail("the system has no random numbers", Exit::Usage);
-            }
+            random::fill(&mut *secret);
             match key_text(&arguments.id, *secret) {
                 Ok(text) => text,
                 Err(_) => return output::fail("a key's id is a name of 1 to 128 bytes", Exit::Usage),

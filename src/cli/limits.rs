@@ -57,7 +57,8 @@ pub(super) fn run(arguments: &LimitsArguments) -> ExitCode {
 /// Asks with a credential, if there is one: where decisions are open, nobody needs any.
 async fn asked(arguments: &LimitsArguments) -> Result<Map<String, Value>, Failure> {
     let credential = arguments.asking.credential().await?;
-    let mut client = Client::builder(arguments.asking.server().to_string()).timeout(TIMEOUT);
+    let proxy = crate::config::proxy().map_err(|error| Failure::NoServer(error.to_string()))?;
+    let mut client = Client::builder(arguments.asking.server().to_string()).timeout(TIMEOUT).proxy(proxy);
     if let Some(token) = &credential {
         client = client.credentials(Credentials::bearer(token));
     }

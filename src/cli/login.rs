@@ -14,7 +14,7 @@ use super::asking::read_own_credential;
 use super::output::{self, Exit};
 use super::session::{Session, SessionArguments, SessionError, SessionIssuer, Sessions};
 use crate::client::{DeviceLogin, Exchange, Grant, Issuer, OAuthError};
-use crate::edge::outgoing::{Address, Client, Outgoing};
+use crate::edge::outgoing::{Address, Client, ClientOptions, Outgoing, Proxy};
 use crate::model::SecretText;
 
 /// For a server to say whether it takes a session.
@@ -128,8 +128,9 @@ pub(super) fn logout(arguments: &LogoutArguments) -> ExitCode {
 
 fn by_device(arguments: &LoginArguments) -> Result<Session, SessionError> {
     let name = arguments.issuer.clone().unwrap_or_default();
+    let proxy = crate::config::proxy()?;
     let tokens = waited(async {
-        let issuer = Issuer::discover(&name).await?;
+        let issuer = Issuer::discover_through(&name, &proxy).await?;
         let login = DeviceLogin::begin(issuer, &arguments.client_id, &arguments.scope).await?;
         let place = output::shown(&login.verification_uri);
         output::note(format_args!("open {place} and type {}", output::shown(&login.user_code)));
@@ -151,7 +152,8 @@ fn by_device(arguments: &LoginArguments) -> Result<Session, SessionError> {
 /// may accept the session later.
 fn check_taken(server: &Address, session: &Session) -> Result<(), SessionError> {
     let Some(token) = session.shown() else { return Ok(()) };
-    match waited(async { probe(server, &token).await })? {
+    let proxy = crate::config::proxy()?;
+    match waited(async { probe(server, &token, &proxy).await })? {
         Probed::Taken => Ok(()),
         Probed::NotTaken(message) => Err(SessionError::NotTaken { server: server.to_string(), message }),
         Probed::Unknown(why) => {
@@ -170,14 +172,15 @@ enum Probed {
 
 /// Sends the token to a server both as the caller's credential and as the `credential` of a question. If the server
 /// requires authentication, the first one counts; if it is open, the second one does.
-async fn probe(server: &Address, token: &SecretText) -> Probed {
+async fn probe(server: &Address, token: &SecretText, proxy: &Proxy) -> Probed {
     let Ok(mut bearer) = HeaderValue::from_str(&format!("Bearer {}", token.expose())) else {
         return Probed::Unknown("the token contains characters that a header cannot hold".to_owned());
     };
     bearer.set_sensitive(true);
     let headers = vec![(AUTHORIZATION, bearer), (CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     let body = Bytes::from(json!({ "api_key": token.expose() }).to_string());
-    let asked = Client::new(server.at("/v1/auth/validate"), PROBE_TIMEOUT, MOST_PROBE_BYTES);
+    let asked =
+        Client::new(server.at("/v1/auth/validate"), ClientOptions::new(PROBE_TIMEOUT, MOST_PROBE_BYTES).through(proxy));
     let reply = match asked {
         Ok(client) => client.send(Outgoing { method: Method::POST, headers, body }).await,
         Err(error) => Err(error),
@@ -200,7 +203,7 @@ async fn probe(server: &Address, token: &SecretText) -> Probed {
 fn by_key(arguments: &LoginArguments, path: &Path) -> Result<Session, SessionError> {
     let key = read_own_credential(path).map_err(|message| SessionError::File { path: path.to_owned(), message })?;
     let server = arguments.session.server.to_string();
-    let exchange = Exchange::new(&server, Grant::ApiKey(key))?;
+    let exchange = Exchange::through(&server, Grant::ApiKey(key), &crate::config::proxy()?)?;
     Ok(Session::new(None, &waited(async { exchange.first().await })??))
 }
 

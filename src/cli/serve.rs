@@ -4,6 +4,7 @@ mod decision_log;
 mod identity;
 mod keys;
 mod linking;
+mod signals;
 mod tokens;
 
 use std::io::IsTerminal as _;
@@ -17,16 +18,18 @@ use clap::Args;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::signals::{Ends, follow_hangups};
 use super::output::{self, Exit};
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::{KeyDesk, PasswordDesk, Server, Stopped, Tls};
-use crate::edge::outgoing::{Client, ClientError, Outbox, Webhook, WebhookOptions};
+use crate::edge::http::{Metrics, Server, ServerObserver, Services, Stopped, Tls};
+use crate::edge::outgoing::{Client, ClientOptions, Outbox, Webhook, WebhookOptions};
 use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
 use crate::edge::telemetry::{self, LogFormat, LogLevel, LogOptions};
-use crate::engine::{Engine, events};
-use crate::gate::{Clock as _, DecisionLog, Meters, StoreError, Tokens};
+use crate::engine::Engine;
+use crate::gate::{Clock as _, DecisionLog, Meters, StoreError};
 use crate::model::Unit;
+use crate::pdp::events;
 use crate::policy::live::Live;
 
 /// Cedar wants much stack for deep conditions; with this much it never has to look for more.
@@ -45,8 +48,6 @@ const WATCH: Duration = Duration::from_secs(1);
 const LAST_ALERTS_WAIT: Duration = Duration::from_secs(2);
 /// The longest answer to an alert that is read.
 const MOST_REPLY_BYTES: usize = 64 * 1024;
-/// For which SIGHUP waits, before it lets the reload finish by itself.
-const RELOAD_WAIT: Duration = Duration::from_secs(30);
 
 const EXAMPLE: &str = "Example:
   tollgate serve --policies policies
@@ -163,7 +164,7 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     let alerts = match alerts(settings) {
         Ok(alerts) => alerts,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&*error),
     };
     let tls = match settings.tls_options().map(Tls::load).transpose() {
         Ok(tls) => tls,
@@ -178,8 +179,9 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(recorder) => recorder,
         Err(error) => return usage(&error),
     };
+    let metrics = Arc::new(Metrics::default());
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
-    let mut builder = Engine::builder();
+    let mut builder = Engine::builder().observer(Arc::new(ServerObserver::new(Arc::clone(&metrics))));
     builder = builder.failures(settings.identity.failures.clone());
     for provider in providers.asked {
         builder = builder.authenticator(provider);
@@ -229,8 +231,16 @@ fn serve(settings: &Settings) -> ExitCode {
             for running in providers.running {
                 tokio::spawn(running);
             }
-            let managed = Managed { desk: providers.desk, passwords: providers.passwords, tokens: providers.tokens };
-            listen(engine, settings, (alerts, tls), managed).await
+            let (outbox, webhook) = alerts.map(|alerts| (alerts.outbox, alerts.webhook)).unzip();
+            let services = Services {
+                metrics,
+                keys: providers.keys,
+                passwords: providers.passwords,
+                outbox,
+                tokens: providers.tokens,
+                ..Services::new(engine)
+            };
+            listen(services, settings, webhook, tls).await
         }),
         Err(error) => usage(&error),
     };
@@ -300,13 +310,13 @@ struct Alerts {
 }
 
 /// What sends alerts, where somebody wants them.
-fn alerts(settings: &Settings) -> Result<Option<Alerts>, ClientError> {
+fn alerts(settings: &Settings) -> Result<Option<Alerts>, Box<dyn std::error::Error>> {
     let WebhookSettings { url: Some(url), secret: Some(secret), .. } = settings.webhook.clone() else {
         return Ok(None);
     };
     let WebhookSettings { node, attempts, pause, timeout, queue, .. } = settings.webhook.clone();
     let node = if node.is_empty() { machine() } else { node };
-    let client = Client::new(url, timeout, MOST_REPLY_BYTES)?;
+    let client = Client::new(url, ClientOptions::new(timeout, MOST_REPLY_BYTES).through(&crate::config::proxy()?))?;
     let outbox = Arc::new(Outbox::new(queue));
     let options = WebhookOptions { secret, node, attempts, pause };
     let webhook = Webhook::new(Arc::clone(&outbox), client, options, Arc::new(SystemClock));
@@ -343,20 +353,9 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
 }
 
-/// What of identities is managed over HTTP.
-struct Managed {
-    desk: Option<KeyDesk>,
-    passwords: Option<PasswordDesk>,
-    tokens: Option<Arc<dyn Tokens>>,
-}
-
-async fn listen(
-    engine: Engine,
-    settings: &Settings,
-    (alerts, tls): (Option<Alerts>, Option<Tls>),
-    managed: Managed,
-) -> ExitCode {
-    let mut server = match Server::bind(engine.clone(), settings.http_options()).await {
+async fn listen(services: Services, settings: &Settings, webhook: Option<Webhook>, tls: Option<Tls>) -> ExitCode {
+    let (engine, outbox) = (services.engine.clone(), services.outbox.clone());
+    let mut server = match Server::bind(services, settings.http_options()).await {
         Ok(server) => server,
         Err(error) => {
             let address = settings.http.listen;
@@ -394,21 +393,8 @@ async fn listen(
     }
     tokio::spawn(follow_time(engine.clone()));
     tokio::spawn(follow_hangups(engine, reloads));
-    let outbox = alerts.map(|Alerts { outbox, webhook }| {
+    if let Some(webhook) = webhook {
         tokio::spawn(webhook.run());
-        outbox
-    });
-    if let Some(outbox) = &outbox {
-        server = server.with_outbox(Arc::clone(outbox));
-    }
-    if let Some(desk) = managed.desk {
-        server = server.with_keys(desk);
-    }
-    if let Some(desk) = managed.passwords {
-        server = server.with_passwords(desk);
-    }
-    if let Some(tokens) = managed.tokens {
-        server = server.with_tokens(tokens);
     }
     let stopped = server.run(ends.wait()).await;
     if let Some(outbox) = &outbox
@@ -426,36 +412,6 @@ async fn listen(
             tracing::warn!(target: "tollgate::server", "stopped; some requests took too long and were cut off");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Ends {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Ends {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn wait(mut self) {
-        std::future::poll_fn(|cx| {
-            let ended = self.terminate.poll_recv(cx).is_ready() || self.interrupt.poll_recv(cx).is_ready();
-            if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-        })
-        .await;
-        tracing::info!(target: "tollgate::server", "stopping: no new connections are accepted, requests in flight finish");
-    }
-}
-
-/// SIGHUP reads the bundle again.
-async fn follow_hangups(engine: Engine, mut hangups: tokio::signal::unix::Signal) {
-    while hangups.recv().await.is_some() {
-        let engine = engine.clone();
-        // What came of it is told as of any load.
-        let _told = tokio::task::spawn_blocking(move || engine.reload(RELOAD_WAIT)).await;
     }
 }
 

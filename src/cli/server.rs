@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::asking::{AskingArguments, Failure};
 use super::output::{self, Exit, Format};
-use crate::edge::outgoing::{Client, Outgoing};
+use crate::edge::outgoing::{Client, ClientOptions, Outgoing};
 
 /// For the server to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -79,7 +79,9 @@ impl ServerArguments {
             headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
         }
         let no_server = |error| Failure::NoServer(format!("no answer from {server}: {error}"));
-        let client = Client::new(server.at(path), TIMEOUT, MOST_BYTES).map_err(no_server)?;
+        let proxy = crate::config::proxy().map_err(|error| Failure::NoServer(error.to_string()))?;
+        let options = ClientOptions::new(TIMEOUT, MOST_BYTES).through(&proxy);
+        let client = Client::new(server.at(path), options).map_err(no_server)?;
         let text = body.map(serde_json::to_vec).transpose();
         let body = Bytes::from(text.map_err(|error| Failure::NoServer(error.to_string()))?.unwrap_or_default());
         let reply = client.send(Outgoing { method, headers, body }).await.map_err(no_server)?;

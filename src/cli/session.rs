@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Exit;
 use crate::client::{Exchange, Grant, Issuer, OAuthError, Tokens};
+use crate::config::ProxyVariableError;
 use crate::edge::clock::SystemClock;
-use crate::edge::outgoing::Address;
+use crate::edge::outgoing::{Address, Proxy};
 use crate::gate::Clock as _;
 use crate::model::{SecretText, Timestamp};
 
@@ -60,6 +61,8 @@ pub(super) enum SessionError {
     OAuth(#[from] OAuthError),
     #[error("{}: {message}", path.display())]
     File { path: PathBuf, message: String },
+    #[error(transparent)]
+    Proxy(#[from] ProxyVariableError),
     #[error("no config directory: name a file with --credentials or TOLLGATE_CREDENTIALS")]
     Nowhere,
 }
@@ -154,7 +157,7 @@ impl Session {
     }
 
     /// The next one, by its refresh token.
-    async fn renewed(&self, server: &str) -> Result<Self, OAuthError> {
+    async fn renewed(&self, server: &str, proxy: &Proxy) -> Result<Self, OAuthError> {
         let ended = || OAuthError::Refused {
             by: server.to_owned(),
             code: "invalid_grant".to_owned(),
@@ -163,8 +166,10 @@ impl Session {
         let last = self.tokens();
         let refresh = last.refresh.ok_or_else(ended)?;
         let mut next = match &self.issuer {
-            Some(issuer) => Issuer::discover(&issuer.name).await?.refresh(&issuer.client_id, &refresh).await?,
-            None => Exchange::new(server, Grant::Refresh)?.next(&refresh).await?,
+            Some(issuer) => {
+                Issuer::discover_through(&issuer.name, proxy).await?.refresh(&issuer.client_id, &refresh).await?
+            }
+            None => Exchange::through(server, Grant::Refresh, proxy)?.next(&refresh).await?,
         };
         // An issuer need not tell again who it is.
         next.identity = next.identity.or(last.identity);
@@ -228,7 +233,7 @@ impl Sessions {
         if session.tokens().is_fresh(now) {
             return session.shown().ok_or_else(nothing);
         }
-        match session.renewed(&name).await {
+        match session.renewed(&name, &crate::config::proxy()?).await {
             Ok(next) => {
                 let shown = next.shown();
                 self.set(server, Some(next))?;

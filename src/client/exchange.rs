@@ -13,7 +13,7 @@ use super::credentials::CredentialError;
 use super::oauth::{OAuthError, tokens};
 use super::renew::{Renew, Tokens};
 use crate::edge::clock::SystemClock;
-use crate::edge::outgoing::{Address, Client, Outgoing};
+use crate::edge::outgoing::{Address, Client, ClientOptions, Outgoing, Proxy};
 use crate::gate::Clock as _;
 use crate::model::SecretText;
 
@@ -53,8 +53,16 @@ impl Exchange {
     /// # Errors
     /// Where that is no address, or TLS cannot be had.
     pub fn new(server: &str, grant: Grant) -> Result<Self, OAuthError> {
+        Self::through(server, grant, &Proxy::none())
+    }
+
+    /// With the server at `server`, through a proxy.
+    ///
+    /// # Errors
+    /// As [`Exchange::new`].
+    pub fn through(server: &str, grant: Grant, proxy: &Proxy) -> Result<Self, OAuthError> {
         let address = Address::parse(server).map_err(|_| OAuthError::Address(server.chars().take(200).collect()))?;
-        let client = Client::new(address, TIMEOUT, MOST_BYTES);
+        let client = Client::new(address, ClientOptions::new(TIMEOUT, MOST_BYTES).through(proxy));
         let client = client.map_err(|error| OAuthError::NoAnswer(server.to_owned(), error.to_string()))?;
         Ok(Self { client, grant })
     }

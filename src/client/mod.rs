@@ -44,7 +44,8 @@ pub use oauth::{ClientCredentials, Issuer, OAuthError};
 pub use question::{Amounts, Question};
 pub use renew::{Renew, Renewing, Tokens};
 
-use crate::edge::outgoing::{self, Address, AddressError, ClientTls, Outgoing, Reply};
+use crate::edge::outgoing::{self, Address, AddressError, ClientOptions, ClientTls, Outgoing, Reply};
+pub use crate::edge::outgoing::{Proxy, ProxyError};
 use crate::model::{EntityUid, SecretText};
 
 /// For an answer, unless said otherwise.
@@ -101,6 +102,7 @@ pub struct ClientBuilder {
     credentials: Option<Arc<dyn CredentialSource>>,
     timeout: Duration,
     tls: ClientTls,
+    proxy: Proxy,
 }
 
 impl ClientBuilder {
@@ -128,6 +130,12 @@ impl ClientBuilder {
         self
     }
 
+    /// Sends requests through this proxy. The library reads no environment: without this, they go to the server directly.
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
     /// The client.
     ///
     /// # Errors
@@ -138,8 +146,10 @@ impl ClientBuilder {
         if !address.is_bare() {
             return Err(wrong(AddressError::Form));
         }
-        let transport = outgoing::Client::with_tls(address, self.timeout, MOST_BYTES, &self.tls);
-        let transport = transport.map_err(|error| ClientError::NoAnswer(self.server.clone(), error))?.keeping(KEPT);
+        let bounds = ClientOptions::new(self.timeout, MOST_BYTES);
+        let options = ClientOptions { tls: self.tls, proxy: self.proxy, kept: KEPT, ..bounds };
+        let transport = outgoing::Client::new(address, options);
+        let transport = transport.map_err(|error| ClientError::NoAnswer(self.server.clone(), error))?;
         Ok(Client { transport, credentials: self.credentials })
     }
 }
@@ -147,8 +157,8 @@ impl ClientBuilder {
 impl Client {
     /// For a server: `https://…`, or `http://` on this machine.
     pub fn builder(server: impl Into<String>) -> ClientBuilder {
-        let (credentials, tls) = (None, ClientTls::default());
-        ClientBuilder { server: server.into(), credentials, timeout: TIMEOUT, tls }
+        let (tls, proxy) = (ClientTls::default(), Proxy::none());
+        ClientBuilder { server: server.into(), credentials: None, timeout: TIMEOUT, tls, proxy }
     }
 
     /// Asks one question.
@@ -322,7 +332,7 @@ fn may_pass(answered: &Result<Reply, outgoing::ClientError>) -> bool {
     use outgoing::ClientError as Lack;
     match answered {
         Ok(reply) => matches!(reply.status.as_u16(), 502..=504),
-        Err(Lack::Connect(_) | Lack::Http(_) | Lack::Late(_)) => true,
+        Err(Lack::Connect(_) | Lack::Proxy(_) | Lack::Http(_) | Lack::Late(_)) => true,
         Err(_) => false,
     }
 }

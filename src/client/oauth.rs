@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::credentials::CredentialError;
 use super::renew::{Renew, Tokens};
 use crate::edge::clock::SystemClock;
-use crate::edge::outgoing::{self, Address, Outgoing};
+use crate::edge::outgoing::{self, Address, ClientOptions, Outgoing, Proxy};
 use crate::gate::Clock as _;
 use crate::model::{SecretText, Timestamp};
 
@@ -68,6 +68,7 @@ pub struct Issuer {
     name: String,
     token_endpoint: Address,
     device_endpoint: Option<Address>,
+    proxy: Proxy,
 }
 
 impl Issuer {
@@ -76,9 +77,17 @@ impl Issuer {
     /// # Errors
     /// Where it cannot be had, or is not this issuer's.
     pub async fn discover(name: &str) -> Result<Self, OAuthError> {
+        Self::discover_through(name, &Proxy::none()).await
+    }
+
+    /// Reads the document of an issuer through a proxy, as all later requests to this issuer.
+    ///
+    /// # Errors
+    /// As [`Issuer::discover`].
+    pub async fn discover_through(name: &str, proxy: &Proxy) -> Result<Self, OAuthError> {
         let base = name.trim_end_matches('/');
         let place = address(&format!("{base}/.well-known/openid-configuration"))?;
-        let client = outgoing::Client::new(place, TIMEOUT, MOST_BYTES);
+        let client = outgoing::Client::new(place, ClientOptions::new(TIMEOUT, MOST_BYTES).through(proxy));
         let client = client.map_err(|error| OAuthError::NoAnswer(name.to_owned(), error.to_string()))?;
         let what = Outgoing { method: Method::GET, headers: accepting(), body: Bytes::new() };
         let (status, document) = ask(name, &client, what).await?;
@@ -92,7 +101,12 @@ impl Issuer {
         }
         let token = said("token_endpoint").ok_or_else(|| OAuthError::Lacks(name.to_owned(), "token endpoint"))?;
         let device = said("device_authorization_endpoint").map(address).transpose()?;
-        Ok(Self { name: name.to_owned(), token_endpoint: address(token)?, device_endpoint: device })
+        Ok(Self {
+            name: name.to_owned(),
+            token_endpoint: address(token)?,
+            device_endpoint: device,
+            proxy: proxy.clone(),
+        })
     }
 
     /// What it is called.
@@ -123,7 +137,8 @@ impl Issuer {
             headers.push((AUTHORIZATION, value));
         }
         let body = form.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect::<Vec<_>>().join("&");
-        let sender = outgoing::Client::new(endpoint.clone(), TIMEOUT, MOST_BYTES);
+        let sender =
+            outgoing::Client::new(endpoint.clone(), ClientOptions::new(TIMEOUT, MOST_BYTES).through(&self.proxy));
         let sender = sender.map_err(|error| OAuthError::NoAnswer(self.name.clone(), error.to_string()))?;
         let what = Outgoing { method: Method::POST, headers, body: Bytes::from(body) };
         match ask(&self.name, &sender, what).await? {
@@ -221,14 +236,35 @@ pub struct ClientCredentials {
     pub audience: Option<String>,
 }
 
+impl ClientCredentials {
+    /// The same, asking the issuer through a proxy; for [`super::Credentials::renewed`].
+    #[must_use]
+    pub fn through(self, proxy: Proxy) -> impl Renew {
+        ThroughProxy { client: self, proxy }
+    }
+
+    async fn tokens(&self, proxy: &Proxy) -> Result<Tokens, CredentialError> {
+        let issuer = Issuer::discover_through(&self.issuer, proxy).await?;
+        let mut form = vec![("grant_type", "client_credentials")];
+        form.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
+        form.extend(self.audience.as_deref().map(|audience| ("audience", audience)));
+        Ok(issuer.tokens(&form, Some((&self.client_id, &self.client_secret))).await?)
+    }
+}
+
 impl Renew for ClientCredentials {
     fn renew(&self, _: Option<Tokens>) -> Pin<Box<dyn Future<Output = Result<Tokens, CredentialError>> + Send + '_>> {
-        Box::pin(async move {
-            let issuer = Issuer::discover(&self.issuer).await?;
-            let mut form = vec![("grant_type", "client_credentials")];
-            form.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
-            form.extend(self.audience.as_deref().map(|audience| ("audience", audience)));
-            Ok(issuer.tokens(&form, Some((&self.client_id, &self.client_secret))).await?)
-        })
+        Box::pin(async move { self.tokens(&Proxy::none()).await })
+    }
+}
+
+struct ThroughProxy {
+    client: ClientCredentials,
+    proxy: Proxy,
+}
+
+impl Renew for ThroughProxy {
+    fn renew(&self, _: Option<Tokens>) -> Pin<Box<dyn Future<Output = Result<Tokens, CredentialError>> + Send + '_>> {
+        Box::pin(self.client.tokens(&self.proxy))
     }
 }

@@ -3,7 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::edge::random;
 use crate::model::EntityUid;
+use crate::model::hex;
 
 /// Who asks for what.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,12 +65,7 @@ impl Question {
         if self.members.contains_key("idempotency_key") {
             return self;
         }
-        let mut bytes = [0; 16];
-        match aws_lc_rs::rand::fill(&mut bytes) {
-            Ok(()) => self.with_idempotency_key(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
-            // Without one it is sent once.
-            Err(_) => self,
-        }
+        self.with_idempotency_key(hex::encode(&random::bytes::<16>()))
     }
 
     /// Whether an answer that gets lost may be asked for again.

@@ -9,6 +9,7 @@ mod file;
 mod identity;
 mod node;
 mod paths;
+mod proxy;
 mod raw;
 mod routes;
 mod scalars;
@@ -28,6 +29,7 @@ pub use identity::{
     BasicSettings, DigestSettings, FirstKey, ForwardedCertificates, IdentitySettings, KeySettings, Provider,
     ProviderKind, StaticTokens, TokenSettings,
 };
+pub use proxy::{ProxyVariableError, proxy};
 pub use schema::schema_json;
 pub use secret_files::WatchedFile;
 

@@ -14,6 +14,7 @@ pub mod http;
 pub mod identity;
 #[cfg(feature = "client")]
 pub mod outgoing;
+pub mod random;
 pub mod store;
 #[cfg(feature = "server")]
 pub mod telemetry;

@@ -17,12 +17,11 @@ use smol_str::SmolStr;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Engine, EngineError};
-use crate::edge::answer::{self, About};
+use super::Engine;
+use crate::edge::answer;
 use crate::edge::identity::CredentialHeaders;
-use crate::gate::{self, Authorized, Decided, DecisionId, DecisionRecord, Found, Peer, RouteMap, Unproved, Via};
-use crate::model::{Decision, EntityUid, Facts, Identity, Refusal, RefusalReason, RequestPath, masked};
-use crate::policy::Snapshot;
+use crate::model::{Decision, EntityUid, Identity, RequestPath, masked};
+use crate::pdp::{AnswerResult, AuthorizeCall, Caller, Found, PdpError, Peer, RouteMap, Via};
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,13 +42,6 @@ impl Asked {
         self.context = context;
         self
     }
-}
-
-/// The action and the resource of a request, looked up in the bundle.
-struct Resolved {
-    action: SmolStr,
-    resource: EntityUid,
-    context: Map<String, Value>,
 }
 
 /// Says what a request asks for; `None` for what nobody may ask. A function of the request's head does.
@@ -257,8 +249,8 @@ impl Refused {
 
 impl<A: Asks> Guard<A> {
     async fn admit(&self, head: &Parts) -> Result<(Arc<Identity>, Decision), Refused> {
-        let unavailable = || Refused::error(StatusCode::SERVICE_UNAVAILABLE, "no_bundle", "no bundle is active yet");
-        let snapshot = self.engine.snapshot().ok_or_else(unavailable)?;
+        let no_bundle = |_| Refused::error(StatusCode::SERVICE_UNAVAILABLE, "no_bundle", "no bundle is active yet");
+        let pinned = self.engine.pdp().pin().map_err(no_bundle)?;
         let unknown = || {
             let message = "nothing says what this request asks for, so nobody may ask it";
             Refused::error(StatusCode::FORBIDDEN, "forbidden", message)
@@ -266,87 +258,62 @@ impl<A: Asks> Guard<A> {
         let invalid = |message: String| Refused::error(StatusCode::BAD_REQUEST, "invalid_request", message);
         RequestPath::parse(head.uri.path()).map_err(|error| invalid(error.to_string()))?;
         let Asked { found, context } = self.asks.asked(head).ok_or_else(unknown)?;
-        let resource = found.resource(&snapshot).map_err(|error| invalid(error.to_string()))?;
-        let asked = Resolved { action: found.action, resource, context };
+        let resource = pinned.resource_of(&found).map_err(|error| invalid(error.to_string()))?;
         let peer = head.extensions.get::<Peer>().cloned().unwrap_or_default();
         let presented = self.headers.presented(head, &peer).map_err(|error| invalid(error.to_string()))?;
-        let facts = self.engine.facts();
-        let proved = match &presented {
-            Some(presented) => self.engine.authenticate_by(presented, &snapshot, facts.now).await,
-            None => Err(Refusal::new(RefusalReason::NotRecognized, "this takes a credential")),
-        };
-        let identity = proved.map_err(|refusal| {
-            let stale = presented.is_some_and(|presented| answer::is_stale(&refusal, &presented.credential));
-            let refused = self.refused((&snapshot, &facts), &asked, &refusal);
-            // If the provider is unavailable, the caller cannot authenticate in another way, so no challenge is sent.
-            let challenges = match refused.status {
-                StatusCode::UNAUTHORIZED => answer::challenges(self.engine.authenticators(), stale, facts.now),
+        let credential = presented.as_ref().map(|presented| presented.credential.clone());
+        let caller = presented.map_or(Caller::Anonymous, Caller::Credential);
+        let mut call = AuthorizeCall::new(caller, found.action, resource);
+        (call.via, call.context) = (Via::Layer, self.context(head, &peer, context).into());
+        let answer = pinned.authorize(call).await.map_err(|error| failed(&error))?;
+        let status = answer::status_of(answer.code(), StatusCode::FORBIDDEN);
+        let retry_after = answer::retry_after_of(status, answer.retry_after_seconds());
+        let refused = || Refused::decided(status, answer.to_json(), retry_after);
+        if let AnswerResult::Refused { refusal, .. } = &answer.result {
+            let stale = credential.is_some_and(|credential| answer::is_stale(refusal, &credential));
+            // If a provider is unavailable, the caller cannot authenticate in another way, so no challenge is sent.
+            let challenges = match status {
+                StatusCode::UNAUTHORIZED => {
+                    answer::challenges(self.engine.pdp().authenticators(), stale, pinned.facts().now)
+                }
                 _ => Vec::new(),
             };
-            Refused { challenges, ..refused }
-        })?;
-        let (id, decision) = self.decide((&snapshot, &facts), &identity, self.told(head, &peer, asked)).await?;
-        if decision.is_permit() { Ok((identity, decision)) } else { Err(Self::forbidden(id, &decision)) }
+            return Err(Refused { challenges, ..refused() });
+        }
+        if !answer.is_permit() {
+            return Err(refused());
+        }
+        match (answer.identity, answer.result) {
+            (Some(identity), AnswerResult::One(decision)) => Ok((identity, decision)),
+            // INVARIANT: a credential about one resource is refused, or decided with its identity.
+            _ => Err(failed(&PdpError::Panicked)),
+        }
     }
 
-    /// With what the request says of itself, where the map does not.
-    fn told(&self, head: &Parts, peer: &Peer, mut asked: Resolved) -> Resolved {
+    /// The context of a request, with its method, path and address where the map does not set them.
+    fn context(&self, head: &Parts, peer: &Peer, mut context: Map<String, Value>) -> Map<String, Value> {
         if self.tells {
             let address = peer.address.map(|address| address.to_canonical().to_string());
             let (method, path) = (head.method.to_string(), head.uri.path().to_owned());
             for (name, value) in [("method", Some(method)), ("path", Some(path)), ("ip", address)] {
-                if let Some(value) = value.filter(|_| !asked.context.contains_key(name)) {
-                    asked.context.insert(name.to_owned(), Value::String(value));
+                if let Some(value) = value.filter(|_| !context.contains_key(name)) {
+                    context.insert(name.to_owned(), Value::String(value));
                 }
             }
         }
-        asked
+        context
     }
+}
 
-    async fn decide(
-        &self,
-        (snapshot, facts): (&Snapshot, &Facts),
-        identity: &Arc<Identity>,
-        asked: Resolved,
-    ) -> Result<(DecisionId<'_>, Decision), Refused> {
-        let Resolved { action, resource, context } = asked;
-        let request = crate::model::Request::proved(Arc::clone(identity), action, resource).with_context(context);
-        let wrong = |error| {
-            let error = EngineError::Request(error);
-            Refused::error(StatusCode::BAD_REQUEST, "invalid_request", error.to_string())
-        };
-        let world = self.engine.world(snapshot, facts);
-        let (decision, seen) = if gate::has_limits(snapshot, Some(&**identity)) {
-            let Authorized { decision, seen, .. } = gate::authorize(world, &request, None).await.map_err(wrong)?;
-            (decision, seen)
-        } else {
-            (gate::decide(snapshot, facts, &request).map_err(wrong)?, Vec::new())
-        };
-        let id = self.engine.next_decision();
-        let decided = Decided::One(&request, &decision);
-        self.engine.record(&DecisionRecord::of(id, Via::Layer, world, decided).with_seen(&seen));
-        Ok((id, decision))
-    }
-
-    fn refused(&self, (snapshot, facts): (&Snapshot, &Facts), asked: &Resolved, refusal: &Refusal) -> Refused {
-        let mut text = Vec::new();
-        let (action, resource) = (&*asked.action, Some(&asked.resource));
-        let id = self.engine.next_decision();
-        let unproved = Unproved { action, resource, candidates: None, context: None, refusal };
-        let world = self.engine.world(snapshot, facts);
-        self.engine.record(&DecisionRecord::of(id, Via::Layer, world, Decided::Refused(unproved)));
-        let about = About { action, resource, candidates: None };
-        answer::write_refused(&mut text, id, snapshot.revision(), &about, refusal);
-        let status = answer::status_of(refusal.reason.code(), StatusCode::FORBIDDEN);
-        Refused::decided(status, text, answer::retry_after_of(status, refusal.retry_after_seconds))
-    }
-
-    fn forbidden(id: DecisionId<'_>, decision: &Decision) -> Refused {
-        let mut text = Vec::new();
-        answer::write(&mut text, id, decision);
-        let status = answer::status_of(decision.code, StatusCode::FORBIDDEN);
-        Refused::decided(status, text, answer::retry_after_of(status, decision.retry_after_seconds))
-    }
+/// The response to a request that could not be decided.
+fn failed(error: &PdpError) -> Refused {
+    let (status, code) = match error {
+        PdpError::Request(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
+        PdpError::NoBundle => (StatusCode::SERVICE_UNAVAILABLE, "no_bundle"),
+        PdpError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    Refused::error(status, code, error.to_string())
 }
 
 impl<A> std::fmt::Debug for AuthorizeLayer<A> {

@@ -38,6 +38,16 @@ pub struct CandidatesDecision {
 }
 
 impl CandidatesDecision {
+    /// The decision that determines the answer: the first permitted candidate, else the router if it is forbidden, else
+    /// the first candidate.
+    #[must_use]
+    pub fn deciding(&self) -> Option<&Decision> {
+        let mut each = self.candidates.iter().map(|one| &one.decision);
+        let permitted = each.clone().find(|one| one.is_permit());
+        let refusing = self.router.as_ref().filter(|router| !router.is_permit());
+        permitted.or(refusing).or_else(|| each.next())
+    }
+
     /// The candidates that may be used, in order.
     pub fn permitted(&self) -> impl Iterator<Item = &EntityUid> {
         self.candidates.iter().filter(|one| one.decision.is_permit()).map(|one| &one.resource)

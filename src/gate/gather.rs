@@ -10,6 +10,7 @@ use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 use super::context::RequestContext;
 use super::evaluate::Question;
 use crate::meter::{Limit, Unpriced};
+use crate::model::hex;
 use crate::model::{EntityUid, Identity, KeyLimit, Unit};
 use crate::policy::Snapshot;
 use crate::policy::entities::{EntityIndex, EntityStore, Kind, Subject};
@@ -322,8 +323,7 @@ fn short(text: &str) -> String {
     if text.len() <= MAX_NAMED_BYTES {
         return format!("\"{}\"", text.escape_debug());
     }
-    let digest = Sha256::digest(text);
-    digest.iter().fold("sha256:".to_owned(), |name, byte| name + &format!("{byte:02x}"))
+    format!("sha256:{}", hex::encode(&Sha256::digest(text)))
 }
 
 /// A uid as answers write it. Most are short and need no escape, and so no allocation.

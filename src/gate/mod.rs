@@ -49,9 +49,9 @@ pub use manage::{MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
     Ask, Clock, CloseError, Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Family, Fetch,
     FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError, Keys, KeysOf, Later, Look,
-    MOST_FAMILIES, MOST_USED, Meters, Notice, PUBLISHED_FOR_SECONDS, PasswordLookup, PasswordWrite, PasswordWriteError,
-    Passwords, RefreshDigest, Refreshed, Reply, Seen, StoreError, SubjectsOf, TokenError, TokenStore, Tokens, Unproved,
-    Via,
+    MOST_FAMILIES, MOST_USED, Meters, Notice, Observer, PUBLISHED_FOR_SECONDS, PasswordLookup, PasswordWrite,
+    PasswordWriteError, Passwords, RefreshDigest, Refreshed, Reply, Seen, StoreError, SubjectsOf, TokenError,
+    TokenStore, Tokens, Unproved, Via,
 };
 pub use routes::{Found, MAX_ROUTES, Mapped, Named, PatternError, RouteError, RouteLimits, RouteMap, check_route_path};
 pub use settle::{SettleError, Spent, extend, record, release, settle};

@@ -1,6 +1,7 @@
 //! The few traits through which the way of a request reaches the outside.
 
 mod decision_log;
+mod observer;
 mod passwords;
 mod tokens;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 pub use decision_log::{Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Seen, Unproved, Via};
+pub use observer::Observer;
 pub use passwords::{PasswordWrite, PasswordWriteError, Passwords};
 pub use tokens::{
     Family, Issued, KeptKey, KeyLookup, MOST_FAMILIES, MOST_USED, PUBLISHED_FOR_SECONDS, PasswordLookup, RefreshDigest,
@@ -32,7 +34,7 @@ pub trait Clock: Send + Sync {
 
 /// What is there at once, or later. In memory nothing waits, so nothing is boxed.
 pub enum Later<T> {
-    /// It is there; `None` once it was taken.
+    /// The value; `None` once it was taken.
     Ready(Option<T>),
     /// It comes.
     Pending(Pin<Box<dyn Future<Output = T> + Send>>),
@@ -53,10 +55,12 @@ impl<T> Later<T> {
 impl<T: Unpin> Future for Later<T> {
     type Output = T;
 
+    /// # Panics
+    /// Panics if it is polled after it completed, as a future of an `async` block does: waiting would never end.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         match &mut *self {
-            // As any future: not to be asked again once it is done.
-            Self::Ready(value) => value.take().map_or(Poll::Pending, Poll::Ready),
+            #[expect(clippy::expect_used, reason = "only a bug of the caller polls again, and pending would hang")]
+            Self::Ready(value) => Poll::Ready(value.take().expect("`Later` is polled after it completed")),
             Self::Pending(future) => future.as_mut().poll(cx),
         }
     }
@@ -349,4 +353,18 @@ pub trait Keys: Send + Sync {
 
     /// Notes that a key was used; it is written down a little later.
     fn used(&self, key: &KeyRecord, now: Timestamp);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "polled after it completed")]
+    fn ports_a_value_that_was_taken_is_not_waited_for() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut later = Later::ready(1);
+        assert_eq!(Pin::new(&mut later).poll(&mut cx), Poll::Ready(1));
+        let _polled = Pin::new(&mut later).poll(&mut cx);
+    }
 }

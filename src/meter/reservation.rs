@@ -7,6 +7,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::price::{Price, Usage};
+use crate::model::hex;
 use crate::model::limit::{Limit, OnExpiry};
 use crate::model::{Amount, EntityUid, Timestamp, Unit};
 
@@ -32,12 +33,11 @@ impl ReservationId {
     /// As it is shown.
     #[must_use]
     pub fn to_text(self) -> SmolStr {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b'r'; 34];
-        let halves = self.to_bytes().into_iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
-        let halves = halves.filter_map(|half| DIGITS.get(usize::from(half)));
-        for (place, digit) in text.iter_mut().skip(1).zip(std::iter::once(&b'-').chain(halves)) {
-            *place = *digit;
+        let bytes = self.to_bytes();
+        let digits = hex::digits(&bytes);
+        for (place, digit) in text.iter_mut().skip(1).zip(std::iter::once(b'-').chain(digits)) {
+            *place = digit;
         }
         SmolStr::new(std::str::from_utf8(&text).unwrap_or_default())
     }
@@ -71,8 +71,7 @@ impl FromStr for ReservationId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.strip_prefix("r-").filter(|digits| digits.len() == 32).ok_or(ReservationIdError)?;
-        let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if !digits.bytes().all(lower) {
+        if !hex::is_lower(digits, 32) {
             return Err(ReservationIdError);
         }
         u128::from_str_radix(digits, 16).map(Self).map_err(|_| ReservationIdError)

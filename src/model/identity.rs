@@ -8,6 +8,7 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::decision::DecisionCode;
 use super::facts::{AuthMethod, Timestamp};
+use super::hex;
 use super::limit::KeyLimit;
 use super::path::{PathError, normal_pattern};
 use super::uid::{EntityUid, check_name};
@@ -92,12 +93,7 @@ impl CredentialMark {
     /// As it is written: 32 hexadecimal digits.
     #[must_use]
     pub fn text(&self) -> String {
-        use std::fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(32), |mut text, byte| {
-            // Writing to a text does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex::encode(&self.0)
     }
 }
 

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use smol_str::SmolStr;
 
 use super::facts::Timestamp;
+use super::hex;
 use super::identity::Narrowed;
 use super::limit::KeyLimit;
 use super::secret::SecretText;
@@ -192,23 +193,13 @@ pub fn bundle_key_hash(key: &KeyText<'_>) -> KeyHash {
 /// Reads `sha256:` and 64 hexadecimal digits.
 #[must_use]
 pub fn parse_key_hash(text: &str) -> Option<KeyHash> {
-    let digits = text.strip_prefix("sha256:")?.as_bytes();
-    let (pairs, rest) = digits.as_chunks::<2>();
-    let mut hash = [0; 32];
-    if pairs.len() != hash.len() || !rest.is_empty() {
-        return None;
-    }
-    for (byte, pair) in hash.iter_mut().zip(pairs) {
-        let [high, low] = pair.map(|digit| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok()));
-        *byte = high? << 4 | low?;
-    }
-    Some(hash)
+    hex::decode(text.strip_prefix("sha256:")?)
 }
 
 /// Writes what [`parse_key_hash`] reads.
 #[must_use]
 pub fn key_hash_text(hash: &KeyHash) -> String {
-    hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    format!("sha256:{}", hex::encode(hash))
 }
 
 /// What is kept of a key. A million of them stay in memory, so what few have is elsewhere.

@@ -4,9 +4,11 @@ pub mod address;
 pub mod amount;
 pub mod decision;
 pub mod facts;
+pub mod hex;
 pub mod identity;
 pub mod json_text;
 pub mod key;
+pub mod kind;
 pub mod limit;
 pub mod mask;
 pub mod password;
@@ -31,6 +33,7 @@ pub use key::{
     Inherited, KEY_PREFIX, KeyDetails, KeyHash, KeyRecord, KeyText, NotAKey, Pause, REFRESH_TOKEN_PREFIX, Revocation,
     bundle_key_hash, key_hash_text, key_id, key_text, parse_key_hash,
 };
+pub use kind::{Container, Kind};
 pub use limit::{Each, KeyLimit};
 pub use mask::{masked, starred_keys, without_credentials};
 pub use password::{Argon2id, PasswordHash, PasswordHashError, PasswordRecord};

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::problem::{Problem, ProblemCode};
 use super::skipped::{MOST_SKIPPED, SkippedFile};
 use super::syntax::Place;
+use crate::model::hex;
 
 /// What a file of a bundle is, by the end of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -120,7 +121,6 @@ impl Bundle {
             hash.update(file.path.as_bytes());
             hash.update(file.digest);
         }
-        let digest = hash.finalize();
-        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>().into()
+        hex::encode(&hash.finalize()).get(..16).unwrap_or_default().into()
     }
 }

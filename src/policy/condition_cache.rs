@@ -1,9 +1,10 @@
 //! Conditions by their text, so that each is parsed once, from load to load and by whichever thread comes to it first.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use parking_lot::{Mutex, MutexGuard};
 use smol_str::SmolStr;
 
 use super::condition::{Clause, Condition, ConditionError, parse_clause};
@@ -22,7 +23,7 @@ struct Known {
 
 impl ConditionCache {
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// The clause with this text.

@@ -23,6 +23,7 @@ use super::index::number;
 use super::proved::Proved;
 use super::syntax::{Estimates, Extras};
 use crate::meter::Price;
+pub use crate::model::Kind;
 use crate::model::{EntityUid, KeyHash, Timestamp};
 
 /// What the role of a team's administrator ends with, where it is written with its team.
@@ -31,33 +32,6 @@ const ADMIN_OF: &str = ":admin";
 /// An entity, by its number in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntityIndex(pub(crate) u32);
-
-/// An entity type, by its number in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Kind(pub(crate) u16);
-
-macro_rules! kinds {
-    ($($name:ident = $number:literal $text:literal,)*) => {
-        impl Kind {
-            $(pub(crate) const $name: Self = Self($number);)*
-            const OURS: &'static [&'static str] = &[$($text),*];
-        }
-    };
-}
-
-kinds! {
-    ORG = 0 "Org",
-    TEAM = 1 "Team",
-    USER = 2 "User",
-    SERVICE = 3 "Service",
-    API_KEY = 4 "ApiKey",
-    OWNER_KIND = 5 "OwnerKind",
-    PROVIDER_ACCOUNT = 6 "ProviderAccount",
-    MODEL_GROUP = 7 "ModelGroup",
-    MODEL = 8 "Model",
-    ROUTER = 9 "Router",
-    METADATA = 10 "Metadata",
-}
 
 /// What is said of an entity besides its parents; most say little.
 #[derive(Debug, Clone, Default)]
@@ -224,8 +198,8 @@ impl Default for EntityStore {
     fn default() -> Self {
         let hasher = RandomState::default();
         let mut store = Self { kinds: Arc::default(), hasher, shared: Arc::default(), own: Layer::default() };
-        for text in Kind::OURS {
-            store.kind(text);
+        for kind in Kind::all() {
+            store.kind(kind.name());
         }
         store
     }
@@ -428,7 +402,7 @@ impl EntityStore {
     #[must_use]
     pub(crate) fn exists(&self, index: EntityIndex) -> bool {
         let record = self.record(index);
-        record.declared || (record.kind < Kind::METADATA)
+        record.declared || record.kind.is_built_in()
     }
 
     /// The uid of this number.

@@ -274,23 +274,7 @@ impl<'a> Linker<'a> {
 
 /// The name of a kind, with its article.
 pub(crate) fn a_kind(kind: Kind) -> String {
-    let (what, _) = kind_words(kind);
-    let article = if what.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
-    format!("{article} {what}")
-}
-
-/// What a kind is called, and the section that declares it.
-pub(crate) fn kind_words(kind: Kind) -> (&'static str, &'static str) {
-    match kind {
-        Kind::ORG => ("org", "orgs"),
-        Kind::TEAM => ("team", "teams"),
-        Kind::USER => ("user", "users"),
-        Kind::SERVICE => ("service", "services"),
-        Kind::API_KEY => ("key", "keys"),
-        Kind::PROVIDER_ACCOUNT => ("provider account", "provider_accounts"),
-        Kind::MODEL_GROUP => ("model group", "model_groups"),
-        Kind::MODEL => ("model", "provider_accounts"),
-        Kind::ROUTER => ("router", "routers"),
-        _ => ("entity", "entities"),
-    }
+    let noun = kind.noun();
+    let article = if noun.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
+    format!("{article} {noun}")
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::opens;
 use super::problem::{Problem, ProblemCode};
@@ -50,12 +50,6 @@ impl Live {
     pub fn current(&self) -> Option<Arc<Snapshot>> {
         self.current.load_full()
     }
-
-    /// The same, for a moment: cheaper, and not to be kept.
-    pub(crate) fn load(&self) -> Guard<Option<Arc<Snapshot>>> {
-        self.current.load()
-    }
-
     /// The report of the last load.
     #[must_use]
     pub fn report(&self) -> Arc<Report> {

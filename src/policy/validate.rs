@@ -4,12 +4,13 @@
 //! validator says of one, it says of the other.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use cedar_policy_core::ast::{BinaryOp, Expr, ExprKind, PolicyID, PolicySet};
 use cedar_policy_core::validator::{ValidationError, ValidationMode, ValidationWarning};
 use foldhash::fast::RandomState;
 use miette::Diagnostic;
+use parking_lot::{Mutex, MutexGuard};
 use smol_str::SmolStr;
 
 use super::any_of::opposite_bounds;
@@ -70,7 +71,7 @@ pub struct ValidationCache {
 
 impl ValidationCache {
     fn lock(&self) -> MutexGuard<'_, HashMap<Shape, Arc<[ShapeProblem]>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// Forgets everything once it has become much: texts that are edited leave theirs behind.

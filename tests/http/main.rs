@@ -25,6 +25,7 @@ mod malformed;
 mod normal;
 mod private;
 mod rollback;
+mod routing;
 mod standing;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod support;

@@ -40,6 +40,7 @@ mod oidc;
 mod own_answers;
 mod panics;
 mod passwords;
+mod proxy;
 mod recalled;
 mod recipes;
 mod redis;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use serde_json::Value;
-use tollgate::edge::http::{HttpOptions, Server};
+use tollgate::edge::http::{HttpOptions, Server, Services};
 use tollgate::edge::telemetry::{LogFormat, LogLevel, LogOptions};
 use tollgate::gate::{Authenticator, Credential, Later, Presented, Verdict};
 use tollgate::policy::Snapshot;
@@ -45,7 +45,7 @@ fn the_process_that_panics() {
     let engine = Engine::builder().bundle(bundle).authenticator(Arc::new(Hurried)).build().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let options = HttpOptions { listen: "127.0.0.1:0".parse().unwrap(), open: false, ..HttpOptions::default() };
-    let server = runtime.block_on(Server::bind(engine, options)).unwrap();
+    let server = runtime.block_on(Server::bind(Services::new(engine), options)).unwrap();
     let address = server.address().unwrap();
     runtime.spawn(server.run(std::future::pending()));
     let question =

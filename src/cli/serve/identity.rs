@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::{BasicSettings, ProviderKind, Settings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::{KeyDesk, KeyDeskOptions, PasswordDesk};
+use crate::edge::http::{KeyService, KeyServiceOptions, PasswordService};
 use crate::edge::identity::introspection::IntrospectionProvider;
 use crate::edge::identity::jwt::JwtProvider;
 use crate::edge::identity::tokens::{Lookups, TokenProvider};
@@ -22,10 +22,8 @@ use crate::gate::{Authenticator, Clock, Fetch, Passwords, Tokens};
 pub(super) struct Providers {
     pub(super) asked: Vec<Arc<dyn Authenticator>>,
     pub(super) tokens: Option<Arc<dyn Tokens>>,
-    /// Where keys are managed.
-    pub(super) desk: Option<KeyDesk>,
-    /// Where passwords are set.
-    pub(super) passwords: Option<PasswordDesk>,
+    pub(super) keys: Option<KeyService>,
+    pub(super) passwords: Option<PasswordService>,
     pub(super) running: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -34,18 +32,21 @@ pub(super) struct Providers {
 /// # Errors
 /// With the reason, where one cannot be had.
 pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::error::Error>> {
-    let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::default());
+    let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::through(crate::config::proxy()?));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut made = Providers::default();
     let store = settings.identity.keys().map(|options| super::keys::open(settings, options)).transpose()?;
     let of_keys = settings.identity.keys().cloned().unwrap_or_default();
     let unknown_owners = of_keys.unknown_owners;
     let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 60 * 60);
-    let options =
-        KeyDeskOptions { unknown_owners, session_key: days(of_keys.max_days), orphaned_for: days(of_keys.orphan_days) };
+    let options = KeyServiceOptions {
+        unknown_owners,
+        session_key: days(of_keys.max_days),
+        orphaned_for: days(of_keys.orphan_days),
+    };
     let keys = store.as_ref().map(|store| {
         let keys = || Arc::clone(&store.keys);
-        made.desk = Some(KeyDesk::new(keys(), options));
+        made.keys = Some(KeyService::new(keys(), options));
         Arc::new(KeyProvider::new(Some(keys()), KeyOptions { unknown_owners }))
     });
     // Of each, whether it takes those of the store.
@@ -96,7 +97,7 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
     }
     let store = store.filter(|_| takers.iter().any(|(_, takes)| *takes));
     let takers = takers.into_iter().map(|(basic, _)| basic).collect();
-    made.passwords = store.map(|store| PasswordDesk::new(store.passwords, takers));
+    made.passwords = store.map(|store| PasswordService::new(store.passwords, takers));
     if let Some(options) = &settings.identity.tokens
         && let Some(store) = super::tokens::open(settings, options)?
     {

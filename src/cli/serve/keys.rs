@@ -11,6 +11,7 @@ use smol_str::SmolStr;
 use crate::cli::output;
 use crate::config::{FirstKey, KeySettings, Settings};
 use crate::edge::clock::SystemClock;
+use crate::edge::random;
 use crate::edge::store::{KeyFile, Pepper, RedisKeys};
 use crate::gate::{Clock as _, KeyWrite, KeyWriteError, Keys, Passwords};
 use crate::model::{ADMINISTRATOR, EntityUid, KeyDetails, KeyRecord, KeyText, SecretText, key_id, key_text};
@@ -73,10 +74,9 @@ fn first_key(keys: &dyn Keys, wish: FirstKey, data: &Path) -> Result<(), Box<dyn
     if wish == FirstKey::None || keys.count() > 0 || keys.find("").is_err() {
         return Ok(());
     }
-    let (mut id, mut secret) = ([0; 16], zeroize::Zeroizing::new([0; 32]));
-    let filled = aws_lc_rs::rand::fill(&mut id).and_then(|()| aws_lc_rs::rand::fill(&mut *secret));
-    filled.map_err(|_| "the system has no random numbers")?;
-    let text = key_text(&key_id(id), *secret)?;
+    let mut secret = zeroize::Zeroizing::new([0; 32]);
+    random::fill(&mut *secret);
+    let text = key_text(&key_id(random::bytes()), *secret)?;
     let key = KeyText::parse(text.expose())?;
     let details = KeyDetails {
         roles: [SmolStr::new(ADMINISTRATOR)].into(),

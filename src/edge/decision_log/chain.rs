@@ -1,8 +1,6 @@
 //! Digests that link the lines of a log: each line states the digest of the line before it, and a checkpoint states the
 //! root of a Merkle tree (RFC 6962) over all lines of its file before it, so that one line can be proved without the others.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256.
@@ -79,20 +77,12 @@ fn root(leaves: &[Digest]) -> Digest {
     tree.root()
 }
 
-/// The digest in hexadecimal, as it is written.
-pub(super) fn hex(digest: &Digest) -> String {
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::hex;
 
     /// The check of RFC 9162, section 2.1.3.2.
     fn follows(leaf: Digest, index: usize, size: usize, path: &[Digest]) -> Option<Digest> {
@@ -118,14 +108,14 @@ mod tests {
     fn roots_are_those_of_rfc_6962() {
         // From the test vectors of certificate-transparency: the leaves "", 00 and 10.
         let mut tree = Tree::default();
-        assert_eq!(hex(&tree.root()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(hex::encode(&tree.root()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         for (line, root) in [
             (&b""[..], "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"),
             (&[0x00], "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"),
             (&[0x10], "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77"),
         ] {
             tree.push(leaf(line));
-            assert_eq!(hex(&tree.root()), root);
+            assert_eq!(hex::encode(&tree.root()), root);
         }
     }
 

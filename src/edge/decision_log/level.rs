@@ -60,9 +60,9 @@ impl SampleRate {
     }
 
     /// Whether a decision is part of the sample: a function of its id, the same on every machine.
-    fn takes(self, id: DecisionId<'_>) -> bool {
+    fn takes(self, id: DecisionId) -> bool {
         let mut hasher = SipHasher13::new();
-        hasher.write(id.process.as_bytes());
+        hasher.write_u64(id.process);
         hasher.write(&id.number.to_le_bytes());
         hasher.finish() % u64::from(WHOLE) < u64::from(self.0)
     }
@@ -88,7 +88,7 @@ mod tests {
     fn a_sample_is_about_its_share_and_the_same_again() {
         let rate = SampleRate::parse("0.1").unwrap();
         let sample = || -> Vec<u64> {
-            let taken = |number: &u64| rate.takes(DecisionId { process: "0123456789abcdef", number: *number });
+            let taken = |number: &u64| rate.takes(DecisionId { process: 0x0123_4567_89ab_cdef, number: *number });
             (0..10_000).filter(taken).collect()
         };
         assert_eq!(sample(), sample());

@@ -6,6 +6,7 @@ use super::chain;
 use super::json::Json;
 use super::mask::Mask;
 use crate::gate::{Decided, DecisionRecord, Reserve, Seen, Unproved};
+use crate::model::hex;
 use crate::model::{
     Decision, EntityUid, Identity, LimitStanding, Member, Narrowed, Request, RuleReference, Said, Told, Unit,
 };
@@ -24,7 +25,7 @@ pub(super) fn write(out: &mut Vec<u8>, record: &DecisionRecord<'_>, mask: &Mask)
     line.outcome(record);
     line.end();
     let Some(written) = out.get(start..).filter(|written| written.len() > MAX_BYTES) else { return };
-    let (bytes, digest) = (written.len(), chain::hex(&chain::leaf(written)));
+    let (bytes, digest) = (written.len(), hex::encode(&chain::leaf(written)));
     out.truncate(start);
     let mut line = Line { json: Json(out), mask, masked: Vec::new(), hidden: Vec::new() };
     line.head(record);
@@ -289,7 +290,7 @@ impl<'r> Line<'_, 'r> {
         let Some(written) = self.json.0.get(start..).filter(|written| written.len() > MAX_ENTITIES_BYTES) else {
             return;
         };
-        let digest = format!("sha256:{}", chain::hex(&chain::leaf(written)));
+        let digest = format!("sha256:{}", hex::encode(&chain::leaf(written)));
         self.json.0.truncate(start);
         self.json.text(&digest);
     }
@@ -480,7 +481,7 @@ mod tests {
         let snapshot = load(&bundle).unwrap().snapshot;
         let decision = decide(&snapshot, &Facts::at(Timestamp::from_millis(0)), request).unwrap();
         let record = DecisionRecord {
-            id: DecisionId { process: "00ff", number: 10 },
+            id: DecisionId { process: 0x00ff, number: 10 },
             at: Timestamp::from_millis(1_500),
             revision: "rev",
             via: Via::Library,
@@ -514,7 +515,7 @@ mod tests {
         assert_eq!(
             whole,
             json!({
-                "id": "00ff-a", "at": "1970-01-01T00:00:01.5Z", "revision": "rev", "via": "library",
+                "id": "00000000000000ff-a", "at": "1970-01-01T00:00:01.5Z", "revision": "rev", "via": "library",
                 "decision": "permit", "code": "permitted", "principal": "User::\"alice\"", "action": "chat",
                 "resource": "Model::\"a/b\"",
                 "identity": {

@@ -20,8 +20,8 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 pub use files::DecisionLogError;
@@ -32,6 +32,7 @@ pub use read::{Damage, Inclusion, Kept, ReadError, Verified, find, prove, verify
 
 use crate::gate::{Clock, Decided, DecisionLog, DecisionLogStatus, DecisionRecord};
 use files::{Folder, Keeping, Output, Position};
+use parking_lot::{Mutex, MutexGuard};
 use queue::Queue;
 use refusals::Refusals;
 use writer::{State, Writer};
@@ -128,7 +129,7 @@ impl Shared {
     }
 
     fn refusals(&self) -> MutexGuard<'_, Refusals> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+        self.refusals.lock()
     }
 }
 
@@ -189,7 +190,7 @@ impl Recorder {
     /// Writes all queued records, ends the log with a checkpoint, and accepts no more records.
     pub fn close(&self) {
         self.shared.queue.close();
-        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writing = self.writing.lock().take();
         if let Some(writing) = writing {
             // After a panic of the thread no records are left to write.
             let _ended = writing.join();

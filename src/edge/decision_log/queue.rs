@@ -1,8 +1,9 @@
 //! The queue of records to be written: one bounded buffer of bytes. A thread that decides copies its line into it and
 //! continues. Waking the writer costs more than the copy, so the writer is woken only while it sleeps.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// How to handle a record for which the queue has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,7 +64,7 @@ impl Queue {
         let mut state = self.lock();
         if self.on_full == OnFull::Wait {
             let waits = |state: &mut State| !has_room(state) && !state.stopped && !state.closed;
-            state = self.taken.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner);
+            self.taken.wait_while(&mut state, waits);
         }
         let fits = has_room(&state) && !state.closed;
         if fits {
@@ -86,8 +87,7 @@ impl Queue {
         let is_empty = |state: &State| state.lines.is_empty() && state.dropped == 0 && !state.closed;
         if is_empty(&state) {
             state.sleeps = true;
-            let waited = self.arrived.wait_timeout_while(state, longest, |state| is_empty(state));
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.arrived.wait_while_for(&mut state, |state| is_empty(state), longest);
             state.sleeps = false;
         }
         let lines = std::mem::replace(&mut state.lines, before);
@@ -117,7 +117,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

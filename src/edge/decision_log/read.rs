@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::chain::{self, Digest, NOTHING, Tree};
 use super::files::list;
+use crate::model::hex;
 
 /// Longest line that is read; the log writes none that is longer.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
@@ -253,12 +254,12 @@ impl Walk<'_> {
         }
         let digest = chain::leaf(&line.bytes);
         if let Some(before) = self.before.or((head.seq == 1).then_some(NOTHING))
-            && head.prev != chain::hex(&before)
+            && head.prev != hex::encode(&before)
         {
             // Either this line was changed or the one before it. The next line confirms this one. Without a next line,
             // every line from the one before on is unconfirmed.
             let vouched =
-                ahead.is_none_or(|ahead| Head::of(&ahead.bytes).is_some_and(|next| next.prev == chain::hex(&digest)));
+                ahead.is_none_or(|ahead| Head::of(&ahead.bytes).is_some_and(|next| next.prev == hex::encode(&digest)));
             if vouched && head.seq > 1 {
                 let (file, number) = self.place.clone();
                 return self.damaged((&file, number), head.seq - 1, "it was changed after it was written".to_owned());
@@ -283,7 +284,7 @@ impl Walk<'_> {
         let of_file = text("file").is_some_and(|known| known == "-" || known == file);
         of_file
             && head.members.get("size").and_then(Value::as_u64) == Some(self.tree.size())
-            && text("root") == Some(&chain::hex(&self.tree.root()))
+            && text("root") == Some(&hex::encode(&self.tree.root()))
     }
 
     fn take(&mut self, head: &Head, digest: Digest) {
@@ -376,7 +377,7 @@ pub fn prove(path: &Path, id: &str) -> Result<Option<Inclusion>, ReadError> {
                 return Ok(Some(Inclusion {
                     line: text(&record.bytes),
                     index: u64::try_from(*index).unwrap_or(u64::MAX),
-                    path: chain::path(&leaves, *index).iter().map(chain::hex).collect(),
+                    path: chain::path(&leaves, *index).iter().map(|digest| hex::encode(digest)).collect(),
                     checkpoint: text(&line.bytes),
                 }));
             }

@@ -59,9 +59,9 @@ impl World {
             shared: Arc::new(Shared::new(1024, OnFull::Drop)),
             output,
             clock: Arc::new(Now(Arc::clone(&now))),
-            tell: Arc::new(move |_, text| telling.lock().unwrap().push(text.to_owned())),
+            tell: Arc::new(move |_, text| telling.lock().push(text.to_owned())),
             keep: Box::new(move |line| {
-                keeping.lock().unwrap().extend_from_slice(line);
+                keeping.lock().extend_from_slice(line);
                 Ok(())
             }),
             free: Box::new(move |_| Some(disk.load(Ordering::Relaxed))),
@@ -217,7 +217,7 @@ fn a_disk_that_is_nearly_full_stops_the_log_until_it_is_not() {
     assert_eq!((verified.decisions, verified.missing, world.lost()), (4, 18, 18));
     assert_eq!(events(temp.path(), "gap")[0]["why"], "not_written");
     assert!(!world.writer.shared.stopped.load(Ordering::Relaxed));
-    let told = world.told.lock().unwrap();
+    let told = world.told.lock();
     let told: Vec<&str> = told.iter().map(String::as_str).filter(|text| !text.contains("checkpoint")).collect();
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].contains("less than 10 % of its disk is free") && told[1].contains("goes on"), "{told:?}");
@@ -236,7 +236,7 @@ impl io::Write for Full {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.room.store(room - bytes.len() as u64, Ordering::Relaxed);
-        self.taken.lock().unwrap().extend_from_slice(bytes);
+        self.taken.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -270,7 +270,7 @@ proptest! {
         world.writer.end();
         let temp = TempDir::new().unwrap();
         let file = temp.path().join("stdout");
-        std::fs::write(&file, &*taken.lock().unwrap()).unwrap();
+        std::fs::write(&file, &*taken.lock()).unwrap();
         let verified = whole(&file);
         prop_assert_eq!(verified.decisions + verified.missing, made + dropped_before);
         prop_assert_eq!(verified.missing, world.lost());
@@ -334,7 +334,7 @@ fn only_a_checkpoint_that_is_kept_elsewhere_shows_a_cut_or_a_rewritten_tail() {
     world.take(records(5..10), 0);
     world.writer.end();
     let elsewhere = temp.path().join("elsewhere");
-    std::fs::write(&elsewhere, &*world.checkpoints.lock().unwrap()).unwrap();
+    std::fs::write(&elsewhere, &*world.checkpoints.lock()).unwrap();
     let kept = Kept::read(&elsewhere).unwrap();
     assert_eq!(verify(temp.path(), &kept).unwrap().damage, None);
     let file = files::list(temp.path()).unwrap()[0].path.clone();

@@ -12,6 +12,7 @@ use super::queue::Taken;
 use super::{Shared, Tell, Urgency};
 use crate::gate::Clock;
 use crate::model::Timestamp;
+use crate::model::hex;
 
 /// After lines were written, others may gather for this long: one write then takes all of them.
 const LINGER: Duration = Duration::from_millis(10);
@@ -281,7 +282,7 @@ impl Writer {
         let start = made.len();
         let mut json = Json(made);
         json.raw(r#"{"v":1,"seq":"#).plain(position.next);
-        json.raw(r#","prev":"#).text(&chain::hex(&position.before)).raw(",");
+        json.raw(r#","prev":"#).text(&hex::encode(&position.before)).raw(",");
         made.extend_from_slice(body);
         let line = made.get(start..made.len() - 1).unwrap_or_default();
         position.before = chain::leaf(line);
@@ -300,7 +301,7 @@ impl Writer {
         self.flush()?;
         let tree = &self.state.position.tree;
         let previous =
-            (tree.size() > 0).then(|| (self.output.file().to_owned(), tree.size(), chain::hex(&tree.root())));
+            (tree.size() > 0).then(|| (self.output.file().to_owned(), tree.size(), hex::encode(&tree.root())));
         self.output.begin(self.state.position.next, now)?;
         self.state.position.tree = chain::Tree::default();
         self.state.kept = self.state.position.clone();
@@ -356,7 +357,7 @@ impl Writer {
             "\"at\":\"{now}\",\"event\":\"checkpoint\",\"file\":\"{}\",\"size\":{},\"root\":\"{}\"}}\n",
             self.output.file(),
             tree.size(),
-            chain::hex(&tree.root())
+            hex::encode(&tree.root())
         );
         self.link(members.as_bytes());
         let line = self.state.made.clone();

@@ -4,7 +4,7 @@
 //! that only grows. `manifest.json.sig` beside it, if there, is the Ed25519 signature of its bytes, in base64.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::Engine;
@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::read::ManifestText;
 use super::walk::{MANIFEST, SIGNATURE, problem};
+use crate::model::hex;
 use crate::policy::bundle::{Bundle, SourceFile};
 use crate::policy::problem::{Problem, ProblemCode};
 
@@ -128,7 +129,7 @@ pub fn create(bundle: &Bundle, sequence: u64) -> String {
 }
 
 fn entry_of(file: &SourceFile) -> serde_json::Value {
-    serde_json::json!({ "path": &*file.path, "size": file.bytes.len(), "sha256": hex(&file.digest) })
+    serde_json::json!({ "path": &*file.path, "size": file.bytes.len(), "sha256": hex::encode(&file.digest) })
 }
 
 /// The signature of a manifest: the text of `manifest.json.sig`.
@@ -216,7 +217,7 @@ fn compare(bundle: &Bundle, manifest: &Manifest) -> Vec<Problem> {
                 let message = format!("the file has {} bytes, and by the manifest {}", file.bytes.len(), entry.size);
                 problems.push(mismatch(&file.path, message));
             }
-            Some(entry) if entry.sha256 != hex(&file.digest) => {
+            Some(entry) if entry.sha256 != hex::encode(&file.digest) => {
                 problems.push(mismatch(&file.path, "the file is not the one that the manifest names"));
             }
             Some(_) => {}
@@ -230,14 +231,6 @@ fn compare(bundle: &Bundle, manifest: &Manifest) -> Vec<Problem> {
 
 fn mismatch(path: &str, message: impl Into<String>) -> Problem {
     problem(ProblemCode::ManifestMismatch, path, message)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[derive(Deserialize)]

@@ -1,7 +1,8 @@
 //! What the watcher's thread waits for: a hint, a wish, the end, or the time to look by itself.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Why the watcher's thread woke up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +38,7 @@ pub(super) struct Signals {
 
 impl Signals {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No step below leaves the state half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn hint(&self) {
@@ -83,10 +83,9 @@ impl Signals {
 
     /// Whether `wish` was fulfilled before `timeout` was over.
     pub(super) fn wait_fulfilled(&self, wish: u64, timeout: Duration) -> bool {
-        let state = self.lock();
+        let mut state = self.lock();
         let pending = |state: &mut State| state.fulfilled < wish && !state.stopped;
-        let (state, _) =
-            self.changed.wait_timeout_while(state, timeout, pending).unwrap_or_else(PoisonError::into_inner);
+        self.changed.wait_while_for(&mut state, pending, timeout);
         state.fulfilled >= wish
     }
 
@@ -101,7 +100,7 @@ impl Signals {
             if left.is_zero() {
                 return Wake::Due;
             }
-            (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait_for(&mut state, left);
         }
     }
 
@@ -116,17 +115,16 @@ impl Signals {
             if left.is_zero() {
                 break;
             }
-            (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait_for(&mut state, left);
         }
         state.last_hint = None;
     }
 
     /// Waits for `duration`, less only at the end or where a wish comes in that is not among the first `wishes`.
     pub(super) fn pause(&self, duration: Duration, wishes: u64) -> Wake {
-        let state = self.lock();
+        let mut state = self.lock();
         let waiting = |state: &mut State| !state.stopped && state.wishes <= wishes;
-        let (state, _) =
-            self.changed.wait_timeout_while(state, duration, waiting).unwrap_or_else(PoisonError::into_inner);
+        self.changed.wait_while_for(&mut state, waiting, duration);
         match state.stopped {
             true => Wake::Stop,
             false if state.wishes > wishes => Wake::Wish(state.wishes),

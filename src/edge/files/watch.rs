@@ -8,9 +8,11 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::manifest::ManifestPolicy;
 use super::native::NativeEvents;
@@ -145,7 +147,7 @@ impl Watcher {
     /// How the watcher is doing.
     #[must_use]
     pub fn status(&self) -> WatchStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.status.lock().clone()
     }
 
     /// Whether the thread runs. It ends only with the watcher, or where the follower panics.
@@ -308,7 +310,7 @@ impl<F: Follower> Watch<F> {
     }
 
     fn note(&self, change: impl FnOnce(&mut WatchStatus)) {
-        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.status.lock());
     }
 }
 

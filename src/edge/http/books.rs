@@ -10,8 +10,8 @@ use super::app::App;
 use super::body::json;
 use super::errors::{ApiError, ErrorCode, Response};
 use super::query::{Part, Query, cursor, read_cursor};
-use crate::gate::{BooksWish, By, Group, MAX_LINES, Sum, TimeSpan, day_of, month_begins};
 use crate::model::Unit;
+use crate::pdp::{BooksWish, By, Group, MAX_LINES, Sum, TimeSpan, day_of, month_begins};
 
 const PARAMETERS: [&str; 8] = ["from", "to", "by", "principal", "resource", "limit", "page_size", "after"];
 const DAY_MS: i64 = 86_400_000;
@@ -55,18 +55,13 @@ type GroupParts = (Option<i64>, Part, Part, Part, Part);
 /// Answers about one page.
 pub(super) async fn answer(app: &Arc<App>, query: Option<&str>) -> Result<Response, ApiError> {
     let query = Query::read(query, &PARAMETERS)?;
-    let wish = wish(&query, app.engine.facts().now.as_millis().div_euclid(DAY_MS))?;
-    let no_books = || {
-        let message = "usage is not recorded with meters in a Redis; it is recorded with meters in the data directory";
-        ApiError::new(ErrorCode::NotSupported, message)
-    };
-    let books = app.engine.meters().books().ok_or_else(no_books)?;
+    let wish = wish(&query, app.pdp().facts().now.as_millis().div_euclid(DAY_MS))?;
+    let reports = app.pdp().usage()?;
     let unavailable = || ApiError::new(ErrorCode::Unavailable, "the server is about to end");
     // One at a time: the others wait here, and not on a thread each.
     let _turn = app.reading_books.acquire().await.map_err(|_| unavailable())?;
     let told = tokio::task::spawn_blocking(move || {
-        let page =
-            books.report(&wish).map_err(|error| ApiError::new(ErrorCode::StoreUnavailable, error.to_string()))?;
+        let page = reports.page(&wish)?;
         let next = page.lines.last().filter(|_| page.more).map(|(group, _)| cursor(&parts(group)));
         let usage = page.lines.into_iter().map(|(group, sum)| line(wish.by, group, sum)).collect();
         let (from, to) = (TimeSpan::Day.name(wish.from), TimeSpan::Day.name(wish.to));

@@ -3,23 +3,20 @@
 
 use std::sync::Arc;
 
-use hyper::header::WWW_AUTHENTICATE;
+use hyper::header::{HeaderMap, WWW_AUTHENTICATE};
 use hyper::http::request::Parts as Head;
 
 use super::app::App;
-use super::errors::{ApiError, ErrorCode, Response};
+use super::errors::{ApiError, ErrorCode};
 use super::host;
+use super::options::Silence;
 use super::query;
-use super::wire::Parts;
 use crate::edge::answer;
 use crate::edge::identity::HeadersError;
-pub(super) use crate::gate::Peer;
-use crate::gate::{self, Credential, Described, Manager, Presented, VIEW_USAGE};
-use crate::model::{
-    ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, RequestError, RequestErrorCode, RequestPath, Timestamp,
-    request_address,
-};
-use crate::policy::Snapshot;
+
+use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal};
+pub(super) use crate::pdp::Peer;
+use crate::pdp::{Authority, Client, Credential, Pinned};
 
 /// What a route takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,15 +81,16 @@ pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -
             _ => return Ok(Admitted::Whole),
         }
     }
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let identity = proved(app, &snapshot, head, peer).await?;
-    if gate::has_role(&snapshot, &identity, access.roles(), peer.address, app.engine.facts().now) {
+    let pinned = app.pdp().pin()?;
+    let identity = authenticated(app, &pinned, head, peer).await?;
+    let client = Client { identity: &identity, address: peer.address };
+    if pinned.has_role(client, access.roles()) {
         return Ok(Admitted::Whole);
     }
     if access == Access::Check {
         return Ok(Admitted::Itself(identity));
     }
-    if matches!(access, Access::Standing | Access::Usage) && may_view(app, &snapshot, &identity, head, peer) {
+    if matches!(access, Access::Standing | Access::Usage) && may_view(app, &pinned, client, head) {
         return Ok(Admitted::Viewer);
     }
     let roles = access.roles().join("`, `");
@@ -103,32 +101,20 @@ pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -
     Err(ApiError::new(ErrorCode::Forbidden, message))
 }
 
-/// Whether policy lets the caller see what the `principal` of the query has spent; of a key, what its owner has.
-fn may_view(app: &App, snapshot: &Snapshot, identity: &Arc<Identity>, head: &Head, peer: &Peer) -> bool {
-    let Some(asked) = query::principal(head.uri.query()) else { return false };
-    let kept = app.keys.get().and_then(|desk| desk.identity(&asked).ok().flatten());
-    let owner =
-        kept.and_then(|kept| kept.owner.clone()).or_else(|| snapshot.owner_of(&asked)).unwrap_or_else(|| asked.clone());
-    // A narrowed key may see its own usage, and that of its owner, whose limits apply to the key.
-    let is_own = identity.principal.kind() == "ApiKey" && gate::person(snapshot, identity) == owner;
-    let sees_itself = is_own && gate::is_used_from(snapshot, identity, peer.address) && !identity.replaced;
-    if sees_itself && asked == identity.principal {
-        return true;
-    }
-    let whole = || Arc::new(Identity { narrowed: None, limits: Arc::default(), ..(**identity).clone() });
-    let identity = &if sees_itself { whole() } else { Arc::clone(identity) };
-    let facts = app.engine.facts();
-    let manager = Manager { snapshot, facts: &facts, identity, peer: peer.address, session_key_ms: 0 };
-    manager.right(VIEW_USAGE, &owner).is_some()
+/// Whether policy lets the caller read the usage of the `principal` of the query; of a key, that of its owner.
+fn may_view(app: &App, pinned: &Pinned<'_>, client: Client<'_>, head: &Head) -> bool {
+    let Some(principal) = query::principal(head.uri.query()) else { return false };
+    let stored = app.keys.as_ref().and_then(|keys| keys.identity(&principal).ok().flatten());
+    pinned.may_view_usage(client, &principal, stored.and_then(|key| key.owner.clone()))
 }
 
-/// Whom the caller's own credential proves.
+/// The identity that the caller's own credential proves.
 ///
 /// # Errors
-/// 401 where there is none, or it proves nobody.
-pub(super) async fn proved(
+/// 401 if there is no credential, or it is refused.
+pub(super) async fn authenticated(
     app: &App,
-    snapshot: &Arc<Snapshot>,
+    pinned: &Pinned<'_>,
     head: &Head,
     peer: &Peer,
 ) -> Result<Arc<Identity>, ApiError> {
@@ -137,8 +123,7 @@ pub(super) async fn proved(
         let message = "this takes a credential in `Authorization`; GET /docs tells which roles it needs";
         ApiError::new(ErrorCode::Unauthenticated, message)
     })?;
-    let proved = identify(app, snapshot, &presented, app.engine.facts().now).await;
-    proved.map_err(|refusal| refused(&refusal, &presented.credential))
+    pinned.authenticate(&presented).await.map_err(|refusal| refused(&refusal, &presented.credential))
 }
 
 /// What a caller is told whose credential proves nobody.
@@ -147,60 +132,28 @@ pub(super) fn refused(refusal: &Refusal, credential: &Credential) -> ApiError {
     if answer::is_stale(refusal, credential) { ApiError { code: ErrorCode::StaleNonce, ..error } } else { error }
 }
 
-/// The response to an error; to a caller that must prove itself, with what it may do that with.
-pub(super) fn challenged(app: &App, error: &ApiError) -> Response {
-    let mut response = error.response();
-    if !matches!(error.code, ErrorCode::Unauthenticated | ErrorCode::StaleNonce) {
-        return response;
+/// Adds to a 401 the challenges of the providers (`WWW-Authenticate`).
+pub(super) fn challenge(app: &App, code: ErrorCode, headers: &mut HeaderMap) {
+    if !matches!(code, ErrorCode::Unauthenticated | ErrorCode::StaleNonce) {
+        return;
     }
-    let stale = error.code == ErrorCode::StaleNonce;
-    for challenge in answer::challenges(app.engine.authenticators(), stale, app.engine.facts().now) {
-        response.headers_mut().append(WWW_AUTHENTICATE, challenge);
+    let stale = code == ErrorCode::StaleNonce;
+    for challenge in answer::challenges(app.pdp().authenticators(), stale, app.pdp().facts().now) {
+        headers.append(WWW_AUTHENTICATE, challenge);
     }
-    response
 }
 
-/// Whom a credential proves; a refusal is counted and logged.
-pub(super) async fn identify(
-    app: &App,
-    snapshot: &Arc<Snapshot>,
-    presented: &Presented,
-    now: Timestamp,
-) -> Result<Arc<Identity>, Refusal> {
-    let proved = app.engine.authenticate_by(presented, snapshot, now).await;
-    proved.inspect_err(|refusal| app.refused(refusal, presented.source))
-}
+impl Admitted {
+    /// The principals that the caller may ask about.
+    pub(super) fn authority(&self, peer: &Peer) -> Authority {
+        match self {
+            Self::Itself(identity) => Authority::Itself { identity: Arc::clone(identity), address: peer.address },
+            Self::Whole | Self::Viewer => Authority::AnyPrincipal,
+        }
+    }
 
-/// The credential of a question, with what the question tells of the request that it came with.
-///
-/// # Errors
-/// Refuses an invalid address or path, since failures are counted by source. For the context of an action that the
-/// bundle defines, the schema decides which members exist, and these names may mean something else.
-pub(super) fn presented(credential: &Credential, parts: &Parts, snapshot: &Snapshot) -> Result<Presented, ApiError> {
-    let action = snapshot.schema.action(&parts.action).and_then(|index| snapshot.schema.action_at(index));
-    let is_own = action.is_some_and(|action| !action.tollgate_context);
-    let told = |name: &str| {
-        let member = parts.context.members().iter().find(|(known, _)| known == name);
-        member.and_then(|(_, member)| member.as_text()).cloned()
-    };
-    // The gateway's own address is not where the credential came from.
-    let source = told("ip").map(|text| {
-        let message = "`context.ip` must be an IP address such as \"10.1.2.3\", and no range";
-        request_address(&text).ok_or_else(|| refused_context("context.ip", message.to_owned()))
-    });
-    let path = told("path").map(|text| {
-        let wrong = |error| refused_context("context.path", format!("`context.path` is invalid: {error}"));
-        RequestPath::parse(&text).map(RequestPath::into_text).map_err(wrong)
-    });
-    let (source, path) = match (source.transpose(), path.transpose()) {
-        (source, path) if is_own => (source.ok().flatten(), path.ok().flatten()),
-        (source, path) => (source?, path?),
-    };
-    let path = path.unwrap_or_default();
-    let request = Described { method: told("method").unwrap_or_default(), path, ..Described::default() };
-    Ok(Presented { credential: credential.clone(), source, request })
-}
-
-fn refused_context(param: &str, message: String) -> ApiError {
-    RequestError::new(RequestErrorCode::InvalidContext, param, message).into()
+    /// The meaning of an absent `reserve`. A caller that may not reserve only checks.
+    pub(super) fn default_reserve(&self, app: &App) -> Silence {
+        if matches!(self, Self::Itself(_)) { Silence::Checks } else { app.silence }
+    }
 }

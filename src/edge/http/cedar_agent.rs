@@ -1,15 +1,15 @@
-//! `POST /v1/is_authorized`: what users of cedar-agent send, answered in its form.
+//! `POST /v1/is_authorized`: the request form of cedar-agent, answered in its response form.
+
+use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde::Serialize;
 
 use super::app::App;
 use super::body::{json, with_id};
-use super::caller::Admitted;
+use super::caller::{Admitted, Peer};
 use super::errors::{ApiError, Response};
-use super::itself;
-use super::wire;
-use crate::gate::{self, Decided, DecisionRecord, Via};
+use super::{run, wire};
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -23,23 +23,23 @@ struct Diagnostics<'a> {
     errors: Vec<String>,
 }
 
-/// Answers one question.
-pub(super) async fn answer(app: &App, admitted: &Admitted, body: &[u8]) -> Result<Response, ApiError> {
-    let request = wire::cedar_agent(body)?;
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let request = itself::checked_request(&snapshot, admitted, request)?;
-    let facts = app.engine.facts();
-    let world = app.engine.world(&snapshot, &facts);
-    let id = app.next_id(snapshot.revision());
-    let gate::Authorized { decision, seen, .. } = gate::authorize(world, &request, None).await?;
-    app.metrics.decided(decision.code, &decision.rules);
-    app.engine
-        .record(&DecisionRecord::of(id, Via::CedarAgent, world, Decided::One(&request, &decision)).with_seen(&seen));
-    let errors = decision.errors.iter().map(|error| format!("{}: {}", error.rule, error.message)).collect();
-    let reason = decision.rules.iter().map(|rule| rule.id.as_str()).collect();
-    let answer = Answer {
-        decision: if decision.is_permit() { "Allow" } else { "Deny" },
-        diagnostics: Diagnostics { reason, errors },
+/// Answers one request.
+pub(super) async fn answer(
+    app: &Arc<App>,
+    (peer, admitted): (&Peer, &Admitted),
+    body: &[u8],
+) -> Result<Response, ApiError> {
+    let mut call = wire::cedar_agent(body)?;
+    call.authority = admitted.authority(peer);
+    let answer = run::authorize(app, call).await?;
+    let rules = answer.decision().map_or(&[][..], |decision| &decision.rules);
+    let errors = answer.decision().map_or(&[][..], |decision| &decision.errors);
+    let wire = Answer {
+        decision: if answer.is_permit() { "Allow" } else { "Deny" },
+        diagnostics: Diagnostics {
+            reason: rules.iter().map(|rule| rule.id.as_str()).collect(),
+            errors: errors.iter().map(|error| format!("{}: {}", error.rule, error.message)).collect(),
+        },
     };
-    Ok(with_id(json(StatusCode::OK, &answer), id))
+    Ok(with_id(json(StatusCode::OK, &wire), answer.id))
 }

@@ -5,18 +5,17 @@
 
 use std::fmt;
 
+use axum::response::Response;
 use hyper::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
     ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
 };
-use hyper::http::request::Parts as Head;
 use hyper::http::uri::Authority;
-use hyper::{Method, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use smol_str::SmolStr;
 
 use super::app::App;
-use super::errors::{ApiError, ErrorCode, Response};
 
 /// Maximum number of configured origins.
 pub(crate) const MAX_ORIGINS: usize = 100;
@@ -131,27 +130,23 @@ pub(super) fn mark(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     }
 }
 
-/// Answers a preflight request of an allowed origin for a path that exists, which the router refuses with `error` since no
-/// route takes `OPTIONS`.
-///
-/// # Errors
-/// `error`, for every other request.
-pub(super) fn preflight(app: &App, head: &Head, error: ApiError) -> Result<Response, ApiError> {
-    let ErrorCode::MethodNotAllowed(methods) = error.code else { return Err(error) };
-    let is_preflight = head.method == Method::OPTIONS && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    if !is_preflight || allowed(&app.origins, &head.headers).is_none() {
-        return Err(error);
+/// The answer to a preflight request of an allowed origin, for a path that takes `methods`; `None` for other requests. The
+/// router calls this for methods that the path does not take, as no route takes `OPTIONS`.
+pub(super) fn preflight<B>(app: &App, request: &Request<B>, methods: &str) -> Option<Response> {
+    let headers = request.headers();
+    let is_preflight = request.method() == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    if !is_preflight || allowed(&app.origins, headers).is_none() {
+        return None;
     }
+    let names = allowed_headers(headers, &app.credential_headers.keys);
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.append(VARY, VARY_OF_PREFLIGHT);
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::try_from(methods).ok()?);
     headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECONDS);
-    if let Some(names) = allowed_headers(&head.headers, &app.credential_headers.keys) {
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names);
-    }
-    Ok(response)
+    headers.extend(names.map(|names| (ACCESS_CONTROL_ALLOW_HEADERS, names)));
+    Some(response)
 }
 
 /// The requested headers that a page may set, `keys` among them, which hold API keys. Listing the requested ones only, and not all, also covers the names with

@@ -2,19 +2,15 @@
 
 use std::borrow::Cow;
 
-use http_body_util::Full;
 use hyper::StatusCode;
-use hyper::body::Bytes;
-use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use hyper::header::{HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
+pub(super) use super::body::Response;
 use super::body::json;
 use crate::edge::answer::retry_after_of;
-use crate::engine::EngineError;
 use crate::model::{Refusal, RefusalReason, RequestError, RequestErrorCode, UidError, masked};
-
-/// What is sent back: always whole.
-pub(super) type Response = hyper::Response<Full<Bytes>>;
+use crate::pdp::{BatchError, PdpError};
 
 /// Everything that can be wrong with what was sent, or with the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +25,7 @@ pub(super) enum ErrorCode {
     TooManyFailures,
     Forbidden,
     NotFound,
-    MethodNotAllowed(&'static str),
+    MethodNotAllowed,
     BodyTimeout,
     BodyTooLarge,
     BatchTooLarge,
@@ -57,7 +53,7 @@ impl ErrorCode {
             Self::TooManyFailures => (StatusCode::TOO_MANY_REQUESTS, "too_many_failures"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
-            Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             Self::ReloadFailed => (StatusCode::CONFLICT, "reload_failed"),
             Self::ReloadHeld => (StatusCode::CONFLICT, "reload_held"),
@@ -140,9 +136,6 @@ impl ApiError {
 
     pub(super) fn response(&self) -> Response {
         let mut response = json(self.code.entry().0, &self.wire());
-        if let ErrorCode::MethodNotAllowed(allowed) = self.code {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-        }
         if let Some(seconds) = retry_after_of(response.status(), self.retry_after_seconds) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -177,12 +170,29 @@ impl From<UidError> for ApiError {
     }
 }
 
-impl From<EngineError> for ApiError {
-    fn from(error: EngineError) -> Self {
+impl From<PdpError> for ApiError {
+    fn from(error: PdpError) -> Self {
+        let message = error.to_string();
+        let (code, param) = match error {
+            PdpError::NoBundle => return Self::no_bundle(),
+            PdpError::Request(error) => return error.into(),
+            PdpError::Unauthenticated(refusal) => return Self::refused(&refusal),
+            PdpError::NotAllowed { param, .. } => (ErrorCode::Forbidden, param),
+            PdpError::Store(_) => (ErrorCode::StoreUnavailable, ""),
+            PdpError::UnknownReservation => (ErrorCode::ReservationUnknown, "reservation"),
+            PdpError::Conflict(_) => (ErrorCode::Conflict, ""),
+            PdpError::NoUsageHistory => (ErrorCode::NotSupported, ""),
+            PdpError::Panicked => (ErrorCode::Unavailable, ""),
+        };
+        Self { param: param.to_owned(), ..Self::new(code, message) }
+    }
+}
+
+impl From<BatchError> for ApiError {
+    fn from(BatchError { index, error }: BatchError) -> Self {
         match error {
-            EngineError::NoBundle => Self::no_bundle(),
-            EngineError::Request(error) => error.into(),
-            EngineError::Unauthenticated(refusal) => Self::refused(&refusal),
+            PdpError::NoBundle => Self::no_bundle(),
+            error => Self::from(error).within(&format!("requests[{index}]")),
         }
     }
 }

@@ -6,12 +6,7 @@ use std::task::Poll;
 use super::app::App;
 use super::errors::{ApiError, ErrorCode};
 
-/// Does that; a panic is an error.
-pub(super) fn guarded<T>(app: &App, work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked(app)))
-}
-
-/// As [`guarded`], at every step of what waits.
+/// Polls `work` to its end; a panic is an error.
 pub(super) async fn guarded_async<T>(
     app: &App,
     work: impl Future<Output = Result<T, ApiError>>,

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::app::App;
-use crate::gate::Authenticator;
+use crate::engine::Engine;
+use crate::gate::{Authenticator, Keys};
 
 /// The kind of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,16 +36,16 @@ impl Component {
 }
 
 /// Every store and provider of this server, each with whether it answers.
-pub(super) fn components(app: &App) -> Vec<Component> {
+pub(super) fn components(engine: &Engine, keys: Option<&dyn Keys>) -> Vec<Component> {
     let store = |name: &str, away| Component { part: Part::Store, name: name.to_owned(), away };
-    let mut all = vec![store("meters", app.engine.meters().is_away())];
+    let mut all = vec![store("meters", engine.meters().is_away())];
     // The keys in memory may miss a revocation, so no key can be verified.
-    all.extend(app.keys.get().map(|desk| store("keys", desk.keys.changes().is_err())));
+    all.extend(keys.map(|keys| store("keys", keys.changes().is_err())));
     let provider = |provider: &Arc<dyn Authenticator>| Component {
         part: Part::Provider,
         name: provider.name().to_owned(),
         away: provider.is_away(),
     };
-    all.extend(app.engine.authenticators().iter().map(provider));
+    all.extend(engine.pdp().authenticators().iter().map(provider));
     all
 }

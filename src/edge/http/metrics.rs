@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
 use hyper::StatusCode;
+use parking_lot::{Mutex, RwLock};
 use smol_str::SmolStr;
 
 use super::health::{Component, Part};
@@ -49,7 +49,7 @@ const STATUSES: usize = 900;
 
 /// The counters.
 #[derive(Debug, Default)]
-pub(super) struct Metrics {
+pub struct Metrics {
     decisions: [AtomicU64; CODES.len()],
     responses: Responses,
     panics: AtomicU64,
@@ -116,7 +116,7 @@ impl Metrics {
 
     /// A percent of a limit was crossed.
     pub(super) fn warned(&self, limit: &SmolStr, percent: u8) {
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warnings = self.warnings.lock();
         *warnings.entry((limit.clone(), percent)).or_default() += 1;
     }
 
@@ -148,7 +148,7 @@ impl Metrics {
         }
         let name = "tollgate_limit_warnings_total";
         out.family(name, "counter", "How often a percent of a limit was crossed, once a period and meter.");
-        for ((limit, percent), count) in &*self.warnings.lock().unwrap_or_else(PoisonError::into_inner) {
+        for ((limit, percent), count) in &*self.warnings.lock() {
             out.line(name, &[("limit", limit), ("percent", &percent.to_string())], *count);
         }
         if let Some(outbox) = outbox {
@@ -191,7 +191,7 @@ fn outbox_text(outbox: &Outbox, out: &mut Text) {
 }
 
 fn decision_log_text(engine: &Engine, out: &mut Text) {
-    let Some(status) = engine.decision_log_status() else { return };
+    let Some(status) = engine.pdp().decision_log_status() else { return };
     let name = "tollgate_decision_log_records_total";
     out.family(name, "counter", "Records of decisions by outcome; lost ones are counted in the log itself.");
     for (outcome, count) in [("written", status.written), ("lost", status.lost), ("summed_up", status.summed_up)] {
@@ -243,19 +243,19 @@ impl Rules {
     fn count(&self, rule: &SmolStr) {
         let part = usize::try_from(self.hasher.hash_one(rule) % PARTS as u64).unwrap_or_default();
         let Some(part) = self.parts.get(part) else { return };
-        if let Some(count) = part.read().unwrap_or_else(PoisonError::into_inner).get(rule) {
+        if let Some(count) = part.read().get(rule) {
             return add(Some(count));
         }
         if self.named.fetch_add(1, Ordering::Relaxed) >= MOST_RULES {
             self.named.fetch_sub(1, Ordering::Relaxed);
             return add(Some(&self.others));
         }
-        let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
+        let mut part = part.write();
         add(Some(part.entry(rule.clone()).or_default()));
     }
 
     fn counts(&self) -> Vec<(SmolStr, u64)> {
-        let parts = self.parts.iter().map(|part| part.read().unwrap_or_else(PoisonError::into_inner));
+        let parts = self.parts.iter().map(|part| part.read());
         parts
             .flat_map(|part| part.iter().map(|(rule, count)| (rule.clone(), load(count))).collect::<Vec<_>>())
             .collect()

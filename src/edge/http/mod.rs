@@ -2,7 +2,7 @@
 //!
 //! A request is turned into the core's words while it is parsed (`wire`), decided on the thread that read it (a
 //! decision takes microseconds), and written from borrowed data (`answer`). Nothing else allocates on that way: the
-//! routes are a fixed table, errors are one table, and metrics are atomics.
+//! request is answered in front of axum (`router`), errors are one table, and metrics are atomics.
 
 mod amounts;
 mod app;
@@ -14,22 +14,28 @@ mod cedar_agent;
 mod cors;
 mod credential;
 mod errors;
+mod extract;
 mod grammar;
 mod guard;
 mod health;
 mod host;
 mod is_authorized;
-mod itself;
 mod keys;
 mod metrics;
+mod observe;
 mod operations;
+mod options;
 mod pace;
 mod passwords;
 mod query;
 mod refusals;
+mod request_body;
 mod router;
+mod routes;
+mod run;
 mod seats;
 mod server;
+mod services;
 mod spending;
 mod standing;
 mod tls;
@@ -40,8 +46,10 @@ mod wire;
 pub(crate) use cors::MAX_ORIGINS;
 pub use cors::{Origin, OriginError};
 pub use host::HostName;
-pub use keys::{KeyDesk, KeyDeskOptions};
-pub use passwords::PasswordDesk;
-pub use router::routes;
-pub use server::{HttpOptions, Server, Stopped};
+pub use metrics::Metrics;
+pub use observe::ServerObserver;
+pub use options::HttpOptions;
+pub use routes::routes;
+pub use server::{Server, Stopped};
+pub use services::{KeyService, KeyServiceOptions, PasswordService, Services};
 pub use tls::{ClientCertificates, Tls, TlsError, TlsOptions};

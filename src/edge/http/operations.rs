@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use axum::extract::State;
 use hyper::StatusCode;
 use serde_json::{Value, json as object};
 
 use super::app::App;
 use super::body::{json, of_type};
 use super::errors::{ApiError, ErrorCode, Response};
-use super::health;
+use super::extract::{NoBody, OptionalJsonBody};
+use super::health::{self, Component};
 use super::wire;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::{Report, Snapshot, report};
@@ -18,15 +20,15 @@ const OPEN_API: &str = include_str!("openapi.json");
 const PAGE: &str = include_str!("page.html");
 
 /// `GET /health/live`.
-pub(super) fn live() -> Response {
+pub(super) async fn live(_: NoBody) -> Response {
     json(StatusCode::OK, &object!({ "status": "live" }))
 }
 
 /// `GET /health/ready`.
-pub(super) fn ready(app: &App) -> Response {
+pub(super) async fn ready(State(app): State<Arc<App>>, _: NoBody) -> Response {
     let failed = app.engine.report().failure.is_some();
     let failed = failed.then(|| "the newest files of the bundle do not load".to_owned());
-    let away = health::components(app).into_iter().filter(|one| one.away).map(|one| one.reason());
+    let away = components(&app).into_iter().filter(|one| one.away).map(|one| one.reason());
     let reasons: Vec<String> = failed.into_iter().chain(away).collect();
     let degraded = !reasons.is_empty();
     let Some(snapshot) = app.engine.snapshot() else {
@@ -38,23 +40,34 @@ pub(super) fn ready(app: &App) -> Response {
     json(StatusCode::OK, &body)
 }
 
+fn components(app: &App) -> Vec<Component> {
+    health::components(&app.engine, app.keys.as_ref().map(|service| &*service.keys))
+}
+
 /// `GET /metrics`.
-pub(super) fn metrics(app: &App) -> Response {
+pub(super) async fn metrics(State(app): State<Arc<App>>, _: NoBody) -> Response {
     of_type(
         StatusCode::OK,
         "text/plain; version=0.0.4; charset=utf-8",
-        app.metrics.text(&app.engine, app.outbox.get().map(|outbox| &**outbox), &health::components(app)),
+        app.metrics.text(&app.engine, app.outbox.as_deref(), &components(&app)),
     )
 }
 
 /// `GET /bundle`.
-pub(super) fn bundle(app: &App) -> Response {
+pub(super) async fn bundle(State(app): State<Arc<App>>, _: NoBody) -> Response {
+    current_bundle(&app)
+}
+
+fn current_bundle(app: &App) -> Response {
     json(StatusCode::OK, &describe(app.engine.snapshot().as_deref(), &app.engine.report()))
 }
 
 /// `POST /bundle/reload`.
-pub(super) async fn reload(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
-    let acknowledged = if body.is_empty() { None } else { wire::reload(body)? };
+pub(super) async fn reload(
+    State(app): State<Arc<App>>,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Result<Response, ApiError> {
+    let acknowledged = if body.is_empty() { None } else { wire::reload(&body)? };
     let engine = app.engine.clone();
     if let Some(revision) = acknowledged {
         engine.acknowledge(&revision);
@@ -64,7 +77,7 @@ pub(super) async fn reload(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiE
     let report = app.engine.report();
     match &report.failure {
         _ if !read => Ok(json(StatusCode::ACCEPTED, &describe(app.engine.snapshot().as_deref(), &report))),
-        None => Ok(bundle(app)),
+        None => Ok(current_bundle(&app)),
         Some(failure) => Err(not_loaded(&failure.problems)),
     }
 }
@@ -84,17 +97,17 @@ fn not_loaded(problems: &[Problem]) -> ApiError {
 }
 
 /// `GET /version`.
-pub(super) fn version() -> Response {
+pub(super) async fn version(_: NoBody) -> Response {
     json(StatusCode::OK, &object!({ "name": "tollgate", "version": env!("CARGO_PKG_VERSION") }))
 }
 
 /// `GET /openapi.json`.
-pub(super) fn open_api() -> Response {
+pub(super) async fn open_api(_: NoBody) -> Response {
     of_type(StatusCode::OK, "application/json", OPEN_API)
 }
 
 /// `GET /docs`.
-pub(super) fn page() -> Response {
+pub(super) async fn page(_: NoBody) -> Response {
     let mut response = of_type(StatusCode::OK, "text/html; charset=utf-8", PAGE);
     let policy = "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
     let policy = hyper::header::HeaderValue::from_static(policy);

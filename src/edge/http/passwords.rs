@@ -5,23 +5,23 @@
 
 use std::sync::Arc;
 
-use hyper::StatusCode;
-use hyper::body::Bytes;
-use hyper::http::request::Parts as Head;
+use axum::extract::State;
+use hyper::{StatusCode, Uri};
 use serde::Serialize;
 use serde::de::MapAccess;
 use smol_str::SmolStr;
-use tokio::sync::Mutex;
 
 use super::app::App;
 use super::body::json;
 use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
+use super::extract::{JsonBody, NoBody, NoQuery};
 use super::grammar::{Members, Trail, missing, object, text};
 use super::keys::{Caller, forbidden};
 use super::query::percent_decoded;
-use crate::edge::identity::{BasicProvider, MAX_PASSWORD_BYTES, MIN_PASSWORD_BYTES, PasswordPlace};
-use crate::gate::{Credential, Described, PasswordWrite, PasswordWriteError, Passwords, Presented, Right};
+use super::services::PasswordService;
+use crate::edge::identity::{MAX_PASSWORD_BYTES, MIN_PASSWORD_BYTES, PasswordPlace};
+use crate::gate::{Credential, Described, PasswordWrite, PasswordWriteError, Presented, Right};
 use crate::model::{
     AuthMethod, EntityUid, PasswordHash, PasswordRecord, RESERVED_ROLE_PREFIX, RefusalReason, SecretText,
 };
@@ -30,57 +30,42 @@ use crate::model::{
 const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}, with a `current_password` \
                     if it is required";
 
-/// Where passwords are set.
-#[derive(Clone)]
-pub struct PasswordDesk {
-    /// The store.
-    pub passwords: Arc<dyn Passwords>,
-    /// Who takes them: the first hashes new ones, and each says which names are not the store's.
-    pub providers: Vec<Arc<BasicProvider>>,
-    /// Held while a new password is hashed.
-    hashing: Arc<Mutex<()>>,
+type Answer = Result<Response, ApiError>;
+
+/// `GET /v1/users/{user}/password`.
+pub(super) async fn show(State(app): State<Arc<App>>, caller: Caller, uri: Uri, _: NoQuery, _: NoBody) -> Answer {
+    let (work, _) = work(&app, &caller, &uri)?;
+    work.show()
 }
 
-impl PasswordDesk {
-    /// Of this store, for these who take its passwords.
-    #[must_use]
-    pub fn new(passwords: Arc<dyn Passwords>, providers: Vec<Arc<BasicProvider>>) -> Self {
-        Self { passwords, providers, hashing: Arc::default() }
-    }
+/// `PUT /v1/users/{user}/password`.
+pub(super) async fn set(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    uri: Uri,
+    _: NoQuery,
+    JsonBody(body): JsonBody,
+) -> Answer {
+    let (work, right) = work(&app, &caller, &uri)?;
+    work.set(&app, right, &body).await
 }
 
-/// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
-    Show,
-    Set,
-    Remove,
+/// `DELETE /v1/users/{user}/password`.
+pub(super) async fn remove(State(app): State<Arc<App>>, caller: Caller, uri: Uri, _: NoQuery, _: NoBody) -> Answer {
+    let (work, right) = work(&app, &caller, &uri)?;
+    work.remove(right).await
 }
 
-/// Answers what is asked about a password.
-pub(super) async fn answer(
-    app: &App,
-    caller: &Caller,
-    ask: Ask,
-    head: &Head,
-    body: &Bytes,
-) -> Result<Response, ApiError> {
-    let Some(desk) = app.passwords.get() else {
+/// The password that the path names, and the right of the caller to manage it.
+fn work<'a>(app: &'a App, caller: &'a Caller, uri: &Uri) -> Result<(Work<'a>, Right), ApiError> {
+    let Some(service) = &app.passwords else {
         let message = "this server keeps no passwords: no `basic` with `store` is among its `identity.providers`";
         return Err(ApiError::new(ErrorCode::NotFound, message));
     };
-    if head.uri.query().is_some_and(|query| !query.is_empty()) {
-        return Err(ApiError::invalid("", "this path takes no query"));
-    }
-    let user = user_of(head.uri.path())?;
-    let nobody = || ApiError::new(ErrorCode::NotFound, "no such user, or none that you may manage");
-    let right = caller.right(&user).ok_or_else(nobody)?;
-    let work = Work { desk, caller, user };
-    match ask {
-        Ask::Show => work.show(),
-        Ask::Set => work.set(app, right, body).await,
-        Ask::Remove => work.remove(right).await,
-    }
+    let user = user_of(uri.path())?;
+    let unknown = || ApiError::new(ErrorCode::NotFound, "no such user, or none that you may manage");
+    let right = caller.right(&user).ok_or_else(unknown)?;
+    Ok((Work { service, caller, user }, right))
 }
 
 /// The user in `/v1/users/{user}/password`.
@@ -97,7 +82,7 @@ fn user_of(path: &str) -> Result<EntityUid, ApiError> {
 
 /// Whose password it is, and who asks.
 struct Work<'a> {
-    desk: &'a PasswordDesk,
+    service: &'a PasswordService,
     caller: &'a Caller,
     user: EntityUid,
 }
@@ -121,7 +106,7 @@ impl Work<'_> {
             Some(PasswordPlace::Bundle) => (Some("bundle"), None),
             Some(PasswordPlace::Htpasswd) => (Some("htpasswd"), None),
             None => {
-                let kept = self.desk.passwords.find(&self.user).map_err(PasswordWriteError::from)?;
+                let kept = self.service.passwords.find(&self.user).map_err(PasswordWriteError::from)?;
                 (kept.as_ref().map(|_| "store"), kept.map(|kept| kept.changed_at.to_string()))
             }
         };
@@ -150,7 +135,7 @@ impl Work<'_> {
         };
         let changed_at = self.caller.facts.now;
         let password = PasswordRecord { principal: self.user.clone(), hash, changed_at };
-        self.desk.passwords.write(PasswordWrite::Set(password)).await?;
+        self.service.passwords.write(PasswordWrite::Set(password)).await?;
         self.tell("was set");
         let changed_at = Some(changed_at.to_string());
         Ok(json(StatusCode::OK, &Told { user: self.user.id(), set: true, kept_in: Some("store"), changed_at }))
@@ -165,12 +150,12 @@ impl Work<'_> {
                     .to_owned(),
             ));
         }
-        let kept = self.desk.passwords.find(&self.user).map_err(PasswordWriteError::from)?;
+        let kept = self.service.passwords.find(&self.user).map_err(PasswordWriteError::from)?;
         if let (None, Some(place)) = (&kept, self.elsewhere()) {
             return Err(conflict(place, "remove"));
         }
         // Also where none is known: another node may have set one a moment ago.
-        self.desk.passwords.write(PasswordWrite::Remove(self.user.clone())).await?;
+        self.service.passwords.write(PasswordWrite::Remove(self.user.clone())).await?;
         if kept.is_some() {
             self.tell("was removed");
         }
@@ -199,7 +184,8 @@ impl Work<'_> {
         };
         let credential = Credential::Basic { username: self.user.id_smol().clone(), password };
         let presented = Presented { credential, source: asking.peer, request: Described::default() };
-        match caller::identify(app, &asking.snapshot, &presented, asking.facts.now).await {
+        let pinned = app.pdp().pin_to(std::sync::Arc::clone(&asking.snapshot), asking.facts.clone());
+        match pinned.authenticate(&presented).await {
             // The mark shows that the password is stored here and was not verified by another server.
             Ok(proved)
                 if proved.principal == self.user && proved.method == AuthMethod::Basic && proved.mark.is_some() =>
@@ -217,12 +203,12 @@ impl Work<'_> {
 
     fn elsewhere(&self) -> Option<PasswordPlace> {
         let (snapshot, now) = (&self.caller.snapshot, self.caller.facts.now);
-        self.desk.providers.iter().find_map(|basic| basic.elsewhere(self.user.id_smol(), snapshot, now))
+        self.service.providers.iter().find_map(|basic| basic.elsewhere(self.user.id_smol(), snapshot, now))
     }
 
     async fn hashed(&self, password: &SecretText) -> Result<PasswordHash, ApiError> {
         // One at a time: whoever sets passwords without end leaves room for those who show theirs.
-        let hashed = match (self.desk.providers.first(), self.desk.hashing.try_lock()) {
+        let hashed = match (self.service.providers.first(), self.service.hashing.try_lock()) {
             (Some(basic), Ok(_turn)) => basic.hash(password, self.caller.peer).await,
             _ => None,
         };

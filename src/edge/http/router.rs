@@ -1,172 +1,59 @@
-//! From a method and a path to what answers. A fixed table: a path is compared as it was sent, byte for byte, so there
-//! is no second reading of it (`//`, `%2F`, `..`) that could differ from anybody else's.
+//! The axum router, built from the list of routes, and what surrounds every route: the span of the request, the panic guard,
+//! the count of statuses, and the checks that come before a handler.
 //!
-//! axum serves all of it but `/is_authorized`, which is answered below it: nearly every request asks that, and boxed
-//! handlers and bodies are a tenth of what such a request takes.
+//! The checks have one order, so that a request is refused for the first one that it fails: its host, its path, its
+//! method, its caller, and then the extractors of the handler (query, credential, content type, body).
+//!
+//! `POST /is_authorized` is answered in front of axum with the same steps: nearly every request asks it, and boxed
+//! handlers and bodies cost a tenth of such a request.
 
-use std::collections::BTreeSet;
-use std::convert::Infallible;
-use std::fmt::Display;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::any;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
 use http_body_util::Either;
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::http::request::Parts;
-use hyper::{Method, Request};
+use hyper::header::{ALLOW, HeaderValue};
+use hyper::http::request::Parts as Head;
+use hyper::{Method, StatusCode};
 use tower_service::Service as _;
 
 use super::app::App;
 use super::caller::{self, Access, Peer};
-use super::errors::{ApiError, ErrorCode, Response};
+use super::errors::{self, ApiError, ErrorCode};
+use super::extract::MapStatus;
 use super::guard::guarded_async;
-use super::keys::{self, Ask};
-use super::{
-    batch, body, books, cedar_agent, cors, host, is_authorized, operations, passwords, spending, standing, tokens,
-    validate,
-};
+use super::routes::{self, IS_AUTHORIZED, IS_AUTHORIZED_ACCESS, Route};
+use super::{cors, host, is_authorized, request_body};
 use crate::edge::telemetry;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route {
-    IsAuthorized,
-    Batch,
-    CedarAgent,
-    Validate,
-    Settle,
-    Release,
-    Extend,
-    Usage,
-    Limits,
-    Books,
-    Live,
-    Ready,
-    Metrics,
-    Bundle,
-    Reload,
-    OpenApi,
-    Page,
-    Version,
-    Keys(Ask),
-    Password(passwords::Ask),
-    Token,
-    PublishedKeys,
-}
-
-impl Route {
-    /// What a caller needs for it, where the server is not open to whoever reaches it.
-    fn access(self) -> Access {
-        match self {
-            // Whoever asks for a token proves itself with what it brings.
-            Self::Live
-            | Self::Ready
-            | Self::OpenApi
-            | Self::Page
-            | Self::Version
-            | Self::Token
-            | Self::PublishedKeys => Access::Everybody,
-            Self::IsAuthorized | Self::Batch | Self::CedarAgent => Access::Check,
-            Self::Validate | Self::Settle | Self::Release | Self::Extend | Self::Usage => Access::Gateway,
-            Self::Limits => Access::Standing,
-            Self::Books => Access::Usage,
-            Self::Metrics | Self::Bundle => Access::Monitor,
-            Self::Reload => Access::Administrator,
-            Self::Keys(_) | Self::Password(_) => Access::Itself,
-        }
-    }
-}
-
-/// Every route there is, the one of nearly all requests first.
-const ROUTES: [(&str, &str, Route); 30] = [
-    ("/is_authorized", "POST", Route::IsAuthorized),
-    ("/is_authorized/batch", "POST", Route::Batch),
-    ("/v1/is_authorized", "POST", Route::CedarAgent),
-    ("/v1/auth/validate", "POST", Route::Validate),
-    ("/settle", "POST", Route::Settle),
-    ("/release", "POST", Route::Release),
-    ("/extend", "POST", Route::Extend),
-    ("/usage", "POST", Route::Usage),
-    ("/limits", "GET", Route::Limits),
-    ("/usage", "GET", Route::Books),
-    ("/health/live", "GET", Route::Live),
-    ("/health/ready", "GET", Route::Ready),
-    ("/metrics", "GET", Route::Metrics),
-    ("/bundle", "GET", Route::Bundle),
-    ("/bundle/reload", "POST", Route::Reload),
-    ("/openapi.json", "GET", Route::OpenApi),
-    ("/docs", "GET", Route::Page),
-    ("/version", "GET", Route::Version),
-    ("/v1/keys", "GET", Route::Keys(Ask::List)),
-    ("/v1/keys", "POST", Route::Keys(Ask::Make)),
-    ("/v1/keys/{id}", "GET", Route::Keys(Ask::Show)),
-    ("/v1/keys/{id}", "PATCH", Route::Keys(Ask::Change)),
-    ("/v1/keys/{id}", "DELETE", Route::Keys(Ask::Remove)),
-    ("/v1/keys/{id}/revoke", "POST", Route::Keys(Ask::Revoke)),
-    ("/v1/keys/{id}/rotate", "POST", Route::Keys(Ask::Rotate)),
-    ("/v1/users/{user}/password", "GET", Route::Password(passwords::Ask::Show)),
-    ("/v1/users/{user}/password", "PUT", Route::Password(passwords::Ask::Set)),
-    ("/v1/users/{user}/password", "DELETE", Route::Password(passwords::Ask::Remove)),
-    ("/v1/token", "POST", Route::Token),
-    ("/.well-known/jwks.json", "GET", Route::PublishedKeys),
-];
-
-/// Longest name of a user in a path: each byte of it percent-encoded.
+/// Longest percent-encoded name of a user in a path: each byte of a name as `%41`.
 const MAX_USER_BYTES: usize = 3 * 1024;
-
-/// Whether a path of the table is `path`. `{id}` is one part of it, as it is sent: letters, digits, `.`, `_` and `-`.
-/// `{user}` is any one part, percent-encoded: what it stands for is looked up and compared with nothing else.
-fn is_path(known: &str, path: &str) -> bool {
-    if !known.contains('{') {
-        return known == path;
-    }
-    let is_id = |part: &str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        (1..=128).contains(&part.len()) && part.bytes().all(plain)
-    };
-    let (known, path) = (known.split('/'), path.split('/'));
-    known.clone().count() == path.clone().count()
-        && known.zip(path).all(|(known, part)| match known {
-            "{id}" => is_id(part),
-            "{user}" => (1..=MAX_USER_BYTES).contains(&part.len()),
-            known => known == part,
-        })
-}
-
-/// The path and method of every route.
-pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
-    ROUTES.iter().map(|(path, method, _)| (*path, *method))
-}
-
-/// What nearly every request asks.
-const HOT: &str = "/is_authorized";
+/// Longest id in a path.
+const MAX_ID_BYTES: usize = 128;
+/// The route of a request to an unknown path, for its span.
+const UNKNOWN: &str = "unknown";
 
 /// Answers every request.
 #[derive(Clone)]
 pub(super) struct Routes {
     app: Arc<App>,
-    /// Everything but [`HOT`].
-    others: Router,
+    router: Router,
 }
 
-/// An answer from below axum, or from axum.
+/// A response from axum, or from the code in front of it.
 pub(super) type AnyResponse = hyper::Response<Either<http_body_util::Full<Bytes>, axum::body::Body>>;
 
 impl Routes {
     pub(super) fn new(app: Arc<App>) -> Self {
-        let mut others = Router::new();
-        let paths: BTreeSet<&str> = ROUTES.iter().map(|(path, _, _)| *path).filter(|path| *path != HOT).collect();
-        for path in paths {
-            let app = Arc::clone(&app);
-            // Any method, so that a wrong one is told in our own form.
-            others = others.route(path, any(move |request| through_axum(app, request)));
-        }
-        let unknown = Arc::clone(&app);
-        Self { app, others: others.fallback(move |request| through_axum(unknown, request)) }
+        Self { router: router(&app, routes::all()), app }
     }
 
-    /// An error that no route answers.
+    /// The response to a request that reaches no route.
     pub(super) fn refuse(&self, error: &ApiError) -> AnyResponse {
         let response = error.response();
         self.app.metrics.responded(response.status());
@@ -177,177 +64,234 @@ impl Routes {
         &self.app
     }
 
-    pub(super) async fn answer(&self, mut request: Request<Incoming>, peer: &Peer) -> Result<AnyResponse, Infallible> {
-        if request.uri().path() == HOT {
-            return Ok(answer(&self.app, request, peer).await.map(Either::Left));
+    pub(super) async fn answer(&self, mut request: hyper::Request<Incoming>, peer: &Peer) -> AnyResponse {
+        if request.uri().path() == IS_AUTHORIZED && request.method() == Method::POST {
+            return answer_is_authorized(&self.app, request, peer).await.map(Either::Left);
         }
         request.extensions_mut().insert(peer.clone());
-        let response = self.others.clone().call(request.map(axum::body::Body::new)).await?;
-        Ok(response.map(Either::Right))
+        let Ok(mut response) = self.router.clone().call(request.map(axum::body::Body::new)).await;
+        // axum adds its own `Allow` to each response to a method that the path does not take, also to a 400 or 404.
+        if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().remove(ALLOW);
+        }
+        response.map(Either::Right)
     }
 }
 
-async fn through_axum(app: Arc<App>, request: axum::extract::Request) -> axum::response::Response {
-    let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
-    answer(&app, request, &peer).await.map(axum::body::Body::new)
+fn router(app: &Arc<App>, routes: Vec<Route>) -> Router {
+    let allowed = Arc::new(allowed(&routes));
+    let mut router = Router::new();
+    for Route { path, access, handler, .. } in routes {
+        let admission = Admission { app: Arc::clone(app), access };
+        router = router.route(path, handler.route_layer(from_fn_with_state(admission, admit)));
+    }
+    router
+        .method_not_allowed_fallback(move |State(app): State<Arc<App>>, path: MatchedPath, request: Request| {
+            let allowed = Arc::clone(&allowed);
+            async move {
+                let methods = allowed.get(path.as_str()).map(String::as_str).unwrap_or_default();
+                cors::preflight(&app, &request, methods).unwrap_or_else(|| method_not_allowed(methods))
+            }
+        })
+        .fallback(async || no_such_path())
+        .layer(from_fn_with_state(Arc::clone(app), answer_in_span))
+        .with_state(Arc::clone(app))
 }
 
-async fn answer<B>(app: &Arc<App>, request: Request<B>, peer: &Peer) -> Response
+/// For each path the value of `Allow`.
+fn allowed(routes: &[Route]) -> BTreeMap<&'static str, String> {
+    let mut allowed = BTreeMap::<_, Vec<_>>::new();
+    for Route { path, method, .. } in routes {
+        allowed.entry(*path).or_default().push(if *method == "GET" { "GET, HEAD" } else { method });
+    }
+    allowed.into_iter().map(|(path, methods)| (path, methods.join(", "))).collect()
+}
+
+fn method_not_allowed(allowed: &str) -> Response {
+    let mut response = ApiError::new(ErrorCode::MethodNotAllowed, format!("this path takes {allowed}")).into_response();
+    response.headers_mut().extend(HeaderValue::try_from(allowed).ok().map(|value| (ALLOW, value)));
+    response
+}
+
+fn no_such_path() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "no such path; GET /openapi.json lists those there are")
+}
+
+/// The outer layer: every request to axum passes it, also one that no route takes.
+async fn answer_in_span(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let matched = head.extensions.get::<MatchedPath>().cloned();
+    let matched = matched.filter(|matched| are_valid_parts(matched.as_str(), head.uri.path()));
+    let route = matched.as_ref().map_or(UNKNOWN, MatchedPath::as_str);
+    let span = telemetry::request_span(&head, route);
+    let is_known = matched.is_some();
+    let answering = pin!(async {
+        let answered = guarded_async(&app, async {
+            host::check(&head)?;
+            // A path with an invalid part matches a route of axum, and its method may not be one that the route takes.
+            if !is_known {
+                return Err(no_such_path());
+            }
+            Ok(next.run(Request::from_parts(head, body)).await)
+        });
+        let mut response = answered.await.unwrap_or_else(ApiError::into_response);
+        if let Some(code) = response.extensions_mut().remove::<ErrorCode>() {
+            caller::challenge(&app, code, response.headers_mut());
+        }
+        app.metrics.responded(response.status());
+        response
+    });
+    telemetry::in_span(span, answering).await
+}
+
+/// The access that a route requires.
+#[derive(Clone)]
+struct Admission {
+    app: Arc<App>,
+    access: Access,
+}
+
+/// The layer of one route: refuses callers without the required access, before the handler reads anything.
+async fn admit(State(admission): State<Admission>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let (mut head, body) = request.into_parts();
+    let peer = head.extensions.get::<Peer>().cloned().unwrap_or_default();
+    let admitted = caller::admit(&admission.app, &head, &peer, admission.access).await?;
+    head.extensions.insert(admitted);
+    Ok(next.run(Request::from_parts(head, body)).await)
+}
+
+/// Whether the parts of `path` that stand for `{id}` and `{user}` are valid. An id consists of letters, digits, `.`, `_`
+/// and `-`. A user is any percent-encoded text: the handler decodes it, and compares it with nothing but names.
+fn are_valid_parts(matched: &str, path: &str) -> bool {
+    let is_id_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    matched.split('/').zip(path.split('/')).all(|(name, part)| match name {
+        "{id}" => (1..=MAX_ID_BYTES).contains(&part.len()) && part.bytes().all(is_id_byte),
+        "{user}" => (1..=MAX_USER_BYTES).contains(&part.len()),
+        _ => true,
+    })
+}
+
+/// Answers `POST /is_authorized` as its route would, without axum.
+async fn answer_is_authorized<B>(app: &Arc<App>, request: hyper::Request<B>, peer: &Peer) -> errors::Response
 where
     B: Body<Data = Bytes> + Unpin,
-    B::Error: Display,
 {
     let (head, body) = request.into_parts();
+    let span = telemetry::request_span(&head, IS_AUTHORIZED);
     let answering = pin!(async {
-        let response = match guarded_async(app, dispatch(app, &head, body, peer)).await {
+        let response = match guarded_async(app, check_and_decide(app, &head, body, peer)).await {
             Ok(response) => response,
-            Err(error) => caller::challenged(app, &error),
+            Err(error) => {
+                let mut response = error.response();
+                caller::challenge(app, error.code, response.headers_mut());
+                response
+            }
         };
         app.metrics.responded(response.status());
         response
     });
-    telemetry::in_span(&head, path_of, answering).await
+    telemetry::in_span(span, answering).await
 }
 
-/// The path as the table has it, for logs.
-fn path_of(head: &Parts) -> &'static str {
-    let known = ROUTES.iter().find(|(path, _, _)| is_path(path, head.uri.path()));
-    known.map_or("unknown", |(path, _, _)| *path)
-}
-
-async fn dispatch<B>(app: &Arc<App>, head: &Parts, body: B, peer: &Peer) -> Result<Response, ApiError>
+async fn check_and_decide<B>(app: &Arc<App>, head: &Head, body: B, peer: &Peer) -> Result<errors::Response, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
-    B::Error: Display,
 {
     host::check(head)?;
-    let route = match route(head) {
-        Ok(route) => route,
-        Err(error) => return cors::preflight(app, head, error),
-    };
-    let route = &route;
-    // Before anything of the body is read.
-    let admitted = caller::admit(app, head, peer, route.access()).await?;
-    let status_tells = query(*route, head.uri.query())?;
-    let manager = match route {
-        Route::Keys(_) | Route::Password(_) => Some(keys::caller(app, head, peer).await?),
-        _ => None,
-    };
-    let body = match route {
-        Route::IsAuthorized
-        | Route::Batch
-        | Route::CedarAgent
-        | Route::Validate
-        | Route::Settle
-        | Route::Release
-        | Route::Extend
-        | Route::Usage
-        | Route::Password(passwords::Ask::Set) => {
-            body::check_content_type(&head.headers)?;
-            body::read(body, app.body).await?
-        }
-        // It may be a form too.
-        Route::Token => body::read(body, app.body).await?,
-        // The body is optional here, and an empty one needs no content type.
-        Route::Reload | Route::Keys(keys::Ask::Make | keys::Ask::Change | keys::Ask::Revoke | keys::Ask::Rotate) => {
-            let body = body::read(body, app.body).await?;
-            if !body.is_empty() {
-                body::check_content_type(&head.headers)?;
-            }
-            body
-        }
-        _ if !body.is_end_stream() => return Err(ApiError::invalid("", "this request has no body")),
-        _ => Bytes::new(),
-    };
-    match route {
-        Route::IsAuthorized => is_authorized::answer(app, (peer, &admitted), &body, status_tells).await,
-        Route::Batch => batch::answer(app, (peer, &admitted), &body).await,
-        Route::CedarAgent => cedar_agent::answer(app, &admitted, &body).await,
-        Route::Validate => validate::answer(app, &body).await,
-        Route::Settle => spending::settle(app, &body).await,
-        Route::Release => spending::release(app, &body).await,
-        Route::Extend => spending::extend(app, &body).await,
-        Route::Usage => spending::usage(app, &body).await,
-        Route::Limits => standing::answer(app, head.uri.query(), &admitted).await,
-        Route::Books => books::answer(app, head.uri.query()).await,
-        Route::Live => Ok(operations::live()),
-        Route::Ready => Ok(operations::ready(app)),
-        Route::Metrics => Ok(operations::metrics(app)),
-        Route::Bundle => Ok(operations::bundle(app)),
-        Route::Reload => operations::reload(app, &body).await,
-        Route::OpenApi => Ok(operations::open_api()),
-        Route::Page => Ok(operations::page()),
-        Route::Version => Ok(operations::version()),
-        Route::Keys(ask) => match &manager {
-            Some(manager) => keys::answer(manager, *ask, head, &body).await,
-            None => Err(ApiError::new(ErrorCode::Unauthenticated, "keys are managed with a credential")),
-        },
-        Route::Password(ask) => match &manager {
-            Some(manager) => passwords::answer(app, manager, *ask, head, &body).await,
-            None => Err(ApiError::new(ErrorCode::Unauthenticated, "passwords are set with a credential")),
-        },
-        Route::Token => tokens::exchange(app, head, peer, &body).await,
-        Route::PublishedKeys => tokens::published(app),
-    }
-}
-
-/// What answers this path and method.
-fn route(head: &Parts) -> Result<Route, ApiError> {
-    let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
-    let mut allowed: Vec<&'static str> = Vec::new();
-    for (_, takes, route) in ROUTES.iter().filter(|(path, _, _)| is_path(path, head.uri.path())) {
-        if *takes == method {
-            return Ok(*route);
-        }
-        allowed.push(takes);
-    }
-    let allowed = match &*allowed {
-        [] => None,
-        ["GET"] => Some("GET, HEAD"),
-        ["POST"] => Some("POST"),
-        ["GET", "PATCH", "DELETE"] => Some("GET, HEAD, PATCH, DELETE"),
-        ["GET", "PUT", "DELETE"] => Some("GET, HEAD, PUT, DELETE"),
-        _ => Some("GET, HEAD, POST"),
-    };
-    Err(match allowed {
-        Some(allowed) => ApiError::new(ErrorCode::MethodNotAllowed(allowed), format!("this path takes {allowed}")),
-        None => ApiError::new(ErrorCode::NotFound, "no such path; GET /openapi.json lists those there are"),
-    })
-}
-
-/// Whether the status is to tell a forbid. A query that says it wrongly must not be passed over: its sender would take
-/// a forbid's 200 for a permit.
-fn query(route: Route, query: Option<&str>) -> Result<bool, ApiError> {
-    let asks = matches!(route, Route::IsAuthorized | Route::Batch | Route::CedarAgent);
-    match query {
-        None | Some("") => Ok(false),
-        Some("status=map") if route == Route::IsAuthorized => Ok(true),
-        Some(_) if !asks => Ok(false),
-        Some(_) if route == Route::IsAuthorized => {
-            Err(ApiError::invalid("status", "the only query that this path takes is `status=map`"))
-        }
-        Some(_) => Err(ApiError::invalid("", "this path takes no query")),
-    }
+    let admitted = caller::admit(app, head, peer, IS_AUTHORIZED_ACCESS).await?;
+    let MapStatus(maps) = MapStatus::of(head.uri.query())?;
+    request_body::check_content_type(&head.headers)?;
+    let body = request_body::read(body, app.body).await?;
+    is_authorized::answer(app, (peer, &admitted), &body, maps).await
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use std::collections::BTreeSet;
+    use http_body_util::{BodyExt as _, Full};
+    use serde_json::Value;
 
     use super::*;
+    use crate::edge::http::options::HttpOptions;
+    use crate::edge::http::services::Services;
+    use crate::engine::Engine;
+    use crate::policy::{Bundle, SourceFile};
+
+    fn app() -> Arc<App> {
+        let rules = "users: [{ id: alice }]\nauthz_rules: [{ users: [alice], models: ['*'] }]\n";
+        let bundle = Bundle::new(SourceFile::new("rules.yaml", rules.as_bytes()).into_iter().collect());
+        let engine = Engine::builder().bundle(bundle).build().unwrap();
+        Arc::new(App::new(Services::new(engine), &HttpOptions::default()))
+    }
+
+    fn request(target: &str, headers: &[(&str, &str)], body: &'static str) -> hyper::Request<Full<Bytes>> {
+        let mut request = hyper::Request::post(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap()
+    }
+
+    /// Status, headers, and the body without the id of the decision.
+    async fn parts<B: Body<Data = Bytes>>(response: hyper::Response<B>) -> (StatusCode, Vec<String>, Value)
+    where
+        B::Error: std::fmt::Debug,
+    {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let mut value: Value = serde_json::from_slice(&body).unwrap();
+        value.as_object_mut().unwrap().remove("id");
+        // The server writes the length of both; axum writes it into its response.
+        let headers = head.headers.iter().filter(|(name, _)| *name != hyper::header::CONTENT_LENGTH);
+        (head.status, headers.map(|header| format!("{header:?}")).collect(), value)
+    }
+
+    /// Admission leaves these routes to an extractor of their handlers, so this guards a handler that forgets it.
+    #[test]
+    fn every_route_that_authenticates_its_callers_itself_does_so() {
+        let app = app();
+        let router = router(&app, routes::all());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let itself = routes::all().into_iter().filter(|route| route.access == Access::Itself);
+        for Route { method, path, .. } in itself {
+            let path = path.replace("{id}", "a").replace("{user}", "a");
+            let mut request = request(&path, &[("host", "localhost")], "");
+            *request.method_mut() = method.parse().unwrap();
+            let (status, _, body) =
+                runtime.block_on(async { parts(router.clone().call(request).await.unwrap()).await });
+            // Callers prove themselves with keys, which this server has none of.
+            let message = body.to_string();
+            assert_eq!(status, 404, "{method} {path}: {message}");
+            assert!(message.contains("this server keeps no keys"), "{method} {path}: {message}");
+        }
+    }
 
     #[test]
-    fn the_description_lists_exactly_the_routes() {
-        let description: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
-        let paths = description["paths"].as_object().unwrap();
-        let described: BTreeSet<(String, String)> = paths
-            .iter()
-            .flat_map(|(path, methods)| {
-                methods.as_object().unwrap().keys().map(move |method| (path.clone(), method.to_uppercase()))
-            })
-            .collect();
-        let known = routes().map(|(path, method)| (path.to_owned(), method.to_owned())).collect();
-        assert_eq!(described, known);
+    fn is_authorized_is_answered_in_front_of_axum_as_by_its_route() {
+        const QUESTION: &str = r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\""}"#;
+        const FORBID: &str = r#"{"principal": "User::\"bob\"", "action": "chat", "resource": "Model::\"a/b\""}"#;
+        let (local, json) = (("host", "localhost"), ("content-type", "application/json"));
+        let app = app();
+        let router = router(&app, routes::all());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for (target, headers, body, status) in [
+            ("/is_authorized", &[local, json][..], QUESTION, 200),
+            ("/is_authorized?status=map", &[local, json], QUESTION, 200),
+            ("/is_authorized?status=map", &[local, json], FORBID, 403),
+            ("/is_authorized?status=mpa", &[local, json], QUESTION, 400),
+            ("/is_authorized", &[json], QUESTION, 400),
+            ("/is_authorized", &[("host", "elsewhere.example"), json], QUESTION, 403),
+            ("/is_authorized", &[("host", "elsewhere.example"), json, ("authorization", "Bearer x")], QUESTION, 401),
+            ("/is_authorized", &[local], QUESTION, 400),
+            ("/is_authorized", &[local, json], "{", 400),
+        ] {
+            let (front, behind) = runtime.block_on(async {
+                let front = answer_is_authorized(&app, request(target, headers, body), &Peer::default()).await;
+                let behind = router.clone().call(request(target, headers, body)).await.unwrap();
+                (parts(front).await, parts(behind).await)
+            });
+            assert_eq!(front, behind, "{target} {headers:?}");
+            assert_eq!(front.0, status, "{target} {headers:?} {front:?}");
+        }
     }
 }

@@ -5,11 +5,10 @@
 //! answered and the connection closed. Any other request gives its extra place to the next connection and waits for
 //! room, or is refused if too many wait.
 
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -84,19 +83,13 @@ impl Seats {
         if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
             return self.seat(Place::Room, permit);
         }
-        let (mut room, mut spare) =
-            (pin!(Arc::clone(&self.room).acquire_owned()), pin!(Arc::clone(&self.spare).acquire_owned()));
-        std::future::poll_fn(|cx| {
-            // The semaphores are never closed.
-            if let Poll::Ready(Ok(permit)) = room.as_mut().poll(cx) {
-                return Poll::Ready(self.seat(Place::Room, permit));
-            }
-            match spare.as_mut().poll(cx) {
-                Poll::Ready(Ok(permit)) => Poll::Ready(self.seat(Place::Spare, permit)),
-                _ => Poll::Pending,
-            }
-        })
-        .await
+        // INVARIANT: the semaphores are never closed, so one of the branches is taken.
+        tokio::select! {
+            biased;
+            Ok(permit) = Arc::clone(&self.room).acquire_owned() => self.seat(Place::Room, permit),
+            Ok(permit) = Arc::clone(&self.spare).acquire_owned() => self.seat(Place::Spare, permit),
+            else => std::future::pending().await,
+        }
     }
 
     /// The next place for a health check.
@@ -133,7 +126,7 @@ impl Seat {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     /// Returns whether a request of this connection may be answered. A request that needs room waits for it at most

@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -21,97 +20,21 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::app::App;
-use super::body::BodyLimits;
 use super::caller::Peer;
-use super::cors::{self, Origin};
+use super::cors;
 use super::errors::{ApiError, ErrorCode};
-use super::host::HostName;
-use super::keys::{self, KeyDesk};
+use super::keys;
+use super::options::HttpOptions;
 use super::pace::{Pace, Paced, Times};
-use super::passwords::PasswordDesk;
 use super::router::{AnyResponse, Routes};
 use super::seats::{Admission, HURRY, Seat, Seats};
+use super::services::Services;
 use super::tls::Tls;
-use crate::edge::identity::CredentialHeaders;
-use crate::edge::outgoing::Outbox;
-use crate::engine::Engine;
-use crate::gate::{RouteMap, Tokens};
 
 /// After an error that will not go away by itself (no file descriptors left), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The least that hyper takes for a connection's buffer.
 const LEAST_BUFFER_BYTES: usize = 64 * 1024;
-
-/// How to serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an independent switch")]
-pub struct HttpOptions {
-    /// Where to listen; port 0 for any that is free.
-    pub listen: SocketAddr,
-    /// Whether whoever reaches the address may ask, without a credential.
-    pub open: bool,
-    /// Whether access depends only on the loopback address. A request without a credential then needs a local `Host`,
-    /// so that no web page reaches the server through DNS rebinding.
-    pub checks_host: bool,
-    /// Names in `Host` that are accepted in addition to those of the loopback.
-    pub hosts: Vec<HostName>,
-    /// Origins whose pages may read answers. With none, no response has a header of CORS.
-    pub origins: Vec<Origin>,
-    /// What requests of gateways ask for, where they are told by path and method.
-    pub routes: RouteMap,
-    /// Whether every call of `POST /v1/auth/validate` is decided.
-    pub validate_authorizes: bool,
-    /// Which headers hold a caller's credential.
-    pub credential_headers: CredentialHeaders,
-    /// Longest body.
-    pub body_bytes: usize,
-    /// Most requests of a batch.
-    pub batch: usize,
-    /// Longest head of a request.
-    pub header_bytes: usize,
-    /// Most connections; others wait, but for those that ask for the server's health.
-    pub connections: usize,
-    /// For the head of a request to come.
-    pub header_timeout: Duration,
-    /// For its body.
-    pub body_timeout: Duration,
-    /// For which a connection may lie idle.
-    pub idle_timeout: Duration,
-    /// For requests in flight to finish when the server stops.
-    pub shutdown_timeout: Duration,
-    /// For which `POST /bundle/reload` waits.
-    pub reload_timeout: Duration,
-    /// Whether a question that says nothing about `reserve` reserves.
-    pub reserves: bool,
-    /// The status that tells a budget without room to a caller that looks at the status alone.
-    pub budget_status: usize,
-}
-
-impl Default for HttpOptions {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8181)),
-            open: true,
-            checks_host: true,
-            hosts: Vec::new(),
-            origins: Vec::new(),
-            routes: RouteMap::default(),
-            validate_authorizes: false,
-            credential_headers: CredentialHeaders::default(),
-            body_bytes: 2 * 1024 * 1024,
-            batch: 1_000,
-            header_bytes: 32 * 1024,
-            connections: 10_000,
-            header_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(75),
-            shutdown_timeout: Duration::from_secs(10),
-            reload_timeout: Duration::from_secs(30),
-            reserves: false,
-            budget_status: 403,
-        }
-    }
-}
 
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,14 +55,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens. What an `engine` decides is answered from [`Server::run`] on.
+    /// Listens on the address of `options`. Connections are accepted once [`Server::run`] is called.
     ///
     /// # Errors
-    /// Where the address cannot be listened on.
-    pub async fn bind(engine: Engine, options: HttpOptions) -> io::Result<Self> {
+    /// If the address cannot be listened on.
+    pub async fn bind(services: Services, options: HttpOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
-        let body = BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout };
-        let app = Arc::new(App::new(engine, body, &options));
+        let app = Arc::new(App::new(services, &options));
         Ok(Self { listener, routes: Routes::new(app), options, tls: None, health: None })
     }
 
@@ -163,38 +85,6 @@ impl Server {
         Self { tls: Some(Arc::new(tls)), ..self }
     }
 
-    /// Lets keys be managed.
-    #[must_use]
-    pub fn with_keys(self, desk: KeyDesk) -> Self {
-        // There is one at most, and a second one would not be asked.
-        let _first = self.routes.app().keys.set(desk);
-        self
-    }
-
-    /// Lets passwords be set, by whoever may make keys: [`Server::with_keys`].
-    #[must_use]
-    pub fn with_passwords(self, desk: PasswordDesk) -> Self {
-        // There is one at most, and a second one would not be asked.
-        let _first = self.routes.app().passwords.set(desk);
-        self
-    }
-
-    /// Counts what becomes of alerts, for `/metrics`.
-    #[must_use]
-    pub fn with_outbox(self, outbox: Arc<Outbox>) -> Self {
-        // There is one at most, and a second one would not be counted.
-        let _first = self.routes.app().outbox.set(outbox);
-        self
-    }
-
-    /// Hands out tokens of Tollgate's own.
-    #[must_use]
-    pub fn with_tokens(self, tokens: Arc<dyn Tokens>) -> Self {
-        // There is one at most.
-        let _first = self.routes.app().tokens.set(tokens);
-        self
-    }
-
     /// Where it listens.
     ///
     /// # Errors
@@ -209,22 +99,18 @@ impl Server {
         let (stopping, told) = watch::channel(false);
         let options = Arc::new(self.options.clone());
         let app = self.routes.app();
-        let orphans = app.keys.get().map(|desk| keys::orphans::follow(desk.clone(), app.engine.clone()));
+        let orphans = app.keys.as_ref().map(|service| keys::orphans::follow(service.clone(), app.engine.clone()));
         let _orphans = orphans.map(|orphans| Following(tokio::spawn(orphans)));
         let _following = self.tls.clone().map(|tls| Following(tokio::spawn(tls.follow())));
         let checks = (self.routes.clone(), Arc::clone(&options), told.clone());
         let _checked = self.health.map(|listener| Following(tokio::spawn(answer_health(listener, checks))));
         let mut stop = pin!(stop);
         loop {
-            let next = next(&self.listener, &seats);
-            let mut next = pin!(next);
-            let accepted = poll_fn(|cx| {
-                if stop.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(None);
-                }
-                next.as_mut().poll(cx).map(Some)
-            });
-            let Some((stream, address, seat)) = accepted.await else { break };
+            let (stream, address, seat) = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                accepted = next(&self.listener, &seats) => accepted,
+            };
             let (routes, options, told) = (self.routes.clone(), Arc::clone(&options), told.clone());
             let tls = self.tls.clone();
             tokio::spawn(async move {
@@ -290,39 +176,34 @@ struct Serving<'a> {
 }
 
 impl Serving<'_> {
-    /// Answers a request, if there is room for it.
+    /// Answers a request, with the headers of CORS if any origin is configured.
     async fn answer(&self, request: Request<Incoming>, peer: &Peer, pace: &Pace) -> AnyResponse {
         let origins = &self.options.origins;
         if origins.is_empty() {
-            return self.answer_any(request, peer, pace).await;
+            return self.answer_if_room(request, peer, pace).await;
         }
         let origin = cors::allowed(origins, request.headers());
-        let mut response = self.answer_any(request, peer, pace).await;
+        let mut response = self.answer_if_room(request, peer, pace).await;
         cors::mark(response.headers_mut(), origin);
         response
     }
 
-    async fn answer_any(&self, request: Request<Incoming>, peer: &Peer, pace: &Pace) -> AnyResponse {
+    async fn answer_if_room(&self, request: Request<Incoming>, peer: &Peer, pace: &Pace) -> AnyResponse {
         let is_health = request.uri().path().starts_with("/health/");
         let admission = self.seat.admit(is_health, self.options.header_timeout).await;
-        let Ok(mut response) = match admission {
+        let mut response = match admission {
             Admission::Anything => {
                 pace.relax();
-                return self.answered(request, peer).await;
+                return self.routes.answer(request, peer).await;
             }
             Admission::HealthOnce => self.routes.answer(request, peer).await,
             Admission::Health if is_health => self.routes.answer(request, peer).await,
-            Admission::Health => Ok(self.routes.refuse(&not_health())),
-            Admission::Nothing => Ok(self.routes.refuse(&no_room())),
+            Admission::Health => self.routes.refuse(&not_health()),
+            Admission::Nothing => self.routes.refuse(&no_room()),
         };
         if admission != Admission::Health {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        response
-    }
-
-    async fn answered(&self, request: Request<Incoming>, peer: &Peer) -> AnyResponse {
-        let Ok(response) = self.routes.answer(request, peer).await;
         response
     }
 }
@@ -375,18 +256,16 @@ impl Ending {
 
     /// Waits for either. Who waits is counted until it is dropped, not until this is over.
     async fn wait(&mut self) {
-        let mut stopping = pin!(self.told.wait_for(|stopping| *stopping));
-        let mut taken = pin!(async {
+        let taken = async {
             match &mut self.taken {
                 Some(taken) => drop(taken.changed().await),
                 None => std::future::pending().await,
             }
-        });
-        poll_fn(|cx| {
-            let over = stopping.as_mut().poll(cx).is_ready() || taken.as_mut().poll(cx).is_ready();
-            if over { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        };
+        tokio::select! {
+            _ = self.told.wait_for(|stopping| *stopping) => {}
+            () = taken => {}
+        }
     }
 }
 
@@ -417,22 +296,24 @@ where
     let mut over = pin!(ending.wait());
     let mut timer = pin!(sleep(options.header_timeout));
     let mut ends = false;
-    poll_fn(|cx| {
-        if !ends && over.as_mut().poll(cx).is_ready() {
-            ends = true;
-            serving.as_mut().graceful_shutdown();
-        }
-        if let Poll::Ready(ended) = serving.as_mut().poll(cx) {
-            // A malformed request was answered before it reached a route. After any other end the connection has no
-            // client left.
-            if let Some(status) = ended.err().as_ref().and_then(answered_unseen) {
-                served.routes.app().metrics.responded(status);
+    loop {
+        // Biased: a request that is complete is answered before its deadline is looked at.
+        let ended = tokio::select! {
+            biased;
+            () = &mut over, if !ends => {
+                ends = true;
+                serving.as_mut().graceful_shutdown();
+                continue;
             }
-            return Poll::Ready(());
+            ended = &mut serving => ended,
+            () = poll_fn(|cx| pace.poll_late(timer.as_mut(), cx)) => return,
+        };
+        // A malformed request was answered before it reached a route. After any other end the connection has no client left.
+        if let Some(status) = ended.err().as_ref().and_then(answered_unseen) {
+            served.routes.app().metrics.responded(status);
         }
-        pace.poll_late(timer.as_mut(), cx)
-    })
-    .await;
+        return;
+    }
 }
 
 /// The status that hyper answered with, where it could not read the head of a request.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde::Serialize;
 use serde::de::MapAccess;
-use sha2::{Digest as _, Sha256};
 use smol_str::SmolStr;
 
 use super::amounts::{Seconds, StatedUsage, UsageMembers};
@@ -13,9 +12,8 @@ use super::app::App;
 use super::body::json;
 use super::errors::{ApiError, ErrorCode, Response};
 use super::grammar::{List, Members, Trail, Uid, action, missing, object, text};
-use crate::gate::{self, ClientKey, ReportedUsage, SettleError, Spent, Stated};
-use crate::meter::{Closed, DEFAULT_TTL_MS, Part, ReservationId, State, Usage};
 use crate::model::{Amount, EntityUid, Request, Told, Unit};
+use crate::pdp::{Closed, DEFAULT_TTL_MS, Part, ReportedUsage, ReservationId, State, Stated, Usage, UsageReport};
 
 /// Longest `idempotency_key`, in bytes.
 pub(super) const MAX_KEY_BYTES: usize = 255;
@@ -24,20 +22,14 @@ pub(super) const MAX_KEY_BYTES: usize = 255;
 pub(super) async fn settle(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
     let asked = read(body, &["reservation", "usage", "resource"])?;
     let usage = asked.usage.ok_or_else(|| missing("usage"))?;
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let facts = app.engine.facts();
-    let world = app.engine.world(&snapshot, &facts);
-    let closed = gate::settle(world, asked.reservation, usage, asked.resource.as_ref()).await?;
-    app.alert(&closed.alerts, &snapshot, &facts);
+    let closed = app.pdp().settle(asked.reservation, usage, asked.resource.as_ref()).await?;
     Ok(json(StatusCode::OK, &Outcome::of_held(&closed)))
 }
 
 /// `POST /release`.
 pub(super) async fn release(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
     let asked = read(body, &["reservation"])?;
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let facts = app.engine.facts();
-    let closed = gate::release(app.engine.world(&snapshot, &facts), asked.reservation).await?;
+    let closed = app.pdp().release(asked.reservation).await?;
     Ok(json(StatusCode::OK, &Outcome::of_held(&closed)))
 }
 
@@ -50,10 +42,7 @@ struct Extended {
 /// `POST /extend`.
 pub(super) async fn extend(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
     let asked = read(body, &["reservation", "ttl_seconds"])?;
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let facts = app.engine.facts();
-    let ttl_ms = asked.ttl_ms.unwrap_or(DEFAULT_TTL_MS);
-    let expires_at = gate::extend(app.engine.world(&snapshot, &facts), asked.reservation, ttl_ms).await?;
+    let expires_at = app.pdp().extend(asked.reservation, asked.ttl_ms.unwrap_or(DEFAULT_TTL_MS)).await?;
     let answer = Extended { reservation: asked.reservation.to_string(), expires_at: expires_at.to_string() };
     Ok(json(StatusCode::OK, &answer))
 }
@@ -63,12 +52,12 @@ pub(super) async fn usage(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiEr
     let trail = Trail::default();
     let members = UsageBody { trail: &trail, most: app.batch, one: SpentMembers::new(&trail), batch: None };
     match trail.read(body, object(members))? {
-        Noted::One(spent) => Ok(json(StatusCode::OK, &note(app, &spent).await?)),
+        Noted::One(report) => Ok(json(StatusCode::OK, &record(app, &report).await?)),
         Noted::Batch(batch) => {
             let mut responses = Vec::with_capacity(batch.len());
-            for (number, spent) in batch.iter().enumerate() {
-                let noted = note(app, spent).await.map_err(|error| error.within(&format!("usages[{number}]")));
-                responses.push(match noted {
+            for (number, report) in batch.iter().enumerate() {
+                let recorded = record(app, report).await.map_err(|error| error.within(&format!("usages[{number}]")));
+                responses.push(match recorded {
                     Ok(told) => serde_json::to_value(&told).unwrap_or_default(),
                     Err(error) => error.value(),
                 });
@@ -78,13 +67,8 @@ pub(super) async fn usage(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiEr
     }
 }
 
-async fn note(app: &App, spent: &Spent) -> Result<Outcome, ApiError> {
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let facts = app.engine.facts();
-    let spent = Spent { key: app.as_known(&spent.key), ..spent.clone() };
-    let closed = gate::record(app.engine.world(&snapshot, &facts), app.engine.reservation_id(), &spent).await?;
-    app.alert(&closed.alerts, &snapshot, &facts);
-    Ok(Outcome::of(&closed))
+async fn record(app: &App, report: &UsageReport) -> Result<Outcome, ApiError> {
+    Ok(Outcome::of(&app.pdp().record_usage(report).await?))
 }
 
 /// What became of a reservation, as it is told each time.
@@ -162,19 +146,6 @@ impl Outcome {
     }
 }
 
-impl From<SettleError> for ApiError {
-    fn from(error: SettleError) -> Self {
-        match error {
-            SettleError::Request(error) => error.into(),
-            SettleError::Unknown => {
-                Self { param: "reservation".to_owned(), ..Self::new(ErrorCode::ReservationUnknown, error.to_string()) }
-            }
-            SettleError::Conflict(_) => Self::new(ErrorCode::Conflict, error.to_string()),
-            SettleError::Store(_) => Self::new(ErrorCode::StoreUnavailable, error.to_string()),
-        }
-    }
-}
-
 /// What is asked about a reservation.
 struct Asked {
     reservation: ReservationId,
@@ -235,15 +206,15 @@ impl<'de, 't> Members<'de, 't> for ReservationMembers<'t> {
 
 /// What `/usage` is sent.
 enum Noted {
-    One(Box<Spent>),
-    Batch(Vec<Spent>),
+    One(Box<UsageReport>),
+    Batch(Vec<UsageReport>),
 }
 
 struct UsageBody<'t> {
     trail: &'t Trail,
     most: usize,
     one: SpentMembers<'t>,
-    batch: Option<Vec<Spent>>,
+    batch: Option<Vec<UsageReport>>,
 }
 
 impl<'de, 't> Members<'de, 't> for UsageBody<'t> {
@@ -301,7 +272,7 @@ impl<'t> SpentMembers<'t> {
 impl<'de, 't> Members<'de, 't> for SpentMembers<'t> {
     const WHAT: &'static str = "an object with `principal`, `action`, `resource`, `usage` and `idempotency_key`";
     const NAMES: &'static [&'static str] = &["principal", "action", "resource", "context", "usage", "idempotency_key"];
-    type Value = Spent;
+    type Value = UsageReport;
 
     fn trail(&self) -> &'t Trail {
         self.trail
@@ -321,18 +292,14 @@ impl<'de, 't> Members<'de, 't> for SpentMembers<'t> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Spent, ApiError> {
+    fn finish(self) -> Result<UsageReport, ApiError> {
         let principal = self.principal.ok_or_else(|| missing("principal"))?;
         let action = self.action.ok_or_else(|| missing("action"))?;
         let resource = self.resource.ok_or_else(|| missing("resource"))?;
         let usage = self.usage.ok_or_else(|| missing("usage"))?;
-        let key = self.key.ok_or_else(|| missing("idempotency_key"))?;
+        let idempotency_key = self.key.ok_or_else(|| missing("idempotency_key"))?;
         let request = Request::new(principal, action, resource).with_context(self.context);
-        // Before keys were scoped, an absent amount in a usage was stored as zero.
-        let before = Usage { requests: usage.requests.unwrap_or(0), ..usage.usage() };
-        let unscoped_digest = Some(digest(&(&request, &before)));
-        let key = ClientKey { text: key, digest: digest(&(&request, &usage)), unscoped_digest };
-        Ok(Spent { request, usage, key })
+        Ok(UsageReport { request, usage, idempotency_key })
     }
 }
 
@@ -344,42 +311,4 @@ pub(super) fn key<'de, A: MapAccess<'de>>(trail: &Trail, map: &mut A) -> Result<
         return Err(trail.fail(ApiError::invalid("", message)));
     }
     Ok(key)
-}
-
-/// What makes the same request the same: what was read, however it was written.
-pub(super) fn digest(read: &impl std::fmt::Debug) -> [u8; 32] {
-    Sha256::digest(format!("{read:?}")).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::edge::http::wire::{Asked as Question, Silence, question};
-
-    fn hex(digest: [u8; 32]) -> String {
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Reports that were stored before keys were scoped must still be found, so these digests must not change.
-    #[test]
-    fn digests_of_unscoped_keys_stay() {
-        let asked = r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\"",
-            "context": {"input_tokens": 5}, "reserve": {"output_tokens": 7}, "idempotency_key": "k"}"#;
-        let Ok(Question::Named(asked)) = question(asked.as_bytes(), Silence::Checks) else {
-            panic!("it is a question")
-        };
-        let key = asked.wanted.unwrap().key.unwrap();
-        assert_eq!(
-            key.unscoped_digest.map(hex).unwrap(),
-            "f7e35eb3dff8628e0ae1c28843baa86709268f44294b99f4aaf73f43f2b0277e"
-        );
-        let spent = r#"{"principal": "User::\"alice\"", "action": "chat", "resource": "Model::\"a/b\"",
-            "usage": {"input_tokens": 5, "usd": "0.01"}, "idempotency_key": "k"}"#;
-        let trail = Trail::default();
-        let spent = trail.read(spent.as_bytes(), object(SpentMembers::new(&trail))).unwrap();
-        assert_eq!(
-            spent.key.unscoped_digest.map(hex).unwrap(),
-            "ba81847edbb301229627aef9c2a92ac35a3bbe591d7c3d5bf904b9ee4513bfe1"
-        );
-    }
 }

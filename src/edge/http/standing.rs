@@ -10,12 +10,11 @@ use tokio::runtime::Handle;
 use super::app::App;
 use super::body::json;
 use super::caller::Admitted;
-use super::errors::{ApiError, ErrorCode, Response};
+use super::errors::{ApiError, Response};
 use super::grammar::missing;
-use super::is_authorized::aside;
 use super::query::{Part, Query, cursor, read_cursor};
-use crate::gate::{self, MAX_STANDINGS, Mark, MeterStanding, Standings, StandingsError, StandingsOf};
-use crate::meter::{Measure, Mode};
+use super::run::run_blocking;
+use crate::pdp::{MAX_STANDINGS, Mark, Measure, MeterStanding, Mode, PdpError, Standings, StandingsOf};
 
 #[derive(Serialize)]
 struct Told<'a> {
@@ -58,19 +57,17 @@ pub(super) async fn answer(app: &Arc<App>, query: Option<&str>, admitted: &Admit
     let principal = query.uid("principal")?.ok_or_else(|| missing("principal"))?;
     let most = query.page_size(MAX_STANDINGS)?;
     let after = query.get("after").map(read_cursor::<(SmolStr, Part)>).transpose()?;
-    let kept = app.keys.get().map(|desk| desk.identity(&principal)).transpose();
-    let identity = kept.map_err(StandingsError::from)?.flatten();
+    let kept = app.keys.as_ref().map(|keys| keys.identity(&principal)).transpose();
+    let identity = kept.map_err(PdpError::from)?.flatten();
     let whole = matches!(admitted, Admitted::Whole);
     let waiting = Handle::current();
     // With a meter for each model or end user it looks through all of them.
-    aside(app, move |app| {
-        let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-        let facts = app.engine.facts();
-        let world = app.engine.world(&snapshot, &facts);
+    run_blocking(app, move |app| {
+        let pinned = app.pdp().pin()?;
         let identity = identity.as_ref();
         let of = StandingsOf { principal: &principal, identity, after: after.as_ref(), most, whole };
-        let found = waiting.block_on(gate::standings(world, of))?;
-        Ok(json(StatusCode::OK, &told(&found, snapshot.revision(), facts.now.to_string())))
+        let found = waiting.block_on(pinned.standing(of))?;
+        Ok(json(StatusCode::OK, &told(&found, pinned.snapshot().revision(), pinned.facts().now.to_string())))
     })
     .await?
 }
@@ -109,14 +106,5 @@ fn one<'a>(meter: &'a MeterStanding<'_>) -> One<'a> {
         mode: if limit.mode == Mode::Warn { "warn" } else { "enforce" },
         file: in_bundle.then_some(&*meter.bound.file),
         line: in_bundle.then_some(meter.bound.line),
-    }
-}
-
-impl From<StandingsError> for ApiError {
-    fn from(error: StandingsError) -> Self {
-        match error {
-            StandingsError::Request(error) => error.into(),
-            StandingsError::Store(error) => Self::new(ErrorCode::StoreUnavailable, error.to_string()),
-        }
     }
 }

@@ -3,10 +3,11 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -174,7 +175,7 @@ impl Tls {
 
     /// Notes what is seen, and whether that is something else than before.
     fn is_new(&self, digest: [u8; 32]) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         std::mem::replace(&mut *seen, digest) != digest
     }
 }

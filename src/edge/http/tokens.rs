@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts as Head;
@@ -10,10 +11,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::app::App;
-use super::body::{self, JSON, json, of_type};
+use super::body::{JSON, json, of_type};
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
+use super::extract::{AnyBody, NoBody};
 use super::query::form_decoded;
+use super::request_body;
 use crate::gate::{Credential, Described, Issued, Presented, TokenError, Tokens};
 use crate::model::{SecretText, strict_json};
 
@@ -44,27 +47,33 @@ enum Grant {
 }
 
 /// Exchanges a credential.
-pub(super) async fn exchange(app: &Arc<App>, head: &Head, peer: &Peer, body: &[u8]) -> Result<Response, ApiError> {
+pub(super) async fn exchange(
+    State(app): State<Arc<App>>,
+    peer: Peer,
+    head: Head,
+    AnyBody(body): AnyBody,
+) -> Result<Response, ApiError> {
+    let (app, head, peer) = (&app, &head, &peer);
     let tokens = tokens(app)?;
-    let grant = grant(head, body)?;
+    let grant = grant(head, &body)?;
     let in_headers = app.credential_headers.credential(&head.headers);
     let in_headers = in_headers.map_err(|error| ApiError::invalid("", error.to_string()))?;
     if in_headers.is_some() && !matches!(grant, Grant::Headers) {
         return Err(ApiError::invalid("", "a request brings one credential: in its headers, or in its body"));
     }
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let now = app.engine.facts().now;
+    let pinned = app.pdp().pin()?;
+    let (snapshot, now) = (Arc::clone(pinned.snapshot()), pinned.facts().now);
     let identity = match grant {
         Grant::Refresh(token) => {
             let credential = Credential::Bearer(token.clone());
             let issued = on_disk(move || tokens.refresh(&token, &snapshot, now)).await?;
             return issued.map(|issued| answer(&issued)).map_err(|error| refused(app, peer, error, &credential));
         }
-        Grant::Headers => caller::proved(app, &snapshot, head, peer).await?,
+        Grant::Headers => caller::authenticated(app, &pinned, head, peer).await?,
         Grant::Credential(credential) => {
             let presented = Presented { credential, source: peer.address, request: Described::default() };
-            let proved = caller::identify(app, &snapshot, &presented, now).await;
-            proved.map_err(|refusal| caller::refused(&refusal, &presented.credential))?
+            let authenticated = pinned.authenticate(&presented).await;
+            authenticated.map_err(|refusal| caller::refused(&refusal, &presented.credential))?
         }
     };
     let issued = on_disk(move || tokens.issue(&identity, &snapshot, now)).await?;
@@ -72,8 +81,8 @@ pub(super) async fn exchange(app: &Arc<App>, head: &Head, peer: &Peer, body: &[u
 }
 
 /// The keys that check Tollgate's own tokens.
-pub(super) fn published(app: &App) -> Result<Response, ApiError> {
-    let mut response = of_type(StatusCode::OK, JSON, tokens(app)?.published());
+pub(super) async fn published(State(app): State<Arc<App>>, _: NoBody) -> Result<Response, ApiError> {
+    let mut response = of_type(StatusCode::OK, JSON, tokens(&app)?.published());
     response.headers_mut().insert(CACHE_CONTROL, PUBLISHED_FOR);
     Ok(response)
 }
@@ -85,7 +94,7 @@ fn tokens(app: &App) -> Result<Arc<dyn Tokens>, ApiError> {
             "this server hands out no tokens: it has `identity.tokens: { enabled: false }`, keeps no keys, or has a Redis without a `pepper_file`",
         )
     };
-    app.tokens.get().cloned().ok_or_else(none)
+    app.tokens.clone().ok_or_else(none)
 }
 
 /// What waits for the disk does so where nobody else waits for it.
@@ -96,7 +105,7 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 
 fn refused(app: &App, peer: &Peer, error: TokenError, credential: &Credential) -> ApiError {
     if let TokenError::Refused(refusal) = &error {
-        app.refused(refusal, peer.address);
+        app.pdp().credential_refused(refusal, peer.address);
         return caller::refused(refusal, credential);
     }
     not_handed_out(error)
@@ -173,7 +182,7 @@ fn members(head: &Head, body: &[u8]) -> Result<Vec<(String, SecretText)>, ApiErr
     if is_form(head) {
         return form(body).ok_or_else(|| ApiError::invalid("", "the body is no form whose names stand once"));
     }
-    body::check_content_type(&head.headers)?;
+    request_body::check_content_type(&head.headers)?;
     let wrong = || ApiError::invalid("", "the body is no JSON object of texts whose members stand once");
     let Ok(Value::Object(members)) = strict_json::from_slice(body) else { return Err(wrong()) };
     let text = |(name, value)| match value {

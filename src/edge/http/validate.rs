@@ -14,18 +14,17 @@ use super::app::App;
 use super::body::{self, JSON, USUAL_ANSWER_BYTES, of_type, with_id};
 use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
-use super::is_authorized;
+use super::run::run_uncancelled;
 use crate::edge::answer;
 use crate::edge::identity::after_bearer;
-use crate::gate::{
-    self, Charging, Credential, Decided, DecisionId, DecisionRecord, Described, Found, Presented, RouteError,
+use crate::model::{
+    EntityUid, Identity, PathError, RESERVED_ROLE_PREFIX, RequestErrorCode, RequestPath, SecretText, request_address,
+    strict_json,
+};
+use crate::pdp::{
+    Answer, AuthorizeCall, Caller, Credential, Described, Found, LimitsMode, PdpError, Pinned, Presented, RouteError,
     RouteLimits, Via,
 };
-use crate::model::{
-    EntityUid, Facts, Identity, PathError, RESERVED_ROLE_PREFIX, Request, RequestError, RequestErrorCode, RequestPath,
-    SecretText, Told, request_address, strict_json,
-};
-use crate::policy::Snapshot;
 
 /// Longest credential.
 const MAX_CREDENTIAL_BYTES: usize = 16 * 1024;
@@ -43,91 +42,77 @@ struct Asked {
 /// Answers.
 pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiError> {
     let asked = read(text, app.validate_authorizes)?;
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let facts = app.engine.facts();
-    let identity = match caller::identify(app, &snapshot, &asked.presented, facts.now).await {
+    // A permit can be charged, so the call runs to its end.
+    if asked.authorize {
+        let shared = Arc::clone(app);
+        return run_uncancelled(app, |_| async move { answer_now(&shared, asked).await }).await;
+    }
+    answer_now(app, asked).await
+}
+
+async fn answer_now(app: &App, asked: Asked) -> Result<Response, ApiError> {
+    let pinned = app.pdp().pin()?;
+    let identity = match pinned.authenticate(&asked.presented).await {
         Ok(identity) => identity,
         Err(refusal) => return Err(caller::refused(&refusal, &asked.presented.credential)),
     };
-    if !asked.authorize && gate::is_narrowed(&snapshot, &identity) {
+    if !asked.authorize && pinned.is_restricted(&identity) {
         let message = format!(
             "{} may not do all that its owner may: ask with `\"authorize\": true`, so that it is decided what it may do",
             identity.principal
         );
         return Err(ApiError::new(ErrorCode::Forbidden, message));
     }
-    let told = gate::told_of(&snapshot, &identity, facts.now)
+    let attributes = pinned
+        .attributes(&identity)
         .ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated, "whoever it proves is disabled, or is gone"))?;
     let mut decided = None;
     if asked.authorize {
-        let (id, forbidden) = forbidden(app, (&snapshot, &facts), &identity, &asked).await?;
-        if let Some(forbidden) = forbidden {
-            return Ok(forbidden);
+        let call = call(app, &pinned, &identity, &asked)?;
+        let answer = pinned.authorize(call).await.map_err(amount_needed)?;
+        if !answer.is_permit() {
+            return Ok(forbidden(&answer));
         }
-        decided = Some(id);
+        decided = Some(answer.id);
     }
-    // What one may do on this server is nobody else's business.
-    let roles: Vec<_> = told.roles.iter().filter(|role| !role.starts_with(RESERVED_ROLE_PREFIX)).collect();
-    let attributes = json!({ "teams": told.teams, "orgs": told.orgs, "roles": roles, "tags": told.tags });
-    let whole = json!({ "principal": told.principal.to_string(), "attributes": attributes });
-    let answer = body::json(StatusCode::OK, &whole);
+    // The rights of the caller on this server are not shown to other services.
+    let roles: Vec<_> = attributes.roles.iter().filter(|role| !role.starts_with(RESERVED_ROLE_PREFIX)).collect();
+    let shown = json!({ "teams": attributes.teams, "orgs": attributes.orgs, "roles": roles, "tags": attributes.tags });
+    let whole = json!({ "principal": attributes.principal.to_string(), "attributes": shown });
+    let response = body::json(StatusCode::OK, &whole);
     Ok(match decided {
-        Some(id) => with_id(answer, id),
-        None => answer,
+        Some(id) => with_id(response, id),
+        None => response,
     })
 }
 
-/// The id of the decision, and the response to a forbid; `None` for a permit.
-async fn forbidden<'a>(
-    app: &'a Arc<App>,
-    (snapshot, facts): (&Arc<Snapshot>, &Facts),
-    identity: &Arc<Identity>,
-    asked: &Asked,
-) -> Result<(DecisionId<'a>, Option<Response>), ApiError> {
-    let (found, resource) = asked_for(app, snapshot, asked)?;
-    let context = Told::from(context(asked)?);
-    let request = Request::proved(Arc::clone(identity), found.action.clone(), resource).with_context(context);
-    // Before anything is decided, so that every log event of the request names the decision.
-    let id = app.next_id(snapshot.revision());
-    let decision = match found.limits {
-        RouteLimits::Check => {
-            let world = app.engine.world(snapshot, facts);
-            let checked = gate::authorize(world, &request, None).await?;
-            let decided = Decided::One(&request, &checked.decision);
-            app.engine.record(&DecisionRecord::of(id, Via::Validate, world, decided).with_seen(&checked.seen));
-            checked.decision
-        }
-        RouteLimits::Charge => {
-            let charging = Charging { id: app.engine.reservation_id(), body_bytes: asked.body_bytes };
-            let (snapshot, facts, number) = (Arc::clone(snapshot), facts.clone(), id.number);
-            let charged = is_authorized::to_its_end(app, move |app| async move {
-                let world = app.engine.world(&snapshot, &facts);
-                let charged = gate::authorize_and_charge(world, &request, &charging).await.map_err(amount_needed)?;
-                app.alert(&charged.alerts, &snapshot, &facts);
-                let decided = Decided::One(&request, &charged.decision);
-                let record = DecisionRecord::of(app.engine.decision_id(number), Via::Validate, world, decided);
-                app.engine.record(&record.with_seen(&charged.seen).with_charging(&charging));
-                Ok(charged.decision)
-            });
-            charged.await?
-        }
+/// The call that the described request makes of an identity.
+fn call(app: &App, pinned: &Pinned<'_>, identity: &Arc<Identity>, asked: &Asked) -> Result<AuthorizeCall, ApiError> {
+    let (found, resource) = asked_for(app, pinned, asked)?;
+    let caller = Caller::Authenticated(Arc::clone(identity));
+    let mut call = AuthorizeCall::new(caller, found.action.clone(), resource).with_context(context(asked)?);
+    call.via = Via::Validate;
+    call.limits = match found.limits {
+        RouteLimits::Check => LimitsMode::Check,
+        RouteLimits::Charge => LimitsMode::Charge { body_bytes: asked.body_bytes },
     };
-    app.metrics.decided(decision.code, &decision.rules);
-    if decision.is_permit() {
-        return Ok((id, None));
-    }
-    let status = answer::status_of(decision.code, StatusCode::FORBIDDEN);
+    Ok(call)
+}
+
+/// The response to a forbid.
+fn forbidden(answer: &Answer) -> Response {
+    let status = answer::status_of(answer.code(), StatusCode::FORBIDDEN);
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
-    answer::write(&mut text, id, &decision);
+    answer.write_json(&mut text);
     let mut response = of_type(status, JSON, text);
-    if let Some(seconds) = answer::retry_after_of(status, decision.retry_after_seconds) {
+    if let Some(seconds) = answer::retry_after_of(status, answer.retry_after_seconds()) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    Ok((id, Some(response)))
+    response
 }
 
 /// The action and resource of the request, by the routes of this server.
-fn asked_for(app: &App, snapshot: &Snapshot, asked: &Asked) -> Result<(Found, EntityUid), ApiError> {
+fn asked_for(app: &App, pinned: &Pinned<'_>, asked: &Asked) -> Result<(Found, EntityUid), ApiError> {
     let (several, unreadable) = (Cell::new(false), Cell::new(false));
     let param = |name: &str| {
         let value = asked.params.get(name).filter(|value| !value.is_null())?;
@@ -137,7 +122,7 @@ fn asked_for(app: &App, snapshot: &Snapshot, asked: &Asked) -> Result<(Found, En
         text
     };
     let found = app.routes.look_up(&asked.presented.request.path, asked.method.as_deref(), param);
-    let found = found.and_then(|found| found.resource(snapshot).map(|resource| (found, resource)));
+    let found = found.and_then(|found| pinned.resource_of(&found).map(|resource| (found, resource)));
     let found = found.map_err(|error| match error {
         RouteError::NoModel if several.get() => {
             let message = "the parameters name several models, and nothing says which of them is asked for";
@@ -219,10 +204,11 @@ fn max_output_tokens(params: &Map<String, Value>) -> Result<Option<i64>, ApiErro
 }
 
 /// The members for a needed amount have other names here than in a question, so the message differs.
-fn amount_needed(error: RequestError) -> ApiError {
-    if error.code != RequestErrorCode::AmountNeeded {
-        return error.into();
-    }
+fn amount_needed(error: PdpError) -> ApiError {
+    let error = match error {
+        PdpError::Request(error) if error.code == RequestErrorCode::AmountNeeded => error,
+        error => return error.into(),
+    };
     let message = format!(
         "{}; here, send the body's `content-length` in `request.headers` and `max_tokens` in `request.params`, declare \
          `estimate_input_tokens` and `max_output_tokens` of the model, or set `limits: check` for the route",

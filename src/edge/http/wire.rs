@@ -2,162 +2,34 @@
 //!
 //! What of a later version is asked for is refused, never passed over.
 
-use std::sync::Arc;
-
 use serde::de::MapAccess;
 use serde_json::Value;
 use smol_str::SmolStr;
 
 use super::errors::{ApiError, ErrorCode};
 use super::grammar::{List, Members, Trail, Uid, action, missing, object, text, uid_text};
+use super::options::Silence;
 use super::{amounts, credential, spending};
-use crate::gate::{ClientKey, Credential, MAX_ADDITIONAL_ENTITIES, MAX_CANDIDATES, Reserve};
+use crate::gate::{Credential, MAX_ADDITIONAL_ENTITIES, MAX_CANDIDATES, Reserve, Via};
 use crate::meter::DEFAULT_TTL_MS;
 use crate::model::strict_json::Strict;
-use crate::model::{CandidatesRequest, EntityUid, Identity, Request, RequestErrorCode, Told};
-
-/// A question as sent to `/is_authorized`.
-#[derive(Debug)]
-pub(super) enum Asked {
-    /// Its sender says who asks.
-    Named(Question),
-    /// A credential says it.
-    Unproved(Credential, Parts),
-}
-
-/// A question of somebody.
-#[derive(Debug, Clone)]
-pub(super) struct Question {
-    pub(super) asking: Asking,
-    /// What is to be held.
-    pub(super) wanted: Option<Wanted>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Asking {
-    One(Request),
-    /// With whether a hint is wanted.
-    Candidates(CandidatesRequest, bool),
-}
-
-impl Asking {
-    /// The principal, and the identity that a credential proved.
-    pub(super) fn principal(&self) -> (&EntityUid, Option<&Arc<Identity>>) {
-        match self {
-            Self::One(request) => (&request.principal, request.identity.as_ref()),
-            Self::Candidates(request, _) => (&request.principal, request.identity.as_ref()),
-        }
-    }
-}
-
-/// What is to be held, for how many milliseconds, and what its client calls it.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Wanted {
-    pub(super) reserve: Reserve,
-    pub(super) ttl_ms: i64,
-    pub(super) key: Option<ClientKey>,
-}
-
-/// Everything of a question but who asks.
-#[derive(Debug, Clone)]
-pub(super) struct Parts {
-    pub(super) action: SmolStr,
-    pub(super) what: What,
-    pub(super) context: Told,
-    explain: bool,
-    hold: Option<Holding>,
-}
-
-/// What is asked about.
-#[derive(Debug, Clone)]
-pub(super) enum What {
-    One(EntityUid),
-    Candidates { router: Option<EntityUid>, candidates: Vec<EntityUid> },
-}
-
-/// A wish to hold: how much, for how many milliseconds, under which key.
-#[derive(Debug, Clone)]
-struct Holding(Reserve, i64, Option<SmolStr>);
-
-impl Asked {
-    pub(super) fn explains(&self) -> bool {
-        match self {
-            Self::Unproved(_, parts) => parts.explain,
-            Self::Named(question) => match &question.asking {
-                Asking::One(request) => request.explain,
-                Asking::Candidates(_, explain) => *explain,
-            },
-        }
-    }
-
-    pub(super) fn holds(&self) -> bool {
-        match self {
-            Self::Unproved(_, parts) => parts.hold.is_some(),
-            Self::Named(question) => question.wanted.is_some(),
-        }
-    }
-}
-
-impl Parts {
-    /// The question, asked by `principal`.
-    fn asked_by(self, principal: EntityUid) -> Question {
-        let Self { action, what, context, explain, hold } = self;
-        let identity = None;
-        let asking = match what {
-            What::One(resource) => {
-                Asking::One(Request::new(principal, action, resource).with_context(context).with_explain(explain))
-            }
-            What::Candidates { router, candidates } => Asking::Candidates(
-                CandidatesRequest { principal, identity, action, router, candidates, context },
-                explain,
-            ),
-        };
-        let wanted = hold.map(|Holding(reserve, ttl_ms, key)| {
-            let named = |text| {
-                let digest = spending::digest(&(&asking, &reserve, ttl_ms));
-                ClientKey { text, digest, unscoped_digest: Some(digest) }
-            };
-            Wanted { reserve, ttl_ms, key: key.map(named) }
-        });
-        Question { asking, wanted }
-    }
-
-    /// The question of whom a credential proved. What names it for its client does not depend on the credential, which
-    /// may be another one when the same is asked again.
-    pub(super) fn proved(self, identity: &Arc<Identity>) -> Question {
-        let mut question = self.asked_by(identity.principal.clone());
-        let proved = match &mut question.asking {
-            Asking::One(request) => &mut request.identity,
-            Asking::Candidates(request, _) => &mut request.identity,
-        };
-        *proved = Some(Arc::clone(identity));
-        question
-    }
-}
-
-/// What becomes of a question that says nothing about `reserve`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Silence {
-    /// It is a check.
-    Checks,
-    /// It reserves what its context tells, as with `true`.
-    Reserves,
-}
+use crate::model::{EntityUid, RequestErrorCode, Told};
+use crate::pdp::{AuthorizeCall, Caller, LimitsMode, ReserveOptions, Target};
 
 /// Reads the body of `/is_authorized`.
-pub(super) fn question(text: &[u8], silence: Silence) -> Result<Asked, ApiError> {
+pub(super) fn question(text: &[u8], silence: Silence) -> Result<AuthorizeCall, ApiError> {
     let trail = Trail::default();
     trail.read(text, object(QuestionMembers::new(&trail, silence)))
 }
 
 /// Reads the body of `/is_authorized/batch`, of at most `most` questions.
-pub(super) fn batch(text: &[u8], most: usize, silence: Silence) -> Result<Vec<Asked>, ApiError> {
+pub(super) fn batch(text: &[u8], most: usize, silence: Silence) -> Result<Vec<AuthorizeCall>, ApiError> {
     let trail = Trail::default();
     trail.read(text, object(Batch { trail: &trail, most, silence, requests: None }))
 }
 
 /// Reads the body of `/v1/is_authorized`.
-pub(super) fn cedar_agent(text: &[u8]) -> Result<Request, ApiError> {
+pub(super) fn cedar_agent(text: &[u8]) -> Result<AuthorizeCall, ApiError> {
     let trail = Trail::default();
     trail.read(text, object(CedarAgent::new(&trail)))
 }
@@ -221,7 +93,7 @@ impl<'de, 't> Members<'de, 't> for QuestionMembers<'t> {
         "idempotency_key",
         "ttl_seconds",
     ];
-    type Value = Asked;
+    type Value = AuthorizeCall;
 
     fn trail(&self) -> &'t Trail {
         self.trail
@@ -251,43 +123,46 @@ impl<'de, 't> Members<'de, 't> for QuestionMembers<'t> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Asked, ApiError> {
+    fn finish(self) -> Result<AuthorizeCall, ApiError> {
         if self.principal.is_none() && self.credential.is_none() {
             return Err(missing("principal"));
         }
         let action = self.action.ok_or_else(|| missing("action"))?;
-        let what = match (self.candidates, self.resource) {
-            (Some(candidates), router) => What::Candidates { router, candidates },
-            (None, resource) => What::One(resource.ok_or_else(|| missing("resource"))?),
+        let target = match (self.candidates, self.resource) {
+            (Some(candidates), router) => Target::Candidates { router, candidates },
+            (None, resource) => Target::One(resource.ok_or_else(|| missing("resource"))?),
         };
         let unsaid = (self.silence == Silence::Reserves).then(|| (Reserve::default(), None));
-        let hold = holding(self.reserve.unwrap_or(unsaid), self.ttl_ms, self.key)?;
-        let parts = Parts { action, what, context: self.context, explain: self.explain, hold };
-        match (self.principal, self.credential) {
-            (Some(principal), None) => Ok(Asked::Named(parts.asked_by(principal))),
-            (None, Some(credential)) => Ok(Asked::Unproved(credential, parts)),
+        let limits = limits(self.reserve.unwrap_or(unsaid), self.ttl_ms, self.key)?;
+        let caller = match (self.principal, self.credential) {
+            (Some(principal), None) => Caller::Asserted(principal),
+            (None, Some(credential)) => Caller::Forwarded(credential),
             _ => {
                 let message = "`principal` says who asks, or `credential` proves it: send one of the two";
-                Err(ApiError::invalid("credential", message))
+                return Err(ApiError::invalid("credential", message));
             }
-        }
+        };
+        let mut call = AuthorizeCall::new(caller, action, target);
+        (call.via, call.context, call.explain, call.limits) = (Via::IsAuthorized, self.context, self.explain, limits);
+        Ok(call)
     }
 }
 
 /// What is to be held. Without `reserve` a key or a time to live would be passed over.
-fn holding(reserve: amounts::Wanted, ttl_ms: Option<i64>, key: Option<SmolStr>) -> Result<Option<Holding>, ApiError> {
+fn limits(reserve: amounts::Wanted, ttl_ms: Option<i64>, key: Option<SmolStr>) -> Result<LimitsMode, ApiError> {
     let alone = |name| ApiError::invalid(name, format!("`{name}` goes with `reserve`: a check holds nothing"));
-    let Some((reserve, within)) = reserve else {
+    let Some((amounts, within)) = reserve else {
         return match (ttl_ms, key) {
             (Some(_), _) => Err(alone("ttl_seconds")),
             (_, Some(_)) => Err(alone("idempotency_key")),
-            (None, None) => Ok(None),
+            (None, None) => Ok(LimitsMode::Check),
         };
     };
     if ttl_ms.is_some() && within.is_some() {
         return Err(ApiError::invalid("ttl_seconds", "`ttl_seconds` stands beside `reserve` or in it, not both"));
     }
-    Ok(Some(Holding(reserve, ttl_ms.or(within).unwrap_or(DEFAULT_TTL_MS), key)))
+    let ttl_ms = ttl_ms.or(within).unwrap_or(DEFAULT_TTL_MS);
+    Ok(LimitsMode::Reserve(ReserveOptions { amounts, ttl_ms, idempotency_key: key }))
 }
 
 /// An honest refusal: to ignore what a later version will heed would be an answer to another question.
@@ -301,13 +176,13 @@ struct Batch<'t> {
     trail: &'t Trail,
     most: usize,
     silence: Silence,
-    requests: Option<Vec<Asked>>,
+    requests: Option<Vec<AuthorizeCall>>,
 }
 
 impl<'de, 't> Members<'de, 't> for Batch<'t> {
     const WHAT: &'static str = "an object with `requests`";
     const NAMES: &'static [&'static str] = &["requests"];
-    type Value = Vec<Asked>;
+    type Value = Vec<AuthorizeCall>;
 
     fn trail(&self) -> &'t Trail {
         self.trail
@@ -322,7 +197,7 @@ impl<'de, 't> Members<'de, 't> for Batch<'t> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Vec<Asked>, ApiError> {
+    fn finish(self) -> Result<Vec<AuthorizeCall>, ApiError> {
         self.requests.ok_or_else(|| missing("requests"))
     }
 }
@@ -348,7 +223,7 @@ impl<'de, 't> Members<'de, 't> for CedarAgent<'t> {
     const WHAT: &'static str = "an object with `principal`, `action` and `resource`";
     const NAMES: &'static [&'static str] =
         &["principal", "action", "resource", "context", "additional_entities", "entities"];
-    type Value = Request;
+    type Value = AuthorizeCall;
 
     fn trail(&self) -> &'t Trail {
         self.trail
@@ -374,12 +249,13 @@ impl<'de, 't> Members<'de, 't> for CedarAgent<'t> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Request, ApiError> {
+    fn finish(self) -> Result<AuthorizeCall, ApiError> {
         let principal = self.principal.ok_or_else(|| missing("principal"))?;
         let action = self.action.ok_or_else(|| missing("action"))?;
         let resource = self.resource.ok_or_else(|| missing("resource"))?;
-        let request = Request::new(principal, action, resource).with_context(self.context);
-        Ok(request.with_additional_entities(self.additional_entities))
+        let mut call = AuthorizeCall::new(Caller::Asserted(principal), action, resource).with_context(self.context);
+        (call.via, call.additional_entities) = (Via::CedarAgent, self.additional_entities);
+        Ok(call)
     }
 }
 

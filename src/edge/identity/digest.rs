@@ -7,18 +7,21 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use smol_str::SmolStr;
 
 use super::named::Named;
 use super::watched::{FileError, Watched};
+use crate::edge::random;
 use crate::gate::{Authenticator, Credential, Described, Later, Presented, Verdict};
+use crate::model::hex;
 use crate::model::{AuthMethod, EntityUid, Identity, Refusal, RefusalReason, SecretText, Timestamp, check_name};
 use crate::policy::Snapshot;
 
@@ -61,7 +64,7 @@ fn entry(line: &str, realm: &str) -> Result<(SmolStr, SecretText), String> {
     if of != realm {
         return Err(format!("the realm that is served is `{realm}`; this line is of another"));
     }
-    let is_hex = hash.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let is_hex = hex::is_lower(hash, hash.len());
     match hash.len() {
         64 if is_hex => Ok((name.into(), SecretText::new(hash))),
         32 if is_hex => Err("MD5 is broken; the digest is SHA-256 of `name:realm:password` in small hex".to_owned()),
@@ -100,19 +103,18 @@ impl DigestProvider {
     /// Where there are no random numbers.
     pub fn new(name: String, file: DigestFile) -> std::io::Result<Self> {
         let mut key = [0; 32];
-        aws_lc_rs::rand::fill(&mut key).map_err(|_| std::io::Error::other("the system has no random numbers"))?;
+        random::fill(&mut key);
         Ok(Self { name, file, key: hmac::Key::new(hmac::HMAC_SHA256, &key), used: Mutex::default() })
     }
 
     /// A nonce that holds from `now` on.
-    fn nonce(&self, now: Timestamp) -> Option<String> {
-        let mut chance = [0; 8];
-        aws_lc_rs::rand::fill(&mut chance).ok()?;
+    fn nonce(&self, now: Timestamp) -> String {
+        let chance: [u8; 8] = random::bytes();
         let mut nonce = now.as_millis().to_be_bytes().to_vec();
         nonce.extend_from_slice(&chance);
         let tag = hmac::sign(&self.key, &nonce);
         nonce.extend(tag.as_ref().iter().take(TAG_BYTES));
-        Some(URL_SAFE_NO_PAD.encode(nonce))
+        URL_SAFE_NO_PAD.encode(nonce)
     }
 
     /// When a nonce of ours was made; `None` of another.
@@ -138,7 +140,7 @@ impl DigestProvider {
         }
         let known = self.file.names.known(Some(now)).get(said.username.as_str()).cloned();
         // Of a name that nobody has, something else is computed that nobody can send; for all, so that each costs the same.
-        let decoy = SecretText::new(hex(hmac::sign(&self.key, said.username.as_bytes()).as_ref()));
+        let decoy = SecretText::new(hex::encode(hmac::sign(&self.key, said.username.as_bytes()).as_ref()));
         let exists = known.is_some();
         let expected = SecretText::new(said.response_for(&known.unwrap_or(decoy), &request.method));
         if !expected.is(&SecretText::new(said.response.as_str())) || !exists {
@@ -147,9 +149,8 @@ impl DigestProvider {
         }
         // Who knows the password guesses at nothing, also with a nonce of another process or of the one before (RFC 7616,
         // section 3.3: a stale nonce, and the same password again).
-        let holds = self.made(&said.nonce).is_some_and(|(stamp, made)| {
-            self.used.lock().unwrap_or_else(PoisonError::into_inner).take(stamp, made, said.count, now)
-        });
+        let holds =
+            self.made(&said.nonce).is_some_and(|(stamp, made)| self.used.lock().take(stamp, made, said.count, now));
         if !holds {
             return Err(Refusal::new(RefusalReason::Expired, "the nonce has ended; answer the new one"));
         }
@@ -175,7 +176,7 @@ impl Authenticator for DigestProvider {
     }
 
     fn challenge(&self, now: Timestamp) -> Option<String> {
-        let (realm, nonce) = (&self.file.realm, self.nonce(now)?);
+        let (realm, nonce) = (&self.file.realm, self.nonce(now));
         Some(format!("Digest realm=\"{realm}\", qop=\"auth\", algorithm=SHA-256, nonce=\"{nonce}\", charset=UTF-8"))
     }
 }
@@ -320,11 +321,7 @@ fn value(text: &str) -> Option<(String, &str)> {
 }
 
 fn digest(text: &str) -> String {
-    hex(&Sha256::digest(text.as_bytes()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(text.as_bytes()))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 use smol_str::SmolStr;
 
+use crate::edge::random;
 use crate::gate::{Authenticator, Credential, KeyLookup, Keys, Later, Presented, Recalled, Verdict};
 use crate::model::{
     AuthMethod, CredentialMark, EntityUid, Identity, Inherited, KeyHash, KeyRecord, KeyText, RESERVED_ROLE_PREFIX,
@@ -40,7 +41,7 @@ struct Inner {
     options: KeyOptions,
     hasher: RandomState,
     /// Digests texts of keys with a secret of this process: who does not know it finds no two with one digest.
-    digests: Option<SipHasher24>,
+    digests: SipHasher24,
     remembered: SetAssociative<Remembered>,
 }
 
@@ -78,9 +79,7 @@ impl KeyProvider {
     pub fn new(keys: Option<Arc<dyn Keys>>, options: KeyOptions) -> Self {
         let remembered = SetAssociative::new(REMEMBERED);
         let hasher = RandomState::default();
-        let mut secret = [0; 16];
-        // Where the system has no random numbers, nothing is remembered by its digest.
-        let digests = aws_lc_rs::rand::fill(&mut secret).ok().map(|()| SipHasher24::new_with_key(&secret));
+        let digests = SipHasher24::new_with_key(&random::bytes());
         Self { inner: Arc::new(Inner { keys, options, hasher, digests, remembered }) }
     }
 }
@@ -105,7 +104,7 @@ impl Inner {
             Some(record) => {
                 let proof = self.digest(key.expose());
                 let snapshot_then = Arc::downgrade(snapshot);
-                let proof = proof.map(|digest| Proof { digest, snapshot: snapshot_then, changes, at: now });
+                let proof = Some(Proof { digest: proof, snapshot: snapshot_then, changes, at: now });
                 let identity = self.of_store(&record, &hash, proof, (snapshot, now))?;
                 keys.used(&record, now);
                 Ok(identity)
@@ -149,17 +148,17 @@ impl Inner {
         })
     }
 
-    fn digest(&self, text: &str) -> Option<u128> {
-        let mut digest = self.digests?;
+    fn digest(&self, text: &str) -> u128 {
+        let mut digest = self.digests;
         digest.write(text.as_bytes());
-        Some(digest.finish128().as_u128())
+        digest.finish128().as_u128()
     }
 
     /// Whom `text` proves, where it did a moment ago and nothing that this depends on has changed since.
     fn recalled(&self, text: &str, snapshot: &Arc<Snapshot>, now: Timestamp) -> Option<Arc<Identity>> {
         let keys = self.keys.as_ref()?;
         let hash = self.place(KeyText::id_of(text)?);
-        let digest = self.digest(text)?;
+        let digest = self.digest(text);
         self.remembered.find(hash, |known| {
             // One comparison of one number, and of digests that nobody can work out: its time tells nothing.
             let proof = known.proof.as_ref().filter(|proof| proof.digest == digest)?;

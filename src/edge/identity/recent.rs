@@ -3,9 +3,9 @@
 //! so that a hit is a look into a map.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 /// Parts, so that threads seldom wait for one another.
@@ -45,7 +45,7 @@ impl<V: Clone> Recent<V> {
 
     /// What is known of it.
     pub(super) fn get(&self, digest: &CredentialDigest) -> Option<V> {
-        let mut part = self.part(digest)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut part = self.part(digest)?.lock();
         if let Some(found) = part.young.get(digest) {
             return Some(found.clone());
         }
@@ -57,14 +57,14 @@ impl<V: Clone> Recent<V> {
     /// Remembers it.
     pub(super) fn put(&self, digest: CredentialDigest, value: V) {
         if let Some(part) = self.part(&digest).filter(|_| self.most > 0) {
-            self.put_in(&mut part.lock().unwrap_or_else(PoisonError::into_inner), digest, value);
+            self.put_in(&mut part.lock(), digest, value);
         }
     }
 
     /// Forgets it.
     pub(super) fn forget(&self, digest: &CredentialDigest) {
         if let Some(part) = self.part(digest) {
-            let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut part = part.lock();
             part.young.remove(digest);
             part.old.remove(digest);
         }
@@ -83,7 +83,10 @@ impl<V: Clone> Recent<V> {
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        let len = |part: &Mutex<Part<V>>| part.lock().map_or(0, |part| part.young.len() + part.old.len());
+        let len = |part: &Mutex<Part<V>>| {
+            let part = part.lock();
+            part.young.len() + part.old.len()
+        };
         self.parts.iter().map(len).sum()
     }
 }

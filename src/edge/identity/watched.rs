@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use smol_str::SmolStr;
 use zeroize::Zeroizing;
@@ -69,7 +70,7 @@ impl<T> Watched<T> {
 
     /// What the file says; it is looked at again if that is due at `now`.
     pub(super) fn known(&self, now: Option<Timestamp>) -> Arc<Names<T>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let due = |now: Timestamp, last: Timestamp| {
             now.as_millis().saturating_sub(last.as_millis()) >= LOOK_EVERY_MS || now < last
         };

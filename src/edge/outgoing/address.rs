@@ -12,8 +12,6 @@ const MAX_BYTES: usize = 2048;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     is_tls: bool,
-    host: Box<str>,
-    port: u16,
     /// As the `Host` header has it.
     authority: Box<str>,
     path: Box<str>,
@@ -58,9 +56,8 @@ impl Address {
         if !is_tls && !is_this_machine(host) {
             return Err(AddressError::NotEncrypted);
         }
-        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        Ok(Self { is_tls, host: host.into(), port, authority: authority.as_str().into(), path: path.into() })
+        Ok(Self { is_tls, authority: authority.as_str().into(), path: path.into() })
     }
 
     /// The same host, at another path.
@@ -79,14 +76,6 @@ impl Address {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.is_tls
-    }
-
-    pub(super) fn host(&self) -> &str {
-        &self.host
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.port
     }
 
     pub(super) fn authority(&self) -> &str {

@@ -1,26 +1,25 @@
-//! A client on hyper's own: connect, ask, read what little there is to read. No redirect is followed, so that what is sent
-//! goes where the address says and nowhere else. Connections are kept only where somebody asks for it.
+//! Sends requests and reads what little there is to read. No redirect is followed, so that what is sent goes where the
+//! address says and nowhere else. Connections are kept only where that is asked for.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, body::Incoming};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
-use tokio_rustls::TlsConnector;
+use hyper::http::Uri;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper_util::client::legacy;
+use tokio_rustls::rustls::client::WantsClientCert;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use super::address::Address;
+use super::connect::{self, Connections};
+use super::proxy::Proxy;
 
 /// Why nothing came back.
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +36,56 @@ pub enum ClientError {
     /// It cannot be reached.
     #[error("it cannot be reached: {0}")]
     Connect(std::io::Error),
+    /// The proxy is the reason.
+    #[error(transparent)]
+    Proxy(#[from] ProxyFailure),
     /// What it answers is no HTTP, or ends early.
     #[error("its answer cannot be read: {0}")]
     Http(String),
     /// It took too long.
     #[error("it did not answer within {0} ms")]
     Late(u128),
+}
+
+/// Why a proxy did not connect. Each text ends in a code that stays the same.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyFailure {
+    /// No connection to the proxy can be made, or it ends early.
+    #[error("the proxy {proxy} cannot be reached: {reason} (proxy_unreachable)")]
+    Unreachable {
+        /// Its URL, without credentials.
+        proxy: String,
+        /// The reason.
+        reason: String,
+    },
+    /// It answered with status 407.
+    #[error(
+        "the proxy {proxy} accepts no request without credentials, or not these; they are part of its URL \
+         (proxy_authentication_required)"
+    )]
+    Credentials {
+        /// Its URL, without credentials.
+        proxy: String,
+    },
+    /// It answered with another status than 200.
+    #[error("the proxy {proxy} refused to connect (proxy_refused)")]
+    Refused {
+        /// Its URL, without credentials.
+        proxy: String,
+    },
+}
+
+impl ProxyFailure {
+    /// Takes what hyper-util's tunnel returns, whose type has no name. Failures of the connection have a source there, and
+    /// answers of the proxy have none.
+    pub(super) fn of(proxy: &Uri, error: &(dyn std::error::Error + 'static)) -> Self {
+        let proxy = proxy.to_string().trim_end_matches('/').to_owned();
+        let text = error.to_string();
+        if error.source().is_some() || text.contains("end of file") {
+            return Self::Unreachable { proxy, reason: root(error).to_string() };
+        }
+        if text.contains("authorization required") { Self::Credentials { proxy } } else { Self::Refused { proxy } }
+    }
 }
 
 /// What is sent.
@@ -76,62 +119,64 @@ pub struct ClientTls {
     pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
+/// How a client connects, and the bounds of each exchange.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// From the first step of a request to the last byte of its answer.
+    pub timeout: Duration,
+    /// The longest body that is read.
+    pub most_bytes: usize,
+    /// TLS, for `https://`.
+    pub tls: ClientTls,
+    /// The proxy of requests that are not for this machine.
+    pub proxy: Proxy,
+    /// How many idle connections are kept for the next requests; without any, each request has its own.
+    pub kept: usize,
+}
+
+impl ClientOptions {
+    /// Options with these bounds, the authorities of the machine, no proxy, and no connection that is kept.
+    #[must_use]
+    pub fn new(timeout: Duration, most_bytes: usize) -> Self {
+        Self { timeout, most_bytes, tls: ClientTls::default(), proxy: Proxy::none(), kept: 0 }
+    }
+
+    /// The same with this proxy.
+    #[must_use]
+    pub fn through(self, proxy: &Proxy) -> Self {
+        Self { proxy: proxy.clone(), ..self }
+    }
+}
+
 /// Sends to one server.
 #[derive(Clone)]
 pub struct Client {
     address: Address,
-    tls: Option<TlsConnector>,
-    timeout: Duration,
-    /// Longest body that is read.
-    most_bytes: usize,
-    /// Connections that wait for the next request.
-    idle: Option<Arc<Idle>>,
+    connections: Connections,
+    bounds: Bounds,
 }
 
-/// Connections that are kept, as many as there may be.
-struct Idle {
-    most: usize,
-    waiting: Mutex<Vec<Connection>>,
-}
-
-/// An open connection.
-struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    _driving: Driving,
+/// The bounds of an exchange, and whether its connection is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) timeout: Duration,
+    pub(super) most_bytes: usize,
+    pub(super) keeps: bool,
 }
 
 impl Client {
-    /// For `address`. Each request has `timeout` from its first step to the last byte of the answer, which has
-    /// `most_bytes` at most.
+    /// For `address`.
     ///
     /// # Errors
     /// Where TLS is needed and cannot be had.
-    pub fn new(address: Address, timeout: Duration, most_bytes: usize) -> Result<Self, ClientError> {
-        Self::with_tls(address, timeout, most_bytes, &ClientTls::default())
+    pub fn new(address: Address, options: ClientOptions) -> Result<Self, ClientError> {
+        let bounds = Bounds { timeout: options.timeout, most_bytes: options.most_bytes, keeps: options.kept > 0 };
+        let tls = if address.is_tls() { trusting(&options.tls)? } else { trusting_nobody()? };
+        Ok(Self::over(connect::connections(tls, options.proxy, options.kept), address, bounds))
     }
 
-    /// The same, trusting others or with a certificate of its own.
-    ///
-    /// # Errors
-    /// As [`Client::new`].
-    pub fn with_tls(
-        address: Address,
-        timeout: Duration,
-        most_bytes: usize,
-        tls: &ClientTls,
-    ) -> Result<Self, ClientError> {
-        let tls = if address.is_tls() { Some(connector(tls)?) } else { None };
-        Ok(Self::with(address, tls, timeout, most_bytes))
-    }
-
-    pub(super) fn with(address: Address, tls: Option<TlsConnector>, timeout: Duration, most_bytes: usize) -> Self {
-        Self { address, tls, timeout, most_bytes, idle: None }
-    }
-
-    /// Keeps up to `most` connections for the next requests.
-    #[must_use]
-    pub fn keeping(self, most: usize) -> Self {
-        Self { idle: Some(Arc::new(Idle { most, waiting: Mutex::default() })), ..self }
+    pub(super) fn over(connections: Connections, address: Address, bounds: Bounds) -> Self {
+        Self { address, connections, bounds }
     }
 
     /// Where it sends to.
@@ -153,82 +198,32 @@ impl Client {
     /// # Errors
     /// As [`Client::send`].
     pub async fn send_to(&self, path: &str, what: Outgoing) -> Result<Reply, ClientError> {
-        let late = |_| ClientError::Late(self.timeout.as_millis());
-        tokio::time::timeout(self.timeout, self.exchange(path, what)).await.map_err(late)?
+        let late = |_| ClientError::Late(self.bounds.timeout.as_millis());
+        tokio::time::timeout(self.bounds.timeout, self.exchange(path, what)).await.map_err(late)?
     }
 
     async fn exchange(&self, path: &str, what: Outgoing) -> Result<Reply, ClientError> {
-        let mut request = self.request(path, what).map_err(|error| ClientError::Http(error.to_string()))?;
-        while let Some(mut kept) = self.kept() {
-            match kept.sender.try_send_request(request).await {
-                Ok(response) => return self.read(kept, response).await,
-                // What was not sent is sent anew; what may have been is not.
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(ClientError::Http(error.into_error().to_string())),
-                },
-            }
-        }
-        let mut connection = self.open().await?;
-        let response = connection.sender.send_request(request).await;
-        let response = response.map_err(|error| ClientError::Http(error.to_string()))?;
-        self.read(connection, response).await
+        let request = self.request(path, what).map_err(|error| ClientError::Http(error.to_string()))?;
+        let response = self.connections.request(request).await;
+        self.read(response.map_err(|error| failed(&error))?).await
     }
 
-    /// A connection that waits, and is still open.
-    fn kept(&self) -> Option<Connection> {
-        let mut waiting = self.idle.as_ref()?.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        std::iter::from_fn(|| waiting.pop()).find(|connection| connection.sender.is_ready())
-    }
-
-    fn keep(&self, connection: Connection) {
-        let Some(idle) = &self.idle else { return };
-        let mut waiting = idle.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < idle.most {
-            waiting.push(connection);
-        }
-    }
-
-    async fn open(&self) -> Result<Connection, ClientError> {
-        let stream = self.connect().await.map_err(ClientError::Connect)?;
-        match &self.tls {
-            None => shake(stream).await,
-            Some(tls) => {
-                let name = ServerName::try_from(self.address.host().to_owned());
-                let name = name.map_err(|error| ClientError::Tls(error.to_string()))?;
-                shake(tls.connect(name, stream).await.map_err(ClientError::Connect)?).await
-            }
-        }
-    }
-
-    async fn read(&self, connection: Connection, response: Response<Incoming>) -> Result<Reply, ClientError> {
+    async fn read(&self, response: Response<Incoming>) -> Result<Reply, ClientError> {
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = Limited::new(response.into_body(), self.most_bytes).collect().await;
+        let body = Limited::new(response.into_body(), self.bounds.most_bytes).collect().await;
         let body = body.map_err(|error| ClientError::Http(error.to_string()))?.to_bytes();
-        self.keep(connection);
         Ok(Reply { status, headers, body })
     }
 
-    async fn connect(&self) -> std::io::Result<TcpStream> {
-        let found = tokio::net::lookup_host((self.address.host(), self.address.port())).await?;
-        let mut last = None;
-        // What is not encrypted stays here, whatever a name resolves to.
-        for address in found.filter(|address| self.tls.is_some() || address.ip().is_loopback()) {
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| std::io::Error::other("its name has no address that may be used")))
-    }
-
     fn request(&self, path: &str, what: Outgoing) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let scheme = if self.address.is_tls() { "https" } else { "http" };
+        let uri = Uri::builder().scheme(scheme).authority(self.address.authority()).path_and_query(path).build()?;
         let mut request = Request::builder()
             .method(what.method)
-            .uri(path)
+            .uri(uri)
             .header(HOST, self.address.authority())
             .header(USER_AGENT, concat!("tollgate/", env!("CARGO_PKG_VERSION")));
-        if self.idle.is_none() {
+        if !self.bounds.keeps {
             request = request.header(CONNECTION, "close");
         }
         for (name, value) in what.headers {
@@ -238,22 +233,29 @@ impl Client {
     }
 }
 
-async fn shake<S>(stream: S) -> Result<Connection, ClientError>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let shaken = http1::handshake(TokioIo::new(stream)).await;
-    let (sender, connection) = shaken.map_err(|error| ClientError::Http(error.to_string()))?;
-    Ok(Connection { sender, _driving: Driving(tokio::spawn(connection)) })
+fn failed(error: &legacy::Error) -> ClientError {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(failure) = cause.downcast_ref::<ProxyFailure>() {
+            return failure.clone().into();
+        }
+        next = cause.source();
+    }
+    let root = root(error);
+    if !error.is_connect() {
+        return ClientError::Http(root.to_string());
+    }
+    let kind = root.downcast_ref::<std::io::Error>().map_or(std::io::ErrorKind::Other, std::io::Error::kind);
+    ClientError::Connect(std::io::Error::new(kind, root.to_string()))
 }
 
-/// Ends a connection with whoever waits for its answer, however that ends.
-struct Driving(JoinHandle<hyper::Result<()>>);
-
-impl Drop for Driving {
-    fn drop(&mut self) {
-        self.0.abort();
+/// The cause at the end of the chain, which is what a reader can act on.
+fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
     }
+    root
 }
 
 impl std::fmt::Debug for Client {
@@ -262,7 +264,15 @@ impl std::fmt::Debug for Client {
     }
 }
 
-pub(super) fn connector(tls: &ClientTls) -> Result<TlsConnector, ClientError> {
+/// TLS to a server, and to a proxy before it, which is not shown the certificate of the client.
+#[derive(Clone)]
+pub(super) struct TlsConfigs {
+    pub(super) server: ClientConfig,
+    pub(super) proxy: ClientConfig,
+}
+
+/// TLS that trusts the authorities of the machine, or those that `tls` names.
+pub(super) fn trusting(tls: &ClientTls) -> Result<TlsConfigs, ClientError> {
     let wrong =
         |path: &PathBuf, error: &dyn std::fmt::Display| ClientError::Tls(format!("{}: {error}", path.display()));
     let mut roots = RootCertStore::empty();
@@ -275,11 +285,9 @@ pub(super) fn connector(tls: &ClientTls) -> Result<TlsConnector, ClientError> {
     if read == 0 {
         return Err(ClientError::NoAuthorities);
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| ClientError::Tls(error.to_string()))?
-        .with_root_certificates(roots);
-    let config = match &tls.certificate {
+    let roots = Arc::new(roots);
+    let config = verifying(Arc::clone(&roots))?;
+    let server = match &tls.certificate {
         None => config.with_no_client_auth(),
         Some((certificate, key)) => {
             let chain = certificates(certificate).map_err(|error| wrong(certificate, &error))?;
@@ -287,7 +295,20 @@ pub(super) fn connector(tls: &ClientTls) -> Result<TlsConnector, ClientError> {
             config.with_client_auth_cert(chain, private).map_err(|error| wrong(certificate, &error))?
         }
     };
-    Ok(Arc::new(config).into())
+    Ok(TlsConfigs { server, proxy: verifying(roots)?.with_no_client_auth() })
+}
+
+/// TLS for clients that do not use it: it accepts no certificate, and reads no file.
+pub(super) fn trusting_nobody() -> Result<TlsConfigs, ClientError> {
+    let config = verifying(Arc::new(RootCertStore::empty()))?.with_no_client_auth();
+    Ok(TlsConfigs { server: config.clone(), proxy: config })
+}
+
+fn verifying(roots: Arc<RootCertStore>) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, ClientError> {
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ClientError::Tls(error.to_string()))?;
+    Ok(config.with_root_certificates(roots))
 }
 
 fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, String> {

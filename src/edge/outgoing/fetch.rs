@@ -1,4 +1,4 @@
-//! Asks whatever address it is given, for providers of identities: each request over a connection of its own.
+//! Sends requests to any address, for providers of identities.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,26 +6,56 @@ use hyper::Method;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use smol_str::SmolStr;
-use tokio_rustls::TlsConnector;
 
 use super::address::Address;
-use super::client::{self, Client, ClientError, ClientTls, Outgoing};
+use super::client::{self, Bounds, Client, ClientError, ClientTls, Outgoing};
+use super::connect::{self, Connections};
+use super::proxy::Proxy;
 use crate::gate::{Ask, Fetch, FetchError, Later, Reply};
 
-/// Asks others, trusting whom the machine trusts.
+/// How many idle connections to each server are kept: key sets come one at a time, questions about tokens many.
+const KEPT: usize = 8;
+
+/// Sends requests, trusting the authorities of the machine.
 #[derive(Default)]
 pub struct Fetcher {
-    /// Made when it is first needed: reading the machine's authorities takes a while.
-    tls: Arc<OnceLock<TlsConnector>>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    proxy: Proxy,
+    plain: OnceLock<Connections>,
+    /// Made when it is first needed, since reading the authorities of the machine takes a while.
+    tls: OnceLock<Connections>,
+}
+
+impl Fetcher {
+    /// Sends requests through `proxy`.
+    #[must_use]
+    pub fn through(proxy: Proxy) -> Self {
+        Self { inner: Arc::new(Inner { proxy, ..Inner::default() }) }
+    }
+}
+
+impl Inner {
+    fn connections(&self, is_tls: bool) -> Result<Connections, ClientError> {
+        let known = if is_tls { &self.tls } else { &self.plain };
+        if let Some(known) = known.get() {
+            return Ok(known.clone());
+        }
+        let tls = if is_tls { client::trusting(&ClientTls::default())? } else { client::trusting_nobody()? };
+        Ok(known.get_or_init(|| connect::connections(tls, self.proxy.clone(), KEPT)).clone())
+    }
 }
 
 impl Fetch for Fetcher {
     fn fetch(&self, ask: Ask) -> Later<Result<Reply, FetchError>> {
-        let tls = Arc::clone(&self.tls);
+        let inner = Arc::clone(&self.inner);
         Later::pending(async move {
             let address = Address::parse(&ask.url).map_err(|error| FetchError::Address(error.to_string().into()))?;
-            let tls = if address.is_tls() { Some(trusting(&tls).map_err(away)?) } else { None };
-            let client = Client::with(address, tls, ask.timeout, ask.most_bytes);
+            let bounds = Bounds { timeout: ask.timeout, most_bytes: ask.most_bytes, keeps: true };
+            let client = Client::over(inner.connections(address.is_tls()).map_err(away)?, address, bounds);
             let reply = client.send(outgoing(ask)?).await.map_err(away)?;
             let text = |(name, value): (&HeaderName, &HeaderValue)| {
                 Some((SmolStr::new(name.as_str()), SmolStr::new(value.to_str().ok()?)))
@@ -33,16 +63,6 @@ impl Fetch for Fetcher {
             let headers = reply.headers.iter().filter_map(text).collect();
             Ok(Reply { status: reply.status.as_u16(), headers, body: reply.body.to_vec() })
         })
-    }
-}
-
-fn trusting(known: &OnceLock<TlsConnector>) -> Result<TlsConnector, ClientError> {
-    match known.get() {
-        Some(known) => Ok(known.clone()),
-        None => {
-            let made = client::connector(&ClientTls::default())?;
-            Ok(known.get_or_init(|| made).clone())
-        }
     }
 }
 

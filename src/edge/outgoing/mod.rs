@@ -2,15 +2,18 @@
 
 mod address;
 mod client;
+mod connect;
 mod fetch;
+mod proxy;
 #[cfg(feature = "server")]
 mod secret;
 #[cfg(feature = "server")]
 mod webhook;
 
 pub use address::{Address, AddressError};
-pub use client::{Client, ClientError, ClientTls, Outgoing, Reply};
+pub use client::{Client, ClientError, ClientOptions, ClientTls, Outgoing, ProxyFailure, Reply};
 pub use fetch::Fetcher;
+pub use proxy::{Proxy, ProxyError};
 #[cfg(feature = "server")]
 pub use secret::{MIN_SECRET_BYTES, Secret, SecretError};
 #[cfg(feature = "server")]

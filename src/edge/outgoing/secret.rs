@@ -4,6 +4,8 @@ use std::fmt;
 
 use aws_lc_rs::hmac;
 
+use crate::model::hex;
+
 /// Fewest bytes of a secret.
 pub const MIN_SECRET_BYTES: usize = 16;
 
@@ -33,8 +35,7 @@ impl Secret {
         let mut signing = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &self.0));
         signing.update(format!("{unix}.").as_bytes());
         signing.update(body);
-        let hex: String = signing.sign().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("t={unix},v1={hex}")
+        format!("t={unix},v1={}", hex::encode(signing.sign().as_ref()))
     }
 }
 

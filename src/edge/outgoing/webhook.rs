@@ -2,18 +2,21 @@
 //! ever waits for it. What is not taken is sent again, later each time, and in the end given up and counted.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::client::{Client, ClientError, Outgoing};
 use super::secret::Secret;
+use crate::edge::random;
 use crate::gate::{Clock, Notice};
+use crate::model::hex;
 
 /// The header of the signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("x-tollgate-signature");
@@ -82,7 +85,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Puts one in; never waits.
@@ -233,7 +236,7 @@ impl Webhook {
         let show = |amount| alert.unit.show(amount).to_string();
         let body = Body {
             event: "limit_warning",
-            id: format!("a-{:016x}{:016x}", random(), random()),
+            id: format!("a-{}", hex::encode(&random::bytes::<16>())),
             limit: &alert.limit,
             meter: alert.subject.as_deref(),
             percent: alert.percent,
@@ -262,12 +265,5 @@ fn may_change(status: StatusCode) -> bool {
 /// Up to so much, so that many servers do not come back at once.
 fn some_of(most: Duration) -> Duration {
     let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
-    Duration::from_nanos(random().checked_rem(nanos).unwrap_or(0))
-}
-
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    // Where the system has no random numbers, a name is told twice, and pauses are of one length.
-    let _filled = aws_lc_rs::rand::fill(&mut bytes);
-    u64::from_le_bytes(bytes)
+    Duration::from_nanos(u64::from_le_bytes(random::bytes()).checked_rem(nanos).unwrap_or(0))
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use smol_str::{SmolStr, ToSmolStr};
 
 use crate::gate::{Books, BooksPage, BooksWish, Collector, Row, StoreError, Sum};
@@ -37,7 +37,7 @@ impl MemoryBooks {
                 let numbers = [usage.requests, usage.input_tokens, usage.output_tokens];
                 let [requests, input, output] = numbers.map(i128::from);
                 let more = [requests, input, output, i128::from(usage.usd.map_or(0, Amount::get))];
-                let mut rows = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut rows = self.usage.lock();
                 let sums = rows.entry((entry.day(), principal.clone(), resource.clone())).or_default();
                 for (sum, more) in sums.iter_mut().zip(more) {
                     *sum = sum.saturating_add(more);
@@ -47,7 +47,7 @@ impl MemoryBooks {
             if entry.limits.is_empty() {
                 continue;
             }
-            let mut rows = self.charges.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut rows = self.charges.lock();
             for (limit, unit, charged, before) in &entry.limits {
                 let key = (entry.day(), limit.clone(), *unit, principal.clone(), resource.clone());
                 let more = i128::from(charged.get()) - i128::from(before.get());
@@ -96,7 +96,7 @@ fn each<K: Ord + Clone, V: Clone>(rows: &Mutex<BTreeMap<K, V>>, from: K, mut wit
     let mut from = Bound::Included(from);
     loop {
         let some: Vec<(K, V)> = {
-            let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+            let rows = rows.lock();
             let range = rows.range((from, Bound::Unbounded)).take(READ_AT_ONCE);
             range.map(|(key, value)| (key.clone(), value.clone())).collect()
         };

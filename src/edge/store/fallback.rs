@@ -8,10 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
+use parking_lot::{Mutex, MutexGuard};
 use smol_str::SmolStr;
 
 use super::background::{Background, Turn, on_a_thread};
@@ -129,7 +130,7 @@ fn allowed(limit: &Limit) -> Option<Limit> {
 
 impl Inner {
     fn at(&self, now: Timestamp) -> MutexGuard<'_, Local> {
-        let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut local = self.local.lock();
         local.ledger.expire(now, EXPIRE_AT_ONCE);
         drop(local.ledger.take_changes());
         local
@@ -183,7 +184,7 @@ impl Inner {
     }
 
     fn was_told(&self, id: ReservationId) {
-        let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut local = self.local.lock();
         local.holds.remove(&id);
         local.told.insert(id);
     }

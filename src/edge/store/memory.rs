@@ -1,8 +1,9 @@
 //! Meters in memory alone: what is held and used is forgotten with the process.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use smol_str::SmolStr;
 
 use super::books::MemoryBooks;
@@ -26,7 +27,7 @@ impl Default for Memory {
 
 impl Memory {
     fn lock(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.lock()
     }
 
     fn at(&self, now: Timestamp) -> MutexGuard<'_, Ledger> {

@@ -13,7 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use layer::{install, subscriber};
-pub(crate) use request::{decision, in_span};
+pub(crate) use request::{in_span, request_span};
 
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! The span of an HTTP request, with the fields that all its log records carry.
 
-use std::fmt::Display;
 use std::pin::Pin;
 use std::time::Instant;
 
+use crate::model::hex;
 use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 use tracing::field::Empty;
@@ -27,8 +27,8 @@ impl<'a> TraceParent<'a> {
 
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.split('-');
-        let (version, trace_id) = (hex(parts.next()?, 2)?, hex(parts.next()?, 32)?);
-        let (parent_id, _flags) = (hex(parts.next()?, 16)?, hex(parts.next()?, 2)?);
+        let (version, trace_id) = (digits(parts.next()?, 2)?, digits(parts.next()?, 32)?);
+        let (parent_id, _flags) = (digits(parts.next()?, 16)?, digits(parts.next()?, 2)?);
         // Later versions may have more parts; version 00 has exactly these, and `ff` is invalid.
         let is_whole = version != "ff" && (version != "00" || parts.next().is_none());
         let is_zero = |id: &str| id.bytes().all(|byte| byte == b'0');
@@ -36,25 +36,20 @@ impl<'a> TraceParent<'a> {
     }
 }
 
-/// `text` if it is so many digits of hex, lower case.
-fn hex(text: &str, length: usize) -> Option<&str> {
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    (text.len() == length && text.bytes().all(is_digit)).then_some(text)
+/// `text` if it has exactly `length` lower-case hexadecimal digits.
+fn digits(text: &str, length: usize) -> Option<&str> {
+    hex::is_lower(text, length).then_some(text)
 }
 
-/// Answers a request within its own span. `route` finds the route in the table. The path itself may contain a
-/// credential, so the span never has it.
-pub(crate) async fn in_span<B>(
-    head: &Parts,
-    route: impl FnOnce(&Parts) -> &'static str,
-    answering: Pin<&mut impl Future<Output = Response<B>>>,
-) -> Response<B> {
+/// The span of a request. `route` is the path as the list of routes has it. The path itself may contain a credential, so
+/// the span never has it.
+pub(crate) fn request_span(head: &Parts, route: &str) -> Span {
     // The fields are evaluated only if a subscriber enables the span.
     let span = tracing::info_span!(
         target: "tollgate::http",
         "request",
         method = method(&head.method),
-        route = route(head),
+        route = route,
         trace_id = Empty,
         parent_span_id = Empty,
         decision_id = Empty,
@@ -65,6 +60,11 @@ pub(crate) async fn in_span<B>(
     {
         tracing::record_all!(span, trace_id = trace.trace_id, parent_span_id = trace.parent_id);
     }
+    span
+}
+
+/// Answers a request within its span.
+pub(crate) async fn in_span<B>(span: Span, answering: Pin<&mut impl Future<Output = Response<B>>>) -> Response<B> {
     let began = tracing::enabled!(target: "tollgate::http", Level::DEBUG).then(Instant::now);
     let response = answering.instrument(span.clone()).await;
     if let Some(began) = began {
@@ -73,14 +73,6 @@ pub(crate) async fn in_span<B>(
         tracing::debug!(target: "tollgate::http", parent: &span, status, duration_us, "request answered");
     }
     response
-}
-
-/// Notes on the request's span which decision is being made, and by which revision.
-pub(crate) fn decision(id: impl Display, revision: &str) {
-    let span = Span::current();
-    if !span.is_disabled() {
-        tracing::record_all!(span, decision_id = %id, revision = revision);
-    }
 }
 
 fn method(method: &Method) -> &'static str {

@@ -12,18 +12,18 @@ use crate::model::{
     CandidatesRequest, Decision, DecisionCode, EntityUid, LimitStanding, Outcome, Refusal, Request, Timestamp, Told,
 };
 
-/// The id of a decision: a random text of the process, and a number within it.
+/// The id of a decision: a random number of the process, and a number within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DecisionId<'a> {
-    /// What all ids of this process begin with.
-    pub process: &'a str,
+pub struct DecisionId {
+    /// The random number that all ids of this process begin with.
+    pub process: u64,
     /// The number of the decision within the process.
     pub number: u64,
 }
 
-impl fmt::Display for DecisionId<'_> {
+impl fmt::Display for DecisionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:x}", self.process, self.number)
+        write!(f, "{:016x}-{:x}", self.process, self.number)
     }
 }
 
@@ -95,7 +95,7 @@ pub enum Decided<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionRecord<'a> {
     /// The id that the answer has.
-    pub id: DecisionId<'a>,
+    pub id: DecisionId,
     /// The instant of the decision: `context.now`.
     pub at: Timestamp,
     /// The content of the bundle that decided.
@@ -115,7 +115,7 @@ pub struct DecisionRecord<'a> {
 impl<'a> DecisionRecord<'a> {
     /// The record of a decision that was made in `world`.
     #[must_use]
-    pub fn of(id: DecisionId<'a>, via: Via, world: World<'a>, decided: Decided<'a>) -> Self {
+    pub fn of(id: DecisionId, via: Via, world: World<'a>, decided: Decided<'a>) -> Self {
         let (at, revision) = (world.facts.now, &**world.snapshot.revision());
         Self { id, at, revision, via, reserve: None, charging: None, seen: &[], decided }
     }

@@ -56,9 +56,10 @@ impl Linker<'_> {
 
     fn uid_text(&self, index: EntityIndex) -> String {
         let record = self.store.record(index);
-        match super::kind_words(record.kind) {
-            ("entity", _) => format!("`{}`", self.store.uid(index)),
-            (what, _) => format!("the {what} `{}`", record.id),
+        // A reader may not know the type of an entity that a JSON file declares.
+        match record.kind.list() {
+            None => format!("`{}`", self.store.uid(index)),
+            Some(_) => format!("the {} `{}`", record.kind.noun(), record.id),
         }
     }
 

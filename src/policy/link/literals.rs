@@ -6,11 +6,11 @@ use std::sync::Arc;
 use cedar_policy_core::ast::EntityUID;
 use smol_str::SmolStr;
 
+use super::Linker;
 use super::labels::Label;
 use super::near::Near;
 use super::people::{Form, OWNERS, Reference};
 use super::rules::place_in;
-use super::{Linker, kind_words};
 use crate::model::{PathError, RequestPath, check_model_name, check_name, normal_pattern};
 use crate::policy::condition::Condition;
 use crate::policy::entities::Kind;
@@ -174,21 +174,6 @@ fn normal_pieces(pieces: &[String]) -> Result<String, PathError> {
 pub(super) fn written(form: Form, kind: Kind, id: &str) -> String {
     match form {
         Form::List => id.to_owned(),
-        Form::Literal => format!("{}::{}", kind_type(kind), crate::policy::cedar_text::quoted(id)),
-    }
-}
-
-/// The entity type that [`kind_words`] has a word for.
-fn kind_type(kind: Kind) -> &'static str {
-    match kind_words(kind).0 {
-        "org" => "Org",
-        "team" => "Team",
-        "user" => "User",
-        "service" => "Service",
-        "key" => "ApiKey",
-        "provider account" => "ProviderAccount",
-        "model group" => "ModelGroup",
-        "router" => "Router",
-        _ => "Model",
+        Form::Literal => format!("{}::{}", kind.name(), crate::policy::cedar_text::quoted(id)),
     }
 }

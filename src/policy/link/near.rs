@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
+use super::a_kind;
 use super::declared::Declared;
 use super::labels::Label;
 use super::literals::written;
 use super::people::Form;
-use super::{a_kind, kind_words};
 use crate::policy::entities::{EntityStore, Kind};
 use crate::policy::problem::{Problem, edit_distance, nearest};
 
@@ -147,7 +147,7 @@ impl<'a> Search<'a> {
     /// A name that differs only by case, of another kind that the name could refer to.
     fn of_another_kind(&self, kind: Kind, name: &str) -> Option<Found> {
         let wanted = folded(name);
-        let others = others(kind);
+        let others = kind.confused_with();
         let alike = self.declared.store.iter().filter(|(_, record)| {
             record.declared
                 && others.contains(&record.kind)
@@ -156,21 +156,6 @@ impl<'a> Search<'a> {
         });
         let nearest = alike.min_by_key(|(_, record)| (record.id != name, record.kind, &record.id));
         nearest.map(|(_, record)| Found::Other(record.kind, record.id.clone()))
-    }
-}
-
-/// The kinds that a name of this kind could stand for as well: all others that say who, or what.
-pub(super) fn others(kind: Kind) -> &'static [Kind] {
-    match kind {
-        Kind::USER => &[Kind::SERVICE, Kind::TEAM, Kind::ORG, Kind::API_KEY],
-        Kind::SERVICE => &[Kind::USER, Kind::TEAM, Kind::ORG, Kind::API_KEY],
-        Kind::API_KEY => &[Kind::USER, Kind::SERVICE, Kind::TEAM, Kind::ORG],
-        Kind::TEAM => &[Kind::ORG, Kind::USER, Kind::SERVICE, Kind::API_KEY],
-        Kind::ORG => &[Kind::TEAM, Kind::USER, Kind::SERVICE, Kind::API_KEY],
-        Kind::PROVIDER_ACCOUNT => &[Kind::MODEL_GROUP, Kind::ROUTER],
-        Kind::MODEL_GROUP => &[Kind::PROVIDER_ACCOUNT, Kind::ROUTER],
-        Kind::ROUTER => &[Kind::MODEL_GROUP, Kind::PROVIDER_ACCOUNT],
-        _ => &[],
     }
 }
 
@@ -207,7 +192,7 @@ fn meant(kind: Kind, form: Form, found: &Found) -> String {
 
 /// Where a name of another kind would be right.
 pub(super) fn elsewhere(kind: Kind, form: Form, id: &str) -> String {
-    let (what, section) = (a_kind(kind), kind_words(kind).1);
+    let (what, section) = (a_kind(kind), kind.section());
     match form {
         Form::List => format!("there is {what} `{id}`: write it under `{section}:` if that is meant"),
         Form::Literal => format!("there is {what} `{id}`: write `{}` if that is meant", written(form, kind, id)),
@@ -215,7 +200,7 @@ pub(super) fn elsewhere(kind: Kind, form: Form, id: &str) -> String {
 }
 
 fn slip(kind: Kind, (form, name): (Form, &SmolStr), found: &Found, problem: Problem) -> Problem {
-    let (what, section) = kind_words(kind);
+    let (what, section) = (kind.noun(), kind.section());
     let declare = format!("declare `{name}` under `{section}:`");
     let (near, help) = match found {
         Found::Other(other, id) => {

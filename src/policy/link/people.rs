@@ -9,8 +9,8 @@ use hashbrown::hash_table::Entry;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::literals::written;
-use super::near::{Near, elsewhere, others};
-use super::{Linker, MOST_WANTED, ParsedFile, a_kind, kind_words};
+use super::near::{Near, elsewhere};
+use super::{Linker, MOST_WANTED, ParsedFile, a_kind};
 use crate::model::parse_key_hash;
 use crate::policy::entities::{Details, EntityIndex, Kind};
 use crate::policy::problem::{Problem, ProblemCode};
@@ -72,7 +72,7 @@ impl Linker<'_> {
             record.declared = true;
             return Some(index);
         }
-        let (what, _) = kind_words(kind);
+        let what = kind.noun();
         let native = record.details.as_ref().is_some_and(|details| details.native.is_some());
         let help = if native {
             Some("an `.entities.json` file declares it too; one of the two has to go".to_owned())
@@ -203,7 +203,7 @@ impl Linker<'_> {
         let Reference { kind, name, file, form } = *reference;
         let found = self.store.find(kind, &name.value).filter(|index| self.store.record(*index).declared);
         if found.is_none() {
-            let (what, section) = kind_words(kind);
+            let (what, section) = (kind.noun(), kind.section());
             let message = format!("no {what} is called `{}`", name.value);
             let problem = Problem::error(ProblemCode::UnknownReference, file, name.place, message);
             if let Some((of, id)) = uid_in(&name.value) {
@@ -230,8 +230,8 @@ impl Linker<'_> {
         let declared = |other: &&Kind| {
             self.store.find(**other, &name.value).is_some_and(|index| self.store.record(index).declared)
         };
-        if let Some(other) = others(kind).iter().find(declared) {
-            let (what, section) = kind_words(kind);
+        if let Some(other) = kind.confused_with().iter().find(declared) {
+            let (what, section) = (kind.noun(), kind.section());
             let message = format!("no {what} is called `{}`, but there is {} `{0}`", name.value, a_kind(*other));
             let elsewhere = elsewhere(*other, form, &name.value);
             let help = format!("{elsewhere}, or declare `{}` under `{section}:`", name.value);
@@ -246,19 +246,8 @@ impl Linker<'_> {
 
 /// The type and the id of a name that is written like `User::"alice"`; the quotes may be missing.
 pub(super) fn uid_in(name: &str) -> Option<(Kind, &str)> {
-    const TYPES: [(&str, Kind); 9] = [
-        ("Org", Kind::ORG),
-        ("Team", Kind::TEAM),
-        ("User", Kind::USER),
-        ("Service", Kind::SERVICE),
-        ("ApiKey", Kind::API_KEY),
-        ("ProviderAccount", Kind::PROVIDER_ACCOUNT),
-        ("ModelGroup", Kind::MODEL_GROUP),
-        ("Model", Kind::MODEL),
-        ("Router", Kind::ROUTER),
-    ];
     let (of, id) = name.trim().split_once("::")?;
-    let (_, kind) = TYPES.into_iter().find(|(text, _)| *text == of.trim())?;
+    let kind = Kind::named(of.trim()).filter(|kind| kind.list().is_some())?;
     let id = id.trim();
     let id = id.strip_prefix('"').and_then(|id| id.strip_suffix('"')).unwrap_or(id);
     (!id.is_empty()).then_some((kind, id))
@@ -270,13 +259,8 @@ pub(super) fn in_place_of_a_uid(reference: &Reference<'_>, of: Kind, id: &str) -
     match form {
         Form::Literal => format!("write `{}`", written(form, of, id)),
         Form::List if of == kind => format!("write the id alone: `{id}`"),
-        Form::List => format!("write the id alone, `{id}`, under `{}:`", selector_field(of)),
+        Form::List => format!("write the id alone, `{id}`, under `{}:`", of.list().unwrap_or_default()),
     }
-}
-
-/// The key under which rules take names of a kind.
-fn selector_field(kind: Kind) -> &'static str {
-    if kind == Kind::MODEL { "models" } else { kind_words(kind).1 }
 }
 
 /// Ids of a kind that differ only by case, by spaces at their ends or by characters that look alike; and ids that are
@@ -299,7 +283,7 @@ pub(super) fn look_alikes(files: &[Arc<ParsedFile>]) -> Vec<Problem> {
             Entry::Occupied(known) => {
                 let (_, first) = known.get();
                 if look_alike(first, &name.value) {
-                    let (what, _) = kind_words(kind);
+                    let what = kind.noun();
                     let message = format!("the {what} `{}` looks like `{first}`", name.value);
                     let help = if first.trim() == name.value.trim() {
                         "they differ only by spaces at their ends, which are significant: remove the spaces"

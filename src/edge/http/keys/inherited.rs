@@ -20,7 +20,7 @@ pub(super) fn of_maker(caller: &Caller, owner: &EntityUid) -> Result<Option<Inhe
     let identity = &caller.identity;
     if identity.principal.kind() == "ApiKey" {
         // From a key, only the inherited attributes belong to its owner. Its own tags and roles belong to the key.
-        let made_by = caller.desk.keys.find(identity.principal.id()).map_err(KeyWriteError::from)?;
+        let made_by = caller.service.keys.find(identity.principal.id()).map_err(KeyWriteError::from)?;
         let made_by = made_by.filter(|key| key.owner == *owner);
         return Ok(made_by.and_then(|key| key.details().inherited.as_deref().cloned()));
     }

@@ -8,24 +8,27 @@ pub(super) mod orphans;
 mod read;
 mod told;
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
+use axum::extract::{FromRequestParts, RawQuery};
 use hyper::StatusCode;
-use hyper::body::Bytes;
 use hyper::http::request::Parts as Head;
 use smol_str::SmolStr;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::MutexGuard;
 
 use super::app::App;
 use super::body::json;
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
+use super::extract::{NoBody, NoQuery, OptionalJsonBody};
 use super::query::{self, Query};
-use crate::edge::identity::identity_of_key;
-use crate::gate::{self, KeyWrite, KeyWriteError, Keys, KeysOf, MANAGE_KEYS, Manager, Right, StoreError, TooWide};
+use super::services::KeyService;
+use crate::edge::random;
+use crate::gate::{self, KeyWrite, KeyWriteError, KeysOf, MANAGE_KEYS, Manager, Right, TooWide};
 use crate::model::{
     ADMINISTRATOR, EntityUid, Facts, Identity, KeyDetails, KeyHash, KeyRecord, KeyText, Pause, RESERVED_ROLE_PREFIX,
     Revocation, SecretText, Timestamp, key_id, key_text,
@@ -43,124 +46,105 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 /// Most keys of a page.
 const MAX_PAGE: usize = 1_000;
 
-/// Where keys are managed.
-#[derive(Clone)]
-pub struct KeyDesk {
-    /// The store.
-    pub keys: Arc<dyn Keys>,
-    /// The rules for new keys.
-    pub options: KeyDeskOptions,
-    /// Held while the keys of an owner are counted and one more is made.
-    making: Arc<Mutex<()>>,
-}
-
-/// How keys are managed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyDeskOptions {
-    /// Whether a key may have an owner that the bundle does not declare.
-    pub unknown_owners: bool,
-    /// For how long a key lasts at most that a person makes or prolongs with a token.
-    pub session_key: Duration,
-    /// How long after its owner was last declared a key is revoked.
-    pub orphaned_for: Duration,
-}
-
-impl KeyDesk {
-    /// A desk for these keys.
-    #[must_use]
-    pub fn new(keys: Arc<dyn Keys>, options: KeyDeskOptions) -> Self {
-        Self { keys, options, making: Arc::default() }
-    }
-
-    /// Who manages by this bundle at this instant, from there.
-    pub(super) fn manager<'a>(
-        &self,
-        snapshot: &'a Snapshot,
-        facts: &'a Facts,
-        identity: &'a Arc<Identity>,
-        peer: Option<IpAddr>,
-    ) -> Manager<'a> {
-        let session_key_ms = i64::try_from(self.options.session_key.as_millis()).unwrap_or(i64::MAX);
-        Manager { snapshot, facts, identity, peer, session_key_ms }
-    }
-
-    /// Whom the key of this name proves, whether or not it still does; `None` where it is none of the store.
-    pub(super) fn identity(&self, principal: &EntityUid) -> Result<Option<Arc<Identity>>, StoreError> {
-        let found = self.keys.find(principal.id())?.filter(|_| principal.kind() == "ApiKey");
-        Ok(found.map(|record| Arc::new(identity_of_key(&record))))
-    }
-
-    /// A page of keys: all of them are looked through, where nobody waits for the thread.
-    async fn page(&self, of: KeysOf) -> Result<Vec<Arc<KeyRecord>>, ApiError> {
-        let keys = Arc::clone(&self.keys);
-        let page = tokio::task::spawn_blocking(move || keys.page(&of)).await;
-        page.map_err(|_ended| ApiError::new(ErrorCode::Unavailable, "the keys could not be looked through"))
-    }
-}
-
-/// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
-    List,
-    Make,
-    Show,
-    Change,
-    Remove,
-    Revoke,
-    Rotate,
-}
-
 /// Who manages, by what bundle, at which instant.
 pub(super) struct Caller {
-    desk: KeyDesk,
+    service: KeyService,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) facts: Facts,
     pub(super) identity: Arc<Identity>,
     pub(super) peer: Option<IpAddr>,
 }
 
-/// Proves who calls, before anything of the body is read.
-pub(super) async fn caller(app: &App, head: &Head, peer: &Peer) -> Result<Caller, ApiError> {
-    let Some(desk) = app.keys.get().cloned() else {
-        let message = "this server keeps no keys: `keys` is not among its `identity.providers`";
-        return Err(ApiError::new(ErrorCode::NotFound, message));
-    };
-    let snapshot = app.engine.snapshot().ok_or_else(ApiError::no_bundle)?;
-    let identity = caller::proved(app, &snapshot, head, peer).await?;
-    Ok(Caller { desk, facts: app.engine.facts(), snapshot, identity, peer: peer.address })
-}
+/// Authenticates the caller. A handler extracts it before its body, so that nothing is read for others.
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = ApiError;
 
-/// Answers what is asked about keys.
-pub(super) async fn answer(caller: &Caller, ask: Ask, head: &Head, body: &Bytes) -> Result<Response, ApiError> {
-    let id = id_of(head.uri.path());
-    let query = head.uri.query();
-    let takes_query = matches!(ask, Ask::List | Ask::Make | Ask::Change);
-    if !takes_query && query.is_some_and(|query| !query.is_empty()) {
-        return Err(ApiError::invalid("", "this path takes no query"));
-    }
-    match ask {
-        Ask::List => caller.list(query).await,
-        Ask::Make => caller.make(query, body).await,
-        Ask::Show => {
-            let (key, _) = caller.find(id)?;
-            Ok(json(StatusCode::OK, &Told::of(&key, caller.facts.now)))
-        }
-        Ask::Change => caller.change(id, query, body).await,
-        Ask::Remove => caller.remove(id).await,
-        Ask::Revoke => caller.revoke(id, body).await,
-        Ask::Rotate => caller.rotate(id, body).await,
+    async fn from_request_parts(head: &mut Head, app: &Arc<App>) -> Result<Self, ApiError> {
+        let Some(service) = app.keys.clone() else {
+            let message = "this server keeps no keys: `keys` is not among its `identity.providers`";
+            return Err(ApiError::new(ErrorCode::NotFound, message));
+        };
+        let Ok(peer) = Peer::from_request_parts(head, app).await;
+        let pinned = app.pdp().pin()?;
+        let identity = caller::authenticated(app, &pinned, head, &peer).await?;
+        let (snapshot, facts) = (Arc::clone(pinned.snapshot()), pinned.facts().clone());
+        Ok(Self { service, facts, snapshot, identity, peer: peer.address })
     }
 }
 
-/// The id in `/v1/keys/{id}/…`.
-fn id_of(path: &str) -> &str {
-    path.strip_prefix("/v1/keys/").and_then(|rest| rest.split('/').next()).unwrap_or_default()
+/// The id in the path. The router has checked its form.
+pub(super) struct KeyId(SmolStr);
+
+impl FromRequestParts<Arc<App>> for KeyId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(head: &mut Head, _: &Arc<App>) -> Result<Self, Infallible> {
+        let rest = head.uri.path().strip_prefix("/v1/keys/");
+        Ok(Self(rest.and_then(|rest| rest.split('/').next()).unwrap_or_default().into()))
+    }
+}
+
+type Answer = Result<Response, ApiError>;
+
+/// `GET /v1/keys`.
+pub(super) async fn list(caller: Caller, RawQuery(query): RawQuery, _: NoBody) -> Answer {
+    caller.list(query.as_deref()).await
+}
+
+/// `POST /v1/keys`.
+pub(super) async fn create(
+    caller: Caller,
+    RawQuery(query): RawQuery,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Answer {
+    caller.make(query.as_deref(), &body).await
+}
+
+/// `GET /v1/keys/{id}`.
+pub(super) async fn show(caller: Caller, KeyId(id): KeyId, _: NoQuery, _: NoBody) -> Answer {
+    let (key, _) = caller.find(&id)?;
+    Ok(json(StatusCode::OK, &Told::of(&key, caller.facts.now)))
+}
+
+/// `PATCH /v1/keys/{id}`.
+pub(super) async fn change(
+    caller: Caller,
+    KeyId(id): KeyId,
+    RawQuery(query): RawQuery,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Answer {
+    caller.change(&id, query.as_deref(), &body).await
+}
+
+/// `DELETE /v1/keys/{id}`.
+pub(super) async fn delete(caller: Caller, KeyId(id): KeyId, _: NoQuery, _: NoBody) -> Answer {
+    caller.remove(&id).await
+}
+
+/// `POST /v1/keys/{id}/revoke`.
+pub(super) async fn revoke(
+    caller: Caller,
+    KeyId(id): KeyId,
+    _: NoQuery,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Answer {
+    caller.revoke(&id, &body).await
+}
+
+/// `POST /v1/keys/{id}/rotate`.
+pub(super) async fn rotate(
+    caller: Caller,
+    KeyId(id): KeyId,
+    _: NoQuery,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Answer {
+    caller.rotate(&id, &body).await
 }
 
 impl Caller {
     pub(super) fn manager(&self) -> Manager<'_> {
-        let Self { desk, snapshot, facts, identity, peer } = self;
-        desk.manager(snapshot, facts, identity, *peer)
+        let Self { service, snapshot, facts, identity, peer } = self;
+        service.manager(snapshot, facts, identity, *peer)
     }
 
     /// By what the caller may manage what is `owner`'s, where it may.
@@ -175,10 +159,17 @@ impl Caller {
 
     /// A key that the caller may manage.
     fn find(&self, id: &str) -> Result<(Arc<KeyRecord>, Right), ApiError> {
-        let found = self.desk.keys.find(id).map_err(KeyWriteError::from)?;
+        let found = self.service.keys.find(id).map_err(KeyWriteError::from)?;
         let found = found.and_then(|key| Some((self.right(&key.owner)?, key)));
         let nobody = || ApiError::new(ErrorCode::NotFound, "no such key, or none that you may manage");
         found.map(|(right, key)| (key, right)).ok_or_else(nobody)
+    }
+
+    /// A page of keys. The store scans all of them, so it runs on the blocking pool.
+    async fn page(&self, of: KeysOf) -> Result<Vec<Arc<KeyRecord>>, ApiError> {
+        let keys = Arc::clone(&self.service.keys);
+        let page = tokio::task::spawn_blocking(move || keys.page(&of)).await;
+        page.map_err(|_ended| ApiError::new(ErrorCode::Unavailable, "the keys could not be looked through"))
     }
 
     async fn list(&self, query: Option<&str>) -> Result<Response, ApiError> {
@@ -196,7 +187,7 @@ impl Caller {
         {
             return Err(forbidden(format!("{} may not manage the keys of {owner}", self.identity.principal)));
         }
-        let mut page = self.desk.page(KeysOf { owner, after, most: most.saturating_add(1) }).await?;
+        let mut page = self.page(KeysOf { owner, after, most: most.saturating_add(1) }).await?;
         let more = page.len() > most;
         page.truncate(most);
         let next = page.last().filter(|_| more).map(|last| query::cursor(&last.id));
@@ -206,7 +197,7 @@ impl Caller {
 
     /// Whether a key of `owner` would prove somebody.
     pub(super) fn may_own(&self, owner: &EntityUid) -> bool {
-        self.desk.options.unknown_owners || self.snapshot.declares(owner)
+        self.service.options.unknown_owners || self.snapshot.declares(owner)
     }
 
     /// A key that is all that its owner is, for as long as its owner is.
@@ -247,7 +238,7 @@ impl Caller {
             return Err(ApiError::invalid("owner", message));
         }
         let _making = self.room(&owner, right).await?;
-        let id = key_id(random()?);
+        let id = key_id(random::bytes());
         let text = Self::new_text(&id)?;
         let mut key = KeyRecord { hash: self.hash(&text)?, ..self.unrestricted(id, owner) };
         let inherited = inherited::of_maker(self, &key.owner)?;
@@ -256,7 +247,7 @@ impl Caller {
         more.inherited = inherited.map(Box::new);
         wish.apply(&mut key, &self.snapshot, self.facts.now)?;
         self.manager().may_hand_out(right, &key)?;
-        self.desk.keys.write(KeyWrite::Make(key.clone())).await?;
+        self.service.keys.write(KeyWrite::Make(key.clone())).await?;
         self.tell(&key, "was made");
         let told = Told::of(&key, self.facts.now).with_key(text.expose()).with_warnings(warnings);
         Ok(json(StatusCode::CREATED, &told))
@@ -277,9 +268,9 @@ impl Caller {
         if right == Right::Administrator {
             return Ok(None);
         }
-        let making = self.desk.making.lock().await;
+        let making = self.service.creating.lock().await;
         let of_owner = KeysOf { owner: Some(owner.clone()), after: None, most: MAX_KEYS_OF_ONE };
-        if self.desk.page(of_owner).await?.len() >= MAX_KEYS_OF_ONE {
+        if self.page(of_owner).await?.len() >= MAX_KEYS_OF_ONE {
             return Err(ApiError::new(ErrorCode::Conflict, format!("{owner} has {MAX_KEYS_OF_ONE} keys already")));
         }
         Ok(Some(making))
@@ -305,7 +296,7 @@ impl Caller {
             Some(true) | None => {}
         }
         self.manager().may_change(right, &key, &before)?;
-        self.desk.keys.write(KeyWrite::Change(key.clone())).await?;
+        self.service.keys.write(KeyWrite::Change(key.clone())).await?;
         self.tell(&key, "was changed");
         Ok(json(StatusCode::OK, &Told::of(&key, self.facts.now).with_warnings(warnings)))
     }
@@ -345,7 +336,7 @@ impl Caller {
         for _ in 0..MOST_TRIES {
             let (key, _) = self.find(id)?;
             let Some((write, next)) = change(&key) else { return Ok((*key).clone()) };
-            match self.desk.keys.write(write).await {
+            match self.service.keys.write(write).await {
                 Err(KeyWriteError::Changed) => tokio::time::sleep(BETWEEN_TRIES).await,
                 outcome => return outcome.map(|()| next).map_err(ApiError::from),
             }
@@ -366,20 +357,21 @@ impl Caller {
         let until = Timestamp::from_millis(self.facts.now.as_millis().saturating_add(grace_ms));
         let before = std::mem::replace(&mut key.hash, self.hash(&text)?);
         details(&mut key).previous = Some((before, until));
-        self.desk.keys.write(KeyWrite::Change(key.clone())).await?;
+        self.service.keys.write(KeyWrite::Change(key.clone())).await?;
         self.tell(&key, "got a new secret");
         Ok(json(StatusCode::OK, &Told::of(&key, self.facts.now).with_key(text.expose())))
     }
 
     fn new_text(id: &str) -> Result<SecretText, ApiError> {
-        let secret = zeroize::Zeroizing::new(random::<32>()?);
+        let mut secret = zeroize::Zeroizing::new([0; 32]);
+        random::fill(&mut *secret);
         key_text(id, *secret).map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))
     }
 
     fn hash(&self, text: &SecretText) -> Result<KeyHash, ApiError> {
         let key = KeyText::parse(text.expose());
         let key = key.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?;
-        Ok(self.desk.keys.hash(&key))
+        Ok(self.service.keys.hash(&key))
     }
 
     /// For the log: who did what to which key.
@@ -405,13 +397,6 @@ fn next(key: &KeyRecord) -> KeyRecord {
 
 fn details(key: &mut KeyRecord) -> &mut KeyDetails {
     key.more.get_or_insert_with(Box::default)
-}
-
-fn random<const N: usize>() -> Result<[u8; N], ApiError> {
-    let mut bytes = [0; N];
-    let filled = aws_lc_rs::rand::fill(&mut bytes);
-    filled.map_err(|_| ApiError::new(ErrorCode::Unavailable, "the system has no random numbers"))?;
-    Ok(bytes)
 }
 
 pub(super) fn forbidden(message: String) -> ApiError {

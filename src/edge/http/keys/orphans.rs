@@ -4,7 +4,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{KeyDesk, KeyDeskOptions, details, next};
+use super::{details, next};
+use crate::edge::http::services::{KeyService, KeyServiceOptions};
 use crate::edge::identity::is_known_owner;
 use crate::engine::Engine;
 use crate::gate::{KeyWrite, KeyWriteError};
@@ -18,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOKS: u32 = 60;
 
 /// Marks and revokes for as long as the server runs.
-pub(in crate::edge::http) async fn follow(desk: KeyDesk, engine: Engine) {
+pub(in crate::edge::http) async fn follow(service: KeyService, engine: Engine) {
     let (mut seen, mut looks) = (Weak::<Snapshot>::new(), 0_u32);
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -30,7 +31,7 @@ pub(in crate::edge::http) async fn follow(desk: KeyDesk, engine: Engine) {
             continue;
         }
         (seen, looks) = (Arc::downgrade(&snapshot), 0);
-        sweep(&desk, snapshot, engine.facts().now).await;
+        sweep(&service, snapshot, engine.facts().now).await;
     }
 }
 
@@ -42,8 +43,8 @@ enum Fate {
     Freed,
 }
 
-async fn sweep(desk: &KeyDesk, snapshot: Arc<Snapshot>, now: Timestamp) {
-    let (keys, options) = (Arc::clone(&desk.keys), desk.options);
+async fn sweep(service: &KeyService, snapshot: Arc<Snapshot>, now: Timestamp) {
+    let (keys, options) = (Arc::clone(&service.keys), service.options);
     // The keys are read on a thread that may block.
     let looked = tokio::task::spawn_blocking(move || {
         let mut found: Vec<(Arc<KeyRecord>, Fate)> = Vec::new();
@@ -70,7 +71,7 @@ async fn sweep(desk: &KeyDesk, snapshot: Arc<Snapshot>, now: Timestamp) {
                 "was revoked: its owner is no longer declared"
             }
         };
-        match desk.keys.write(KeyWrite::Change(changed)).await {
+        match service.keys.write(KeyWrite::Change(changed)).await {
             Ok(()) => tell(&key, what),
             // Another writer, perhaps another node, has changed the key. The next look sees its new state.
             Err(KeyWriteError::Changed) => {}
@@ -80,7 +81,7 @@ async fn sweep(desk: &KeyDesk, snapshot: Arc<Snapshot>, now: Timestamp) {
     }
 }
 
-fn fate(key: &KeyRecord, snapshot: &Snapshot, options: KeyDeskOptions, now: Timestamp) -> Option<Fate> {
+fn fate(key: &KeyRecord, snapshot: &Snapshot, options: KeyServiceOptions, now: Timestamp) -> Option<Fate> {
     if key.details().revoked.is_some() {
         return None;
     }

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use smol_str::SmolStr;
 
 use super::names::{Names, NamesError};
+use crate::model::hex;
 
 /// Longest header that is read.
 const MAX_BYTES: usize = 32 * 1024;
@@ -158,7 +159,7 @@ impl Element {
             return Ok(Names { uris: self.uris, dns: self.dns, ..Names::default() });
         };
         let certificate = pem(certificate).ok_or(NamesError::Form)?;
-        let hash: String = Sha256::digest(&certificate).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex::encode(&Sha256::digest(&certificate));
         let names = Names::of(&certificate)?;
         let told = self.hash.is_none_or(|told| told.eq_ignore_ascii_case(&hash))
             && self.uris.iter().all(|told| names.uris.contains(told))

@@ -12,13 +12,15 @@ mod pool;
 mod stored;
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use aws_lc_rs::hmac;
+use parking_lot::Mutex;
 use smol_str::SmolStr;
 
 use super::named::Named;
 use super::recent::{CredentialDigest, Recent};
+use crate::edge::random;
 use crate::gate::{Authenticator, Credential, Later, Passwords, Presented, StoreError, Verdict};
 use crate::model::{
     AuthMethod, EntityUid, Identity, PasswordHash, Refusal, RefusalReason, SecretText, Timestamp, check_name,
@@ -95,7 +97,7 @@ impl BasicProvider {
     /// Called `name`, for the users of the bundle, of this file, and of this store.
     ///
     /// # Errors
-    /// Where there are no random numbers, or no threads.
+    /// Where threads cannot be started.
     pub fn new(
         name: String,
         options: PasswordOptions,
@@ -103,7 +105,7 @@ impl BasicProvider {
         store: Option<Arc<dyn Passwords>>,
     ) -> std::io::Result<Self> {
         let mut key = [0; 32];
-        aws_lc_rs::rand::fill(&mut key).map_err(|_| std::io::Error::other("the system has no random numbers"))?;
+        random::fill(&mut key);
         let pool = Pool::new(options.at_once, options.queue)?;
         let right = Arc::new(Recent::new(if options.cache_ms > 0 { options.cache_entries } else { 0 }));
         let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
@@ -171,7 +173,7 @@ impl Inner {
     fn decoy(&self, username: &str, snapshot: &Snapshot) -> Stored {
         let names = self.htpasswd.as_ref().map(Htpasswd::names);
         let stored = self.store.as_ref().map(|store| store.decoys());
-        let mut decoys = self.decoys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut decoys = self.decoys.lock();
         if !decoys.are_of(snapshot.revision(), names.as_ref(), stored.as_ref()) {
             let of_bundle = snapshot.passwords().filter(|_| self.options.bundle).cloned().map(Stored::Argon2id);
             let of_file = names.iter().flat_map(|names| names.values()).cloned();

@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::gate::Later;
@@ -65,7 +66,7 @@ impl Pool {
 
 fn work_off(work: &Mutex<Receiver<Job>>) {
     loop {
-        let job = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = work.lock().recv();
         match job {
             Ok(job) => job(),
             Err(_ended) => return,
@@ -81,7 +82,7 @@ struct Place {
 
 impl Place {
     fn take(waiting: &Waiting, source: Option<u128>, most: usize) -> Option<Self> {
-        let mut counts = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = waiting.lock();
         let count = counts.entry(source).or_default();
         if *count >= most {
             return None;
@@ -94,7 +95,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.waiting.lock();
         if let Some(count) = counts.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {

@@ -6,6 +6,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use smol_str::SmolStr;
 
+use crate::edge::random;
 use crate::model::{Argon2id, PasswordHash, SecretText};
 
 /// The costs of hashes that are made here: OWASP's first choice of 19 MiB and two passes.
@@ -99,11 +100,11 @@ fn computed(
     })
 }
 
-/// What is to be kept of a new password; `None` where the system has no random numbers.
+/// What is to be kept of a new password; `None` where it cannot be computed.
 #[must_use]
 pub fn hash(password: &SecretText) -> Option<PasswordHash> {
     let mut salt = vec![0; SALT_BYTES];
-    aws_lc_rs::rand::fill(&mut salt).ok()?;
+    random::fill(&mut salt);
     let digest = computed(password, &salt, (MEMORY_KIB, PASSES, 1), DIGEST_BYTES)?;
     PasswordHash::of(&Argon2id { memory_kib: MEMORY_KIB, passes: PASSES, lanes: 1, salt, digest }).ok()
 }

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use super::jose::{Algorithm, Checks, Jws, KeySet, MOST_TOKEN_BYTES, looks_like, ready};
 use super::recent::{self, Recent};
+use crate::edge::random;
 use crate::gate::{
     Authenticator, Credential, Family, Issued, KeptKey, KeyLookup, Later, PUBLISHED_FOR_SECONDS, PasswordLookup,
     Presented, RefreshDigest, Refreshed, StoreError, TokenError, TokenStore, Tokens, Verdict, is_disabled,
@@ -258,7 +259,7 @@ impl TokenProvider {
         let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": key.kid});
         let mut claims = json!({
             "iss": self.options.issuer, "aud": self.options.issuer, "sub": carried.principal, "iat": begins, "exp": until,
-            "jti": random_text(16)?, CARRIED: carried,
+            "jti": random_text(16), CARRIED: carried,
         });
         if let (Some(family), Some(claims)) = (family, claims.as_object_mut()) {
             claims.insert(FAMILY.to_owned(), family.into());
@@ -372,10 +373,10 @@ impl Tokens for TokenProvider {
             return Ok(Issued { access, expires_in, refresh: None });
         }
         let identity = serde_json::to_string(&carried).map_err(|_| TokenError::Unavailable)?;
-        let (id, principal) = (random_text(16)?.into(), carried.principal.as_str().into());
+        let (id, principal) = (random_text(16).into(), carried.principal.as_str().into());
         let family = Family { id, principal, identity, ends_at };
         let (access, expires_in) = self.signed(&key, &carried, (Some(&family.id), ends_at), now)?;
-        let refresh = new_refresh_token()?;
+        let refresh = new_refresh_token();
         let until = self.refresh_ends(ends_at, now);
         self.store.begin(&family, &digest(&refresh), until, now)?;
         Ok(Issued { access, expires_in, refresh: Some((refresh, (until.as_millis() - now.as_millis()) / 1000)) })
@@ -393,7 +394,7 @@ impl Tokens for TokenProvider {
             serde_json::from_str(&family.identity).map_err(|_| TokenError::Refused(unknown.clone()))?;
         let ends_at = self.still(&carried, family.ends_at, snapshot, now).map_err(TokenError::Refused)?;
         let key = self.signing_key(now)?;
-        let next = new_refresh_token()?;
+        let next = new_refresh_token();
         let until = self.refresh_ends(ends_at, now);
         let family = match self.store.replace(&digest(token), &digest(&next), until, now)? {
             Refreshed::Replaced(family) => family,
@@ -496,20 +497,20 @@ impl SigningKey {
     }
 }
 
-fn new_refresh_token() -> Result<SecretText, TokenError> {
-    Ok(SecretText::new(format!("{REFRESH_TOKEN_PREFIX}{}", random_text(32)?)))
+fn new_refresh_token() -> SecretText {
+    SecretText::new(format!("{REFRESH_TOKEN_PREFIX}{}", random_text(32)))
 }
 
-fn random_text(bytes: usize) -> Result<String, TokenError> {
+fn random_text(bytes: usize) -> String {
     let mut random = Zeroizing::new(vec![0; bytes]);
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| TokenError::Unavailable)?;
-    Ok(URL_SAFE_NO_PAD.encode(&*random))
+    random::fill(&mut random);
+    URL_SAFE_NO_PAD.encode(&*random)
 }
 
 fn new_key(now: Timestamp) -> Result<KeptKey, TokenError> {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| TokenError::Unavailable)?;
     let pkcs8 = pair.to_pkcs8v1().map_err(|_| TokenError::Unavailable)?;
-    let (kid, pkcs8) = (random_text(12)?.into(), Zeroizing::new(pkcs8.as_ref().to_vec()));
+    let (kid, pkcs8) = (random_text(12).into(), Zeroizing::new(pkcs8.as_ref().to_vec()));
     Ok(KeptKey { kid, pkcs8, made_at: now })
 }
 

@@ -1,7 +1,8 @@
 //! The books in the file: what was spent, a row for each day, principal and resource, and for each limit that counted it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, Row as Found, Transaction, params};
 
 use super::Shared;
@@ -84,7 +85,7 @@ impl Reader {
     }
 
     fn read(&self, wish: &BooksWish) -> Result<BooksPage, ReadError> {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = self.connection.lock();
         let mut collector = Collector::new(wish);
         let (principal, resource) = (wish.principal.as_deref(), wish.resource.as_deref());
         if wish.is_of_limits() {

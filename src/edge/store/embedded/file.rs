@@ -9,6 +9,7 @@ use super::FILE_NAME;
 use super::archive::{Archive, ReadError, reservation};
 use super::fold::FoldError;
 use super::log::{self, FILE_NAMES, Log, LogError, LogId};
+use crate::edge::random;
 use crate::edge::store::private;
 use crate::edge::store::rows;
 use crate::edge::store::whole::{self, MakeError};
@@ -228,9 +229,7 @@ impl File {
 
 /// The log first, then the tables.
 fn make(directory: &Path, path: &Path) -> Result<(), OpenError> {
-    let mut id = [0; 16];
-    let filled = aws_lc_rs::rand::fill(&mut id);
-    filled.map_err(|_| io(path, &std::io::Error::other("the system has no random numbers")))?;
+    let id: [u8; 16] = random::bytes();
     log::make(directory, &id).map_err(|error| io(directory, &error))?;
     let made = whole::make(path, |transaction| {
         transaction.execute_batch(TABLES)?;

@@ -1,6 +1,5 @@
 //! The thread that takes what the log has into the tables, and lets go of what is found there from then on.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::file::File;
@@ -21,7 +20,8 @@ pub(super) fn run(shared: &Shared, mut file: File) {
     loop {
         let part = {
             let nothing = |state: &mut State| state.fold.handed.is_none() && !state.fold.ends;
-            let state = shared.folding.wait_while(shared.lock(), nothing).unwrap_or_else(PoisonError::into_inner);
+            let mut state = shared.lock();
+            shared.folding.wait_while(&mut state, nothing);
             state.fold.handed.clone()
         };
         let Some(part) = part else { return };
@@ -43,8 +43,7 @@ pub(super) fn run(shared: &Shared, mut file: File) {
                 let mut state = shared.lock();
                 state.fold.failed = Some(error.to_string().into());
                 shared.folding.notify_all();
-                let waited = shared.folding.wait_timeout_while(state, PAUSE, |state| !state.fold.ends);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                shared.folding.wait_while_for(&mut state, |state| !state.fold.ends, PAUSE);
                 if state.fold.ends {
                     return;
                 }

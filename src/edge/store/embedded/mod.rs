@@ -16,9 +16,10 @@ mod writer;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
 
@@ -93,7 +94,7 @@ struct Fold {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Waits until the tables have all that is written by now.
@@ -105,7 +106,7 @@ impl Shared {
             self.wake.notify_one();
         }
         let waits = |state: &mut State| state.fold.folded < written && state.fold.failed.is_none();
-        state = self.folding.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner);
+        self.folding.wait_while(&mut state, waits);
         match &state.fold.failed {
             Some(reason) if state.fold.folded < written => Err(StoreError::Away(reason.clone())),
             _ => Ok(()),
@@ -226,7 +227,7 @@ impl Embedded {
                 }
                 state.let_go
             };
-            let found = self.archive.lock().unwrap_or_else(PoisonError::into_inner).reservation(id)?;
+            let found = self.archive.lock().reservation(id)?;
             let mut state = self.shared.lock();
             if state.let_go == let_go {
                 if let Some(reservation) = found.filter(|_| state.ledger.reservation(id).is_none()) {
@@ -321,7 +322,7 @@ impl Meters for Embedded {
         if known.is_some() {
             return Later::ready(Ok(known));
         }
-        let kept = self.archive.lock().unwrap_or_else(PoisonError::into_inner).reservation(id);
+        let kept = self.archive.lock().reservation(id);
         Later::ready(kept.map(|kept| kept.filter(|kept| is_known(kept, now))))
     }
 
@@ -332,7 +333,7 @@ impl Meters for Embedded {
             return self.once_written(state, Ok(Some(known)));
         }
         drop(state);
-        let kept = self.archive.lock().unwrap_or_else(PoisonError::into_inner).named(key);
+        let kept = self.archive.lock().named(key);
         Later::ready(kept.map(|kept| kept.filter(|kept| is_known(kept, now))))
     }
 

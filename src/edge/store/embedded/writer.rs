@@ -1,7 +1,8 @@
 //! The one thread that writes: takes what moved and who waits for it, commits, and tells them.
 
-use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::MutexGuard;
 
 use super::log::Log;
 use super::{ASYNC_WAIT_MS, Shared, State, record};
@@ -50,8 +51,8 @@ pub(super) fn run(shared: &Shared, mut log: Log) {
         }
         if outcome.is_err() {
             // A disk that fails is not asked again without pause.
-            let state = shared.lock();
-            drop(shared.wake.wait_timeout_while(state, ASYNC_WAIT, |state| !state.ends));
+            let mut state = shared.lock();
+            shared.wake.wait_while_for(&mut state, |state| !state.ends, ASYNC_WAIT);
         }
     }
 }
@@ -63,20 +64,18 @@ fn wait(shared: &Shared, has_records: bool) -> MutexGuard<'_, State> {
     while nobody_waits(&mut state) {
         if state.moved {
             // What nobody waits for is written a little later, with what comes meanwhile.
-            let waited = shared.wake.wait_timeout_while(state, ASYNC_WAIT, nobody_waits);
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            shared.wake.wait_while_for(&mut state, nobody_waits, ASYNC_WAIT);
             break;
         }
         if has_records {
             let idle = |state: &mut State| nobody_waits(state) && !state.moved;
-            let waited = shared.wake.wait_timeout_while(state, IDLE, idle).unwrap_or_else(PoisonError::into_inner);
-            state = waited.0;
-            state.fold.wanted |= waited.1.timed_out();
-            if waited.1.timed_out() {
+            let waited = shared.wake.wait_while_for(&mut state, idle, IDLE);
+            state.fold.wanted |= waited.timed_out();
+            if waited.timed_out() {
                 break;
             }
         } else {
-            state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            shared.wake.wait(&mut state);
         }
     }
     state
@@ -88,7 +87,8 @@ fn write(shared: &Shared, log: &mut Log, changes: &Changes) -> Result<(), StoreE
     }
     if log.len() >= MOST_BYTES {
         let behind = |state: &mut State| state.fold.handed.is_some() && state.fold.failed.is_none();
-        let mut state = shared.folding.wait_while(shared.lock(), behind).unwrap_or_else(PoisonError::into_inner);
+        let mut state = shared.lock();
+        shared.folding.wait_while(&mut state, behind);
         if let (Some(_), Some(reason)) = (&state.fold.handed, &state.fold.failed) {
             return Err(StoreError::NotWritten(reason.clone()));
         }
@@ -113,7 +113,8 @@ fn hand_over(shared: &Shared, state: &mut State, log: &mut Log) {
 /// All that is written is in the tables when the store is closed, if they can be written.
 fn end(shared: &Shared, log: &mut Log) {
     let behind = |state: &mut State| state.fold.handed.is_some() && state.fold.failed.is_none();
-    let mut state = shared.folding.wait_while(shared.lock(), behind).unwrap_or_else(PoisonError::into_inner);
+    let mut state = shared.lock();
+    shared.folding.wait_while(&mut state, behind);
     state.fold.wanted = true;
     hand_over(shared, &mut state, log);
     state.fold.ends = true;

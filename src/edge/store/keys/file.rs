@@ -2,11 +2,12 @@
 //! and holds in memory from then on; last uses are written a minute later at most, and a crash may forget those.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
@@ -177,7 +178,7 @@ impl Keys for KeyFile {
 
     fn used(&self, key: &KeyRecord, now: Timestamp) {
         if key.use_at(now) {
-            let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut uses = self.uses.lock();
             if uses.len() < MOST_USES {
                 uses.push((key.id.clone(), now.as_millis()));
             }
@@ -254,7 +255,7 @@ impl Writer {
 
     /// What fails is forgotten: the next use says it again.
     fn note_uses(&self) {
-        let uses = std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
+        let uses = std::mem::take(&mut *self.uses.lock());
         let _noted = self.file.note_uses(&uses);
     }
 }

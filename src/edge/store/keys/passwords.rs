@@ -1,8 +1,9 @@
 //! All passwords of a store in memory.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use smol_str::SmolStr;
 
 use crate::gate::{PasswordWrite, PasswordWriteError};
@@ -68,25 +69,25 @@ impl Known {
 
 impl PasswordTable {
     pub(in crate::edge::store) fn find(&self, principal: &EntityUid) -> Option<Arc<PasswordRecord>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).by_principal.get(principal).cloned()
+        self.0.read().by_principal.get(principal).cloned()
     }
 
     pub(in crate::edge::store) fn decoys(&self) -> Arc<[PasswordHash]> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).decoys)
+        Arc::clone(&self.0.read().decoys)
     }
 
     pub(in crate::edge::store) fn put(&self, password: PasswordRecord) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).put(password);
+        self.0.write().put(password);
     }
 
     pub(in crate::edge::store) fn remove(&self, principal: &EntityUid) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(principal);
+        self.0.write().remove(principal);
     }
 
     /// Those that `keep` names none of are removed.
     #[cfg(feature = "redis")]
     pub(in crate::edge::store) fn retain(&self, keep: impl Fn(&EntityUid) -> bool) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         let gone: Vec<EntityUid> = known.by_principal.keys().filter(|principal| !keep(principal)).cloned().collect();
         gone.iter().for_each(|principal| known.remove(principal));
     }
@@ -96,7 +97,7 @@ impl PasswordTable {
     /// # Errors
     /// Where there is none.
     pub(in crate::edge::store) fn check(&self, write: &PasswordWrite) -> Result<(), PasswordWriteError> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.read();
         match write {
             PasswordWrite::Set(password)
                 if known.by_principal.len() >= MAX_PASSWORDS

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
+use crate::edge::random;
 use crate::model::{KeyHash, KeyText};
 
 /// How many bytes a pepper has that Tollgate makes, and at least.
@@ -32,9 +33,6 @@ pub enum PepperError {
         /// Which.
         path: PathBuf,
     },
-    /// The system has no random numbers.
-    #[error("the system has no random numbers")]
-    NoRandom,
 }
 
 /// Keys a hash.
@@ -48,10 +46,10 @@ impl Pepper {
     }
 
     /// New bytes for one.
-    pub(in crate::edge::store) fn random() -> Result<Zeroizing<[u8; BYTES]>, PepperError> {
+    pub(in crate::edge::store) fn random() -> Zeroizing<[u8; BYTES]> {
         let mut bytes = Zeroizing::new([0; BYTES]);
-        aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| PepperError::NoRandom)?;
-        Ok(bytes)
+        random::fill(&mut *bytes);
+        bytes
     }
 
     /// The one in this file.
@@ -78,7 +76,7 @@ impl Pepper {
             return Self::read(&path);
         }
         let io = |error| PepperError::Io { path: path.clone(), error };
-        let bytes = Self::random()?;
+        let bytes = Self::random();
         // Under another name first, so that no crash leaves half of one.
         let new = directory.join(format!("{FILE_NAME}.new"));
         let write = || {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use smol_str::SmolStr;
 
 #[cfg(feature = "sqlite")]
@@ -47,11 +48,11 @@ impl Table {
     }
 
     fn read(part: &RwLock<HashTable<Arc<KeyRecord>>>) -> RwLockReadGuard<'_, HashTable<Arc<KeyRecord>>> {
-        part.read().unwrap_or_else(PoisonError::into_inner)
+        part.read()
     }
 
     fn write(part: &RwLock<HashTable<Arc<KeyRecord>>>) -> RwLockWriteGuard<'_, HashTable<Arc<KeyRecord>>> {
-        part.write().unwrap_or_else(PoisonError::into_inner)
+        part.write()
     }
 
     pub(in crate::edge::store) fn find(&self, id: &str) -> Option<Arc<KeyRecord>> {

@@ -9,16 +9,18 @@
 mod local;
 mod pool;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
+use parking_lot::{Mutex, MutexGuard};
 use smol_str::SmolStr;
 
 use self::local::{Draw, Local, Step, told, usage};
 use self::pool::{Drawn, Return};
 use super::EXPIRE_AT_ONCE;
 use super::background::{Background, Turn, on_a_thread};
+use crate::edge::random;
 use crate::gate::{Books, CloseError, HoldError, Later, Look, Meters, StoreError, SubjectsOf};
 use crate::meter::{
     Alert, Charge, Closed, Held, Hold, Ledger, LedgerError, MeterKey, Refused, Reservation, ReservationId, Shortfall,
@@ -53,12 +55,9 @@ struct Inner {
     telling: Arc<AtomicBool>,
 }
 
-/// A name by the system's chance.
+/// Makes the id of a lease.
 fn by_chance(now: Timestamp) -> ReservationId {
-    let mut chance = [0; 16];
-    // Where the system has no random numbers, the instant still sets names apart, and the store refuses one that it has.
-    let _filled = aws_lc_rs::rand::fill(&mut chance);
-    ReservationId::new(now, u128::from_le_bytes(chance))
+    ReservationId::new(now, u128::from_le_bytes(random::bytes()))
 }
 
 impl Leases {
@@ -117,7 +116,7 @@ fn is_leased(hold: &Hold) -> bool {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Local> {
-        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+        self.local.lock()
     }
 
     fn at(&self, now: Timestamp) -> MutexGuard<'_, Local> {

@@ -2,9 +2,9 @@
 //! can change while it runs, so the check is repeated, and its count of evicted keys is followed.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use ::redis::Value;
+use parking_lot::Mutex;
 
 use super::link::{Link, Trouble};
 use super::reply;
@@ -63,12 +63,12 @@ impl Eviction {
 
     /// The observed state, to be stored.
     pub(super) fn seen(&self) -> Option<Evicted> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen.lock().clone()
     }
 
     /// Resets the observed state, after an operator has accepted the data in the Redis.
     pub(super) fn forget(&self) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.seen.lock() = None;
     }
 
     /// Checks the eviction policy of the Redis, and the number of keys that it has evicted since the last check.
@@ -100,7 +100,7 @@ impl Eviction {
         if now.is_empty() {
             return Ok(());
         }
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         let before = |process: &String, count: u64| match &*seen {
             Some(seen) => seen.get(process).copied().unwrap_or(if self.is_cluster { count } else { 0 }),
             None => count,

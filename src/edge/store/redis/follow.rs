@@ -4,12 +4,13 @@
 //! What is hard about it: a node that hears nothing does not know what was revoked, and a Redis that came back with less
 //! does not either. After a while of silence, and at once where changes are missing, nothing in memory is trusted any more.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::redis::{Cmd, Value};
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -95,7 +96,7 @@ impl Following {
     }
 
     pub(super) fn trouble(&self) -> StoreError {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble.lock().clone()
     }
 
     /// The name of a key in the Redis.
@@ -116,7 +117,7 @@ impl Following {
     }
 
     fn fail(&self, error: StoreError) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        *self.trouble.lock() = error;
     }
 
     pub(super) fn is_lost(&self) -> bool {

@@ -3,19 +3,21 @@
 //! is, `User::"alice"`, which no key can be called.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::redis::{Cmd, Value};
+use parking_lot::Mutex;
 use smol_str::SmolStr;
 use tokio::runtime::Runtime;
 
 use super::follow::{Following, Follows, away, follow, look_anew, odd};
-use super::{RedisError, RedisOptions, reply, values};
+use super::{RedisError, RedisOptions, reply};
 use crate::edge::store::keys::{PasswordTable, Pepper, Table, read, read_password, write, write_password};
 use crate::gate::{
     KeyWrite, KeyWriteError, Keys, KeysOf, Later, PasswordWrite, PasswordWriteError, Passwords, StoreError,
 };
+use crate::model::hex;
 use crate::model::{EntityUid, KeyHash, KeyRecord, KeyText, PasswordHash, PasswordRecord, Timestamp, key_hash_text};
 
 /// How many changes are remembered: a node that has not looked for more of them reads everything again.
@@ -129,8 +131,7 @@ impl Shared {
         let wish = match &self.configured {
             Some(pepper) => key_hash_text(&pepper.fingerprint()),
             None => {
-                let bytes = Pepper::random().map_err(|error| away(&error.to_string()))?;
-                format!("here:{}", values::hex(&*bytes))
+                format!("here:{}", hex::encode(&*Pepper::random()))
             }
         };
         let key = self.following.key("keys:pepper");
@@ -310,7 +311,7 @@ impl Shared {
     }
 
     async fn note_uses(&self) -> Result<(), StoreError> {
-        let uses = std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
+        let uses = std::mem::take(&mut *self.uses.lock());
         for uses in uses.chunks(AT_ONCE) {
             let mut command = ::redis::cmd("HSET");
             command.arg(self.following.key(USES));
@@ -372,7 +373,7 @@ impl Keys for RedisKeys {
 
     fn used(&self, key: &KeyRecord, now: Timestamp) {
         if key.use_at(now) {
-            let mut uses = self.shared.uses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut uses = self.shared.uses.lock();
             if uses.len() < MOST_USES {
                 uses.push((key.id.clone(), now.as_millis()));
             }

@@ -18,10 +18,11 @@ mod tokens;
 mod values;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -38,8 +39,10 @@ use self::link::{Link, Trouble};
 use self::reply::Reply;
 use self::scripts::{ARRIVE, Call, HELLO, Keys, LOSE};
 use self::together::{Asked, Waiting};
+use crate::edge::random;
 use crate::gate::{CloseError, HoldError, Later, Look, Meters, StoreError};
 use crate::meter::{Alert, Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
+use crate::model::hex;
 use crate::model::{Amount, Timestamp};
 
 /// How many reservations may expire while somebody waits; a script holds up everybody.
@@ -190,7 +193,7 @@ impl Shared {
         }
         let mut command = ::redis::cmd("EVAL");
         command.arg(ARRIVE.text).arg(2).arg(self.keys.generation()).arg(self.keys.epochs());
-        command.arg(&*epoch).arg(sequence).arg(new_epoch()?);
+        command.arg(&*epoch).arg(sequence).arg(new_epoch());
         let told = self.link.send(&command).await.map_err(Trouble::into_store)?;
         if let Some(next) = reply::text(told).filter(|next| !next.is_empty()) {
             self.generation.enter(&epoch, &next);
@@ -200,7 +203,7 @@ impl Shared {
 
     /// The epoch and the highest sequence that were seen; where there are none, those that are there.
     async fn seen(&self) -> Result<(Arc<str>, u64), StoreError> {
-        let fitness = self.fitness.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let fitness = self.fitness.lock().clone();
         match fitness {
             Some(fitness) => fitness?,
             None => self.check_eviction().await?,
@@ -209,7 +212,7 @@ impl Shared {
             return Ok(seen);
         }
         let mut command = ::redis::cmd("EVAL");
-        command.arg(HELLO.text).arg(2).arg(self.keys.generation()).arg(self.keys.epochs()).arg(new_epoch()?);
+        command.arg(HELLO.text).arg(2).arg(self.keys.generation()).arg(self.keys.epochs()).arg(new_epoch());
         let hello = self.link.send(&command).await.map_err(Trouble::into_store)?;
         let (epoch, sequence, lost) = reply::hello(hello)?;
         if !lost.is_empty() {
@@ -227,7 +230,7 @@ impl Shared {
     /// A Redis that evicts keys would lose spending. One with such a policy is not used until the policy changes. One
     /// that has evicted keys has lost state, for every node.
     async fn check_eviction(&self) -> Result<(), StoreError> {
-        *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.looked_at.lock() = Some(Instant::now());
         let fitness = match self.eviction.look(&self.link).await {
             Ok(()) => Ok(()),
             // The earlier result remains valid.
@@ -246,19 +249,19 @@ impl Shared {
         // The generation records the loss for as long as it exists.
         let kept =
             fitness.clone().or_else(|error| if matches!(error, StoreError::Lost(_)) { Ok(()) } else { Err(error) });
-        *self.fitness.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        *self.fitness.lock() = Some(kept);
         fitness
     }
 
     fn is_time_to_check(&self) -> bool {
-        let looked_at = *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let looked_at = *self.looked_at.lock();
         looked_at.is_none_or(|at| at.elapsed() >= CHECK_EVERY)
     }
 
     /// Remembers a hold of which nobody knows whether it was made or its answer kept: where it was not, nobody was told, and
     /// nobody will settle it.
     fn note_unsure(&self, id: ReservationId) {
-        let mut unsure = self.unsure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsure = self.unsure.lock();
         if unsure.len() < MOST_UNSURE {
             unsure.push_back(id);
         }
@@ -278,20 +281,17 @@ impl Shared {
             }
         }
         loop {
-            let next = self.unsure.lock().unwrap_or_else(PoisonError::into_inner).front().copied();
+            let next = self.unsure.lock().front().copied();
             let Some(id) = next else { return Ok(()) };
             self.call(&self.keys.give_back(id, now)).await?;
-            self.unsure.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            self.unsure.lock().pop_front();
         }
     }
 }
 
-/// 128 bits of chance.
-fn new_epoch() -> Result<String, StoreError> {
-    let mut chance = [0; 16];
-    let filled = aws_lc_rs::rand::fill(&mut chance);
-    filled.map_err(|_| StoreError::Away("the system has no random numbers".into()))?;
-    Ok(values::hex(&chance))
+/// 128 random bits.
+fn new_epoch() -> String {
+    hex::encode(&random::bytes::<16>())
 }
 
 fn after(now: Timestamp, ttl_ms: i64) -> Timestamp {

@@ -2,8 +2,9 @@
 //! takes far less than thirty scripts, and so do the messages. One that comes alone goes at once.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Shared;
@@ -40,7 +41,7 @@ impl Waiting {
     /// Takes one in; whether somebody has to send it, as nobody is about to.
     #[must_use]
     pub(super) fn push(&self, asked: Asked) -> bool {
-        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = self.0.lock();
         line.asked.push_back(asked);
         let is_free = line.on_the_way < MOST_ON_THE_WAY;
         line.on_the_way += usize::from(is_free);
@@ -50,7 +51,7 @@ impl Waiting {
     /// Those that are to be asked together next: of one instant, as a script has one. Where there are none, whoever asks
     /// has done its work.
     fn take(&self) -> Vec<Asked> {
-        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = self.0.lock();
         let (mut together, mut keys): (Vec<Asked>, usize) = (Vec::new(), 0);
         while let Some(next) = line.asked.front() {
             keys += next.call.keys.len();
@@ -69,7 +70,7 @@ impl Waiting {
     /// Answers those that wait while the Redis does not answer: they waited as long as the others, and nothing of them was
     /// sent.
     fn fail(&self, error: &StoreError) {
-        let waiting = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).asked);
+        let waiting = std::mem::take(&mut self.0.lock().asked);
         for one in waiting {
             let _told = one.answer.send(Err(error.clone()));
         }

@@ -17,11 +17,12 @@ use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use super::follow::{Following, Follows, away, follow, look, odd};
-use super::{RedisError, RedisOptions, reply, values};
+use super::{RedisError, RedisOptions, reply};
 use crate::edge::store::keys::Pepper;
 use crate::edge::store::tokens::{Known, REVOKED_FOR_MS};
 use crate::gate::{Family, KeptKey, MOST_FAMILIES, MOST_USED, RefreshDigest, Refreshed, StoreError, TokenStore};
 use crate::model::Timestamp;
+use crate::model::hex;
 
 const SCRIPT: &str = include_str!("lua/tokens.lua");
 /// What all keys begin with.
@@ -197,7 +198,7 @@ fn families_key(principal: &str) -> String {
 }
 
 fn refresh_key(digest: &RefreshDigest) -> String {
-    format!("{PREFIX}refresh:{}", values::hex(&digest.0))
+    format!("{PREFIX}refresh:{}", hex::encode(&digest.0))
 }
 
 impl TokenStore for RedisTokens {

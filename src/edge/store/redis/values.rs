@@ -12,6 +12,7 @@ use crate::meter::{
     Budget, Charge, Hold, Idempotency, Measure, Meter, MeterKey, OnExpiry, Part, Places, Rate, Reservation, Rolling,
     State, Usage,
 };
+use crate::model::hex;
 use crate::model::{Amount, Every, Period, Timestamp, Unit, Window};
 
 /// The first number that a double does not tell from all others.
@@ -59,18 +60,6 @@ fn unescaped(text: &str) -> Option<String> {
         out.push_str(rest);
     }
     Some(out)
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 /// Writes what Lua's `struct` reads.
@@ -436,7 +425,7 @@ pub(super) fn reserving(hold: &Hold, used: Option<&Usage>, meters: &[String], at
         out.amount(charge.amount.get(), exact).text(key);
     }
     match &hold.idempotency {
-        Some((name, digest)) => out.text(&hex(digest)).text(&escaped(name)),
+        Some((name, digest)) => out.text(&hex::encode(digest)).text(&escaped(name)),
         None => out.text("-").text(""),
     };
     for charge in &hold.charges {
@@ -491,7 +480,7 @@ fn read_reservation(prefix: &str, id: &str, value: &[u8], answer: Option<Arc<[u8
     let (digest, name) = (fields.text()?, fields.text()?);
     let idempotency = match digest {
         "-" => None,
-        digest => Some(Idempotency { key: unescaped(name)?.into(), digest: unhex(digest)?, answer }),
+        digest => Some(Idempotency { key: unescaped(name)?.into(), digest: hex::decode(digest)?, answer }),
     };
     for part in &mut parts {
         part.limit = unescaped(fields.text()?)?.into();

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
 
+use parking_lot::RwLock;
 use smol_str::SmolStr;
 
 use crate::gate::KeptKey;
@@ -20,29 +20,29 @@ impl Known {
     /// Everything is as that says.
     pub(in crate::edge::store) fn replace(&self, mut keys: Vec<KeptKey>, revoked: HashSet<SmolStr>) {
         keys.sort_by(|a, b| b.made_at.cmp(&a.made_at).then_with(|| a.kid.cmp(&b.kid)));
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-        *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = revoked;
+        *self.keys.write() = keys;
+        *self.revoked.write() = revoked;
         self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// One more family is revoked.
     pub(in crate::edge::store) fn revoke(&self, family: SmolStr) {
-        self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(family);
+        self.revoked.write().insert(family);
         self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// One that is known no longer.
     #[cfg(feature = "sqlite")]
     pub(in crate::edge::store) fn forget(&self, family: &str) {
-        self.revoked.write().unwrap_or_else(PoisonError::into_inner).remove(family);
+        self.revoked.write().remove(family);
     }
 
     pub(in crate::edge::store) fn keys(&self) -> Vec<KeptKey> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.keys.read().clone()
     }
 
     pub(in crate::edge::store) fn is_revoked(&self, family: &str) -> bool {
-        self.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(family)
+        self.revoked.read().contains(family)
     }
 
     pub(in crate::edge::store) fn changes(&self) -> u64 {

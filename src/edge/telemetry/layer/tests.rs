@@ -113,8 +113,8 @@ fn a_request_is_named_by_the_lines_of_every_level() {
     let lines = logged(LogFormat::Text, LogLevel::Error, || {
         let span = tracing::info_span!(target: "tollgate::http", "request", decision_id = tracing::field::Empty);
         let _within = span.enter();
-        crate::edge::telemetry::decision("d-1", "r1");
-        crate::edge::telemetry::decision("d-2", "r1");
+        crate::pdp::events::decision("d-1", "r1");
+        crate::pdp::events::decision("d-2", "r1");
         tracing::error!(target: "tollgate::http", "m");
     });
     assert!(lines.ends_with("error: m decision_id=d-2\n"), "the newest counts, and no field is made up: {lines}");

@@ -1,4 +1,4 @@
-//! The engine's `tracing` events: loads of bundles, and limits that reached a threshold. The library installs no
+//! The `tracing` events of the service: loads of bundles, and limits that reached a threshold. The library installs no
 //! subscriber; a program that wants these events installs its own.
 
 use crate::meter::Alert;
@@ -9,7 +9,7 @@ use crate::policy::problem::{Problem, Severity};
 const MAX_PROBLEMS: usize = 50;
 
 /// A load succeeded or failed.
-pub(super) fn load(live: &Live) {
+pub(crate) fn load(live: &Live) {
     let report = live.report();
     match (&report.failure, live.current()) {
         (Some(failure), current) => {
@@ -60,6 +60,14 @@ pub(crate) fn problems(problems: &[Problem]) {
     }
     if let Some(more) = problems.len().checked_sub(MAX_PROBLEMS).filter(|more| *more > 0) {
         tracing::warn!(target: "tollgate::bundle", more, "there are {more} more problems; `tollgate check` shows them");
+    }
+}
+
+/// Notes on the span of the request which decision is being made, and by which revision.
+pub(crate) fn decision(id: impl std::fmt::Display, revision: &str) {
+    let span = tracing::Span::current();
+    if !span.is_disabled() {
+        tracing::record_all!(span, decision_id = %id, revision = revision);
     }
 }
 
