@@ -15,8 +15,6 @@ use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode};
 use smol_str::SmolStr;
 
-use super::app::App;
-
 /// Maximum number of configured origins.
 pub(crate) const MAX_ORIGINS: usize = 100;
 /// Longest origin: the longest host name, with room for a scheme and a port.
@@ -131,14 +129,20 @@ pub(super) fn mark(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
 }
 
 /// The answer to a preflight request of an allowed origin, for a path that takes `methods`; `None` for other requests. The
-/// router calls this for methods that the path does not take, as no route takes `OPTIONS`.
-pub(super) fn preflight<B>(app: &App, request: &Request<B>, methods: &str) -> Option<Response> {
+/// router calls this for methods that the path does not take, as no route takes `OPTIONS`. `keys` are the headers that hold
+/// API keys.
+pub(super) fn preflight<B>(
+    origins: &[Origin],
+    keys: &[HeaderName],
+    request: &Request<B>,
+    methods: &str,
+) -> Option<Response> {
     let headers = request.headers();
     let is_preflight = request.method() == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    if !is_preflight || allowed(&app.origins, headers).is_none() {
+    if !is_preflight || allowed(origins, headers).is_none() {
         return None;
     }
-    let names = allowed_headers(headers, &app.credential_headers.keys);
+    let names = allowed_headers(headers, keys);
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();

@@ -90,7 +90,8 @@ fn router(app: &Arc<App>, routes: Vec<Route>) -> Router {
             let allowed = Arc::clone(&allowed);
             async move {
                 let methods = allowed.get(path.as_str()).map(String::as_str).unwrap_or_default();
-                cors::preflight(&app, &request, methods).unwrap_or_else(|| method_not_allowed(methods))
+                let preflight = cors::preflight(&app.origins, &app.credential_headers.keys, &request, methods);
+                preflight.unwrap_or_else(|| method_not_allowed(methods))
             }
         })
         .fallback(async || no_such_path())
