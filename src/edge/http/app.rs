@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
+use super::cors::Origin;
 use super::durations::RouteDurations;
 use super::host::HostName;
 use super::options::{HttpOptions, Silence};
@@ -29,6 +30,8 @@ pub(super) struct App {
     /// Whether that is so only where the `Host` is one of the loopback's or of `hosts`.
     pub(super) checks_host: bool,
     pub(super) hosts: Vec<HostName>,
+    /// Origins whose pages may read answers.
+    pub(super) origins: Vec<Origin>,
     /// What requests of gateways ask for.
     pub(super) routes: RouteMap,
     /// Whether every call of `/v1/auth/validate` is decided.
@@ -65,6 +68,7 @@ impl App {
             open: options.open,
             checks_host: options.checks_host,
             hosts: options.hosts.clone(),
+            origins: options.origins.clone(),
             routes: options.routes.clone(),
             validate_authorizes: options.validate_authorizes,
             credential_headers: options.credential_headers.clone(),

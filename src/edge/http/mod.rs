@@ -11,6 +11,7 @@ mod body;
 mod books;
 mod caller;
 mod cedar_agent;
+mod cors;
 mod credential;
 mod durations;
 mod errors;
@@ -43,6 +44,8 @@ mod tokens;
 mod validate;
 mod wire;
 
+pub(crate) use cors::MAX_ORIGINS;
+pub use cors::{Origin, OriginError};
 pub use host::HostName;
 pub use observe::ServerObserver;
 pub use options::HttpOptions;

@@ -30,7 +30,7 @@ use super::errors::{self, ApiError, ErrorCode};
 use super::extract::MapStatus;
 use super::guard::guarded_async;
 use super::routes::{self, IS_AUTHORIZED, IS_AUTHORIZED_ACCESS, Route};
-use super::{host, is_authorized, request_body};
+use super::{cors, host, is_authorized, request_body};
 use crate::edge::telemetry;
 
 /// Longest percent-encoded name of a user in a path: each byte of a name as `%41`.
@@ -90,9 +90,13 @@ fn router(app: &Arc<App>, routes: Vec<Route>) -> Router {
         router = router.route(path, handler.route_layer(from_fn_with_state(admission, admit)));
     }
     router
-        .method_not_allowed_fallback(move |path: MatchedPath| {
+        .method_not_allowed_fallback(move |State(app): State<Arc<App>>, path: MatchedPath, request: Request| {
             let allowed = Arc::clone(&allowed);
-            async move { method_not_allowed(allowed.get(path.as_str()).map(String::as_str).unwrap_or_default()) }
+            async move {
+                let methods = allowed.get(path.as_str()).map(String::as_str).unwrap_or_default();
+                let preflight = cors::preflight(&app.origins, &app.credential_headers.keys, &request, methods);
+                preflight.unwrap_or_else(|| method_not_allowed(methods))
+            }
         })
         .fallback(async || no_such_path())
         .layer(from_fn_with_state(Arc::clone(app), answer_in_span))

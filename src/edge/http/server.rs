@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use super::app::App;
 use super::caller::Peer;
+use super::cors;
 use super::errors::{ApiError, ErrorCode};
 use super::keys;
 use super::options::HttpOptions;
@@ -176,8 +177,19 @@ struct Serving<'a> {
 }
 
 impl Serving<'_> {
-    /// Answers a request, if there is room for it.
+    /// Answers a request, with the headers of CORS if any origin is configured.
     async fn answer(&self, request: Request<Incoming>, peer: &Peer, pace: &Pace) -> AnyResponse {
+        let origins = &self.options.origins;
+        if origins.is_empty() {
+            return self.answer_if_room(request, peer, pace).await;
+        }
+        let origin = cors::allowed(origins, request.headers());
+        let mut response = self.answer_if_room(request, peer, pace).await;
+        cors::mark(response.headers_mut(), origin);
+        response
+    }
+
+    async fn answer_if_room(&self, request: Request<Incoming>, peer: &Peer, pace: &Pace) -> AnyResponse {
         let is_health = request.uri().path().starts_with("/health/");
         let admission = self.seat.admit(is_health, self.options.header_timeout).await;
         let mut response = match admission {
