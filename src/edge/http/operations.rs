@@ -12,11 +12,11 @@ use super::body::{json, of_type};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::extract::{NoBody, OptionalJsonBody};
 use super::health::{self, Component};
+use super::openapi;
 use super::wire;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::{Report, Snapshot, report};
 
-const OPEN_API: &str = include_str!("openapi.json");
 const PAGE: &str = include_str!("page.html");
 
 /// `GET /health/live`.
@@ -99,7 +99,7 @@ pub(super) async fn version(_: NoBody) -> Response {
 
 /// `GET /openapi.json`.
 pub(super) async fn open_api(_: NoBody) -> Response {
-    of_type(StatusCode::OK, "application/json", OPEN_API)
+    of_type(StatusCode::OK, "application/json", openapi::DOCUMENT.clone())
 }
 
 /// `GET /docs`.
