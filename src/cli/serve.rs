@@ -45,14 +45,16 @@ const LAST_ALERTS_WAIT: Duration = Duration::from_secs(2);
 /// The longest answer to an alert that is read.
 const MOST_REPLY_BYTES: usize = 64 * 1024;
 
+const EXAMPLE: &str = "Example:
+  tollgate serve --policies policies
+  curl -s http://127.0.0.1:8181/is_authorized -H 'Content-Type: application/json' \\
+    -d '{\"principal\": \"User::\\\"alice\\\"\", \"action\": \"chat\", \"resource\": \"Model::\\\"openai-main/gpt-4o\\\"\"}'";
+
 /// Serves decisions over HTTP.
 ///
 /// Settings come from flags, then the environment (`TOLLGATE_POLICIES`, `TOLLGATE_LISTEN`, …), then tollgate.yaml.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  tollgate serve --policies policies
-  curl -s http://127.0.0.1:8181/is_authorized -H 'Content-Type: application/json' \\
-    -d '{\"principal\": \"User::\\\"alice\\\"\", \"action\": \"chat\", \"resource\": \"Model::\\\"openai-main/gpt-4o\\\"\"}'")]
+#[command(after_help = format!("{EXAMPLE}\n\n{}", crate::config::variables_help()))]
 pub struct ServeArguments {
     /// The directory of the bundle [default: policies]
     #[arg(long, value_name = "DIR")]

@@ -17,9 +17,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, de};
 
-use super::node::{self, NodeError, member};
+use super::faults::NodeError;
+use super::scalars::ConfigPath;
 use crate::edge::decision_log::{DecisionLogOptions, Destination, Level, Mask, OnFull, SampleRate};
-use crate::policy::yaml::Node;
+use crate::policy::syntax::{Located, Place};
 
 /// The folder below the data directory where files are kept.
 pub(crate) const FOLDER: &str = "decisions";
@@ -70,31 +71,35 @@ impl Default for DecisionLogSettings {
 }
 
 impl DecisionLogSettings {
-    /// Reads the section; errors carry their place.
-    pub(super) fn read(node: &Node) -> Result<Self, NodeError> {
-        let raw: Raw = node::read(node)?;
-        let wrong = |name: &str, message: String| NodeError::of(member(node, name).unwrap_or(node), message);
+    /// The settings of the section.
+    ///
+    /// # Errors
+    /// The first setting that is wrong, with its place.
+    pub(super) fn checked(section: Located<Raw>) -> Result<Self, NodeError> {
+        let Located { value: raw, place } = section;
+        let wrong = |place: Place, message: String| NodeError::of_setting("decision_log", place, message);
         let usual = Self::default();
-        if raw.file.is_some() && raw.stdout.is_some() {
-            return Err(wrong("stdout", "the log goes to `file` or to `stdout`, not to both".to_owned()));
+        if let (Some(_), Some(stdout)) = (&raw.file, &raw.stdout) {
+            return Err(wrong(stdout.place, "the log goes to `file` or to `stdout`, not to both".to_owned()));
         }
-        let max_bytes = raw.max_bytes.map_or(usual.max_bytes, |bytes| bytes.0);
+        let Located { value: Bytes(max_bytes), place: of_bytes } =
+            raw.max_bytes.unwrap_or(Located::new(Bytes(usual.max_bytes), place));
         if !(LEAST_BYTES..=MOST_BYTES).contains(&max_bytes) {
-            return Err(wrong("max_bytes", "a file is 64KiB to 1024GiB long".to_owned()));
+            return Err(wrong(of_bytes, "a file is 64KiB to 1024GiB long".to_owned()));
         }
-        let keep_days = raw.keep_days.unwrap_or(usual.keep_days);
-        if !(1..=MOST_DAYS).contains(&keep_days) {
-            return Err(wrong("keep_days", format!("files are kept for 1 to {MOST_DAYS} days")));
+        let keep_days = raw.keep_days.unwrap_or(Located::new(usual.keep_days, place));
+        if !(1..=MOST_DAYS).contains(&keep_days.value) {
+            return Err(wrong(keep_days.place, format!("files are kept for 1 to {MOST_DAYS} days")));
         }
         let mask = match raw.mask {
             None => usual.mask,
-            Some(paths) if paths.len() > MOST_MASKS => {
-                return Err(wrong("mask", format!("at most {MOST_MASKS} paths are allowed")));
+            Some(paths) if paths.value.len() > MOST_MASKS => {
+                return Err(wrong(paths.place, format!("at most {MOST_MASKS} paths are allowed")));
             }
             Some(paths) => {
                 let mut mask = Mask::default();
-                for path in &paths {
-                    mask.add(path).map_err(|error| wrong("mask", error.to_string()))?;
+                for path in &paths.value {
+                    mask.add(path).map_err(|error| wrong(paths.place, error.to_string()))?;
                 }
                 mask
             }
@@ -103,18 +108,13 @@ impl DecisionLogSettings {
             is_wanted: true,
             level: raw.level.map_or(usual.level, |level| level.0),
             to_stdout: raw.stdout.is_some(),
-            directory: raw.file.and_then(|file| file.directory),
+            directory: raw.file.and_then(|file| file.directory).map(|path| path.0),
             max_bytes,
-            keep_days,
+            keep_days: keep_days.value,
             on_full: raw.on_full.map_or(usual.on_full, RawOnFull::checked),
             mask,
-            checkpoints: raw.checkpoints,
+            checkpoints: raw.checkpoints.map(|path| path.0),
         })
-    }
-
-    /// The JSON Schema of the section.
-    pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<Raw>()
     }
 
     /// The options for this data directory and machine; `None` if decisions are not recorded.
@@ -141,23 +141,23 @@ impl DecisionLogSettings {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+pub(super) struct Raw {
     /// Which decisions are recorded. Default: forbids.
     level: Option<RawLevel>,
     /// Files that take turns. This is the default.
     file: Option<RawFile>,
     /// Standard output, instead of files.
-    stdout: Option<RawStdout>,
+    stdout: Option<Located<RawStdout>>,
     /// Longest file, in bytes or with KiB, MiB or GiB. Default: 1GiB.
-    max_bytes: Option<Bytes>,
+    max_bytes: Option<Located<Bytes>>,
     /// For how many days a file is kept after its last record. Default: 14.
-    keep_days: Option<u32>,
+    keep_days: Option<Located<u32>>,
     /// How to handle a record when the queue is full: drop it, or let the decision wait. Default: drop.
     on_full: Option<RawOnFull>,
     /// Members that are left out of every record. Default: `context.ip`, `context.end_user` and `context.metadata`.
-    mask: Option<Vec<String>>,
+    mask: Option<Located<Vec<String>>>,
     /// A file to which every checkpoint is written besides; keep it on another machine.
-    checkpoints: Option<PathBuf>,
+    checkpoints: Option<ConfigPath>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -165,7 +165,7 @@ struct Raw {
 #[serde(deny_unknown_fields)]
 struct RawFile {
     /// The folder. Default: `decisions` below the data directory.
-    directory: Option<PathBuf>,
+    directory: Option<ConfigPath>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -1,16 +1,25 @@
-//! `tollgate.yaml`: read as bundles are, so that what is wrong with it is told with its line, all of it at once.
+//! Reads `tollgate.yaml`, and reports everything that is wrong with it, each with its place.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Settings;
-use super::sections::SECTIONS;
-use super::table::{ENTRIES, Entry};
+use schemars::Schema;
+
+use super::faults::{Fault, NodeError, Step};
+use super::raw::Raw;
+use super::{Settings, node, schema};
 use crate::policy::problem::{Problem, ProblemCode, nearest};
 use crate::policy::syntax::Place;
-use crate::policy::yaml::{self, Key, Kind, Node, Style};
+use crate::policy::yaml::{self, Kind, Node};
 
-/// Applies `text` to `settings`; its paths are relative to `base`. Returns the problems, and `data` as it is written.
+/// Sections with a page of their own.
+const PAGES: [(&str, &str); 3] = [
+    ("decision_log", "docs/decision-log.md has every setting"),
+    ("identity", "docs/identity.md has every setting"),
+    ("routes", "docs/http.md describes routes at `POST /v1/auth/validate`"),
+];
+
+/// Applies `text` to `settings`; its relative paths begin at `base`. Returns the problems, and `data` as it is written.
 pub(super) fn apply(
     name: &Arc<str>,
     text: &[u8],
@@ -22,111 +31,84 @@ pub(super) fn apply(
         return (vec![Problem::error(ProblemCode::NotUtf8, name, Place::default(), message)], None);
     };
     let reading = yaml::read(name, text);
-    let mut reader = Reader { name, base, settings, data: None, problems: reading.problems };
+    let (mut problems, mut data) = (reading.problems, None);
     if let Some(root) = &reading.root {
-        reader.section("", root);
+        problems.extend(apply_node(name, root, base, settings));
+        data = node::member(root, "data").and_then(scalar);
     }
-    let (mut problems, data) = (reader.problems, reader.data);
     crate::policy::excerpt::fill(&mut problems, text);
     crate::policy::report::sorted(&mut problems);
     (problems, data)
 }
 
-struct Reader<'a> {
-    name: &'a Arc<str>,
-    base: &'a Path,
-    settings: &'a mut Settings,
-    data: Option<PathBuf>,
-    problems: Vec<Problem>,
-}
-
-impl Reader<'_> {
-    fn error(&mut self, code: ProblemCode, place: Place, message: String, help: String) {
-        self.problems.push(Problem::error(code, self.name, place, message).with_help(help));
-    }
-
-    /// The settings whose names begin with `section`.
-    fn section(&mut self, section: &str, node: &Node) {
-        let Kind::Mapping(members) = &node.kind else {
-            let what = if section.is_empty() { "a config file" } else { section };
-            let help = format!("write {}", listed(section));
-            return self.error(ProblemCode::WrongType, node.place, format!("`{what}` is a mapping of settings"), help);
-        };
-        for (key, node) in members {
-            let name = if section.is_empty() { key.text.to_string() } else { format!("{section}.{}", key.text) };
-            if let Some(section) = SECTIONS.iter().find(|section| section.name == name) {
-                self.problems.extend(section.apply(self.name, node, self.base, self.settings).err());
-            } else if let Some(entry) = ENTRIES.iter().find(|entry| entry.name == name) {
-                self.value(entry, key, node);
-            } else if ENTRIES
-                .iter()
-                .any(|entry| entry.name.strip_prefix(&name).is_some_and(|rest| rest.starts_with('.')))
-            {
-                self.section(&name, node);
-            } else {
-                self.unknown(section, key);
-            }
-        }
-    }
-
-    fn unknown(&mut self, section: &str, key: &Key) {
-        let near = nearest(&key.text, names(section));
-        let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
-        let message = format!("there is no setting `{}` here", key.text.escape_debug());
-        self.error(ProblemCode::UnknownField, key.place, message, format!("{near}there are {}", listed(section)));
-    }
-
-    fn value(&mut self, entry: &Entry, key: &Key, node: &Node) {
-        match (&node.kind, entry.field.is_list()) {
-            (Kind::Sequence(items), true) => items.iter().for_each(|item| self.scalar(entry, item)),
-            (Kind::Scalar(_), false) => self.scalar(entry, node),
-            (Kind::Null, _) => {
-                let place = if node.place.length == 0 { key.place } else { node.place };
-                let message = format!("`{}` has no value", entry.name);
-                self.error(ProblemCode::NullValue, place, message, "give it a value, or remove the key".to_owned());
-            }
-            _ => self.wrong(entry, node.place, &entry.field.expected()),
-        }
-    }
-
-    fn scalar(&mut self, entry: &Entry, node: &Node) {
-        let Kind::Scalar(scalar) = &node.kind else {
-            return self.wrong(entry, node.place, &entry.field.expected());
-        };
-        // In quotes, `"true"` and `"1"` are texts, as anywhere in YAML.
-        let quoted = scalar.style == Style::Quoted && entry.field.is_plain();
-        let taken = if quoted { Err(entry.field.expected()) } else { entry.field.set(self.settings, &scalar.text) };
-        match taken {
-            Err(message) => self.wrong(entry, node.place, &message),
-            Ok(()) => {
-                if entry.name == "data" {
-                    self.data = Some(PathBuf::from(scalar.text.as_str()));
-                }
-                entry.field.resolve(self.settings, self.base);
-            }
-        }
-    }
-
-    fn wrong(&mut self, entry: &Entry, place: Place, message: &str) {
-        let about = entry.about.to_owned();
-        self.error(ProblemCode::InvalidValue, place, format!("`{}`: {message}", entry.name), about);
+fn scalar(node: &Node) -> Option<PathBuf> {
+    match &node.kind {
+        Kind::Scalar(scalar) => Some(PathBuf::from(scalar.text.as_str())),
+        _ => None,
     }
 }
 
-/// The keys of a section, each once.
-fn names(section: &str) -> Vec<&'static str> {
-    let within = |entry: &Entry| {
-        let rest = if section.is_empty() { entry.name } else { entry.name.strip_prefix(section)?.strip_prefix('.')? };
-        rest.split('.').next()
+/// Applies the settings of `root`, and returns the problems.
+pub(super) fn apply_node(name: &Arc<str>, root: &Node, base: &Path, settings: &mut Settings) -> Vec<Problem> {
+    let (raw, mut errors): (Raw, _) = node::read(root, base, |member| page(member).is_some());
+    errors.extend(raw.apply(settings));
+    if errors.is_empty() {
+        return Vec::new();
+    }
+    let schema = schema::schema();
+    errors.iter().map(|error| problem(name, error, &schema)).collect()
+}
+
+fn page(section: &str) -> Option<&'static str> {
+    PAGES.iter().find(|(name, _)| *name == section).map(|(_, page)| *page)
+}
+
+/// The problem that reports an error. The help for a setting is its description in the JSON Schema.
+fn problem(file: &Arc<str>, error: &NodeError, schema: &Schema) -> Problem {
+    let place = error.place.unwrap_or_default();
+    let members = || {
+        error.path.iter().filter_map(|step| match step {
+            Step::Member(name) => Some(name.as_str()),
+            Step::Item(_) => None,
+        })
     };
-    let mut names: Vec<&'static str> = ENTRIES.iter().filter_map(within).collect();
-    if section.is_empty() {
-        names.extend(SECTIONS.iter().map(|section| section.name));
+    let first = members().next().unwrap_or_default();
+    if let Some(page) = page(first) {
+        let message = format!("`{first}`: {error}");
+        return Problem::error(ProblemCode::InvalidValue, file, place, message).with_help(page);
     }
-    names.dedup();
-    names
+    let setting = members().collect::<Vec<_>>().join(".");
+    let (code, message, help) = match &error.fault {
+        Fault::UnknownMember { name, known } => {
+            let near = nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`? "));
+            let help = format!("{}there are {}", near.unwrap_or_default(), listed(known));
+            (ProblemCode::UnknownField, format!("there is no setting `{}` here", name.escape_debug()), help)
+        }
+        Fault::NotAMapping { known } => {
+            let what = if setting.is_empty() { "a config file" } else { &setting };
+            (ProblemCode::WrongType, format!("`{what}` is a mapping of settings"), format!("write {}", listed(known)))
+        }
+        Fault::Null => {
+            let help = "give it a value, or remove the key".to_owned();
+            (ProblemCode::NullValue, format!("`{setting}` has no value"), help)
+        }
+        _ => {
+            let help = schema::description(schema, members()).unwrap_or_default();
+            (ProblemCode::InvalidValue, format!("`{setting}`: {}", brief(error)), help)
+        }
+    };
+    Problem::error(code, file, place, message).with_help(help)
 }
 
-fn listed(section: &str) -> String {
-    names(section).iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+/// The error of a scalar, without its setting and its place.
+pub(super) fn brief(error: &NodeError) -> String {
+    match &error.fault {
+        Fault::Expected(expected) => format!("expected {expected}"),
+        Fault::UnknownVariant { known, .. } => format!("expected {}", known.join(" or ")),
+        _ => error.to_string(),
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

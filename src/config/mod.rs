@@ -1,19 +1,20 @@
-//! How the server is set up: `tollgate.yaml`, the environment and flags become checked [`Settings`]. The only reader of
-//! the environment.
+//! The configuration of the server: [`Settings`], checked, from `tollgate.yaml`, environment variables and flags. No other
+//! module reads the environment.
 #![allow(clippy::disallowed_methods, reason = "the environment and the config file are read here and nowhere else")]
 
 mod decision_log;
+mod environment;
+mod faults;
 mod file;
 mod identity;
 mod node;
 mod paths;
 mod proxy;
+mod raw;
 mod routes;
+mod scalars;
 mod schema;
 mod secret_files;
-mod sections;
-mod table;
-mod variables;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use decision_log::DecisionLogSettings;
 pub(crate) use decision_log::FOLDER as DECISION_LOG_FOLDER;
+pub use environment::variables_help;
 pub use identity::{
     BasicSettings, DigestSettings, FirstKey, ForwardedCertificates, IdentitySettings, KeySettings, Provider,
     ProviderKind, StaticTokens, TokenSettings,
@@ -32,14 +34,13 @@ pub use schema::schema_json;
 pub use secret_files::WatchedFile;
 
 use crate::edge::files::{ManifestPolicy, PublicKey, WatchOptions};
-use crate::edge::http::{ClientCertificates, HttpOptions, TlsOptions};
+use crate::edge::http::{ClientCertificates, HttpOptions, Origin, TlsOptions};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::{Address, Secret};
 use crate::edge::store::RedisOptions;
 use crate::edge::telemetry::{LogFormat, LogLevel};
 use crate::meter::DEFAULT_MOST_OPEN_OF_PRINCIPAL;
 use crate::policy::Problem;
-use sections::SECTIONS;
 
 /// Largest config file that is read.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -277,8 +278,7 @@ impl Settings {
             }
         }
         let data_of_file = settings.data.clone();
-        settings.take_environment(&environment)?;
-        settings.take_sections(&environment)?;
+        environment::apply(&environment, &mut settings)?;
         settings.webhook.take_secret(environment(SECRET_VARIABLE))?;
         settings.take_flags(flags);
         if let Some(written) = data_written.filter(|_| settings.data == data_of_file) {
@@ -286,29 +286,6 @@ impl Settings {
         }
         settings.check()?;
         Ok(settings)
-    }
-
-    fn take_environment(&mut self, environment: &impl Fn(&str) -> Option<OsString>) -> Result<(), ConfigError> {
-        for (name, entry) in table::VARIABLES {
-            let Some(value) = environment(name) else { continue };
-            let wrong = |message: String| ConfigError::Variable { name, message };
-            let Some(entry) = table::ENTRIES.iter().find(|known| known.name == *entry) else { continue };
-            let text = value.into_string().map_err(|_| wrong("the value is not UTF-8".to_owned()))?;
-            entry.field.set(self, &text).map_err(wrong)?;
-        }
-        Ok(())
-    }
-
-    fn take_sections(&mut self, environment: &impl Fn(&str) -> Option<OsString>) -> Result<(), ConfigError> {
-        for section in &SECTIONS {
-            let Some(text) = environment(section.variable) else { continue };
-            let wrong = |message: String| ConfigError::Variable { name: section.variable, message };
-            let text = text.into_string().map_err(|_| wrong("the value is not UTF-8".to_owned()))?;
-            let told =
-                |problems: Vec<Problem>| wrong(crate::policy::report::text(&problems, false).trim_end().to_owned());
-            section.apply_text(&text, self).map_err(told)?;
-        }
-        Ok(())
     }
 
     /// How to serve: to whoever reaches the address, or only to who proves itself.
@@ -354,6 +331,12 @@ impl Settings {
                 "listen_health is {health}, and health is served there without credentials and TLS: set an address of \
                  the loopback such as 127.0.0.1:8182"
             )));
+        }
+        if self.http.origins.iter().any(Origin::is_any) && self.http_options().open {
+            let message = "cors.origins has `*`, and callers need no credential here, so that every web page in a browser \
+                           that reaches this server could ask and reload: list the origins instead, or set \
+                           identity.loopback to closed, without --insecure";
+            return Err(ConfigError::Refused(message.to_owned()));
         }
         let listen = self.http.listen;
         let fixed = self.identity.providers.iter().any(|provider| match &provider.kind {
@@ -439,7 +422,7 @@ pub fn policies() -> Option<PathBuf> {
 /// A warning for each variable of this process that looks like a Tollgate setting and is not read.
 #[must_use]
 pub fn misspelt_variables() -> Vec<String> {
-    variables::misspelt(std::env::vars_os())
+    environment::misspelt(std::env::vars_os())
 }
 
 /// Whether only this machine reaches the address.

@@ -8,13 +8,13 @@
 //!   - { path: /internal/*, action: chat, resource: 'Router::"internal"' }
 //! ```
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::node::{self, NodeError};
+use super::faults::NodeError;
 use crate::gate::{MAX_ROUTES, Mapped, Named, RouteLimits, RouteMap, check_route_path};
 use crate::model::{AllowedPath, EntityUid, Kind, check_name};
-use crate::policy::yaml::Node;
+use crate::policy::syntax::Located;
 
 /// The parameter that names the model where nothing else is said.
 const USUAL_PARAM: &str = "model";
@@ -55,22 +55,23 @@ enum RawLimits {
     Check,
 }
 
-/// Reads the section; what is wrong comes with its place.
-pub(super) fn read(node: &Node) -> Result<RouteMap, NodeError> {
-    let raw: Vec<Raw> = node::read(node)?;
-    let wrong = |message: String| NodeError { place: Some(node.place), message };
-    if raw.is_empty() || raw.len() > MAX_ROUTES {
-        return Err(wrong(format!(
+/// The routes of the section.
+///
+/// # Errors
+/// The first route that is wrong, with its place.
+pub(super) fn checked(raw: Located<Vec<Located<Raw>>>) -> Result<RouteMap, NodeError> {
+    if raw.value.is_empty() || raw.value.len() > MAX_ROUTES {
+        let message = format!(
             "1 to {MAX_ROUTES} routes are allowed; by default there are those of OpenAI, Anthropic, Azure, Gemini \
              and Bedrock"
-        )));
+        );
+        return Err(NodeError::of_setting("routes", raw.place, message));
     }
-    raw.into_iter().map(Raw::checked).collect::<Result<_, _>>().map(RouteMap::new).map_err(wrong)
-}
-
-/// What the section takes.
-pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<Vec<Raw>>()
+    let checked = |route: Located<Raw>| {
+        let wrong = |message| NodeError::of_setting("routes", route.place, message);
+        route.value.checked().map_err(wrong)
+    };
+    raw.value.into_iter().map(checked).collect::<Result<_, _>>().map(RouteMap::new)
 }
 
 impl Raw {

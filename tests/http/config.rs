@@ -290,6 +290,135 @@ fn the_schema_names_every_setting() {
     );
 }
 
+/// Every variable of the environment that sets something: a value, a wrong value, and part of the error about it.
+const VARIABLES: [(&str, &str, &str, &str); 18] = [
+    ("TOLLGATE_POLICIES", "elsewhere", "", "expected a path"),
+    ("TOLLGATE_LISTEN", "127.0.0.1:1", "8181", "expected an address and port such as 127.0.0.1:8181"),
+    ("TOLLGATE_LISTEN_HEALTH", "127.0.0.1:2", "localhost", "expected an address and port"),
+    ("TOLLGATE_DATA", "elsewhere", "", "expected a path"),
+    ("TOLLGATE_TLS_CERTIFICATE_FILE", "a", "", "expected a path"),
+    ("TOLLGATE_TLS_KEY_FILE", "a", "", "expected a path"),
+    ("TOLLGATE_TLS_CLIENT_CA_FILE", "a", "", "expected a path"),
+    ("TOLLGATE_TLS_CLIENT_CERTIFICATES", "optional", "maybe", "expected off or optional or required"),
+    ("TOLLGATE_REDIS_URL", "redis://a # b", "", "expected a text"),
+    ("TOLLGATE_STRICT", "true", "1", "expected true or false"),
+    ("TOLLGATE_INSECURE", "true", "yes", "expected true or false"),
+    ("TOLLGATE_WORKERS", "3", "1025", "expected a whole number from 0 to 1024"),
+    ("TOLLGATE_LOG_FORMAT", "json", "xml", "expected text or json"),
+    ("TOLLGATE_LOG_LEVEL", "warn", "loud", "expected error or warn or info or debug or trace"),
+    ("TOLLGATE_ALERTS_WEBHOOK_URL", "https://a.example/", "ftp://a", "https"),
+    ("TOLLGATE_DECISION_LOG", "{ level: all }", "{ level: some }", "TOLLGATE_DECISION_LOG:1:10"),
+    ("TOLLGATE_IDENTITY", "{ loopback: closed }", "{ loopback: shut }", "TOLLGATE_IDENTITY:1:13"),
+    ("TOLLGATE_ROUTES", "[{ path: /x, action: chat }]", "[{ path: x, action: chat }]", "TOLLGATE_ROUTES:1:"),
+];
+
+#[test]
+fn every_variable_sets_something_and_its_errors_name_it() {
+    // A certificate needs its key, and an alert its secret.
+    let others = [
+        ("TOLLGATE_TLS_CERTIFICATE_FILE", "c"),
+        ("TOLLGATE_TLS_KEY_FILE", "k"),
+        ("TOLLGATE_TLS_CLIENT_CA_FILE", "ca"),
+        ("TOLLGATE_TLS_CLIENT_CERTIFICATES", "required"),
+        ("TOLLGATE_ALERTS_WEBHOOK_SECRET", "0123456789abcdef"),
+    ];
+    let without = load(None, &others, Flags::default()).unwrap();
+    for (name, value, wrong, part) in VARIABLES {
+        let with = |value| -> Vec<_> {
+            let others = others.into_iter().filter(|(other, _)| *other != name);
+            others.chain([(name, value)]).collect()
+        };
+        let settings = load(None, &with(value), Flags::default()).unwrap();
+        assert_ne!(settings, without, "{name}");
+        let said = load(None, &with(wrong), Flags::default()).unwrap_err();
+        assert!(said.starts_with(&format!("{name}: ")) && said.contains(part), "{name}: {said}");
+    }
+}
+
+/// The settings that are scalars or lists of them, in the order of the file.
+const SETTINGS: [&str; 44] = [
+    "policies",
+    "listen",
+    "listen_health",
+    "hosts",
+    "cors.origins",
+    "tls.certificate_file",
+    "tls.key_file",
+    "tls.client_ca_file",
+    "tls.client_certificates",
+    "data",
+    "meters.in_memory",
+    "meters.redis.url",
+    "meters.redis.cluster",
+    "meters.redis.timeout_ms",
+    "meters.redis.prefix",
+    "meters.redis.eviction",
+    "strict",
+    "insecure",
+    "limits.body_bytes",
+    "limits.batch",
+    "limits.header_bytes",
+    "limits.connections",
+    "limits.open_reservations_per_principal",
+    "limits.header_timeout_ms",
+    "limits.body_timeout_ms",
+    "limits.idle_timeout_ms",
+    "limits.shutdown_ms",
+    "decisions.reserve",
+    "decisions.budget_status",
+    "validate.authorize",
+    "alerts.webhook.url",
+    "alerts.webhook.secret_file",
+    "alerts.webhook.node",
+    "alerts.webhook.attempts",
+    "alerts.webhook.pause_ms",
+    "alerts.webhook.timeout_ms",
+    "alerts.webhook.queue",
+    "reload.guard",
+    "reload.look_every_ms",
+    "reload.manifest.required",
+    "reload.manifest.public_keys",
+    "log.format",
+    "log.level",
+    "server.workers",
+];
+
+fn described(schema: &serde_json::Value, path: &str, found: &mut Vec<(String, serde_json::Value)>) {
+    for (name, member) in schema["properties"].as_object().unwrap() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        if member["properties"].is_object() {
+            described(member, &path, found);
+        } else {
+            found.push((path, member.clone()));
+        }
+    }
+}
+
+#[test]
+fn the_schema_has_every_setting_with_its_default() {
+    let schema: serde_json::Value = serde_json::from_str(&schema_json()).unwrap();
+    let mut found = Vec::new();
+    described(&schema, "", &mut found);
+    let of_sections = ["decision_log", "identity", "routes"];
+    let is_flat = |name: &str| !of_sections.iter().any(|section| name.split('.').next() == Some(section));
+    found.retain(|(name, _)| is_flat(name));
+    let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, SETTINGS);
+    // A file of these defaults changes nothing.
+    let mut file = serde_json::json!({});
+    for (name, described) in &found {
+        assert!(described["description"].is_string(), "{name}");
+        let Some(default) = described.get("default").cloned() else { continue };
+        let member = name.split('.').fold(&mut file, |section, name| &mut section[name]);
+        *member = default;
+    }
+    let mut settings = load(Some(&file.to_string()), &[], Flags::default()).unwrap();
+    for path in [&mut settings.policies, &mut settings.data] {
+        *path = path.file_name().unwrap().into();
+    }
+    assert_eq!(settings, Settings::default());
+}
+
 #[test]
 fn the_documents_show_the_defaults() {
     let page = std::fs::read_to_string("docs/http.md").unwrap();

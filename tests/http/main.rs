@@ -16,6 +16,7 @@ mod alerts;
 mod answers;
 mod config;
 mod connections;
+mod cors;
 mod description;
 mod health;
 mod hosts;

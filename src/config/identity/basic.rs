@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config::scalars::ConfigPath;
 use crate::edge::identity::Htpasswd;
 
 /// Names and passwords.
@@ -29,7 +30,7 @@ pub struct BasicSettings {
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
     /// An htpasswd file, of bcrypt hashes.
-    htpasswd: Option<PathBuf>,
+    htpasswd: Option<ConfigPath>,
     /// Whether users and services of the bundle may have passwords. Default: true.
     bundle: Option<bool>,
     /// Whether users may have passwords that are set on the running server, which keeps them where it keeps keys. Default:
@@ -46,12 +47,13 @@ pub(super) struct Raw {
 impl Raw {
     /// The htpasswd file, where one is named.
     pub(super) fn htpasswd(&self) -> Option<&PathBuf> {
-        self.htpasswd.as_ref()
+        self.htpasswd.as_ref().map(|path| &path.0)
     }
 
     /// `keeps_keys` is whether there is a store of keys.
     pub(super) fn checked(self, keeps_keys: bool) -> Result<BasicSettings, String> {
         let Self { htpasswd, bundle, store, at_once, queue, cache_ms } = self;
+        let htpasswd = htpasswd.map(|path| path.0);
         let (bundle, store) = (bundle.unwrap_or(true), store.unwrap_or(keeps_keys));
         if store && !keeps_keys {
             return Err(

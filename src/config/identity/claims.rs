@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::marker::PhantomData;
 
 use schemars::JsonSchema;
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Error, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use smol_str::SmolStr;
 
+use crate::config::scalars::OneOrMany;
 use crate::edge::identity::claims::{
     ClaimPath, ClaimSource, EmailProof, Fold, Link, Mapping, ServiceWhen, Source, Sources, Split, Wanted,
 };
@@ -50,7 +50,7 @@ const MAX_AUDIENCES: usize = 100;
 
 /// `audiences:`, one of which a token is for. None would let in the tokens of everybody else's services.
 pub(super) fn audiences(said: OneOrMany<String>) -> Result<Vec<SmolStr>, String> {
-    let audiences: Vec<SmolStr> = said.all().into_iter().map(SmolStr::from).collect();
+    let audiences: Vec<SmolStr> = said.0.into_iter().map(SmolStr::from).collect();
     let fits = (1..=MAX_AUDIENCES).contains(&audiences.len()) && !audiences.iter().any(SmolStr::is_empty);
     fits.then_some(audiences)
         .ok_or_else(|| format!("`audiences` takes 1 to {MAX_AUDIENCES} texts: what `aud` calls this server"))
@@ -116,66 +116,13 @@ pub(super) enum UnknownUsers {
 }
 
 #[derive(Debug, Clone, JsonSchema)]
-#[schemars(inline, untagged)]
-pub(super) enum OneOrMany<T> {
-    Many(Vec<T>),
-    One(T),
-}
-
-/// Read by hand, as [`RawSource`] is: what an untagged enum says of a mistake names neither the member nor its place.
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
-            type Value = OneOrMany<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("one, or a list")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                T::deserialize(text.into_deserializer()).map(OneOrMany::One)
-            }
-
-            // One of another type says itself what it must be.
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
-                T::deserialize(number.into_deserializer()).map(OneOrMany::One)
-            }
-
-            fn visit_bool<E: Error>(self, switch: bool) -> Result<Self::Value, E> {
-                T::deserialize(switch.into_deserializer()).map(OneOrMany::One)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(members)).map(OneOrMany::One)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(items)).map(OneOrMany::Many)
-            }
-        }
-
-        deserializer.deserialize_any(Reader(PhantomData))
-    }
-}
-
-impl<T> OneOrMany<T> {
-    pub(super) fn all(self) -> Vec<T> {
-        match self {
-            Self::Many(many) => many,
-            Self::One(one) => vec![one],
-        }
-    }
-}
-
-#[derive(Debug, Clone, JsonSchema)]
 #[schemars(rename = "claim_source", untagged)]
 pub(super) enum RawSource {
     Path(String),
     Detailed(RawDetailed),
 }
 
+/// Not derived, since the error of an untagged enum has neither the member nor its place.
 impl<'de> Deserialize<'de> for RawSource {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
@@ -289,7 +236,7 @@ fn link(said: Option<OneOrMany<RawLink>>, verified: Option<RawEmailVerified>) ->
         Some(RawEmailVerified::Claimed) | None => EmailProof::Verified,
     };
     let chosen = said.is_some();
-    let link = match said.map(OneOrMany::all).as_deref() {
+    let link = match said.map(|link| link.0).as_deref() {
         None | Some([RawLink::ExternalId]) => Link::ExternalId { chosen },
         Some([RawLink::ExternalId, RawLink::Email]) => Link::Email(proof),
         Some(_) => return Err("`link` is [external_id] or [external_id, email], in this order".to_owned()),
@@ -304,7 +251,7 @@ fn link(said: Option<OneOrMany<RawLink>>, verified: Option<RawEmailVerified>) ->
 pub(super) fn wanted(name: &str, raw: BTreeMap<String, OneOrMany<String>>) -> Result<Vec<Wanted>, String> {
     let one = |(path, values): (String, OneOrMany<String>)| {
         let path = ClaimPath::parse(&path).map_err(|error| format!("`{name}`: {error}"))?;
-        let values: Vec<SmolStr> = values.all().into_iter().map(SmolStr::from).collect();
+        let values: Vec<SmolStr> = values.0.into_iter().map(SmolStr::from).collect();
         if values.is_empty() || values.iter().any(|value| value.is_empty() || value == "*") {
             return Err(format!("`{name}`: a claim wants a value; with a `*` at its end, one that begins so"));
         }
@@ -328,7 +275,7 @@ fn stars(value: &str) -> usize {
 
 fn checked(name: &str, raw: Option<OneOrMany<RawSource>>) -> Result<Sources, String> {
     let Some(raw) = raw else { return Ok(Sources::default()) };
-    let sources = raw.all();
+    let sources = raw.0;
     if sources.is_empty() || sources.len() > MAX_ITEMS {
         return Err(format!("`{name}` takes 1 to {MAX_ITEMS} alternatives"));
     }
@@ -346,7 +293,7 @@ impl RawSource {
         let changes =
             split.is_some() || fold.is_some() || only_prefix.is_some() || strip_prefix.is_some() || map.is_some();
         match (claim, value) {
-            (None, Some(value)) if !changes => Ok(Source::Fixed(names(value.all())?)),
+            (None, Some(value)) if !changes => Ok(Source::Fixed(names(value.0)?)),
             (Some(claim), None) => Ok(Source::Claim(ClaimSource {
                 path: parsed(&claim)?,
                 split: split.map(|split| if split == RawSplit::Comma { Split::Comma } else { Split::Space }),

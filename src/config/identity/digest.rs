@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config::scalars::ConfigPath;
 use crate::edge::identity::DigestFile;
 
 /// Names and proofs of passwords.
@@ -21,7 +22,7 @@ pub struct DigestSettings {
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
     /// The file of users: `name:realm:hash` with SHA-256.
-    file: PathBuf,
+    file: ConfigPath,
     /// The realm. Default: `tollgate`.
     realm: Option<String>,
 }
@@ -29,7 +30,7 @@ pub(super) struct Raw {
 impl Raw {
     /// The file of users.
     pub(super) fn file(&self) -> &PathBuf {
-        &self.file
+        &self.file.0
     }
 
     pub(super) fn checked(self) -> Result<DigestSettings, String> {
@@ -39,7 +40,7 @@ impl Raw {
             return Err("`digest`: `realm` is 1 to 128 characters of ASCII, no quote, backslash or colon".to_owned());
         }
         // Opened to say what is wrong with it where it is named; who serves opens it again, and keeps it.
-        DigestFile::open(&self.file, &realm).map_err(|error| format!("`digest`: `file`: {error}"))?;
-        Ok(DigestSettings { file: self.file, realm })
+        DigestFile::open(&self.file.0, &realm).map_err(|error| format!("`digest`: `file`: {error}"))?;
+        Ok(DigestSettings { file: self.file.0, realm })
     }
 }

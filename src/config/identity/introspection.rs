@@ -9,9 +9,9 @@ use serde::Deserialize;
 
 use super::asking;
 use super::claims::{
-    Memberships, OneOrMany, RawClaims, RawEmailVerified, RawLink, RawMapping, RawPrincipal, UnknownUsers, audiences,
-    wanted,
+    Memberships, RawClaims, RawEmailVerified, RawLink, RawMapping, RawPrincipal, UnknownUsers, audiences, wanted,
 };
+use crate::config::scalars::{ConfigPath, OneOrMany};
 use crate::edge::identity::introspection::IntrospectionSettings;
 use crate::edge::outgoing::Address;
 use crate::model::SecretText;
@@ -28,7 +28,7 @@ pub(super) struct Raw {
     /// As whom it is asked.
     client_id: String,
     /// The file of that client's secret.
-    client_secret_file: PathBuf,
+    client_secret_file: ConfigPath,
     /// Whose tokens they are.
     issuer: String,
     /// What `aud` says: one of these. Left out where the endpoint tells only of tokens for this client.
@@ -64,7 +64,7 @@ pub(super) struct Raw {
 impl Raw {
     /// The file of the client's secret.
     pub(super) fn client_secret_file(&self) -> &PathBuf {
-        &self.client_secret_file
+        &self.client_secret_file.0
     }
 
     pub(super) fn checked(self) -> Result<IntrospectionSettings, String> {
@@ -72,7 +72,7 @@ impl Raw {
         if self.issuer.is_empty() || self.issuer.contains('|') || self.client_id.is_empty() {
             return Err("`introspection` wants an `issuer` without `|`, and a `client_id`".to_owned());
         }
-        let client_secret = client_secret(&self.client_secret_file)?;
+        let client_secret = client_secret(&self.client_secret_file.0)?;
         if self.remember_ms.is_some_and(|millis| millis > MOST_REMEMBER_MS) {
             return Err(format!("`remember_ms` is {MOST_REMEMBER_MS} at most"));
         }

@@ -9,10 +9,10 @@ use serde::Deserialize;
 use smol_str::SmolStr;
 
 use super::claims::{
-    Memberships, OneOrMany, RawClaims, RawEmailVerified, RawLink, RawMapping, RawPrincipal, UnknownUsers, audiences,
-    wanted,
+    Memberships, RawClaims, RawEmailVerified, RawLink, RawMapping, RawPrincipal, UnknownUsers, audiences, wanted,
 };
 use crate::config::WatchedFile;
+use crate::config::scalars::{ConfigPath, OneOrMany};
 use crate::edge::identity::jose::{Algorithm, Checks, KeySet, MAX_ALIKE, MOST_TOKEN_BYTES};
 use crate::edge::identity::jwt::{IssuerSettings, JwtSettings, KeySource};
 use crate::edge::outgoing::Address;
@@ -53,13 +53,13 @@ struct RawIssuer {
     /// Where its keys are. Default: what its discovery document names.
     jwks_url: Option<String>,
     /// A file whose token is sent along when keys are fetched.
-    bearer_file: Option<PathBuf>,
+    bearer_file: Option<ConfigPath>,
     /// A file with its keys instead.
-    jwks_file: Option<PathBuf>,
+    jwks_file: Option<ConfigPath>,
     /// Files with its keys instead.
-    pem_files: Option<OneOrMany<PathBuf>>,
+    pem_files: Option<OneOrMany<ConfigPath>>,
     /// The file of a secret of 32 bytes at least, for HS256, HS384 and HS512.
-    secret_file: Option<PathBuf>,
+    secret_file: Option<ConfigPath>,
     /// The only algorithms. Default: those of its keys.
     algorithms: Option<Vec<String>>,
     /// What `typ` may be. Default: `JWT` and `at+jwt`.
@@ -102,11 +102,11 @@ impl Raw {
         let mut files = Vec::new();
         for issuer in &self.issuers {
             let secrets = [("secret_file", &issuer.secret_file), ("bearer_file", &issuer.bearer_file)];
-            let secret = |(name, path): (&str, &PathBuf)| WatchedFile::secret(&format!("`jwt`: `{name}`"), path);
+            let secret = |(name, path): (&str, &ConfigPath)| WatchedFile::secret(&format!("`jwt`: `{name}`"), &path.0);
             files.extend(secrets.iter().filter_map(|(name, path)| Some((*name, path.as_ref()?))).map(secret));
-            let pem = issuer.pem_files.clone().map(OneOrMany::all).unwrap_or_default();
-            files.extend(issuer.jwks_file.iter().map(|path| WatchedFile::trusted("`jwt`: `jwks_file`", path)));
-            files.extend(pem.iter().map(|path| WatchedFile::trusted("`jwt`: `pem_files`", path)));
+            let pem = issuer.pem_files.iter().flat_map(|files| &files.0);
+            files.extend(issuer.jwks_file.iter().map(|path| WatchedFile::trusted("`jwt`: `jwks_file`", &path.0)));
+            files.extend(pem.map(|path| WatchedFile::trusted("`jwt`: `pem_files`", &path.0)));
         }
         files
     }
@@ -192,14 +192,14 @@ impl RawIssuer {
 
     /// Where its keys come from: from the issuer, unless a file has them.
     fn keys(&self) -> Result<KeySource, String> {
-        let pem = self.pem_files.clone().map(OneOrMany::all).unwrap_or_default();
+        let pem = self.pem_files.as_ref().map(|files| files.0.as_slice()).unwrap_or_default();
         if pem.len() > MAX_ALIKE {
             return Err(format!("`pem_files` names {MAX_ALIKE} at most, since a token may be of any of their keys"));
         }
-        let files: Vec<PathBuf> = self.jwks_file.iter().cloned().chain(pem).collect();
+        let files: Vec<PathBuf> = self.jwks_file.iter().chain(pem).map(|path| path.0.clone()).collect();
         let remote = self.jwks_url.is_some() || self.bearer_file.is_some();
         match (&self.secret_file, files.is_empty()) {
-            (Some(path), true) if !remote => shared(path),
+            (Some(path), true) if !remote => shared(&path.0),
             (None, false) if !remote => Ok(KeySource::Files(files)),
             (None, true) => {
                 let url = self.jwks_url.as_ref().unwrap_or(&self.issuer);
@@ -211,7 +211,7 @@ impl RawIssuer {
                     }
                 })?;
                 let jwks_url = self.jwks_url.clone().map(SmolStr::from);
-                Ok(KeySource::Remote { jwks_url, bearer_file: self.bearer_file.clone() })
+                Ok(KeySource::Remote { jwks_url, bearer_file: self.bearer_file.as_ref().map(|path| path.0.clone()) })
             }
             _ => {
                 let message = "keys come from the issuer (`jwks_url`, `bearer_file`), from files (`jwks_file`, `pem_files`), or \

@@ -6,6 +6,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config::scalars::ConfigPath;
+
 /// API keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySettings {
@@ -54,7 +56,7 @@ pub(super) struct Raw {
     /// Whether keys of owners that the bundle does not declare are taken. Default: refuse.
     unknown_owners: Option<UnknownOwners>,
     /// The file that keys the hashes, of 32 bytes at least; made in the data directory where none is named.
-    pepper_file: Option<PathBuf>,
+    pepper_file: Option<ConfigPath>,
     /// Where to put the administrator's key that the first start makes. Default: auto, which prints it on a terminal
     /// and otherwise puts it in a file.
     first_key: Option<FirstKey>,
@@ -77,7 +79,7 @@ enum UnknownOwners {
 impl Raw {
     /// The file of the pepper, where one is named.
     pub(super) fn pepper_file(&self) -> Option<&PathBuf> {
-        self.pepper_file.as_ref()
+        self.pepper_file.as_ref().map(|path| &path.0)
     }
 
     pub(super) fn checked(self) -> Result<KeySettings, String> {
@@ -95,7 +97,7 @@ impl Raw {
             max_days: days("max_days", self.max_days, usual.max_days)?,
             orphan_days: days("orphan_days", self.orphan_days, usual.orphan_days)?,
             unknown_owners: self.unknown_owners == Some(UnknownOwners::Allow),
-            pepper_file: self.pepper_file,
+            pepper_file: self.pepper_file.map(|path| path.0),
             first_key: self.first_key.unwrap_or_default(),
             max_stale,
         })

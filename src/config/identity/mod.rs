@@ -25,11 +25,11 @@ mod tokens;
 use std::path::PathBuf;
 
 use hyper::header::HeaderName;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
-use super::node::{self, NodeError};
+use super::faults::NodeError;
 use super::secret_files::WatchedFile;
 use crate::edge::identity::DelegatedOptions;
 use crate::edge::identity::Mapping;
@@ -37,7 +37,7 @@ use crate::edge::identity::claims::Mapping as ClaimMapping;
 use crate::edge::identity::introspection::IntrospectionSettings;
 use crate::edge::identity::jwt::JwtSettings;
 use crate::gate::FailureLimits;
-use crate::policy::yaml::Node;
+use crate::policy::syntax::{Located, Place};
 
 pub use basic::BasicSettings;
 pub use certificate::ForwardedCertificates;
@@ -139,19 +139,19 @@ pub enum ProviderKind {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+pub(super) struct Raw {
     /// Whether decisions are open to this machine without a credential. Default: open.
     loopback: Option<Loopback>,
     /// Headers that hold a key. Default: `x-api-key` and `api-key`.
-    key_headers: Option<Vec<String>>,
+    key_headers: Option<Located<Vec<String>>>,
     /// How those who fail to prove themselves are slowed.
-    failures: Option<failures::Raw>,
+    failures: Option<Located<failures::Raw>>,
     /// Whether the policies that ship say who manages keys where the bundle says nothing of it. Default: on.
     admin_policies: Option<Switch>,
     /// Tollgate's own tokens. Left out: handed out where `keys` is among the providers.
-    tokens: Option<tokens::Raw>,
+    tokens: Option<Located<tokens::Raw>>,
     /// Who is asked whom a credential proves, in this order. Left out: `keys`.
-    providers: Option<Vec<RawProvider>>,
+    providers: Option<Located<Vec<Located<RawProvider>>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -219,29 +219,28 @@ impl IdentitySettings {
         })
     }
 
-    /// Reads the section; what is wrong comes with its place.
-    pub(super) fn read(node: &Node) -> Result<Self, NodeError> {
-        let raw: Raw = node::read(node)?;
-        let of = |name: &str| {
-            let node = node::member(node, name).unwrap_or(node);
-            move |message: String| NodeError::of(node, message)
-        };
+    /// The settings of the section.
+    ///
+    /// # Errors
+    /// The first setting that is wrong, with its place.
+    pub(super) fn checked(raw: Raw) -> Result<Self, NodeError> {
         let mut settings = Self { loopback_closed: raw.loopback == Some(Loopback::Closed), ..Self::default() };
-        if let Some(names) = raw.key_headers {
-            settings.key_headers = key_headers(&names).map_err(of("key_headers"))?;
+        if let Some(Located { value: names, place }) = raw.key_headers {
+            settings.key_headers = key_headers(&names).map_err(|message| wrong(place, message))?;
         }
-        if let Some(failures) = raw.failures {
-            settings.failures = failures.checked().map_err(of("failures"))?;
+        if let Some(Located { value: failures, place }) = raw.failures {
+            settings.failures = failures.checked().map_err(|message| wrong(place, message))?;
         }
         settings.admin_policies = raw.admin_policies != Some(Switch::Off);
         if let Some(raw) = raw.providers {
-            settings.files = raw.iter().filter(|raw| raw.enabled != Some(false)).flat_map(RawProvider::files).collect();
-            settings.providers = providers(raw, node::member(node, "providers").unwrap_or(node))?;
+            let is_on = |raw: &&Located<RawProvider>| raw.value.enabled != Some(false);
+            settings.files = raw.value.iter().filter(is_on).flat_map(|raw| raw.value.files()).collect();
+            settings.providers = providers(raw)?;
             settings.say_whose_keys_are();
             settings.say_which_issuers_there_are();
         }
         settings.tokens = match raw.tokens {
-            Some(raw) => raw.checked().map_err(of("tokens"))?,
+            Some(Located { value: tokens, place }) => tokens.checked().map_err(|message| wrong(place, message))?,
             None => settings.keys().map(|_| TokenSettings::default()),
         };
         Ok(settings)
@@ -286,11 +285,11 @@ impl IdentitySettings {
             }
         }
     }
+}
 
-    /// What the section takes.
-    pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<Raw>()
-    }
+/// An error of this section.
+fn wrong(place: Place, message: impl Into<String>) -> NodeError {
+    NodeError::of_setting("identity", place, message)
 }
 
 /// Headers that hold a key. Others than these hold something else, so that every request with one would bring a credential
@@ -310,15 +309,18 @@ fn key_headers(names: &[String]) -> Result<Vec<HeaderName>, String> {
     Ok(headers)
 }
 
-/// The providers that are on, in their order; what is wrong with one stands where it does.
-fn providers(raw: Vec<RawProvider>, node: &Node) -> Result<Vec<Provider>, NodeError> {
-    if raw.len() > MAX_PROVIDERS {
-        return Err(NodeError::of(node, format!("there may be {MAX_PROVIDERS} providers at most")));
+/// The providers that are on, in their order.
+///
+/// # Errors
+/// The first provider that is wrong, with its place.
+fn providers(list: Located<Vec<Located<RawProvider>>>) -> Result<Vec<Provider>, NodeError> {
+    if list.value.len() > MAX_PROVIDERS {
+        return Err(wrong(list.place, format!("there may be {MAX_PROVIDERS} providers at most")));
     }
-    let keeps_keys = raw.iter().any(|raw| raw.keys.is_some() && raw.enabled != Some(false));
-    let mut known: Vec<Provider> = Vec::with_capacity(raw.len());
-    for (number, raw) in raw.into_iter().enumerate() {
-        let wrong = |message: String| NodeError::of(node::item(node, number).unwrap_or(node), message);
+    let keeps_keys = list.value.iter().any(|raw| raw.value.keys.is_some() && raw.value.enabled != Some(false));
+    let mut known: Vec<Provider> = Vec::with_capacity(list.value.len());
+    for Located { value: raw, place } in list.value {
+        let wrong = |message: String| wrong(place, message);
         if raw.enabled == Some(false) && raw.kinds() == 1 {
             // Its files need not be there, nor be right.
             continue;

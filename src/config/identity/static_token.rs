@@ -1,12 +1,11 @@
 //! `static:`, fixed tokens for development: whoever has one is the principal that stands beside it.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::roles;
 use crate::config::WatchedFile;
+use crate::config::scalars::ConfigPath;
 use crate::edge::identity::StaticSecret;
 use crate::model::{EntityUid, RESERVED_ROLE_PREFIX, SecretText};
 
@@ -57,7 +56,7 @@ struct RawToken {
     /// The token, of 16 bytes at least.
     token: Option<String>,
     /// The file that holds it.
-    token_file: Option<PathBuf>,
+    token_file: Option<ConfigPath>,
     /// Whom it proves: `User::"alice"`.
     principal: String,
     /// Roles that it gives, Tollgate's own among them.
@@ -75,7 +74,7 @@ impl Raw {
     /// The files that hold tokens.
     pub(super) fn files(&self) -> Vec<WatchedFile> {
         let paths = self.tokens.iter().filter_map(|token| token.token_file.as_ref());
-        paths.map(|path| WatchedFile::secret("`static`: `token_file`", path)).collect()
+        paths.map(|path| WatchedFile::secret("`static`: `token_file`", &path.0)).collect()
     }
 
     pub(super) fn checked(self) -> Result<StaticTokens, String> {
@@ -99,7 +98,7 @@ impl RawToken {
         roles::check(&self.roles)?;
         let token = match (self.token, self.token_file) {
             (Some(token), None) => SecretText::new(token),
-            (None, Some(path)) => {
+            (None, Some(ConfigPath(path))) => {
                 let text = std::fs::read_to_string(&path);
                 let text = text.map_err(|error| format!("`token_file` {}: {error}", path.display()))?;
                 SecretText::new(text.trim())

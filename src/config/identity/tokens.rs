@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
+use crate::config::scalars::ConfigPath;
 use crate::edge::identity::tokens::TokenOptions;
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
@@ -25,7 +26,7 @@ pub(super) struct Raw {
     /// For how long a key signs. Default: 2592000.
     rotate_seconds: Option<u64>,
     /// The file that seals the keys that sign, where they are in a Redis. Default: that of `keys`.
-    pepper_file: Option<PathBuf>,
+    pepper_file: Option<ConfigPath>,
 }
 
 /// Tollgate's own tokens.
@@ -61,7 +62,8 @@ impl Raw {
         if options.refresh_ms < options.access_ms {
             return Err("`tokens.refresh_seconds` is no less than `tokens.access_seconds`".to_owned());
         }
-        let settings = TokenSettings { options, pepper_file: self.pepper_file, wished_for: true };
+        let pepper_file = self.pepper_file.map(|path| path.0);
+        let settings = TokenSettings { options, pepper_file, wished_for: true };
         Ok((self.enabled != Some(false)).then_some(settings))
     }
 }

@@ -7,8 +7,9 @@ use hyper::StatusCode;
 use hyper::body::Bytes;
 use tokio::sync::Semaphore;
 
+use super::cors::Origin;
+use super::durations::RouteDurations;
 use super::host::HostName;
-use super::metrics::RouteDurations;
 use super::options::{HttpOptions, Silence};
 use super::request_body::BodyLimits;
 use super::services::{KeyService, PasswordService, Services};
@@ -23,12 +24,15 @@ use crate::pdp::Pdp;
 pub(super) struct App {
     pub(super) engine: Engine,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) route_metrics: RouteDurations,
+    /// The durations of requests, once the router knows its routes.
+    pub(super) durations: OnceLock<RouteDurations>,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
     /// Whether that is so only where the `Host` is one of the loopback's or of `hosts`.
     pub(super) checks_host: bool,
     pub(super) hosts: Vec<HostName>,
+    /// Origins whose pages may read answers.
+    pub(super) origins: Vec<Origin>,
     /// What requests of gateways ask for.
     pub(super) routes: RouteMap,
     /// Whether every call of `/v1/auth/validate` is decided.
@@ -63,10 +67,11 @@ impl App {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine,
-            route_metrics: RouteDurations::new(&metrics),
+            durations: OnceLock::new(),
             open: options.open,
             checks_host: options.checks_host,
             hosts: options.hosts.clone(),
+            origins: options.origins.clone(),
             routes: options.routes.clone(),
             validate_authorizes: options.validate_authorizes,
             credential_headers: options.credential_headers.clone(),

@@ -70,7 +70,7 @@ pub(super) async fn admit(app: &App, head: &Head, peer: &Peer, access: Access) -
         return Ok(Admitted::Whole);
     }
     if app.open {
-        match host::check_open_loopback(head, &app.hosts) {
+        match host::check_open_loopback(head, &app.hosts, &app.origins) {
             Err(refused) if app.checks_host => {
                 let wrong = |error: HeadersError| ApiError::invalid("", error.to_string());
                 // Any text in `Authorization` is no credential yet: a page that came by DNS rebinding can set it.

@@ -12,6 +12,7 @@ use hyper::http::request::Parts as Head;
 use hyper::http::uri::Authority;
 use smol_str::SmolStr;
 
+use super::cors::{self, Origin};
 use super::errors::{ApiError, ErrorCode};
 use crate::model::request_address;
 
@@ -95,7 +96,7 @@ fn name_of(host: &HeaderValue) -> Option<HostName> {
 ///
 /// # Errors
 /// 403, with the way out.
-pub(super) fn check_open_loopback(head: &Head, named: &[HostName]) -> Result<(), ApiError> {
+pub(super) fn check_open_loopback(head: &Head, named: &[HostName], origins: &[Origin]) -> Result<(), ApiError> {
     let forbidden = |message: String| Err(ApiError::new(ErrorCode::Forbidden, message));
     // A request target with a host takes precedence over the header, so both of them are checked.
     let of_target = head.uri.authority().map(HostName::of);
@@ -110,8 +111,10 @@ pub(super) fn check_open_loopback(head: &Head, named: &[HostName]) -> Result<(),
         return forbidden(format!("the `Host` is `{}`: {way_out}", other.as_str()));
     }
     let is_cross_site = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"cross-site");
-    if head.headers.get_all(FETCH_SITE).iter().any(is_cross_site) {
-        let message = "a web page of another site made this request (`Sec-Fetch-Site: cross-site`); show a credential";
+    let is_page = head.headers.get_all(FETCH_SITE).iter().any(is_cross_site);
+    if is_page && cors::allowed(origins, &head.headers).is_none() {
+        let message = "a web page of another site made this request (`Sec-Fetch-Site: cross-site`); show a credential, \
+                       or add the `Origin` of the page to `cors.origins` in tollgate.yaml";
         return forbidden(message.to_owned());
     }
     Ok(())
@@ -149,7 +152,7 @@ mod tests {
     #[test]
     fn only_names_of_the_loopback_and_those_that_are_configured_are_open() {
         let named = ["tollgate.internal", "192.0.2.7", "2001:db8::7"].map(|name| HostName::parse(name).unwrap());
-        let open = |uri: &str, host: &str| check_open_loopback(&head(uri, &[("host", host)]), &named).is_ok();
+        let open = |uri: &str, host: &str| check_open_loopback(&head(uri, &[("host", host)]), &named, &[]).is_ok();
         for host in [
             "localhost",
             "LocalHost:8181",
@@ -179,9 +182,10 @@ mod tests {
         }
         assert!(open("http://localhost/metrics", "localhost"));
         assert!(!open("http://evil.example/metrics", "localhost") && !open("http://localhost/metrics", "evil.example"));
-        assert!(check_open_loopback(&head("/", &[]), &named).is_err());
-        let site =
-            |site: &str| check_open_loopback(&head("/", &[("host", "localhost"), (FETCH_SITE, site)]), &[]).is_ok();
+        assert!(check_open_loopback(&head("/", &[]), &named, &[]).is_err());
+        let site = |site: &str| {
+            check_open_loopback(&head("/", &[("host", "localhost"), (FETCH_SITE, site)]), &[], &[]).is_ok()
+        };
         assert!(site("same-origin") && site("none") && site("same-site"));
         assert!(!site("cross-site") && !site("Cross-Site"));
     }

@@ -11,6 +11,8 @@ mod body;
 mod books;
 mod caller;
 mod cedar_agent;
+mod cors;
+mod durations;
 mod errors;
 mod extract;
 mod guard;
@@ -41,6 +43,8 @@ mod tokens;
 mod validate;
 mod wire;
 
+pub(crate) use cors::MAX_ORIGINS;
+pub use cors::{Origin, OriginError};
 pub use host::HostName;
 pub use observe::ServerObserver;
 pub use options::HttpOptions;

@@ -39,8 +39,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>, _: NoBody) -> Response {
     json(StatusCode::OK, &body)
 }
 
-/// Every store and provider of the server, with its health.
-pub(super) fn components(app: &App) -> Vec<Component> {
+fn components(app: &App) -> Vec<Component> {
     health::components(&app.engine, app.keys.as_ref().map(|service| &*service.keys))
 }
 

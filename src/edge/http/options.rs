@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::cors::Origin;
 use super::host::HostName;
 use crate::edge::identity::CredentialHeaders;
 use crate::gate::RouteMap;
@@ -20,6 +21,8 @@ pub struct HttpOptions {
     pub checks_host: bool,
     /// Names in `Host` that are accepted in addition to those of the loopback.
     pub hosts: Vec<HostName>,
+    /// Origins whose pages may read answers. With none, no response has a header of CORS.
+    pub origins: Vec<Origin>,
     /// The actions and resources of gateway requests that are described by method and path.
     pub routes: RouteMap,
     /// Whether each call of `POST /v1/auth/validate` is authorized, even if it does not ask for that.
@@ -57,6 +60,7 @@ impl Default for HttpOptions {
             open: true,
             checks_host: true,
             hosts: Vec::new(),
+            origins: Vec::new(),
             routes: RouteMap::default(),
             validate_authorizes: false,
             credential_headers: CredentialHeaders::default(),

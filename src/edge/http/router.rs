@@ -25,12 +25,13 @@ use tower_service::Service as _;
 
 use super::app::App;
 use super::caller::{self, Access, Peer};
+use super::durations::RouteDurations;
 use super::errors::{self, ApiError, ErrorCode};
 use super::extract::MapStatus;
 use super::guard::guarded_async;
 use super::openapi::{self, RouteAccess};
 use super::routes::{self, IS_AUTHORIZED, IS_AUTHORIZED_ACCESS, Route};
-use super::{host, is_authorized, request_body};
+use super::{cors, host, is_authorized, request_body};
 use crate::edge::telemetry;
 
 /// Longest percent-encoded name of a user in a path: each byte of a name as `%41`.
@@ -83,15 +84,21 @@ impl Routes {
 fn router(app: &Arc<App>, routes: Vec<Route>) -> Router {
     let allowed = Arc::new(allowed(&routes));
     app.description.get_or_init(|| described(&routes));
+    let paths = routes.iter().map(|route| (route.method, route.path));
+    app.durations.get_or_init(|| RouteDurations::new(&app.metrics, paths, ("POST", IS_AUTHORIZED)));
     let mut router = Router::new();
     for Route { path, access, handler, .. } in routes {
         let admission = Admission { app: Arc::clone(app), access };
         router = router.route(path, handler.route_layer(from_fn_with_state(admission, admit)));
     }
     router
-        .method_not_allowed_fallback(move |path: MatchedPath| {
+        .method_not_allowed_fallback(move |State(app): State<Arc<App>>, path: MatchedPath, request: Request| {
             let allowed = Arc::clone(&allowed);
-            async move { method_not_allowed(allowed.get(path.as_str()).map(String::as_str).unwrap_or_default()) }
+            async move {
+                let methods = allowed.get(path.as_str()).map(String::as_str).unwrap_or_default();
+                let preflight = cors::preflight(&app.origins, &app.credential_headers.keys, &request, methods);
+                preflight.unwrap_or_else(|| method_not_allowed(methods))
+            }
         })
         .fallback(async || no_such_path())
         .layer(from_fn_with_state(Arc::clone(app), answer_in_span))
@@ -149,9 +156,10 @@ async fn answer_in_span(State(app): State<Arc<App>>, request: Request, next: Nex
         response
     });
     let response = telemetry::in_span(span, answering).await;
-    app.route_metrics
-        .of(&method, matched.as_ref().map(MatchedPath::as_str))
-        .answered(response.status(), began.elapsed());
+    if let Some(durations) = app.durations.get() {
+        let route = durations.of(&method, matched.as_ref().map(MatchedPath::as_str));
+        route.answered(response.status(), began.elapsed());
+    }
     response
 }
 
@@ -203,7 +211,9 @@ where
         response
     });
     let response = telemetry::in_span(span, answering).await;
-    app.route_metrics.is_authorized().answered(response.status(), began.elapsed());
+    if let Some(durations) = app.durations.get() {
+        durations.most().answered(response.status(), began.elapsed());
+    }
     response
 }
 
