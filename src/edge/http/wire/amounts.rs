@@ -10,9 +10,9 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::super::errors::ApiError;
 use super::json::{Optional, Text};
-use crate::gate::{ReportedUsage, Reserve, Stated};
-use crate::meter::MAX_TTL_MS;
 use crate::model::Amount;
+use crate::pdp::MAX_TTL_MS;
+use crate::pdp::{ReportedUsage, Reserve, Stated};
 
 /// The form of a usage, for errors.
 const USAGE: &str = "an object such as {\"input_tokens\": 870, \"output_tokens\": 312}";

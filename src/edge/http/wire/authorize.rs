@@ -13,8 +13,8 @@ use super::credential::{WrittenCredential, credential};
 use super::json::{Bounded, Optional, RequestBody, Text, read, read_text};
 use super::missing;
 use super::uid::{Uid, action, uid};
-use crate::gate::MAX_CANDIDATES;
 use crate::model::{EntityUid, RequestErrorCode, Told};
+use crate::pdp::MAX_CANDIDATES;
 use crate::pdp::{AuthorizeCall, Caller, DEFAULT_TTL_MS, LimitsMode, ReserveOptions, Target, Via};
 
 /// Longest `idempotency_key`.

@@ -10,8 +10,8 @@ use super::super::errors::{ApiError, ErrorCode};
 use super::authorize::Context;
 use super::json::{Bounded, Optional, RequestBody, Text, read};
 use super::uid::{action, uid_text};
-use crate::gate::MAX_ADDITIONAL_ENTITIES;
 use crate::model::{RequestErrorCode, Told, strict_json};
+use crate::pdp::MAX_ADDITIONAL_ENTITIES;
 use crate::pdp::{AuthorizeCall, Caller, Via};
 
 /// A request for a decision, in the form of cedar-agent.

@@ -8,8 +8,8 @@ use smol_str::SmolStr;
 use super::super::errors::ApiError;
 use super::json::{Object, Optional, RequestBody, Text};
 use crate::edge::identity::after_bearer;
-use crate::gate::Credential;
 use crate::model::SecretText;
+use crate::pdp::Credential;
 
 /// Longest credential.
 const MAX_BYTES: usize = 16 * 1024;

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use super::super::errors::ApiError;
 use super::super::query::form_decoded;
 use super::json::{Object, Optional, RequestBody, Secret, Text};
-use crate::gate::Credential;
 use crate::model::SecretText;
+use crate::pdp::Credential;
 
 /// A credential to exchange for tokens. Without `grant_type`, the headers hold the credential.
 #[derive(Default, Deserialize, JsonSchema)]

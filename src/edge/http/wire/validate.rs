@@ -10,9 +10,9 @@ use smol_str::SmolStr;
 use super::super::errors::ApiError;
 use super::json::{Object, Optional, RequestBody, Secret, read};
 use crate::edge::identity::after_bearer;
-use crate::gate::{Credential, Described, Presented};
 use crate::model::strict_json::Strict;
 use crate::model::{PathError, RequestPath, SecretText, request_address};
+use crate::pdp::{Credential, Described, Presented};
 
 /// Longest credential.
 const MAX_CREDENTIAL_BYTES: usize = 16 * 1024;
