@@ -240,9 +240,9 @@ impl Writer {
         self.state.stopped.is_none()
     }
 
-    fn gap(&mut self, now: Timestamp, count: u64, why: &str) -> io::Result<()> {
+    fn gap(&mut self, now: Timestamp, count: u64, reason: &str) -> io::Result<()> {
         let told = self.event(now, "gap", |json| {
-            json.raw(r#","count":"#).plain(count).raw(r#","why":"#).text(why);
+            json.raw(r#","count":"#).plain(count).raw(r#","reason":"#).text(reason);
         });
         match told {
             Ok(()) => self.state.gaps += count,
