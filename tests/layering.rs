@@ -109,6 +109,19 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("clap", "arguments are cli/'s"),
 ];
 
+/// Files that may name one kind of resource, and why. All others ask for a column of the table.
+const NAMES_ONE_KIND: &[(&str, &str)] = &[
+    ("src/model/kind.rs", "the table"),
+    ("src/model/limit.rs", "the grammar of limits: `each: model`"),
+    ("src/model/identity.rs", "the lists of an API key: `models`, `routers`"),
+    ("src/policy/syntax.rs", "the grammar of rules: `models`, `routers`, `model_tags`"),
+    ("src/policy/link/models.rs", "declarations: the models of an account, `routers`, and names in `models` lists"),
+    ("src/policy/link/people.rs", "declarations: the ids of each section"),
+    ("src/policy/snapshot.rs", "lookups of a model by name, for lists and paths that name models"),
+    ("src/gate/routes.rs", "the paths of providers' APIs, which name models"),
+    ("src/edge/http/keys/read.rs", "the grammar of keys: `models`, `routers`"),
+];
+
 /// A line of code, without its comment; `tests` modules are left out.
 struct Line {
     number: usize,
@@ -267,6 +280,33 @@ fn layering_a_cycle_of_imports_is_found() {
     assert_eq!(names(1), ["app", "batch", "body", "wire"]);
     // In a file of a folder, `super` is the folder itself.
     assert_eq!(names(2), ["wire"]);
+}
+
+/// A new kind of resource is a row of the table in `src/model/kind.rs`, and not a comparison in many files.
+#[test]
+fn layering_kinds_of_resources_are_columns() {
+    let files = sources().into_iter().filter(|path| !shown(path).ends_with("tests.rs"));
+    let named: Vec<(String, String)> = files.flat_map(|path| kinds_named(&path)).collect();
+    let allowed = |file: &str| NAMES_ONE_KIND.iter().any(|(allowed, _)| *allowed == file);
+    let wrong: Vec<&str> = named.iter().filter(|(file, _)| !allowed(file)).map(|(_, place)| place.as_str()).collect();
+    assert!(wrong.is_empty(), "ask for a column of `Kind`:\n{}", wrong.join("\n"));
+    for (file, why) in NAMES_ONE_KIND {
+        assert!(named.iter().any(|(with, _)| with == file), "{file} names no kind any more: {why}");
+    }
+}
+
+/// The lines of a file that name one kind of resource, by its constant or by its entity type.
+fn kinds_named(path: &Path) -> Vec<(String, String)> {
+    let text = fs::read_to_string(path).unwrap();
+    let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let names = ["Kind::MODEL", "Kind::ROUTER", "\"Model\"", "\"Router\""];
+    let names_one = |line: &str| {
+        let code = line.split("//").next().unwrap_or_default();
+        let is_word = |at: usize, name: &str| !code[at + name.len()..].starts_with('_');
+        names.iter().any(|name| code.match_indices(name).any(|(at, _)| is_word(at, name)))
+    };
+    let lines = shipped.lines().enumerate().filter(|(_, line)| names_one(line));
+    lines.map(|(at, _)| (shown(path), format!("{}:{}", shown(path), at + 1))).collect()
 }
 
 #[test]

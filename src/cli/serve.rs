@@ -4,6 +4,8 @@ mod decision_log;
 mod identity;
 mod keys;
 mod linking;
+mod meters;
+mod metrics;
 mod signals;
 mod tokens;
 
@@ -22,12 +24,12 @@ use self::signals::{Ends, follow_hangups};
 use super::output::{self, Exit};
 use crate::config::{Flags, Settings, WebhookSettings};
 use crate::edge::clock::SystemClock;
-use crate::edge::http::{Metrics, Server, ServerObserver, Services, Stopped, Tls};
+use crate::edge::http::{Server, ServerObserver, Services, Stopped, Tls};
 use crate::edge::outgoing::{Client, ClientOptions, Outbox, Webhook, WebhookOptions};
-use crate::edge::store::{Embedded, Fallback, Leases, Memory, Redis};
+use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::telemetry::{self, LogFormat, LogLevel, LogOptions};
 use crate::engine::Engine;
-use crate::gate::{Clock as _, DecisionLog, Meters, StoreError};
+use crate::gate::{Clock as _, DecisionLog};
 use crate::model::Unit;
 use crate::pdp::events;
 use crate::policy::live::Live;
@@ -38,12 +40,6 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether reservations have expired.
 const TICK: Duration = Duration::from_millis(100);
-/// The explanation that is logged with the reason when a Redis has lost its state.
-const LOST_STATE: &str = "meters resume by themselves within a second after the operator has accepted the present \
-                          state, since `on_store_error` decides meanwhile; keys, passwords and tokens in this Redis \
-                          wait for a restart of each node, since revocations may be lost";
-/// How often it is looked whether a Redis fails, to say so.
-const WATCH: Duration = Duration::from_secs(1);
 /// For which alerts are still sent when the server stops.
 const LAST_ALERTS_WAIT: Duration = Duration::from_secs(2);
 /// The longest answer to an alert that is read.
@@ -158,11 +154,12 @@ fn tell_missing(policies: &Path) {
 }
 
 fn serve(settings: &Settings) -> ExitCode {
-    let (meters, leases) = match meters(settings) {
+    let metrics = Arc::new(Metrics::default());
+    let (meters, leases) = match meters::open(settings, &metrics) {
         Ok(meters) => meters,
         Err(error) => return usage(&*error),
     };
-    let alerts = match alerts(settings) {
+    let alerts = match alerts(settings, &metrics) {
         Ok(alerts) => alerts,
         Err(error) => return usage(&*error),
     };
@@ -170,7 +167,7 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(tls) => tls,
         Err(error) => return usage(&error),
     };
-    let providers = match identity::providers(settings) {
+    let providers = match identity::providers(settings, &metrics) {
         Ok(providers) => providers,
         Err(error) => return usage(&*error),
     };
@@ -179,7 +176,6 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(recorder) => recorder,
         Err(error) => return usage(&error),
     };
-    let metrics = Arc::new(Metrics::default());
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let mut builder = Engine::builder().observer(Arc::new(ServerObserver::new(Arc::clone(&metrics))));
     builder = builder.failures(settings.identity.failures.clone());
@@ -187,6 +183,7 @@ fn serve(settings: &Settings) -> ExitCode {
         builder = builder.authenticator(provider);
     }
     if let Some(recorder) = &recorder {
+        metrics::recorder(&metrics, recorder);
         builder = builder.decision_log(Arc::clone(recorder) as Arc<dyn DecisionLog>);
     }
     if let Some(alerts) = &alerts {
@@ -253,56 +250,6 @@ fn serve(settings: &Settings) -> ExitCode {
     code
 }
 
-/// The meters, with what is leased of those that nodes share.
-type Kept = (Arc<dyn Meters>, Option<Arc<Leases>>);
-
-/// Where meters are kept: in a Redis if there is one, else in the data directory, unless they need not outlive the process.
-/// Of what nodes share, also what this one has leased, which it gives back when it stops.
-fn meters(settings: &Settings) -> Result<Kept, Box<dyn std::error::Error>> {
-    if settings.meters_in_memory {
-        return Ok((Arc::new(Memory::default()), None));
-    }
-    let Some(options) = settings.redis() else {
-        let embedded = Embedded::open(&settings.data, SystemClock.now())?;
-        return Ok((Arc::new(Fallback::new(Arc::new(embedded))), None));
-    };
-    let redis = Arc::new(Redis::open(&options)?);
-    watch(&redis)?;
-    let leases = Arc::new(Leases::new(redis));
-    Ok((Arc::new(Fallback::new(Arc::clone(&leases) as Arc<dyn Meters>)), Some(leases)))
-}
-
-/// Says that the Redis fails, what to do about it, and that it is back. It may come later than the server; what each limit
-/// says about a store that fails decides meanwhile.
-fn watch(redis: &Arc<Redis>) -> std::io::Result<()> {
-    let (mut fails, mut is_lost) = (false, false);
-    let mut look = move |redis: &Redis| match pollster::block_on(redis.check()) {
-        Err(error @ StoreError::Lost(_)) if !is_lost => {
-            tracing::error!(target: "tollgate::store", "the Redis of the meters failed: {error}; {LOST_STATE}");
-            (fails, is_lost) = (true, true);
-        }
-        Err(error) if !fails => {
-            tracing::warn!(target: "tollgate::store", "the Redis of the meters failed: {error}");
-            fails = true;
-        }
-        Ok(()) if fails => {
-            tracing::info!(target: "tollgate::store", "the Redis of the meters answers again");
-            (fails, is_lost) = (false, false);
-        }
-        _ => {}
-    };
-    look(redis);
-    let watched = Arc::downgrade(redis);
-    let watching = move || {
-        while let Some(redis) = watched.upgrade() {
-            look(&redis);
-            drop(redis);
-            std::thread::sleep(WATCH);
-        }
-    };
-    std::thread::Builder::new().name("redis-watch".to_owned()).spawn(watching).map(drop)
-}
-
 /// Alerts that wait, and what sends them.
 struct Alerts {
     outbox: Arc<Outbox>,
@@ -310,7 +257,7 @@ struct Alerts {
 }
 
 /// What sends alerts, where somebody wants them.
-fn alerts(settings: &Settings) -> Result<Option<Alerts>, Box<dyn std::error::Error>> {
+fn alerts(settings: &Settings, metrics: &Metrics) -> Result<Option<Alerts>, Box<dyn std::error::Error>> {
     let WebhookSettings { url: Some(url), secret: Some(secret), .. } = settings.webhook.clone() else {
         return Ok(None);
     };
@@ -319,7 +266,13 @@ fn alerts(settings: &Settings) -> Result<Option<Alerts>, Box<dyn std::error::Err
     let client = Client::new(url, ClientOptions::new(timeout, MOST_REPLY_BYTES).through(&crate::config::proxy()?))?;
     let outbox = Arc::new(Outbox::new(queue));
     let options = WebhookOptions { secret, node, attempts, pause };
+    metrics::outbox(metrics, &outbox);
+    let attempts = metrics.webhook();
     let webhook = Webhook::new(Arc::clone(&outbox), client, options, Arc::new(SystemClock));
+    let webhook = webhook.on_attempt(Box::new(move || {
+        let attempt = attempts.begin();
+        Box::new(move |status| attempt.end(status))
+    }));
     Ok(Some(Alerts { outbox, webhook }))
 }
 

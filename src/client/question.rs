@@ -4,8 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::edge::random;
-use crate::model::EntityUid;
-use crate::model::hex;
+use crate::model::{EntityUid, Kind, hex};
 
 /// Who asks for what.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +78,10 @@ impl Question {
 
     pub(super) fn about(&self, candidates: &[EntityUid]) -> Value {
         let mut members = self.members.clone();
-        let is_router = |resource: &Value| resource.get("type").is_some_and(|kind| kind == "Router");
+        let is_router = |resource: &Value| {
+            let kind = resource.get("type").and_then(Value::as_str).and_then(Kind::named);
+            kind.is_some_and(Kind::grants_access)
+        };
         if !members.get("resource").is_some_and(is_router) {
             members.remove("resource");
         }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::faults::NodeError;
 use crate::gate::{MAX_ROUTES, Mapped, Named, RouteLimits, RouteMap, check_route_path};
-use crate::model::{AllowedPath, EntityUid, check_name};
+use crate::model::{AllowedPath, EntityUid, Kind, check_name};
 use crate::policy::syntax::Located;
 
 /// The parameter that names the model where nothing else is said.
@@ -116,7 +116,9 @@ impl Raw {
             (Some(_), Some(_)) => Err(about("`resource` and `without_model` do not go together")),
             (Some(uid), None) => Ok(Named::Fixed(uid)),
             (None, Some(_)) if in_path => Err(about("`without_model` does not go together with `{model}` in the path")),
-            (None, Some(uid)) if uid.kind() != "Router" => Err(about("`without_model` is a Router")),
+            (None, Some(uid)) if !Kind::named(uid.kind()).is_some_and(Kind::grants_access) => {
+                Err(about("`without_model` is a Router"))
+            }
             (None, Some(uid)) => Ok(Named::ParamOr(param, uid)),
             (None, None) => Ok(Named::Param(param)),
         }

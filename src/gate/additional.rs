@@ -7,12 +7,12 @@ use cedar_policy_core::ast::{Entity, EntityUID};
 use serde_json::Value;
 use smol_str::SmolStr;
 
-use crate::model::{RequestError, RequestErrorCode, check_model_name, check_name};
+use crate::model::{RequestError, RequestErrorCode};
 use crate::policy::addresses;
 use crate::policy::entities::{EntityIndex, Given, Kind, Subject};
 use crate::policy::native::strings;
 use crate::policy::schema::describe;
-use crate::policy::snapshot::{ModelName, Snapshot};
+use crate::policy::snapshot::{ResourceName, Snapshot};
 
 /// Most entities that a request may bring along.
 pub const MAX_ADDITIONAL_ENTITIES: usize = 256;
@@ -79,15 +79,16 @@ fn one(snapshot: &Snapshot, value: &Value) -> Result<Entity, String> {
     let kind = snapshot.store.kind_of(&entity.uid().entity_type().to_string());
     let kind = kind.filter(|kind| *kind != Kind::OWNER_KIND && *kind != Kind::METADATA);
     let kind = kind.ok_or_else(|| format!("`{}` is of a type that is Tollgate's own", entity.uid()))?;
-    let check = if kind == Kind::MODEL { check_model_name } else { check_name };
-    check(id).map_err(|error| error.to_string())?;
+    kind.check_id(id).map_err(|error| error.to_string())?;
     let declared = |index: EntityIndex| snapshot.store.record(index).declared;
     let known = snapshot.store.find(kind, id).is_some_and(declared);
-    let stands_for = |name: &str| match snapshot.model(&SmolStr::new(name)) {
-        ModelName::Model(Subject::Known(index)) | ModelName::Disabled(Subject::Known(index)) => declared(index),
+    let stands_for = |name: &str| match snapshot.resource(kind, &SmolStr::new(name)) {
+        ResourceName::Resource(Subject::Known(index)) | ResourceName::Disabled(Subject::Known(index)) => {
+            declared(index)
+        }
         _ => false,
     };
-    if known || (kind == Kind::MODEL && stands_for(id)) {
+    if known || stands_for(id) {
         return Err(format!("the bundle declares `{}`; a request may add entities, not redefine one", entity.uid()));
     }
     Ok(entity)
@@ -112,8 +113,8 @@ fn linked(snapshot: &Snapshot, entities: &HashMap<EntityUID, Entity>, entity: &E
     let kind = store.kind_of(&uid.entity_type().to_string()).ok_or_else(|| format!("`{uid}` is of no known type"))?;
     let id = SmolStr::new(uid.eid());
     let own = store.find(kind, &id);
-    let mut parents: Vec<EntityIndex> = match (snapshot.model(&id), own) {
-        (ModelName::Model(model), _) if kind == Kind::MODEL => store.parents(&model).to_vec(),
+    let mut parents: Vec<EntityIndex> = match (snapshot.resource(kind, &id), own) {
+        (ResourceName::Resource(resource), _) => store.parents(&resource).to_vec(),
         (_, Some(own)) => store.record(own).parents.to_vec(),
         _ => Vec::new(),
     };

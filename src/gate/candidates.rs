@@ -10,7 +10,7 @@ use crate::model::{
     CandidateDecision, CandidatesRequest, Decision, DecisionCode, EntityUid, EvaluationError, Facts, Outcome,
     RequestError, RequestErrorCode, RuleReference,
 };
-use crate::policy::entities::{EntityIndex, Subject};
+use crate::policy::entities::{EntityIndex, Kind, Subject};
 use crate::policy::snapshot::Snapshot;
 
 /// Most candidates of one request.
@@ -90,15 +90,20 @@ impl<'a> Candidates<'a> {
             return Err(wrong("candidates".to_owned(), message));
         }
         check_type(&found.1.principals, &request.principal, found.1, "principal")?;
+        let members = request.router.as_ref().and_then(|uid| members_of(grant_of(uid)));
         for (position, candidate) in request.candidates.iter().enumerate() {
             check_type(&found.1.resources, candidate, found.1, &format!("candidates[{position}]"))?;
-            if request.router.is_some() && candidate.kind() != "Model" {
-                let message = format!("through a router only models are asked for, not a `{}`", candidate.kind());
+            if let Some((through, members)) = members.filter(|(_, members)| members.name() != candidate.kind()) {
+                let (through, members) = (through.noun(), members.noun());
+                let message =
+                    format!("through a {through} only {members}s are asked for, not a `{}`", candidate.kind());
                 return Err(wrong(format!("candidates[{position}]"), message));
             }
         }
-        if let Some(uid) = request.router.as_ref().filter(|uid| uid.kind() != "Router") {
-            let message = format!("beside `candidates` a resource is a Router, not a `{}`", uid.kind());
+        if let Some(uid) = request.router.as_ref().filter(|uid| grant_of(uid).is_none()) {
+            let grants: Vec<&str> = Kind::all().filter(|kind| kind.grants_access()).map(Kind::name).collect();
+            let message =
+                format!("beside `candidates` a resource is a {}, not a `{}`", grants.join(" or a "), uid.kind());
             return Err(wrong("resource".to_owned(), message));
         }
         let who = Who::find(snapshot, None, &request.principal, request.identity.as_ref())?;
@@ -137,6 +142,18 @@ impl<'a> Candidates<'a> {
             revision: Arc::clone(&self.snapshot.revision),
         }
     }
+}
+
+/// The kind of a router: one that grants access to the resources that it leads to.
+fn grant_of(router: &EntityUid) -> Option<Kind> {
+    Kind::named(router.kind()).filter(|kind| kind.grants_access())
+}
+
+/// The kind of a router, and the kind of the candidates behind it. The error for another kind of resource in its place
+/// comes after those for the candidates, which are then checked as if it were a router.
+fn members_of(grant: Option<Kind>) -> Option<(Kind, Kind)> {
+    let grant = grant.or_else(|| Kind::all().find(|kind| kind.grants_access()))?;
+    Some((grant, grant.leads_to()?))
 }
 
 /// Judges a model that is reached through a router: the router must be permitted and lead there, and no forbid match.

@@ -17,12 +17,12 @@ use crate::model::{
     Decision, DecisionCode, Effect, EntityUid, EvaluationError, Facts, Identity, Outcome, Request, RequestError,
     RequestErrorCode, RuleReference, Told,
 };
-use crate::policy::entities::{Kind, Subject};
+use crate::policy::entities::Subject;
 use crate::policy::index::RuleIndex;
 use crate::policy::limits::BoundLimit;
 use crate::policy::problem::nearest;
 use crate::policy::schema::{Action, ActionIndex};
-use crate::policy::snapshot::{ModelName, Snapshot};
+use crate::policy::snapshot::{ResourceName, Snapshot};
 
 /// Decides one request by its rules alone; limits are [`super::authorize`]'s.
 ///
@@ -379,16 +379,11 @@ impl<'a> Case<'a> {
             return (Resolved::Subject(self.principal.clone()), None);
         }
         let given = || self.additional?.subject(snapshot, kind, uid.id()).cloned();
-        if kind == Kind::MODEL {
-            return match snapshot.model(uid.id_smol()) {
-                ModelName::Model(subject) => (Resolved::Subject(given().unwrap_or(subject)), None),
-                ModelName::Disabled(subject) => (Resolved::Subject(subject), Some(DecisionCode::ModelDisabled)),
-                ModelName::Unknown => (Resolved::Nothing, Some(DecisionCode::ModelUnknown)),
-            };
+        match snapshot.resource(kind, uid.id_smol()) {
+            ResourceName::Resource(subject) => (Resolved::Subject(given().unwrap_or(subject)), None),
+            ResourceName::Disabled(subject) => (Resolved::Subject(subject), Some(DecisionCode::ModelDisabled)),
+            ResourceName::Unknown => (Resolved::Nothing, Some(DecisionCode::ModelUnknown)),
         }
-        let known = || snapshot.store.find(kind, uid.id()).map(Subject::Known);
-        let stranger = || Subject::Stranger { kind, id: uid.id_smol().clone(), parents: Vec::new(), given: None };
-        (Resolved::Subject(given().or_else(known).unwrap_or_else(stranger)), None)
     }
 }
 

@@ -26,7 +26,7 @@ const MAX_NAMED_BYTES: usize = 128;
 /// Whether a request for `resource` can charge `limit`. A resource that costs nothing, by its price or because the
 /// limit treats unpriced models as free, cannot charge a limit of money unless its caller states a cost.
 pub(super) fn can_charge(snapshot: &Snapshot, resource: &Subject, limit: &Limit) -> bool {
-    if limit.unit() != Unit::Usd || snapshot.store.name_of(resource).0 != Kind::MODEL {
+    if limit.unit() != Unit::Usd || !snapshot.store.name_of(resource).0.is_priced() {
         return true;
     }
     match snapshot.price(resource) {
@@ -182,8 +182,7 @@ pub(super) fn told_own(snapshot: &Snapshot, principal: &Subject, limit: &BoundLi
 /// How meters begin that only a request can name.
 fn of_requests(store: &EntityStore, each: &Each) -> Option<String> {
     match each {
-        Each::Model => Some(format!("{}::\"", store.kind_text(Kind::MODEL))),
-        Each::Router => Some(format!("{}::\"", store.kind_text(Kind::ROUTER))),
+        Each::Model | Each::Router => each.resource_kind().map(|kind| format!("{}::\"", store.kind_text(kind))),
         Each::EndUser => Some("context.end_user::".to_owned()),
         Each::Metadata(key) => Some(format!("context.metadata.{key}::")),
         Each::User | Each::Service | Each::Key | Each::Team | Each::Org => None,
@@ -307,9 +306,9 @@ impl Asked<'_> {
             Each::Service => caller.if_is(Kind::SERVICE),
             Each::Key => if_is(caller.principal, Kind::API_KEY),
             Each::Team | Each::Org => None,
-            Each::Model => if_is(resource, Kind::MODEL),
-            Each::Router => {
-                router.and_then(|router| if_is(router, Kind::ROUTER)).or_else(|| if_is(resource, Kind::ROUTER))
+            Each::Model | Each::Router => {
+                let kind = each.resource_kind()?;
+                router.and_then(|router| if_is(router, kind)).or_else(|| if_is(resource, kind))
             }
             Each::EndUser => context.end_user().map(|text| named("end_user", text)),
             Each::Metadata(key) => context.metadata_of(key).map(|text| named(&format!("metadata.{key}"), text)),

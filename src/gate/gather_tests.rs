@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{Facts, Timestamp};
-use crate::policy::snapshot::ModelName;
+use crate::policy::snapshot::ResourceName;
 use crate::policy::{Bundle, Snapshot, SourceFile, load};
 
 const PEOPLE: &str = r#"
@@ -40,7 +40,7 @@ fn snapshot(limits: &str) -> std::sync::Arc<Snapshot> {
 fn applied(snapshot: &Snapshot, who: &str, what: &str, action: &str, context: &Value) -> BTreeMap<String, Vec<String>> {
     let subject = |text: &str| match text.strip_prefix("Model::") {
         Some(name) => match snapshot.model(&name.trim_matches('"').into()) {
-            ModelName::Model(subject) => subject,
+            ResourceName::Resource(subject) => subject,
             other => panic!("{other:?}"),
         },
         None => snapshot.subject(&text.parse().unwrap()).unwrap(),
@@ -172,8 +172,19 @@ fn limits_bind_by_the_selectors_of_rules() {
     assert_eq!(ids(r#"Service::"bot""#, r#"Router::"r""#, "chat"), ["router", "routers-models", "services"]);
     assert_eq!(ids(r#"User::"zoe""#, M, "list"), ["listing"]);
     assert_eq!(ids(r#"User::"zoe""#, M, "chat"), ["dear", "users"]);
-    let ModelName::Model(model) = snapshot.model(&"a/n".into()) else { panic!("it is declared") };
+    let ResourceName::Resource(model) = snapshot.model(&"a/n".into()) else { panic!("it is declared") };
     assert_eq!(snapshot.price(&model).unwrap().rates.output, 2_000_000);
+}
+
+/// Estimates are of the members of an account, and not of any resource whose id looks like the name of one.
+#[test]
+fn an_account_estimates_for_its_own_members_alone() {
+    let text = PEOPLE.replace("tags: [dear]", "tags: [dear], estimate_input_tokens: 7");
+    let bundle = Bundle::new(vec![SourceFile::new("rules.yaml".to_owned(), text.into_bytes()).unwrap()]);
+    let snapshot = load(&bundle).unwrap().snapshot;
+    let estimated = |uid: &str| snapshot.estimates(&snapshot.subject(&uid.parse().unwrap()).unwrap()).input_tokens;
+    assert_eq!(estimated(M), Some(7));
+    assert_eq!(estimated(r#"Router::"a/m""#), None);
 }
 
 /// A limit keeps its meters while what they count and over which time stays the same, and no two limits share any.

@@ -9,7 +9,7 @@ use super::context::RequestContext;
 use crate::model::{AllowedPath, Effect, EntityUid, Narrowed, Network, RuleReference};
 use crate::policy::Snapshot;
 use crate::policy::entities::{Kind, Pattern, Subject};
-use crate::policy::snapshot::ModelName;
+use crate::policy::snapshot::ResourceName;
 
 /// What of a request the lists of a key are compared with.
 pub(super) struct Use<'a> {
@@ -29,22 +29,12 @@ pub(super) fn forbids(narrowed: &Narrowed, key: &EntityUid, used: &Use<'_>) -> O
 }
 
 fn outside(narrowed: &Narrowed, used: &Use<'_>) -> Option<&'static str> {
-    let Narrowed { models, routers, actions, paths, networks } = narrowed;
-    let (kind, id) = used.snapshot.store.name_of(used.resource);
+    let Narrowed { models: _, routers: _, actions, paths, networks } = narrowed;
     if actions.as_ref().is_some_and(|actions| !actions.iter().any(|action| action == used.action)) {
         return Some("actions");
     }
-    let names = |list: &[SmolStr]| list.iter().any(|name| is_meant(name, id, used.snapshot));
-    match (kind, models, routers) {
-        (Kind::MODEL, Some(models), _) if !names(models) => return Some("models"),
-        // A router would lead to models that the key may not use.
-        (Kind::ROUTER, Some(_), None) => return Some("models"),
-        // A router is a grant of its own: its models are used through it.
-        (Kind::MODEL, None, Some(_)) if !used.through_router => return Some("routers"),
-        (Kind::ROUTER, _, Some(routers)) if !routers.iter().any(|router| router == id || router == "*") => {
-            return Some("routers");
-        }
-        _ => {}
+    if let Some(kind) = outside_lists(narrowed, used) {
+        return kind.list();
     }
     if paths.as_ref().is_some_and(|paths| !paths.iter().any(|allowed| is_for(allowed, used.context))) {
         return Some("paths");
@@ -55,21 +45,39 @@ fn outside(narrowed: &Narrowed, used: &Use<'_>) -> Option<&'static str> {
     None
 }
 
-/// Whether a list's `name` means the model `id`: its own name, an alias, an account as a whole, a pattern.
-pub(super) fn is_meant(name: &SmolStr, id: &SmolStr, snapshot: &Snapshot) -> bool {
+/// The kind of the list of resources that the use is outside of.
+fn outside_lists(narrowed: &Narrowed, used: &Use<'_>) -> Option<Kind> {
+    let (kind, id) = used.snapshot.store.name_of(used.resource);
+    if let Some(list) = narrowed.list(kind) {
+        let is_listed = list.iter().any(|name| is_meant(name, kind, id, used.snapshot));
+        return (!is_listed).then_some(kind);
+    }
+    // A router would lead to models that the key may not use.
+    if let Some(members) = kind.leads_to().filter(|members| narrowed.list(*members).is_some()) {
+        return Some(members);
+    }
+    // A router is a grant of its own: its models are used through it.
+    kind.grants().find(|grant| !used.through_router && narrowed.list(*grant).is_some())
+}
+
+/// Whether a list's `name` means the resource: its own name, an alias, an account as a whole, a pattern.
+pub(super) fn is_meant(name: &SmolStr, kind: Kind, id: &SmolStr, snapshot: &Snapshot) -> bool {
     if name == "*" || name == id {
         return true;
     }
+    if kind.namespace().is_none() {
+        return false;
+    }
     if !name.contains('*') {
-        let alias = match snapshot.model(name) {
-            ModelName::Model(subject) | ModelName::Disabled(subject) => subject,
-            ModelName::Unknown => return false,
+        let alias = match snapshot.resource(kind, name) {
+            ResourceName::Resource(subject) | ResourceName::Disabled(subject) => subject,
+            ResourceName::Unknown => return false,
         };
         return snapshot.store.name_of(&alias).1 == id;
     }
     match name.strip_suffix("/*").filter(|account| !account.contains(['*', '/'])) {
         Some(account) => id.strip_prefix(account).is_some_and(|rest| rest.starts_with('/')),
-        None => Pattern(name.clone()).matches(id),
+        None => Pattern::new(kind, name.clone()).matches(kind, id),
     }
 }
 

@@ -3,9 +3,9 @@
 
 use smol_str::{SmolStr, format_smolstr};
 
-use crate::model::{EntityUid, PathError, RequestPath, normal_pattern};
+use crate::model::{EntityUid, Kind, PathError, RequestPath, normal_pattern};
 use crate::policy::Snapshot;
-use crate::policy::snapshot::ModelName;
+use crate::policy::snapshot::ResourceName;
 
 /// Most routes of a map.
 pub const MAX_ROUTES: usize = 1_000;
@@ -156,17 +156,19 @@ impl Found {
             FoundResource::Model { name, also, account } => (name, also.as_ref(), account.as_ref()),
         };
         let qualified = |name: &SmolStr| match account {
-            Some(account) if !name.contains('/') && matches!(snapshot.model(name), ModelName::Unknown) => {
+            Some(account) if !name.contains('/') && matches!(snapshot.model(name), ResourceName::Unknown) => {
                 format_smolstr!("{account}/{name}")
             }
             _ => name.clone(),
         };
         let real = |name: &SmolStr| match snapshot.model(name) {
-            ModelName::Model(subject) | ModelName::Disabled(subject) => snapshot.store.name_of(&subject).1.clone(),
-            ModelName::Unknown => name.clone(),
+            ResourceName::Resource(subject) | ResourceName::Disabled(subject) => {
+                snapshot.store.name_of(&subject).1.clone()
+            }
+            ResourceName::Unknown => name.clone(),
         };
         let name = qualified(name);
-        let uid = EntityUid::new("Model", name.clone()).map_err(|_| RouteError::InvalidModel)?;
+        let uid = Kind::MODEL.uid(name.clone()).map_err(|_| RouteError::InvalidModel)?;
         match also.map(qualified) {
             Some(also) if real(&also) != real(&name) => Err(RouteError::TwoModels),
             _ => Ok(uid),
@@ -296,7 +298,7 @@ impl RouteMap {
             FoundResource::Model { name, account, .. } => {
                 let account = account.filter(|_| !name.contains('/'));
                 let name = account.map_or_else(|| name.clone(), |account| format_smolstr!("{account}/{name}"));
-                EntityUid::new("Model", name).map_err(|_| RouteError::InvalidModel)?
+                Kind::MODEL.uid(name).map_err(|_| RouteError::InvalidModel)?
             }
         };
         Ok((found.action, resource))
@@ -368,7 +370,7 @@ impl Default for RouteMap {
             map.on("POST", SmolStr::new_static(path), SmolStr::new_static(action), model)
         };
         let map = USUAL.into_iter().fold(Self::empty(), post);
-        match EntityUid::new("Router", "models") {
+        match Kind::ROUTER.uid("models") {
             Ok(router) => map.on("GET", "/v1/models", "list", router),
             Err(_) => map,
         }

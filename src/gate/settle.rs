@@ -13,10 +13,10 @@ use crate::meter::{
     Alert, Charge, Closed, DEFAULT_TTL_MS, Hold, LedgerError, Part, Price, PriceError, Reservation, ReservationId,
     Spending, State, Usage,
 };
-use crate::model::{Amount, EntityUid, Request, RequestError, RequestErrorCode, Unit};
+use crate::model::{Amount, EntityUid, Kind, Request, RequestError, RequestErrorCode, Unit};
 use crate::policy::Snapshot;
 use crate::policy::entities::Subject;
-use crate::policy::snapshot::ModelName;
+use crate::policy::snapshot::ResourceName;
 
 /// Why spending could not be noted.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -84,9 +84,15 @@ fn settled(
     }
     let counts_money = found.parts.iter().any(|part| part.unit == Unit::Usd);
     if counts_money && usage.usd.is_none() {
-        if resource.is_none() && found.spending.resource.kind() == "Router" {
-            let message = "what it cost is not known: it was held for a router; say in `resource` which of its models it was, \
-                           or what it cost in `usage.usd`";
+        let held_for = Kind::named(found.spending.resource.kind());
+        if let (None, Some((held_for, members))) = (resource, held_for.and_then(|kind| Some((kind, kind.leads_to()?))))
+        {
+            let message = format!(
+                "what it cost is not known: it was held for a {}; say in `resource` which of its {}s it was, or what it cost \
+                 in `usage.usd`",
+                held_for.noun(),
+                members.noun()
+            );
             return Err(RequestError::new(RequestErrorCode::AmountNeeded, "resource", message).into());
         }
         let message = "what it cost is not known: the model has no price, so `usage.usd` has to say it";
@@ -231,14 +237,15 @@ fn settling_price(
 }
 
 fn price_of(snapshot: &Snapshot, spending: &Spending, uid: &EntityUid) -> Result<Option<Arc<Price>>, SettleError> {
-    let subject = match snapshot.model(uid.id_smol()) {
-        ModelName::Model(subject) | ModelName::Disabled(subject) if uid.kind() == "Model" => Some(subject),
-        _ => None,
-    };
+    let priced = Kind::named(uid.kind()).filter(|kind| kind.is_priced());
+    let subject = priced.and_then(|kind| match snapshot.resource(kind, uid.id_smol()) {
+        ResourceName::Resource(subject) | ResourceName::Disabled(subject) => Some(subject),
+        ResourceName::Unknown => None,
+    });
     let permitted = subject.as_ref().is_some_and(|subject| {
         let real = snapshot.store.name_of(subject).1;
         let leads = || match snapshot.subject(&spending.resource) {
-            Some(Subject::Known(router)) if spending.resource.kind() == "Router" => snapshot.reaches(router, subject),
+            Some(Subject::Known(router)) => snapshot.reaches(router, subject),
             _ => false,
         };
         spending.permitted.iter().chain([&spending.resource]).any(|uid| uid.id() == real.as_str()) || leads()

@@ -9,7 +9,7 @@ use super::gather::Applying;
 use crate::meter::{Charge, Limit, OnMissingUsage, Price, Unpriced, Usage};
 use crate::model::{Amount, RequestError, RequestErrorCode, Unit};
 use crate::policy::Snapshot;
-use crate::policy::entities::{Kind, Subject};
+use crate::policy::entities::Subject;
 
 /// What a request wants held. What it leaves out is taken from its context, the output from its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -83,7 +83,7 @@ impl<'a> Estimates<'a> {
             }
         };
         let estimates = match resource {
-            Some(router) if snapshot.store.name_of(router).0 == Kind::ROUTER => {
+            Some(router) if snapshot.store.name_of(router).0.leads_to().is_some() => {
                 snapshot.models_behind(router).iter().map(of_model).collect()
             }
             Some(model) => vec![of_model(model)],

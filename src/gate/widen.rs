@@ -11,9 +11,9 @@ use smol_str::SmolStr;
 
 use super::narrow::is_meant;
 use crate::meter::{Limit, Measure};
-use crate::model::{AllowedPath, KeyDetails, KeyLimit, KeyRecord, Narrowed, Network};
+use crate::model::{AllowedPath, KeyDetails, KeyLimit, KeyRecord, Kind, Narrowed, Network};
 use crate::policy::Snapshot;
-use crate::policy::snapshot::ModelName;
+use crate::policy::snapshot::ResourceName;
 
 /// The first member by which `after` may do more than `before`, or differs in a way that a rule might depend on. `note`
 /// has no effect on decisions.
@@ -23,11 +23,12 @@ pub(super) fn widened(before: &KeyRecord, after: &KeyRecord, snapshot: &Snapshot
     let list = |details: &KeyDetails| details.narrowed.clone();
     let (was_list, is_list) = (list(was), list(is));
     let (was_list, is_list) = (was_list.as_deref().unwrap_or(&NOTHING), is_list.as_deref().unwrap_or(&NOTHING));
-    let checks: [(&'static str, bool); 11] = [
+    let state = [
         ("expires_at", before.expires_at.is_some_and(|end| after.lasts_beyond(end))),
         ("disabled", was.disabled.is_some() && is.disabled.is_none()),
-        ("models", more_models(was_list, is_list, snapshot)),
-        ("routers", more_routers(was_list, is_list)),
+    ];
+    let lists = Kind::all().filter_map(|kind| Some((kind.list()?, more_resources(kind, was_list, is_list, snapshot))));
+    let others = [
         ("actions", more(was_list.actions.as_deref(), is_list.actions.as_deref(), <[_]>::contains)),
         ("paths", more(was_list.paths.as_deref(), is_list.paths.as_deref(), has_path)),
         ("networks", more(was_list.networks.as_deref(), is_list.networks.as_deref(), has_network)),
@@ -36,7 +37,7 @@ pub(super) fn widened(before: &KeyRecord, after: &KeyRecord, snapshot: &Snapshot
         ("metadata", was.metadata != is.metadata || was.payer != is.payer),
         ("roles", !is.roles.iter().all(|role| was.roles.contains(role))),
     ];
-    let first = checks.into_iter().find(|(_, is_wider)| *is_wider).map(|(name, _)| name);
+    let first = state.into_iter().chain(lists).chain(others).find(|(_, is_wider)| *is_wider).map(|(name, _)| name);
     first.map(|name| if name == "metadata" && was.payer != is.payer { "team" } else { name })
 }
 
@@ -75,60 +76,53 @@ impl<'a> Reach<'a> {
     }
 }
 
-/// Models that a key may use directly. A key with only a list of routers has none, so adding a list of models widens
-/// it.
-fn directly(narrowed: &Narrowed) -> Reach<'_> {
-    match (narrowed.models.as_deref(), &narrowed.routers) {
-        (None, Some(_)) => Reach::Nothing,
-        (models, _) => Reach::of(models),
+/// Resources that a key may use directly. A key with only a list of routers has no models, so adding a list of models
+/// widens it; a key with only a list of models has no routers.
+fn directly(narrowed: &Narrowed, kind: Kind) -> Reach<'_> {
+    let mut related = kind.grants().chain(kind.leads_to());
+    match narrowed.list(kind) {
+        None if related.any(|other| narrowed.list(other).is_some()) => Reach::Nothing,
+        list => Reach::of(list),
     }
 }
 
 /// Models that a key may use through a router. A key with only a list of models has none.
-fn through_routers(narrowed: &Narrowed) -> Reach<'_> {
-    match (narrowed.models.as_deref(), &narrowed.routers) {
-        (Some(_), None) => Reach::Nothing,
-        (models, _) => Reach::of(models),
+fn through_grants(narrowed: &Narrowed, kind: Kind) -> Reach<'_> {
+    match narrowed.list(kind) {
+        Some(_) if !kind.grants().any(|grant| narrowed.list(grant).is_some()) => Reach::Nothing,
+        // Nothing leads to a router.
+        None if kind.grants().next().is_none() => Reach::Nothing,
+        list => Reach::of(list),
     }
 }
 
-fn routers(narrowed: &Narrowed) -> Reach<'_> {
-    match (&narrowed.models, narrowed.routers.as_deref()) {
-        (Some(_), None) => Reach::Nothing,
-        (_, routers) => Reach::of(routers),
-    }
-}
-
-fn more_models(was: &Narrowed, is: &Narrowed, snapshot: &Snapshot) -> bool {
-    let covers = |those: &[SmolStr], name: &SmolStr| has_model(those, name, snapshot);
-    !directly(is).is_within(&directly(was), covers) || !through_routers(is).is_within(&through_routers(was), covers)
-}
-
-fn more_routers(was: &Narrowed, is: &Narrowed) -> bool {
-    let covers = |those: &[SmolStr], name: &SmolStr| those.iter().any(|one| one == name || one == "*");
-    !routers(is).is_within(&routers(was), covers)
+fn more_resources(kind: Kind, was: &Narrowed, is: &Narrowed, snapshot: &Snapshot) -> bool {
+    let covers = |those: &[SmolStr], name: &SmolStr| has_resource(those, kind, name, snapshot);
+    !directly(is, kind).is_within(&directly(was, kind), covers)
+        || !through_grants(is, kind).is_within(&through_grants(was, kind), covers)
 }
 
 /// Whether all that `name` means is on a list: it stands there, or it is all of it in an account that stands there, or it
 /// is one model, which the list means.
-fn has_model(list: &[SmolStr], name: &SmolStr, snapshot: &Snapshot) -> bool {
+fn has_resource(list: &[SmolStr], kind: Kind, name: &SmolStr, snapshot: &Snapshot) -> bool {
+    let is_qualified = kind.namespace().is_some();
     let in_account = |known: &SmolStr| {
         let account = known.strip_suffix("/*").filter(|account| !account.contains(['*', '/']));
         account.is_some_and(|account| name.strip_prefix(account).is_some_and(|rest| rest.starts_with('/')))
     };
-    if list.iter().any(|known| known == name || known == "*" || in_account(known)) {
+    if list.iter().any(|known| known == name || known == "*" || (is_qualified && in_account(known))) {
         return true;
     }
-    if name.contains('*') {
+    if name.contains('*') || !is_qualified {
         return false;
     }
-    match snapshot.model(name) {
-        ModelName::Model(subject) | ModelName::Disabled(subject) => {
-            let (_, id) = snapshot.store.name_of(&subject);
-            list.iter().any(|known| is_meant(known, id, snapshot))
+    match snapshot.resource(kind, name) {
+        ResourceName::Resource(subject) | ResourceName::Disabled(subject) => {
+            let (kind, id) = snapshot.store.name_of(&subject);
+            list.iter().any(|known| is_meant(known, kind, id, snapshot))
         }
         // A name that is not a model now may become an alias of another one.
-        ModelName::Unknown => false,
+        ResourceName::Unknown => false,
     }
 }
 

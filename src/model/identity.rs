@@ -9,6 +9,7 @@ use smol_str::{SmolStr, format_smolstr};
 use super::decision::DecisionCode;
 use super::facts::{AuthMethod, Timestamp};
 use super::hex;
+use super::kind::Kind;
 use super::limit::KeyLimit;
 use super::path::{PathError, normal_pattern};
 use super::uid::{EntityUid, check_name};
@@ -131,6 +132,18 @@ pub struct Narrowed {
     pub paths: Option<Box<[AllowedPath]>>,
     /// Networks that `context.ip` must be in.
     pub networks: Option<Box<[Network]>>,
+}
+
+impl Narrowed {
+    /// The list of resources of this kind, where the key has one.
+    #[must_use]
+    pub fn list(&self, kind: Kind) -> Option<&[SmolStr]> {
+        match kind {
+            Kind::MODEL => self.models.as_deref(),
+            Kind::ROUTER => self.routers.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// A path that a key may be used for.

@@ -2,8 +2,8 @@
 //! table, so that code reads the column and does not name the kind.
 //!
 //! A new kind of resource is one row of the table and one entity in `schema/tollgate.cedarschema`. If YAML files can
-//! declare or list it, its key is also added to the grammar (`policy/syntax.rs`, `policy/parse/`). `tests/kinds.rs` lists
-//! the files that may name one kind, each with the reason.
+//! declare or list it, its key is also added to the grammar (`policy/syntax.rs`, `policy/parse/`). `tests/layering.rs`
+//! lists the files that may name one kind, each with the reason.
 
 use smol_str::SmolStr;
 
@@ -183,6 +183,12 @@ impl Kind {
         self.row().noun
     }
 
+    /// The last word of the noun, for a message that is about the members: the account of a model.
+    #[must_use]
+    pub fn short_noun(self) -> &'static str {
+        self.noun().rsplit(' ').next().unwrap_or_default()
+    }
+
     /// The top-level key under which YAML files declare entities of the kind.
     #[must_use]
     pub fn section(self) -> &'static str {
@@ -208,8 +214,8 @@ impl Kind {
         self.row().aliases
     }
 
-    /// Whether using a resource of the kind costs money, so that it has a price and its use charges limits in USD. The use
-    /// of any other kind charges the resources that it leads to, or nothing.
+    /// Whether a resource of the kind can have a price, by which its use charges limits in USD. The use of a router is
+    /// charged by the price of the model that it led to.
     #[must_use]
     pub fn is_priced(self) -> bool {
         self.row().priced
@@ -290,6 +296,8 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// The types of the table for which `column` holds.
@@ -301,8 +309,9 @@ mod tests {
     fn every_row_is_one_entity_type_of_the_schema() {
         let schema = include_str!("../../schema/tollgate.cedarschema");
         let types = schema.lines().filter_map(|line| line.strip_prefix("entity "));
-        let types: Vec<&str> = types.filter_map(|rest| rest.split([' ', ';']).next()).collect();
-        assert_eq!(with(|_| true), types);
+        let types: BTreeSet<&str> = types.filter_map(|rest| rest.split([' ', ';']).next()).collect();
+        assert_eq!(BTreeSet::from_iter(with(|_| true)), types);
+        assert_eq!(types.len(), ROWS.len());
         assert_eq!(Kind::METADATA.0 as usize + 1, ROWS.len(), "metadata is the last row");
     }
 

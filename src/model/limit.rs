@@ -7,6 +7,7 @@ use smol_str::SmolStr;
 
 use super::amount::{Amount, Unit};
 use super::facts::Timestamp;
+use super::kind::Kind;
 use super::period::Period;
 
 /// A limit, checked.
@@ -228,6 +229,16 @@ pub enum Each {
 impl Each {
     /// What `each` takes, but for `metadata.<key>`.
     pub const NAMES: [&'static str; 8] = ["org", "team", "user", "service", "key", "model", "router", "end_user"];
+
+    /// The kind of resource that has a meter each, where it is one.
+    #[must_use]
+    pub const fn resource_kind(&self) -> Option<Kind> {
+        match self {
+            Self::Model => Some(Kind::MODEL),
+            Self::Router => Some(Kind::ROUTER),
+            _ => None,
+        }
+    }
 
     /// What `each: name` means.
     #[must_use]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::condition::Condition;
-use super::entities::{EntityStore, Kind};
+use super::entities::{EntityStore, Kind, Pattern};
 use super::index::{Key, KeyIndex, ScopeIndex, Scopes};
 use super::schema::{Action, ActionSet, BundleSchema};
 use super::snapshot::{Rule, Snapshot};
@@ -206,12 +206,9 @@ impl Writer<'_> {
         })
     }
 
-    /// Nothing stands in a model or a router, so that being in one is being it.
+    /// The operator that holds of an entity and all its descendants.
     fn belongs(self, entity: super::entities::EntityIndex) -> &'static str {
-        match self.store.record(entity).kind {
-            Kind::MODEL | Kind::ROUTER | Kind::API_KEY => "==",
-            _ => "in",
-        }
+        if self.store.record(entity).kind.has_descendants() { "in" } else { "==" }
     }
 
     fn alternatives(self, clause: &[KeyIndex], variable: &str) -> String {
@@ -230,7 +227,7 @@ impl Writer<'_> {
                 }
                 Key::Tag(tag) => tags.push(quoted(tag)),
                 Key::Role(role) => roles.push(quoted(role)),
-                Key::Matching(pattern) => parts.push(pattern_text(pattern.as_str(), variable)),
+                Key::Matching(pattern) => parts.push(pattern_text(pattern, variable)),
                 Key::OneOf(_) => {}
                 _ => parts.extend(self.head(*key, variable)),
             }
@@ -254,11 +251,12 @@ impl Writer<'_> {
 }
 
 /// With one slash more than the pattern, a `*` of Cedar's `like` would have crossed one.
-fn pattern_text(pattern: &str, variable: &str) -> String {
+fn pattern_text(pattern: &Pattern, variable: &str) -> String {
+    let (kind, pattern) = (pattern.kind().name(), pattern.as_str());
     let slashes = pattern.matches('/').count();
     let crossing = format!("*{}", "/*".repeat(slashes + 1));
     format!(
-        "({variable} is Model && {variable}.name like {} && !({variable}.name like \"{crossing}\"))",
+        "({variable} is {kind} && {variable}.name like {} && !({variable}.name like \"{crossing}\"))",
         quoted(pattern)
     )
 }

@@ -17,7 +17,7 @@ use hashbrown::HashTable;
 use smol_str::SmolStr;
 
 use emails::Emails;
-pub use pattern::{Pattern, Patterns};
+pub use pattern::{Names, Pattern, Patterns};
 
 use super::index::number;
 use super::proved::Proved;
@@ -62,15 +62,13 @@ pub struct Details {
     pub native: Option<Arc<Entity>>,
 }
 
-/// What a router or a group names among models.
+/// An entry in the list of a router or a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
     /// A model, or every model of an account.
     In(EntityIndex),
-    /// Every model that the pattern matches.
-    Matching(Pattern),
-    /// Every model.
-    Every,
+    /// Every model with one of these names.
+    Named(Names),
 }
 
 /// One entity. In a line of the cache of its own: with a million of them, looking one up is a trip to memory.
@@ -151,8 +149,8 @@ struct Layer {
     records: Vec<EntityRecord>,
     /// Their positions in `records`.
     by_uid: HashTable<u32>,
-    /// The models by what stands before the first slash of their names.
-    models: HashMap<SmolStr, Vec<EntityIndex>, RandomState>,
+    /// The resources whose names begin with a container's id, by that id: models by their account.
+    named: HashMap<SmolStr, Vec<EntityIndex>, RandomState>,
     /// Users and services by their `external_id`; `None` where several have the same.
     external: HashMap<(Kind, SmolStr), Option<EntityIndex>, RandomState>,
     /// Users and services by their `email`, ignoring the case of ASCII letters.
@@ -176,10 +174,10 @@ impl Layer {
         self.by_uid.find(hash, same).copied()
     }
 
-    fn models_of(&self, account: Option<&str>) -> impl Iterator<Item = EntityIndex> {
-        let of_account = account.and_then(|account| self.models.get(account));
-        let others = self.models.values().filter(move |_| account.is_none());
-        of_account.into_iter().chain(others).flatten().copied()
+    fn named_in(&self, container: Option<&str>) -> impl Iterator<Item = EntityIndex> {
+        let of_container = container.and_then(|container| self.named.get(container));
+        let others = self.named.values().filter(move |_| container.is_none());
+        of_container.into_iter().chain(others).flatten().copied()
     }
 }
 
@@ -339,7 +337,7 @@ impl EntityStore {
         }
         let position = number(self.own.records.len());
         let index = self.own_index(position);
-        let Layer { records, by_uid, models, .. } = &mut self.own;
+        let Layer { records, by_uid, named, .. } = &mut self.own;
         records.push(EntityRecord {
             kind,
             declared: false,
@@ -348,11 +346,11 @@ impl EntityStore {
             parents: Box::default(),
             details: None,
         });
-        if kind == Kind::MODEL {
-            let account = id.split_once('/').map_or("", |(account, _)| account);
-            match models.get_mut(account) {
-                Some(models) => models.push(index),
-                None => drop(models.insert(account.into(), vec![index])),
+        if kind.namespace().is_some() {
+            let container = id.split_once('/').map_or("", |(container, _)| container);
+            match named.get_mut(container) {
+                Some(named) => named.push(index),
+                None => drop(named.insert(container.into(), vec![index])),
             }
         }
         let hasher = &self.hasher;
@@ -362,11 +360,20 @@ impl EntityStore {
         index
     }
 
-    /// The models that the pattern matches, in no order; every model without one.
-    pub fn models(&self, pattern: Option<&Pattern>) -> impl Iterator<Item = EntityIndex> {
-        let account = pattern.and_then(Pattern::account);
-        let matches = move |index: &EntityIndex| pattern.is_none_or(|pattern| pattern.matches(&self.record(*index).id));
-        self.shared.models_of(account).chain(self.own.models_of(account)).filter(matches)
+    /// The resources with these names, in no order.
+    pub fn named(&self, names: &Names) -> impl Iterator<Item = EntityIndex> {
+        let container = names.pattern().and_then(Pattern::account);
+        let matches = move |index: &EntityIndex| {
+            let record = self.record(*index);
+            names.contain(record.kind, &record.id)
+        };
+        self.shared.named_in(container).chain(self.own.named_in(container)).filter(matches)
+    }
+
+    /// Every resource of a kind that has a namespace, in no order.
+    pub fn every(&self, kind: Kind) -> impl Iterator<Item = EntityIndex> {
+        let all = self.shared.named_in(None).chain(self.own.named_in(None));
+        all.filter(move |index| self.record(*index).kind == kind)
     }
 
     /// Makes room for this many more.

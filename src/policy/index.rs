@@ -15,7 +15,7 @@ use smol_str::SmolStr;
 pub use scopes::{Key, KeyIndex, ScopeIndex, Scopes};
 
 pub(super) use self::scopes::ANY;
-use super::entities::{EntityIndex, EntityStore, Kind, Patterns, Subject};
+use super::entities::{EntityIndex, EntityStore, Kind, Names, Pattern, Patterns, Subject};
 use super::parallel;
 use crate::model::RESERVED_ROLE_PREFIX;
 
@@ -311,7 +311,7 @@ impl Used {
                 Key::Eq(entity) => drop(used.equal.insert(*entity, index)),
                 Key::Tag(tag) => drop(used.tags.insert(tag.clone(), index)),
                 Key::Role(role) => drop(used.roles.insert(role.clone(), index)),
-                Key::Matching(pattern) => used.patterns.add(Some(pattern.clone()), index),
+                Key::Matching(pattern) => used.patterns.add(Names::Matching(Pattern::clone(pattern)), index),
             }
         }
         used
@@ -369,8 +369,8 @@ impl Used {
                 self.collect_labels(store, *one, roles, keys);
             }
         }
-        if kind == Kind::MODEL {
-            keys.extend(self.patterns.matching(id));
+        if kind.namespace().is_some() {
+            keys.extend(self.patterns.matching(kind, id));
         }
         if !self.groups.is_empty() {
             for index in from..keys.len() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
-use super::entities::{EntityIndex, EntityStore, Kind, Subject};
+use super::entities::{EntityIndex, EntityStore, Subject};
 use super::index::{ANY, KeyIndex, ScopeIndex, Scopes, is_broad};
 use super::schema::ActionIndex;
 use super::snapshot::{ActionSetIndex, Snapshot};
@@ -158,8 +158,8 @@ impl Snapshot {
         let of = |index: EntityIndex| self.store.record(index).details.as_ref().map(|details| details.estimates);
         let own = if let Subject::Known(index) = model { of(*index).unwrap_or_default() } else { Estimates::default() };
         let account = || {
-            let (account, _) = self.store.name_of(model).1.split_once('/')?;
-            of(self.store.find(Kind::PROVIDER_ACCOUNT, account)?)
+            let (kind, name) = self.store.name_of(model);
+            of(self.store.find(kind.namespace()?, name.split_once('/')?.0)?)
         };
         if own.input_tokens.is_some() && own.output_tokens.is_some() {
             return own;
@@ -175,7 +175,8 @@ impl Snapshot {
     #[must_use]
     pub fn models_behind(&self, router: &Subject) -> Vec<Subject> {
         let Subject::Known(router) = router else { return Vec::new() };
-        let models = self.store.models(None).map(|index| (index, Subject::Known(index)));
+        let Some(members) = self.store.record(*router).kind.leads_to() else { return Vec::new() };
+        let models = self.store.every(members).map(|index| (index, Subject::Known(index)));
         let is_behind = |(index, model): &(EntityIndex, Subject)| {
             !self.store.record(*index).switched_off && self.reaches(*router, model)
         };

@@ -272,9 +272,12 @@ impl<'a> Linker<'a> {
     }
 }
 
-/// The name of a kind, with its article.
+/// The noun of a kind, with its article.
 pub(crate) fn a_kind(kind: Kind) -> String {
-    let noun = kind.noun();
+    with_article(kind.noun())
+}
+
+fn with_article(noun: &str) -> String {
     let article = if noun.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
     format!("{article} {noun}")
 }

@@ -536,9 +536,7 @@ impl Linker<'_> {
                     native: Some(Arc::clone(entity)),
                     ..Details::default()
                 }));
-                if self.store.record(index).kind == Kind::MODEL {
-                    self.place_model(index);
-                }
+                self.place_in_namespace(index);
             }
         }
     }
@@ -630,8 +628,8 @@ impl Linker<'_> {
         let kind: Kind = self.store.kind(&uid.entity_type().to_string())?;
         let id = SmolStr::new(uid.eid());
         let index = self.store.intern(kind, &id);
-        if kind == Kind::MODEL && !self.store.record(index).declared {
-            self.place_model(index);
+        if !self.store.record(index).declared {
+            self.place_in_namespace(index);
         }
         Some(index)
     }
@@ -643,10 +641,12 @@ fn without_place(error: &serde_json::Error) -> String {
     message.rsplit_once(" at line ").map_or(message.clone(), |(before, _)| before.to_owned())
 }
 
-/// Whether it is a model whose name would differ from what rules and requests call it.
+/// Whether it is a model (or another resource with a namespace) whose `name` differs from its id, by which rules and
+/// requests name it.
 fn misnamed(entity: &Entity) -> bool {
+    let kind = Kind::named(&entity.uid().entity_type().to_string());
     let name = Value::from(SmolStr::new(entity.uid().eid()));
-    entity.uid().entity_type().to_string() == "Model" && entity.get("name") != Some(&PartialValue::Value(name))
+    kind.and_then(Kind::namespace).is_some() && entity.get("name") != Some(&PartialValue::Value(name))
 }
 
 /// The texts of a set attribute.

@@ -75,7 +75,7 @@ fn whole_kinds(scopes: &Scopes, store: &EntityStore, scope: ScopeIndex) -> Optio
         }
         let whole = |key: &KeyIndex| match scopes.key_at(*key) {
             Key::Is(kind) => Some(store.kind_text(*kind).clone()),
-            Key::Matching(pattern) if matches_all(pattern) => Some(store.kind_text(Kind::MODEL).clone()),
+            Key::Matching(pattern) if matches_all(pattern) => Some(store.kind_text(pattern.kind()).clone()),
             _ => None,
         };
         let mut here: Vec<SmolStr> = clause.iter().filter_map(whole).collect();

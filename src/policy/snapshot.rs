@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::proved::RecentlyProved;
 use super::schema::{ActionSet, BundleSchema};
 use super::syntax::Extras;
-use crate::model::{Effect, EntityUid, KeyHash, NameError, PasswordHash, RuleReference, Timestamp, check_model_name};
+use crate::model::{Effect, EntityUid, KeyHash, NameError, PasswordHash, RuleReference, Timestamp};
 
 /// A set of actions, by its number in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,14 +69,14 @@ pub struct Counts {
     pub entities: usize,
 }
 
-/// What a model name of a request stands for.
+/// The meaning of a resource name in a request.
 #[derive(Debug, Clone)]
-pub enum ModelName {
-    /// This model.
-    Model(Subject),
-    /// A model that is declared with `enabled: false`.
+pub enum ResourceName {
+    /// This resource.
+    Resource(Subject),
+    /// A resource that is declared with `enabled: false`.
     Disabled(Subject),
-    /// Nothing.
+    /// No resource.
     Unknown,
 }
 
@@ -185,48 +185,67 @@ impl Snapshot {
         &self.action_sets[index.0 as usize]
     }
 
-    /// What the model `name` of a request stands for: its own name, an alias, or a name in an account that is open.
-    pub fn model(&self, name: &SmolStr) -> ModelName {
-        // No bundle declares such a model, but a literal of a policy may name one.
-        if check_model_name(name) == Err(NameError::Segment) {
-            return ModelName::Unknown;
+    /// Resolves a model name of a request, as [`Snapshot::resource`] does.
+    pub fn model(&self, name: &SmolStr) -> ResourceName {
+        self.resource(Kind::MODEL, name)
+    }
+
+    /// Resolves a name of a request: the id of a resource, an alias, or a name in a namespace that is not closed.
+    pub fn resource(&self, kind: Kind, name: &SmolStr) -> ResourceName {
+        let stranger =
+            |parents| ResourceName::Resource(Subject::Stranger { kind, id: name.clone(), parents, given: None });
+        let Some(namespace) = kind.namespace() else {
+            let known = self.store.find(kind, name).map(|index| ResourceName::Resource(Subject::Known(index)));
+            return known.unwrap_or_else(|| stranger(Vec::new()));
+        };
+        // No bundle declares such a resource, but a literal of a policy may name one.
+        if kind.check_id(name) == Err(NameError::Segment) {
+            return ResourceName::Unknown;
         }
-        let known = self.store.find(Kind::MODEL, name).filter(|index| self.is_model(*index));
-        if let Some(index) = known.or_else(|| self.aliases.get(name).copied()) {
+        let known = self.store.find(kind, name).filter(|index| self.is_listed(kind, *index));
+        if let Some(index) = known.or_else(|| self.alias(kind, name)) {
             let off = self.store.record(index).switched_off;
             let subject = Subject::Known(index);
-            return if off { ModelName::Disabled(subject) } else { ModelName::Model(subject) };
+            return if off { ResourceName::Disabled(subject) } else { ResourceName::Resource(subject) };
         }
-        let Some((account, rest)) = name.split_once('/') else { return ModelName::Unknown };
-        if account.is_empty() || rest.is_empty() {
-            return ModelName::Unknown;
+        let Some((container, rest)) = name.split_once('/') else { return ResourceName::Unknown };
+        if container.is_empty() || rest.is_empty() {
+            return ResourceName::Unknown;
         }
-        let account = self.store.find(Kind::PROVIDER_ACCOUNT, account);
-        if account.is_some_and(|index| self.is_closed(index)) {
-            return ModelName::Unknown;
+        let container = self.store.find(namespace, container);
+        if container.is_some_and(|index| self.is_closed(kind, index)) {
+            return ResourceName::Unknown;
         }
-        let parents = account.into_iter().chain(self.group_patterns.matching(name)).collect();
-        ModelName::Model(Subject::Stranger { kind: Kind::MODEL, id: name.clone(), parents, given: None })
+        stranger(container.into_iter().chain(self.group_patterns.matching(kind, name)).collect())
     }
 
-    /// Whether a model of the store may be asked for: declared, or of an account that lists none.
-    fn is_model(&self, index: EntityIndex) -> bool {
+    /// The resource that has `name` as an alias.
+    fn alias(&self, kind: Kind, name: &SmolStr) -> Option<EntityIndex> {
+        let index = self.aliases.get(name).copied().filter(|_| kind.has_aliases())?;
+        (self.store.record(index).kind == kind).then_some(index)
+    }
+
+    /// Whether a resource of the store may be asked for: it is declared, or its namespace lists none.
+    fn is_listed(&self, kind: Kind, index: EntityIndex) -> bool {
         let record = self.store.record(index);
-        record.declared || !record.parents.iter().any(|parent| self.is_closed(*parent))
+        record.declared || !record.parents.iter().any(|parent| self.is_closed(kind, *parent))
     }
 
-    fn is_closed(&self, account: EntityIndex) -> bool {
-        self.store.record(account).details.as_ref().is_some_and(|details| details.closed)
+    fn is_closed(&self, kind: Kind, namespace: EntityIndex) -> bool {
+        kind.is_closed_when_listed()
+            && self.store.record(namespace).details.as_ref().is_some_and(|details| details.closed)
     }
 
     /// Whether `router` leads to `model`.
     pub(crate) fn reaches(&self, router: EntityIndex, model: &Subject) -> bool {
-        let Some(details) = &self.store.record(router).details else { return false };
-        let (_, name) = self.store.name_of(model);
+        let record = self.store.record(router);
+        let (kind, name) = self.store.name_of(model);
+        let Some(details) = record.details.as_ref().filter(|_| record.kind.leads_to() == Some(kind)) else {
+            return false;
+        };
         let above = self.store.closure(self.store.parents(model));
         details.reaches.iter().any(|reach| match reach {
-            Reach::Every => true,
-            Reach::Matching(pattern) => pattern.matches(name),
+            Reach::Named(names) => names.contain(kind, name),
             Reach::In(index) => above.contains(index) || matches!(model, Subject::Known(known) if known == index),
         })
     }
@@ -292,8 +311,8 @@ impl Snapshot {
     /// Whether the bundle declares a model that this pattern matches.
     #[must_use]
     pub fn has_model_like(&self, pattern: &SmolStr) -> bool {
-        let pattern = Pattern(pattern.clone());
-        self.declared_models().any(|name| pattern.matches(name))
+        let pattern = Pattern::new(Kind::MODEL, pattern.clone());
+        self.declared_models().any(|name| pattern.matches(Kind::MODEL, name))
     }
 
     /// Whether the bundle declares a model in an account of this name.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use crate::meter::Price;
-use crate::model::{AllowedPath, Effect, Network, PasswordHash, Timestamp};
+use crate::model::{AllowedPath, Effect, Kind, Network, PasswordHash, Timestamp};
 
 pub use limits::{Each, LimitDeclaration};
 
@@ -221,6 +221,13 @@ pub struct ModelDeclaration {
     pub metadata: Box<[(SmolStr, SmolStr)]>,
 }
 
+impl KeyDeclaration {
+    /// The lists of resources that the key is narrowed to.
+    pub(crate) fn lists(&self) -> [(SelectorKind, Option<&[Name]>); 2] {
+        [(SelectorKind::Model, self.models.as_deref()), (SelectorKind::Router, self.routers.as_deref())]
+    }
+}
+
 /// A model group or a router: a name for a list of models.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelsDeclaration {
@@ -281,6 +288,24 @@ impl SelectorKind {
             Self::Router => "routers",
             Self::ModelTag => "model_tags",
         }
+    }
+
+    /// The kind of entity that the names of such selectors belong to, or that has the tags; `None` for labels of
+    /// principals.
+    #[must_use]
+    pub const fn entity_kind(self) -> Option<Kind> {
+        Some(match self {
+            Self::User => Kind::USER,
+            Self::Service => Kind::SERVICE,
+            Self::Key => Kind::API_KEY,
+            Self::Team => Kind::TEAM,
+            Self::Org => Kind::ORG,
+            Self::Model | Self::ModelTag => Kind::MODEL,
+            Self::ModelGroup => Kind::MODEL_GROUP,
+            Self::ProviderAccount => Kind::PROVIDER_ACCOUNT,
+            Self::Router => Kind::ROUTER,
+            Self::Tag | Self::Role => return None,
+        })
     }
 
     /// Whether `"*"` may stand for every one of the kind.

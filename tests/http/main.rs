@@ -22,8 +22,12 @@ mod hosts;
 mod lifecycle;
 mod logs;
 mod malformed;
+mod metrics;
 mod normal;
 mod private;
+#[allow(dead_code, reason = "the tests of the stores use the rest of it")]
+#[path = "../stores/redis_server.rs"]
+mod redis_server;
 mod rollback;
 mod routing;
 mod standing;

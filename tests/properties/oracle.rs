@@ -9,7 +9,7 @@ use tollgate::gate::{Evaluation, Question, RequestContext, evaluate};
 use tollgate::model::Effect;
 use tollgate::policy::entities::Subject;
 use tollgate::policy::index::RuleIndex;
-use tollgate::policy::snapshot::{ModelName, Snapshot};
+use tollgate::policy::snapshot::{ResourceName, Snapshot};
 
 /// What the rules say: which permit, which forbid, which raise an error.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -121,8 +121,8 @@ pub fn subject(snapshot: &Snapshot, uid: &tollgate::EntityUid) -> Option<Subject
         return snapshot.subject(uid);
     }
     match snapshot.model(&uid.id().into()) {
-        ModelName::Model(subject) => Some(subject),
-        ModelName::Disabled(_) | ModelName::Unknown => None,
+        ResourceName::Resource(subject) => Some(subject),
+        ResourceName::Disabled(_) | ResourceName::Unknown => None,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::edge::identity::{
     KeyOptions, KeyProvider, PasswordOptions, StaticProvider,
 };
 use crate::edge::outgoing::Fetcher;
+use crate::edge::telemetry::metrics::Metrics;
 use crate::gate::{Authenticator, Clock, Fetch, Passwords, Tokens};
 
 /// Providers, and what has to run for as long as they are asked.
@@ -31,7 +32,7 @@ pub(super) struct Providers {
 ///
 /// # Errors
 /// With the reason, where one cannot be had.
-pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::error::Error>> {
+pub(super) fn providers(settings: &Settings, metrics: &Metrics) -> Result<Providers, Box<dyn std::error::Error>> {
     let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::through(crate::config::proxy()?));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut made = Providers::default();
@@ -53,6 +54,7 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
     let mut takers: Vec<(Arc<BasicProvider>, bool)> = Vec::new();
     let mut lookups = Lookups { keys: keys.clone().map(|keys| keys as _), passwords: Vec::new() };
     for provider in &settings.identity.providers {
+        let fetch = || metrics.fetch(&provider.name, Arc::clone(&fetch));
         made.asked.push(match &provider.kind {
             ProviderKind::Keys(_) => match &keys {
                 Some(keys) => Arc::clone(keys) as _,
@@ -64,7 +66,7 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
                 Arc::new(StaticProvider::new(tokens.tokens.clone())?)
             }
             ProviderKind::Delegated(options) => {
-                Arc::new(DelegatedProvider::new(provider.name.clone(), (**options).clone(), Arc::clone(&fetch)))
+                Arc::new(DelegatedProvider::new(provider.name.clone(), (**options).clone(), fetch()))
             }
             ProviderKind::Digest(settings) => {
                 let file = DigestFile::open(&settings.file, &settings.realm)?;
@@ -72,11 +74,11 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
             }
             ProviderKind::Jwt(jwt) => {
                 let provider = JwtProvider::new(&provider.name, jwt.clone(), provider.pass_on_error);
-                made.running.extend(provider.followers(&fetch, &clock).map(|follower| Box::pin(follower) as _));
+                made.running.extend(provider.followers(&fetch(), &clock).map(|follower| Box::pin(follower) as _));
                 Arc::new(provider)
             }
             ProviderKind::Introspection(asked) => {
-                let by = (Arc::clone(&fetch), Arc::clone(&clock));
+                let by = (fetch(), Arc::clone(&clock));
                 Arc::new(IntrospectionProvider::new(&provider.name, (**asked).clone(), provider.pass_on_error, by))
             }
             ProviderKind::Basic(settings) => {
@@ -95,6 +97,7 @@ pub(super) fn providers(settings: &Settings) -> Result<Providers, Box<dyn std::e
             }
         });
     }
+    super::metrics::passwords(metrics, takers.iter().map(|(basic, _)| Arc::clone(basic)).collect());
     let store = store.filter(|_| takers.iter().any(|(_, takes)| *takes));
     let takers = takers.into_iter().map(|(basic, _)| basic).collect();
     made.passwords = store.map(|store| PasswordService::new(store.passwords, takers));

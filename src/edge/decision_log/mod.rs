@@ -187,6 +187,18 @@ impl Recorder {
         Ok(Self { level: options.level, mask: options.mask, shared, writing: Mutex::new(Some(writing)) })
     }
 
+    /// How many bytes of records may wait to be written.
+    #[must_use]
+    pub const fn capacity_bytes(&self) -> usize {
+        QUEUE_BYTES
+    }
+
+    /// How many bytes of records wait to be written.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.queue.len()
+    }
+
     /// Writes all queued records, ends the log with a checkpoint, and accepts no more records.
     pub fn close(&self) {
         self.shared.queue.close();

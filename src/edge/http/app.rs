@@ -8,12 +8,13 @@ use tokio::sync::Semaphore;
 
 use super::cors::Origin;
 use super::host::HostName;
-use super::metrics::Metrics;
+use super::metrics::RouteDurations;
 use super::options::{HttpOptions, Silence};
 use super::request_body::BodyLimits;
 use super::services::{KeyService, PasswordService, Services};
 use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
+use crate::edge::telemetry::metrics::{Bound, Metrics, Unit};
 use crate::engine::Engine;
 use crate::gate::{RouteMap, Tokens};
 use crate::pdp::Pdp;
@@ -22,6 +23,7 @@ use crate::pdp::Pdp;
 pub(super) struct App {
     pub(super) engine: Engine,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) route_metrics: RouteDurations,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
     /// Whether that is so only where the `Host` is one of the loopback's or of `hosts`.
@@ -48,9 +50,9 @@ pub(super) struct App {
     /// What a caller that looks at the status alone is told of a budget that has no room.
     pub(super) budget_status: StatusCode,
     /// How many explanations are worked out at once; they take milliseconds where decisions take microseconds.
-    pub(super) explaining: Semaphore,
+    pub(super) explaining: Arc<Semaphore>,
     /// Whose turn it is to read the books.
-    pub(super) reading_books: Semaphore,
+    pub(super) reading_books: Arc<Semaphore>,
 }
 
 impl App {
@@ -61,7 +63,7 @@ impl App {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine,
-            metrics,
+            route_metrics: RouteDurations::new(&metrics),
             open: options.open,
             checks_host: options.checks_host,
             hosts: options.hosts.clone(),
@@ -78,8 +80,9 @@ impl App {
             silence: if options.reserves { Silence::Reserves } else { Silence::Checks },
             reload_timeout: options.reload_timeout,
             budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),
-            explaining: Semaphore::new(workers),
-            reading_books: Semaphore::new(1),
+            explaining: pool(&metrics, "explanations", workers),
+            reading_books: pool(&metrics, "usage_reports", 1),
+            metrics,
         }
     }
 
@@ -87,4 +90,13 @@ impl App {
     pub(super) fn pdp(&self) -> &Pdp {
         self.engine.pdp()
     }
+}
+
+/// Permits for slow work, which metrics show.
+fn pool(metrics: &Metrics, name: &'static str, limit: usize) -> Arc<Semaphore> {
+    let permits = Arc::new(Semaphore::new(limit));
+    let shared = Arc::clone(&permits);
+    let used = Box::new(move || limit.saturating_sub(shared.available_permits()));
+    metrics.bound(Bound { name, unit: Unit::Permits, limit, used });
+    permits
 }

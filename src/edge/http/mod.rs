@@ -46,7 +46,6 @@ mod wire;
 pub(crate) use cors::MAX_ORIGINS;
 pub use cors::{Origin, OriginError};
 pub use host::HostName;
-pub use metrics::Metrics;
 pub use observe::ServerObserver;
 pub use options::HttpOptions;
 pub use routes::routes;

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::metrics::Metrics;
 use super::refusals::RefusalLog;
+use crate::edge::telemetry::metrics::{DecisionMade, Metrics};
 use crate::gate::{Decided, DecisionRecord, Notice, Observer};
 use crate::model::Refusal;
 
@@ -26,13 +26,13 @@ impl ServerObserver {
 }
 
 impl Observer for ServerObserver {
-    fn decided(&self, record: &DecisionRecord<'_>, _elapsed: Duration) {
+    fn decided(&self, record: &DecisionRecord<'_>, elapsed: Duration) {
         let rules = match record.decided {
             Decided::One(_, decision) => &decision.rules[..],
             Decided::Candidates(_, decision) => decision.deciding().map_or(&[][..], |deciding| &deciding.rules),
             Decided::Refused(_) => &[],
         };
-        self.metrics.decided(record.code(), rules);
+        self.metrics.decided(&DecisionMade { via: record.via, code: record.code(), rules, took: elapsed });
     }
 
     fn credential_refused(&self, refusal: &Refusal, source: Option<IpAddr>) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
-use hyper::StatusCode;
+use hyper::{HeaderMap, StatusCode};
 use serde_json::{Value, json as object};
 
 use super::app::App;
@@ -40,17 +40,14 @@ pub(super) async fn ready(State(app): State<Arc<App>>, _: NoBody) -> Response {
     json(StatusCode::OK, &body)
 }
 
-fn components(app: &App) -> Vec<Component> {
+/// Every store and provider of the server, with its health.
+pub(super) fn components(app: &App) -> Vec<Component> {
     health::components(&app.engine, app.keys.as_ref().map(|service| &*service.keys))
 }
 
 /// `GET /metrics`.
-pub(super) async fn metrics(State(app): State<Arc<App>>, _: NoBody) -> Response {
-    of_type(
-        StatusCode::OK,
-        "text/plain; version=0.0.4; charset=utf-8",
-        app.metrics.text(&app.engine, app.outbox.as_deref(), &components(&app)),
-    )
+pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap, _: NoBody) -> Response {
+    super::metrics::answer(&app, &headers)
 }
 
 /// `GET /bundle`.

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -120,6 +121,7 @@ fn no_such_path() -> ApiError {
 
 /// The outer layer: every request to axum passes it, also one that no route takes.
 async fn answer_in_span(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (began, method) = (Instant::now(), request.method().clone());
     let (head, body) = request.into_parts();
     let matched = head.extensions.get::<MatchedPath>().cloned();
     let matched = matched.filter(|matched| are_valid_parts(matched.as_str(), head.uri.path()));
@@ -142,7 +144,11 @@ async fn answer_in_span(State(app): State<Arc<App>>, request: Request, next: Nex
         app.metrics.responded(response.status());
         response
     });
-    telemetry::in_span(span, answering).await
+    let response = telemetry::in_span(span, answering).await;
+    app.route_metrics
+        .of(&method, matched.as_ref().map(MatchedPath::as_str))
+        .answered(response.status(), began.elapsed());
+    response
 }
 
 /// The access that a route requires.
@@ -177,6 +183,7 @@ async fn answer_is_authorized<B>(app: &Arc<App>, request: hyper::Request<B>, pee
 where
     B: Body<Data = Bytes> + Unpin,
 {
+    let began = Instant::now();
     let (head, body) = request.into_parts();
     let span = telemetry::request_span(&head, IS_AUTHORIZED);
     let answering = pin!(async {
@@ -191,7 +198,9 @@ where
         app.metrics.responded(response.status());
         response
     });
-    telemetry::in_span(span, answering).await
+    let response = telemetry::in_span(span, answering).await;
+    app.route_metrics.is_authorized().answered(response.status(), began.elapsed());
+    response
 }
 
 async fn check_and_decide<B>(app: &Arc<App>, head: &Head, body: B, peer: &Peer) -> Result<errors::Response, ApiError>

@@ -6,6 +6,7 @@
 //! room, or is refused if too many wait.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -26,12 +27,15 @@ pub(super) struct Seats {
     room: Arc<Semaphore>,
     spare: Arc<Semaphore>,
     waiting: Semaphore,
+    open: AtomicUsize,
 }
 
 /// A place of one connection.
 pub(super) struct Seat {
     seats: Arc<Seats>,
     held: Mutex<Held>,
+    /// Whether a connection has taken it.
+    is_taken: AtomicBool,
 }
 
 struct Held {
@@ -69,13 +73,28 @@ pub(super) enum Admission {
 impl Seats {
     pub(super) fn new(connections: usize) -> Arc<Self> {
         let semaphore = |places| Arc::new(Semaphore::new(places));
-        Arc::new(Self { room: semaphore(connections), spare: semaphore(SPARE), waiting: Semaphore::new(WAITING) })
+        Arc::new(Self {
+            room: semaphore(connections),
+            spare: semaphore(SPARE),
+            waiting: Semaphore::new(WAITING),
+            open: AtomicUsize::new(0),
+        })
     }
 
     /// Places for a listener that answers only health requests.
     pub(super) fn for_health() -> Arc<Self> {
         let none = || Arc::new(Semaphore::new(0));
-        Arc::new(Self { room: none(), spare: Arc::new(Semaphore::new(HEALTH)), waiting: Semaphore::new(0) })
+        Arc::new(Self {
+            room: none(),
+            spare: Arc::new(Semaphore::new(HEALTH)),
+            waiting: Semaphore::new(0),
+            open: AtomicUsize::new(0),
+        })
+    }
+
+    /// How many connections are open, those over the limit among them.
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     /// The next place that is free: of those that are served, if there is one.
@@ -99,7 +118,7 @@ impl Seats {
     }
 
     fn seat(self: &Arc<Self>, place: Place, permit: OwnedSemaphorePermit) -> Seat {
-        Seat { seats: Arc::clone(self), held: Mutex::new(Held::at(place, permit)) }
+        Seat { seats: Arc::clone(self), held: Mutex::new(Held::at(place, permit)), is_taken: AtomicBool::new(false) }
     }
 }
 
@@ -109,9 +128,25 @@ impl Held {
     }
 }
 
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if *self.is_taken.get_mut() {
+            self.seats.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Seat {
+    /// Notes that a connection was accepted.
+    pub(super) fn accepted(&self) {
+        if !self.is_taken.swap(true, Ordering::Relaxed) {
+            self.seats.open.fetch_add(1, Ordering::Relaxed);
+        }
+        self.move_up();
+    }
+
     /// Takes a place of those that are served, where one has come free since.
-    pub(super) fn move_up(&self) {
+    fn move_up(&self) {
         let mut held = self.held();
         if held.place == Place::Spare
             && let Ok(permit) = Arc::clone(&self.seats.room).try_acquire_owned()

@@ -30,6 +30,7 @@ use super::router::{AnyResponse, Routes};
 use super::seats::{Admission, HURRY, Seat, Seats};
 use super::services::Services;
 use super::tls::Tls;
+use crate::edge::telemetry::metrics::{Bound, Unit};
 
 /// After an error that will not go away by itself (no file descriptors left), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -96,6 +97,9 @@ impl Server {
     /// Serves until `stop` is ready; then nobody new is let in, and those in flight finish.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Stopped {
         let seats = Seats::new(self.options.connections);
+        let (pool, limit) = (Arc::clone(&seats), self.options.connections);
+        let used = Box::new(move || pool.open());
+        self.routes.app().metrics.bound(Bound { name: "connections", unit: Unit::Permits, limit, used });
         let (stopping, told) = watch::channel(false);
         let options = Arc::new(self.options.clone());
         let app = self.routes.app();
@@ -140,7 +144,7 @@ async fn next(listener: &TcpListener, seats: &Arc<Seats>) -> (TcpStream, SocketA
         let seat = seats.next().await;
         match listener.accept().await {
             Ok((stream, address)) => {
-                seat.move_up();
+                seat.accepted();
                 return (stream, address, seat);
             }
             Err(_) => sleep(ACCEPT_PAUSE).await,

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::metrics::Metrics;
 use crate::edge::identity::{BasicProvider, identity_of_key};
 use crate::edge::outgoing::Outbox;
+use crate::edge::telemetry::metrics::Metrics;
 use crate::engine::Engine;
 use crate::gate::{Keys, Manager, Passwords, StoreError, Tokens};
 use crate::model::{EntityUid, Facts, Identity};
@@ -20,7 +20,7 @@ use crate::policy::Snapshot;
 pub struct Services {
     /// Makes the decisions.
     pub engine: Engine,
-    /// Counters of `/metrics`.
+    /// The metrics of `/metrics`. A server registers its routes and pools, so two servers must not share them.
     pub metrics: Arc<Metrics>,
     /// Manages API keys: `/v1/keys`.
     pub keys: Option<KeyService>,

@@ -17,4 +17,4 @@ pub use proxy::{Proxy, ProxyError};
 #[cfg(feature = "server")]
 pub use secret::{MIN_SECRET_BYTES, Secret, SecretError};
 #[cfg(feature = "server")]
-pub use webhook::{Counts, Outbox, Webhook, WebhookOptions};
+pub use webhook::{BeginAttempt, Counts, EndAttempt, Outbox, Webhook, WebhookOptions};

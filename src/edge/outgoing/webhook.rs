@@ -113,6 +113,12 @@ impl Outbox {
         state.notices.len() + usize::from(state.sending)
     }
 
+    /// How many may wait.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.most
+    }
+
     /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -148,7 +154,13 @@ pub struct Webhook {
     client: Client,
     options: WebhookOptions,
     clock: Arc<dyn Clock>,
+    begin_attempt: Option<BeginAttempt>,
 }
+
+/// Called when an attempt begins; the result is called when it ends, with the status of the response if there was one.
+pub type BeginAttempt = Box<dyn Fn() -> EndAttempt + Send + Sync>;
+/// See [`BeginAttempt`].
+pub type EndAttempt = Box<dyn FnOnce(Option<u16>) + Send>;
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -178,7 +190,13 @@ impl Webhook {
     /// Sends from `outbox` by `client`.
     #[must_use]
     pub fn new(outbox: Arc<Outbox>, client: Client, options: WebhookOptions, clock: Arc<dyn Clock>) -> Self {
-        Self { outbox, client, options, clock }
+        Self { outbox, client, options, clock, begin_attempt: None }
+    }
+
+    /// Calls `begin` for each attempt to send an alert.
+    #[must_use]
+    pub fn on_attempt(self, begin: BeginAttempt) -> Self {
+        Self { begin_attempt: Some(begin), ..self }
     }
 
     /// Sends, one after the other, for as long as it is let.
@@ -228,7 +246,12 @@ impl Webhook {
         let signature = HeaderValue::from_str(&signature).map_err(|error| ClientError::Http(error.to_string()))?;
         let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json")), (SIGNATURE, signature)];
         let what = Outgoing { method: Method::POST, headers, body: body.to_vec().into() };
-        Ok(self.client.send(what).await?.status)
+        let end = self.begin_attempt.as_ref().map(|begin| begin());
+        let reply = self.client.send(what).await;
+        if let Some(end) = end {
+            end(reply.as_ref().ok().map(|reply| reply.status.as_u16()));
+        }
+        Ok(reply?.status)
     }
 
     fn body(&self, notice: &Notice) -> Vec<u8> {

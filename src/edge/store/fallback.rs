@@ -72,6 +72,15 @@ impl Fallback {
         Self { inner: Arc::new(Inner { store, local, known, telling, background }) }
     }
 
+    /// How many reservations may be known here that the store is to be charged.
+    pub const CAPACITY: usize = MOST;
+
+    /// How many reservations were made here that the store is to be charged.
+    #[must_use]
+    pub fn uncharged(&self) -> usize {
+        self.inner.local.lock().holds.len()
+    }
+
     /// Closes what is known here; `None` where the store has to.
     fn here<T>(
         &self,

@@ -1,4 +1,5 @@
-//! Logs of the server: the `tracing` subscriber that writes them, and the span of an HTTP request.
+//! Logs and metrics of the server: the `tracing` subscriber that writes records, the span of an HTTP request, and what is
+//! counted.
 //!
 //! The rest of the source emits `tracing` events and does not depend on this module. Targets are stable names below
 //! `tollgate::`, not module paths, so that filters survive when code moves. Only the binary installs the subscriber; a
@@ -7,6 +8,7 @@
 mod fields;
 mod layer;
 mod line;
+pub mod metrics;
 mod request;
 
 use std::fmt;

@@ -107,7 +107,7 @@ impl EntityStore {
             let inherited = closure.iter().filter_map(|index| self.record(*index).details.as_deref()).flat_map(pick);
             own.chain(inherited).cloned().collect::<HashSet<_>>()
         };
-        let has_tags = !matches!(kind, Kind::OWNER_KIND | Kind::MODEL_GROUP | Kind::METADATA) && kind.0 <= 10;
+        let has_tags = kind.is_built_in() && !matches!(kind, Kind::OWNER_KIND | Kind::MODEL_GROUP);
         if has_tags {
             put("tags", set(above(|details| &details.tags)));
         }
@@ -121,11 +121,11 @@ impl EntityStore {
                 put("external_id", text(external));
             }
         }
-        if kind == Kind::MODEL {
+        if kind.namespace().is_some() {
             put("name", text(id));
-            if let Some(tokens) = own.and_then(|details| details.max_output_tokens) {
-                put("max_output_tokens", PartialValue::Value(Value::from(tokens)));
-            }
+        }
+        if let Some(tokens) = own.and_then(|details| details.max_output_tokens) {
+            put("max_output_tokens", PartialValue::Value(Value::from(tokens)));
         }
         if let Some(provider) = own.and_then(|details| details.provider.as_ref()) {
             put("provider", text(provider));

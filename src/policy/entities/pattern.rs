@@ -1,43 +1,98 @@
-//! Patterns of model names, and which of many match a name.
+//! Patterns of names in a namespace, such as those of models, and which of many match a name.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
-/// A model name with `*` in it, which never crosses a `/`.
+use crate::model::Kind;
+
+/// A name of one kind of resource with `*` in it, which never crosses a `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Pattern(pub(crate) SmolStr);
+pub struct Pattern {
+    kind: Kind,
+    text: SmolStr,
+}
 
 impl Pattern {
-    /// Whether the fully qualified `name` is one of those meant.
+    /// The pattern for resources of this kind.
     #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
+    pub const fn new(kind: Kind, text: SmolStr) -> Self {
+        Self { kind, text }
+    }
+
+    /// The kind of resource that it matches.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether it matches the resource of this kind with the fully qualified `name`.
+    #[must_use]
+    pub fn matches(&self, kind: Kind, name: &str) -> bool {
         // With as many slashes in the name as in the pattern, no `*` is left a slash to cross.
         let slashes = |text: &str| text.bytes().filter(|byte| *byte == b'/').count();
-        slashes(&self.0) == slashes(name) && wildcard(self.0.as_bytes(), name.as_bytes())
+        kind == self.kind && slashes(&self.text) == slashes(name) && wildcard(self.text.as_bytes(), name.as_bytes())
     }
 
     /// The pattern as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl Pattern {
     /// What the names that it matches have before the first slash; `None` where a `*` stands there.
     pub(super) fn account(&self) -> Option<&str> {
-        self.0.split_once('/').map(|(account, _)| account).filter(|account| !account.contains('*'))
+        self.text.split_once('/').map(|(account, _)| account).filter(|account| !account.contains('*'))
     }
 }
 
-/// Patterns with what each stands for. Of many, those of a model's account are looked at, and those of every account.
+/// Patterns with a value for each. Looking up a name compares it with the patterns of its namespace (a model's account)
+/// and with those that are of every namespace.
 #[derive(Debug, Clone)]
 pub struct Patterns<T> {
     of_accounts: HashMap<SmolStr, Vec<(Pattern, T)>, RandomState>,
-    /// `None` matches every model.
-    others: Vec<(Option<Pattern>, T)>,
+    others: Vec<(Names, T)>,
+}
+
+/// Names that a list of resources may mean without an entity of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// Every name of the kind.
+    Every(Kind),
+    /// Names that the pattern matches.
+    Matching(Pattern),
+}
+
+impl Names {
+    /// The kind of resource that has the names.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Every(kind) => *kind,
+            Self::Matching(pattern) => pattern.kind(),
+        }
+    }
+
+    /// The pattern, unless every name is meant.
+    #[must_use]
+    pub const fn pattern(&self) -> Option<&Pattern> {
+        match self {
+            Self::Every(_) => None,
+            Self::Matching(pattern) => Some(pattern),
+        }
+    }
+
+    /// Whether the resource of this kind and name is meant.
+    #[must_use]
+    pub fn contain(&self, kind: Kind, name: &str) -> bool {
+        match self {
+            Self::Every(of) => *of == kind,
+            Self::Matching(pattern) => pattern.matches(kind, name),
+        }
+    }
 }
 
 impl<T> Default for Patterns<T> {
@@ -47,24 +102,23 @@ impl<T> Default for Patterns<T> {
 }
 
 impl<T: Copy> Patterns<T> {
-    /// Adds a pattern, or what stands for every model.
-    pub fn add(&mut self, pattern: Option<Pattern>, of: T) {
-        match pattern {
-            Some(pattern) if pattern.account().is_some() => {
+    /// Adds a value for these names.
+    pub fn add(&mut self, names: Names, of: T) {
+        match names {
+            Names::Matching(pattern) if pattern.account().is_some() => {
                 let account = pattern.account().unwrap_or_default().into();
                 self.of_accounts.entry(account).or_default().push((pattern, of));
             }
-            pattern => self.others.push((pattern, of)),
+            names => self.others.push((names, of)),
         }
     }
 
-    /// What those stand for that match `name`.
-    pub fn matching(&self, name: &str) -> impl Iterator<Item = T> {
+    /// The values for the resource of this kind and name.
+    pub fn matching(&self, kind: Kind, name: &str) -> impl Iterator<Item = T> {
         let account = name.split_once('/').map_or("", |(account, _)| account);
         let of_account = self.of_accounts.get(account).map_or(&[] as &[_], Vec::as_slice);
-        let of_account = of_account.iter().filter(move |(pattern, _)| pattern.matches(name)).map(|(_, of)| *of);
-        let matches = move |pattern: &Option<Pattern>| pattern.as_ref().is_none_or(|pattern| pattern.matches(name));
-        of_account.chain(self.others.iter().filter(move |(pattern, _)| matches(pattern)).map(|(_, of)| *of))
+        let of_account = of_account.iter().filter(move |(pattern, _)| pattern.matches(kind, name)).map(|(_, of)| *of);
+        of_account.chain(self.others.iter().filter(move |(names, _)| names.contain(kind, name)).map(|(_, of)| *of))
     }
 }
 
@@ -101,12 +155,24 @@ mod tests {
 
     #[test]
     fn a_star_never_crosses_a_slash() {
-        let matches = |pattern: &str, name: &str| Pattern(pattern.into()).matches(name);
+        let matches = |pattern: &str, name: &str| Pattern::new(Kind::MODEL, pattern.into()).matches(Kind::MODEL, name);
         assert!(matches("*/llama-*", "meta/llama-3"));
         assert!(!matches("*/llama-*", "meta/x/llama-3"));
         assert!(!matches("*/llama-*", "meta/llama-3/x"));
         assert!(matches("a/*-b-*", "a/x-b-y-b-z"));
         assert!(!matches("openai/*", "openai-evil/x"));
         assert!(!matches("a*/b", "a/x/b"));
+    }
+
+    /// Without this, a rule about models would also decide about another kind of resource with a similar name.
+    #[test]
+    fn names_are_of_one_kind() {
+        let mut patterns = Patterns::default();
+        patterns.add(Names::Every(Kind::MODEL), 1);
+        patterns.add(Names::Matching(Pattern::new(Kind::MODEL, "*/b".into())), 2);
+        patterns.add(Names::Matching(Pattern::new(Kind::MODEL, "a/*".into())), 3);
+        patterns.add(Names::Every(Kind::ROUTER), 4);
+        assert_eq!(patterns.matching(Kind::MODEL, "a/b").collect::<Vec<_>>(), [3, 1, 2]);
+        assert_eq!(patterns.matching(Kind::ROUTER, "a/b").collect::<Vec<_>>(), [4]);
     }
 }

@@ -25,8 +25,8 @@ pub enum Key {
     Tag(SmolStr),
     /// Whoever has the role.
     Role(SmolStr),
-    /// Models that the pattern matches.
-    Matching(Pattern),
+    /// Resources of one kind that the pattern matches. Boxed, since few keys are patterns and a key must be small.
+    Matching(Box<Pattern>),
     /// Whatever matches one of a long list of keys.
     OneOf(u32),
 }

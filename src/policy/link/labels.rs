@@ -11,7 +11,7 @@ use super::people::Form;
 use super::{Linker, MOST_WANTED};
 use crate::policy::entities::{EntityStore, Kind};
 use crate::policy::problem::{Problem, ProblemCode};
-use crate::policy::syntax::Name;
+use crate::policy::syntax::{Name, SelectorKind};
 
 /// The kind of a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,6 +72,12 @@ pub(super) struct Labels {
     model_tags: BTreeSet<SmolStr>,
 }
 
+/// Whether `model_tags` matches the tags of this kind: those of models, and of the accounts that they are in.
+pub(super) fn has_model_tags(kind: Kind) -> bool {
+    let tagged = SelectorKind::ModelTag.entity_kind();
+    tagged == Some(kind) || tagged.and_then(Kind::namespace) == Some(kind)
+}
+
 impl Labels {
     /// Those of the entities that files declare.
     pub(super) fn of(store: &EntityStore) -> Self {
@@ -89,8 +95,7 @@ impl Labels {
             // An entity of a type of the bundle's own may be a principal as well as a resource.
             let (who, what) = match record.kind {
                 Kind::ORG | Kind::TEAM | Kind::USER | Kind::SERVICE | Kind::API_KEY => (true, false),
-                Kind::MODEL | Kind::PROVIDER_ACCOUNT => (false, true),
-                Kind::ROUTER | Kind::MODEL_GROUP => (false, false),
+                kind if kind.is_built_in() => (false, has_model_tags(kind)),
                 _ => (true, true),
             };
             if who {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
+use super::labels::has_model_tags;
 use super::{Linker, ParsedFile};
 use crate::meter::{Mode, Unpriced};
 use crate::model::Unit;
@@ -118,8 +119,7 @@ impl Linker<'_> {
         if !what.any(|one| one.kind == SelectorKind::ModelTag) {
             return HashSet::default();
         }
-        let labelled = |kind| matches!(kind, Kind::MODEL | Kind::PROVIDER_ACCOUNT);
-        let records = self.store.iter().map(|(_, record)| record).filter(|record| labelled(record.kind));
+        let records = self.store.iter().map(|(_, record)| record).filter(|record| has_model_tags(record.kind));
         records.flat_map(|record| record.tags().iter().cloned()).collect()
     }
 
@@ -204,8 +204,11 @@ impl Linker<'_> {
         for clause in self.scopes.scope_at(scope) {
             let of_key = |key: &_| match self.scopes.key_at(*key) {
                 Key::Is(kind) => Some(*kind),
-                Key::In(entity) if self.store.record(*entity).kind == Kind::ROUTER => Some(Kind::ROUTER),
-                Key::In(_) | Key::Matching(_) => Some(Kind::MODEL),
+                Key::In(entity) => {
+                    let kind = self.store.record(*entity).kind;
+                    Some(kind.members().filter(|_| kind.has_descendants()).unwrap_or(kind))
+                }
+                Key::Matching(pattern) => Some(pattern.kind()),
                 _ => None,
             };
             let Some(here) = clause.iter().map(of_key).collect::<Option<Vec<Kind>>>() else { continue };
@@ -220,7 +223,8 @@ impl Linker<'_> {
     /// A money limit forbids what has no price, which nobody expects of a model that a rule permits.
     /// `limits` are such, each with its file, place and resources.
     fn warn_of_models_without_price(&mut self, limits: &[(&Arc<str>, Place, ScopeIndex)]) {
-        let unpriced: Vec<EntityIndex> = self.store.models(None).filter(|index| self.is_unpriced(*index)).collect();
+        let priced = Kind::all().filter(|kind| kind.is_priced()).flat_map(|kind| self.store.every(kind));
+        let unpriced: Vec<EntityIndex> = priced.filter(|index| self.is_unpriced(*index)).collect();
         let unpriced: Vec<(EntityIndex, Vec<EntityIndex>)> =
             unpriced.into_iter().map(|index| (index, self.above(index))).collect();
         let most = MOST_LOOKS / unpriced.len().max(1);
@@ -261,12 +265,13 @@ impl Linker<'_> {
 
     /// Whether the model is in the scope.
     fn is_in(&self, scope: ScopeIndex, model: EntityIndex, above: &[EntityIndex]) -> bool {
+        let model = self.store.record(model);
         let matches = |key: &_| match self.scopes.key_at(*key) {
             Key::Any => true,
-            Key::Is(kind) => *kind == Kind::MODEL,
+            Key::Is(kind) => *kind == model.kind,
             Key::In(entity) | Key::Eq(entity) => above.contains(entity),
             Key::Tag(tag) => above.iter().any(|index| self.store.record(*index).tags().contains(tag)),
-            Key::Matching(pattern) => pattern.matches(&self.store.record(model).id),
+            Key::Matching(pattern) => pattern.matches(model.kind, &model.id),
             Key::Role(_) | Key::OneOf(_) => false,
         };
         self.scopes.scope_at(scope).all(|clause| clause.iter().any(matches))

@@ -11,7 +11,7 @@ use super::labels::Label;
 use super::near::Near;
 use super::people::{Form, OWNERS, Reference};
 use super::rules::place_in;
-use crate::model::{PathError, RequestPath, check_model_name, check_name, normal_pattern};
+use crate::model::{PathError, RequestPath, normal_pattern};
 use crate::policy::condition::Condition;
 use crate::policy::entities::Kind;
 use crate::policy::named::Named;
@@ -65,68 +65,71 @@ impl Linker<'_> {
     pub(in crate::policy) fn entity_literal(&mut self, uid: &EntityUID, place: Place, file: &Arc<str>) {
         let Some(kind) = self.store.kind_of(&uid.entity_type().to_string()) else { return };
         let name = Name::new(SmolStr::new(uid.eid()), place);
-        if kind < Kind::METADATA && !self.is_name(kind, &name, file) {
+        if kind.is_built_in() && !self.is_name(kind, &name, file) {
             return;
         }
         let reference = Reference { kind, name: &name, file, form: Form::Literal };
         match kind {
-            Kind::ORG | Kind::TEAM | Kind::MODEL_GROUP | Kind::ROUTER => drop(self.declared_by(&reference)),
+            Kind::ORG | Kind::TEAM | Kind::MODEL_GROUP => drop(self.declared_by(&reference)),
             Kind::USER | Kind::SERVICE | Kind::API_KEY | Kind::PROVIDER_ACCOUNT => drop(self.refer(&reference)),
-            Kind::MODEL => self.model_literal(&name, file),
             Kind::OWNER_KIND => self.owner_kind_literal(&name, file),
+            _ if kind.namespace().is_some() => self.qualified_literal(&reference),
+            // Only its declaration says what it leads to.
+            _ if kind.leads_to().is_some() => drop(self.declared_by(&reference)),
             _ => {}
         }
     }
 
     /// Whether anything of that kind can have the name; a problem where it cannot, since no request can ask about it.
     fn is_name(&mut self, kind: Kind, name: &Name, file: &Arc<str>) -> bool {
-        let check = if kind == Kind::MODEL { check_model_name } else { check_name };
-        let Err(error) = check(&name.value) else { return true };
+        let Err(error) = kind.check_id(&name.value) else { return true };
         let help = "no request can name this; type the name anew".to_owned();
         self.error(ProblemCode::InvalidName, file, name.place, error.to_string(), Some(help));
         false
     }
 
-    fn model_literal(&mut self, name: &Name, file: &Arc<str>) {
+    /// Looks up a resource that has a namespace, such as a model, by its full name.
+    fn qualified_literal(&mut self, reference: &Reference<'_>) {
+        let Reference { kind, name, file, .. } = *reference;
         let text = &name.value;
-        let declared = self.store.find(Kind::MODEL, text).is_some_and(|index| self.store.record(index).declared);
+        let declared = self.store.find(kind, text).is_some_and(|index| self.store.record(index).declared);
         if declared {
             return;
         }
-        if let Some(index) = self.aliases.get(text) {
-            let real = self.store.uid(*index);
-            let message = format!("`{text}` is an alias, and a literal names a model by its full name");
+        if let Some(index) = self.alias(kind, text) {
+            let real = self.store.uid(index);
+            let message = format!("`{text}` is an alias, and a literal names a {} by its full name", kind.noun());
             self.error(ProblemCode::UnknownModel, file, name.place, message, Some(format!("write `{real}`")));
             return;
         }
         match text.split_once('/') {
-            Some((account, rest)) if !account.is_empty() && !rest.is_empty() && !text.contains('*') => {
-                if !self.check_model_name(name, text, file) {
-                    return;
+            Some((container, rest)) if !container.is_empty() && !rest.is_empty() && !text.contains('*') => {
+                if self.check_model_name(name, text, file) {
+                    self.in_namespace(reference, container);
                 }
-                let reference = Reference { kind: Kind::MODEL, name, file, form: Form::Literal };
-                self.model_in_account(&reference, account);
             }
-            _ => self.no_such_model(name, file),
+            _ => self.no_such_resource(reference),
         }
     }
 
-    fn no_such_model(&mut self, name: &Name, file: &Arc<str>) {
-        let text = &name.value;
+    fn no_such_resource(&mut self, reference: &Reference<'_>) {
+        let Reference { kind, name, file, .. } = *reference;
+        let (text, noun) = (&name.value, kind.noun());
         if text.contains('*') {
-            let message = format!("`{text}` names no model: a `*` is no wildcard in an entity's id");
-            let account = text.strip_suffix("/*").filter(|account| !account.contains(['/', '*']));
-            let help = match account {
-                Some(account) => format!("write `resource in ProviderAccount::{account:?}`"),
-                None => format!("write `resource is Model && resource.name like {text:?}`"),
+            let message = format!("`{text}` names no {noun}: a `*` is no wildcard in an entity's id");
+            let container = text.strip_suffix("/*").filter(|container| !container.contains(['/', '*']));
+            let help = match container.zip(kind.namespace()) {
+                Some((container, namespace)) => format!("write `resource in {}::{container:?}`", namespace.name()),
+                None => format!("write `resource is {} && resource.name like {text:?}`", kind.name()),
             };
             self.error(ProblemCode::UnknownModel, file, name.place, message, Some(help));
             return;
         }
-        let message = format!("no model is called `{text}`");
-        let help = "a literal names a model in full, as `Model::\"account/model\"`";
+        let message = format!("no {noun} is called `{text}`");
+        let container = kind.namespace().map_or("", Kind::short_noun);
+        let help = format!("a literal names a {noun} in full, as `{}::\"{container}/{noun}\"`", kind.name());
         let problem = Problem::error(ProblemCode::UnknownModel, file, name.place, message).with_help(help);
-        self.want((Near::Model, Form::Literal), text, problem);
+        self.want((Near::Unqualified(kind), Form::Literal), text, problem);
     }
 
     /// The groups that contain the keys of all users, or of all services. No other groups of this type exist.

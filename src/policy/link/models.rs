@@ -8,7 +8,7 @@ use super::near::Near;
 use super::people::{Form, Reference, in_place_of_a_uid, uid_in};
 use super::{Linker, ParsedFile};
 use crate::model::{NameError, check_model_name};
-use crate::policy::entities::{Details, EntityIndex, Kind, Pattern, Reach};
+use crate::policy::entities::{Details, EntityIndex, Kind, Names, Pattern, Reach};
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::syntax::{AccountDeclaration, Estimates, Extras, ModelDeclaration, ModelsDeclaration, Name};
 
@@ -145,17 +145,16 @@ impl Linker<'_> {
     }
 
     fn put_in_group(&mut self, reach: Reach, group: EntityIndex) {
-        let pattern = match reach {
+        let names = match reach {
             Reach::In(index) => return self.add_parent(index, group),
-            Reach::Matching(pattern) => Some(pattern),
-            Reach::Every => None,
+            Reach::Named(names) => names,
         };
         // Models that only requests name are matched when they are asked for; those of the store now.
-        let of_store: Vec<EntityIndex> = self.store.models(pattern.as_ref()).collect();
+        let of_store: Vec<EntityIndex> = self.store.named(&names).collect();
         for index in of_store {
             self.add_parent(index, group);
         }
-        Arc::make_mut(&mut self.group_patterns).add(pattern, group);
+        Arc::make_mut(&mut self.group_patterns).add(names, group);
     }
 
     fn add_parent(&mut self, child: EntityIndex, parent: EntityIndex) {
@@ -169,7 +168,7 @@ impl Linker<'_> {
     pub(super) fn model_name(&mut self, name: &Name, file: &Arc<str>) -> Option<Reach> {
         let text = &name.value;
         if text == "*" {
-            return Some(Reach::Every);
+            return Some(Reach::Named(Names::Every(Kind::MODEL)));
         }
         // A name without an account or without a model part is reported below as unknown.
         let is_whole = !text.starts_with('/') && !text.ends_with('/');
@@ -186,8 +185,8 @@ impl Linker<'_> {
         if text.contains('*') {
             return Some(self.model_pattern(name, file));
         }
-        if let Some(index) = self.aliases.get(text) {
-            return Some(Reach::In(*index));
+        if let Some(index) = self.alias(Kind::MODEL, text) {
+            return Some(Reach::In(index));
         }
         let reference = Reference { kind: Kind::MODEL, name, file, form: Form::List };
         if let Some((of, id)) = uid_in(text) {
@@ -198,16 +197,21 @@ impl Linker<'_> {
         }
         match text.split_once('/') {
             Some((account, rest)) if !account.is_empty() && !rest.is_empty() => {
-                Some(Reach::In(self.model_in_account(&reference, account)))
+                Some(Reach::In(self.in_namespace(&reference, account)))
             }
             _ => {
                 let message = format!("no model is called `{text}`");
                 let help = "name a model as account/model, or declare this as an alias of one";
                 let problem = Problem::error(ProblemCode::UnknownModel, file, name.place, message).with_help(help);
-                self.want((Near::Model, Form::List), text, problem);
+                self.want((Near::Unqualified(Kind::MODEL), Form::List), text, problem);
                 None
             }
         }
+    }
+
+    /// The resource that has this alias.
+    pub(super) fn alias(&self, kind: Kind, text: &SmolStr) -> Option<EntityIndex> {
+        self.aliases.get(text).copied().filter(|index| self.store.record(*index).kind == kind)
     }
 
     /// Whether a text may name a model, or a part of it.
@@ -222,47 +226,50 @@ impl Linker<'_> {
         !steps
     }
 
-    /// The referenced model, in the `account` from its name.
-    pub(super) fn model_in_account(&mut self, reference: &Reference<'_>, account: &str) -> EntityIndex {
-        let Reference { name, file, form, .. } = *reference;
-        let index = self.store.intern(Kind::MODEL, &name.value);
-        if self.store.record(index).declared {
-            return index;
-        }
-        let account_index = self.store.intern(Kind::PROVIDER_ACCOUNT, &account.into());
-        self.place_model(index);
-        let closed = self.store.record(account_index).details.as_ref().is_some_and(|details| details.closed);
-        if closed {
-            let message = format!("the account `{account}` lists no model `{}`", name.value);
+    /// The referenced resource, in the `container` from its name: a model in its account. Only a kind that has a
+    /// `namespace` is referred to in this way.
+    pub(super) fn in_namespace(&mut self, reference: &Reference<'_>, container: &str) -> EntityIndex {
+        let Reference { kind, name, file, form } = *reference;
+        let index = self.store.intern(kind, &name.value);
+        let Some(namespace) = kind.namespace().filter(|_| !self.store.record(index).declared) else { return index };
+        let container_index = self.store.intern(namespace, &container.into());
+        self.place_in_namespace(index);
+        let lists = self.store.record(container_index).details.as_ref().is_some_and(|details| details.closed);
+        if lists && kind.is_closed_when_listed() {
+            let (noun, list) = (kind.noun(), kind.list().unwrap_or_default());
+            let of = namespace.short_noun();
+            let message = format!("the {of} `{container}` lists no {noun} `{}`", name.value);
             let help =
-                format!("list it under the account's `models:`, or this names nothing; `{account}` lists its models");
+                format!("list it under the {of}'s `{list}:`, or this names nothing; `{container}` lists its {list}");
             let problem = Problem::warning(ProblemCode::UnlistedModel, file, name.place, message).with_help(help);
-            self.want((Near::Declared(Kind::MODEL), form), &name.value, problem);
+            self.want((Near::Declared(kind), form), &name.value, problem);
         } else {
-            // The misspelt part is the account within the model's name.
-            let account = Name::new(account.into(), name.place);
-            self.referred(Kind::PROVIDER_ACCOUNT, &account, file);
+            // The misspelt part is the container within the resource's name.
+            let container = Name::new(container.into(), name.place);
+            self.referred(namespace, &container, file);
         }
         index
     }
 
-    /// Puts a model that no account lists into its account, and into the groups whose patterns match it.
-    pub(crate) fn place_model(&mut self, index: EntityIndex) {
+    /// Puts a resource that its namespace does not list into it, and into the groups whose patterns match it. A kind
+    /// without a namespace is left as it is.
+    pub(crate) fn place_in_namespace(&mut self, index: EntityIndex) {
+        let Some(namespace) = self.store.record(index).kind.namespace() else { return };
         // One that a declaration names is where it belongs.
         if self.store.is_complete(index) {
             return;
         }
-        let id = self.store.record(index).id.clone();
-        let account = id.split_once('/').filter(|(account, rest)| !account.is_empty() && !rest.is_empty());
-        let account = account.map(|(account, _)| self.store.intern(Kind::PROVIDER_ACCOUNT, &account.into()));
-        let groups: Vec<EntityIndex> = self.group_patterns.matching(&id).collect();
-        for parent in account.into_iter().chain(groups) {
+        let (kind, id) = (self.store.record(index).kind, self.store.record(index).id.clone());
+        let container = id.split_once('/').filter(|(container, rest)| !container.is_empty() && !rest.is_empty());
+        let container = container.map(|(container, _)| self.store.intern(namespace, &container.into()));
+        let groups: Vec<EntityIndex> = self.group_patterns.matching(kind, &id).collect();
+        for parent in container.into_iter().chain(groups) {
             self.add_parent(index, parent);
         }
     }
 
     fn model_pattern(&mut self, name: &Name, file: &Arc<str>) -> Reach {
-        let pattern = Pattern(name.value.clone());
+        let pattern = Names::Matching(Pattern::new(Kind::MODEL, name.value.clone()));
         let account = name.value.split('/').next().unwrap_or_default();
         let closed = |index| self.store.record(index).details.as_ref().is_some_and(|details| details.closed);
         let only_listed = if account.contains('*') {
@@ -271,13 +278,13 @@ impl Linker<'_> {
             self.store.find(Kind::PROVIDER_ACCOUNT, account).is_some_and(closed)
         };
         let declared = |index: EntityIndex| self.store.record(index).declared;
-        let matches_some = || self.store.models(Some(&pattern)).any(declared);
+        let matches_some = || self.store.named(&pattern).any(declared);
         if !name.value.contains('/') || (only_listed && !matches_some()) {
             let message = format!("the pattern `{}` matches no model", name.value);
             let help = "a `*` never crosses a `/`; a model's name is account/model".to_owned();
             self.warn(ProblemCode::PatternMatchesNothing, file, name.place, message, Some(help));
         }
-        Reach::Matching(pattern)
+        Reach::Named(pattern)
     }
 }
 

@@ -29,8 +29,9 @@ pub(super) enum Near {
     Declared(Kind),
     /// Among what is declared of a kind; without one that is a slip away there is no problem.
     Slip(Kind),
-    /// Among models by the name in their account, and aliases; it takes the place of the help.
-    Model,
+    /// Among resources of a kind by the rest of their names after the container, and aliases; it takes the place of the
+    /// help.
+    Unqualified(Kind),
     /// A search among labels. A label without a similar one is not a problem.
     Label(Label),
 }
@@ -79,11 +80,8 @@ impl<'a> Search<'a> {
         match near {
             Near::Slip(kind) => Some(slip(*kind, (*form, name), &found?, problem)),
             Near::Label(label) => Some(label_slip(*label, (*form, name), &found?, problem)),
-            Near::Declared(_) | Near::Model => Some(match found {
-                Some(found) => {
-                    let kind = if let Near::Declared(kind) = near { *kind } else { Kind::MODEL };
-                    problem.with_help(meant(kind, *form, &found))
-                }
+            Near::Declared(kind) | Near::Unqualified(kind) => Some(match found {
+                Some(found) => problem.with_help(meant(*kind, *form, &found)),
                 None => problem,
             }),
         }
@@ -129,8 +127,8 @@ impl<'a> Search<'a> {
                 };
                 same.or_else(|| others.into_iter().find_map(other))
             }
-            Near::Model => {
-                let same = store.models(None).filter(|index| {
+            Near::Unqualified(kind) => {
+                let same = store.every(kind).filter(|index| {
                     let record = store.record(*index);
                     record.declared && record.id.split_once('/').is_some_and(|(_, rest)| rest == name)
                 });

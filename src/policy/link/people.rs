@@ -10,8 +10,8 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::literals::written;
 use super::near::{Near, elsewhere};
-use super::{Linker, MOST_WANTED, ParsedFile, a_kind};
-use crate::model::parse_key_hash;
+use super::{Linker, MOST_WANTED, ParsedFile, a_kind, with_article};
+use crate::model::{Container, parse_key_hash};
 use crate::policy::entities::{Details, EntityIndex, Kind};
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::syntax::{Document, Extras, GroupDeclaration, KeyDeclaration, MemberDeclaration, Name};
@@ -188,9 +188,12 @@ impl Linker<'_> {
         {
             return index;
         }
-        if kind == Kind::PROVIDER_ACCOUNT && name.value.contains('/') {
-            let message = format!("no account can be called `{}`: an account's id holds no `/`", name.value);
-            let help = "the account of a model is the part of its name before the first `/`".to_owned();
+        if let Container::Namespace(members) = kind.container()
+            && name.value.contains('/')
+        {
+            let of = kind.short_noun();
+            let message = format!("no {of} can be called `{}`: {}'s id holds no `/`", name.value, with_article(of));
+            let help = format!("the {of} of a {} is the part of its name before the first `/`", members.noun());
             self.error(ProblemCode::InvalidName, reference.file, name.place, message, Some(help));
         } else {
             self.warn_of_near_miss(reference);

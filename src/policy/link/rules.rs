@@ -8,10 +8,10 @@ use super::ids::id_of;
 use super::labels::Label;
 use super::people::Form;
 use super::{Linker, ParsedFile, allowed};
-use crate::model::Effect;
+use crate::model::{Container, Effect};
 use crate::policy::cedar_text::Writer;
 use crate::policy::condition::{Condition, ConditionError, MAX_CONDITION_BYTES};
-use crate::policy::entities::{Kind, Reach};
+use crate::policy::entities::{Kind, Names, Reach};
 use crate::policy::guard;
 use crate::policy::index::{Key, KeyIndex, ScopeIndex, is_broad};
 use crate::policy::problem::{Problem, ProblemCode, Severity, nearest};
@@ -139,22 +139,30 @@ impl Linker<'_> {
                     self.label((Label::ModelTag, Form::List), name, file);
                     tags.push(self.scopes.key(Key::Tag(name.value.clone())));
                 }
-                SelectorKind::ModelGroup => any_of.push(self.group_key(Kind::MODEL_GROUP, name, file)),
-                SelectorKind::Router if name.value == "*" => any_of.push(self.scopes.key(Key::Is(Kind::ROUTER))),
-                SelectorKind::Router => any_of.push(self.group_key(Kind::ROUTER, name, file)),
-                SelectorKind::ProviderAccount => {
-                    let index = self.referred(Kind::PROVIDER_ACCOUNT, name, file);
-                    any_of.push(self.scopes.key(Key::In(index)));
-                }
-                _ => {
-                    let reach = self.model_name(name, file).unwrap_or(Reach::Every);
-                    any_of.push(self.reach_key(reach));
-                }
+                other => any_of.extend(other.entity_kind().map(|kind| self.listed_key(kind, name, file))),
             }
         }
-        let models = if tags.is_empty() { Vec::new() } else { vec![self.scopes.key(Key::Is(Kind::MODEL))] };
-        let clauses = [any_of, tags, models];
+        let tagged = SelectorKind::ModelTag.entity_kind().filter(|_| !tags.is_empty());
+        let tagged = tagged.into_iter().map(|kind| self.scopes.key(Key::Is(kind))).collect();
+        let clauses = [any_of, tags, tagged];
         self.scopes.scope(clauses.into_iter().filter(|clause| !clause.is_empty()))
+    }
+
+    /// The key of one name in a list of resources of this kind, or of their containers.
+    fn listed_key(&mut self, kind: Kind, name: &Name, file: &Arc<str>) -> KeyIndex {
+        match kind.container() {
+            _ if kind.namespace().is_some() => {
+                let reach = self.model_name(name, file).unwrap_or(Reach::Named(Names::Every(kind)));
+                self.reach_key(reach)
+            }
+            // The parser takes `*` for kinds of resources alone.
+            _ if name.value == "*" => self.scopes.key(Key::Is(kind)),
+            Container::Namespace(_) => {
+                let index = self.referred(kind, name, file);
+                self.scopes.key(Key::In(index))
+            }
+            _ => self.group_key(kind, name, file),
+        }
     }
 
     /// Whoever or whatever is in the group of this name. Where nobody declares it that is a problem, and the group is
@@ -168,8 +176,8 @@ impl Linker<'_> {
     fn reach_key(&mut self, reach: Reach) -> KeyIndex {
         self.scopes.key(match reach {
             Reach::In(index) => Key::In(index),
-            Reach::Matching(pattern) => Key::Matching(pattern),
-            Reach::Every => Key::Is(Kind::MODEL),
+            Reach::Named(Names::Matching(pattern)) => Key::Matching(Box::new(pattern)),
+            Reach::Named(Names::Every(kind)) => Key::Is(kind),
         })
     }
 
@@ -325,24 +333,33 @@ impl Linker<'_> {
         let group = self.schema.action("admin").and_then(|index| self.schema.action_at(index))?;
         let view = self.schema.action(VIEW_USAGE);
         let actions = group.descendants.filter(|index| view != Some(*index));
-        Some(Restriction { name: "narrowed", kinds: &[], unless: None, actions })
+        Some(Restriction { name: "narrowed", kinds: Vec::new(), unless: None, actions, direct_only: false })
     }
 
     fn restrictions(&mut self, key: &KeyDeclaration, file: &Arc<str>) -> Vec<Restriction> {
         let every = ActionSet::of(self.schema.actions().map(|(index, _)| index));
-        let all = |name| Restriction { name, kinds: &[], unless: None, actions: every.clone() };
+        let all =
+            |name| Restriction { name, kinds: Vec::new(), unless: None, actions: every.clone(), direct_only: false };
         let mut restrictions = Vec::new();
-        if let Some(names) = &key.models {
-            // A router would lead to models that the key may not use.
-            let kinds: &[Kind] = if key.routers.is_none() { &[Kind::MODEL, Kind::ROUTER] } else { &[Kind::MODEL] };
-            let unless = Some(self.named(names, SelectorKind::Model, file));
-            restrictions.push(Restriction { kinds, unless, ..all("models") });
-        }
-        if let Some(names) = &key.routers {
-            // A router is a grant of its own, and so is a list of them: models are used through them, unless they are named too.
-            let kinds: &[Kind] = if key.models.is_none() { &[Kind::MODEL, Kind::ROUTER] } else { &[Kind::ROUTER] };
-            let unless = Some(self.named(names, SelectorKind::Router, file));
-            restrictions.push(Restriction { kinds, unless, ..all("routers") });
+        let lists = key.lists();
+        let listed: Vec<(SelectorKind, Kind, &[Name])> = lists
+            .into_iter()
+            .filter_map(|(selector, names)| Some((selector, selector.entity_kind()?, names?)))
+            .collect();
+        for (selector, kind, names) in &listed {
+            // If models are listed and routers are not, a router would lead to models that the key may not use. If routers
+            // are listed and models are not, models can be used only through them.
+            let related = kind.grants().chain(kind.leads_to());
+            let mut kinds: Vec<Kind> =
+                related.filter(|other| !listed.iter().any(|(_, kind, _)| kind == other)).chain([*kind]).collect();
+            kinds.sort_unstable();
+            let unless = Some(self.named(names, *selector, file));
+            restrictions.push(Restriction {
+                kinds,
+                unless,
+                direct_only: kind.grants_access(),
+                ..all(selector.field())
+            });
         }
         if let Some(allowed) = key.actions.as_ref().and_then(|names| self.actions(names, file)) {
             let actions = every.filter(|index| !allowed.contains(*index));
@@ -370,7 +387,7 @@ impl Linker<'_> {
             let key = self.scopes.key(Key::In(index));
             self.scopes.scope([vec![key]])
         };
-        let Restriction { name, kinds, unless, actions } = restriction;
+        let Restriction { name, kinds, unless, actions, direct_only } = restriction;
         // Told in the words of the key: nobody wrote that condition.
         if unless.as_ref().is_some_and(|text| text.len() > MAX_CONDITION_BYTES) {
             let message = format!("the `{name}` of this key are too long together");
@@ -401,7 +418,7 @@ impl Linker<'_> {
             resource,
             actions,
             exact: self.scopes.are_exact(principal, resource),
-            direct_only: name == "routers",
+            direct_only,
             condition,
         });
     }
@@ -413,9 +430,11 @@ const VIEW_USAGE: &str = "view_usage";
 /// What a key is narrowed to by one list: a forbid of `actions` on these kinds (all, where none is named), unless that holds.
 struct Restriction {
     name: &'static str,
-    kinds: &'static [Kind],
+    kinds: Vec<Kind>,
     unless: Option<String>,
     actions: ActionSet,
+    /// Whether it does not apply to a resource that is used through a grant, such as a model through a router.
+    direct_only: bool,
 }
 
 fn condition_problem(error: &ConditionError, text: &ConditionText, file: &Arc<str>) -> Problem {

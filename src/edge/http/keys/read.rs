@@ -14,12 +14,12 @@ use crate::edge::http::errors::ApiError;
 use crate::edge::http::grammar::{Members, Trail, object};
 use crate::model::strict_json::Strict;
 use crate::model::{
-    ADMINISTRATOR, AllowedPath, EntityUid, GATEWAY, KeyLimit, KeyRecord, MONITOR, Narrowed, Network, Timestamp,
+    ADMINISTRATOR, AllowedPath, EntityUid, GATEWAY, KeyLimit, KeyRecord, Kind, MONITOR, Narrowed, Network, Timestamp,
     check_model_name, check_name,
 };
 use crate::policy::Snapshot;
 use crate::policy::parse::key_limits;
-use crate::policy::snapshot::ModelName;
+use crate::policy::snapshot::ResourceName;
 
 /// Most names of a list.
 const MAX_NAMES: usize = 1_000;
@@ -98,7 +98,7 @@ impl Wish {
             Some(Unknown { param: format!("models[{at}]"), message: format!("`{}` {reason}", name.escape_debug()) })
         });
         let routers = listed(&self.routers).into_iter().enumerate().filter_map(|(at, name)| {
-            let router = EntityUid::new("Router", name.clone()).ok();
+            let router = Kind::ROUTER.uid(name.clone()).ok();
             let is_known = name == "*" || router.is_some_and(|router| snapshot.declares(&router));
             let message = || format!("the bundle declares no router `{}`", name.escape_debug());
             (!is_known).then(|| Unknown { param: format!("routers[{at}]"), message: message() })
@@ -169,7 +169,7 @@ fn unknown_model(name: &SmolStr, snapshot: &Snapshot) -> Option<&'static str> {
         return None;
     }
     let account = name.split_once('/').map(|(account, _)| account).filter(|account| !account.contains('*'));
-    let account = account.and_then(|account| EntityUid::new("ProviderAccount", account).ok());
+    let account = account.and_then(|account| Kind::PROVIDER_ACCOUNT.uid(account).ok());
     let is_declared = account.as_ref().is_some_and(|account| snapshot.declares(account));
     if let Some(account) = account.filter(|_| !is_declared)
         && snapshot.counts().provider_accounts > 0
@@ -184,7 +184,7 @@ fn unknown_model(name: &SmolStr, snapshot: &Snapshot) -> Option<&'static str> {
         let any = snapshot.counts().models == 0 || snapshot.has_model_like(name);
         return (!any).then_some("matches no declared model");
     }
-    matches!(snapshot.model(name), ModelName::Unknown).then_some("is not a declared model or alias")
+    matches!(snapshot.model(name), ResourceName::Unknown).then_some("is not a declared model or alias")
 }
 
 fn put<T>(place: &mut T, said: Option<T>) {

@@ -113,6 +113,18 @@ impl BasicProvider {
         Ok(Self { name, inner: Arc::new(inner) })
     }
 
+    /// How many passwords are checked or hashed, or wait for it.
+    #[must_use]
+    pub fn in_work(&self) -> usize {
+        self.inner.pool.in_work()
+    }
+
+    /// How many may be.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.inner.options.at_once.max(1) + self.inner.options.queue.max(1)
+    }
+
     /// Where the password of a user stands that goes before one of the store; `None` where there is none.
     #[must_use]
     pub fn elsewhere(&self, username: &SmolStr, snapshot: &Snapshot, now: Timestamp) -> Option<PasswordPlace> {

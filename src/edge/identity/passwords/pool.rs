@@ -40,6 +40,11 @@ impl Pool {
         Ok(Self { jobs, waiting: Waiting::default(), most_of_one: (queue / 4).max(1) })
     }
 
+    /// How many wait or are being worked on.
+    pub(super) fn in_work(&self) -> usize {
+        self.waiting.lock().values().sum()
+    }
+
     /// Has `work` done for somebody at `source`; the answer is `None` where it could not be done.
     pub(super) fn run<T: Send + 'static>(
         &self,
