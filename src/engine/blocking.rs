@@ -253,7 +253,7 @@ mod tests {
     /// The future of a decision is moved several times for each request, so it must not grow without notice.
     #[test]
     fn the_future_of_a_decision_is_small() {
-        let (engine, request) = engine_with("");
+        let (engine, request) = engine_with("{ id: few, users: [a], budget: { tokens: 9, every: total } }");
         let caller = crate::pdp::Caller::Asserted(request.principal.clone());
         let call = AuthorizeCall::new(caller, request.action.clone(), request.resource.clone());
         let bytes = size_of_val(&engine.pdp().authorize(call));

@@ -36,9 +36,10 @@ pub use spending::{UsageReport, UsageReports};
 
 // The types that calls and answers are made of, so that a protocol needs this module alone.
 pub use crate::gate::{
-    BooksPage, BooksWish, By, CandidatesDecision, Credential, DecisionId, Described, Found, Group, MAX_LINES,
-    MAX_STANDINGS, Mark, MeterStanding, Peer, Presented, ReportedUsage, Reserve, RouteError, RouteLimits, RouteMap,
-    Standings, StandingsOf, Stated, Sum, TimeSpan, Via, day_of, month_begins,
+    BooksPage, BooksWish, By, CandidatesDecision, Credential, DecisionId, Described, Found, Group,
+    MAX_ADDITIONAL_ENTITIES, MAX_CANDIDATES, MAX_LINES, MAX_STANDINGS, Mark, MeterStanding, Peer, Presented,
+    ReportedUsage, Reserve, RouteError, RouteLimits, RouteMap, Standings, StandingsOf, Stated, Sum, TimeSpan, Via,
+    day_of, month_begins,
 };
 pub use crate::meter::{Closed, DEFAULT_TTL_MS, MAX_TTL_MS, Measure, Mode, Part, ReservationId, State, Usage};
 
@@ -120,11 +121,13 @@ impl Pdp {
     }
 
     /// Pins a bundle and an instant that were read before.
+    #[cfg(feature = "server")]
     pub(crate) fn pin_to(&self, snapshot: Arc<Snapshot>, facts: Facts) -> Pinned<'_> {
         Pinned { pdp: self, snapshot, facts }
     }
 
     /// Reports a credential that another service refused, such as a refresh token.
+    #[cfg(feature = "server")]
     pub(crate) fn credential_refused(&self, refusal: &Refusal, source: Option<std::net::IpAddr>) {
         if let Some(observer) = &self.inner.observers.observer {
             observer.credential_refused(refusal, source);

@@ -322,7 +322,7 @@ impl EntityStore {
     /// folded: a letter that only looks like another must not make one user the owner of another's address.
     #[must_use]
     pub fn by_email(&self, kind: Kind, email: &str) -> External {
-        self.shared.emails.find((&self.shared.records, &self.hasher), kind, email)
+        self.shared.emails.find(&self.shared.records, &self.hasher, kind, email)
     }
 
     /// The number of what is in this position of its own.

@@ -240,7 +240,7 @@ impl<'a> Linker<'a> {
     }
 
     /// Puts a problem that a name near to `name` may help with.
-    fn want(&mut self, (near, form): (Near, Form), name: &SmolStr, problem: Problem) {
+    fn want(&mut self, near: Near, form: Form, name: &SmolStr, problem: Problem) {
         self.errors += usize::from(problem.is_error());
         self.wanted.push(Wanted { near, form, name: name.clone(), problem });
     }

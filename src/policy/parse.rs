@@ -63,7 +63,7 @@ pub fn key_limits(key: &str, text: &str) -> Result<Vec<KeyLimit>, String> {
     let findings = Findings::new(&name, reading.problems);
     let list = |root| Some((root, findings.list(root, "limits", "limits")?));
     let list = reading.root.as_ref().and_then(list);
-    let limits = list.map(|list| limits::all_of_key(list, key, &findings)).unwrap_or_default();
+    let limits = list.map(|(list, nodes)| limits::all_of_key(list, nodes, key, &findings)).unwrap_or_default();
     let (_, problems) = findings.into_problems();
     match problems.into_iter().find(Problem::is_error) {
         Some(problem) => {

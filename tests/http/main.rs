@@ -17,6 +17,7 @@ mod answers;
 mod config;
 mod connections;
 mod cors;
+mod description;
 mod health;
 mod hosts;
 mod lifecycle;
@@ -30,6 +31,7 @@ mod private;
 mod redis_server;
 mod rollback;
 mod routing;
+mod schema;
 mod standing;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod support;

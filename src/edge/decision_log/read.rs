@@ -157,7 +157,7 @@ struct Walk<'k> {
     before: Option<Digest>,
     tree: Tree,
     /// Where the line before stands.
-    place: (String, u64),
+    place: Place,
 }
 
 /// Verifies the log in a folder, or in one file.
@@ -171,7 +171,7 @@ pub fn verify(path: &Path, kept: &Kept) -> Result<Verified, ReadError> {
         next: None,
         before: None,
         tree: Tree::default(),
-        place: (String::new(), 0),
+        place: Place::default(),
     };
     let mut walk = walk;
     let files = files(path)?;
@@ -200,6 +200,19 @@ fn files(path: &Path) -> Result<Vec<(PathBuf, Option<u64>)>, ReadError> {
     Ok(found.into_iter().map(|one| (one.path, Some(one.first))).collect())
 }
 
+/// A line of a file of the log.
+#[derive(Debug, Clone, Default)]
+struct Place {
+    file: String,
+    line: u64,
+}
+
+impl Place {
+    fn new(file: &str, line: u64) -> Self {
+        Self { file: file.to_owned(), line }
+    }
+}
+
 impl Walk<'_> {
     fn file(&mut self, path: &Path, first: Option<u64>, is_last: bool) -> io::Result<()> {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -208,7 +221,7 @@ impl Walk<'_> {
             && first != next
         {
             let what = format!("the records from {next} on are missing: the next file begins with {first}");
-            self.damaged((&name, 1), next, what);
+            self.damaged(Place::new(&name, 1), next, what);
             return Ok(());
         }
         let mut lines = Lines::open(path)?;
@@ -221,7 +234,7 @@ impl Walk<'_> {
             }
             if !this.whole && !is_last {
                 let what = "the last line is incomplete, and another file follows".to_owned();
-                self.damaged((&name, this.number), self.next.unwrap_or(1).saturating_sub(1), what);
+                self.damaged(Place::new(&name, this.number), self.next.unwrap_or(1).saturating_sub(1), what);
                 return Ok(());
             }
             line = ahead;
@@ -230,7 +243,7 @@ impl Walk<'_> {
     }
 
     fn line(&mut self, file: &str, line: &Line, ahead: Option<&Line>) {
-        let place = (file, line.number);
+        let place = Place::new(file, line.number);
         let expected = self.next;
         let number = expected.unwrap_or(1);
         if !line.whole {
@@ -261,8 +274,8 @@ impl Walk<'_> {
             let vouched =
                 ahead.is_none_or(|ahead| Head::of(&ahead.bytes).is_some_and(|next| next.prev == hex::encode(&digest)));
             if vouched && head.seq > 1 {
-                let (file, number) = self.place.clone();
-                return self.damaged((&file, number), head.seq - 1, "it was changed after it was written".to_owned());
+                let place = self.place.clone();
+                return self.damaged(place, head.seq - 1, "it was changed after it was written".to_owned());
             }
             return self.damaged(place, head.seq, "it was changed or moved after it was written".to_owned());
         }
@@ -276,7 +289,7 @@ impl Walk<'_> {
             return self.damaged(place, head.seq, what);
         }
         self.take(&head, digest);
-        self.place = (file.to_owned(), line.number);
+        self.place = place;
     }
 
     fn fits(&self, head: &Head, file: &str) -> bool {
@@ -313,13 +326,13 @@ impl Walk<'_> {
         let ended = self.found.lines.map_or(0, |(_, last)| last);
         if let Some((seq, _)) = self.kept.0.iter().find(|(seq, _)| *seq > ended) {
             let what = format!("the log ends here, but checkpoint {seq} that was kept elsewhere covers more lines");
-            let (file, line) = self.place.clone();
-            self.damaged((&file, line), ended + 1, what);
+            let place = self.place.clone();
+            self.damaged(place, ended + 1, what);
         }
     }
 
-    fn damaged(&mut self, (file, line): (&str, u64), seq: u64, what: String) {
-        self.found.damage = Some(Damage { file: file.to_owned(), line, seq, what });
+    fn damaged(&mut self, place: Place, seq: u64, what: String) {
+        self.found.damage = Some(Damage { file: place.file, line: place.line, seq, what });
     }
 }
 

@@ -1,14 +1,15 @@
 //! What every request shares.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::StatusCode;
+use hyper::body::Bytes;
 use tokio::sync::Semaphore;
 
 use super::cors::Origin;
+use super::durations::RouteDurations;
 use super::host::HostName;
-use super::metrics::RouteDurations;
 use super::options::{HttpOptions, Silence};
 use super::request_body::BodyLimits;
 use super::services::{KeyService, PasswordService, Services};
@@ -23,7 +24,8 @@ use crate::pdp::Pdp;
 pub(super) struct App {
     pub(super) engine: Engine,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) route_metrics: RouteDurations,
+    /// The durations of requests, once the router knows its routes.
+    pub(super) durations: OnceLock<RouteDurations>,
     /// Whether whoever reaches the server may ask.
     pub(super) open: bool,
     /// Whether that is so only where the `Host` is one of the loopback's or of `hosts`.
@@ -46,6 +48,8 @@ pub(super) struct App {
     pub(super) batch: usize,
     /// What becomes of a question that says nothing about `reserve`.
     pub(super) silence: Silence,
+    /// The body of `GET /openapi.json`, which the router makes.
+    pub(super) description: OnceLock<Bytes>,
     pub(super) reload_timeout: Duration,
     /// What a caller that looks at the status alone is told of a budget that has no room.
     pub(super) budget_status: StatusCode,
@@ -63,7 +67,7 @@ impl App {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine,
-            route_metrics: RouteDurations::new(&metrics),
+            durations: OnceLock::new(),
             open: options.open,
             checks_host: options.checks_host,
             hosts: options.hosts.clone(),
@@ -77,6 +81,7 @@ impl App {
             tokens,
             body: BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout },
             batch: options.batch,
+            description: OnceLock::new(),
             silence: if options.reserves { Silence::Reserves } else { Silence::Checks },
             reload_timeout: options.reload_timeout,
             budget_status: budget_status.unwrap_or(StatusCode::FORBIDDEN),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use smol_str::SmolStr;
 
@@ -16,13 +17,19 @@ use crate::pdp::{BooksWish, By, Group, MAX_LINES, Sum, TimeSpan, day_of, month_b
 const PARAMETERS: [&str; 8] = ["from", "to", "by", "principal", "resource", "limit", "page_size", "after"];
 const DAY_MS: i64 = 86_400_000;
 
-#[derive(Serialize)]
-struct Told {
+/// What was spent.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Books")]
+pub(super) struct Told {
+    #[schemars(extend("format" = "date"))]
     from: String,
+    #[schemars(extend("format" = "date"))]
     to: String,
+    #[schemars(with = "Vec<super::answers::UsageGroup>")]
     by: Vec<&'static str>,
+    #[schemars(with = "Vec<super::answers::UsageLine>")]
     usage: Vec<Line>,
-    /// What to say as `after` for the next page.
+    /// The `after` of the next page.
     next: Option<String>,
 }
 

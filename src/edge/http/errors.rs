@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(super) use super::body::Response;
@@ -66,6 +67,37 @@ impl ErrorCode {
     }
 }
 
+/// Every code of an error, for the description of the API.
+const CODES: [&str; 27] = [
+    "invalid_request",
+    "unknown_action",
+    "unknown_entity_type",
+    "invalid_name",
+    "invalid_context",
+    "reserved_context",
+    "invalid_candidates",
+    "invalid_entities",
+    "amount_needed",
+    "idempotency_conflict",
+    "reservation_unknown",
+    "conflict",
+    "store_unavailable",
+    "not_supported",
+    "unauthenticated",
+    "too_many_failures",
+    "forbidden",
+    "not_found",
+    "method_not_allowed",
+    "body_timeout",
+    "reload_failed",
+    "reload_held",
+    "body_too_large",
+    "batch_too_large",
+    "no_bundle",
+    "provider_unavailable",
+    "unavailable",
+];
+
 /// Why there is no answer. Never a decision: whoever gets one must not let the request through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ApiError {
@@ -77,15 +109,20 @@ pub(super) struct ApiError {
     pub(super) retry_after_seconds: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct Wire<'a> {
+/// An error.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub(super) struct Wire<'a> {
     error: WireError<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
 struct WireError<'a> {
+    #[schemars(extend("enum" = CODES))]
     code: &'static str,
     message: Cow<'a, str>,
+    /// The member that is wrong, such as `requests[3].action`.
     param: Option<Cow<'a, str>>,
 }
 

@@ -4,18 +4,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use hyper::StatusCode;
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue, VARY};
-use hyper::{Method, StatusCode};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::app::App;
 use super::body::of_type;
 use super::errors::Response;
-use super::health::{Component, Part};
-use super::operations;
-use super::routes::{self, IS_AUTHORIZED};
-use crate::edge::telemetry::metrics::{Families, Kind, Metrics, RouteMetrics, TextFormat, gauge_of};
+use super::health::{self, Component, Part};
+use crate::edge::telemetry::metrics::{Families, Kind, TextFormat, gauge_of};
 use crate::gate::DecisionLogStatus;
 use crate::policy::{Report, Snapshot};
 
@@ -28,35 +26,6 @@ pub(super) fn answer(app: &App, headers: &HeaderMap) -> Response {
     let mut response = of_type(StatusCode::OK, format.content_type(), text);
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     response
-}
-
-/// The durations of the requests to each route.
-pub(super) struct RouteDurations {
-    routes: Box<[Arc<RouteMetrics>]>,
-    is_authorized: Arc<RouteMetrics>,
-    /// For requests that no route takes.
-    other: Arc<RouteMetrics>,
-}
-
-impl RouteDurations {
-    pub(super) fn new(metrics: &Metrics) -> Self {
-        let is_authorized = metrics.route("POST", IS_AUTHORIZED);
-        let others = routes::routes().filter(|(path, method)| (*path, *method) != (IS_AUTHORIZED, "POST"));
-        let others = others.map(|(path, method)| metrics.route(method, path));
-        Self { routes: others.collect(), is_authorized, other: metrics.route("other", "other") }
-    }
-
-    /// Those of `POST /is_authorized`.
-    pub(super) fn is_authorized(&self) -> &RouteMetrics {
-        &self.is_authorized
-    }
-
-    /// Those of the route with this method and path; `HEAD` is answered as `GET` is.
-    pub(super) fn of(&self, method: &Method, path: Option<&str>) -> &RouteMetrics {
-        let method = if method == Method::HEAD { "GET" } else { method.as_str() };
-        let mut routes = self.routes.iter().chain([&self.is_authorized]);
-        routes.find(|route| path.is_some_and(|path| route.is_of(method, path))).unwrap_or(&self.other)
-    }
 }
 
 /// The state of the server at one scrape.
@@ -88,7 +57,7 @@ impl ServerState {
             snapshot: app.engine.snapshot(),
             decision_log: app.pdp().decision_log_status(),
             alerts,
-            health: operations::components(app),
+            health: health::components(&app.engine, app.keys.as_ref().map(|service| &*service.keys)),
         }
     }
 

@@ -1,10 +1,10 @@
 //! HTTP: what gateways send, and what they read. Wire types live here and nowhere else.
 //!
-//! A request is turned into the core's words while it is parsed (`wire`), decided on the thread that read it (a
+//! A request is parsed into a type of `wire` and checked there, decided on the thread that read it (a
 //! decision takes microseconds), and written from borrowed data (`answer`). Nothing else allocates on that way: the
 //! request is answered in front of axum (`router`), errors are one table, and metrics are atomics.
 
-mod amounts;
+mod answers;
 mod app;
 mod batch;
 mod body;
@@ -12,10 +12,9 @@ mod books;
 mod caller;
 mod cedar_agent;
 mod cors;
-mod credential;
+mod durations;
 mod errors;
 mod extract;
-mod grammar;
 mod guard;
 mod health;
 mod host;
@@ -23,6 +22,7 @@ mod is_authorized;
 mod keys;
 mod metrics;
 mod observe;
+mod openapi;
 mod operations;
 mod options;
 mod pace;

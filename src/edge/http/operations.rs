@@ -16,7 +16,6 @@ use super::wire;
 use crate::policy::problem::{Problem, ProblemCode};
 use crate::policy::{Report, Snapshot, report};
 
-const OPEN_API: &str = include_str!("openapi.json");
 const PAGE: &str = include_str!("page.html");
 
 /// `GET /health/live`.
@@ -40,8 +39,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>, _: NoBody) -> Response {
     json(StatusCode::OK, &body)
 }
 
-/// Every store and provider of the server, with its health.
-pub(super) fn components(app: &App) -> Vec<Component> {
+fn components(app: &App) -> Vec<Component> {
     health::components(&app.engine, app.keys.as_ref().map(|service| &*service.keys))
 }
 
@@ -99,8 +97,8 @@ pub(super) async fn version(_: NoBody) -> Response {
 }
 
 /// `GET /openapi.json`.
-pub(super) async fn open_api(_: NoBody) -> Response {
-    of_type(StatusCode::OK, "application/json", OPEN_API)
+pub(super) async fn open_api(State(app): State<Arc<App>>, _: NoBody) -> Response {
+    of_type(StatusCode::OK, "application/json", app.description.get().cloned().unwrap_or_default())
 }
 
 /// `GET /docs`.

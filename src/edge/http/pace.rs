@@ -38,7 +38,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// With these times; or, for as long as it `hurries`, with those at most.
-    pub(super) fn new(times: Times, (hurries, hurry): (bool, Duration)) -> Self {
+    pub(super) fn new(times: Times, hurries: bool, hurry: Duration) -> Self {
         let (began, deadline, idle) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
         let pace = Self { began, times, deadline, idle, hurries: AtomicBool::new(hurries), hurry };
         pace.due_in(times.head);

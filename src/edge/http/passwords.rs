@@ -7,28 +7,23 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hyper::{StatusCode, Uri};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde::de::MapAccess;
-use smol_str::SmolStr;
 
 use super::app::App;
 use super::body::json;
 use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
 use super::extract::{JsonBody, NoBody, NoQuery};
-use super::grammar::{Members, Trail, missing, object, text};
 use super::keys::{Caller, forbidden};
 use super::query::percent_decoded;
 use super::services::PasswordService;
-use crate::edge::identity::{MAX_PASSWORD_BYTES, MIN_PASSWORD_BYTES, PasswordPlace};
+use super::wire::{self, NewPassword, PasswordChange};
+use crate::edge::identity::PasswordPlace;
 use crate::gate::{Credential, Described, PasswordWrite, PasswordWriteError, Presented, Right};
 use crate::model::{
     AuthMethod, EntityUid, PasswordHash, PasswordRecord, RESERVED_ROLE_PREFIX, RefusalReason, SecretText,
 };
-
-/// What a body is.
-const FORM: &str = "the body is {\"password\": …} or {\"password_hash\": \"$argon2id$…\"}, with a `current_password` \
-                    if it is required";
 
 type Answer = Result<Response, ApiError>;
 
@@ -87,15 +82,18 @@ struct Work<'a> {
     user: EntityUid,
 }
 
-/// A password, and nothing of it.
-#[derive(Serialize)]
-struct Told<'a> {
+/// Whether a user has a password.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Password")]
+pub(super) struct Told<'a> {
     user: &'a str,
     set: bool,
-    /// Where what counts of it stands.
+    /// Where the password is set; `store` is one that was set by this API.
+    #[schemars(extend("enum" = ["bundle", "htpasswd", "store"]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     kept_in: Option<&'static str>,
-    /// Of one in the store.
+    /// When it was set, if it was set by this API.
+    #[schemars(extend("format" = "date-time"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     changed_at: Option<String>,
 }
@@ -122,16 +120,16 @@ impl Work<'_> {
         if let Some(place) = self.elsewhere() {
             return Err(conflict(place, "change"));
         }
-        let Wish { new, current } = wish(body)?;
+        let PasswordChange { new, current } = wire::password(body)?;
         self.check_current(app, current).await?;
         let hash = match new {
             // Its cost would tell whoever watches how long others' names take which of them are there.
-            New::Hash(_) if right != Right::Administrator => {
+            NewPassword::Hash(_) if right != Right::Administrator => {
                 let message = "only an administrator sets a `password_hash`; send the `password`";
                 return Err(forbidden(message.to_owned()));
             }
-            New::Hash(hash) => hash,
-            New::Password(password) => self.hashed(&password).await?,
+            NewPassword::Hash(hash) => hash,
+            NewPassword::Password(password) => self.hashed(&password).await?,
         };
         let changed_at = self.caller.facts.now;
         let password = PasswordRecord { principal: self.user.clone(), hash, changed_at };
@@ -231,79 +229,6 @@ fn conflict(place: PasswordPlace, what: &str) -> ApiError {
         PasswordPlace::Htpasswd => format!("the password of this name stands in the htpasswd file; {what} it there"),
     };
     ApiError::new(ErrorCode::Conflict, message)
-}
-
-/// What was sent.
-struct Wish {
-    new: New,
-    current: Option<SecretText>,
-}
-
-/// The password that is to be.
-enum New {
-    Password(SecretText),
-    Hash(PasswordHash),
-}
-
-/// Reads a body. What is wrong with it is told without showing any of it.
-fn wish(body: &[u8]) -> Result<Wish, ApiError> {
-    if !body.trim_ascii_start().starts_with(b"{") {
-        return Err(ApiError::invalid("", FORM));
-    }
-    let trail = Trail::default();
-    trail.read(body, object(WishMembers { trail: &trail, password: None, hash: None, current: None }))
-}
-
-struct WishMembers<'t> {
-    trail: &'t Trail,
-    password: Option<SecretText>,
-    hash: Option<PasswordHash>,
-    current: Option<SecretText>,
-}
-
-impl<'de, 't> Members<'de, 't> for WishMembers<'t> {
-    const WHAT: &'static str = "an object with a password";
-    const NAMES: &'static [&'static str] = &["password", "password_hash", "current_password"];
-    type Value = Wish;
-
-    fn trail(&self) -> &'t Trail {
-        self.trail
-    }
-
-    fn member<A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
-        let trail = self.trail;
-        // On a trail of its own: what its reader says of a text might show it.
-        let said = map.next_value_seed(text(&Trail::default(), "a text"));
-        let said = said.map_err(|_shown| trail.fail(ApiError::invalid("", "this is a text")))?;
-        match name {
-            "password" => self.password = Some(password(&said).map_err(|error| trail.fail(error))?),
-            // One of before may be shorter than those that are set now.
-            "current_password" => self.current = Some(SecretText::new(said.as_str())),
-            _ => {
-                let hash = PasswordHash::parse(&said);
-                self.hash = Some(hash.map_err(|error| trail.fail(ApiError::invalid("", error.to_string())))?);
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Wish, ApiError> {
-        let new = match (self.password, self.hash) {
-            (Some(password), None) => New::Password(password),
-            (None, Some(hash)) => New::Hash(hash),
-            (Some(_), Some(_)) => return Err(ApiError::invalid("", FORM)),
-            (None, None) => return Err(missing("password")),
-        };
-        Ok(Wish { new, current: self.current })
-    }
-}
-
-fn password(text: &SmolStr) -> Result<SecretText, ApiError> {
-    if (MIN_PASSWORD_BYTES..=MAX_PASSWORD_BYTES).contains(&text.len()) && !text.contains('\0') {
-        return Ok(SecretText::new(text.as_str()));
-    }
-    let message = format!("a password has {MIN_PASSWORD_BYTES} to {MAX_PASSWORD_BYTES} bytes, and no NUL among them");
-    Err(ApiError::invalid("", message))
 }
 
 impl From<PasswordWriteError> for ApiError {

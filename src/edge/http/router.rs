@@ -25,9 +25,11 @@ use tower_service::Service as _;
 
 use super::app::App;
 use super::caller::{self, Access, Peer};
+use super::durations::RouteDurations;
 use super::errors::{self, ApiError, ErrorCode};
 use super::extract::MapStatus;
 use super::guard::guarded_async;
+use super::openapi::{self, RouteAccess};
 use super::routes::{self, IS_AUTHORIZED, IS_AUTHORIZED_ACCESS, Route};
 use super::{cors, host, is_authorized, request_body};
 use crate::edge::telemetry;
@@ -81,6 +83,9 @@ impl Routes {
 
 fn router(app: &Arc<App>, routes: Vec<Route>) -> Router {
     let allowed = Arc::new(allowed(&routes));
+    app.description.get_or_init(|| described(&routes));
+    let paths = routes.iter().map(|route| (route.method, route.path));
+    app.durations.get_or_init(|| RouteDurations::new(&app.metrics, paths, ("POST", IS_AUTHORIZED)));
     let mut router = Router::new();
     for Route { path, access, handler, .. } in routes {
         let admission = Admission { app: Arc::clone(app), access };
@@ -98,6 +103,12 @@ fn router(app: &Arc<App>, routes: Vec<Route>) -> Router {
         .fallback(async || no_such_path())
         .layer(from_fn_with_state(Arc::clone(app), answer_in_span))
         .with_state(Arc::clone(app))
+}
+
+/// The description of the routes, for `GET /openapi.json`.
+fn described(routes: &[Route]) -> Bytes {
+    let access = routes.iter().map(|Route { method, path, access, .. }| RouteAccess { method, path, access: *access });
+    openapi::text(&access.collect::<Vec<_>>())
 }
 
 /// For each path the value of `Allow`.
@@ -145,9 +156,10 @@ async fn answer_in_span(State(app): State<Arc<App>>, request: Request, next: Nex
         response
     });
     let response = telemetry::in_span(span, answering).await;
-    app.route_metrics
-        .of(&method, matched.as_ref().map(MatchedPath::as_str))
-        .answered(response.status(), began.elapsed());
+    if let Some(durations) = app.durations.get() {
+        let route = durations.of(&method, matched.as_ref().map(MatchedPath::as_str));
+        route.answered(response.status(), began.elapsed());
+    }
     response
 }
 
@@ -199,7 +211,9 @@ where
         response
     });
     let response = telemetry::in_span(span, answering).await;
-    app.route_metrics.is_authorized().answered(response.status(), began.elapsed());
+    if let Some(durations) = app.durations.get() {
+        durations.most().answered(response.status(), began.elapsed());
+    }
     response
 }
 

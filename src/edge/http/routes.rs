@@ -148,25 +148,3 @@ async fn usage(State(app): State<Arc<App>>, RawQuery(query): RawQuery, _: NoBody
 async fn limits(State(app): State<Arc<App>>, admitted: Admitted, RawQuery(query): RawQuery, _: NoBody) -> Answer {
     standing::answer(&app, query.as_deref(), &admitted).await
 }
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn the_description_lists_exactly_the_routes() {
-        let description: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
-        let paths = description["paths"].as_object().unwrap();
-        let described: BTreeSet<(String, String)> = paths
-            .iter()
-            .flat_map(|(path, methods)| {
-                methods.as_object().unwrap().keys().map(move |method| (path.clone(), method.to_uppercase()))
-            })
-            .collect();
-        let known = routes().map(|(path, method)| (path.to_owned(), method.to_owned())).collect();
-        assert_eq!(described, known);
-    }
-}

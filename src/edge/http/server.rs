@@ -106,8 +106,8 @@ impl Server {
         let orphans = app.keys.as_ref().map(|service| keys::orphans::follow(service.clone(), app.engine.clone()));
         let _orphans = orphans.map(|orphans| Following(tokio::spawn(orphans)));
         let _following = self.tls.clone().map(|tls| Following(tokio::spawn(tls.follow())));
-        let checks = (self.routes.clone(), Arc::clone(&options), told.clone());
-        let _checked = self.health.map(|listener| Following(tokio::spawn(answer_health(listener, checks))));
+        let checks = |listener| answer_health(listener, self.routes.clone(), Arc::clone(&options), told.clone());
+        let _checked = self.health.map(|listener| Following(tokio::spawn(checks(listener))));
         let mut stop = pin!(stop);
         loop {
             let (stream, address, seat) = tokio::select! {
@@ -153,10 +153,7 @@ async fn next(listener: &TcpListener, seats: &Arc<Seats>) -> (TcpStream, SocketA
 }
 
 /// Answers health checks until it is dropped.
-async fn answer_health(
-    listener: TcpListener,
-    (routes, options, told): (Routes, Arc<HttpOptions>, watch::Receiver<bool>),
-) {
+async fn answer_health(listener: TcpListener, routes: Routes, options: Arc<HttpOptions>, told: watch::Receiver<bool>) {
     let seats = Seats::for_health();
     while let Some(seat) = seats.next_for_health().await {
         let Ok((stream, address)) = listener.accept().await else {
@@ -280,7 +277,7 @@ where
 {
     let options = served.options;
     let times = Times { head: options.header_timeout, idle: options.idle_timeout };
-    let pace = Pace::new(times, (served.seat.hurries(), HURRY));
+    let pace = Pace::new(times, served.seat.hurries(), HURRY);
     let service = service_fn(|request: Request<Incoming>| {
         pace.request_began();
         let (pace, peer) = (&pace, &peer);

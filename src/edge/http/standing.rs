@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use smol_str::SmolStr;
 use tokio::runtime::Handle;
@@ -11,18 +12,22 @@ use super::app::App;
 use super::body::json;
 use super::caller::Admitted;
 use super::errors::{ApiError, Response};
-use super::grammar::missing;
 use super::query::{Part, Query, cursor, read_cursor};
 use super::run::run_blocking;
+use super::wire::missing;
 use crate::pdp::{MAX_STANDINGS, Mark, Measure, MeterStanding, Mode, PdpError, Standings, StandingsOf};
 
-#[derive(Serialize)]
-struct Told<'a> {
+/// Where the limits of a principal stand.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Standings")]
+pub(super) struct Told<'a> {
     revision: &'a str,
+    #[schemars(extend("format" = "date-time"))]
     at: String,
+    #[schemars(with = "super::answers::Name")]
     principal: Who<'a>,
     limits: Vec<One<'a>>,
-    /// What to say as `after` for the next page.
+    /// The `after` of the next page.
     next: Option<String>,
 }
 
@@ -32,21 +37,27 @@ struct Who<'a> {
     id: &'a str,
 }
 
-#[derive(Serialize)]
+/// Where one meter stands. Amounts are exact decimals, to be compared as numbers.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MeterStanding")]
 struct One<'a> {
     id: &'a str,
     meter: Option<&'a str>,
     each: Option<String>,
+    #[schemars(extend("enum" = ["budget", "rate", "concurrency"]))]
     kind: &'static str,
+    #[schemars(with = "super::answers::Unit")]
     unit: &'static str,
     limit: String,
     used: String,
     held: String,
     remaining: String,
+    #[schemars(extend("format" = "date-time"))]
     resets_at: Option<String>,
     warn_at: &'a [u8],
+    #[schemars(extend("enum" = ["enforce", "warn"]))]
     mode: &'static str,
-    /// Where it stands in the bundle; null for a limit that a key of the server's has of its own.
+    /// The file of the bundle; null for a limit that a stored key has.
     file: Option<&'a str>,
     line: Option<u32>,
 }

@@ -7,43 +7,38 @@ use axum::extract::State;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts as Head;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::app::App;
 use super::body::{JSON, json, of_type};
 use super::caller::{self, Peer};
 use super::errors::{ApiError, ErrorCode, Response};
 use super::extract::{AnyBody, NoBody};
-use super::query::form_decoded;
 use super::request_body;
+use super::wire::{self, Grant};
 use crate::gate::{Credential, Described, Issued, Presented, TokenError, Tokens};
-use crate::model::{SecretText, strict_json};
 
 /// Longest body: a credential, and little else.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// For how long others may keep the keys.
 const PUBLISHED_FOR: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-#[derive(Serialize)]
-struct Wire<'a> {
+/// Tokens of Tollgate's own.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Tokens")]
+pub(super) struct Wire<'a> {
+    /// Proves the principal of the credential, as `Authorization: Bearer`.
     access_token: &'a str,
+    #[schemars(extend("const" = "Bearer"))]
     token_type: &'static str,
+    /// In seconds.
     expires_in: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// Gets the next tokens, once. It is absent where the revocation of the credential could not be noticed.
     refresh_token: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_expires_in: Option<i64>,
-}
-
-/// What a body asks for.
-enum Grant {
-    /// Tokens for the credential in the headers.
-    Headers,
-    /// Tokens for this credential.
-    Credential(Credential),
-    /// The next tokens.
-    Refresh(SecretText),
 }
 
 /// Exchanges a credential.
@@ -140,56 +135,20 @@ fn answer(issued: &Issued) -> Response {
     response
 }
 
-/// Reads the body: JSON, or a form with the same names (RFC 6749).
+/// Reads the body.
 fn grant(head: &Head, body: &[u8]) -> Result<Grant, ApiError> {
-    let members = members(head, body)?;
-    let said = |name: &str| members.iter().find(|(known, _)| known == name).map(|(_, value)| value);
-    let wanted = |name: &str| {
-        let missing = || ApiError::invalid(name, format!("`{name}` is missing"));
-        said(name).filter(|value| !value.expose().is_empty()).cloned().ok_or_else(missing)
-    };
-    let (grant, names): (_, &[&str]) = match said("grant_type").map(SecretText::expose) {
-        None => (Grant::Headers, &[]),
-        Some("api_key") => (Grant::Credential(Credential::ApiKey(wanted("api_key")?)), &["api_key"]),
-        Some("password") => {
-            let (username, password) = (wanted("username")?.expose().into(), wanted("password")?);
-            (Grant::Credential(Credential::Basic { username, password }), &["username", "password"])
-        }
-        Some("refresh_token") => (Grant::Refresh(wanted("refresh_token")?), &["refresh_token"]),
-        Some(_) => {
-            let message =
-                "`grant_type` is `api_key`, `password` or `refresh_token`; without it the headers hold the credential";
-            return Err(ApiError::invalid("grant_type", message));
-        }
-    };
-    match members.iter().find(|(name, _)| name != "grant_type" && !names.contains(&name.as_str())) {
-        Some(_) => Err(ApiError::invalid("", "the body has a member that this grant does not take")),
-        None => Ok(grant),
-    }
-}
-
-/// The members of a body, each once. What is wrong is told without showing any of it.
-fn members(head: &Head, body: &[u8]) -> Result<Vec<(String, SecretText)>, ApiError> {
     if body.len() > MAX_BODY_BYTES {
-        return Err(ApiError::new(
-            ErrorCode::BodyTooLarge,
-            format!("this body may be {MAX_BODY_BYTES} bytes long at most"),
-        ));
+        let message = format!("this body may be {MAX_BODY_BYTES} bytes long at most");
+        return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
     }
     if body.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Grant::Headers);
     }
     if is_form(head) {
-        return form(body).ok_or_else(|| ApiError::invalid("", "the body is no form whose names stand once"));
+        return wire::token_of_form(body);
     }
     request_body::check_content_type(&head.headers)?;
-    let wrong = || ApiError::invalid("", "the body is no JSON object of texts whose members stand once");
-    let Ok(Value::Object(members)) = strict_json::from_slice(body) else { return Err(wrong()) };
-    let text = |(name, value)| match value {
-        Value::String(text) => Ok((name, SecretText::new(text))),
-        _ => Err(wrong()),
-    };
-    members.into_iter().map(text).collect()
+    wire::token_of_json(body)
 }
 
 fn is_form(head: &Head) -> bool {
@@ -199,19 +158,6 @@ fn is_form(head: &Head) -> bool {
     kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
-fn form(body: &[u8]) -> Option<Vec<(String, SecretText)>> {
-    let mut members: Vec<(String, SecretText)> = Vec::new();
-    for pair in std::str::from_utf8(body).ok()?.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=')?;
-        let name = form_decoded(name)?;
-        if members.iter().any(|(known, _)| *known == name) {
-            return None;
-        }
-        members.push((name, SecretText::new(form_decoded(value)?)));
-    }
-    Some(members)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,25 +165,5 @@ mod tests {
     #[test]
     fn others_keep_the_keys_no_longer_than_they_are_published_ahead() {
         assert_eq!(PUBLISHED_FOR, format!("public, max-age={}", crate::gate::PUBLISHED_FOR_SECONDS));
-    }
-
-    #[test]
-    fn a_form_is_read_as_browsers_write_it() {
-        for (text, read) in [
-            ("a=1&b=x+y", Some(vec![("a", "1"), ("b", "x y")])),
-            ("a=%41%2b", Some(vec![("a", "A+")])),
-            ("a=%C3%A9", Some(vec![("a", "é")])),
-            ("a=%ff", None),
-            ("a=%4", None),
-            ("a=1&a=2", None),
-            ("a=1&%61=2", None),
-            ("a", None),
-        ] {
-            let found = form(text.as_bytes());
-            let found =
-                found.map(|all| all.into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect());
-            let read = read.map(|all| all.into_iter().map(|(a, b)| (a.to_owned(), b.to_owned())).collect::<Vec<_>>());
-            assert_eq!(found, read, "{text}");
-        }
     }
 }

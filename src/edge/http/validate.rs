@@ -8,40 +8,20 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER};
 use serde_json::{Map, Value, json};
-use smol_str::SmolStr;
 
 use super::app::App;
 use super::body::{self, JSON, USUAL_ANSWER_BYTES, of_type, with_id};
 use super::caller;
 use super::errors::{ApiError, ErrorCode, Response};
 use super::run::run_uncancelled;
+use super::wire::{self, Delegated};
 use crate::edge::answer;
-use crate::edge::identity::after_bearer;
-use crate::model::{
-    EntityUid, Identity, PathError, RESERVED_ROLE_PREFIX, RequestErrorCode, RequestPath, SecretText, request_address,
-    strict_json,
-};
-use crate::pdp::{
-    Answer, AuthorizeCall, Caller, Credential, Described, Found, LimitsMode, PdpError, Pinned, Presented, RouteError,
-    RouteLimits, Via,
-};
-
-/// Longest credential.
-const MAX_CREDENTIAL_BYTES: usize = 16 * 1024;
-
-/// What is asked.
-struct Asked {
-    presented: Presented,
-    params: Map<String, Value>,
-    method: Option<SmolStr>,
-    /// How long the body of the request is, where that is known.
-    body_bytes: Option<u64>,
-    authorize: bool,
-}
+use crate::model::{EntityUid, Identity, RESERVED_ROLE_PREFIX, RequestErrorCode};
+use crate::pdp::{Answer, AuthorizeCall, Caller, Found, LimitsMode, PdpError, Pinned, RouteError, RouteLimits, Via};
 
 /// Answers.
 pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiError> {
-    let asked = read(text, app.validate_authorizes)?;
+    let asked = wire::validate(text, app.validate_authorizes)?;
     // A permit can be charged, so the call runs to its end.
     if asked.authorize {
         let shared = Arc::clone(app);
@@ -50,7 +30,7 @@ pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiE
     answer_now(app, asked).await
 }
 
-async fn answer_now(app: &App, asked: Asked) -> Result<Response, ApiError> {
+async fn answer_now(app: &App, asked: Delegated) -> Result<Response, ApiError> {
     let pinned = app.pdp().pin()?;
     let identity = match pinned.authenticate(&asked.presented).await {
         Ok(identity) => identity,
@@ -87,7 +67,12 @@ async fn answer_now(app: &App, asked: Asked) -> Result<Response, ApiError> {
 }
 
 /// The call that the described request makes of an identity.
-fn call(app: &App, pinned: &Pinned<'_>, identity: &Arc<Identity>, asked: &Asked) -> Result<AuthorizeCall, ApiError> {
+fn call(
+    app: &App,
+    pinned: &Pinned<'_>,
+    identity: &Arc<Identity>,
+    asked: &Delegated,
+) -> Result<AuthorizeCall, ApiError> {
     let (found, resource) = asked_for(app, pinned, asked)?;
     let caller = Caller::Authenticated(Arc::clone(identity));
     let mut call = AuthorizeCall::new(caller, found.action.clone(), resource).with_context(context(asked)?);
@@ -112,7 +97,7 @@ fn forbidden(answer: &Answer) -> Response {
 }
 
 /// The action and resource of the request, by the routes of this server.
-fn asked_for(app: &App, pinned: &Pinned<'_>, asked: &Asked) -> Result<(Found, EntityUid), ApiError> {
+fn asked_for(app: &App, pinned: &Pinned<'_>, asked: &Delegated) -> Result<(Found, EntityUid), ApiError> {
     let (several, unreadable) = (Cell::new(false), Cell::new(false));
     let param = |name: &str| {
         let value = asked.params.get(name).filter(|value| !value.is_null())?;
@@ -148,7 +133,7 @@ fn asked_for(app: &App, pinned: &Pinned<'_>, asked: &Asked) -> Result<(Found, En
 }
 
 /// The context of the request, for conditions and limits.
-fn context(asked: &Asked) -> Result<Map<String, Value>, ApiError> {
+fn context(asked: &Delegated) -> Result<Map<String, Value>, ApiError> {
     let mut context = Map::new();
     context.insert("path".to_owned(), asked.presented.request.path.as_str().into());
     if let Some(address) = &asked.presented.source {
@@ -217,20 +202,6 @@ fn amount_needed(error: PdpError) -> ApiError {
     ApiError { param: "request.params".to_owned(), ..ApiError::new(ErrorCode::Request(error.code), message) }
 }
 
-/// The length of the body of the described request: its `content-length`, or the length of `params` if they are the body;
-/// the largest of them, since a caller that states less would pay less. `None` if neither is known.
-fn body_bytes(headers: &Map<String, Value>, params: &Map<String, Value>) -> Option<u64> {
-    let lengths = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let digits = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
-    // A header that came twice is a list.
-    let values = lengths.flat_map(|(_, value)| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
-    let length = values.filter_map(|value| value.as_u64().or_else(|| value.as_str().and_then(digits))).max();
-    let is_body =
-        ["messages", "input", "prompt", "contents", "documents"].iter().any(|name| params.contains_key(*name));
-    let text = is_body.then(|| serde_json::to_string(params).ok()).flatten();
-    length.max(text.and_then(|text| u64::try_from(text.len()).ok()))
-}
-
 /// A parameter: a text, or a list of one, as what reads queries makes of `?model=…`.
 fn text_of(value: &Value) -> Option<&str> {
     match value.as_array().map(Vec::as_slice) {
@@ -238,77 +209,4 @@ fn text_of(value: &Value) -> Option<&str> {
         Some([one]) => one.as_str(),
         Some(_) => None,
     }
-}
-
-/// Reads `{"api_key": …, "request": {"path", "headers", "params"}, "authorize": …}`; with `always`, every call is to be
-/// decided. Errors show no part of the input, since it may be the credential.
-fn read(text: &[u8], always: bool) -> Result<Asked, ApiError> {
-    let form = || ApiError::invalid("", "expected {\"api_key\": …, \"request\": {\"path\", \"headers\", \"params\"}}");
-    let Ok(Value::Object(mut members)) = strict_json::from_slice(text) else { return Err(form()) };
-    let known = ["api_key", "request", "authorize"];
-    if members.keys().any(|name| !known.contains(&name.as_str())) {
-        return Err(ApiError::invalid("", format!("the members are `{}`", known.join("`, `"))));
-    }
-    let secret = match members.remove("api_key") {
-        Some(Value::String(key))
-            if (1..=MAX_CREDENTIAL_BYTES).contains(&key.len()) && !after_bearer(&key).is_empty() =>
-        {
-            let key = SecretText::new(key);
-            SecretText::new(after_bearer(key.expose()))
-        }
-        _ => return Err(ApiError::invalid("api_key", "`api_key` is a text of 1 to 16384 bytes")),
-    };
-    let authorize = match members.remove("authorize") {
-        None => always,
-        Some(Value::Bool(authorize)) => authorize || always,
-        Some(_) => return Err(ApiError::invalid("authorize", "`authorize` is true or false")),
-    };
-    let mut request = match members.remove("request") {
-        None if !authorize => Map::new(),
-        Some(Value::Object(request)) => request,
-        _ => return Err(ApiError::invalid("request", "`request` is an object with `path`, `headers` and `params`")),
-    };
-    let mut text = |name: &str| match request.remove(name) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(SmolStr::from(text))),
-        Some(_) => Err(ApiError::invalid(format!("request.{name}"), format!("`{name}` is a text"))),
-    };
-    let (path, method, ip) = (text("path")?, text("method")?, text("ip")?);
-    let no_path = |error: PathError| ApiError::invalid("request.path", error.to_string());
-    let path = path.map(|text| RequestPath::parse(&text)).transpose().map_err(no_path)?;
-    let path = path.map(RequestPath::into_text).unwrap_or_default();
-    let no_address = || ApiError::invalid("request.ip", "`ip` is an IP address, and no range");
-    let source = ip.map(|text| request_address(&text).ok_or_else(no_address)).transpose()?;
-    let mut object = |name: &str| match request.remove(name) {
-        None | Some(Value::Null) => Ok(Map::new()),
-        Some(Value::Object(object)) => Ok(object),
-        Some(_) => Err(ApiError::invalid(format!("request.{name}"), format!("`{name}` is an object"))),
-    };
-    let (headers, params) = (object("headers")?, object("params")?);
-    if let Some(name) = request.keys().next() {
-        let message = "`request` has `path`, `method`, `ip`, `headers` and `params`";
-        return Err(ApiError::invalid(format!("request.{}", name.escape_debug()), message));
-    }
-    let texts = |object: &Map<String, Value>, lower: bool| {
-        let name = |name: &String| if lower { name.to_ascii_lowercase() } else { name.clone() };
-        // A parameter may have several values.
-        let values = |value: &'_ Value| match value {
-            Value::Array(values) => values.iter().filter_map(Value::as_str).map(SmolStr::from).collect(),
-            value => Vec::from_iter(value.as_str().map(SmolStr::from)),
-        };
-        object
-            .iter()
-            .flat_map(|(key, value)| values(value).into_iter().map(|value| (name(key).into(), value)))
-            .collect()
-    };
-    let described = Described {
-        method: method.clone().unwrap_or_default(),
-        path,
-        headers: texts(&headers, true),
-        params: texts(&params, false),
-        ..Described::default()
-    };
-    let presented = Presented { request: described, source, ..Presented::new(Credential::Bearer(secret)) };
-    let body_bytes = body_bytes(&headers, &params);
-    Ok(Asked { presented, params, method, body_bytes, authorize })
 }

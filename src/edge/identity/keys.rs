@@ -84,6 +84,14 @@ impl KeyProvider {
     }
 }
 
+/// A key of the store, and the hash of the text that was shown for it.
+struct Shown<'a> {
+    record: &'a Arc<KeyRecord>,
+    hash: &'a KeyHash,
+    /// Remembered for the next request with the same text.
+    proof: Option<Proof>,
+}
+
 impl Inner {
     fn proved(&self, text: &str, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
         let key = KeyText::parse(text);
@@ -105,7 +113,7 @@ impl Inner {
                 let proof = self.digest(key.expose());
                 let snapshot_then = Arc::downgrade(snapshot);
                 let proof = Some(Proof { digest: proof, snapshot: snapshot_then, changes, at: now });
-                let identity = self.of_store(&record, &hash, proof, (snapshot, now))?;
+                let identity = self.of_store(Shown { record: &record, hash: &hash, proof }, snapshot, now)?;
                 keys.used(&record, now);
                 Ok(identity)
             }
@@ -113,13 +121,8 @@ impl Inner {
         }
     }
 
-    fn of_store(
-        &self,
-        record: &Arc<KeyRecord>,
-        hash: &KeyHash,
-        proof: Option<Proof>,
-        (snapshot, now): (&Arc<Snapshot>, Timestamp),
-    ) -> Result<Arc<Identity>, Refusal> {
+    fn of_store(&self, shown: Shown<'_>, snapshot: &Arc<Snapshot>, now: Timestamp) -> Result<Arc<Identity>, Refusal> {
+        let Shown { record, hash, proof } = shown;
         let secret = secret(record, hash);
         if secret == Secret::None {
             // Nothing is looked up for it, as nothing is for a key that nobody knows.
@@ -299,7 +302,7 @@ impl KeyLookup for KeyProvider {
             let is = |hash: &KeyHash| CredentialMark::of(hash).text() == mark;
             let previous = record.details().previous.filter(|(hash, _)| is(hash));
             let hash = if is(&record.hash) { record.hash } else { previous.ok_or_else(replaced)?.0 };
-            return inner.of_store(&record, &hash, None, (snapshot, now));
+            return inner.of_store(Shown { record: &record, hash: &hash, proof: None }, snapshot, now);
         }
         // Whoever has a token of it guessed nothing.
         let gone = || Refusal::new(RefusalReason::Revoked, "the key is gone").about(key.id());

@@ -48,7 +48,7 @@ impl Emails {
 
     /// The owner of the address among `records`, which must be those that this index was built from, with the same
     /// hasher.
-    pub(super) fn find(&self, (records, hasher): (&[EntityRecord], &RandomState), kind: Kind, email: &str) -> External {
+    pub(super) fn find(&self, records: &[EntityRecord], hasher: &RandomState, kind: Kind, email: &str) -> External {
         match self.0.find(hash(hasher, kind, email), |one| is_of(records, *one, kind, email)) {
             None => External::Nobody,
             Some(Owner { shared: true, .. }) => External::Several,

@@ -195,13 +195,14 @@ fn assemble<'a>(tools: Tools<'a>, declared: &Declared, files: &Files, kept: Opti
             let (named, problems, wanted) = match (known(of), &before) {
                 (Some(part), Some(before)) => {
                     let named = part.named.iter().copied();
-                    let named = whole.append(before, (part.rules.clone(), named), &mut copied);
+                    let named = whole.append(before, part.rules.clone(), named, &mut copied);
                     (named, part.problems.clone(), part.wanted.clone())
                 }
                 _ => {
                     let Some(linker) = new.next() else { continue };
-                    let all = (0..linker.rules.len(), linker.store.others());
-                    let named = whole.append(&Source::of_linker(&linker), all, &mut Renumbered::default());
+                    let (rules, entities) = (0..linker.rules.len(), linker.store.others());
+                    let mut map = Renumbered::default();
+                    let named = whole.append(&Source::of_linker(&linker), rules, entities, &mut map);
                     (named, linker.problems, linker.wanted)
                 }
             };

@@ -124,11 +124,11 @@ impl Labels {
 
 impl Linker<'_> {
     /// Sees to a warning for a label that nothing has and that is a slip away from one that something has.
-    pub(super) fn label(&mut self, (label, form): (Label, Form), name: &Name, file: &Arc<str>) {
+    pub(super) fn label(&mut self, label: Label, form: Form, name: &Name, file: &Arc<str>) {
         let unknown = !self.labels.is_empty() && !self.labels.all(label).contains(&name.value);
         if unknown && self.wanted.len() < MOST_WANTED {
             let problem = Problem::warning(ProblemCode::NearMiss, file, name.place, "");
-            self.want((Near::Label(label), form), &name.value, problem);
+            self.want(Near::Label(label), form, &name.value, problem);
         }
     }
 }

@@ -33,7 +33,7 @@ impl Linker<'_> {
     /// Looks up what Cedar's text names at `place`.
     pub(in crate::policy) fn look_up(&mut self, named: &Named, place: Place, file: &Arc<str>) {
         let mut label = |label, text: &SmolStr| {
-            self.label((label, Form::Literal), &Name::new(text.clone(), place), file);
+            self.label(label, Form::Literal, &Name::new(text.clone(), place), file);
         };
         match named {
             Named::Entity(uid) => self.entity_literal(uid, place, file),
@@ -129,7 +129,7 @@ impl Linker<'_> {
         let container = kind.namespace().map_or("", Kind::short_noun);
         let help = format!("a literal names a {noun} in full, as `{}::\"{container}/{noun}\"`", kind.name());
         let problem = Problem::error(ProblemCode::UnknownModel, file, name.place, message).with_help(help);
-        self.want((Near::Unqualified(kind), Form::Literal), text, problem);
+        self.want(Near::Unqualified(kind), Form::Literal, text, problem);
     }
 
     /// The groups that contain the keys of all users, or of all services. No other groups of this type exist.

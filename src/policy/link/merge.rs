@@ -75,7 +75,8 @@ impl Linker<'_> {
     pub(super) fn append(
         &mut self,
         from: &Source<'_>,
-        (rules, named): (Range<usize>, impl Iterator<Item = EntityIndex>),
+        rules: Range<usize>,
+        named: impl Iterator<Item = EntityIndex>,
         map: &mut Renumbered,
     ) -> Vec<EntityIndex> {
         // Some stand in the text of a condition alone.

@@ -203,7 +203,7 @@ impl Linker<'_> {
                 let message = format!("no model is called `{text}`");
                 let help = "name a model as account/model, or declare this as an alias of one";
                 let problem = Problem::error(ProblemCode::UnknownModel, file, name.place, message).with_help(help);
-                self.want((Near::Unqualified(Kind::MODEL), Form::List), text, problem);
+                self.want(Near::Unqualified(Kind::MODEL), Form::List, text, problem);
                 None
             }
         }
@@ -242,7 +242,7 @@ impl Linker<'_> {
             let help =
                 format!("list it under the {of}'s `{list}:`, or this names nothing; `{container}` lists its {list}");
             let problem = Problem::warning(ProblemCode::UnlistedModel, file, name.place, message).with_help(help);
-            self.want((Near::Declared(kind), form), &name.value, problem);
+            self.want(Near::Declared(kind), form, &name.value, problem);
         } else {
             // The misspelt part is the container within the resource's name.
             let container = Name::new(container.into(), name.place);

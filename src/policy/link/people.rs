@@ -213,7 +213,7 @@ impl Linker<'_> {
                 self.put(problem.with_help(in_place_of_a_uid(reference, of, id)));
             } else {
                 let help = format!("declare it under `{section}:`, in any file of the bundle");
-                self.want((Near::Declared(kind), form), &name.value, problem.with_help(help));
+                self.want(Near::Declared(kind), form, &name.value, problem.with_help(help));
             }
         }
         found
@@ -242,7 +242,7 @@ impl Linker<'_> {
             return;
         }
         if self.wanted.len() < MOST_WANTED {
-            self.want((Near::Slip(kind), form), &name.value, problem);
+            self.want(Near::Slip(kind), form, &name.value, problem);
         }
     }
 }

@@ -91,12 +91,12 @@ impl Linker<'_> {
             let name = &selector.name;
             let kind = match selector.kind {
                 SelectorKind::Tag => {
-                    self.label((Label::Tag, Form::List), name, file);
+                    self.label(Label::Tag, Form::List, name, file);
                     tags.push(self.scopes.key(Key::Tag(name.value.clone())));
                     continue;
                 }
                 SelectorKind::Role => {
-                    self.label((Label::Role, Form::List), name, file);
+                    self.label(Label::Role, Form::List, name, file);
                     roles.push(self.scopes.key(Key::Role(name.value.clone())));
                     continue;
                 }
@@ -136,7 +136,7 @@ impl Linker<'_> {
             let name = &selector.name;
             match selector.kind {
                 SelectorKind::ModelTag => {
-                    self.label((Label::ModelTag, Form::List), name, file);
+                    self.label(Label::ModelTag, Form::List, name, file);
                     tags.push(self.scopes.key(Key::Tag(name.value.clone())));
                 }
                 other => any_of.extend(other.entity_kind().map(|kind| self.listed_key(kind, name, file))),

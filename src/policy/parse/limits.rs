@@ -127,7 +127,7 @@ fn of_key(node: &Node, key: &str, findings: &Findings) -> Option<KeyLimit> {
 pub(super) fn declared_of_key(fields: &Fields, key: &Name) -> Box<[LimitDeclaration]> {
     let Some(node) = fields.get("limits") else { return Box::default() };
     let nodes = fields.findings.list(node, "limits", "limits").unwrap_or_default();
-    let own = all_of_key((node, nodes), &key.value, fields.findings);
+    let own = all_of_key(node, nodes, &key.value, fields.findings);
     let declared = |(place, KeyLimit { limit, each }): (Place, KeyLimit)| {
         // No other key's, whatever that is called.
         let name = limit.id.strip_prefix("key:").unwrap_or(&limit.id);
@@ -147,7 +147,7 @@ pub(super) fn declared_of_key(fields: &Fields, key: &Name) -> Box<[LimitDeclarat
 }
 
 /// The limits of the key `key`, each with its place.
-pub(super) fn all_of_key((list, nodes): (&Node, &[Node]), key: &str, findings: &Findings) -> Vec<(Place, KeyLimit)> {
+pub(super) fn all_of_key(list: &Node, nodes: &[Node], key: &str, findings: &Findings) -> Vec<(Place, KeyLimit)> {
     let mut limits: Vec<(Place, KeyLimit)> = Vec::with_capacity(nodes.len().min(MAX_KEY_LIMITS));
     if nodes.len() > MAX_KEY_LIMITS {
         let message = format!("a key has {MAX_KEY_LIMITS} limits at most");

@@ -3,9 +3,9 @@
 //!
 //! A key that the caller may not manage looks as one that is not there.
 
+mod change;
 mod inherited;
 pub(super) mod orphans;
-mod read;
 mod told;
 
 use std::convert::Infallible;
@@ -35,8 +35,9 @@ use crate::model::{
 };
 use crate::policy::Snapshot;
 
-use read::{Unknown, Wish};
-use told::Told;
+use super::wire::{self, KeyMembers};
+use change::Unknown;
+pub(super) use told::{Page, Told};
 
 /// Most keys of an owner, but for administrators.
 const MAX_KEYS_OF_ONE: usize = 1_000;
@@ -192,7 +193,7 @@ impl Caller {
         page.truncate(most);
         let next = page.last().filter(|_| more).map(|last| query::cursor(&last.id));
         let keys = page.iter().map(|key| Told::of(key, self.facts.now)).collect();
-        Ok(json(StatusCode::OK, &told::Page { keys, next }))
+        Ok(json(StatusCode::OK, &Page { keys, next }))
     }
 
     /// Whether a key of `owner` would prove somebody.
@@ -222,10 +223,10 @@ impl Caller {
 
     async fn make(&self, query: Option<&str>, body: &[u8]) -> Result<Response, ApiError> {
         let is_strict = is_strict(query)?;
-        let wish = Wish::read(body, read::MAKE)?;
-        let warnings = self.warnings(&wish, is_strict)?;
-        let owner = wish.owner.clone().unwrap_or_else(|| self.own());
-        read::check_owner(&owner)?;
+        let members = wire::new_key(body)?;
+        let warnings = self.warnings(&members, is_strict)?;
+        let owner = members.owner.clone().unwrap_or_else(|| self.own());
+        change::check_owner(&owner)?;
         let Some(right) = self.right(&owner) else {
             return Err(forbidden(format!("{} may not make keys of {owner}", self.identity.principal)));
         };
@@ -245,7 +246,7 @@ impl Caller {
         let more = details(&mut key);
         more.created_by = Some(self.identity.principal.clone());
         more.inherited = inherited.map(Box::new);
-        wish.apply(&mut key, &self.snapshot, self.facts.now)?;
+        members.apply(&mut key, &self.snapshot, self.facts.now)?;
         self.manager().may_hand_out(right, &key)?;
         self.service.keys.write(KeyWrite::Make(key.clone())).await?;
         self.tell(&key, "was made");
@@ -253,9 +254,9 @@ impl Caller {
         Ok(json(StatusCode::CREATED, &told))
     }
 
-    /// Warnings about names in the lists of a wish that the bundle does not know; errors if `is_strict`.
-    fn warnings(&self, wish: &Wish, is_strict: bool) -> Result<Vec<Unknown>, ApiError> {
-        let mut unknown = wish.unknown_names(&self.snapshot);
+    /// Warnings about names in the lists of a request that the bundle does not know; errors if `is_strict`.
+    fn warnings(&self, members: &KeyMembers, is_strict: bool) -> Result<Vec<Unknown>, ApiError> {
+        let mut unknown = members.unknown_names(&self.snapshot);
         if is_strict && !unknown.is_empty() {
             let Unknown { param, message } = unknown.swap_remove(0);
             return Err(ApiError::invalid(param, message));
@@ -278,16 +279,16 @@ impl Caller {
 
     async fn change(&self, id: &str, query: Option<&str>, body: &[u8]) -> Result<Response, ApiError> {
         let is_strict = is_strict(query)?;
-        let wish = Wish::read(body, read::CHANGE)?;
+        let members = wire::change_key(body)?;
         let (before, right) = self.find(id)?;
         if before.has_expired(self.facts.now) {
             let message = "the key has expired and can no longer be changed; make a new one";
             return Err(ApiError::new(ErrorCode::Conflict, message));
         }
-        let warnings = self.warnings(&wish, is_strict)?;
+        let warnings = self.warnings(&members, is_strict)?;
         let mut key = next(&before);
-        let paused = wish.disabled;
-        wish.apply(&mut key, &self.snapshot, self.facts.now)?;
+        let paused = members.disabled;
+        members.apply(&mut key, &self.snapshot, self.facts.now)?;
         match paused {
             Some(true) if before.details().disabled.is_none() => {
                 details(&mut key).disabled = Some(Pause { at: self.facts.now, by: self.own() });
@@ -310,7 +311,7 @@ impl Caller {
     }
 
     async fn revoke(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {
-        let reason = Wish::read(body, read::REVOKE)?.reason;
+        let reason = wire::revoke(body)?;
         let by = Some(self.identity.principal.clone());
         let revocation = Revocation { at: self.facts.now, by, reason };
         let revoked = |key: &KeyRecord| {
@@ -345,7 +346,7 @@ impl Caller {
     }
 
     async fn rotate(&self, id: &str, body: &[u8]) -> Result<Response, ApiError> {
-        let grace_ms = Wish::read(body, read::ROTATE)?.grace_ms.unwrap_or(0);
+        let grace_ms = wire::rotate(body)?;
         let (key, right) = self.find(id)?;
         if key.details().revoked.is_some() || key.has_expired(self.facts.now) {
             let message = "the key is revoked or has expired, and stays so with another secret; make a new one";

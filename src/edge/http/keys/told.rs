@@ -1,30 +1,46 @@
 //! What is told of keys: everything that is known of one but its secret.
 
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use smol_str::SmolStr;
 
-use super::read::Unknown;
+use super::super::answers::Name;
+use super::change::Unknown;
 use crate::model::{AllowedPath, EntityUid, Inherited, KeyRecord, Timestamp};
 
-#[derive(Serialize)]
-pub(super) struct Page<'a> {
+/// A page of keys.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Keys")]
+pub(in super::super) struct Page<'a> {
     pub(super) keys: Vec<Told<'a>>,
+    /// The `after` of the next page.
     pub(super) next: Option<String>,
 }
 
-/// A key. `key` is the whole of it, told once.
-#[derive(Serialize)]
-pub(super) struct Told<'a> {
+/// A key, without its secret.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Key")]
+pub(in super::super) struct Told<'a> {
     id: &'a str,
+    /// The whole key with its secret, only where it is made or gets a new secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
+    #[schemars(with = "Name")]
     owner: Uid<'a>,
+    #[schemars(extend("enum" = ["active", "disabled", "orphaned", "revoked", "expired"]))]
     state: &'static str,
+    #[schemars(extend("format" = "date-time"))]
     created_at: String,
+    #[schemars(with = "Option<Name>")]
     created_by: Option<Uid<'a>>,
+    #[schemars(extend("format" = "date-time"))]
     expires_at: Option<String>,
+    /// To the minute.
+    #[schemars(extend("format" = "date-time"))]
     last_used_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked: Option<Revoked<'a>>,
@@ -33,6 +49,7 @@ pub(super) struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     disabled_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Name>")]
     disabled_by: Option<Uid<'a>>,
     /// Since when the bundle does not declare its owner.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,16 +64,19 @@ pub(super) struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     actions: Option<&'a [SmolStr]>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<super::super::wire::schema::WrittenPath>>")]
     paths: Option<Vec<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     networks: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<serde_json::Map<String, Value>>>")]
     limits: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     tags: &'a [SmolStr],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     roles: &'a [SmolStr],
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
     metadata: Option<serde_json::Map<String, Value>>,
     /// The owner's attributes from the token of the key's maker.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,7 +89,8 @@ pub(super) struct Told<'a> {
     warnings: Vec<Unknown>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
 struct ToldInherited<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     teams: &'a [SmolStr],
@@ -88,9 +109,12 @@ struct Uid<'a> {
     id: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
 struct Revoked<'a> {
+    #[schemars(extend("format" = "date-time"))]
     at: String,
+    #[schemars(with = "Option<Name>")]
     by: Option<Uid<'a>>,
     reason: Option<&'a str>,
 }

@@ -58,7 +58,7 @@ impl Authenticator for CertificateProvider {
         let proved = client.and_then(|certificate| Names::of(certificate)).map_err(Refusal::from);
         Later::ready(verdict(proved.and_then(|names| {
             let identity = prove(&self.mappings, &names, now)?;
-            look(&self.unlinked, &self.name, (&identity, &names), snapshot);
+            self.unlinked.look(&about(&self.name, &identity, &names), snapshot);
             Ok(identity)
         })))
     }
@@ -91,7 +91,8 @@ impl ForwardedProvider {
         &self,
         said: &str,
         by: Option<IpAddr>,
-        (snapshot, now): (&Snapshot, Timestamp),
+        snapshot: &Snapshot,
+        now: Timestamp,
     ) -> Result<Arc<Identity>, Refusal> {
         if !by.is_some_and(|address| self.from.iter().any(|network| network.contains(address))) {
             let message = "certificates are not forwarded from there";
@@ -100,7 +101,7 @@ impl ForwardedProvider {
         let malformed = |error: HeaderError| Refusal::new(RefusalReason::Malformed, error.to_string());
         let names = last_element(said).map_err(malformed)?.names()?;
         let identity = prove(&self.mappings, &names, now)?;
-        look(&self.unlinked, &self.name, (&identity, &names), snapshot);
+        self.unlinked.look(&about(&self.name, &identity, &names), snapshot);
         Ok(identity)
     }
 }
@@ -114,15 +115,14 @@ impl Authenticator for ForwardedProvider {
         let Credential::ForwardedCertificate { said, by } = &presented.credential else {
             return Later::ready(Verdict::Passed);
         };
-        Later::ready(verdict(self.prove(said, *by, (snapshot, now))))
+        Later::ready(verdict(self.prove(said, *by, snapshot, now)))
     }
 }
 
-/// Warns if the proved principal seems to be the same as a declared one.
-fn look(warning: &UnlinkedWarning, by: &str, (identity, names): (&Identity, &Names), snapshot: &Snapshot) {
+/// The proved principal, for the warning that a declared one seems to be the same.
+fn about<'a>(by: &'a str, identity: &'a Identity, names: &'a Names) -> Proved<'a> {
     let email = names.of_kind(NameKind::Email).first().map(SmolStr::as_str);
-    let advice = "let a mapping name the declared one";
-    warning.look(&Proved { by, principal: &identity.principal, email, advice }, snapshot);
+    Proved { by, principal: &identity.principal, email, advice: "let a mapping name the declared one" }
 }
 
 fn verdict(proved: Result<Arc<Identity>, Refusal>) -> Verdict {

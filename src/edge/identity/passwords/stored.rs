@@ -70,17 +70,20 @@ impl Stored {
 
 fn argon2id(hash: &PasswordHash, password: &SecretText) -> Option<bool> {
     let Argon2id { memory_kib, passes, lanes, salt, digest } = hash.parts().ok()?;
-    let computed = computed(password, &salt, (memory_kib, passes, lanes), digest.len())?;
+    let computed = computed(password, &salt, Costs { memory_kib, passes, lanes }, digest.len())?;
     Some(verify_slices_are_equal(&computed, &digest).is_ok())
 }
 
-fn computed(
-    password: &SecretText,
-    salt: &[u8],
-    (memory_kib, passes, lanes): (u32, u32, u32),
-    bytes: usize,
-) -> Option<Vec<u8>> {
-    let costs = Params::new(memory_kib, passes, lanes, Some(bytes)).ok()?;
+/// What Argon2 is made to cost.
+#[derive(Clone, Copy)]
+struct Costs {
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+}
+
+fn computed(password: &SecretText, salt: &[u8], costs: Costs, bytes: usize) -> Option<Vec<u8>> {
+    let costs = Params::new(costs.memory_kib, costs.passes, costs.lanes, Some(bytes)).ok()?;
     let mut out = vec![0; bytes];
     let blocks = costs.block_count();
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, costs);
@@ -105,7 +108,8 @@ fn computed(
 pub fn hash(password: &SecretText) -> Option<PasswordHash> {
     let mut salt = vec![0; SALT_BYTES];
     random::fill(&mut salt);
-    let digest = computed(password, &salt, (MEMORY_KIB, PASSES, 1), DIGEST_BYTES)?;
+    let costs = Costs { memory_kib: MEMORY_KIB, passes: PASSES, lanes: 1 };
+    let digest = computed(password, &salt, costs, DIGEST_BYTES)?;
     PasswordHash::of(&Argon2id { memory_kib: MEMORY_KIB, passes: PASSES, lanes: 1, salt, digest }).ok()
 }
 

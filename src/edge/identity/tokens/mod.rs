@@ -134,7 +134,7 @@ impl Lookups {
             let identity = carried.clone().identity().ok_or_else(nobody)?;
             if carried.by == By::Password {
                 let mark = carried.mark.as_deref().unwrap_or_default();
-                self.password((&identity.principal, mark), snapshot, now)?;
+                self.password(&identity.principal, mark, snapshot, now)?;
             }
             return Ok(Arc::new(identity));
         }
@@ -157,12 +157,7 @@ impl Lookups {
     }
 
     /// Whether the password of this mark is still the principal's.
-    fn password(
-        &self,
-        (principal, mark): (&EntityUid, &str),
-        snapshot: &Snapshot,
-        now: Timestamp,
-    ) -> Result<(), Refusal> {
+    fn password(&self, principal: &EntityUid, mark: &str, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
         let mut refusal = Refusal::new(RefusalReason::Rotated, "the password is another now, or is gone");
         for lookup in &self.passwords {
             match lookup.is_kept(principal, mark, snapshot, now) {
@@ -250,9 +245,10 @@ impl TokenProvider {
         &self,
         key: &SigningKey,
         carried: &Carried,
-        (family, ends_at): (Option<&str>, Option<Timestamp>),
+        session: Session<'_>,
         now: Timestamp,
     ) -> Result<(SecretText, i64), TokenError> {
+        let Session { family, ends_at } = session;
         let begins = now.as_millis().div_euclid(1000);
         let ends = ends_at.map_or(i64::MAX, |ends| ends.as_millis().div_euclid(1000));
         let until = (begins + self.options.access_ms / 1000).min(ends);
@@ -369,13 +365,13 @@ impl Tokens for TokenProvider {
         let key = self.signing_key(now)?;
         let ends_at = identity.expires_at;
         if !lasts(&carried) {
-            let (access, expires_in) = self.signed(&key, &carried, (None, ends_at), now)?;
+            let (access, expires_in) = self.signed(&key, &carried, Session { family: None, ends_at }, now)?;
             return Ok(Issued { access, expires_in, refresh: None });
         }
         let identity = serde_json::to_string(&carried).map_err(|_| TokenError::Unavailable)?;
         let (id, principal) = (random_text(16).into(), carried.principal.as_str().into());
         let family = Family { id, principal, identity, ends_at };
-        let (access, expires_in) = self.signed(&key, &carried, (Some(&family.id), ends_at), now)?;
+        let (access, expires_in) = self.signed(&key, &carried, Session { family: Some(&family.id), ends_at }, now)?;
         let refresh = new_refresh_token();
         let until = self.refresh_ends(ends_at, now);
         self.store.begin(&family, &digest(&refresh), until, now)?;
@@ -406,7 +402,7 @@ impl Tokens for TokenProvider {
                 return refused(RefusalReason::Revoked, message);
             }
         };
-        let (access, expires_in) = self.signed(&key, &carried, (Some(&family.id), ends_at), now)?;
+        let (access, expires_in) = self.signed(&key, &carried, Session { family: Some(&family.id), ends_at }, now)?;
         Ok(Issued { access, expires_in, refresh: Some((next, (until.as_millis() - now.as_millis()) / 1000)) })
     }
 
@@ -440,7 +436,7 @@ impl Authenticator for TokenProvider {
             let keys = self.keys();
             let key_is_known = keys.is_ok_and(|keys| keys.keys.iter().any(|key| key.kid == known.kid));
             let whose = &known.identity.principal;
-            let is_kept = |mark: &SmolStr| self.lookups.password((whose, mark), snapshot, now).is_ok();
+            let is_kept = |mark: &SmolStr| self.lookups.password(whose, mark, snapshot, now).is_ok();
             let password_is_kept = known.password.as_ref().is_none_or(is_kept);
             in_time && key_is_known && !self.is_revoked(known.family.as_ref()) && password_is_kept
         };
@@ -495,6 +491,15 @@ impl SigningKey {
         let key = EncodingKey::from_ec_der(&kept.pkcs8);
         Some(Self { kid: kept.kid.clone(), made_at: kept.made_at, key, jwk, set })
     }
+}
+
+/// The tokens that came of one exchange.
+#[derive(Clone, Copy)]
+struct Session<'a> {
+    /// `None` without a refresh token.
+    family: Option<&'a str>,
+    /// When the exchanged credential expires.
+    ends_at: Option<Timestamp>,
 }
 
 fn new_refresh_token() -> SecretText {

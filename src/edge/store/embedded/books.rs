@@ -59,15 +59,19 @@ pub(super) fn note_used(
     Ok(())
 }
 
-/// Adds what a limit counted in its unit to the books.
-pub(super) fn note_counted(
-    transaction: &Transaction<'_>,
-    day: i64,
-    (limit, unit): (&str, &str),
-    principal: &str,
-    resource: &str,
-    amount: i64,
-) -> rusqlite::Result<()> {
+/// A row of the books of limits.
+pub(super) struct Counted<'a> {
+    pub(super) day: i64,
+    pub(super) limit: &'a str,
+    pub(super) unit: &'a str,
+    pub(super) principal: &'a str,
+    pub(super) resource: &'a str,
+    pub(super) amount: i64,
+}
+
+/// Adds the amount that a limit counted in its unit to the books.
+pub(super) fn note_counted(transaction: &Transaction<'_>, counted: &Counted<'_>) -> rusqlite::Result<()> {
+    let Counted { day, limit, unit, principal, resource, amount } = counted;
     let mut statement = transaction.prepare_cached(NOTE_CHARGE)?;
     statement.execute(params![day, limit, unit, principal, resource, amount])?;
     Ok(())

@@ -129,7 +129,8 @@ impl<'a> Changed<'a> {
             books::note_used(transaction, *day, principal, resource, sums.map(fitting))?;
         }
         for ((day, limit, unit, principal, resource), amount) in &self.counted {
-            books::note_counted(transaction, *day, (limit, unit), principal, resource, fitting(*amount))?;
+            let (day, amount) = (*day, fitting(*amount));
+            books::note_counted(transaction, &books::Counted { day, limit, unit, principal, resource, amount })?;
         }
         Ok(())
     }

@@ -124,6 +124,15 @@ impl Follows for Shared {
     }
 }
 
+/// A change of a record, as `lua/keys.lua` reads it.
+struct Change<'a> {
+    what: &'a str,
+    id: &'a str,
+    /// The version that it replaces.
+    version: u64,
+    body: &'a str,
+}
+
 impl Shared {
     /// The pepper of all nodes: the one that is configured, which must be the same everywhere, else one that the first node
     /// puts there.
@@ -261,7 +270,7 @@ impl Shared {
             KeyWrite::Change(key) => ("change", &key.id, key.version.saturating_sub(1), write(key)),
             KeyWrite::Remove { id, version } => ("remove", id, *version, String::new()),
         };
-        let command = self.script(KEYS, (what, id), version, &body);
+        let command = self.script(KEYS, &Change { what, id, version, body: &body });
         let _paused = self.following.pause().await;
         match reply::text(self.following.send(&command).await?).as_deref() {
             Some("done") => {
@@ -281,7 +290,7 @@ impl Shared {
             PasswordWrite::Set(password) => ("set", &password.principal, write_password(password)),
             PasswordWrite::Remove(principal) => ("unset", principal, String::new()),
         };
-        let command = self.script(PASSWORDS, (what, &principal.to_string()), 0, &body);
+        let command = self.script(PASSWORDS, &Change { what, id: &principal.to_string(), version: 0, body: &body });
         let _paused = self.following.pause().await;
         match reply::text(self.following.send(&command).await?).as_deref() {
             Some("done") => {
@@ -292,13 +301,13 @@ impl Shared {
         }
     }
 
-    fn script(&self, records: &str, (what, id): (&str, &str), version: u64, body: &str) -> Cmd {
+    fn script(&self, records: &str, change: &Change<'_>) -> Cmd {
         let mut command = ::redis::cmd("EVAL");
         command.arg(SCRIPT).arg(4);
         for name in [records, CHANGED, SEQUENCE, USES] {
             command.arg(self.following.key(name));
         }
-        command.arg(what).arg(id).arg(version).arg(body).arg(CHANGES);
+        command.arg(change.what).arg(change.id).arg(change.version).arg(change.body).arg(CHANGES);
         command
     }
 

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use ::redis::{Cmd, Script};
 
-use super::values::{self, Writer};
+use super::values::{self, MostOpen, Writer};
 use crate::meter::{Charge, DEFAULT_MOST_OPEN, Hold, ReservationId, Usage};
 use crate::model::{Amount, EntityUid, Timestamp};
 
@@ -147,7 +147,8 @@ impl Keys {
         let most_open = hold.most_open.filter(|_| used.is_none());
         keys.extend(most_open.map(|_| self.open_of(&hold.spending.principal)));
         let flags = if used.is_some() { 0 } else { values::flags(hold) };
-        let charges = values::charges(&hold.charges, flags, (DEFAULT_MOST_OPEN, most_open), at.0);
+        let most = MostOpen { in_all: DEFAULT_MOST_OPEN, of_principal: most_open };
+        let charges = values::charges(&hold.charges, flags, most, at.0);
         let rest = vec![charges, head, tail];
         Call { script: &HOLD, keys, now, expire, rest }
     }
@@ -171,7 +172,8 @@ impl Keys {
         let mut keys = self.with(1 + charges.len());
         keys.push(self.generation.clone());
         keys.extend(charges.iter().map(|charge| self.meter(charge)));
-        let rest = vec![values::charges(charges, 0, (DEFAULT_MOST_OPEN, None), now)];
+        let most = MostOpen { in_all: DEFAULT_MOST_OPEN, of_principal: None };
+        let rest = vec![values::charges(charges, 0, most, now)];
         Call { script: &WARN, keys, now: millis(now), expire, rest }
     }
 

@@ -147,7 +147,8 @@ impl Shared {
 
     async fn replace(
         &self,
-        (used, next): (RefreshDigest, RefreshDigest),
+        used: RefreshDigest,
+        next: RefreshDigest,
         expires_at: Timestamp,
         now: Timestamp,
     ) -> Result<Refreshed, StoreError> {
@@ -257,8 +258,8 @@ impl TokenStore for RedisTokens {
         expires_at: Timestamp,
         now: Timestamp,
     ) -> Result<Refreshed, StoreError> {
-        let (shared, tokens) = (self.trusted()?, (*used, *next));
-        self.wait(async move { shared.replace(tokens, expires_at, now).await })
+        let (shared, used, next) = (self.trusted()?, *used, *next);
+        self.wait(async move { shared.replace(used, next, expires_at, now).await })
     }
 }
 

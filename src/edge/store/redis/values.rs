@@ -235,16 +235,18 @@ pub(super) fn flags(hold: &Hold) -> u8 {
     u8::from(quick) | u8::from(hold.idempotency.is_some()) << 1 | u8::from(tells) << 2 | u8::from(counts) << 3
 }
 
+/// How many reservations may be open.
+#[derive(Clone, Copy)]
+pub(super) struct MostOpen {
+    pub(super) in_all: usize,
+    pub(super) of_principal: Option<usize>,
+}
+
 /// Charges as `lua/charges.lua` reads them. Nothing is quick where doubles are not exact.
-pub(super) fn charges(
-    charges: &[Charge],
-    flags: u8,
-    (most_open, most_of_principal): (usize, Option<usize>),
-    now: Timestamp,
-) -> Vec<u8> {
+pub(super) fn charges(charges: &[Charge], flags: u8, most: MostOpen, now: Timestamp) -> Vec<u8> {
     let mut out = Writer(Vec::with_capacity(24 + 64 * charges.len()));
     // Without a maximum for the principal, its open reservations are not counted.
-    out.count(charges.len()).number(most_open as u64).byte(flags).number(most_of_principal.unwrap_or(0) as u64);
+    out.count(charges.len()).number(most.in_all as u64).byte(flags).number(most.of_principal.unwrap_or(0) as u64);
     let mut exact = true;
     for charge in charges {
         exact &= write_charge(&mut out, charge, now);

@@ -143,7 +143,7 @@ impl TokenStore for TokenFile {
         expires_at: Timestamp,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        begin(&mut self.connection(), (family, token), expires_at, now).map_err(not_written)
+        begin(&mut self.connection(), &First { family, token, expires_at }, now).map_err(not_written)
     }
 
     fn family(&self, token: &RefreshDigest) -> Result<Option<Family>, StoreError> {
@@ -159,7 +159,8 @@ impl TokenStore for TokenFile {
         now: Timestamp,
     ) -> Result<Refreshed, StoreError> {
         let mut connection = self.connection();
-        let (refreshed, family) = replace(&mut connection, (used, next), expires_at, now).map_err(not_written)?;
+        let (refreshed, family) =
+            replace(&mut connection, &Exchange { used, next, expires_at }, now).map_err(not_written)?;
         if let Some(family) = family {
             self.known.revoke(family);
             for forgotten in forget_revoked(&connection, used).map_err(not_written)? {
@@ -206,14 +207,26 @@ fn keep_key(
     transaction.commit()
 }
 
-fn begin(
-    connection: &mut Connection,
-    (family, token): (&Family, &RefreshDigest),
+/// A new family with its first refresh token.
+struct First<'a> {
+    family: &'a Family,
+    token: &'a RefreshDigest,
+    /// When the token expires.
     expires_at: Timestamp,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
+}
+
+/// A refresh token that is used, and the next one.
+struct Exchange<'a> {
+    used: &'a RefreshDigest,
+    next: &'a RefreshDigest,
+    /// When the next one expires.
+    expires_at: Timestamp,
+}
+
+fn begin(connection: &mut Connection, first: &First<'_>, now: Timestamp) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     forget_ended(&transaction, now)?;
+    let First { family, token, expires_at } = *first;
     let ends_at = family.ends_at.map(Timestamp::as_millis);
     transaction.execute(
         "INSERT INTO families (id, principal, identity, ends_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -274,11 +287,11 @@ struct Kept {
 /// What became of it, and the family that is revoked now.
 fn replace(
     connection: &mut Connection,
-    (used, next): (&RefreshDigest, &RefreshDigest),
-    expires_at: Timestamp,
+    exchange: &Exchange<'_>,
     now: Timestamp,
 ) -> rusqlite::Result<(Refreshed, Option<SmolStr>)> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let Exchange { used, next, expires_at } = *exchange;
     let Some(kept) = find(&transaction, used)? else { return Ok((Refreshed::Unknown, None)) };
     let family = kept.family;
     if kept.revoked_at.is_some() {
