@@ -378,7 +378,8 @@ impl<'a> Item<'a> {
             }
             Err(HoldError::Refused(refused)) => {
                 let short = |index| refused.shortfalls.iter().find(|short| short.charge == index);
-                self.tell_refused(world, (&refused.shortfalls, &needed), decision).await;
+                let shortfalls = Shortfalls { short: &refused.shortfalls, needed: &needed };
+                self.tell_refused(world, &shortfalls, decision).await;
                 let applying = self.applying.iter().enumerate();
                 let lacks = applying.filter_map(|(index, one)| Some((one, short(index)?.lack.retry_at)));
                 refuse(decision, world.facts.now, lacks);
@@ -399,12 +400,8 @@ impl<'a> Item<'a> {
     }
 
     /// Where the limits that have no room stand.
-    async fn tell_refused(
-        &self,
-        world: World<'_>,
-        (short, needed): (&[Shortfall], &[Amount]),
-        decision: &mut Decision,
-    ) {
+    async fn tell_refused(&self, world: World<'_>, refusal: &Shortfalls<'_>, decision: &mut Decision) {
+        let Shortfalls { short, needed } = refusal;
         let charges: Vec<Charge> = self.applying.iter().map(|one| charge(one, Amount::ONE)).collect();
         let shortage = |index: usize, standing: Standing| {
             let short = short.iter().find(|one| one.charge == index)?;
@@ -423,6 +420,12 @@ impl<'a> Item<'a> {
     pub(super) fn estimates<'b>(&self, ground: Ground<'b>, reserve: &Reserve) -> Estimates<'b> {
         Estimates::of(ground.snapshot, self.resolved.as_subject(), reserve, self.prepared.context().tokens())
     }
+}
+
+/// The limits that have no room for a hold, and the amount that each limit was to hold.
+struct Shortfalls<'a> {
+    short: &'a [Shortfall],
+    needed: &'a [Amount],
 }
 
 /// Nothing on the meter of a limit that does not refuse it.

@@ -82,17 +82,17 @@ pub(super) struct Candidates<'a> {
 
 impl<'a> Candidates<'a> {
     pub(super) fn check(snapshot: &'a Snapshot, request: &'a CandidatesRequest) -> Result<Self, RequestError> {
-        let found = action(snapshot, &request.action)?;
+        let known = action(snapshot, &request.action)?;
         let wrong = |param: String, message| RequestError::new(RequestErrorCode::InvalidCandidates, param, message);
         if request.candidates.is_empty() || request.candidates.len() > MAX_CANDIDATES {
             let count = request.candidates.len();
             let message = format!("`candidates` takes 1 to {MAX_CANDIDATES} resources, not {count}");
             return Err(wrong("candidates".to_owned(), message));
         }
-        check_type(&found.1.principals, &request.principal, found.1, "principal")?;
+        check_type(&known.action.principals, &request.principal, known.action, "principal")?;
         let members = request.router.as_ref().and_then(|uid| members_of(grant_of(uid)));
         for (position, candidate) in request.candidates.iter().enumerate() {
-            check_type(&found.1.resources, candidate, found.1, &format!("candidates[{position}]"))?;
+            check_type(&known.action.resources, candidate, known.action, &format!("candidates[{position}]"))?;
             if let Some((through, members)) = members.filter(|(_, members)| members.name() != candidate.kind()) {
                 let (through, members) = (through.noun(), members.noun());
                 let message =
@@ -107,7 +107,7 @@ impl<'a> Candidates<'a> {
             return Err(wrong("resource".to_owned(), message));
         }
         let who = Who::find(snapshot, None, &request.principal, request.identity.as_ref())?;
-        let prepared = Prepared::of(snapshot, found, who, &request.context, None)?;
+        let prepared = Prepared::of(snapshot, known, who, &request.context)?;
         Ok(Self { prepared, snapshot })
     }
 

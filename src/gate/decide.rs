@@ -65,28 +65,29 @@ pub(super) struct Prepared<'a> {
 
 impl<'a> Prepared<'a> {
     pub(super) fn check(snapshot: &'a Snapshot, request: &'a Request) -> Result<Self, RequestError> {
-        let (index, action) = action(snapshot, &request.action)?;
-        check_type(&action.principals, &request.principal, action, "principal")?;
-        check_type(&action.resources, &request.resource, action, "resource")?;
+        let known = action(snapshot, &request.action)?;
+        check_type(&known.action.principals, &request.principal, known.action, "principal")?;
+        check_type(&known.action.resources, &request.resource, known.action, "resource")?;
         let additional = Additional::check(snapshot, &request.additional_entities)?;
         let who = Who::find(snapshot, additional.as_ref(), &request.principal, request.identity.as_ref())?;
-        Self::of(snapshot, (index, action), who, &request.context, additional)
+        let prepared = Self::of(snapshot, known, who, &request.context)?;
+        Ok(Self { additional, ..prepared })
     }
 
     /// Of an action whose principal and resources were checked.
     pub(super) fn of(
         snapshot: &'a Snapshot,
-        (index, action): (ActionIndex, &'a Action),
+        known: KnownAction<'a>,
         who: Who<'a>,
         context: &Told,
-        additional: Option<Additional>,
     ) -> Result<Self, RequestError> {
+        let KnownAction { index, action } = known;
         let mut context = RequestContext::check(context, action, &snapshot.schema)?;
         if let Some(identity) = who.identity {
             context.add_proved(identity);
         }
         let own_limits = who.identity.map(own_limits).unwrap_or_default();
-        Ok(Self { snapshot, index, action, context, additional, who, own_limits })
+        Ok(Self { snapshot, index, action, context, additional: None, who, own_limits })
     }
 
     pub(super) fn own_limits(&self) -> &[BoundLimit] {
@@ -149,12 +150,20 @@ impl<'a> Prepared<'a> {
     }
 }
 
+/// An action of the schema, with its number.
+#[derive(Clone, Copy)]
+pub(super) struct KnownAction<'a> {
+    pub(super) index: ActionIndex,
+    pub(super) action: &'a Action,
+}
+
 /// The action of a request.
-pub(super) fn action<'a>(snapshot: &'a Snapshot, name: &str) -> Result<(ActionIndex, &'a Action), RequestError> {
-    let found = snapshot.schema.action(name).and_then(|index| Some((index, snapshot.schema.action_at(index)?)));
+pub(super) fn action<'a>(snapshot: &'a Snapshot, name: &str) -> Result<KnownAction<'a>, RequestError> {
+    let found = snapshot.schema.action(name);
+    let found = found.and_then(|index| Some(KnownAction { index, action: snapshot.schema.action_at(index)? }));
     let wrong = |message: String| RequestError::new(RequestErrorCode::UnknownAction, "action", message);
     match found {
-        Some((_, action)) if action.principals.is_empty() => {
+        Some(KnownAction { action, .. }) if action.principals.is_empty() => {
             Err(wrong(format!("`{}` is a group of actions; ask about one of them", action.name)))
         }
         Some(found) => Ok(found),

@@ -40,15 +40,20 @@ pub struct ScopedKey<'k> {
     principal: EntityUid,
 }
 
+/// The principal that a key belongs to; if an API key asks, its owner.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyOwner<'a> {
+    /// The principal that the request names.
+    pub principal: &'a EntityUid,
+    /// The identity that a credential proved of it.
+    pub identity: Option<&'a Arc<Identity>>,
+}
+
 impl ClientKey {
-    /// The key in the scope of the principal that `principal` and `identity` name.
+    /// The key in the scope of its owner.
     #[must_use]
-    pub fn scoped(
-        &self,
-        used_for: KeyUse,
-        snapshot: &Snapshot,
-        (principal, identity): (&EntityUid, Option<&Arc<Identity>>),
-    ) -> ScopedKey<'_> {
+    pub fn scoped(&self, used_for: KeyUse, snapshot: &Snapshot, owner: KeyOwner<'_>) -> ScopedKey<'_> {
+        let KeyOwner { principal, identity } = owner;
         // An invalid principal is refused when the request is decided.
         let owner = Who::find(snapshot, None, principal, identity).map(|who| who.principal);
         ScopedKey { key: self, used_for, principal: owner.unwrap_or_else(|_| principal.clone()) }

@@ -44,7 +44,7 @@ pub use evaluate::{Evaluation, Question, evaluate};
 pub use explain::{ClauseTrace, Explanation, RuleTrace};
 pub use failures::{Attempt, FailureLimits, Failures};
 pub use gather::{Applying, applicable};
-pub use idempotency::{ClientKey, KeyUse, ScopedKey};
+pub use idempotency::{ClientKey, KeyOwner, KeyUse, ScopedKey};
 pub use manage::{MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
     Ask, Clock, CloseError, Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Family, Fetch,

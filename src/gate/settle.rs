@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::authorize::World;
 use super::decide::{Prepared, Resolved};
 use super::gather::{Applying, applicable, can_charge};
-use super::idempotency::{ClientKey, KeyUse};
+use super::idempotency::{ClientKey, KeyOwner, KeyUse};
 use super::ports::{CloseError, StoreError};
 use super::spend::{Estimates, NoAmount};
 use super::usage::{ReportedUsage, Stated};
@@ -150,8 +150,8 @@ pub struct Spent {
 /// # Errors
 /// Where what was told does not do, or the key names something else.
 pub async fn record(world: World<'_>, id: ReservationId, spent: &Spent) -> Result<Closed, SettleError> {
-    let asked = (&spent.request.principal, spent.request.identity.as_ref());
-    let key = spent.key.scoped(KeyUse::Usage, world.snapshot, asked);
+    let owner = KeyOwner { principal: &spent.request.principal, identity: spent.request.identity.as_ref() };
+    let key = spent.key.scoped(KeyUse::Usage, world.snapshot, owner);
     if let Some((found, is_same)) = key.find(world.meters, world.facts.now).await? {
         return if is_same { Ok(Closed { reservation: found, alerts: Vec::new() }) } else { Err(key_taken()) };
     }

@@ -92,23 +92,18 @@ impl Pinned<'_> {
     }
 
     async fn decide(&self, mut call: AuthorizeCall) -> Result<Answer, PdpError> {
-        let started = self.pdp.inner.observers.start();
-        // The id is drawn before anything is decided, so that all log events of the decision carry it.
-        let id = self.next_id();
-        let via = call.via;
+        let recording = self.recording(call.via);
         let (principal, identity) = match self.identify(&mut call).await? {
             Identified::Principal(principal) => (principal, None),
             Identified::Identity(identity) => (identity.principal.clone(), Some(identity)),
-            Identified::Refused(refusal) => return Ok(self.refused((id, started), call, refusal)),
+            Identified::Refused(refusal) => return Ok(self.refused(recording, call, refusal)),
         };
         let (question, limits) = call.into_question(principal, identity.clone());
         let mut answer = match limits {
-            LimitsMode::Check => self.check((id, via, started), question.as_ref()).await?,
+            LimitsMode::Check => self.check(recording, question.as_ref()).await?,
             // What waits for a store is boxed, so that the future of a plain check is small.
-            LimitsMode::Reserve(options) => Box::pin(self.reserve((id, via, started), &question, options)).await?,
-            LimitsMode::Charge { body_bytes } => {
-                Box::pin(self.charge((id, via, started), &question, body_bytes)).await?
-            }
+            LimitsMode::Reserve(options) => Box::pin(self.reserve(recording, &question, options)).await?,
+            LimitsMode::Charge { body_bytes } => Box::pin(self.charge(recording, &question, body_bytes)).await?,
         };
         answer.identity = identity;
         Ok(answer)
@@ -133,8 +128,9 @@ impl Pinned<'_> {
     }
 
     /// The answer to a refused credential: a forbid, which is recorded like any other decision.
-    fn refused(&self, (id, started): (DecisionId, Stopwatch), call: AuthorizeCall, refusal: Refusal) -> Answer {
-        let AuthorizeCall { via, action, target, context, .. } = call;
+    fn refused(&self, of: Recording, call: AuthorizeCall, refusal: Refusal) -> Answer {
+        let Recording { id, via, started } = of;
+        let AuthorizeCall { action, target, context, .. } = call;
         let (resource, candidates) = target.parts();
         let unproved = Unproved { action: &action, resource, candidates, context: Some(&context), refusal: &refusal };
         self.record(&DecisionRecord::of(id, via, self.env(), Decided::Refused(unproved)), started);
@@ -143,7 +139,7 @@ impl Pinned<'_> {
 
     /// Decides without counting. If no limit can apply, no store is read and the future completes at its first poll.
     pub(super) async fn check(&self, of: Recording, question: QuestionRef<'_>) -> Result<Answer, PdpError> {
-        let (_, identity) = question.principal();
+        let identity = question.owner().identity;
         let has_limits = gate::has_limits(&self.snapshot, identity.map(|identity| &**identity));
         let decided = if has_limits {
             Box::pin(self.limited(question, None)).await?
@@ -176,11 +172,11 @@ impl Pinned<'_> {
             let digest = question.digest(&options.amounts, options.ttl_ms);
             self.known_key(ClientKey { text, digest, unscoped_digest: Some(digest) })
         });
-        let key = key.as_ref().map(|key| key.scoped(KeyUse::Reserve, &self.snapshot, question.as_ref().principal()));
+        let key = key.as_ref().map(|key| key.scoped(KeyUse::Reserve, &self.snapshot, question.as_ref().owner()));
         if let Some(key) = &key
             && let Some(replayed) = idempotency::replayed(self, key).await?
         {
-            return Ok(self.answer(of.0, AnswerResult::Replayed(replayed)));
+            return Ok(self.answer(of.id, AnswerResult::Replayed(replayed)));
         }
         let wish = self.wish(options.amounts, options.ttl_ms, key.as_ref());
         let mut answer = self.reserve_with(of, question.as_ref(), &wish).await?;
@@ -219,13 +215,8 @@ impl Pinned<'_> {
     }
 
     /// Reports the alerts of a decision, records it, and makes its answer.
-    fn recorded(
-        &self,
-        (id, via, started): Recording,
-        question: QuestionRef<'_>,
-        outcome: Outcome,
-        counting: Counting<'_>,
-    ) -> Answer {
+    fn recorded(&self, of: Recording, question: QuestionRef<'_>, outcome: Outcome, counting: Counting<'_>) -> Answer {
+        let Recording { id, via, started } = of;
         self.alert(outcome.alerts());
         let decided = match (&outcome, question) {
             (Outcome::One(one), QuestionRef::One(request)) => Some(Decided::One(request, &one.decision)),
@@ -267,8 +258,13 @@ impl Pinned<'_> {
     }
 }
 
-/// The id of a decision, the interface that it came through, and the start of its call.
-pub(super) type Recording = (DecisionId, Via, Stopwatch);
+/// A decision that is to be recorded: its id, the interface that its call came through, and the start of the call.
+#[derive(Clone, Copy)]
+pub(super) struct Recording {
+    pub(super) id: DecisionId,
+    pub(super) via: Via,
+    pub(super) started: Stopwatch,
+}
 
 /// The caller of a call, after authentication.
 enum Identified {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
-use crate::gate::{Credential, Presented, Reserve, Via};
+use crate::gate::{Credential, KeyOwner, Presented, Reserve, Via};
 use crate::meter::DEFAULT_TTL_MS;
 use crate::model::{CandidatesRequest, EntityUid, Identity, Request, Told};
 
@@ -236,12 +236,13 @@ pub(super) enum QuestionRef<'q> {
 }
 
 impl<'q> QuestionRef<'q> {
-    /// The principal, and the identity that a credential proved.
-    pub(super) fn principal(self) -> (&'q EntityUid, Option<&'q Arc<Identity>>) {
-        match self {
+    /// The principal that asks.
+    pub(super) fn owner(self) -> KeyOwner<'q> {
+        let (principal, identity) = match self {
             Self::One(request) => (&request.principal, request.identity.as_ref()),
             Self::Candidates(request, _) => (&request.principal, request.identity.as_ref()),
-        }
+        };
+        KeyOwner { principal, identity }
     }
 }
 

@@ -53,6 +53,7 @@ use crate::model::{CandidatesRequest, EntityUid, Facts, Identity, Refusal, Refus
 use crate::policy::Snapshot;
 use crate::policy::live::Live;
 
+use authorize::Recording;
 use call::QuestionRef;
 use observe::{Observers, Stopwatch};
 
@@ -280,17 +281,17 @@ impl Pinned<'_> {
 
     /// Decides a question of the library, which is at hand already.
     pub(crate) async fn check_one(&self, request: &Request) -> Result<Answer, PdpError> {
-        let of = (self.next_id(), Via::Library, self.pdp.inner.observers.start());
+        let of = self.recording(Via::Library);
         self.isolated(pin!(self.check(of, QuestionRef::One(request)))).await
     }
 
     pub(crate) async fn check_candidates(&self, request: &CandidatesRequest) -> Result<Answer, PdpError> {
-        let of = (self.next_id(), Via::Library, self.pdp.inner.observers.start());
+        let of = self.recording(Via::Library);
         self.isolated(pin!(self.check(of, QuestionRef::Candidates(request, false)))).await
     }
 
     pub(crate) async fn reserve_one(&self, request: &Request, reserve: Reserve) -> Result<Answer, PdpError> {
-        let of = (self.next_id(), Via::Library, self.pdp.inner.observers.start());
+        let of = self.recording(Via::Library);
         let wish = self.wish(reserve, crate::meter::DEFAULT_TTL_MS, None);
         self.isolated(pin!(self.reserve_with(of, QuestionRef::One(request), &wish))).await
     }
@@ -309,8 +310,11 @@ impl Pinned<'_> {
         World { snapshot: &self.snapshot, meters: &**meters, facts: &self.facts, most_open: *max_open_reservations }
     }
 
-    fn next_id(&self) -> DecisionId {
-        self.pdp.inner.observers.next_id(self.snapshot.revision())
+    /// Begins a decision. Its id is drawn before anything is decided, so that all log events of the decision carry it.
+    fn recording(&self, via: Via) -> Recording {
+        let observers = &self.pdp.inner.observers;
+        let started = observers.start();
+        Recording { id: observers.next_id(self.snapshot.revision()), via, started }
     }
 
     fn record(&self, record: &DecisionRecord<'_>, started: Stopwatch) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tollgate::edge::clock::SystemClock;
 use tollgate::edge::identity::claims::{Mapping, Sources};
-use tollgate::edge::identity::introspection::{IntrospectionProvider, IntrospectionSettings};
+use tollgate::edge::identity::introspection::{IntrospectionProvider, IntrospectionSettings, Outside};
 use tollgate::edge::identity::jwt::{IssuerSettings, JwtProvider, JwtSettings, KeySource};
 use tollgate::edge::identity::tokens::{Lookups, TokenOptions, TokenProvider};
 use tollgate::edge::identity::{
@@ -66,7 +66,12 @@ fn an_engine_is_given_every_provider_in_code() {
         SecretText::new(secret("secret-of-a-client-in-code")),
     );
     opaque.mapping = Mapping { user: Sources::claim("sub"), ..Mapping::default() };
-    let opaque = IntrospectionProvider::new("opaque", opaque, true, (Arc::clone(&fetch), Arc::clone(&clock)));
+    let opaque = IntrospectionProvider::new(
+        "opaque",
+        opaque,
+        true,
+        Outside { fetch: Arc::clone(&fetch), clock: Arc::clone(&clock) },
+    );
     let delegated = DelegatedOptions::new(format!("{}/validate", others.url));
     let delegated = DelegatedProvider::new("delegated".to_owned(), delegated, Arc::clone(&fetch));
     let lookups = Lookups { keys: Some(Arc::clone(&keys) as _), passwords: vec![Arc::clone(&basic) as _] };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::{BasicSettings, ProviderKind, Settings};
 use crate::edge::clock::SystemClock;
 use crate::edge::http::{KeyService, KeyServiceOptions, PasswordService};
-use crate::edge::identity::introspection::IntrospectionProvider;
+use crate::edge::identity::introspection::{IntrospectionProvider, Outside};
 use crate::edge::identity::jwt::JwtProvider;
 use crate::edge::identity::tokens::{Lookups, TokenProvider};
 use crate::edge::identity::{
@@ -78,7 +78,7 @@ pub(super) fn providers(settings: &Settings, metrics: &Metrics) -> Result<Provid
                 Arc::new(provider)
             }
             ProviderKind::Introspection(asked) => {
-                let by = (fetch(), Arc::clone(&clock));
+                let by = Outside { fetch: fetch(), clock: Arc::clone(&clock) };
                 Arc::new(IntrospectionProvider::new(&provider.name, (**asked).clone(), provider.pass_on_error, by))
             }
             ProviderKind::Basic(settings) => {

@@ -6,19 +6,15 @@ use hyper::StatusCode;
 
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
-use super::caller::{Admitted, Peer};
+use super::caller::Sender;
 use super::errors::{ApiError, Response};
 use super::{run, wire};
 
 /// Answers a batch.
-pub(super) async fn answer(
-    app: &Arc<App>,
-    (peer, admitted): (&Peer, &Admitted),
-    body: &[u8],
-) -> Result<Response, ApiError> {
-    let mut calls = wire::batch(body, app.batch, admitted.default_reserve(app))?;
+pub(super) async fn answer(app: &Arc<App>, sender: Sender<'_>, body: &[u8]) -> Result<Response, ApiError> {
+    let mut calls = wire::batch(body, app.batch, sender.default_reserve(app))?;
     for call in &mut calls {
-        call.authority = admitted.authority(peer);
+        call.authority = sender.authority();
     }
     let answers = run::authorize_batch(app, calls).await?;
     let mut text = Vec::with_capacity(32 + answers.len() * USUAL_ANSWER_BYTES);

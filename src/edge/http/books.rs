@@ -139,7 +139,8 @@ fn parts(group: &Group) -> GroupParts {
     (time, principal, resource, limit, unit.map(|unit| unit.as_str().into()))
 }
 
-fn group((time, principal, resource, limit, unit): GroupParts) -> Result<Group, ApiError> {
+fn group(parts: GroupParts) -> Result<Group, ApiError> {
+    let (time, principal, resource, limit, unit) = parts;
     let unknown = || ApiError::invalid("after", "it is not what `next` of the page before said");
     let unit = unit.map(|unit| Unit::named(&unit).ok_or_else(unknown)).transpose()?;
     Ok(Group { time, principal, resource, limit, unit })

@@ -143,17 +143,26 @@ pub(super) fn challenge(app: &App, code: ErrorCode, headers: &mut HeaderMap) {
     }
 }
 
-impl Admitted {
-    /// The principals that the caller may ask about.
-    pub(super) fn authority(&self, peer: &Peer) -> Authority {
-        match self {
-            Self::Itself(identity) => Authority::Itself { identity: Arc::clone(identity), address: peer.address },
-            Self::Whole | Self::Viewer => Authority::AnyPrincipal,
+/// The client that sent a request: the other end of the connection, and what it was admitted to.
+#[derive(Clone, Copy)]
+pub(super) struct Sender<'a> {
+    pub(super) peer: &'a Peer,
+    pub(super) admitted: &'a Admitted,
+}
+
+impl Sender<'_> {
+    /// The principals that the client may ask about.
+    pub(super) fn authority(self) -> Authority {
+        match self.admitted {
+            Admitted::Itself(identity) => {
+                Authority::Itself { identity: Arc::clone(identity), address: self.peer.address }
+            }
+            Admitted::Whole | Admitted::Viewer => Authority::AnyPrincipal,
         }
     }
 
-    /// The meaning of an absent `reserve`. A caller that may not reserve only checks.
-    pub(super) fn default_reserve(&self, app: &App) -> Silence {
-        if matches!(self, Self::Itself(_)) { Silence::Checks } else { app.silence }
+    /// The meaning of an absent `reserve`. A client that may not reserve only checks.
+    pub(super) fn default_reserve(self, app: &App) -> Silence {
+        if matches!(self.admitted, Admitted::Itself(_)) { Silence::Checks } else { app.silence }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::app::App;
 use super::body::{json, with_id};
-use super::caller::{Admitted, Peer};
+use super::caller::Sender;
 use super::errors::{ApiError, Response};
 use super::{run, wire};
 
@@ -24,13 +24,9 @@ struct Diagnostics<'a> {
 }
 
 /// Answers one request.
-pub(super) async fn answer(
-    app: &Arc<App>,
-    (peer, admitted): (&Peer, &Admitted),
-    body: &[u8],
-) -> Result<Response, ApiError> {
+pub(super) async fn answer(app: &Arc<App>, sender: Sender<'_>, body: &[u8]) -> Result<Response, ApiError> {
     let mut call = wire::cedar_agent(body)?;
-    call.authority = admitted.authority(peer);
+    call.authority = sender.authority();
     let answer = run::authorize(app, call).await?;
     let rules = answer.decision().map_or(&[][..], |decision| &decision.rules);
     let errors = answer.decision().map_or(&[][..], |decision| &decision.errors);

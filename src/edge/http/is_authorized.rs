@@ -7,7 +7,7 @@ use hyper::header::{HeaderValue, RETRY_AFTER};
 
 use super::app::App;
 use super::body::{JSON, USUAL_ANSWER_BYTES, of_type};
-use super::caller::{Admitted, Peer};
+use super::caller::Sender;
 use super::errors::{ApiError, Response};
 use super::{run, wire};
 use crate::edge::answer::{retry_after_of, status_of};
@@ -15,12 +15,12 @@ use crate::edge::answer::{retry_after_of, status_of};
 /// Answers one request. With `maps_status`, the status tells a forbid from a permit.
 pub(super) async fn answer(
     app: &Arc<App>,
-    (peer, admitted): (&Peer, &Admitted),
+    sender: Sender<'_>,
     body: &[u8],
     maps_status: bool,
 ) -> Result<Response, ApiError> {
-    let mut call = wire::question(body, admitted.default_reserve(app))?;
-    call.authority = admitted.authority(peer);
+    let mut call = wire::question(body, sender.default_reserve(app))?;
+    call.authority = sender.authority();
     let answer = run::authorize(app, call).await?;
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
     answer.write_json(&mut text);

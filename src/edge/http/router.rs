@@ -24,7 +24,7 @@ use hyper::{Method, StatusCode};
 use tower_service::Service as _;
 
 use super::app::App;
-use super::caller::{self, Access, Peer};
+use super::caller::{self, Access, Peer, Sender};
 use super::durations::RouteDurations;
 use super::errors::{self, ApiError, ErrorCode};
 use super::extract::MapStatus;
@@ -226,7 +226,7 @@ where
     let MapStatus(maps) = MapStatus::of(head.uri.query())?;
     request_body::check_content_type(&head.headers)?;
     let body = request_body::read(body, app.body).await?;
-    is_authorized::answer(app, (peer, &admitted), &body, maps).await
+    is_authorized::answer(app, Sender { peer, admitted: &admitted }, &body, maps).await
 }
 
 #[cfg(test)]

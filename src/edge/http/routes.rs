@@ -7,7 +7,7 @@ use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::app::App;
-use super::caller::{Access, Admitted, Peer};
+use super::caller::{Access, Admitted, Peer, Sender};
 use super::errors::{ApiError, Response};
 use super::extract::{JsonBody, MapStatus, NoBody, NoQuery};
 use super::{
@@ -98,7 +98,7 @@ async fn is_authorized(
     MapStatus(maps): MapStatus,
     JsonBody(body): JsonBody,
 ) -> Answer {
-    is_authorized::answer(&app, (&peer, &admitted), &body, maps).await
+    is_authorized::answer(&app, Sender { peer: &peer, admitted: &admitted }, &body, maps).await
 }
 
 async fn batch(
@@ -108,7 +108,7 @@ async fn batch(
     _: NoQuery,
     JsonBody(body): JsonBody,
 ) -> Answer {
-    batch::answer(&app, (&peer, &admitted), &body).await
+    batch::answer(&app, Sender { peer: &peer, admitted: &admitted }, &body).await
 }
 
 async fn cedar_agent(
@@ -118,7 +118,7 @@ async fn cedar_agent(
     _: NoQuery,
     JsonBody(body): JsonBody,
 ) -> Answer {
-    cedar_agent::answer(&app, (&peer, &admitted), &body).await
+    cedar_agent::answer(&app, Sender { peer: &peer, admitted: &admitted }, &body).await
 }
 
 async fn validate(State(app): State<Arc<App>>, JsonBody(body): JsonBody) -> Answer {

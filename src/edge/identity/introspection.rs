@@ -128,15 +128,20 @@ enum Fault {
     Away(Refusal),
 }
 
+/// The parts of the outside world that a provider uses.
+#[derive(Clone)]
+pub struct Outside {
+    /// Sends its requests.
+    pub fetch: Arc<dyn Fetch>,
+    /// Bounds what it remembers.
+    pub clock: Arc<dyn Clock>,
+}
+
 impl IntrospectionProvider {
     /// Asks by `fetch`.
     #[must_use]
-    pub fn new(
-        name: &str,
-        settings: IntrospectionSettings,
-        pass_on_error: bool,
-        (fetch, clock): (Arc<dyn Fetch>, Arc<dyn Clock>),
-    ) -> Self {
+    pub fn new(name: &str, settings: IntrospectionSettings, pass_on_error: bool, outside: Outside) -> Self {
+        let Outside { fetch, clock } = outside;
         let (recent, at_once) = (Recent::new(settings.remembered), AtOnce::new(settings.at_once));
         let (unlinked, away) = (UnlinkedWarning::default(), Away::default());
         let inner = Inner { settings, fetch, clock, recent, at_once, unlinked, away };

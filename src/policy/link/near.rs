@@ -78,8 +78,8 @@ impl<'a> Search<'a> {
         let found = self.found(*near, name);
         let problem = problem.clone();
         match near {
-            Near::Slip(kind) => Some(slip(*kind, (*form, name), &found?, problem)),
-            Near::Label(label) => Some(label_slip(*label, (*form, name), &found?, problem)),
+            Near::Slip(kind) => Some(slip(*kind, Mention { form: *form, name }, &found?, problem)),
+            Near::Label(label) => Some(label_slip(*label, Mention { form: *form, name }, &found?, problem)),
             Near::Declared(kind) | Near::Unqualified(kind) => Some(match found {
                 Some(found) => problem.with_help(meant(*kind, *form, &found)),
                 None => problem,
@@ -197,7 +197,15 @@ pub(super) fn elsewhere(kind: Kind, form: Form, id: &str) -> String {
     }
 }
 
-fn slip(kind: Kind, (form, name): (Form, &SmolStr), found: &Found, problem: Problem) -> Problem {
+/// A name as it stands in a file.
+#[derive(Clone, Copy)]
+struct Mention<'a> {
+    form: Form,
+    name: &'a SmolStr,
+}
+
+fn slip(kind: Kind, mention: Mention<'_>, found: &Found, problem: Problem) -> Problem {
+    let Mention { form, name } = mention;
     let (what, section) = (kind.noun(), kind.section());
     let declare = format!("declare `{name}` under `{section}:`");
     let (near, help) = match found {
@@ -212,7 +220,8 @@ fn slip(kind: Kind, (form, name): (Form, &SmolStr), found: &Found, problem: Prob
     Problem { message, ..problem.with_help(help) }
 }
 
-fn label_slip(label: Label, (form, name): (Form, &SmolStr), found: &Found, problem: Problem) -> Problem {
+fn label_slip(label: Label, mention: Mention<'_>, found: &Found, problem: Problem) -> Problem {
+    let Mention { form, name } = mention;
     let (near, help) = match found {
         Found::Labelled(other, known) => (
             format!("a {} `{known}`", other.word()),

@@ -20,7 +20,10 @@ impl Tabs {
         if !text.contains('\t') {
             return Self { indentations: Vec::new(), texts: Vec::new() };
         }
-        Self { indentations: text.split('\n').enumerate().filter_map(indentation).collect(), texts: Vec::new() }
+        Self {
+            indentations: text.split('\n').enumerate().filter_map(|(number, line)| indentation(number, line)).collect(),
+            texts: Vec::new(),
+        }
     }
 
     /// From line `first` to line `last` tabs are text.
@@ -55,7 +58,7 @@ impl Tabs {
     }
 }
 
-fn indentation((number, line): (usize, &str)) -> Option<Place> {
+fn indentation(number: usize, line: &str) -> Option<Place> {
     let content = line.trim_start_matches([' ', '\t']);
     let indentation = line.strip_suffix(content)?;
     let before = indentation.find('\t')?;
