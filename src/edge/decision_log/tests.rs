@@ -60,8 +60,8 @@ impl World {
             output,
             clock: Arc::new(Now(Arc::clone(&now))),
             tell: Arc::new(move |_, text| telling.lock().push(text.to_owned())),
-            keep: Box::new(move |line| {
-                keeping.lock().extend_from_slice(line);
+            keep: Box::new(move |checkpoint| {
+                keeping.lock().extend_from_slice(&checkpoint.line);
                 Ok(())
             }),
             free: Box::new(move |_| Some(disk.load(Ordering::Relaxed))),
