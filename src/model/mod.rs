@@ -19,6 +19,7 @@ pub mod secret;
 pub mod standing;
 pub mod strict_json;
 pub mod told;
+pub mod trace;
 pub mod uid;
 
 pub use address::{request_address, unmapped};
@@ -43,4 +44,5 @@ pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
 pub use secret::SecretText;
 pub use standing::{LimitStanding, Reserved, Shortage};
 pub use told::{Member, Told};
+pub use trace::{TraceId, TraceParent};
 pub use uid::{EntityUid, NameError, UidError, check_model_name, check_name};

@@ -18,7 +18,7 @@ use crate::gate::{
 };
 use crate::meter::Alert;
 use crate::model::{
-    CandidatesRequest, Decision, Identity, Refusal, RefusalReason, Request, RequestError, RequestErrorCode,
+    CandidatesRequest, Decision, Identity, Refusal, RefusalReason, Request, RequestError, RequestErrorCode, TraceId,
 };
 
 /// After this many decisions of a batch, other tasks of the thread run.
@@ -92,7 +92,7 @@ impl Pinned<'_> {
     }
 
     async fn decide(&self, mut call: AuthorizeCall) -> Result<Answer, PdpError> {
-        let recording = self.recording(call.via);
+        let recording = self.recording(call.via, call.trace);
         let (principal, identity) = match self.identify(&mut call).await? {
             Identified::Principal(principal) => (principal, None),
             Identified::Identity(identity) => (identity.principal.clone(), Some(identity)),
@@ -129,12 +129,11 @@ impl Pinned<'_> {
 
     /// The answer to a refused credential: a forbid, which is recorded like any other decision.
     fn refused(&self, of: Recording, call: AuthorizeCall, refusal: Refusal) -> Answer {
-        let Recording { id, via, started } = of;
         let AuthorizeCall { action, target, context, .. } = call;
         let (resource, candidates) = target.parts();
         let unproved = Unproved { action: &action, resource, candidates, context: Some(&context), refusal: &refusal };
-        self.record(&DecisionRecord::of(id, via, self.env(), Decided::Refused(unproved)), started);
-        self.answer(id, AnswerResult::Refused { action, target, refusal })
+        self.record(of, DecisionRecord::of(of.id, of.via, self.env(), Decided::Refused(unproved)));
+        self.answer(of.id, AnswerResult::Refused { action, target, refusal })
     }
 
     /// Decides without counting. If no limit can apply, no store is read and the future completes at its first poll.
@@ -216,7 +215,7 @@ impl Pinned<'_> {
 
     /// Reports the alerts of a decision, records it, and makes its answer.
     fn recorded(&self, of: Recording, question: QuestionRef<'_>, outcome: Outcome, counting: Counting<'_>) -> Answer {
-        let Recording { id, via, started } = of;
+        let Recording { id, via, .. } = of;
         self.alert(outcome.alerts());
         let decided = match (&outcome, question) {
             (Outcome::One(one), QuestionRef::One(request)) => Some(Decided::One(request, &one.decision)),
@@ -229,7 +228,7 @@ impl Pinned<'_> {
         if let Some(decided) = decided {
             let mut record = DecisionRecord::of(id, via, self.env(), decided).with_seen(outcome.seen());
             (record.reserve, record.charging) = (counting.reserve, counting.charging);
-            self.record(&record, started);
+            self.record(of, record);
         }
         let result = match (outcome, question) {
             (Outcome::Candidates(all), QuestionRef::Candidates(request, explain)) => {
@@ -263,6 +262,7 @@ impl Pinned<'_> {
 pub(super) struct Recording {
     pub(super) id: DecisionId,
     pub(super) via: Via,
+    pub(super) trace: Option<TraceId>,
     pub(super) started: Stopwatch,
 }
 

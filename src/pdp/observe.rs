@@ -42,16 +42,17 @@ impl Observers {
 
     /// Starts the measurement of a call, if anything reads it.
     pub(super) fn start(&self) -> Stopwatch {
-        Stopwatch(self.observer.is_some().then(now))
+        Stopwatch((self.observer.is_some() || self.log.is_some()).then(now))
     }
 
     /// Records a decision. Each decision gets here exactly once, before it is answered.
-    pub(super) fn decided(&self, record: &DecisionRecord<'_>, started: Stopwatch) {
+    pub(super) fn decided(&self, record: DecisionRecord<'_>, started: Stopwatch) {
+        let duration = started.elapsed();
         if let Some(observer) = &self.observer {
-            observer.decided(record, started.elapsed());
+            observer.decided(&record, duration);
         }
         if let Some(log) = &self.log {
-            log.record(record);
+            log.record(&DecisionRecord { duration: Some(duration), ..record });
         }
     }
 
@@ -89,13 +90,19 @@ impl Observers {
 pub(super) struct Stopwatch(Option<std::time::Instant>);
 
 impl Stopwatch {
-    #[expect(clippy::disallowed_methods, reason = "it measures a duration for metrics; no decision depends on it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it measures a duration for metrics and the decision log; no decision depends on it"
+    )]
     fn elapsed(self) -> Duration {
         self.0.map(|started| started.elapsed()).unwrap_or_default()
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "it measures a duration for metrics; no decision depends on it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it measures a duration for metrics and the decision log; no decision depends on it"
+)]
 fn now() -> std::time::Instant {
     std::time::Instant::now()
 }
