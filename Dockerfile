@@ -16,8 +16,8 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin tollgate \
-    && install -D -m 0755 target/release/tollgate /out/tollgate \
+    cargo build --profile dist --locked --bin tollgate \
+    && install -D -m 0755 target/dist/tollgate /out/tollgate \
     && strip /out/tollgate
 
 FROM debian:bookworm-slim

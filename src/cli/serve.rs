@@ -8,6 +8,7 @@ mod meters;
 mod metrics;
 mod signals;
 mod tokens;
+mod webhooks;
 
 use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,11 +22,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::signals::{Ends, follow_hangups};
+use self::webhooks::{Background, Sending};
 use super::output::{self, Exit};
-use crate::config::{Flags, Settings, WebhookSettings};
+use crate::config::{Flags, Settings};
 use crate::edge::clock::SystemClock;
+use crate::edge::decision_log::Recorder;
 use crate::edge::http::{Server, ServerObserver, Services, Stopped, Tls};
-use crate::edge::outgoing::{Client, ClientOptions, Outbox, Webhook, WebhookOptions};
 use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::telemetry::{self, LogFormat, LogLevel, LogOptions};
 use crate::engine::Engine;
@@ -40,10 +42,6 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether reservations have expired.
 const TICK: Duration = Duration::from_millis(100);
-/// For which alerts are still sent when the server stops.
-const LAST_ALERTS_WAIT: Duration = Duration::from_secs(2);
-/// The longest answer to an alert that is read.
-const MOST_REPLY_BYTES: usize = 64 * 1024;
 
 const EXAMPLE: &str = "Example:
   tollgate serve --policies policies
@@ -159,7 +157,7 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(meters) => meters,
         Err(error) => return usage(&*error),
     };
-    let alerts = match alerts(settings, &metrics) {
+    let alerts = match webhooks::alerts(&settings.webhook, &metrics) {
         Ok(alerts) => alerts,
         Err(error) => return usage(&*error),
     };
@@ -172,9 +170,9 @@ fn serve(settings: &Settings) -> ExitCode {
         Err(error) => return usage(&*error),
     };
     keys::warn_where_left_out(settings);
-    let recorder = match decision_log::open(settings) {
-        Ok(recorder) => recorder,
-        Err(error) => return usage(&error),
+    let (recorder, checkpoints) = match decision_log::open(settings, &metrics) {
+        Ok(log) => (log.recorder, log.checkpoints),
+        Err(error) => return usage(&*error),
     };
     let (loaded, first_load) = std::sync::mpsc::sync_channel(1);
     let mut builder = Engine::builder().observer(Arc::new(ServerObserver::new(Arc::clone(&metrics))));
@@ -188,7 +186,7 @@ fn serve(settings: &Settings) -> ExitCode {
     }
     if let Some(alerts) = &alerts {
         let outbox = Arc::clone(&alerts.outbox);
-        builder = builder.on_alert(move |notice| outbox.put(notice.clone()));
+        builder = builder.on_alert(move |notice| drop(outbox.put(notice.clone())));
     }
     let (identity, warned) = (settings.identity.clone(), std::sync::Once::new());
     let charges = settings.http.validate_authorizes || settings.http.routes.charges();
@@ -223,57 +221,59 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     // Who asks as soon as it listens should find a bundle; one that takes longer is waited for by /health/ready.
     let _ = first_load.recv_timeout(FIRST_LOAD_WAIT);
-    let code = match runtime(settings.workers) {
-        Ok(runtime) => runtime.block_on(async {
-            for running in providers.running {
-                tokio::spawn(running);
-            }
-            let (outbox, webhook) = alerts.map(|alerts| (alerts.outbox, alerts.webhook)).unzip();
-            let services = Services {
-                metrics,
-                keys: providers.keys,
-                passwords: providers.passwords,
-                outbox,
-                tokens: providers.tokens,
-                ..Services::new(engine)
-            };
-            listen(services, settings, webhook, tls).await
-        }),
-        Err(error) => usage(&error),
+    let mut background = providers.running;
+    let (outbox, sending_alerts) = alerts.map(Sending::into_parts).unzip();
+    let (checkpoints, sending_checkpoints) = checkpoints.map(Sending::into_parts).unzip();
+    background.extend(sending_alerts.into_iter().chain(sending_checkpoints));
+    let services = Services {
+        metrics,
+        keys: providers.keys,
+        passwords: providers.passwords,
+        outbox,
+        checkpoints,
+        tokens: providers.tokens,
+        ..Services::new(engine)
     };
-    if let Some(recorder) = recorder {
-        recorder.close();
-    }
+    let code = Serving { services, background, tls, recorder }.run(settings);
     if let Some(leases) = leases {
         pollster::block_on(leases.give_back(SystemClock.now()));
     }
     code
 }
 
-/// Alerts that wait, and what sends them.
-struct Alerts {
-    outbox: Arc<Outbox>,
-    webhook: Webhook,
+/// The parts of a server that is ready to listen.
+struct Serving {
+    services: Services,
+    /// Tasks that run until the server stops.
+    background: Vec<Background>,
+    tls: Option<Tls>,
+    recorder: Option<Arc<Recorder>>,
 }
 
-/// What sends alerts, where somebody wants them.
-fn alerts(settings: &Settings, metrics: &Metrics) -> Result<Option<Alerts>, Box<dyn std::error::Error>> {
-    let WebhookSettings { url: Some(url), secret: Some(secret), .. } = settings.webhook.clone() else {
-        return Ok(None);
-    };
-    let WebhookSettings { node, attempts, pause, timeout, queue, .. } = settings.webhook.clone();
-    let node = if node.is_empty() { machine() } else { node };
-    let client = Client::new(url, ClientOptions::new(timeout, MOST_REPLY_BYTES).through(&crate::config::proxy()?))?;
-    let outbox = Arc::new(Outbox::new(queue));
-    let options = WebhookOptions { secret, node, attempts, pause };
-    metrics::outbox(metrics, &outbox);
-    let attempts = metrics.webhook();
-    let webhook = Webhook::new(Arc::clone(&outbox), client, options, Arc::new(SystemClock));
-    let webhook = webhook.on_attempt(Box::new(move || {
-        let attempt = attempts.begin();
-        Box::new(move |status| attempt.end(status))
-    }));
-    Ok(Some(Alerts { outbox, webhook }))
+impl Serving {
+    /// Serves until the process is told to stop, and ends the decision log.
+    fn run(self, settings: &Settings) -> ExitCode {
+        let Self { services, background, tls, recorder } = self;
+        let close = || recorder.iter().for_each(|recorder| recorder.close());
+        let runtime = match runtime(settings.workers) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                close();
+                return usage(&error);
+            }
+        };
+        let checkpoints = services.checkpoints.clone();
+        let code = runtime.block_on(async {
+            background.into_iter().for_each(|task| drop(tokio::spawn(task)));
+            listen(services, settings, tls).await
+        });
+        close();
+        // The log ends with a checkpoint, which is still delivered.
+        if let Some(checkpoints) = checkpoints {
+            runtime.block_on(webhooks::finish_checkpoints(&checkpoints));
+        }
+        code
+    }
 }
 
 /// The machine's name.
@@ -306,7 +306,7 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK_BYTES).thread_name("tollgate").enable_all().build()
 }
 
-async fn listen(services: Services, settings: &Settings, webhook: Option<Webhook>, tls: Option<Tls>) -> ExitCode {
+async fn listen(services: Services, settings: &Settings, tls: Option<Tls>) -> ExitCode {
     let (engine, outbox) = (services.engine.clone(), services.outbox.clone());
     let mut server = match Server::bind(services, settings.http_options()).await {
         Ok(server) => server,
@@ -346,15 +346,9 @@ async fn listen(services: Services, settings: &Settings, webhook: Option<Webhook
     }
     tokio::spawn(follow_time(engine.clone()));
     tokio::spawn(follow_hangups(engine, reloads));
-    if let Some(webhook) = webhook {
-        tokio::spawn(webhook.run());
-    }
     let stopped = server.run(ends.wait()).await;
-    if let Some(outbox) = &outbox
-        && tokio::time::timeout(LAST_ALERTS_WAIT, outbox.emptied()).await.is_err()
-    {
-        let alerts = outbox.len();
-        tracing::warn!(target: "tollgate::alerts", alerts, "{alerts} alerts were not sent before the server stopped");
+    if let Some(outbox) = &outbox {
+        webhooks::finish_alerts(outbox).await;
     }
     match stopped {
         Stopped::Finished => {

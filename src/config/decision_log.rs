@@ -17,6 +17,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, de};
 
+use super::checkpoints::{self, CheckpointSettings};
 use super::faults::NodeError;
 use super::scalars::ConfigPath;
 use crate::edge::decision_log::{DecisionLogOptions, Destination, Level, Mask, OnFull, SampleRate};
@@ -49,8 +50,8 @@ pub struct DecisionLogSettings {
     pub on_full: OnFull,
     /// Members that are left out of every record.
     pub mask: Mask,
-    /// A file to which checkpoints are written besides.
-    pub checkpoints: Option<PathBuf>,
+    /// Where copies of the checkpoints are stored.
+    pub checkpoints: CheckpointSettings,
 }
 
 impl Default for DecisionLogSettings {
@@ -65,7 +66,7 @@ impl Default for DecisionLogSettings {
             keep_days: usual.keep_days,
             on_full: usual.on_full,
             mask: usual.mask,
-            checkpoints: None,
+            checkpoints: CheckpointSettings::default(),
         }
     }
 }
@@ -113,7 +114,7 @@ impl DecisionLogSettings {
             keep_days: keep_days.value,
             on_full: raw.on_full.map_or(usual.on_full, RawOnFull::checked),
             mask,
-            checkpoints: raw.checkpoints.map(|path| path.0),
+            checkpoints: raw.checkpoints.map_or(Ok(usual.checkpoints), CheckpointSettings::checked)?,
         })
     }
 
@@ -131,7 +132,7 @@ impl DecisionLogSettings {
             keep_days: self.keep_days,
             on_full: self.on_full,
             mask: self.mask.clone(),
-            checkpoints: self.checkpoints.clone(),
+            checkpoint_file: self.checkpoints.file.clone(),
             node,
         })
     }
@@ -156,8 +157,8 @@ pub(super) struct Raw {
     on_full: Option<RawOnFull>,
     /// Members that are left out of every record. Default: `context.ip`, `context.end_user` and `context.metadata`.
     mask: Option<Located<Vec<String>>>,
-    /// A file to which every checkpoint is written besides; keep it on another machine.
-    checkpoints: Option<ConfigPath>,
+    /// Where copies of the checkpoints are stored, out of reach of this server. Default: only the server's log repeats some.
+    checkpoints: Option<Located<checkpoints::Raw>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -2,6 +2,7 @@
 //! module reads the environment.
 #![allow(clippy::disallowed_methods, reason = "the environment and the config file are read here and nowhere else")]
 
+mod checkpoints;
 mod decision_log;
 mod environment;
 mod faults;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use checkpoints::CheckpointSettings;
 pub use decision_log::DecisionLogSettings;
 pub(crate) use decision_log::FOLDER as DECISION_LOG_FOLDER;
 pub use environment::variables_help;
@@ -388,15 +390,15 @@ impl WebhookSettings {
     /// Reads the secret: from its file, or from the environment where there is none.
     fn take_secret(&mut self, variable: Option<OsString>) -> Result<(), ConfigError> {
         let refused = |message: String| Err(ConfigError::Refused(message));
-        let (text, place) = match (&self.secret_file, variable) {
-            (Some(path), _) => match read(path, true) {
-                Ok(text) => (text.unwrap_or_default(), format!("alerts.webhook.secret_file ({})", path.display())),
-                Err(ConfigError::Unreadable { path, error }) => {
-                    return refused(format!("alerts.webhook.secret_file: {} cannot be read: {error}", path.display()));
-                }
-                Err(error) => return Err(error),
+        let secret = match (&self.secret_file, variable) {
+            (Some(path), _) => match webhook_secret(path) {
+                Ok(secret) => secret,
+                Err(message) => return refused(format!("alerts.webhook.secret_file: {message}")),
             },
-            (None, Some(text)) => (text.into_encoded_bytes(), SECRET_VARIABLE.to_owned()),
+            (None, Some(text)) => match Secret::new(text.as_encoded_bytes()) {
+                Ok(secret) => secret,
+                Err(error) => return refused(format!("{SECRET_VARIABLE}: {error}")),
+            },
             (None, None) if self.url.is_some() => {
                 return refused(format!(
                     "alerts.webhook.url needs a secret to sign with: name a file in alerts.webhook.secret_file, or set \
@@ -405,12 +407,21 @@ impl WebhookSettings {
             }
             (None, None) => return Ok(()),
         };
-        match Secret::new(&text) {
-            Ok(secret) => self.secret = Some(secret),
-            Err(error) => return refused(format!("{place}: {error}")),
-        }
+        self.secret = Some(secret);
         Ok(())
     }
+}
+
+/// Reads the file of the secret that a webhook signs with.
+fn webhook_secret(path: &Path) -> Result<Secret, String> {
+    let text = match read(path, true) {
+        Ok(text) => text.unwrap_or_default(),
+        Err(ConfigError::Unreadable { path, error }) => {
+            return Err(format!("{} cannot be read: {error}", path.display()));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    Secret::new(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// The directory of the bundle if the arguments of a command name none: the value of `TOLLGATE_POLICIES`.

@@ -84,6 +84,9 @@ impl Settings {
         };
         secret(&mut files, "tls.key_file", self.tls.key_file.as_ref());
         secret(&mut files, "alerts.webhook.secret_file", self.webhook.secret_file.as_ref());
+        let checkpoints = self.decision_log.checkpoints.webhook.as_ref();
+        let of_checkpoints = checkpoints.and_then(|webhook| webhook.secret_file.as_ref());
+        secret(&mut files, "decision_log.checkpoints.webhook.secret_file", of_checkpoints);
         let tokens = self.identity.tokens.as_ref();
         secret(&mut files, "identity.tokens.pepper_file", tokens.and_then(|tokens| tokens.pepper_file.as_ref()));
         let keeps_keys = |kind: &ProviderKind| matches!(kind, ProviderKind::Keys(_));

@@ -47,8 +47,8 @@ pub use gather::{Applying, applicable};
 pub use idempotency::{ClientKey, KeyOwner, KeyUse, ScopedKey};
 pub use manage::{MANAGE_KEYS, Manager, Right, TooWide, VIEW_USAGE};
 pub use ports::{
-    Ask, Clock, CloseError, Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Family, Fetch,
-    FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError, Keys, KeysOf, Later, Look,
+    Ask, Checkpoint, Clock, CloseError, Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Family,
+    Fetch, FetchError, HoldError, Issued, KeptKey, KeyLookup, KeyWrite, KeyWriteError, Keys, KeysOf, Later, Look,
     MOST_FAMILIES, MOST_USED, Meters, Notice, Observer, PUBLISHED_FOR_SECONDS, PasswordLookup, PasswordWrite,
     PasswordWriteError, Passwords, RefreshDigest, Refreshed, Reply, Seen, StoreError, SubjectsOf, TokenError,
     TokenStore, Tokens, Unproved, Via,

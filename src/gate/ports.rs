@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-pub use decision_log::{Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Seen, Unproved, Via};
+pub use decision_log::{
+    Checkpoint, Decided, DecisionId, DecisionLog, DecisionLogStatus, DecisionRecord, Seen, Unproved, Via,
+};
 pub use observer::Observer;
 pub use passwords::{PasswordWrite, PasswordWriteError, Passwords};
 pub use tokens::{

@@ -30,11 +30,11 @@ impl Pinned<'_> {
     /// # Errors
     /// If no decision could be made. A forbid is an answer, and so is a refused credential.
     pub async fn authorize(&self, call: AuthorizeCall) -> Result<Answer, PdpError> {
-        let call = match call.authority {
-            Authority::AnyPrincipal => call,
-            Authority::Itself { .. } => Box::pin(self.restrict(call)).await?,
+        let work = async {
+            let call = self.restricted(call).await?;
+            self.decide(call).await
         };
-        self.isolated(pin!(self.decide(call))).await
+        self.isolated(pin!(work)).await
     }
 
     /// Decides several calls by the same bundle at the same instant; each reserves on its own.
@@ -44,7 +44,8 @@ impl Pinned<'_> {
     pub async fn authorize_batch(&self, calls: Vec<AuthorizeCall>) -> Result<Vec<Answer>, BatchError> {
         let mut allowed = Vec::with_capacity(calls.len());
         for (index, call) in calls.into_iter().enumerate() {
-            allowed.push(self.restrict(call).await.map_err(|error| BatchError { index, error })?);
+            let restricted = self.isolated(pin!(self.restricted(call))).await;
+            allowed.push(restricted.map_err(|error| BatchError { index, error })?);
         }
         let mut answers: Vec<Answer> = Vec::with_capacity(allowed.len());
         for (index, call) in allowed.into_iter().enumerate() {
@@ -89,6 +90,14 @@ impl Pinned<'_> {
             self.pdp.inner.observers.panicked();
             Err(PdpError::Panicked)
         })
+    }
+
+    /// The call as its client may make it.
+    async fn restricted(&self, call: AuthorizeCall) -> Result<AuthorizeCall, PdpError> {
+        match call.authority {
+            Authority::AnyPrincipal => Ok(call),
+            Authority::Itself { .. } => Box::pin(self.restrict(call)).await,
+        }
     }
 
     async fn decide(&self, mut call: AuthorizeCall) -> Result<Answer, PdpError> {

@@ -75,7 +75,7 @@ fn written() -> tempfile::TempDir {
     std::mem::replace(&mut server.temp, tempfile::TempDir::new().unwrap())
 }
 
-fn change(folder: &Path, change: impl FnOnce(&mut Vec<String>)) {
+pub fn change(folder: &Path, change: impl FnOnce(&mut Vec<String>)) {
     let file = &files(folder)[0];
     let text = std::fs::read_to_string(file).unwrap();
     let mut lines: Vec<String> = text.lines().map(|line| format!("{line}\n")).collect();
@@ -115,7 +115,7 @@ fn verify_names_the_first_record_that_is_wrong() {
 fn a_cut_tail_is_found_with_a_checkpoint_that_is_kept_elsewhere() {
     let temp = tempfile::TempDir::new().unwrap();
     let elsewhere = temp.path().join("checkpoints.jsonl");
-    let config = format!("decision_log: {{ level: all, checkpoints: {} }}\n", elsewhere.display());
+    let config = format!("decision_log: {{ level: all, checkpoints: {{ file: {} }} }}\n", elsewhere.display());
     let mut server = Setup::new().config(&config).start();
     server.post("/is_authorized", &question("alice", "openai-main/gpt-4o"));
     stop(&mut server);

@@ -13,8 +13,12 @@
 )]
 #![cfg(all(unix, feature = "server"))]
 
+mod checkpoints;
 mod crash;
 mod library;
+#[path = "../http/receiver.rs"]
+#[allow(dead_code, reason = "shared with the tests of HTTP")]
+mod receiver;
 mod records;
 mod settings;
 #[path = "../http/support.rs"]

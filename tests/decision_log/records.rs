@@ -116,7 +116,7 @@ fn a_record_says_what_was_asked_and_what_was_answered() {
     let last = records.last().unwrap();
     assert_eq!(last["revision"], answer["revision"]);
     assert_eq!(
-        (&last["resource"], &last["asked"]),
+        (&last["resource"], &last["requested_resource"]),
         (&json!("Model::\"openai-main/gpt-4o\""), &json!("Model::\"openai-main/best\""))
     );
     let list = of(4);
@@ -195,7 +195,7 @@ fn the_standings_that_conditions_saw_are_recorded() {
     server.post("/is_authorized", &question("alice", "z/b"));
     stop(&mut server);
     let records = decisions(&folder(server.temp.path()));
-    let seen: Vec<&Value> = records.iter().map(|record| &record["seen"][0]["limits"]).collect();
+    let seen: Vec<&Value> = records.iter().map(|record| &record["condition_limits"][0]["limits"]).collect();
     let standing = |held: &str| json!([["few", null, "tokens", "10", "0", held]]);
     // Also where the rules forbid: then the answer tells of no limit.
     assert_eq!(seen, [&standing("0"), &standing("4"), &standing("4")]);

@@ -30,13 +30,14 @@ fn the_defaults_are_those_of_the_documentation() {
 
 #[test]
 fn everything_can_be_set_in_the_file_or_the_environment() {
-    let text = "{ level: { sample: 0.25 }, stdout: {}, max_bytes: 64KiB, keep_days: 1, on_full: wait, mask: [], checkpoints: /c }";
+    let text = "{ level: { sample: 0.25 }, stdout: {}, max_bytes: 64KiB, keep_days: 1, on_full: wait, mask: [], checkpoints: { file: /c } }";
     let by_file = load(&format!("decision_log: {text}\n")).unwrap();
     let variable = |name: &str| (name == "TOLLGATE_DECISION_LOG").then(|| OsString::from(text));
     let by_environment = Settings::from(&Flags::default(), variable).unwrap();
     assert_eq!(by_file.decision_log, by_environment.decision_log);
     let log = by_file.decision_log;
     assert_eq!(log.level, Level::Sample(SampleRate::parse("0.25").unwrap()));
+    assert_eq!(log.checkpoints.file.as_deref(), Some(std::path::Path::new("/c")));
     assert!(log.to_stdout && log.on_full == OnFull::Wait && log.max_bytes == 65_536 && log.keep_days == 1);
 }
 
@@ -53,6 +54,13 @@ fn what_is_wrong_is_told_with_its_place() {
         ("on_full: forbid", "expected `drop` or `wait`"),
         ("mask: [principal]", "`principal` cannot be masked"),
         ("sink: {}", "unknown field `sink`"),
+        ("checkpoints: /c", "this must be a mapping"),
+        ("checkpoints: {}", "to a `file`, to a `webhook`, or to both"),
+        ("checkpoints: { webhook: { secret_file: s } }", "missing field `url`"),
+        ("checkpoints: { webhook: { url: 'https://a.example' } }", "missing field `secret_file`"),
+        ("checkpoints: { webhook: { url: 'http://a.example', secret_file: s } }", "expected https://"),
+        ("checkpoints: { webhook: { url: 'https://a.example', secret_file: s, queue: 0 } }", "from 1 to 10000"),
+        ("checkpoints: { webhook: { url: 'https://a.example', secret_file: /none } }", "/none cannot be read"),
     ] {
         let told = load(&format!("decision_log: {{ {text} }}\n")).unwrap_err();
         assert!(told.contains(expected) && told.contains("t.yaml:1:"), "{text}: {told}");
@@ -68,5 +76,7 @@ fn the_schema_describes_the_section() {
     names.sort();
     assert_eq!(names, ["checkpoints", "file", "keep_days", "level", "mask", "max_bytes", "on_full", "stdout"]);
     assert_eq!(section["additionalProperties"], false);
+    let webhook = &section["properties"]["checkpoints"]["properties"]["webhook"];
+    assert_eq!(webhook["required"], serde_json::json!(["url", "secret_file"]));
     assert_eq!(section["properties"]["level"]["anyOf"][0]["enum"], serde_json::json!(["all", "forbids", "off"]));
 }

@@ -1,85 +1,25 @@
 //! Alerts as they are posted: signed, once a period, sent again where that helps, and never more than may wait.
 
-use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use crate::receiver::{Post, SECRET, serve, take};
 use crate::support::{DEADLINE, Server, Setup};
 
-const SECRET: &str = "a secret of thirty-two bytes ...";
 const BUNDLE: &str = r#"
 authz_rules: [{ users: "*", models: "*" }]
 limits:
   - { id: tokens, users: "*", each: user, budget: { tokens: 100, every: total }, warn_at: [50, 80] }
 "#;
 
-/// One post, as it came.
-struct Post {
-    signature: String,
-    body: Vec<u8>,
-}
-
-impl Post {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    fn check(&self) {
-        let (t, v1) = self.signature.split_once(',').unwrap();
-        let (t, v1) = (t.strip_prefix("t=").unwrap(), v1.strip_prefix("v1=").unwrap());
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        assert!(t.parse::<u64>().unwrap().abs_diff(now) < 120);
-        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, SECRET.as_bytes());
-        let signed = [t.as_bytes(), b".", self.body.as_slice()].concat();
-        let tag: Vec<u8> = (0..v1.len() / 2).map(|at| u8::from_str_radix(&v1[2 * at..][..2], 16).unwrap()).collect();
-        aws_lc_rs::hmac::verify(&key, &signed, &tag).expect("the signature");
-    }
-}
-
 /// Takes posts, and answers each with the next of `statuses`, and with 200 once they are over.
 fn listener(statuses: &[u16]) -> (u16, Receiver<Post>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     (port, serve(listener, statuses))
-}
-
-fn serve(listener: TcpListener, statuses: &[u16]) -> Receiver<Post> {
-    let (sender, posts) = channel();
-    let statuses = Arc::new(Mutex::new(statuses.to_vec()));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let mut left = statuses.lock().unwrap();
-            let status = if left.is_empty() { 200 } else { left.remove(0) };
-            if let Some(post) = take(stream, status)
-                && sender.send(post).is_err()
-            {
-                return;
-            }
-        }
-    });
-    posts
-}
-
-fn take(stream: impl Read + Write, status: u16) -> Option<Post> {
-    let mut reader = BufReader::new(stream);
-    let (mut length, mut signature, mut line) = (0, String::new(), String::new());
-    while reader.read_line(&mut line).ok()? > 0 && line != "\r\n" {
-        let (name, value) = line.split_once(':').unwrap_or_default();
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = value.trim().parse().unwrap(),
-            "x-tollgate-signature" => signature = value.trim().to_owned(),
-            _ => {}
-        }
-        line.clear();
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    let answer = format!("HTTP/1.1 {status} Fine\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    reader.get_mut().write_all(answer.as_bytes()).unwrap();
-    Some(Post { signature, body })
 }
 
 fn server(port: u16, more: &str) -> Server {

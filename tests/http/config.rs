@@ -103,7 +103,11 @@ identity:
     - basic: { htpasswd: secrets/htpasswd }
     - digest: { file: secrets/digest }
   tokens: { pepper_file: secrets/sealing }
-decision_log: { file: { directory: decisions }, checkpoints: elsewhere/checkpoints.jsonl }
+decision_log:
+  file: { directory: decisions }
+  checkpoints:
+    file: elsewhere/checkpoints.jsonl
+    webhook: { url: "https://a.example.com/", secret_file: secrets/webhook }
 "#;
     std::fs::write(&config, file).unwrap();
     let flags = Flags { config: Some(config.clone()), ..Flags::default() };
@@ -115,7 +119,9 @@ decision_log: { file: { directory: decisions }, checkpoints: elsewhere/checkpoin
     assert_eq!(settings.tls.client_ca_file, Some(at("tls/c.pem")));
     assert_eq!(settings.webhook.secret_file, Some(at("secrets/webhook")));
     assert_eq!(settings.decision_log.directory, Some(at("decisions")));
-    assert_eq!(settings.decision_log.checkpoints, Some(at("elsewhere/checkpoints.jsonl")));
+    let checkpoints = &settings.decision_log.checkpoints;
+    assert_eq!(checkpoints.file, Some(at("elsewhere/checkpoints.jsonl")));
+    assert_eq!(checkpoints.webhook.as_ref().unwrap().secret_file, Some(at("secrets/webhook")));
     let identity = format!("{:?}", settings.identity);
     for path in ["secrets/pepper", "secrets/htpasswd", "secrets/digest", "secrets/sealing"] {
         assert!(identity.contains(&format!("{:?}", at(path))), "{path}: {identity}");

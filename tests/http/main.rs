@@ -26,6 +26,8 @@ mod malformed;
 mod metrics;
 mod normal;
 mod private;
+#[allow(dead_code, reason = "the tests of the decision log use the rest of it")]
+mod receiver;
 #[allow(dead_code, reason = "the tests of the stores use the rest of it")]
 #[path = "../stores/redis_server.rs"]
 mod redis_server;

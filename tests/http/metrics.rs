@@ -49,7 +49,7 @@ const LIMITS: &str =
 fn with_everything() -> Server {
     let nowhere = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = format!(
-        "decision_log: {{ level: all }}
+        "decision_log: {{ level: all, checkpoints: {{ webhook: {{ url: 'http://{nowhere}/checkpoints', secret_file: secret }} }} }}
 alerts: {{ webhook: {{ url: 'http://{nowhere}/hook', secret_file: secret, pause_ms: 20, attempts: 2 }} }}
 decisions: {{ budget_status: 451 }}
 identity:
@@ -341,6 +341,7 @@ fn outgoing_requests_and_queues_are_measured() {
     let scrape = Scrape::of(&server);
     for (limit, label, name) in [
         ("tollgate_queue_limit", "queue", "alerts"),
+        ("tollgate_queue_limit", "queue", "checkpoints"),
         ("tollgate_queue_limit", "queue", "password_checks"),
         ("tollgate_queue_limit", "queue", "store_fallback"),
         ("tollgate_queue_limit_bytes", "queue", "decision_log"),

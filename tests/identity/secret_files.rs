@@ -33,6 +33,12 @@ fn kinds() -> Vec<(&'static str, String, String)> {
         ("digest", digest, providers("{ digest: { file: the-file } }")),
         ("pepper", text.clone(), "identity: { providers: [{ keys: { pepper_file: the-file } }] }\n".to_owned()),
         ("tokens' pepper", text.clone(), "identity: { tokens: { pepper_file: the-file } }\n".to_owned()),
+        (
+            "webhook of checkpoints",
+            text.clone(),
+            "decision_log: { checkpoints: { webhook: { url: 'http://127.0.0.1:1/', secret_file: the-file } } }\n"
+                .to_owned(),
+        ),
         ("webhook", text, "alerts: { webhook: { url: 'http://127.0.0.1:1/', secret_file: the-file } }\n".to_owned()),
         ("TLS key", String::new(), "tls: { certificate_file: server.pem, key_file: the-file }\n".to_owned()),
     ]

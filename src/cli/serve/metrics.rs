@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use crate::edge::decision_log::Recorder;
 use crate::edge::identity::BasicProvider;
-use crate::edge::outgoing::Outbox;
+use crate::edge::outgoing::{Outbox, WebhookEvent};
 use crate::edge::store::Fallback;
 use crate::edge::telemetry::metrics::{Bound, Metrics, Unit};
 
-/// Shows the queue of alerts.
-pub(super) fn outbox(metrics: &Metrics, outbox: &Arc<Outbox>) {
+/// Shows the queue of a webhook.
+pub(super) fn outbox<E: WebhookEvent>(metrics: &Metrics, name: &'static str, outbox: &Arc<Outbox<E>>) {
     let (queue, limit) = (Arc::clone(outbox), outbox.capacity());
     let used = Box::new(move || queue.len());
-    metrics.bound(Bound { name: "alerts", unit: Unit::Entries, limit, used });
+    metrics.bound(Bound { name, unit: Unit::Entries, limit, used });
 }
 
 /// Shows the queue of the decision log.

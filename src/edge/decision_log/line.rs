@@ -29,7 +29,7 @@ pub(super) fn write(out: &mut Vec<u8>, record: &DecisionRecord<'_>, mask: &Mask)
     out.truncate(start);
     let mut line = Line { json: Json(out), mask, masked: Vec::new(), hidden: Vec::new() };
     line.head(record);
-    line.json.raw(r#","cut":{"bytes":"#).plain(bytes).raw(r#","sha256":"#).text(&digest).raw("}");
+    line.json.raw(r#","truncated":{"bytes":"#).plain(bytes).raw(r#","sha256":"#).text(&digest).raw("}");
     line.end();
 }
 
@@ -73,7 +73,7 @@ impl<'r> Line<'_, 'r> {
             Decided::One(request, decision) => {
                 self.json.raw(r#","resource":"#).uid(&decision.resource);
                 if decision.resource != request.resource {
-                    self.json.raw(r#","asked":"#).uid(&request.resource);
+                    self.json.raw(r#","requested_resource":"#).uid(&request.resource);
                 }
                 self.identity(request.identity.as_deref());
                 self.context(&request.context);
@@ -83,7 +83,7 @@ impl<'r> Line<'_, 'r> {
                 if let Some(router) = &request.router {
                     self.json.raw(r#","resource":"#).uid(router);
                 }
-                self.json.raw(r#","asked":"#).list(&request.candidates, uid);
+                self.json.raw(r#","requested_candidates":"#).list(&request.candidates, uid);
                 self.identity(request.identity.as_deref());
                 self.context(&request.context);
             }
@@ -103,7 +103,7 @@ impl<'r> Line<'_, 'r> {
 
     fn outcome(&mut self, record: &DecisionRecord<'r>) {
         if !record.seen.is_empty() {
-            self.json.raw(r#","seen":["#);
+            self.json.raw(r#","condition_limits":["#);
             for (number, seen) in record.seen.iter().enumerate() {
                 self.json.raw(if number > 0 { "," } else { "" });
                 self.seen(seen);
@@ -137,11 +137,11 @@ impl<'r> Line<'_, 'r> {
             self.json.raw(r#","resource":"#).uid(resource);
         }
         if let Some(candidates) = unproved.candidates {
-            self.json.raw(r#","asked":"#).list(candidates, uid);
+            self.json.raw(r#","requested_candidates":"#).list(candidates, uid);
         }
         self.json.raw(r#","refused":{"reason":"#).text(unproved.refusal.reason.as_str());
         if let Some(about) = &unproved.refusal.about {
-            self.json.raw(r#","about":"#).told(about);
+            self.json.raw(r#","detail":"#).told(about);
         }
         self.json.raw("}");
         if let Some(context) = unproved.context {
@@ -154,7 +154,7 @@ impl<'r> Line<'_, 'r> {
     fn identity(&mut self, identity: Option<&'r Identity>) {
         let Some(identity) = identity else { return };
         self.json.raw(r#","identity":{"method":"#).text(identity.method.as_str());
-        self.said(&identity.said);
+        self.attributes(&identity.said);
         if let Some(payer) = &identity.payer {
             if self.mask.context.has("team") {
                 self.left_out("context.team", payer);
@@ -178,14 +178,14 @@ impl<'r> Line<'_, 'r> {
         self.json.raw("}");
     }
 
-    fn said(&mut self, said: &'r Said) {
+    fn attributes(&mut self, said: &'r Said) {
         if *said == Said::default() {
             return;
         }
-        if self.mask.said.has_all() {
-            return self.note("identity.said");
+        if self.mask.attributes.has_all() {
+            return self.note("identity.attributes");
         }
-        self.json.raw(r#","said":{"replaces":"#).plain(said.replaces);
+        self.json.raw(r#","attributes":{"replaces_bundle":"#).plain(said.replaces);
         let lists = [
             ("teams", &said.teams),
             ("orgs", &said.orgs),
@@ -194,8 +194,8 @@ impl<'r> Line<'_, 'r> {
             ("tags", &said.tags),
         ];
         for (name, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
-            if self.mask.said.has(name) {
-                self.note(&format!("identity.said.{name}"));
+            if self.mask.attributes.has(name) {
+                self.note(&format!("identity.attributes.{name}"));
                 self.hidden.extend(list.iter().map(SmolStr::as_str));
             } else {
                 self.json.raw(",").text(name).raw(":").all_told(list);
@@ -203,8 +203,8 @@ impl<'r> Line<'_, 'r> {
         }
         for (name, text) in [("email", &said.email), ("external_id", &said.external_id)] {
             let Some(text) = text else { continue };
-            if self.mask.said.has(name) {
-                self.left_out(&format!("identity.said.{name}"), text);
+            if self.mask.attributes.has(name) {
+                self.left_out(&format!("identity.attributes.{name}"), text);
             } else {
                 self.json.raw(",").text(name).raw(":").told(text);
             }
@@ -464,116 +464,4 @@ impl Json<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::gate::{DecisionId, Via, decide};
-    use crate::model::{AuthMethod, Facts, Timestamp};
-    use crate::policy::{Bundle, SourceFile, load};
-
-    fn record_of(request: &Request, mask: &Mask, seen: &[Seen]) -> Value {
-        let text = "authz_rules: [{ id: r, users: [alice], models: \"*\" }]\n";
-        let bundle = Bundle::new(vec![SourceFile::new("a.yaml", text.as_bytes()).unwrap()]);
-        let snapshot = load(&bundle).unwrap().snapshot;
-        let decision = decide(&snapshot, &Facts::at(Timestamp::from_millis(0)), request).unwrap();
-        let record = DecisionRecord {
-            id: DecisionId { process: 0x00ff, number: 10 },
-            at: Timestamp::from_millis(1_500),
-            revision: "rev",
-            via: Via::Library,
-            reserve: None,
-            charging: None,
-            seen,
-            decided: Decided::One(request, &decision),
-        };
-        let mut out = b"{".to_vec();
-        write(&mut out, &record, mask);
-        assert_eq!(out.iter().position(|byte| *byte == b'\n'), Some(out.len() - 1));
-        serde_json::from_slice(&out).unwrap()
-    }
-
-    fn request(context: Value) -> Request {
-        let Value::Object(context) = context else { panic!("a context is an object") };
-        Request::new("User::\"alice\"".parse().unwrap(), "chat", "Model::\"a/b\"".parse().unwrap())
-            .with_context(context)
-    }
-
-    #[test]
-    fn a_record_holds_the_question_and_its_outcome() {
-        let mut identity = Identity::new("User::\"alice\"".parse().unwrap(), AuthMethod::Jwt);
-        identity.said.email = Some("a@example.com".into());
-        identity.said.teams = ["research".into()].into();
-        identity.metadata = [("cost".into(), "12".into())].into();
-        let mut asked = request(json!({ "ip": "10.1.2.3", "input_tokens": 7, "metadata": { "env": "prod" } }));
-        asked.identity = Some(Arc::new(identity));
-        let mut mask = Mask::default();
-        let whole = record_of(&asked, &mask, &[]);
-        assert_eq!(
-            whole,
-            json!({
-                "id": "00000000000000ff-a", "at": "1970-01-01T00:00:01.5Z", "revision": "rev", "via": "library",
-                "decision": "permit", "code": "permitted", "principal": "User::\"alice\"", "action": "chat",
-                "resource": "Model::\"a/b\"",
-                "identity": {
-                    "method": "jwt", "said": { "replaces": false, "teams": ["research"], "email": "a@example.com" },
-                    "metadata": { "cost": "12" }
-                },
-                "context": { "ip": "10.1.2.3", "input_tokens": 7, "metadata": { "env": "prod" } },
-                "rules": ["r"], "masked": []
-            })
-        );
-        for path in Mask::USUAL.into_iter().chain(["identity.said.email"]) {
-            mask.add(path).unwrap();
-        }
-        let masked = record_of(&asked, &mask, &[]);
-        assert_eq!(masked["context"], json!({ "input_tokens": 7 }));
-        assert_eq!(masked["identity"]["metadata"], json!({}));
-        assert_eq!(masked["masked"], json!(["identity.said.email", "context.metadata", "context.ip"]));
-        for hidden in ["10.1.2.3", "a@example.com", "prod", "12"] {
-            assert!(!masked.to_string().contains(&format!("\"{hidden}\"")), "{hidden}: {masked}");
-        }
-    }
-
-    #[test]
-    fn a_meter_that_a_masked_member_names_is_masked_too() {
-        let standing = LimitStanding {
-            id: "l".into(),
-            meter: Some("cust-7".into()),
-            unit: Unit::Tokens,
-            limit: crate::model::Amount::ONE,
-            used: crate::model::Amount::ZERO,
-            held: crate::model::Amount::ZERO,
-            resets_at: None,
-            shortage: None,
-        };
-        let seen = [Seen { resource: "Model::\"a/b\"".parse().unwrap(), limits: Some(vec![standing]) }];
-        let masked = record_of(&request(json!({ "end_user": "cust-7" })), &Mask::usual(), &seen);
-        assert_eq!(masked["seen"][0]["limits"], json!([["l", null, "tokens", "1", "0", "0"]]));
-        assert!(!masked.to_string().contains("cust-7"), "{masked}");
-    }
-
-    #[test]
-    fn what_is_too_long_is_cut_to_its_outcome() {
-        let long: serde_json::Map<String, Value> =
-            (0..10).map(|number| (format!("m{number}"), Value::from("x".repeat(8_000)))).collect();
-        let record = record_of(&request(json!({ "metadata": long })), &Mask::default(), &[]);
-        assert_eq!((&record["decision"], &record["resource"]), (&json!("permit"), &Value::Null));
-        assert!(record["cut"]["bytes"].as_u64().unwrap() > 80_000);
-        assert!(record.to_string().len() < 1_000);
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_stays_one_line_that_reads_back(text in "[ -~äé日😀]{1,20}", key in "[ -~äé日😀]{1,10}") {
-            let mut metadata = serde_json::Map::new();
-            metadata.insert(key, Value::from(text.clone()));
-            let asked = request(json!({ "end_user": text, "metadata": metadata }));
-            let record = record_of(&asked, &Mask::default(), &[]);
-            prop_assert_eq!(&record["context"], &Value::Object(asked.context.to_json()));
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use smol_str::SmolStr;
 
 /// Members that can be masked in addition to those of `context`.
-const SAID: [&str; 7] = ["teams", "orgs", "roles", "team_roles", "tags", "email", "external_id"];
+const ATTRIBUTES: [&str; 7] = ["teams", "orgs", "roles", "team_roles", "tags", "email", "external_id"];
 
 /// Some names, or all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Mask {
     /// Masked entries of `context.metadata`, including those that a credential adds to it.
     pub(super) metadata: Names,
     /// Masked attributes that come from a credential.
-    pub(super) said: Names,
+    pub(super) attributes: Names,
     /// The entities of a request of its own.
     pub(super) additional_entities: bool,
 }
@@ -38,8 +38,8 @@ pub struct Mask {
 /// Why a text is no mask.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` cannot be masked; the paths are `context`, `context.NAME`, `context.metadata.KEY`, `identity.said`, \
-     `identity.said.NAME` and `additional_entities`"
+    "`{text}` cannot be masked; the paths are `context`, `context.NAME`, `context.metadata.KEY`, `identity.attributes`, \
+     `identity.attributes.NAME` and `additional_entities`"
 )]
 pub struct MaskError {
     text: String,
@@ -78,9 +78,9 @@ impl Mask {
                 Some(("metadata", key)) if !key.is_empty() => self.metadata.some.push(key.into()),
                 _ => return Err(wrong()),
             },
-            Some(("identity", "said")) => self.said.all = true,
+            Some(("identity", "attributes")) => self.attributes.all = true,
             Some(("identity", rest)) => match rest.split_once('.') {
-                Some(("said", name)) if SAID.contains(&name) => self.said.some.push(name.into()),
+                Some(("attributes", name)) if ATTRIBUTES.contains(&name) => self.attributes.some.push(name.into()),
                 _ => return Err(wrong()),
             },
             _ => return Err(wrong()),
@@ -98,10 +98,18 @@ mod tests {
         let mut mask = Mask::usual();
         assert!(mask.context.has("ip") && mask.context.has("end_user") && mask.metadata.has_all());
         assert!(!mask.context.has("input_tokens") && !mask.additional_entities);
-        for path in ["context", "additional_entities", "identity.said", "identity.said.email", "context.metadata.a.b"] {
+        for path in [
+            "context",
+            "additional_entities",
+            "identity.attributes",
+            "identity.attributes.email",
+            "context.metadata.a.b",
+        ] {
             mask.add(path).unwrap();
         }
-        for path in ["", "principal", "context.", "context.metadata.", "identity", "identity.said.password", "a.b"] {
+        for path in
+            ["", "principal", "context.", "context.metadata.", "identity", "identity.attributes.password", "a.b"]
+        {
             assert!(mask.add(path).is_err(), "{path}");
         }
     }

@@ -17,9 +17,9 @@ mod writer;
 
 use std::cell::RefCell;
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -30,7 +30,7 @@ pub use mask::{Mask, MaskError};
 pub use queue::OnFull;
 pub use read::{Damage, Inclusion, Kept, ReadError, Verified, find, prove, verify};
 
-use crate::gate::{Clock, Decided, DecisionLog, DecisionLogStatus, DecisionRecord};
+use crate::gate::{Checkpoint, Clock, Decided, DecisionLog, DecisionLogStatus, DecisionRecord};
 use files::{Folder, Keeping, Output, Position};
 use parking_lot::{Mutex, MutexGuard};
 use queue::Queue;
@@ -83,8 +83,8 @@ pub struct DecisionLogOptions {
     pub on_full: OnFull,
     /// Members that are left out of every record.
     pub mask: Mask,
-    /// A file to which every checkpoint is written besides.
-    pub checkpoints: Option<PathBuf>,
+    /// A file to which every checkpoint is also written.
+    pub checkpoint_file: Option<PathBuf>,
     /// The name of this machine.
     pub node: String,
 }
@@ -100,7 +100,7 @@ impl DecisionLogOptions {
             keep_days: 14,
             on_full: OnFull::default(),
             mask: Mask::usual(),
-            checkpoints: None,
+            checkpoint_file: None,
             node: String::new(),
         }
     }
@@ -133,6 +133,9 @@ impl Shared {
     }
 }
 
+/// Takes each checkpoint of a log.
+pub type OnCheckpoint = Box<dyn FnMut(Checkpoint) + Send>;
+
 /// Records decisions; a separate thread writes them. Dropping it writes all queued records.
 pub struct Recorder {
     level: Level,
@@ -153,6 +156,19 @@ impl Recorder {
     /// # Errors
     /// Where its files cannot be opened, or another process writes them.
     pub fn open(options: DecisionLogOptions, clock: Arc<dyn Clock>) -> Result<Self, DecisionLogError> {
+        Self::open_with(options, clock, Box::new(|_| {}))
+    }
+
+    /// As [`Recorder::open`]; calls `on_checkpoint` for each checkpoint, once it is on the disk. The thread that writes the
+    /// log makes the call, so it must not wait.
+    ///
+    /// # Errors
+    /// As [`Recorder::open`].
+    pub fn open_with(
+        options: DecisionLogOptions,
+        clock: Arc<dyn Clock>,
+        mut on_checkpoint: OnCheckpoint,
+    ) -> Result<Self, DecisionLogError> {
         let keeping = Keeping { most_bytes: options.max_bytes, keep_days: options.keep_days };
         let (output, position, repaired) = match &options.destination {
             Destination::Folder(path) => {
@@ -162,13 +178,11 @@ impl Recorder {
             Destination::Stdout => (Output::standard(), Position::default(), None),
         };
         let shared = Arc::new(Shared::new(QUEUE_BYTES, options.on_full));
-        let checkpoints = options.checkpoints;
-        let keep = move |line: &[u8]| match &checkpoints {
-            None => Ok(()),
-            Some(path) => {
-                let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-                file.and_then(|mut file| file.write_all(line))
-            }
+        let checkpoint_file = options.checkpoint_file;
+        let keep = move |checkpoint: Checkpoint| {
+            let written = checkpoint_file.as_deref().map_or(Ok(()), |path| append(path, &checkpoint.line));
+            on_checkpoint(checkpoint);
+            written
         };
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -208,6 +222,11 @@ impl Recorder {
             let _ended = writing.join();
         }
     }
+}
+
+fn append(path: &Path, line: &[u8]) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(line))
 }
 
 impl DecisionLog for Recorder {

@@ -74,7 +74,7 @@ pub struct Verified {
     pub damage: Option<Damage>,
 }
 
-/// Checkpoints that were kept elsewhere, by number, as they were written.
+/// Checkpoints that were kept elsewhere, as they were written, sorted by number.
 #[derive(Debug, Clone, Default)]
 pub struct Kept(Vec<(u64, Vec<u8>)>);
 
@@ -93,7 +93,23 @@ impl Kept {
             };
             kept.push((seq, line.bytes));
         }
+        // A webhook can deliver a checkpoint twice.
+        kept.sort_unstable();
+        kept.dedup();
         Ok(Self(kept))
+    }
+
+    /// Whether a checkpoint with this number was kept that differs from the line.
+    fn contradicts(&self, seq: u64, line: &[u8]) -> bool {
+        let from = self.0.partition_point(|(known, _)| *known < seq);
+        let mut of_seq = self.0.iter().skip(from).take_while(|(known, _)| *known == seq);
+        of_seq.any(|(_, kept)| kept != line)
+    }
+
+    /// The number of the first checkpoint after this line.
+    fn first_after(&self, seq: u64) -> Option<u64> {
+        let at = self.0.partition_point(|(known, _)| *known <= seq);
+        self.0.get(at).map(|(seq, _)| *seq)
     }
 }
 
@@ -283,7 +299,7 @@ impl Walk<'_> {
             let what = "the checkpoint states another root than that of the lines before it".to_owned();
             return self.damaged(place, head.seq, what);
         }
-        if self.kept.0.iter().any(|(seq, kept)| *seq == head.seq && *kept != line.bytes) {
+        if self.kept.contradicts(head.seq, &line.bytes) {
             let what =
                 "it differs from the checkpoint that was kept elsewhere: the lines before it were rewritten".to_owned();
             return self.damaged(place, head.seq, what);
@@ -324,7 +340,7 @@ impl Walk<'_> {
             return;
         }
         let ended = self.found.lines.map_or(0, |(_, last)| last);
-        if let Some((seq, _)) = self.kept.0.iter().find(|(seq, _)| *seq > ended) {
+        if let Some(seq) = self.kept.first_after(ended) {
             let what = format!("the log ends here, but checkpoint {seq} that was kept elsewhere covers more lines");
             let place = self.place.clone();
             self.damaged(place, ended + 1, what);

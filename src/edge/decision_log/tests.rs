@@ -60,8 +60,8 @@ impl World {
             output,
             clock: Arc::new(Now(Arc::clone(&now))),
             tell: Arc::new(move |_, text| telling.lock().push(text.to_owned())),
-            keep: Box::new(move |line| {
-                keeping.lock().extend_from_slice(line);
+            keep: Box::new(move |checkpoint| {
+                keeping.lock().extend_from_slice(&checkpoint.line);
                 Ok(())
             }),
             free: Box::new(move |_| Some(disk.load(Ordering::Relaxed))),
@@ -193,7 +193,7 @@ fn a_gap_says_how_many_are_missing_and_where() {
     world.take(records(3..4), 0);
     let lines = lines(temp.path());
     let at = lines.iter().position(|line| line["event"] == "gap").unwrap();
-    assert_eq!((&lines[at]["count"], &lines[at]["why"]), (&Value::from(1_234), &Value::from("queue_full")));
+    assert_eq!((&lines[at]["count"], &lines[at]["reason"]), (&Value::from(1_234), &Value::from("queue_full")));
     assert_eq!((&lines[at - 1]["id"], &lines[at + 1]["id"]), (&Value::from("p-2"), &Value::from("p-3")));
     assert_eq!((whole(temp.path()).missing, world.lost()), (1_234, 1_234));
 }
@@ -215,7 +215,7 @@ fn a_disk_that_is_nearly_full_stops_the_log_until_it_is_not() {
     world.take(records(2..4), 0);
     let verified = whole(temp.path());
     assert_eq!((verified.decisions, verified.missing, world.lost()), (4, 18, 18));
-    assert_eq!(events(temp.path(), "gap")[0]["why"], "not_written");
+    assert_eq!(events(temp.path(), "gap")[0]["reason"], "not_written");
     assert!(!world.writer.shared.stopped.load(Ordering::Relaxed));
     let told = world.told.lock();
     let told: Vec<&str> = told.iter().map(String::as_str).filter(|text| !text.contains("checkpoint")).collect();

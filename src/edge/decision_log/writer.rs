@@ -10,7 +10,7 @@ use super::files::{Output, Position, Repaired};
 use super::json::Json;
 use super::queue::Taken;
 use super::{Shared, Tell, Urgency};
-use crate::gate::Clock;
+use crate::gate::{Checkpoint, Clock};
 use crate::model::Timestamp;
 use crate::model::hex;
 
@@ -30,7 +30,7 @@ const LOOK_MS: i64 = 1_000;
 /// A buffer that has grown beyond this is freed.
 const USUAL_BUFFER_BYTES: usize = 1024 * 1024;
 
-type Keep = dyn FnMut(&[u8]) -> io::Result<()> + Send;
+type Keep = dyn FnMut(Checkpoint) -> io::Result<()> + Send;
 type Free = dyn Fn(&Output) -> Option<u64> + Send;
 
 pub(super) struct Writer {
@@ -38,7 +38,7 @@ pub(super) struct Writer {
     pub(super) output: Output,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tell: Tell,
-    /// Takes every checkpoint, to keep it elsewhere.
+    /// Takes every checkpoint that is on the disk, to store a copy elsewhere.
     pub(super) keep: Box<Keep>,
     /// How much of the disk is free, in percent.
     pub(super) free: Box<Free>,
@@ -180,7 +180,7 @@ impl Writer {
         }
         self.state.told_at = None;
         let ended = self.event(now, "stop", |_| {}).and_then(|()| self.checkpoint(now));
-        if let Err(error) = ended.and_then(|()| self.output.sync()) {
+        if let Err(error) = ended {
             self.failed(&error);
         }
     }
@@ -240,9 +240,9 @@ impl Writer {
         self.state.stopped.is_none()
     }
 
-    fn gap(&mut self, now: Timestamp, count: u64, why: &str) -> io::Result<()> {
+    fn gap(&mut self, now: Timestamp, count: u64, reason: &str) -> io::Result<()> {
         let told = self.event(now, "gap", |json| {
-            json.raw(r#","count":"#).plain(count).raw(r#","why":"#).text(why);
+            json.raw(r#","count":"#).plain(count).raw(r#","reason":"#).text(reason);
         });
         match told {
             Ok(()) => self.state.gaps += count,
@@ -253,12 +253,7 @@ impl Writer {
 
     /// Adds a line of the log's own.
     fn event(&mut self, now: Timestamp, event: &str, members: impl FnOnce(&mut Json<'_>)) -> io::Result<()> {
-        let mut body = Vec::new();
-        let mut json = Json(&mut body);
-        json.raw(r#""event":"#).text(event);
-        members(&mut json);
-        let body = String::from_utf8_lossy(&body).into_owned();
-        self.line(now, &body)
+        self.append(&event_body(now, event, members), now)
     }
 
     /// Adds a line of these members, behind the instant.
@@ -296,7 +291,6 @@ impl Writer {
         if self.state.position.tree.size() > 0 && self.state.unchecked > 0 {
             self.state.told_at = None;
             self.checkpoint(now)?;
-            self.output.sync()?;
         }
         self.flush()?;
         let tree = &self.state.position.tree;
@@ -305,25 +299,16 @@ impl Writer {
         self.output.begin(self.state.position.next, now)?;
         self.state.position.tree = chain::Tree::default();
         self.state.kept = self.state.position.clone();
-        let mut members = Vec::new();
-        let mut json = Json(&mut members);
-        json.raw(r#""at":"#).shown(now).raw(r#","event":"file","previous":"#);
-        match &previous {
+        let body = event_body(now, "file", |json| match &previous {
             Some((file, size, root)) => {
-                json.raw(r#"{"file":"#)
-                    .text(file)
-                    .raw(r#","size":"#)
-                    .plain(size)
-                    .raw(r#","root":"#)
-                    .text(root)
-                    .raw("}");
+                json.raw(r#","previous":{"file":"#).text(file).raw(r#","size":"#).plain(size);
+                json.raw(r#","root":"#).text(root).raw("}");
             }
             None => {
-                json.raw("null");
+                json.raw(r#","previous":null"#);
             }
-        }
-        json.raw("}\n");
-        self.link(&members);
+        });
+        self.link(&body);
         Ok(())
     }
 
@@ -344,26 +329,27 @@ impl Writer {
         let State { unchecked, checked_at, .. } = self.state;
         if unchecked >= CHECKPOINT_LINES || (unchecked > 0 && passed(checked_at, now, CHECKPOINT_MS)) {
             self.checkpoint(now)?;
-            self.output.sync()?;
         }
         Ok(())
     }
 
-    /// States the root over all lines of the file so far.
+    /// Writes the root over all lines of the file so far, syncs the file, and passes the checkpoint on.
     fn checkpoint(&mut self, now: Timestamp) -> io::Result<()> {
         self.flush()?;
-        let tree = &self.state.position.tree;
-        let members = format!(
-            "\"at\":\"{now}\",\"event\":\"checkpoint\",\"file\":\"{}\",\"size\":{},\"root\":\"{}\"}}\n",
-            self.output.file(),
-            tree.size(),
-            hex::encode(&tree.root())
-        );
-        self.link(members.as_bytes());
-        let line = self.state.made.clone();
+        let State { position, .. } = &self.state;
+        let (seq, size, root) = (position.next, position.tree.size(), hex::encode(&position.tree.root()));
+        // Not `append`: a checkpoint always belongs into the file that it covers.
+        let body = event_body(now, "checkpoint", |json| {
+            json.raw(r#","node":"#).text(&self.node).raw(r#","file":"#).text(self.output.file());
+            json.raw(r#","size":"#).plain(size).raw(r#","root":"#).text(&root);
+        });
+        self.link(&body);
+        let line: Box<[u8]> = self.state.made.as_slice().into();
         self.flush()?;
+        // A copy elsewhere must not cover lines that a loss of power removes: that would look like a cut.
+        self.output.sync()?;
         (self.state.unchecked, self.state.checked_at) = (0, Some(now));
-        let kept = (self.keep)(&line);
+        let kept = (self.keep)(Checkpoint { seq, line: line.clone() });
         if let Err(error) = &kept
             && !self.state.keep_failed
         {
@@ -378,6 +364,16 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// The body of a line of the log's own: what follows `prev`.
+fn event_body(now: Timestamp, event: &str, members: impl FnOnce(&mut Json<'_>)) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut json = Json(&mut body);
+    json.raw(r#""at":"#).shown(now).raw(r#","event":"#).text(event);
+    members(&mut json);
+    json.raw("}\n");
+    body
 }
 
 /// The maximum number of bytes of a line before its body.

@@ -17,7 +17,7 @@ use crate::edge::identity::CredentialHeaders;
 use crate::edge::outgoing::Outbox;
 use crate::edge::telemetry::metrics::{Bound, Metrics, Unit};
 use crate::engine::Engine;
-use crate::gate::{RouteMap, Tokens};
+use crate::gate::{Checkpoint, Notice, RouteMap, Tokens};
 use crate::pdp::Pdp;
 
 /// The server's state: its services, and the options that routes read.
@@ -41,7 +41,8 @@ pub(super) struct App {
     pub(super) credential_headers: CredentialHeaders,
     pub(super) keys: Option<KeyService>,
     pub(super) passwords: Option<PasswordService>,
-    pub(super) outbox: Option<Arc<Outbox>>,
+    pub(super) outbox: Option<Arc<Outbox<Notice>>>,
+    pub(super) checkpoints: Option<Arc<Outbox<Checkpoint>>>,
     pub(super) tokens: Option<Arc<dyn Tokens>>,
     pub(super) body: BodyLimits,
     /// Most requests of a batch.
@@ -61,7 +62,7 @@ pub(super) struct App {
 
 impl App {
     pub(super) fn new(services: Services, options: &HttpOptions) -> Self {
-        let Services { engine, metrics, keys, passwords, outbox, tokens } = services;
+        let Services { engine, metrics, keys, passwords, outbox, checkpoints, tokens } = services;
         let budget_status =
             u16::try_from(options.budget_status).ok().and_then(|status| StatusCode::from_u16(status).ok());
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -78,6 +79,7 @@ impl App {
             keys,
             passwords,
             outbox,
+            checkpoints,
             tokens,
             body: BodyLimits { bytes: options.body_bytes, timeout: options.body_timeout },
             batch: options.batch,

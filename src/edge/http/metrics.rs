@@ -13,7 +13,8 @@ use super::app::App;
 use super::body::of_type;
 use super::errors::Response;
 use super::health::{self, Component, Part};
-use crate::edge::telemetry::metrics::{Families, Kind, TextFormat, gauge_of};
+use crate::edge::outgoing::Delivery;
+use crate::edge::telemetry::metrics::{Families, Family, Kind, TextFormat, gauge_of};
 use crate::gate::DecisionLogStatus;
 use crate::policy::{Report, Snapshot};
 
@@ -33,30 +34,19 @@ struct ServerState {
     report: Arc<Report>,
     snapshot: Option<Arc<Snapshot>>,
     decision_log: Option<DecisionLogStatus>,
-    alerts: Option<Alerts>,
+    alerts: Option<Delivery>,
+    checkpoints: Option<Delivery>,
     health: Vec<Component>,
-}
-
-/// Alerts by what became of them.
-struct Alerts {
-    delivered: u64,
-    failed: u64,
-    dropped: u64,
-    retried: u64,
-    waiting: usize,
 }
 
 impl ServerState {
     fn of(app: &App) -> Self {
-        let alerts = app.outbox.as_ref().map(|outbox| {
-            let [delivered, failed, dropped, retried] = outbox.counts().read();
-            Alerts { delivered, failed, dropped, retried, waiting: outbox.len() }
-        });
         Self {
             report: app.engine.report(),
             snapshot: app.engine.snapshot(),
             decision_log: app.pdp().decision_log_status(),
-            alerts,
+            alerts: app.outbox.as_ref().map(|outbox| outbox.delivery()),
+            checkpoints: app.checkpoints.as_ref().map(|outbox| outbox.delivery()),
             health: health::components(&app.engine, app.keys.as_ref().map(|service| &*service.keys)),
         }
     }
@@ -96,15 +86,28 @@ impl ServerState {
     }
 }
 
-fn write_alerts(alerts: &Alerts, out: &mut Families<'_>) -> fmt::Result {
+fn write_alerts(alerts: &Delivery, out: &mut Families<'_>) -> fmt::Result {
     let help = "Alerts by outcome; dropped ones were pushed out of a full queue.";
     let mut family = out.family(Kind::Counter, "tollgate_alerts", help)?;
-    for (outcome, count) in [("delivered", alerts.delivered), ("failed", alerts.failed), ("dropped", alerts.dropped)] {
-        family.counter(&[("outcome", outcome)], count)?;
-    }
+    write_outcomes(alerts, &mut family)?;
     out.counter("tollgate_alert_retries", "How often an alert was sent again.", alerts.retried)?;
     let waiting = u64::try_from(alerts.waiting).unwrap_or(u64::MAX);
     out.gauge("tollgate_alerts_waiting", "Alerts that wait to be sent.", gauge_of(waiting))
+}
+
+fn write_outcomes(delivery: &Delivery, family: &mut Family<'_>) -> fmt::Result {
+    let Delivery { delivered, failed, dropped, .. } = *delivery;
+    for (outcome, count) in [("delivered", delivered), ("failed", failed), ("dropped", dropped)] {
+        family.counter(&[("outcome", outcome)], count)?;
+    }
+    Ok(())
+}
+
+fn write_checkpoints(checkpoints: &Delivery, out: &mut Families<'_>) -> fmt::Result {
+    let help = "Checkpoints of the decision log by outcome; dropped ones were pushed out of a full queue.";
+    write_outcomes(checkpoints, &mut out.family(Kind::Counter, "tollgate_decision_log_checkpoints", help)?)?;
+    let help = "How often a checkpoint of the decision log was sent again.";
+    out.counter("tollgate_decision_log_checkpoint_retries", help, checkpoints.retried)
 }
 
 fn write_decision_log(status: &DecisionLogStatus, out: &mut Families<'_>) -> fmt::Result {
@@ -127,6 +130,9 @@ impl Collector for ServerState {
         self.write_reloads(&mut out)?;
         if let Some(status) = &self.decision_log {
             write_decision_log(status, &mut out)?;
+        }
+        if let Some(checkpoints) = &self.checkpoints {
+            write_checkpoints(checkpoints, &mut out)?;
         }
         self.write_bundle(&mut out)?;
         self.write_health(&mut out)

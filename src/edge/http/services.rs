@@ -11,7 +11,7 @@ use crate::edge::identity::{BasicProvider, identity_of_key};
 use crate::edge::outgoing::Outbox;
 use crate::edge::telemetry::metrics::Metrics;
 use crate::engine::Engine;
-use crate::gate::{Keys, Manager, Passwords, StoreError, Tokens};
+use crate::gate::{Checkpoint, Keys, Manager, Notice, Passwords, StoreError, Tokens};
 use crate::model::{EntityUid, Facts, Identity};
 use crate::policy::Snapshot;
 
@@ -27,7 +27,9 @@ pub struct Services {
     /// Sets passwords: `/v1/users/{user}/password`. Callers are authorized as for keys, so this requires `keys`.
     pub passwords: Option<PasswordService>,
     /// The queue of alerts, which `/metrics` reports on.
-    pub outbox: Option<Arc<Outbox>>,
+    pub outbox: Option<Arc<Outbox<Notice>>>,
+    /// The checkpoints of the decision log that wait to be sent, if a webhook receives them.
+    pub checkpoints: Option<Arc<Outbox<Checkpoint>>>,
     /// Issues Tollgate's own tokens: `/v1/token`.
     pub tokens: Option<Arc<dyn Tokens>>,
 }
@@ -36,7 +38,15 @@ impl Services {
     /// The services of a server that only decides.
     #[must_use]
     pub fn new(engine: Engine) -> Self {
-        Self { engine, metrics: Arc::default(), keys: None, passwords: None, outbox: None, tokens: None }
+        Self {
+            engine,
+            metrics: Arc::default(),
+            keys: None,
+            passwords: None,
+            outbox: None,
+            checkpoints: None,
+            tokens: None,
+        }
     }
 }
 

@@ -1,9 +1,15 @@
-//! What Tollgate itself asks others over HTTP: a server of its own, and whoever wants to be told of alerts.
+//! Requests that Tollgate sends over HTTP: to a server of Tollgate, to identity providers, and to webhooks.
 
 mod address;
+#[cfg(feature = "server")]
+mod alert;
+#[cfg(feature = "server")]
+mod checkpoint;
 mod client;
 mod connect;
 mod fetch;
+#[cfg(feature = "server")]
+mod outbox;
 mod proxy;
 #[cfg(feature = "server")]
 mod secret;
@@ -13,8 +19,10 @@ mod webhook;
 pub use address::{Address, AddressError};
 pub use client::{Client, ClientError, ClientOptions, ClientTls, Outgoing, ProxyFailure, Reply};
 pub use fetch::Fetcher;
+#[cfg(feature = "server")]
+pub use outbox::{Delivery, Outbox};
 pub use proxy::{Proxy, ProxyError};
 #[cfg(feature = "server")]
 pub use secret::{MIN_SECRET_BYTES, Secret, SecretError};
 #[cfg(feature = "server")]
-pub use webhook::{BeginAttempt, Counts, EndAttempt, Outbox, Webhook, WebhookOptions};
+pub use webhook::{BeginAttempt, EndAttempt, Webhook, WebhookEvent, WebhookOptions};

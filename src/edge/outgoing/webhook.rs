@@ -1,156 +1,48 @@
-//! Alerts to whoever wants them, as signed posts: from a queue that is bounded, by a task of its own, so that no request
-//! ever waits for it. What is not taken is sent again, later each time, and in the end given up and counted.
+//! A webhook: sends the events of an outbox as signed POST requests, one after the other. An event that is not accepted is
+//! sent again after growing pauses, and given up after the last attempt. No request waits for this.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
-use parking_lot::{Mutex, MutexGuard};
-use serde::Serialize;
-use tokio::sync::Notify;
 
 use super::client::{Client, ClientError, Outgoing};
+use super::outbox::Outbox;
 use super::secret::Secret;
 use crate::edge::random;
-use crate::gate::{Clock, Notice};
-use crate::model::hex;
+use crate::gate::Clock;
 
 /// The header of the signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("x-tollgate-signature");
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
-/// How alerts are sent.
+/// How events are sent.
 #[derive(Debug, Clone)]
 pub struct WebhookOptions {
-    /// What they are signed with.
+    /// The secret that they are signed with.
     pub secret: Secret,
-    /// What this server is called in them.
+    /// The name of this server in them.
     pub node: String,
-    /// How often each is sent at most.
+    /// The maximum number of attempts for each event.
     pub attempts: usize,
     /// The pause after the first attempt; each one after that is twice as long.
     pub pause: Duration,
 }
 
-/// What became of alerts.
-#[derive(Debug, Default)]
-pub struct Counts {
-    delivered: AtomicU64,
-    failed: AtomicU64,
-    dropped: AtomicU64,
-    retried: AtomicU64,
+/// An event that a webhook sends.
+pub trait WebhookEvent: Send + Sync + 'static {
+    /// The JSON body of its request, the same for every attempt. `node` is the name of this server.
+    fn body(&self, node: &str) -> Vec<u8>;
+
+    /// Logs that the event was given up for this reason.
+    fn log_failure(&self, reason: &str);
 }
 
-impl Counts {
-    /// Those that were taken, given up, pushed out of a full queue, and how often one was sent again.
-    #[must_use]
-    pub fn read(&self) -> [u64; 4] {
-        [&self.delivered, &self.failed, &self.dropped, &self.retried].map(|count| count.load(Ordering::Relaxed))
-    }
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Alerts that wait to be sent; when it is full, the oldest makes room.
-#[derive(Debug)]
-pub struct Outbox {
-    state: Mutex<Waiting>,
-    most: usize,
-    /// Something came.
-    came: Notify,
-    /// Nothing is left.
-    emptied: Notify,
-    counts: Counts,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    notices: VecDeque<Notice>,
-    /// Whether one is being sent.
-    sending: bool,
-}
-
-impl Outbox {
-    /// One with room for `most`.
-    #[must_use]
-    pub fn new(most: usize) -> Self {
-        let (state, counts) = (Mutex::default(), Counts::default());
-        Self { state, most: most.max(1), came: Notify::new(), emptied: Notify::new(), counts }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock()
-    }
-
-    /// Puts one in; never waits.
-    pub fn put(&self, notice: Notice) {
-        let mut state = self.lock();
-        if state.notices.len() >= self.most {
-            state.notices.pop_front();
-            count(&self.counts.dropped);
-        }
-        state.notices.push_back(notice);
-        drop(state);
-        self.came.notify_one();
-    }
-
-    /// What became of them.
-    #[must_use]
-    pub fn counts(&self) -> &Counts {
-        &self.counts
-    }
-
-    /// How many are waiting, the one that is being sent among them.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        let state = self.lock();
-        state.notices.len() + usize::from(state.sending)
-    }
-
-    /// How many may wait.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.most
-    }
-
-    /// Whether none is.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Until none is.
-    pub async fn emptied(&self) {
-        while !self.is_empty() {
-            self.emptied.notified().await;
-        }
-    }
-
-    async fn next(&self) -> Notice {
-        loop {
-            {
-                let mut state = self.lock();
-                let next = state.notices.pop_front();
-                state.sending = next.is_some();
-                if let Some(next) = next {
-                    return next;
-                }
-            }
-            self.emptied.notify_one();
-            self.came.notified().await;
-        }
-    }
-}
-
-/// Sends what is in an outbox.
-pub struct Webhook {
-    outbox: Arc<Outbox>,
+/// Sends the events of an outbox.
+pub struct Webhook<E> {
+    outbox: Arc<Outbox<E>>,
     client: Client,
     options: WebhookOptions,
     clock: Arc<dyn Clock>,
@@ -162,66 +54,36 @@ pub type BeginAttempt = Box<dyn Fn() -> EndAttempt + Send + Sync>;
 /// See [`BeginAttempt`].
 pub type EndAttempt = Box<dyn FnOnce(Option<u16>) + Send>;
 
-#[derive(Serialize)]
-struct Body<'a> {
-    event: &'static str,
-    /// The same each time that the same alert is sent.
-    id: String,
-    limit: &'a str,
-    meter: Option<&'a str>,
-    percent: u8,
-    unit: &'static str,
-    amounts: Amounts,
-    resets_at: Option<String>,
-    at: String,
-    revision: &'a str,
-    node: &'a str,
-}
-
-#[derive(Serialize)]
-struct Amounts {
-    limit: String,
-    used: String,
-    held: String,
-    remaining: String,
-}
-
-impl Webhook {
-    /// Sends from `outbox` by `client`.
+impl<E: WebhookEvent> Webhook<E> {
+    /// Sends from `outbox` through `client`.
     #[must_use]
-    pub fn new(outbox: Arc<Outbox>, client: Client, options: WebhookOptions, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(outbox: Arc<Outbox<E>>, client: Client, options: WebhookOptions, clock: Arc<dyn Clock>) -> Self {
         Self { outbox, client, options, clock, begin_attempt: None }
     }
 
-    /// Calls `begin` for each attempt to send an alert.
+    /// Calls `begin` for each attempt to send an event.
     #[must_use]
     pub fn on_attempt(self, begin: BeginAttempt) -> Self {
         Self { begin_attempt: Some(begin), ..self }
     }
 
-    /// Sends, one after the other, for as long as it is let.
+    /// Sends events, one after the other, until the future is dropped.
     pub async fn run(self) {
         loop {
-            let notice = self.outbox.next().await;
+            let event = self.outbox.next().await;
             let counts = self.outbox.counts();
-            match self.deliver(&notice).await {
-                Ok(()) => count(&counts.delivered),
+            match self.deliver(&event).await {
+                Ok(()) => counts.count_delivered(),
                 Err(reason) => {
-                    count(&counts.failed);
-                    let (limit, percent) = (&notice.alert.limit, notice.alert.percent);
-                    tracing::warn!(
-                        target: "tollgate::alerts",
-                        limit = limit.as_str(),
-                        percent,
-                        "the alert that limit {limit} reached {percent} % was not taken: {reason}",
-                    );
+                    counts.count_failed();
+                    event.log_failure(&reason);
                 }
             }
         }
     }
 
-    async fn deliver(&self, notice: &Notice) -> Result<(), String> {
-        let body: Arc<[u8]> = self.body(notice).into();
+    async fn deliver(&self, event: &E) -> Result<(), String> {
+        let body: Arc<[u8]> = event.body(&self.options.node).into();
         let mut pause = self.options.pause;
         let mut attempt = 1;
         loop {
@@ -235,7 +97,7 @@ impl Webhook {
                 return Err(format!("{reason} (attempt {attempt}, the last)"));
             }
             attempt += 1;
-            count(&self.outbox.counts().retried);
+            self.outbox.counts().count_retried();
             tokio::time::sleep(pause + some_of(pause / 4)).await;
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         }
@@ -253,34 +115,9 @@ impl Webhook {
         }
         Ok(reply?.status)
     }
-
-    fn body(&self, notice: &Notice) -> Vec<u8> {
-        let (alert, standing) = (&notice.alert, &notice.alert.standing);
-        let show = |amount| alert.unit.show(amount).to_string();
-        let body = Body {
-            event: "limit_warning",
-            id: format!("a-{}", hex::encode(&random::bytes::<16>())),
-            limit: &alert.limit,
-            meter: alert.subject.as_deref(),
-            percent: alert.percent,
-            unit: alert.unit.as_str(),
-            amounts: Amounts {
-                limit: show(standing.cap),
-                used: show(standing.used),
-                held: show(standing.held),
-                remaining: show(standing.remaining()),
-            },
-            resets_at: standing.resets_at.map(|at| at.to_string()),
-            at: notice.at.to_string(),
-            revision: &notice.revision,
-            node: &self.options.node,
-        };
-        // Texts and numbers always become JSON.
-        serde_json::to_vec(&body).unwrap_or_default()
-    }
 }
 
-/// Whether the same may be taken later.
+/// Whether the receiver may accept the event later.
 fn may_change(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }

@@ -187,6 +187,16 @@ pub struct DecisionLogStatus {
     pub stopped: bool,
 }
 
+/// A checkpoint: the digest of all lines of a log's file before it. Only a copy that is stored elsewhere shows that the end
+/// of the log was cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The number of its line.
+    pub seq: u64,
+    /// The line exactly as it is written in the log, with its newline.
+    pub line: Box<[u8]>,
+}
+
 /// Takes records of decisions.
 pub trait DecisionLog: Send + Sync {
     /// Takes a record, if the log wants it. Called on the thread that decides, after the decision and before its answer:

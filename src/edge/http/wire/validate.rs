@@ -21,12 +21,12 @@ const MEMBERS: [&str; 3] = ["api_key", "request", "authorize"];
 /// A credential, and the request that it came with.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "Validate")]
+#[schemars(rename = "Validate", extend("required" = ["api_key"]))]
 pub(in super::super) struct ValidateRequest<'a> {
     /// The bearer token or key that the request came with.
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     #[schemars(extend("maxLength" = MAX_CREDENTIAL_BYTES))]
-    api_key: Secret<'a>,
+    api_key: Optional<Secret<'a>>,
     #[serde(default, borrow)]
     request: Optional<Object<DelegatedRequest<'a>>>,
     /// Whether the request is also decided, by its path, method and parameters, and a permit charged to the limits that
@@ -103,6 +103,10 @@ fn without_input(error: ApiError) -> ApiError {
             if member.is_empty() { form.to_owned() } else { format!("the members are `{}`", MEMBERS.join("`, `")) };
         return ApiError::invalid("", message);
     }
+    // Only a member of a known name can stand twice, so that the message has no input either.
+    if error.message.ends_with("stands twice") {
+        return error;
+    }
     let message = match &*error.param {
         "api_key" => "`api_key` is a text of 1 to 16384 bytes",
         "authorize" => "`authorize` is true or false",
@@ -125,7 +129,7 @@ impl TryFrom<ValidateRequest<'_>> for Delegated {
     type Error = ApiError;
 
     fn try_from(written: ValidateRequest<'_>) -> Result<Self, ApiError> {
-        let secret = credential(&written.api_key)?;
+        let secret = credential(written.api_key.0.as_ref())?;
         let authorize = written.authorize.0.unwrap_or(false);
         let request = match written.request.0 {
             Some(Object(request)) => request,
@@ -155,9 +159,10 @@ impl TryFrom<ValidateRequest<'_>> for Delegated {
     }
 }
 
-fn credential(Secret(written): &Secret<'_>) -> Result<SecretText, ApiError> {
-    match after_bearer(&written.0) {
-        token if !token.is_empty() && written.0.len() <= MAX_CREDENTIAL_BYTES => Ok(SecretText::new(token)),
+fn credential(written: Option<&Secret<'_>>) -> Result<SecretText, ApiError> {
+    let written = written.map_or("", |Secret(text)| &*text.0);
+    match after_bearer(written) {
+        token if !token.is_empty() && written.len() <= MAX_CREDENTIAL_BYTES => Ok(SecretText::new(token)),
         _ => Err(ApiError::invalid("api_key", "`api_key` is a text of 1 to 16384 bytes")),
     }
 }

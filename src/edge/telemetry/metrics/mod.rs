@@ -31,7 +31,7 @@ use self::stores::Stores;
 use crate::gate::{Fetch, Meters, Via};
 use crate::model::{DecisionCode, RefusalReason, RuleReference};
 
-pub(crate) use self::families::{Families, Kind, gauge_of};
+pub(crate) use self::families::{Families, Family, Kind, gauge_of};
 pub(crate) use self::http::RouteMetrics;
 pub use self::outgoing::OutgoingMetrics;
 pub use self::queues::{Bound, Unit};
@@ -125,6 +125,12 @@ impl Metrics {
     #[must_use]
     pub fn webhook(&self) -> Arc<OutgoingMetrics> {
         self.outgoing.series("alerts", "")
+    }
+
+    /// The series of the requests that deliver checkpoints of the decision log.
+    #[must_use]
+    pub fn checkpoint_webhook(&self) -> Arc<OutgoingMetrics> {
+        self.outgoing.series("checkpoints", "")
     }
 
     /// Reads at every scrape how much of a bounded queue or pool is in use.
