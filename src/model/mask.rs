@@ -2,6 +2,7 @@
 //! credential would put it into the logs of every gateway on the way.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// The replacement for a credential.
 const MASK: &str = "[hidden]";
@@ -52,7 +53,7 @@ const LEAST_BEHIND_PREFIX_OF_KEY: usize = 16;
 #[must_use]
 pub fn masked(text: &str) -> Cow<'_, str> {
     replaced(text, |found| {
-        begins_as_key(found.word) || is_random(found.word) || found.is_behind_scheme() || found.is_user_of_url()
+        begins_as_key(found.word) || is_random(found.word) || found.is_behind_scheme() || found.is_user_of_url
     })
 }
 
@@ -65,8 +66,7 @@ pub fn without_credentials(text: &str) -> Cow<'_, str> {
     if text.len() <= LEAST_BEHIND_PREFIX_OF_KEY && text.bytes().all(is_plain) {
         return Cow::Borrowed(text);
     }
-    let is_url = text.contains("://");
-    replaced(text, |found| is_key(found.word) || found.is_behind_scheme() || (is_url && found.is_user_of_url()))
+    replaced(text, |found| is_key(found.word) || found.is_behind_scheme() || found.is_user_of_url)
 }
 
 /// A word with its context.
@@ -75,26 +75,25 @@ struct Found<'t> {
     start: usize,
     before: &'t str,
     word: &'t str,
+    /// Whether it is in the part of a URL that stands before the `@`.
+    is_user_of_url: bool,
 }
 
+/// Takes time in proportion to the length of `text`, because senders choose it: no step may search the rest of the text for
+/// each word.
 fn replaced<'t>(text: &'t str, is_secret: impl Fn(&Found<'t>) -> bool) -> Cow<'t, str> {
     let mut out = String::new();
     let mut kept = 0;
-    let mut mask = |from: usize, to: usize, out: &mut String| {
-        if from >= kept {
-            out.push_str(text.get(kept..from).unwrap_or_default());
-            out.push_str(MASK);
-            kept = to;
-        }
-    };
+    let mut users = users_of_urls(text).peekable();
     let mut before = "";
     for (start, word) in words(text) {
-        if is_secret(&Found { text, start, before, word }) {
-            let end = start + word.len();
-            // What follows belongs to it: the rest of a token, the end of a base64 text.
-            let rest = text.get(end..).unwrap_or_default();
-            let more = rest.bytes().take_while(|byte| belongs(*byte)).count();
-            mask(start, end + more, &mut out);
+        while users.next_if(|user| user.end <= start).is_some() {}
+        let is_user_of_url = users.peek().is_some_and(|user| user.start <= start);
+        // A word before `kept` is part of a credential that is already masked.
+        if start >= kept && is_secret(&Found { text, start, before, word, is_user_of_url }) {
+            out.push_str(text.get(kept..start).unwrap_or_default());
+            out.push_str(MASK);
+            kept = end_of_credential(text, start + word.len());
         }
         before = word;
     }
@@ -112,15 +111,34 @@ pub fn starred_keys(text: &str) -> Cow<'_, str> {
     let is_key =
         |word: &str| word.len() >= LEAST_KEY && begins_as_key(word) && word.bytes().any(|byte| byte.is_ascii_digit());
     let mut starred = Cow::Borrowed(text);
-    for (start, word) in words(text).filter(|(_, word)| is_key(word)) {
-        let rest = text.get(start + word.len()..).unwrap_or_default();
-        // The mask covers all parts of a token, also those after its dots.
-        let more = rest.bytes().take_while(|byte| belongs(*byte)).count();
-        let range = start..start + word.len() + more;
-        let stars = "*".repeat(range.len());
-        starred.to_mut().replace_range(range, &stars);
+    let mut masked_to = 0;
+    for (start, word) in words(text) {
+        if start >= masked_to && is_key(word) {
+            masked_to = end_of_credential(text, start + word.len());
+            let stars = "*".repeat(masked_to - start);
+            starred.to_mut().replace_range(start..masked_to, &stars);
+        }
     }
     starred
+}
+
+/// Where a credential ends whose first word ends at `end`: the other parts of a token and the padding of a base64 text are
+/// part of it.
+fn end_of_credential(text: &str, end: usize) -> usize {
+    let rest = text.get(end..).unwrap_or_default();
+    end + rest.bytes().take_while(|byte| belongs(*byte)).count()
+}
+
+/// The user parts of the URLs in `text`: each one stands between `://` and `@`.
+fn users_of_urls(text: &str) -> impl Iterator<Item = Range<usize>> {
+    const BEGIN: &str = "://";
+    text.match_indices(BEGIN).filter_map(move |(at, _)| {
+        let start = at + BEGIN.len();
+        // The search ends at the next URL at the latest, as its `://` has slashes.
+        let length = text.get(start..)?.find(['/', '@', ' '])?;
+        let end = start + length;
+        text.get(end..)?.starts_with('@').then_some(start..end)
+    })
 }
 
 /// The runs of letters, digits, `-`, `_`, `+` and `~`, with where each begins.
@@ -190,7 +208,7 @@ fn has_digit_or_capital(word: &str) -> bool {
 
 impl Found<'_> {
     fn is_behind_scheme(&self) -> bool {
-        let Self { text, start, before, word } = *self;
+        let Self { text, start, before, word, .. } = *self;
         if word.len() < LEAST_BEHIND_SCHEME || !SCHEMES.iter().any(|scheme| before.eq_ignore_ascii_case(scheme)) {
             return false;
         }
@@ -198,17 +216,6 @@ impl Found<'_> {
         between.is_some_and(|head| head.trim_end().ends_with(before))
             && !text.get(start + word.len()..).is_some_and(is_value)
             && has_digit_or_capital(word)
-    }
-
-    /// Whether it is in the part of a URL that stands before the `@`.
-    fn is_user_of_url(&self) -> bool {
-        let head = self.text.get(..self.start).unwrap_or_default();
-        let authority = head.rsplit_once("://").map(|(_, authority)| authority);
-        let end = self.start + self.word.len();
-        let rest = self.text.get(end..).unwrap_or_default();
-        let until = rest.find(|other: char| other == '/' || other.is_whitespace()).unwrap_or(rest.len());
-        authority.is_some_and(|authority| !authority.contains(['/', '@', ' ']))
-            && rest.get(..until).is_some_and(|rest| rest.contains('@'))
     }
 }
 
@@ -295,6 +302,33 @@ mod tests {
             "spiffe://acme.example/ns/prod/sa/bot",
         ] {
             assert_eq!(without_credentials(name), name);
+        }
+    }
+
+    #[test]
+    fn masks_the_user_of_each_url_and_nothing_else_of_it() {
+        for (text, shown) in [
+            ("a://b@c d://e:f@g", "a://[hidden]@c d://[hidden]:[hidden]@g"),
+            ("a://b://c@d", "a://b://[hidden]@d"),
+            ("a:///b@c a://b/c@d a://b c@d a://@b", "a:///b@c a://b/c@d a://b c@d a://@b"),
+            ("a://b", "a://b"),
+            ("://", "://"),
+            ("://é@", "://é@"),
+        ] {
+            assert_eq!(masked(text), shown);
+        }
+    }
+
+    /// If each word searched the rest of the text, this test would take minutes.
+    #[test]
+    fn long_texts_of_many_words_are_masked_in_one_pass() {
+        let parts =
+            ["a ", "u{7f}\\", "a://", "a://b@c ", "://a.", "sk-abcdefgh.", "eyJabcdefgh0123456789.", "bearer ", "@"];
+        for part in parts {
+            let text = part.repeat(300_000 / part.len());
+            assert!(!masked(&text).contains("abcdefgh"), "{part}");
+            assert!(!without_credentials(&text).contains("0123456789"), "{part}");
+            assert_eq!(starred_keys(&text).len(), text.len(), "{part}");
         }
     }
 }

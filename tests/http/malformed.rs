@@ -298,6 +298,19 @@ fn what_is_no_request_is_told_where() {
     );
 }
 
+/// The parser quotes the value that it does not expect, and each of these characters with several bytes.
+#[test]
+fn errors_about_long_values_are_short() {
+    let server = Server::start();
+    let long = "\u{7f} ".repeat(50_000);
+    for (member, expected) in [("explain", "a boolean"), ("reserve", "an object such as"), ("candidates", "a list")] {
+        let answer = server.post("/is_authorized", &format!(r#"{{{P}, {A}, {R}, "{member}": "{long}"}}"#));
+        assert!(answer.is_error(400, "invalid_request", member), "{member}: {}", answer.status);
+        assert!(answer.body.len() < 5_000, "{member}: {}", answer.body.len());
+        assert!(answer.body.contains(expected), "{member}: {}", answer.body);
+    }
+}
+
 #[test]
 fn strange_names_are_just_names() {
     let server = Server::start();

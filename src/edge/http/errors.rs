@@ -98,6 +98,9 @@ const CODES: [&str; 27] = [
     "unavailable",
 ];
 
+/// Longest message, and longest `param`, of an error that shows text from a request.
+const MAX_SHOWN_BYTES: usize = 2048;
+
 /// Why there is no answer. Never a decision: whoever gets one must not let the request through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ApiError {
@@ -163,10 +166,15 @@ impl ApiError {
         serde_json::to_value(self.wire()).unwrap_or_default()
     }
 
-    /// Text from the request is shown only after masking everything that looks like a credential.
+    /// Text from the request is shown only after masking everything that looks like a credential, and only in part if it
+    /// is long.
     fn wire(&self) -> Wire<'_> {
         let (status, code) = self.code.entry();
-        let shown = |text| if status == StatusCode::BAD_REQUEST { masked(text) } else { Cow::Borrowed(text) };
+        let shown = |text| match status {
+            // A cut could make a credential unrecognizable, so masking comes first.
+            StatusCode::BAD_REQUEST => shortened(masked(text)),
+            _ => Cow::Borrowed(text),
+        };
         let param = Some(self.param.as_str()).filter(|param| !param.is_empty()).map(shown);
         Wire { error: WireError { code, message: shown(&self.message), param } }
     }
@@ -178,6 +186,18 @@ impl ApiError {
         }
         response
     }
+}
+
+/// `text` without its middle if it is longer than [`MAX_SHOWN_BYTES`]. Errors of the JSON parser quote the whole value that
+/// they are about, and state what is expected behind it.
+fn shortened(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.len() <= MAX_SHOWN_BYTES {
+        return text;
+    }
+    let end = text.floor_char_boundary(MAX_SHOWN_BYTES * 3 / 4);
+    let start = text.ceil_char_boundary(text.len() - MAX_SHOWN_BYTES / 4);
+    let (head, tail) = (text.get(..end).unwrap_or_default(), text.get(start..).unwrap_or_default());
+    Cow::Owned(format!("{head} … {tail}"))
 }
 
 /// A member within another, as `param` names it.

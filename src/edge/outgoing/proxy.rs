@@ -23,6 +23,9 @@ pub enum ProxyError {
     /// It is not a URL that names a host alone.
     #[error("expected the URL of a proxy, such as http://proxy.example.com:3128")]
     Form,
+    /// The name or the password has an `@` in it, so that programs disagree on where they end.
+    #[error("an `@` in the name or the password of a proxy must be written as %40")]
+    Credentials,
     /// It is a proxy of another kind.
     #[error("only proxies with http:// and https:// are supported")]
     Scheme,
@@ -57,8 +60,17 @@ impl Proxy {
         if url.len() > MAX_BYTES || !is_bare || !is_host {
             return Err(ProxyError::Form);
         }
+        // The matcher takes the first `@` for the end of the password, and what follows for the host, which logs show.
+        if url.matches('@').count() > 1 {
+            return Err(ProxyError::Credentials);
+        }
         if exceptions.len() > MAX_BYTES {
             return Err(ProxyError::Exceptions);
+        }
+        // The matcher ignores a URL that it cannot read, and requests would then go around the proxy.
+        let every_host = Matcher::builder().https(url.to_owned()).build();
+        if every_host.intercept(&Uri::from_static("https://example.com/")).is_none() {
+            return Err(ProxyError::Form);
         }
         let matcher = Matcher::builder().https(url.to_owned()).no(exceptions.to_owned()).build();
         Ok(Self { matcher: Some(Arc::new(matcher)) })
@@ -154,13 +166,15 @@ mod tests {
             ("http://proxy:99999", ProxyError::Form),
             ("http://proxy/path", ProxyError::Form),
             ("http://me:secret@", ProxyError::Form),
+            ("http://me:secret@rest@proxy:3128", ProxyError::Credentials),
+            ("me:secret@@proxy:3128", ProxyError::Credentials),
             ("socks5://proxy:1080", ProxyError::Scheme),
             ("ftp://proxy", ProxyError::Scheme),
         ] {
             assert_eq!(Proxy::new(text, "").unwrap_err(), error, "{text}");
         }
         for text in
-            ["http://proxy", "https://proxy:8443/", "proxy:3128", "http://me:secret@proxy:3128", "http://[::1]:3128"]
+            ["http://proxy", "https://proxy:8443/", "proxy:3128", "http://me:secret%40@proxy:3128", "http://[::1]:3128"]
         {
             let proxy = Proxy::new(text, "").unwrap();
             assert!(of(&proxy, "https://c.example"), "{text}");
