@@ -1,13 +1,13 @@
-//! The HTTP side of requests and answers: the trace of a request, the status of a decision for callers that read only the status, `Retry-After`, and the
+//! The HTTP side of answers: the status of a decision for callers that read only the status, `Retry-After`, and the
 //! challenges of `WWW-Authenticate`. Shared by the server and the tower layer.
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use http::header::HeaderValue;
-use http::{HeaderMap, StatusCode};
 
 use crate::gate::{Authenticator, Credential};
-use crate::model::{DecisionCode, Refusal, RefusalReason, Timestamp, TraceParent, UNAVAILABLE_RETRY_SECONDS};
+use crate::model::{DecisionCode, Refusal, RefusalReason, Timestamp, UNAVAILABLE_RETRY_SECONDS};
 
 /// The status of a decision, for callers that read only the status. `budgets` is the status of an exhausted budget.
 pub(crate) fn status_of(code: DecisionCode, budgets: StatusCode) -> StatusCode {
@@ -21,14 +21,6 @@ pub(crate) fn status_of(code: DecisionCode, budgets: StatusCode) -> StatusCode {
         DecisionCode::BudgetExceeded => budgets,
         _ => StatusCode::FORBIDDEN,
     }
-}
-
-/// The header `traceparent` of a request; `None` if it is missing, repeated or malformed. The request is answered in any
-/// case.
-pub(crate) fn trace_parent(headers: &HeaderMap) -> Option<TraceParent<'_>> {
-    let mut all = headers.get_all("traceparent").iter();
-    let (first, None) = (all.next()?, all.next()) else { return None };
-    TraceParent::parse(first.to_str().ok()?)
 }
 
 /// The value of `Retry-After` for a status: that of the answer, or a default for a status that always carries one.
@@ -52,20 +44,4 @@ pub(crate) fn challenges(providers: &[Arc<dyn Authenticator>], stale: bool, now:
         challenges.extend(HeaderValue::from_str(&challenge).ok());
     }
     challenges
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_repeated_traceparent_is_ignored() {
-        let value = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let mut headers = HeaderMap::new();
-        headers.append("traceparent", value.parse().unwrap());
-        assert_eq!(trace_parent(&headers), TraceParent::parse(value));
-        headers.append("traceparent", value.parse().unwrap());
-        assert_eq!(trace_parent(&headers), None);
-    }
 }

@@ -265,7 +265,6 @@ impl<A: Asks> Guard<A> {
         let caller = presented.map_or(Caller::Anonymous, Caller::Credential);
         let mut call = AuthorizeCall::new(caller, found.action, resource);
         (call.via, call.context) = (Via::Layer, self.context(head, &peer, context).into());
-        call.trace = answer::trace_parent(&head.headers).and_then(|trace| trace.id());
         let answer = pinned.authorize(call).await.map_err(|error| failed(&error))?;
         let status = answer::status_of(answer.code(), StatusCode::FORBIDDEN);
         let retry_after = answer::retry_after_of(status, answer.retry_after_seconds());

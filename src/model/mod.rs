@@ -19,7 +19,6 @@ pub mod secret;
 pub mod standing;
 pub mod strict_json;
 pub mod told;
-pub mod trace;
 pub mod uid;
 
 pub use address::{request_address, unmapped};
@@ -44,5 +43,4 @@ pub use request::{CandidatesRequest, Request, RequestError, RequestErrorCode};
 pub use secret::SecretText;
 pub use standing::{LimitStanding, Reserved, Shortage};
 pub use told::{Member, Told};
-pub use trace::{TraceId, TraceParent};
 pub use uid::{EntityUid, NameError, UidError, check_model_name, check_name};

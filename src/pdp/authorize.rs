@@ -18,7 +18,7 @@ use crate::gate::{
 };
 use crate::meter::Alert;
 use crate::model::{
-    CandidatesRequest, Decision, Identity, Refusal, RefusalReason, Request, RequestError, RequestErrorCode, TraceId,
+    CandidatesRequest, Decision, Identity, Refusal, RefusalReason, Request, RequestError, RequestErrorCode,
 };
 
 /// After this many decisions of a batch, other tasks of the thread run.
@@ -101,7 +101,7 @@ impl Pinned<'_> {
     }
 
     async fn decide(&self, mut call: AuthorizeCall) -> Result<Answer, PdpError> {
-        let recording = self.recording(call.via, call.trace);
+        let recording = self.recording(call.via);
         let (principal, identity) = match self.identify(&mut call).await? {
             Identified::Principal(principal) => (principal, None),
             Identified::Identity(identity) => (identity.principal.clone(), Some(identity)),
@@ -138,11 +138,12 @@ impl Pinned<'_> {
 
     /// The answer to a refused credential: a forbid, which is recorded like any other decision.
     fn refused(&self, of: Recording, call: AuthorizeCall, refusal: Refusal) -> Answer {
+        let Recording { id, via, started } = of;
         let AuthorizeCall { action, target, context, .. } = call;
         let (resource, candidates) = target.parts();
         let unproved = Unproved { action: &action, resource, candidates, context: Some(&context), refusal: &refusal };
-        self.record(of, DecisionRecord::of(of.id, of.via, self.env(), Decided::Refused(unproved)));
-        self.answer(of.id, AnswerResult::Refused { action, target, refusal })
+        self.record(&DecisionRecord::of(id, via, self.env(), Decided::Refused(unproved)), started);
+        self.answer(id, AnswerResult::Refused { action, target, refusal })
     }
 
     /// Decides without counting. If no limit can apply, no store is read and the future completes at its first poll.
@@ -224,7 +225,7 @@ impl Pinned<'_> {
 
     /// Reports the alerts of a decision, records it, and makes its answer.
     fn recorded(&self, of: Recording, question: QuestionRef<'_>, outcome: Outcome, counting: Counting<'_>) -> Answer {
-        let Recording { id, via, .. } = of;
+        let Recording { id, via, started } = of;
         self.alert(outcome.alerts());
         let decided = match (&outcome, question) {
             (Outcome::One(one), QuestionRef::One(request)) => Some(Decided::One(request, &one.decision)),
@@ -237,7 +238,7 @@ impl Pinned<'_> {
         if let Some(decided) = decided {
             let mut record = DecisionRecord::of(id, via, self.env(), decided).with_seen(outcome.seen());
             (record.reserve, record.charging) = (counting.reserve, counting.charging);
-            self.record(of, record);
+            self.record(&record, started);
         }
         let result = match (outcome, question) {
             (Outcome::Candidates(all), QuestionRef::Candidates(request, explain)) => {
@@ -271,7 +272,6 @@ impl Pinned<'_> {
 pub(super) struct Recording {
     pub(super) id: DecisionId,
     pub(super) via: Via,
-    pub(super) trace: Option<TraceId>,
     pub(super) started: Stopwatch,
 }
 

@@ -10,15 +10,13 @@ use smol_str::SmolStr;
 
 use crate::gate::{Credential, KeyOwner, Presented, Reserve, Via};
 use crate::meter::DEFAULT_TTL_MS;
-use crate::model::{CandidatesRequest, EntityUid, Identity, Request, Told, TraceId};
+use crate::model::{CandidatesRequest, EntityUid, Identity, Request, Told};
 
 /// One call of [`Pdp::authorize`](super::Pdp::authorize).
 #[derive(Debug, Clone)]
 pub struct AuthorizeCall {
     /// The interface that the call came through, for the decision log and metrics.
     pub via: Via,
-    /// The trace to which the call belongs, for the decision log.
-    pub trace: Option<TraceId>,
     /// The principal, or the credential that proves it.
     pub caller: Caller,
     /// The principals that the client may ask about.
@@ -120,7 +118,6 @@ impl AuthorizeCall {
     pub fn new(caller: Caller, action: impl Into<SmolStr>, target: impl Into<Target>) -> Self {
         Self {
             via: Via::Library,
-            trace: None,
             caller,
             authority: Authority::default(),
             action: action.into(),

@@ -49,15 +49,13 @@ use crate::gate::{
     World,
 };
 use crate::meter::Alert;
-use crate::model::{
-    CandidatesRequest, EntityUid, Facts, Identity, Refusal, RefusalReason, Request, Timestamp, TraceId,
-};
+use crate::model::{CandidatesRequest, EntityUid, Facts, Identity, Refusal, RefusalReason, Request, Timestamp};
 use crate::policy::Snapshot;
 use crate::policy::live::Live;
 
 use authorize::Recording;
 use call::QuestionRef;
-use observe::Observers;
+use observe::{Observers, Stopwatch};
 
 /// The decision service. Cheap to clone; all clones decide by the same bundle and the same limits.
 ///
@@ -283,17 +281,17 @@ impl Pinned<'_> {
 
     /// Decides a question of the library, which is at hand already.
     pub(crate) async fn check_one(&self, request: &Request) -> Result<Answer, PdpError> {
-        let of = self.recording(Via::Library, None);
+        let of = self.recording(Via::Library);
         self.isolated(pin!(self.check(of, QuestionRef::One(request)))).await
     }
 
     pub(crate) async fn check_candidates(&self, request: &CandidatesRequest) -> Result<Answer, PdpError> {
-        let of = self.recording(Via::Library, None);
+        let of = self.recording(Via::Library);
         self.isolated(pin!(self.check(of, QuestionRef::Candidates(request, false)))).await
     }
 
     pub(crate) async fn reserve_one(&self, request: &Request, reserve: Reserve) -> Result<Answer, PdpError> {
-        let of = self.recording(Via::Library, None);
+        let of = self.recording(Via::Library);
         let wish = self.wish(reserve, crate::meter::DEFAULT_TTL_MS, None);
         self.isolated(pin!(self.reserve_with(of, QuestionRef::One(request), &wish))).await
     }
@@ -313,14 +311,14 @@ impl Pinned<'_> {
     }
 
     /// Begins a decision. Its id is drawn before anything is decided, so that all log events of the decision carry it.
-    fn recording(&self, via: Via, trace: Option<TraceId>) -> Recording {
+    fn recording(&self, via: Via) -> Recording {
         let observers = &self.pdp.inner.observers;
         let started = observers.start();
-        Recording { id: observers.next_id(self.snapshot.revision()), via, trace, started }
+        Recording { id: observers.next_id(self.snapshot.revision()), via, started }
     }
 
-    fn record(&self, of: Recording, record: DecisionRecord<'_>) {
-        self.pdp.inner.observers.decided(DecisionRecord { trace: of.trace, ..record }, of.started);
+    fn record(&self, record: &DecisionRecord<'_>, started: Stopwatch) {
+        self.pdp.inner.observers.decided(record, started);
     }
 
     fn alert(&self, alerts: &[Alert]) {

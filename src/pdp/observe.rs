@@ -42,17 +42,16 @@ impl Observers {
 
     /// Starts the measurement of a call, if anything reads it.
     pub(super) fn start(&self) -> Stopwatch {
-        Stopwatch((self.observer.is_some() || self.log.is_some()).then(now))
+        Stopwatch(self.observer.is_some().then(now))
     }
 
     /// Records a decision. Each decision gets here exactly once, before it is answered.
-    pub(super) fn decided(&self, record: DecisionRecord<'_>, started: Stopwatch) {
-        let duration = started.elapsed();
+    pub(super) fn decided(&self, record: &DecisionRecord<'_>, started: Stopwatch) {
         if let Some(observer) = &self.observer {
-            observer.decided(&record, duration);
+            observer.decided(record, started.elapsed());
         }
         if let Some(log) = &self.log {
-            log.record(&DecisionRecord { duration: Some(duration), ..record });
+            log.record(record);
         }
     }
 
@@ -90,19 +89,13 @@ impl Observers {
 pub(super) struct Stopwatch(Option<std::time::Instant>);
 
 impl Stopwatch {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "it measures a duration for metrics and the decision log; no decision depends on it"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "it measures a duration for metrics; no decision depends on it")]
     fn elapsed(self) -> Duration {
         self.0.map(|started| started.elapsed()).unwrap_or_default()
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "it measures a duration for metrics and the decision log; no decision depends on it"
-)]
+#[expect(clippy::disallowed_methods, reason = "it measures a duration for metrics; no decision depends on it")]
 fn now() -> std::time::Instant {
     std::time::Instant::now()
 }

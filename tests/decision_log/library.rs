@@ -69,8 +69,6 @@ fn ask_everything(engine: &Engine) {
     engine.reserve(&good, reserve).unwrap();
 }
 
-const TRACE_PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-
 async fn ask_layer(engine: Engine) {
     let map = RouteMap::empty().on("POST", "/good", "chat", uid("Model", "m/good")).on(
         "POST",
@@ -86,7 +84,6 @@ async fn ask_layer(engine: Engine) {
         ("/good", "nobodys", StatusCode::UNAUTHORIZED),
     ] {
         let mut request = HttpRequest::post(path).body(Body::empty()).unwrap();
-        request.headers_mut().insert("traceparent", HeaderValue::from_static(TRACE_PARENT));
         request.headers_mut().insert("authorization", HeaderValue::try_from(format!("Bearer {token}")).unwrap());
         assert_eq!(router.call(request).await.unwrap().status(), status, "{path}");
     }
@@ -133,20 +130,4 @@ fn a_library_may_use_the_log_of_the_server() {
     assert_eq!(decisions(temp.path()).len(), 5);
     let (code, told) = log(temp.path(), &["verify"]);
     assert_eq!(code, 0, "{told}");
-}
-
-#[test]
-fn records_of_the_layer_have_the_trace_of_the_request() {
-    let temp = tempfile::TempDir::new().unwrap();
-    let options =
-        DecisionLogOptions { level: Level::All, ..DecisionLogOptions::new(Destination::Folder(temp.path().into())) };
-    let recorder = Recorder::open(options, Arc::new(SystemClock)).unwrap();
-    let engine = builder().decision_log(Arc::new(recorder)).build().unwrap();
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(ask_layer(engine));
-    let records = decisions(temp.path());
-    assert_eq!(records.len(), 3);
-    for record in &records {
-        assert_eq!(record["trace_id"], TRACE_PARENT[3..35], "{record}");
-        assert!(record["duration_us"].is_u64(), "{record}");
-    }
 }

@@ -134,49 +134,6 @@ fn a_record_says_what_was_asked_and_what_was_answered() {
 }
 
 #[test]
-fn a_record_has_the_trace_of_its_request_and_the_duration_of_its_decision() {
-    // Logs of this level have no span; the record has the trace nevertheless.
-    let mut server = server("decision_log: { level: all }\nlog: { level: error }\n", "");
-    let trace_id = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let header = format!("traceparent: 00-{trace_id}-00f067aa0ba902b7-01");
-    let headers = ["Content-Type: application/json", header.as_str()];
-    let mut client = server.connect();
-    let one = question("alice", "openai-main/gpt-4o");
-    let candidates = json!({
-        "principal": "User::\"alice\"", "action": "chat", "candidates": ["Model::\"openai-main/gpt-4o\""],
-        "reserve": { "input_tokens": 1, "output_tokens": 1 },
-    });
-    let cedar_agent = json!({
-        "principal": "User::\"alice\"", "action": "Action::\"chat\"", "resource": "Model::\"openai-main/gpt-4o\"",
-        "context": {},
-    });
-    let validate = json!({
-        "api_key": TOKEN, "authorize": true,
-        "request": { "path": "/v1/chat/completions", "method": "POST", "params": { "model": "openai-main/gpt-4o" } },
-    });
-    for (path, body) in [
-        ("/is_authorized", one.clone()),
-        ("/is_authorized", proved("openai-main/gpt-4o", "nobodys-token")),
-        ("/is_authorized", candidates.to_string()),
-        ("/is_authorized/batch", format!("{{\"requests\": [{one}, {one}]}}")),
-        ("/v1/is_authorized", cedar_agent.to_string()),
-        ("/v1/auth/validate", validate.to_string()),
-    ] {
-        assert_eq!(client.request("POST", path, &headers, body.as_bytes()).status, 200, "{path}");
-    }
-    let traced = 7;
-    let malformed = ["Content-Type: application/json", "traceparent: 00-4bf9-00f0-01"];
-    client.request("POST", "/is_authorized", &malformed, one.as_bytes());
-    client.post("/is_authorized", &one);
-    drop(client);
-    stop(&mut server);
-    let records = decisions(&folder(server.temp.path()));
-    let traces: Vec<Option<&str>> = records.iter().map(|record| record["trace_id"].as_str()).collect();
-    assert_eq!(traces, [vec![Some(trace_id); traced], vec![None; 2]].concat());
-    assert!(records.iter().all(|record| record["duration_us"].is_u64()), "{records:?}");
-}
-
-#[test]
 fn only_forbids_are_recorded_where_nothing_is_configured() {
     let mut server = server("", "");
     let ids = ask_every_route(&mut server.connect());

@@ -47,13 +47,6 @@ impl<'r> Line<'_, 'r> {
         let json = &mut self.json;
         json.raw(r#""id":"#).shown(record.id).raw(r#","at":"#).shown(record.at);
         json.raw(r#","revision":"#).text(record.revision).raw(r#","via":"#).text(record.via.as_str());
-        if let Some(trace) = record.trace {
-            json.raw(r#","trace_id":"#).shown(trace);
-        }
-        if let Some(duration) = record.duration {
-            let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-            json.raw(r#","duration_us":"#).plain(micros);
-        }
         json.raw(r#","decision":"#).text(record.outcome().as_str());
         json.raw(r#","code":"#).text(record.code().as_str());
         if let Some(reservation) = record.reservation() {

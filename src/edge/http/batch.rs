@@ -14,7 +14,7 @@ use super::{run, wire};
 pub(super) async fn answer(app: &Arc<App>, sender: Sender<'_>, body: &[u8]) -> Result<Response, ApiError> {
     let mut calls = wire::batch(body, app.batch, sender.default_reserve(app))?;
     for call in &mut calls {
-        (call.authority, call.trace) = (sender.authority(), sender.trace);
+        call.authority = sender.authority();
     }
     let answers = run::authorize_batch(app, calls).await?;
     let mut text = Vec::with_capacity(32 + answers.len() * USUAL_ANSWER_BYTES);

@@ -14,7 +14,7 @@ use super::query;
 use crate::edge::answer;
 use crate::edge::identity::HeadersError;
 
-use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal, TraceId};
+use crate::model::{ADMINISTRATOR, GATEWAY, Identity, MONITOR, Refusal};
 pub(super) use crate::pdp::Peer;
 use crate::pdp::{Authority, Client, Credential, Pinned};
 
@@ -148,8 +148,6 @@ pub(super) fn challenge(app: &App, code: ErrorCode, headers: &mut HeaderMap) {
 pub(super) struct Sender<'a> {
     pub(super) peer: &'a Peer,
     pub(super) admitted: &'a Admitted,
-    /// The trace of the request, according to its caller.
-    pub(super) trace: Option<TraceId>,
 }
 
 impl Sender<'_> {

@@ -26,7 +26,7 @@ struct Diagnostics<'a> {
 /// Answers one request.
 pub(super) async fn answer(app: &Arc<App>, sender: Sender<'_>, body: &[u8]) -> Result<Response, ApiError> {
     let mut call = wire::cedar_agent(body)?;
-    (call.authority, call.trace) = (sender.authority(), sender.trace);
+    call.authority = sender.authority();
     let answer = run::authorize(app, call).await?;
     let rules = answer.decision().map_or(&[][..], |decision| &decision.rules);
     let errors = answer.decision().map_or(&[][..], |decision| &decision.errors);

@@ -13,8 +13,6 @@ use super::app::App;
 use super::caller::{Admitted, Peer};
 use super::errors::{ApiError, ErrorCode};
 use super::request_body::{check_content_type, read};
-use crate::edge::answer::trace_parent;
-use crate::model::TraceId;
 
 /// A body declared as JSON, before parsing.
 pub(super) struct JsonBody(pub(super) Bytes);
@@ -43,17 +41,6 @@ impl MapStatus {
             Some("status=map") => Ok(Self(true)),
             Some(_) => Err(ApiError::invalid("status", "the only query that this path takes is `status=map`")),
         }
-    }
-}
-
-/// The trace of a request, according to its caller.
-pub(super) struct Trace(pub(super) Option<TraceId>);
-
-impl FromRequestParts<Arc<App>> for Trace {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(head: &mut Head, _: &Arc<App>) -> Result<Self, Infallible> {
-        Ok(Self(trace_parent(&head.headers).and_then(|trace| trace.id())))
     }
 }
 

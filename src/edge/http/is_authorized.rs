@@ -20,7 +20,7 @@ pub(super) async fn answer(
     maps_status: bool,
 ) -> Result<Response, ApiError> {
     let mut call = wire::question(body, sender.default_reserve(app))?;
-    (call.authority, call.trace) = (sender.authority(), sender.trace);
+    call.authority = sender.authority();
     let answer = run::authorize(app, call).await?;
     let mut text = Vec::with_capacity(USUAL_ANSWER_BYTES);
     answer.write_json(&mut text);

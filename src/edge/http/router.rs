@@ -32,9 +32,7 @@ use super::guard::guarded_async;
 use super::openapi::{self, RouteAccess};
 use super::routes::{self, IS_AUTHORIZED, IS_AUTHORIZED_ACCESS, Route};
 use super::{cors, host, is_authorized, request_body};
-use crate::edge::answer::trace_parent;
 use crate::edge::telemetry;
-use crate::model::TraceId;
 
 /// Longest percent-encoded name of a user in a path: each byte of a name as `%41`.
 const MAX_USER_BYTES: usize = 3 * 1024;
@@ -139,7 +137,7 @@ async fn answer_in_span(State(app): State<Arc<App>>, request: Request, next: Nex
     let matched = head.extensions.get::<MatchedPath>().cloned();
     let matched = matched.filter(|matched| are_valid_parts(matched.as_str(), head.uri.path()));
     let route = matched.as_ref().map_or(UNKNOWN, MatchedPath::as_str);
-    let span = telemetry::request_span(&head, route, trace_parent(&head.headers));
+    let span = telemetry::request_span(&head, route);
     let is_known = matched.is_some();
     let answering = pin!(async {
         let answered = guarded_async(&app, async {
@@ -199,19 +197,16 @@ where
 {
     let began = Instant::now();
     let (head, body) = request.into_parts();
-    let trace = trace_parent(&head.headers);
-    let span = telemetry::request_span(&head, IS_AUTHORIZED, trace);
-    let trace = trace.and_then(|trace| trace.id());
+    let span = telemetry::request_span(&head, IS_AUTHORIZED);
     let answering = pin!(async {
-        let response =
-            match guarded_async(app, check_and_decide(app, Received { head: &head, peer, trace }, body)).await {
-                Ok(response) => response,
-                Err(error) => {
-                    let mut response = error.response();
-                    caller::challenge(app, error.code, response.headers_mut());
-                    response
-                }
-            };
+        let response = match guarded_async(app, check_and_decide(app, &head, body, peer)).await {
+            Ok(response) => response,
+            Err(error) => {
+                let mut response = error.response();
+                caller::challenge(app, error.code, response.headers_mut());
+                response
+            }
+        };
         app.metrics.responded(response.status());
         response
     });
@@ -222,25 +217,16 @@ where
     response
 }
 
-/// The head of a request, and its source.
-#[derive(Clone, Copy)]
-struct Received<'a> {
-    head: &'a Head,
-    peer: &'a Peer,
-    trace: Option<TraceId>,
-}
-
-async fn check_and_decide<B>(app: &Arc<App>, received: Received<'_>, body: B) -> Result<errors::Response, ApiError>
+async fn check_and_decide<B>(app: &Arc<App>, head: &Head, body: B, peer: &Peer) -> Result<errors::Response, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let Received { head, peer, trace } = received;
     host::check(head)?;
     let admitted = caller::admit(app, head, peer, IS_AUTHORIZED_ACCESS).await?;
     let MapStatus(maps) = MapStatus::of(head.uri.query())?;
     request_body::check_content_type(&head.headers)?;
     let body = request_body::read(body, app.body).await?;
-    is_authorized::answer(app, Sender { peer, admitted: &admitted, trace }, &body, maps).await
+    is_authorized::answer(app, Sender { peer, admitted: &admitted }, &body, maps).await
 }
 
 #[cfg(test)]

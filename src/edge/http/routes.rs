@@ -9,7 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::app::App;
 use super::caller::{Access, Admitted, Peer, Sender};
 use super::errors::{ApiError, Response};
-use super::extract::{JsonBody, MapStatus, NoBody, NoQuery, Trace};
+use super::extract::{JsonBody, MapStatus, NoBody, NoQuery};
 use super::{
     batch, books, cedar_agent, is_authorized, keys, operations, passwords, spending, standing, tokens, validate,
 };
@@ -95,37 +95,34 @@ async fn is_authorized(
     State(app): State<Arc<App>>,
     peer: Peer,
     admitted: Admitted,
-    Trace(trace): Trace,
     MapStatus(maps): MapStatus,
     JsonBody(body): JsonBody,
 ) -> Answer {
-    is_authorized::answer(&app, Sender { peer: &peer, admitted: &admitted, trace }, &body, maps).await
+    is_authorized::answer(&app, Sender { peer: &peer, admitted: &admitted }, &body, maps).await
 }
 
 async fn batch(
     State(app): State<Arc<App>>,
     peer: Peer,
     admitted: Admitted,
-    Trace(trace): Trace,
     _: NoQuery,
     JsonBody(body): JsonBody,
 ) -> Answer {
-    batch::answer(&app, Sender { peer: &peer, admitted: &admitted, trace }, &body).await
+    batch::answer(&app, Sender { peer: &peer, admitted: &admitted }, &body).await
 }
 
 async fn cedar_agent(
     State(app): State<Arc<App>>,
     peer: Peer,
     admitted: Admitted,
-    Trace(trace): Trace,
     _: NoQuery,
     JsonBody(body): JsonBody,
 ) -> Answer {
-    cedar_agent::answer(&app, Sender { peer: &peer, admitted: &admitted, trace }, &body).await
+    cedar_agent::answer(&app, Sender { peer: &peer, admitted: &admitted }, &body).await
 }
 
-async fn validate(State(app): State<Arc<App>>, Trace(trace): Trace, JsonBody(body): JsonBody) -> Answer {
-    validate::answer(&app, trace, &body).await
+async fn validate(State(app): State<Arc<App>>, JsonBody(body): JsonBody) -> Answer {
+    validate::answer(&app, &body).await
 }
 
 async fn settle(State(app): State<Arc<App>>, JsonBody(body): JsonBody) -> Answer {

@@ -16,21 +16,21 @@ use super::errors::{ApiError, ErrorCode, Response};
 use super::run::run_uncancelled;
 use super::wire::{self, Delegated};
 use crate::edge::answer;
-use crate::model::{EntityUid, Identity, RESERVED_ROLE_PREFIX, RequestErrorCode, TraceId};
+use crate::model::{EntityUid, Identity, RESERVED_ROLE_PREFIX, RequestErrorCode};
 use crate::pdp::{Answer, AuthorizeCall, Caller, Found, LimitsMode, PdpError, Pinned, RouteError, RouteLimits, Via};
 
 /// Answers.
-pub(super) async fn answer(app: &Arc<App>, trace: Option<TraceId>, text: &[u8]) -> Result<Response, ApiError> {
+pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiError> {
     let asked = wire::validate(text, app.validate_authorizes)?;
     // A permit can be charged, so the call runs to its end.
     if asked.authorize {
         let shared = Arc::clone(app);
-        return run_uncancelled(app, |_| async move { answer_now(&shared, trace, asked).await }).await;
+        return run_uncancelled(app, |_| async move { answer_now(&shared, asked).await }).await;
     }
-    answer_now(app, trace, asked).await
+    answer_now(app, asked).await
 }
 
-async fn answer_now(app: &App, trace: Option<TraceId>, asked: Delegated) -> Result<Response, ApiError> {
+async fn answer_now(app: &App, asked: Delegated) -> Result<Response, ApiError> {
     let pinned = app.pdp().pin()?;
     let identity = match pinned.authenticate(&asked.presented).await {
         Ok(identity) => identity,
@@ -48,8 +48,7 @@ async fn answer_now(app: &App, trace: Option<TraceId>, asked: Delegated) -> Resu
         .ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated, "whoever it proves is disabled, or is gone"))?;
     let mut decided = None;
     if asked.authorize {
-        let mut call = call(app, &pinned, &identity, &asked)?;
-        call.trace = trace;
+        let call = call(app, &pinned, &identity, &asked)?;
         let answer = pinned.authorize(call).await.map_err(amount_needed)?;
         if !answer.is_permit() {
             return Ok(forbidden(&answer));

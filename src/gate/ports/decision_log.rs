@@ -3,7 +3,6 @@
 //! A record borrows everything: building one costs nothing, and a log that does not want it has not paid for it.
 
 use std::fmt;
-use std::time::Duration;
 
 use crate::gate::authorize::World;
 use crate::gate::candidates::CandidatesDecision;
@@ -11,7 +10,6 @@ use crate::gate::charge::Charging;
 use crate::gate::spend::Reserve;
 use crate::model::{
     CandidatesRequest, Decision, DecisionCode, EntityUid, LimitStanding, Outcome, Refusal, Request, Timestamp, Told,
-    TraceId,
 };
 
 /// The id of a decision: a random number of the process, and a number within it.
@@ -104,10 +102,6 @@ pub struct DecisionRecord<'a> {
     pub revision: &'a str,
     /// The interface.
     pub via: Via,
-    /// The trace to which the request belongs, according to its caller.
-    pub trace: Option<TraceId>,
-    /// The time from the start of the call to its record, if it was measured.
-    pub duration: Option<Duration>,
     /// The amounts that the request asked to hold.
     pub reserve: Option<&'a Reserve>,
     /// How a permitted request is charged at once.
@@ -123,7 +117,7 @@ impl<'a> DecisionRecord<'a> {
     #[must_use]
     pub fn of(id: DecisionId, via: Via, world: World<'a>, decided: Decided<'a>) -> Self {
         let (at, revision) = (world.facts.now, &**world.snapshot.revision());
-        Self { id, at, revision, via, trace: None, duration: None, reserve: None, charging: None, seen: &[], decided }
+        Self { id, at, revision, via, reserve: None, charging: None, seen: &[], decided }
     }
 
     /// Adds the state of limits that conditions saw.

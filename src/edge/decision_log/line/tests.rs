@@ -20,8 +20,6 @@ fn record_of(request: &Request, mask: &Mask, seen: &[Seen]) -> Value {
         at: Timestamp::from_millis(1_500),
         revision: "rev",
         via: Via::Library,
-        trace: None,
-        duration: Some(std::time::Duration::from_micros(12)),
         reserve: None,
         charging: None,
         seen,
@@ -51,7 +49,7 @@ fn a_record_holds_the_question_and_its_outcome() {
     assert_eq!(
         whole,
         json!({
-            "id": "00000000000000ff-a", "at": "1970-01-01T00:00:01.5Z", "revision": "rev", "via": "library", "duration_us": 12,
+            "id": "00000000000000ff-a", "at": "1970-01-01T00:00:01.5Z", "revision": "rev", "via": "library",
             "decision": "permit", "code": "permitted", "principal": "User::\"alice\"", "action": "chat",
             "resource": "Model::\"a/b\"",
             "identity": {
