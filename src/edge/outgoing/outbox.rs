@@ -15,7 +15,7 @@ pub struct Counts {
     retried: AtomicU64,
 }
 
-/// The values of [`Counts`] at one moment.
+/// The values of the counters at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Delivery {
     /// Events that were accepted.
