@@ -11,6 +11,7 @@ use super::app::App;
 use super::body::json;
 use super::errors::{ApiError, ErrorCode, Response};
 use super::query::{Part, Query, cursor, read_cursor};
+use super::run::run_blocking_with;
 use crate::model::Unit;
 use crate::pdp::{BooksWish, By, Group, MAX_LINES, Sum, TimeSpan, day_of, month_begins};
 
@@ -64,17 +65,15 @@ pub(super) async fn answer(app: &Arc<App>, query: Option<&str>) -> Result<Respon
     let query = Query::read(query, &PARAMETERS)?;
     let wish = wish(&query, app.pdp().facts().now.as_millis().div_euclid(DAY_MS))?;
     let reports = app.pdp().usage()?;
-    let unavailable = || ApiError::new(ErrorCode::Unavailable, "the server is about to end");
-    // One at a time: the others wait here, and not on a thread each.
-    let _turn = app.reading_books.acquire().await.map_err(|_| unavailable())?;
-    let told = tokio::task::spawn_blocking(move || {
+    // One at a time: the others wait for the permit, and not on a thread each.
+    let told = run_blocking_with(app, &app.reading_books, move |_| {
         let page = reports.page(&wish)?;
         let next = page.lines.last().filter(|_| page.more).map(|(group, _)| cursor(&parts(group)));
         let usage = page.lines.into_iter().map(|(group, sum)| line(wish.by, group, sum)).collect();
         let (from, to) = (TimeSpan::Day.name(wish.from), TimeSpan::Day.name(wish.to));
         Ok::<_, ApiError>(Told { from, to, by: names(wish.by), usage, next })
     });
-    Ok(json(StatusCode::OK, &told.await.map_err(|_| unavailable())??))
+    Ok(json(StatusCode::OK, &told.await??))
 }
 
 fn wish(query: &Query, today: i64) -> Result<BooksWish, ApiError> {

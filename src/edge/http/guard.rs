@@ -18,7 +18,8 @@ pub(super) async fn guarded_async<T>(
     .await
 }
 
-fn panicked(app: &App) -> ApiError {
+/// Counts a panic, and makes the error for its client.
+pub(super) fn panicked(app: &App) -> ApiError {
     app.metrics.panicked();
     ApiError::new(ErrorCode::Unavailable, "no decision could be made; the server's log says why")
 }

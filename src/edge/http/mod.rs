@@ -38,6 +38,8 @@ mod server;
 mod services;
 mod spending;
 mod standing;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod tokens;
 mod validate;

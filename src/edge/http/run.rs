@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use tracing::{Instrument as _, Span};
 
 use super::app::App;
 use super::errors::{ApiError, ErrorCode};
+use super::guard;
 use crate::pdp::{Answer, AuthorizeCall, Pdp};
 
 /// Decides one call.
@@ -50,7 +53,7 @@ where
     let first = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
     match first {
         Poll::Ready(done) => done,
-        Poll::Pending => tokio::spawn(work.in_current_span()).await.map_err(|_| shutting_down())?,
+        Poll::Pending => tokio::spawn(work.in_current_span()).await.map_err(|error| not_completed(app, &error))?,
     }
 }
 
@@ -60,9 +63,28 @@ where
     T: Send + 'static,
     F: FnOnce(&App) -> T + Send + 'static,
 {
-    let _permit = app.explaining.acquire().await.map_err(|_| shutting_down())?;
+    run_blocking_with(app, &app.explaining, work).await
+}
+
+/// Runs `work` on a thread that serves no connections, with a permit of `pool`.
+pub(super) async fn run_blocking_with<T, F>(app: &Arc<App>, pool: &Arc<Semaphore>, work: F) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    F: FnOnce(&App) -> T + Send + 'static,
+{
+    let permit = Arc::clone(pool).acquire_owned().await.map_err(|_| shutting_down())?;
     let (shared, span) = (Arc::clone(app), Span::current());
-    tokio::task::spawn_blocking(move || span.in_scope(|| work(&shared))).await.map_err(|_| shutting_down())
+    // The work holds the permit, since it goes on if its client goes away.
+    let holding = move || {
+        let _permit = permit;
+        span.in_scope(|| work(&shared))
+    };
+    tokio::task::spawn_blocking(holding).await.map_err(|error| not_completed(app, &error))
+}
+
+/// The error for work of another task or thread that did not complete.
+fn not_completed(app: &App, error: &JoinError) -> ApiError {
+    if error.is_panic() { guard::panicked(app) } else { shutting_down() }
 }
 
 fn shutting_down() -> ApiError {
