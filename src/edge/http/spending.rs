@@ -1,4 +1,7 @@
 //! After a call: `POST /settle`, `/release`, `/extend` and `/usage`. Each may be sent again, and is answered as it was.
+//!
+//! A charge runs to its end even if the client goes away: the store reports once that a limit reached a threshold, and
+//! the alert would be lost with the rest of the request.
 
 use std::sync::Arc;
 
@@ -10,14 +13,18 @@ use smol_str::SmolStr;
 use super::app::App;
 use super::body::json;
 use super::errors::{ApiError, Response};
+use super::run::run_uncancelled;
 use super::wire::{self, UsageBody};
 use crate::model::{Amount, Unit};
-use crate::pdp::{Closed, Part, State, Usage, UsageReport};
+use crate::pdp::{Closed, Part, Pdp, State, Usage, UsageReport};
 
 /// `POST /settle`.
 pub(super) async fn settle(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
     let asked = wire::settle(body)?;
-    let closed = app.pdp().settle(asked.reservation, asked.usage, asked.resource.as_ref()).await?;
+    let settled = run_uncancelled(app, |pdp| async move {
+        Ok(pdp.settle(asked.reservation, asked.usage, asked.resource.as_ref()).await?)
+    });
+    let closed = settled.await?;
     Ok(json(StatusCode::OK, &Outcome::of_held(&closed)))
 }
 
@@ -46,12 +53,17 @@ pub(super) async fn extend(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiE
 
 /// `POST /usage`: one, or a batch of which each is noted or refused by itself, so that a queue can be sent again.
 pub(super) async fn usage(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
-    match wire::usage(body, app.batch)? {
-        UsageBody::One(report) => Ok(json(StatusCode::OK, &record(app, &report).await?)),
+    let usage = wire::usage(body, app.batch)?;
+    run_uncancelled(app, |pdp| async move { record_all(&pdp, &usage).await }).await
+}
+
+async fn record_all(pdp: &Pdp, usage: &UsageBody) -> Result<Response, ApiError> {
+    match usage {
+        UsageBody::One(report) => Ok(json(StatusCode::OK, &record(pdp, report).await?)),
         UsageBody::Many(batch) => {
             let mut responses = Vec::with_capacity(batch.len());
             for (number, report) in batch.iter().enumerate() {
-                let recorded = record(app, report).await.map_err(|error| error.within(&format!("usages[{number}]")));
+                let recorded = record(pdp, report).await.map_err(|error| error.within(&format!("usages[{number}]")));
                 responses.push(match recorded {
                     Ok(told) => serde_json::to_value(&told).unwrap_or_default(),
                     Err(error) => error.value(),
@@ -62,8 +74,8 @@ pub(super) async fn usage(app: &Arc<App>, body: &[u8]) -> Result<Response, ApiEr
     }
 }
 
-async fn record(app: &App, report: &UsageReport) -> Result<Outcome, ApiError> {
-    Ok(Outcome::of(&app.pdp().record_usage(report).await?))
+async fn record(pdp: &Pdp, report: &UsageReport) -> Result<Outcome, ApiError> {
+    Ok(Outcome::of(&pdp.record_usage(report).await?))
 }
 
 /// The outcome of a reservation, the same each time it is asked for.

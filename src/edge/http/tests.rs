@@ -2,20 +2,26 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::pin::pin;
 use std::sync::{Arc, mpsc};
+use std::task::{Context, Waker};
 
 use http_body_util::BodyExt as _;
 use hyper::header::HeaderMap;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::app::App;
 use super::errors::{ApiError, ErrorCode};
-use super::metrics;
 use super::options::HttpOptions;
 use super::run::{run_blocking, run_blocking_with, run_uncancelled};
 use super::services::Services;
+use super::{metrics, spending};
+use crate::edge::store::Memory;
 use crate::engine::{Engine, EngineBuilder};
+use crate::gate::{CloseError, HoldError, Later, Look, Meters, Reserve, StoreError};
+use crate::meter::{Alert, Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
+use crate::model::{Amount, Request, Timestamp};
 use crate::policy::{Bundle, SourceFile};
 
 const RULES: &str = "authz_rules: [{ users: [a], models: \"*\" }]\nlimits: [{ id: few, users: [a], budget: { input_tokens: 100, \
@@ -82,4 +88,100 @@ async fn work_panics() {
     });
     assert_eq!(in_task.await.unwrap_err(), ApiError::new(ErrorCode::Unavailable, message));
     assert!(has_counted(&app, 2).await);
+}
+
+/// Meters whose settlements are in effect at once, and durable once `synced` is notified.
+struct SlowDisk {
+    meters: Memory,
+    synced: Arc<Notify>,
+}
+
+impl Meters for SlowDisk {
+    fn settle(&self, id: ReservationId, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
+        let (closed, synced) = (self.meters.settle(id, usage, now), Arc::clone(&self.synced));
+        Later::pending(async move {
+            synced.notified().await;
+            closed.await
+        })
+    }
+
+    fn look(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Look>, StoreError>> {
+        self.meters.look(charges, now)
+    }
+
+    fn hold(&self, hold: Hold, now: Timestamp) -> Later<Result<Held, HoldError>> {
+        self.meters.hold(hold, now)
+    }
+
+    fn record(&self, hold: Hold, usage: Usage, now: Timestamp) -> Later<Result<Closed, CloseError>> {
+        self.meters.record(hold, usage, now)
+    }
+
+    fn settle_unknown(
+        &self,
+        id: ReservationId,
+        charged: &[Amount],
+        now: Timestamp,
+    ) -> Later<Result<Closed, CloseError>> {
+        self.meters.settle_unknown(id, charged, now)
+    }
+
+    fn release(&self, id: ReservationId, now: Timestamp) -> Later<Result<Closed, CloseError>> {
+        self.meters.release(id, now)
+    }
+
+    fn warn(&self, charges: &[Charge], now: Timestamp) -> Later<Result<Vec<Alert>, StoreError>> {
+        self.meters.warn(charges, now)
+    }
+
+    fn extend(&self, id: ReservationId, ttl_ms: i64, now: Timestamp) -> Later<Result<Timestamp, CloseError>> {
+        self.meters.extend(id, ttl_ms, now)
+    }
+
+    fn reservation(&self, id: ReservationId, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>> {
+        self.meters.reservation(id, now)
+    }
+
+    fn named(&self, key: &str, now: Timestamp) -> Later<Result<Option<Reservation>, StoreError>> {
+        self.meters.named(key, now)
+    }
+
+    fn answered(&self, id: ReservationId, answer: Arc<[u8]>) -> Later<Result<(), StoreError>> {
+        self.meters.answered(id, answer)
+    }
+
+    fn tick(&self, now: Timestamp) {
+        self.meters.tick(now);
+    }
+}
+
+#[test]
+fn an_alert_of_a_settlement_is_reported_if_the_client_goes_away() {
+    let synced = Arc::new(Notify::new());
+    let (alerts, reported) = mpsc::channel();
+    let engine = engine()
+        .meters(Arc::new(SlowDisk { meters: Memory::default(), synced: Arc::clone(&synced) }))
+        .on_alert(move |notice| alerts.send(notice.alert.percent).unwrap())
+        .build()
+        .unwrap();
+    let request = Request::new("User::\"a\"".parse().unwrap(), "chat", "Model::\"b/c\"".parse().unwrap());
+    let amounts = Reserve { input_tokens: Some(1), output_tokens: Some(0), ..Reserve::default() };
+    let reservation = engine.reserve(&request, amounts).unwrap().reservation.unwrap().id;
+    let app = app(engine);
+    let usage = r#"{"input_tokens": 60, "output_tokens": 0}"#;
+    let body = format!(r#"{{"reservation": "{reservation}", "usage": {usage}}}"#);
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        {
+            // The handler waits for the disk when its client goes away.
+            let answering = pin!(spending::settle(&app, body.as_bytes()));
+            assert!(answering.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        synced.notify_one();
+        for _ in 0..16 {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(reported.try_iter().collect::<Vec<_>>(), [50]);
 }
