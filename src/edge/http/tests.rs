@@ -7,7 +7,9 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Waker};
 
 use http_body_util::BodyExt as _;
+use hyper::StatusCode;
 use hyper::header::HeaderMap;
+use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, Semaphore};
 
@@ -16,13 +18,14 @@ use super::errors::{ApiError, ErrorCode};
 use super::options::HttpOptions;
 use super::run::{run_blocking, run_blocking_with, run_uncancelled};
 use super::services::Services;
-use super::{metrics, spending};
+use super::{metrics, spending, validate};
+use crate::edge::identity::{StaticProvider, StaticSecret};
 use crate::edge::store::Memory;
 use crate::engine::{Engine, EngineBuilder};
-use crate::gate::{CloseError, HoldError, Later, Look, Meters, Reserve, StoreError};
+use crate::gate::{Authenticator, CloseError, HoldError, Later, Look, Meters, Presented, Reserve, StoreError, Verdict};
 use crate::meter::{Alert, Charge, Closed, Held, Hold, Reservation, ReservationId, Usage};
-use crate::model::{Amount, Request, Timestamp};
-use crate::policy::{Bundle, SourceFile};
+use crate::model::{Amount, Request, SecretText, Timestamp};
+use crate::policy::{Bundle, Snapshot, SourceFile};
 
 const RULES: &str = "authz_rules: [{ users: [a], models: \"*\" }]\nlimits: [{ id: few, users: [a], budget: { input_tokens: 100, \
                      every: total }, warn_at: [50] }]\n";
@@ -184,4 +187,57 @@ fn an_alert_of_a_settlement_is_reported_if_the_client_goes_away() {
         }
     });
     assert_eq!(reported.try_iter().collect::<Vec<_>>(), [50]);
+}
+
+const TOKEN: &str = "a-token-of-16-bytes-or-more";
+
+/// A provider that answers once it is notified.
+struct Slow {
+    provider: StaticProvider,
+    answers: Arc<Notify>,
+}
+
+impl Authenticator for Slow {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn authenticate(&self, presented: &Presented, snapshot: &Arc<Snapshot>, now: Timestamp) -> Later<Verdict> {
+        let (verdict, answers) = (self.provider.authenticate(presented, snapshot, now), Arc::clone(&self.answers));
+        Later::pending(async move {
+            answers.notified().await;
+            verdict.await
+        })
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_before_it_is_authenticated_is_not_charged() {
+    let principal = "User::\"a\"".parse().unwrap();
+    let secret = StaticSecret { token: SecretText::new(TOKEN), principal, roles: Vec::new() };
+    let answers = Arc::new(Notify::new());
+    let provider = Slow { provider: StaticProvider::new(vec![secret]).unwrap(), answers: Arc::clone(&answers) };
+    let engine = engine().authenticator(Arc::new(provider)).build().unwrap();
+    let app = app(engine.clone());
+    let request = json!({ "path": "/v1/chat/completions", "method": "POST", "params": { "model": "b/c" },
+        "headers": { "content-length": "40" } });
+    let body = json!({ "api_key": TOKEN, "authorize": true, "request": request }).to_string();
+    let question = Request::new("User::\"a\"".parse().unwrap(), "chat", "Model::\"b/c\"".parse().unwrap());
+    let used = || engine.is_authorized(&question).unwrap().limits[0].used.get();
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        {
+            let answering = pin!(validate::answer(&app, body.as_bytes()));
+            assert!(answering.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        answers.notify_one();
+        for _ in 0..16 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(used(), 0);
+        answers.notify_one();
+        assert_eq!(validate::answer(&app, body.as_bytes()).await.unwrap().status(), StatusCode::OK);
+        assert_eq!(used(), 10);
+    });
 }

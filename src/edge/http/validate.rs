@@ -17,20 +17,13 @@ use super::run::run_uncancelled;
 use super::wire::{self, Delegated};
 use crate::edge::answer;
 use crate::model::{EntityUid, Identity, RESERVED_ROLE_PREFIX, RequestErrorCode};
-use crate::pdp::{Answer, AuthorizeCall, Caller, Found, LimitsMode, PdpError, Pinned, RouteError, RouteLimits, Via};
+use crate::pdp::{
+    Answer, AuthorizeCall, Caller, Found, LimitsMode, Pdp, PdpError, Pinned, RouteError, RouteLimits, Via,
+};
 
 /// Answers.
 pub(super) async fn answer(app: &Arc<App>, text: &[u8]) -> Result<Response, ApiError> {
     let asked = wire::validate(text, app.validate_authorizes)?;
-    // A permit can be charged, so the call runs to its end.
-    if asked.authorize {
-        let shared = Arc::clone(app);
-        return run_uncancelled(app, |_| async move { answer_now(&shared, asked).await }).await;
-    }
-    answer_now(app, asked).await
-}
-
-async fn answer_now(app: &App, asked: Delegated) -> Result<Response, ApiError> {
     let pinned = app.pdp().pin()?;
     let identity = match pinned.authenticate(&asked.presented).await {
         Ok(identity) => identity,
@@ -49,7 +42,7 @@ async fn answer_now(app: &App, asked: Delegated) -> Result<Response, ApiError> {
     let mut decided = None;
     if asked.authorize {
         let call = call(app, &pinned, &identity, &asked)?;
-        let answer = pinned.authorize(call).await.map_err(amount_needed)?;
+        let answer = authorize(app, &pinned, call).await?;
         if !answer.is_permit() {
             return Ok(forbidden(&answer));
         }
@@ -64,6 +57,17 @@ async fn answer_now(app: &App, asked: Delegated) -> Result<Response, ApiError> {
         Some(id) => with_id(response, id),
         None => response,
     })
+}
+
+/// Decides the call. A charge runs to its end even if the client goes away. It begins after the authentication, so that a
+/// client that gives up while a provider is slow is not charged.
+async fn authorize(app: &Arc<App>, pinned: &Pinned<'_>, call: AuthorizeCall) -> Result<Answer, ApiError> {
+    if !call.counts() {
+        return pinned.authorize(call).await.map_err(amount_needed);
+    }
+    let (snapshot, facts) = (Arc::clone(pinned.snapshot()), pinned.facts().clone());
+    let charging = |pdp: Pdp| async move { pdp.pin_to(snapshot, facts).authorize(call).await.map_err(amount_needed) };
+    run_uncancelled(app, charging).await
 }
 
 /// The call that the described request makes of an identity.
