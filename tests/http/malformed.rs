@@ -382,3 +382,27 @@ fn paths_and_methods_are_taken_literally() {
     }
     assert!(server.post("/is_authorized/batch?status=map", &body).is_error(400, "invalid_request", ""));
 }
+
+/// The text of an item begins in the middle of the body, so a column that counts from there would mislead.
+#[test]
+fn errors_of_batch_items_have_no_position_within_the_item() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for (path, body, param, message) in [
+        (
+            "/is_authorized/batch",
+            format!(r#"{{"requests": [{{{P}, {A}, {R}}}, {{{P}, {A}, {R}, "explain": "yes"}}]}}"#),
+            "requests[1].explain",
+            r#"invalid type: string "yes", expected a boolean"#,
+        ),
+        (
+            "/usage",
+            format!(r#"{{"usages": [{{{P}, {A}, {R}, "usage": 5, "idempotency_key": "k"}}]}}"#),
+            "usages[0].usage",
+            r#"invalid type: integer `5`, expected an object such as {"input_tokens": 870, "output_tokens": 312}"#,
+        ),
+    ] {
+        let error = client.post(path, &body).json()["error"].clone();
+        assert_eq!((error["param"].as_str(), error["message"].as_str()), (Some(param), Some(message)), "{body}");
+    }
+}

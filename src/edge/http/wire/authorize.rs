@@ -10,7 +10,7 @@ use super::super::errors::{ApiError, ErrorCode};
 use super::super::options::Silence;
 use super::amounts::{CheckedReserve, Seconds, WrittenReserve, reserve, ttl_ms};
 use super::credential::{WrittenCredential, credential};
-use super::json::{Bounded, Optional, RequestBody, Text, read, read_text};
+use super::json::{Bounded, Optional, RequestBody, Text, read, read_item};
 use super::missing;
 use super::uid::{Uid, action, uid};
 use crate::model::{EntityUid, RequestErrorCode, Told};
@@ -204,7 +204,7 @@ pub(in super::super) fn batch(body: &[u8], most: usize, silence: Silence) -> Res
         return Err(ApiError::new(ErrorCode::BatchTooLarge, message).within("requests"));
     }
     let checked = requests.into_iter().enumerate().map(|(at, item)| {
-        let written = read_text::<AuthorizationRequest>(item.get());
+        let written = read_item::<AuthorizationRequest>(item);
         let call = written.and_then(|written| written.or_reserve(silence).try_into());
         call.map_err(|error: ApiError| error.within(&format!("requests[{at}]")))
     });

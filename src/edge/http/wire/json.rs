@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_path_to_error::{Path, Segment};
 
 use super::super::errors::{ApiError, joined};
@@ -31,23 +32,36 @@ pub(in super::super) fn read<'de, T: RequestBody + Deserialize<'de>>(body: &'de 
     // UTF-8 is checked once for the whole body, and not again for each string.
     let text = std::str::from_utf8(body)
         .map_err(|error| ApiError::invalid("", format!("the body is not JSON: it is not UTF-8: {error}")))?;
-    read_text(text)
-}
-
-/// Reads JSON text.
-pub(super) fn read_text<'de, T: RequestBody + Deserialize<'de>>(text: &'de str) -> Result<T, ApiError> {
     match serde_json::from_str::<Object<T>>(text) {
         Ok(object) => Ok(object.0),
-        Err(error) => Err(refusal::<T>(text, &error)),
+        Err(error) => Err(refusal::<T>(text, &error, &error.to_string())),
     }
 }
 
-/// The error for a text that is not a `T`.
+/// Reads an item of a body. Its errors have no line and column, which would count from the beginning of the item.
+pub(super) fn read_item<'de, T: RequestBody + Deserialize<'de>>(item: &'de RawValue) -> Result<T, ApiError> {
+    match serde_json::from_str::<Object<T>>(item.get()) {
+        Ok(object) => Ok(object.0),
+        Err(error) => Err(refusal::<T>(item.get(), &error, without_position(&error, &error.to_string()))),
+    }
+}
+
+/// The message of an error without the place at its end.
+fn without_position<'m>(error: &serde_json::Error, message: &'m str) -> &'m str {
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    message.strip_suffix(&position).unwrap_or(message)
+}
+
+/// The error for a text that is not a `T`, with the message of `error` as it is shown.
 #[cold]
-fn refusal<'de, T: RequestBody + Deserialize<'de>>(text: &'de str, error: &serde_json::Error) -> ApiError {
+fn refusal<'de, T: RequestBody + Deserialize<'de>>(
+    text: &'de str,
+    error: &serde_json::Error,
+    message: &str,
+) -> ApiError {
     if !error.is_data() {
         // Invalid JSON is not about a member.
-        return ApiError::invalid("", format!("the body is not JSON: {error}"));
+        return ApiError::invalid("", format!("the body is not JSON: {message}"));
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let param = match serde_path_to_error::deserialize::<_, Object<T>>(&mut deserializer) {
@@ -55,9 +69,7 @@ fn refusal<'de, T: RequestBody + Deserialize<'de>>(text: &'de str, error: &serde
         // INVARIANT: deserializing is deterministic, so the second time fails as the first did.
         Ok(_) => String::new(),
     };
-    let message = error.to_string();
-    let position = format!(" at line {} column {}", error.line(), error.column());
-    match MemberProblem::of(message.strip_suffix(&position).unwrap_or(&message)) {
+    match MemberProblem::of(without_position(error, message)) {
         // The path of an unknown member ends with its name.
         Some(MemberProblem::Unknown { name, known }) => ApiError::invalid(param, unknown(name, &known)),
         Some(MemberProblem::Duplicate(name)) => {

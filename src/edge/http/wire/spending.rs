@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::super::errors::{ApiError, ErrorCode};
 use super::amounts::{Seconds, StatedUsage, WrittenUsage, ttl_ms};
 use super::authorize::{Context, idempotency_key};
-use super::json::{Object, Optional, RequestBody, Text, read, read_text};
+use super::json::{Object, Optional, RequestBody, Text, read, read_item};
 use super::missing;
 use super::uid::{Uid, action, uid};
 use crate::model::{EntityUid, Request, Told};
@@ -247,7 +247,7 @@ pub(in super::super) fn usage(body: &[u8], most: usize) -> Result<UsageBody, Api
         return Err(ApiError::new(ErrorCode::BatchTooLarge, message).within("usages"));
     }
     let checked = items.iter().enumerate().map(|(at, item)| {
-        let report = read_text::<WrittenReport>(item.get()).and_then(UsageReport::try_from);
+        let report = read_item::<WrittenReport>(item).and_then(UsageReport::try_from);
         report.map_err(|error| error.within(&format!("usages[{at}]")))
     });
     checked.collect::<Result<_, _>>().map(UsageBody::Many)
